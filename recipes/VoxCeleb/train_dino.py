@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""Recipe for training a speaker encoder without labels: DINO, stage I of
+CA-DINO + DLG-LC (https://arxiv.org/abs/2304.05754).
+
+To run this recipe, use one of the following commands:
+> python train_dino.py hparams/demo_dino.yaml
+> python train_dino.py hparams/small_dino.yaml --data_folder=/path/to/speech
+> torchrun --nproc_per_node=8 train_dino.py hparams/dino.yaml \
+    --data_folder=/path/to/VoxCeleb2
+
+The trained encoder is in <output_folder>/encoder: stock SpeechBrain loads it.
+Started again, the same command resumes where the run was.
+
+Authors
+ * The speechbrain_cadino developers 2026
+"""
+
+import sys
+
+from hyperpyyaml import load_hyperpyyaml
+
+import speechbrain as sb
+from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.brains.dino import DINOBrain
+from speechbrain_cadino.brains.plots import plot_training
+from speechbrain_cadino.cli import parse_arguments, user_errors
+from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.embeddings import mean_embedding
+from speechbrain_cadino.export import export_encoder
+from speechbrain_cadino.memory import keep_freed_memory
+from speechbrain_cadino.verification.evaluate import format_results, verify
+
+logger = get_logger(__name__)
+
+
+def finish(brain, hparams):
+    """Exports the teacher, draws the plot, compares with the baselines."""
+    table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
+    mean = mean_embedding(brain.encode_batch, table, hparams["sample_rate"])
+    export_encoder(
+        hparams["encoder_folder"],
+        f"{hparams['output_folder']}/hyperparams.yaml",
+        {"embedding_model": hparams["teacher"].network.encoder},
+        mean,
+    )
+    plot_training(
+        brain.record.rows,
+        f"{hparams['output_folder']}/plots/training.png",
+        hparams["out_dim"],
+    )
+    if hparams["trials"] is None:
+        return
+    metrics = verify(
+        hparams["output_folder"],
+        hparams["encoder_folder"],
+        hparams["trials"],
+        hparams["trials_folder"],
+        baselines=True,
+        train_manifest=hparams["train_manifest"],
+        train_data_folder=hparams["data_folder"],
+        device=brain.device,
+    )
+    logger.info(format_results(metrics))
+
+
+@user_errors()
+def main():
+    """Prepares, trains, exports and verifies."""
+    # Reading command line arguments
+    hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
+
+    # Initialize ddp (useful only for multi-GPU DDP training)
+    sb.utils.distributed.ddp_init_group(run_opts)
+
+    # Load hyperparameters file with command-line overrides
+    with open(hparams_file, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+
+    # Create experiment directory
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
+
+    # Dataset prep (audio folders to CSV manifests)
+    for prepare in hparams["prepare"]:
+        run_on_main(prepare)
+
+    # Multi-crop dataset, read from the manifest
+    train_data = hparams["train_data"]()
+
+    # Brain class initialization
+    keep_freed_memory()
+    brain = DINOBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+
+    # Training
+    brain.fit(
+        hparams["epoch_counter"],
+        train_data,
+        train_loader_kwargs=hparams["dataloader_options"],
+    )
+
+    # Encoder folder, plot and verification
+    run_on_main(finish, args=[brain, hparams])
+
+
+if __name__ == "__main__":
+    main()

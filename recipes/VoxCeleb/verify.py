@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+"""Scores a trial list with a speaker encoder: EER and minDCF.
+
+Writes metrics.json and scores_<system>.txt (lines "enrol test score") to the
+output folder and shows the figures.
+
+To run this recipe:
+> python verify.py hparams/verify.yaml --encoder=FOLDER --trials=FILE \
+    --data_folder=FOLDER [--baselines=True --train_manifest=FILE]
+"""
+
+import sys
+
+from hyperpyyaml import load_hyperpyyaml
+
+import speechbrain as sb
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.cli import user_errors
+from speechbrain_cadino.verification.evaluate import format_results, verify
+
+logger = get_logger(__name__)
+
+
+@user_errors()
+def main(arguments):
+    """Reads the flags, scores, shows the table."""
+    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
+    with open(hparams_file, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
+    results = verify(**hparams, device=run_opts["device"])
+    logger.info(format_results(results))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

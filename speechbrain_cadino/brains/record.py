@@ -1,0 +1,103 @@
+"""What a training run was like: means per epoch, kept across restarts."""
+
+import json
+
+import pandas as pd
+import torch
+
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+from speechbrain_cadino.files import atomic_path
+
+
+@register_checkpoint_hooks
+class TrainingRecord:
+    """Running means of the current epoch and one row per finished epoch.
+
+    It is a recoverable of SpeechBrain's Checkpointer, so that an epoch that
+    was interrupted reports the mean over all its steps, and the table has each
+    epoch once. Values stay on their device until the epoch ends.
+
+    Example
+    -------
+    >>> record = TrainingRecord()
+    >>> record.add({"loss": torch.tensor(3.0)})
+    >>> record.add({"loss": torch.tensor(1.0)})
+    >>> record.means()
+    {'loss': 2.0}
+    >>> record.end_epoch({"epoch": 1, "loss": 2.0})
+    >>> record.means(), record.rows
+    ({}, [{'epoch': 1, 'loss': 2.0}])
+    """
+
+    def __init__(self):
+        self.rows = []
+        self._sums = {}
+        self._count = 0
+
+    def add(self, stats):
+        """Adds the values of one step.
+
+        Arguments
+        ---------
+        stats : dict of str:torch.Tensor
+            Detached scalars; the same names in every step of an epoch.
+        """
+        for name, value in stats.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.double()
+        self._count += 1
+
+    def means(self):
+        """The means over the steps of the epoch so far.
+
+        Returns
+        -------
+        dict of str:float
+        """
+        return {
+            name: float(value) / self._count
+            for name, value in self._sums.items()
+        }
+
+    def end_epoch(self, row):
+        """Closes the epoch.
+
+        Arguments
+        ---------
+        row : dict
+            What is kept of it.
+        """
+        self.rows.append(row)
+        self._sums, self._count = {}, 0
+
+    def write_csv(self, path):
+        """Writes the table of all epochs.
+
+        Arguments
+        ---------
+        path : str or pathlib.Path
+            The CSV file.
+        """
+        with atomic_path(path) as temporary:
+            pd.DataFrame(self.rows).to_csv(temporary, index=False)
+
+    @mark_as_saver
+    def _save(self, path):
+        sums = {name: float(value) for name, value in self._sums.items()}
+        state = {"rows": self.rows, "sums": sums, "count": self._count}
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(state, file)
+
+    @mark_as_loader
+    def _load(self, path, end_of_epoch):
+        with open(path, encoding="utf-8") as file:
+            state = json.load(file)
+        self.rows = state["rows"]
+        self._count = state["count"]
+        self._sums = {
+            name: torch.tensor(value, dtype=torch.float64)
+            for name, value in state["sums"].items()
+        }

@@ -1,0 +1,66 @@
+"""A Checkpointer that never leaves half a checkpoint behind."""
+
+import os
+import shutil
+
+from speechbrain.utils.checkpoints import Checkpoint, Checkpointer
+from speechbrain.utils.distributed import if_main_process
+
+PARTIAL = "partial+"
+
+
+class AtomicCheckpointer(Checkpointer):
+    """SpeechBrain's Checkpointer, safe against being killed while it saves.
+
+    SpeechBrain writes the meta file of a checkpoint first: if the process dies
+    before the rest is there, the next run takes the torso for the newest
+    checkpoint and fails. Here a checkpoint is written under another name, and
+    renamed once it is whole.
+
+    Arguments
+    ---------
+    checkpoints_dir : str or pathlib.Path
+        Folder of the checkpoints.
+    **kwargs : dict
+        As for SpeechBrain's Checkpointer.
+
+    Example
+    -------
+    >>> import torch
+    >>> folder = getfixture("tmp_path")
+    >>> model = torch.nn.Linear(1, 1)
+    >>> checkpointer = AtomicCheckpointer(folder, recoverables={"m": model})
+    >>> checkpoint = checkpointer.save_checkpoint()
+    >>> sorted(path.name for path in checkpoint.path.iterdir())
+    ['CKPT.yaml', 'm.ckpt']
+    >>> checkpoint.path.name.startswith("CKPT+")
+    True
+    """
+
+    def __init__(self, checkpoints_dir, **kwargs):
+        super().__init__(checkpoints_dir, **kwargs)
+        if if_main_process():
+            for torso in self.checkpoints_dir.glob(PARTIAL + "*"):
+                shutil.rmtree(torso)
+
+    def _new_checkpoint_dirpath(self):
+        path = super()._new_checkpoint_dirpath()
+        return path.with_name(PARTIAL + path.name)
+
+    def _custom_checkpoint_dirpath(self, name):
+        path = super()._custom_checkpoint_dirpath(name)
+        return path.with_name(PARTIAL + path.name)
+
+    def save_checkpoint(self, *args, **kwargs):
+        """See ``Checkpointer.save_checkpoint``."""
+        checkpoint = super().save_checkpoint(*args, **kwargs)
+        if checkpoint is None:  # not the main process
+            return None
+        path = checkpoint.path
+        final = path.with_name(path.name.removeprefix(PARTIAL))
+        os.rename(path, final)
+        paramfiles = {
+            name: final / file.name
+            for name, file in checkpoint.paramfiles.items()
+        }
+        return Checkpoint(final, checkpoint.meta, paramfiles)

@@ -1,0 +1,133 @@
+"""What the scripts in recipes/ share."""
+
+import contextlib
+import pathlib
+import sys
+import tempfile
+
+from ruamel.yaml import YAML
+
+import speechbrain as sb
+from speechbrain.utils.logger import get_logger
+
+# Holds the merged YAML files until the process ends.
+_merged_folder = None
+
+
+def parse_arguments(arguments):
+    """As ``speechbrain.parse_arguments``, for YAML files with a ``base`` too.
+
+    ``base: dino.yaml`` makes a YAML file a short list of what differs from the
+    file named, which lies beside it. An entry replaces the one of the base;
+    one with the same tag (``!new:``, ``!name:``) changes only the arguments
+    that it names.
+
+    Arguments
+    ---------
+    arguments : list of str
+        The command line without the script.
+
+    Returns
+    -------
+    hparams_file : str
+        The YAML file, merged with its base if it has one.
+    run_opts : dict
+        As SpeechBrain's.
+    overrides : str
+        As SpeechBrain's.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or an entry is not in the base.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "full.yaml").write_text(
+    ...     "lr: 1\\nmodel: !new:collections.Counter {a: 1, b: 2}\\n"
+    ... )
+    >>> _ = (folder / "small.yaml").write_text(
+    ...     "base: full.yaml\\nmodel: !new:collections.Counter {b: 3}\\n"
+    ... )
+    >>> merged, _, _ = parse_arguments([str(folder / "small.yaml")])
+    >>> print(pathlib.Path(merged).read_text().strip())
+    lr: 1
+    model: !new:collections.Counter {a: 1, b: 3}
+    """
+    global _merged_folder
+    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
+    path = pathlib.Path(hparams_file)
+    if not path.is_file():
+        raise ValueError(f"No hyperparameter file {path}.")
+    yaml = YAML()
+    settings = yaml.load(path)
+    if "base" in settings:
+        merged = yaml.load(path.with_name(settings.pop("base")))
+        unknown = set(settings) - set(merged)
+        if unknown:
+            raise ValueError(
+                f"{path}: its base has no {', '.join(sorted(unknown))}."
+            )
+        _merge(merged, settings)
+        _merged_folder = _merged_folder or tempfile.TemporaryDirectory()
+        path = pathlib.Path(_merged_folder.name) / path.name
+        yaml.dump(merged, path)
+    return str(path), run_opts, overrides
+
+
+def _merge(base, settings):
+    """Puts settings over those of the base, in place."""
+    for key, value in settings.items():
+        old = base.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            if value.tag.value == old.tag.value:
+                _merge(old, value)
+                continue
+        base[key] = value
+
+
+@contextlib.contextmanager
+def user_errors():
+    """Turns a mistake in flags, files or data into one sentence and exit 1.
+
+    ``ValueError`` and ``OSError`` are what this package raises with a message
+    for the user; the traceback goes to ``log.txt`` only. Serves as a context
+    manager and as a decorator.
+
+    Raises
+    ------
+    SystemExit
+        With code 1.
+
+    Example
+    -------
+    >>> @user_errors()
+    ... def main():
+    ...     raise ValueError("The list is empty.")
+    >>> main()
+    Traceback (most recent call last):
+    ...
+    SystemExit: 1
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        sentence = str(error)
+        if "!PLACEHOLDER" in sentence:
+            sentence += " Give it in the YAML file or as a flag: --NAME=VALUE."
+        _exit(sentence)
+    except KeyError as error:
+        # HyperPyYAML's answer to a flag that is not in the YAML file.
+        if "Override '" not in str(error):
+            raise
+        _exit(f"No such flag. {error.args[0]}")
+
+
+def _exit(sentence):
+    # Asked for only now: with the level that the experiment folder has set.
+    logger = get_logger(__name__)
+    logger.debug("Where the error below comes from:", exc_info=True)
+    # An error of one process alone must be heard too.
+    logger.error(sentence, main_process_only=False)
+    sys.exit(1)

@@ -1,0 +1,505 @@
+"""Augmentation in batch, on the training device: every crop on its own.
+
+Without folders of noises and impulse responses, a built-in generator serves.
+All randomness comes from torch's global generator of the device.
+"""
+
+import inspect
+import math
+
+import torch
+import torch.nn.functional as F
+from scipy.fft import next_fast_len
+from tqdm import tqdm
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.dataio.manifest import read_manifest
+
+logger = get_logger(__name__)
+
+
+class CropAugmenter(torch.nn.Module):
+    """Augmentations one after the other, each with its own odds per crop.
+
+    Arguments
+    ---------
+    augmentations : list of torch.nn.Module
+        (batch, samples) to (batch, samples): those of this file, or
+        SpeechBrain's DropFreq and DropChunk.
+    probs : list of float
+        With which probability a crop goes through each of them.
+
+    Example
+    -------
+    >>> from speechbrain.augment.time_domain import DropFreq
+    >>> augment = CropAugmenter([AddNoise(), DropFreq()], [1.0, 0.5])
+    >>> augment(torch.randn(8, 16000)).shape
+    torch.Size([8, 16000])
+    """
+
+    def __init__(self, augmentations, probs):
+        super().__init__()
+        if len(augmentations) != len(probs):
+            raise ValueError(
+                f"{len(augmentations)} augmentations and {len(probs)} "
+                "probabilities: give one for each."
+            )
+        self.augmentations = torch.nn.ModuleList(augmentations)
+        self.probs = probs
+
+    @torch.no_grad()
+    def forward(self, wavs):
+        """Augments each crop on its own.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            (batch, samples).
+
+        Returns
+        -------
+        torch.Tensor
+            A new tensor of the same shape.
+        """
+        wavs = wavs.clone()
+        for augmentation, prob in zip(self.augmentations, self.probs):
+            chosen = torch.rand(len(wavs), device=wavs.device) < prob
+            chosen = chosen.nonzero().squeeze(1)
+            if len(chosen):
+                wavs[chosen] = _call(augmentation, wavs[chosen])
+        return wavs
+
+
+class AddNoise(torch.nn.Module):
+    """Adds noise, music or babble at a random signal-to-noise ratio.
+
+    Arguments
+    ---------
+    data_folder : str or pathlib.Path, optional
+        Folder of the noise files. Without it, noise of a random spectral slope
+        and random slow level changes is made.
+    manifest : str or pathlib.Path, optional
+        The files to use of that folder.
+    snr_low, snr_high : float
+        In dB. 0 to 15 for noise, 5 to 15 for music and 13 to 20 for babble in
+        the x-vector recipe (Snyder et al., 2018).
+    clips : list of int
+        Between how many and how many files are mixed: [1, 1] for noise, [3, 7]
+        of speech for babble there.
+    bank_minutes : float
+        How much noise is held in memory; a larger set is sampled anew each
+        epoch.
+    clip_seconds : float
+        Length of a piece in memory; no crop may be longer.
+    sample_rate : int
+        In Hz.
+
+    Example
+    -------
+    >>> add_noise = AddNoise(snr_low=10, snr_high=10)
+    >>> clean = torch.randn(4, 16000)
+    >>> noise = add_noise(clean) - clean
+    >>> ratio = clean.square().mean(1) / noise.square().mean(1)
+    >>> torch.allclose(10 * ratio.log10(), torch.tensor(10.0), atol=1e-3)
+    True
+    """
+
+    def __init__(
+        self,
+        data_folder=None,
+        manifest=None,
+        snr_low=0,
+        snr_high=15,
+        clips=(1, 1),
+        bank_minutes=60,
+        clip_seconds=5.0,
+        sample_rate=16000,
+    ):
+        super().__init__()
+        self.snr_low = snr_low
+        self.snr_high = snr_high
+        self.clips = clips
+        self.bank = None
+        if data_folder is not None:
+            self.bank = ClipBank(
+                manifest,
+                data_folder,
+                clip_samples=round(clip_seconds * sample_rate),
+                max_clips=math.ceil(bank_minutes * 60 / clip_seconds),
+                sample_rate=sample_rate,
+            )
+
+    def forward(self, wavs):
+        """(batch, samples) to (batch, samples)."""
+        noise = self._noise(wavs)
+        snr = torch.empty(len(wavs), 1, device=wavs.device)
+        snr = snr.uniform_(self.snr_low, self.snr_high)
+        gain = _rms(wavs) / _rms(noise) / 10 ** (snr / 20)
+        return wavs + gain * noise
+
+    def _noise(self, wavs):
+        """Noise of the shape of ``wavs``."""
+        if self.bank is None:
+            return made_noise(*wavs.shape, wavs.device)
+        low, high = self.clips
+        count = torch.randint(low, high + 1, (len(wavs), 1))
+        count = count.to(wavs.device)
+        noise = torch.zeros_like(wavs)
+        for clip in range(high):
+            noise += self.bank.draw(*wavs.shape, wavs.device) * (clip < count)
+        return noise
+
+
+class AddReverb(torch.nn.Module):
+    """Convolves with a random room impulse response.
+
+    The response is cut so that the direct sound comes first: no delay.
+
+    Arguments
+    ---------
+    data_folder : str or pathlib.Path, optional
+        Folder of the impulse responses. Without it, exponentially decaying
+        noise after a direct sound is made, as in a room of a random
+        reverberation time.
+    manifest : str or pathlib.Path, optional
+        The files to use of that folder.
+    max_seconds : float
+        Longer responses are cut.
+    bank_size : int
+        How many are held in memory; a larger set is sampled anew each epoch.
+    sample_rate : int
+        In Hz.
+
+    Example
+    -------
+    >>> click = torch.zeros(2, 8000)
+    >>> click[:, 100] = 1.0
+    >>> wet = AddReverb()(click)
+    >>> wet.abs().argmax(1)
+    tensor([100, 100])
+    """
+
+    def __init__(
+        self,
+        data_folder=None,
+        manifest=None,
+        max_seconds=0.5,
+        bank_size=2000,
+        sample_rate=16000,
+    ):
+        super().__init__()
+        self.max_samples = round(max_seconds * sample_rate)
+        self.sample_rate = sample_rate
+        self.bank = None
+        if data_folder is not None:
+            self.bank = ClipBank(
+                manifest,
+                data_folder,
+                clip_samples=self.max_samples,
+                max_clips=bank_size,
+                sample_rate=sample_rate,
+                impulses=True,
+            )
+
+    def forward(self, wavs):
+        """(batch, samples) to (batch, samples), at the same level."""
+        if self.bank is None:
+            rirs = made_rirs(
+                len(wavs), self.max_samples, self.sample_rate, wavs.device
+            )
+        else:
+            rirs = self.bank.draw(len(wavs), self.max_samples, wavs.device)
+        samples = wavs.shape[1]
+        size = next_fast_len(samples + self.max_samples - 1, real=True)
+        spectrum = torch.fft.rfft(wavs, size) * torch.fft.rfft(rirs, size)
+        wet = torch.fft.irfft(spectrum, size)[:, :samples]
+        return wet * (_rms(wavs) / _rms(wet))
+
+
+class Equalise(torch.nn.Module):
+    """Filters with a random smooth frequency response, and often a band limit.
+
+    It stands for microphones, lines and codecs: what tells recordings apart
+    and must not tell voices apart.
+
+    Arguments
+    ---------
+    gain : float
+        Standard deviation of the response in dB, at points one octave apart.
+    band_limit_prob : float
+        How often what is below ``low`` and above ``high`` is cut as well.
+    low, high : list of float
+        Ranges of the limits in Hz.
+    sample_rate : int
+        In Hz.
+
+    Example
+    -------
+    >>> Equalise()(torch.randn(4, 16000)).shape
+    torch.Size([4, 16000])
+    """
+
+    def __init__(
+        self,
+        gain=6.0,
+        band_limit_prob=0.3,
+        low=(50, 400),
+        high=(3000, 7500),
+        sample_rate=16000,
+    ):
+        super().__init__()
+        self.gain = gain
+        self.band_limit_prob = band_limit_prob
+        self.low = low
+        self.high = high
+        self.sample_rate = sample_rate
+
+    def forward(self, wavs):
+        """(batch, samples) to (batch, samples), at the same level."""
+        spectrum = torch.fft.rfft(wavs)
+        response = self._response(spectrum.shape, wavs.device)
+        filtered = torch.fft.irfft(spectrum * response, n=wavs.shape[1])
+        return filtered * (_rms(wavs) / _rms(filtered))
+
+    def _response(self, shape, device):
+        """Gains, (batch, frequencies)."""
+        batch, size = shape
+        freqs = torch.linspace(0, self.sample_rate / 2, size, device=device)
+        octaves = 8
+        points = self.gain * torch.randn(batch, octaves, device=device)
+        # Position of each frequency on the octave scale, 62.5 Hz at 0.
+        position = (freqs / (self.sample_rate / 256)).clamp(1).log2()
+        position = position.clamp(max=octaves - 1 - 1e-4)
+        left = position.long()
+        weight = position - left
+        decibel = points[:, left] * (1 - weight) + points[:, left + 1] * weight
+        limits = torch.empty(2, batch, 1, device=device)
+        limits[0].uniform_(*self.low)
+        limits[1].uniform_(*self.high)
+        passed = (freqs > limits[0]) & (freqs < limits[1])
+        unlimited = torch.rand(batch, 1, device=device) > self.band_limit_prob
+        decibel = decibel - 50.0 * (~passed & ~unlimited)
+        return 10 ** (decibel / 20)
+
+
+class ClipBank:
+    """Pieces of audio files in memory, drawn at random.
+
+    Loaded at first use, as the manifest may be prepared later than this
+    object is made. With more files than ``max_clips``, ``refresh`` takes
+    others each epoch.
+
+    Arguments
+    ---------
+    manifest : str or pathlib.Path
+        CSV file.
+    data_folder : str or pathlib.Path
+        What ``$data_root`` in it stands for.
+    clip_samples : int
+        Length of a piece; shorter files are repeated, or padded with zeros if
+        they are impulse responses.
+    max_clips : int
+        How many pieces are held.
+    sample_rate : int
+        In Hz.
+    impulses : bool
+        Whether these are impulse responses, to be cut before their peak.
+    """
+
+    def __init__(
+        self,
+        manifest,
+        data_folder,
+        clip_samples,
+        max_clips,
+        sample_rate,
+        impulses=False,
+    ):
+        self.manifest = manifest
+        self.data_folder = data_folder
+        self.clip_samples = clip_samples
+        self.max_clips = max_clips
+        self.sample_rate = sample_rate
+        self.impulses = impulses
+        self._pieces = None
+        self._epoch = 0
+        self._loaded = None
+
+    def refresh(self, epoch):
+        """Chooses the epoch, and with it the pieces of a larger set.
+
+        Arguments
+        ---------
+        epoch : int
+            Counted from 1.
+        """
+        self._epoch = epoch
+
+    def draw(self, count, samples, device):
+        """Draws pieces at random.
+
+        Arguments
+        ---------
+        count : int
+            How many.
+        samples : int
+            How long; at most ``clip_samples``.
+        device : torch.device
+            Where to.
+
+        Returns
+        -------
+        torch.Tensor
+            (count, samples), float32.
+        """
+        if samples > self.clip_samples:
+            raise ValueError(
+                f"A crop of {samples} samples is longer than the noise pieces "
+                f"of {self.clip_samples}: raise clip_seconds."
+            )
+        clips = self._load(device)
+        which = torch.randint(len(clips), (count, 1), device=device)
+        spare = 0 if self.impulses else self.clip_samples - samples
+        first = torch.randint(spare + 1, (count, 1), device=device)
+        offsets = first + torch.arange(samples, device=device)
+        return clips[which, offsets].float()
+
+    def _load(self, device):
+        """The clips of the current epoch, (clips, samples), half precision."""
+        if self._pieces is None:
+            self._pieces = self._list_pieces()
+        everything = len(self._pieces) <= self.max_clips
+        wanted = 0 if everything else self._epoch
+        if self._loaded is None or self._loaded[0] != wanted:
+            pieces = self._pieces
+            if not everything:
+                generator = torch.Generator().manual_seed(self._epoch)
+                chosen = torch.randperm(len(pieces), generator=generator)
+                pieces = [pieces[i] for i in chosen[: self.max_clips]]
+            logger.info(f"Reading {len(pieces)} clips of {self.manifest}")
+            clips = [self._read(*piece) for piece in tqdm(pieces, leave=False)]
+            self._loaded = wanted, torch.stack(clips).to(device)
+        return self._loaded[1]
+
+    def _list_pieces(self):
+        """(file, first sample) of every piece; a file gives at least one."""
+        table = read_manifest(self.manifest, self.data_folder)
+        pieces = []
+        for wav, start, stop in zip(
+            table["wav"], table["start"], table["stop"]
+        ):
+            last = stop - self.clip_samples
+            firsts = [start] if self.impulses or last < start else None
+            firsts = firsts or range(start, last + 1, self.clip_samples)
+            pieces.extend((wav, first, stop) for first in firsts)
+        return pieces
+
+    def _read(self, wav, first, stop):
+        """One piece at peak 1."""
+        stop = min(stop, first + self.clip_samples)
+        with AudioReader(wav, self.sample_rate) as audio:
+            clip = audio.read(first, stop)
+        if self.impulses:
+            clip = clip[clip.abs().argmax() :]
+            clip = F.pad(clip, (0, self.clip_samples - len(clip)))
+        else:
+            repeats = -(-self.clip_samples // len(clip))
+            clip = clip.repeat(repeats)[: self.clip_samples]
+        return (clip / clip.abs().max().clamp(1e-6)).half()
+
+
+def made_noise(count, samples, device):
+    """Noise of a random spectral slope, its level changing slowly.
+
+    Arguments
+    ---------
+    count, samples : int
+        The shape wanted.
+    device : torch.device
+        Where to.
+
+    Returns
+    -------
+    torch.Tensor
+        (count, samples).
+
+    Example
+    -------
+    >>> made_noise(2, 1000, "cpu").shape
+    torch.Size([2, 1000])
+    """
+    spectrum = torch.fft.rfft(torch.randn(count, samples, device=device))
+    freqs = torch.arange(1, spectrum.shape[1] + 1, device=device)
+    # From white (0) to brown (1): amplitude falls as 1 / f ** slope.
+    slope = torch.rand(count, 1, device=device)
+    noise = torch.fft.irfft(spectrum / freqs**slope, n=samples)
+    level = torch.randn(count, 1, 8, device=device)
+    level = F.interpolate(level, samples, mode="linear").squeeze(1)
+    return noise * 10 ** (level * 3 / 20)
+
+
+def made_rirs(count, samples, sample_rate, device):
+    """Room impulse responses: a direct sound and decaying noise behind it.
+
+    Reverberation times between 0.2 and 0.8 s, direct-to-reverberant ratios
+    between -3 and 12 dB.
+
+    Arguments
+    ---------
+    count, samples : int
+        The shape wanted.
+    sample_rate : int
+        In Hz.
+    device : torch.device
+        Where to.
+
+    Returns
+    -------
+    torch.Tensor
+        (count, samples), the direct sound first.
+
+    Example
+    -------
+    >>> made_rirs(2, 8000, 16000, "cpu")[:, 0]
+    tensor([1., 1.])
+    """
+    rt60 = torch.empty(count, 1, device=device).uniform_(0.2, 0.8)
+    seconds = torch.arange(samples, device=device) / sample_rate
+    # 60 dB down after rt60 seconds: a factor of 10 ** -3.
+    tail = torch.randn(count, samples, device=device)
+    tail = tail * 10 ** (-3 * seconds / rt60)
+    tail[:, 0] = 0.0
+    ratio = torch.empty(count, 1, device=device).uniform_(-3, 12)
+    energy = tail.square().sum(1, keepdim=True).sqrt()
+    rirs = tail / energy / 10 ** (ratio / 20)
+    rirs[:, 0] = 1.0
+    return rirs
+
+
+def refresh_banks(module, epoch):
+    """Tells every bank of noises in a module which epoch begins.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        Such as a CropAugmenter.
+    epoch : int
+        Counted from 1.
+    """
+    for part in module.modules():
+        if getattr(part, "bank", None) is not None:
+            part.bank.refresh(epoch)
+
+
+def _rms(wavs):
+    """Root mean square of each row, (batch, 1)."""
+    return wavs.square().mean(1, keepdim=True).sqrt().clamp(1e-8)
+
+
+def _call(augmentation, wavs):
+    """Calls an augmentation; SpeechBrain's may want relative lengths too."""
+    if "lengths" in inspect.signature(augmentation.forward).parameters:
+        lengths = torch.ones(len(wavs), device=wavs.device)
+        return augmentation(wavs, lengths)
+    return augmentation(wavs)

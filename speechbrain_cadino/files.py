@@ -1,0 +1,116 @@
+"""Writing files so that nobody ever sees half of one."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Gives a temporary path that becomes ``path`` when the block ends.
+
+    If the block raises or the process dies, whatever was at ``path`` before
+    is still there, whole.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The final file. Its folder is made if needed.
+
+    Yields
+    ------
+    pathlib.Path
+        Where to write, with the same suffix as ``path``.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "numbers.txt"
+    >>> with atomic_path(path) as temporary:
+    ...     _ = temporary.write_text("1 2 3")
+    ...     path.exists()
+    False
+    >>> path.read_text()
+    '1 2 3'
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path):
+    """Gives a temporary folder that replaces ``path`` when the block ends.
+
+    If the block raises or the process dies in it, whatever was at ``path``
+    before is still there. A folder cannot be swapped in one step: killed in
+    the instant between two renames, there is none, but never half of one.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The final folder. All that it held before is removed.
+
+    Yields
+    ------
+    pathlib.Path
+        An empty folder to write into.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "encoder"
+    >>> with atomic_folder(path) as temporary:
+    ...     _ = (temporary / "a.txt").write_text("a")
+    ...     path.exists()
+    False
+    >>> [file.name for file in path.iterdir()]
+    ['a.txt']
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    previous = temporary.with_suffix(".old")
+    # A killed process of the same number may have left them.
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(previous, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.exists():
+            path.rename(previous)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(previous, ignore_errors=True)
+
+
+def write_text(path, text):
+    """Writes a text file atomically, in UTF-8.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+    text : str
+        What to write.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path, content):
+    """Writes a JSON file atomically, indented, with a final newline.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+    content : dict or list
+        What to write.
+    """
+    write_text(path, json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""Network modules: encoders, heads and the student-teacher pair."""

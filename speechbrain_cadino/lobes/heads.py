@@ -1,0 +1,72 @@
+"""Projection heads."""
+
+import torch
+import torch.nn.functional as F
+
+
+class DINOHead(torch.nn.Module):
+    """The DINO head: MLP, bottleneck, L2 norm, weight-normalised prototypes.
+
+    The last layer's rows have unit length (weight normalisation with its gain
+    frozen at one), so an output is the cosine between the bottleneck and a
+    prototype. Sizes of Caron et al. (2021).
+
+    Arguments
+    ---------
+    input_size : int
+        Size of the embeddings.
+    out_dim : int
+        K, the number of prototypes. 65536 in the paper.
+    hidden_size : int
+        Width of the two hidden layers. 2048 in the paper.
+    bottleneck_size : int
+        256 in the paper.
+    batch_norm : bool
+        Whether the hidden layers have a BatchNorm.
+
+    Example
+    -------
+    >>> head = DINOHead(192, out_dim=1024, hidden_size=512, bottleneck_size=64)
+    >>> head(torch.randn(4, 192)).shape
+    torch.Size([4, 1024])
+    """
+
+    def __init__(
+        self,
+        input_size,
+        out_dim=65536,
+        hidden_size=2048,
+        bottleneck_size=256,
+        batch_norm=False,
+    ):
+        super().__init__()
+        layers = []
+        for size in (input_size, hidden_size):
+            layers.append(torch.nn.Linear(size, hidden_size))
+            if batch_norm:
+                layers.append(torch.nn.BatchNorm1d(hidden_size))
+            layers.append(torch.nn.GELU())
+        layers.append(torch.nn.Linear(hidden_size, bottleneck_size))
+        self.mlp = torch.nn.Sequential(*layers)
+        self.prototypes = torch.nn.Linear(bottleneck_size, out_dim, bias=False)
+        for layer in self.modules():
+            if isinstance(layer, torch.nn.Linear):
+                torch.nn.init.trunc_normal_(layer.weight, std=0.02)
+                if layer.bias is not None:
+                    torch.nn.init.zeros_(layer.bias)
+
+    def forward(self, embeddings):
+        """Projects embeddings onto the prototypes.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            (batch, input_size).
+
+        Returns
+        -------
+        torch.Tensor
+            Cosines, (batch, out_dim).
+        """
+        bottleneck = F.normalize(self.mlp(embeddings), dim=-1)
+        return F.linear(bottleneck, F.normalize(self.prototypes.weight, dim=-1))

@@ -1,0 +1,1 @@
+"""From audio on disk, or from nothing at all, to manifests."""

@@ -1,0 +1,121 @@
+"""Converting audio of any kind to mono flac at one rate, once and for all."""
+
+import itertools
+import os
+import pathlib
+
+import soundfile
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.files import atomic_path
+from speechbrain_cadino.prepare.parallel import in_parallel
+
+logger = get_logger(__name__)
+
+# What soundfile cannot read and PyAV can.
+CONVERTIBLE = {
+    *(".m4a", ".m4b", ".aac", ".mp4", ".mov", ".3gp", ".webm", ".mkv", ".mka"),
+    *(".wma", ".amr", ".ac3"),
+}
+
+
+def convert_files(sources, targets, sample_rate=16000, num_workers=None):
+    """Converts audio files to 16-bit mono flac, in parallel.
+
+    Run it again after it was stopped, and it goes on where it was: a target
+    that is newer than its source and has the right rate is left as it is.
+
+    Arguments
+    ---------
+    sources : list of str
+        What to convert: whatever PyAV, that is FFmpeg, decodes.
+    targets : list of str
+        The flac file for each source. Folders are made as needed.
+    sample_rate : int
+        The rate of the targets, in Hz.
+    num_workers : int, optional
+        How many processes; as many as there are CPUs by default.
+
+    Returns
+    -------
+    list of str
+        For each source why it failed; an empty text if it did not.
+
+    Raises
+    ------
+    ImportError
+        If PyAV is not there.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> soundfile.write(folder / "a.wav", [[0.5, 0.0]] * 44100, 44100)
+    >>> convert_files([folder / "a.wav"], [folder / "16k" / "a.flac"])
+    ['']
+    >>> info = soundfile.info(folder / "16k" / "a.flac")
+    >>> info.samplerate, info.channels, info.frames
+    (16000, 1, 16000)
+    """
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"{len(sources)} file(s) have to be converted, the first is "
+            f"{sources[0]}, and PyAV, which does it, is not installed: "
+            'pip install "speechbrain_cadino[convert]"'
+        ) from error
+    failures = in_parallel(
+        _convert,
+        sources,
+        targets,
+        [sample_rate] * len(sources),
+        chunk=8,
+        description="Converting",
+        num_workers=num_workers,
+    )
+    failed = sum(map(bool, failures))
+    logger.info(f"Converted {len(sources) - failed} files, {failed} failed.")
+    return failures
+
+
+def _convert(source, target, sample_rate):
+    """Converts one file; returns why it could not, or an empty text."""
+    import av
+
+    if _is_current(source, target, sample_rate):
+        return ""
+    try:
+        with av.open(str(source)) as container:
+            if not container.streams.audio:
+                return "not convertible (no audio in it)"
+            with (
+                atomic_path(target) as path,
+                soundfile.SoundFile(path, "w", sample_rate, 1) as output,
+            ):
+                for samples in _decode(container, sample_rate):
+                    output.write(samples)
+    # PyAV's resampler raises a ValueError when a stream changes midway.
+    except (av.FFmpegError, ValueError) as error:
+        return f"not convertible ({getattr(error, 'strerror', error)})"
+    return ""
+
+
+def _decode(container, sample_rate):
+    """Yields the container's audio as mono int16 arrays."""
+    import av
+
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate)
+    # At the end None makes the resampler give what it still holds.
+    for frame in itertools.chain(container.decode(audio=0), [None]):
+        for resampled in resampler.resample(frame):
+            yield resampled.to_ndarray()[0]
+
+
+def _is_current(source, target, sample_rate):
+    """Whether the target needs no work."""
+    target = pathlib.Path(target)
+    return (
+        target.is_file()
+        and target.stat().st_mtime >= os.path.getmtime(source)
+        and soundfile.info(target).samplerate == sample_rate
+    )

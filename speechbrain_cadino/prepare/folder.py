@@ -1,0 +1,293 @@
+"""Any folder of audio to an unlabelled manifest."""
+
+import json
+import os
+import pathlib
+
+import pandas as pd
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino import __version__
+from speechbrain_cadino.dataio.manifest import COLUMNS, LABEL, write_manifest
+from speechbrain_cadino.files import atomic_path, write_json
+from speechbrain_cadino.prepare.convert import CONVERTIBLE
+from speechbrain_cadino.prepare.recordings import (
+    EXCLUDED,
+    READABLE,
+    choose_recordings,
+    convert_recordings,
+    judge_recordings,
+    manifest_rows,
+    read_headers,
+)
+from speechbrain_cadino.prepare.scan import fingerprint, list_files
+from speechbrain_cadino.verification.trials import read_trials
+
+logger = get_logger(__name__)
+
+
+def prepare_folder(
+    data_folder,
+    manifest_folder,
+    glob="**/*",
+    min_duration=1.0,
+    max_duration=None,
+    sample_rate=16000,
+    convert_folder=None,
+    cut_seconds=None,
+    exclude=None,
+    id_parts=None,
+    num_workers=None,
+    skip_prep=False,
+    manifest="train.csv",
+):
+    """Writes the manifest of a folder of audio, from the files' headers.
+
+    What is left out goes to ``skipped.csv`` (``wav,reason``) beside it, or
+    ``noise_skipped.csv`` if the manifest is ``noise.csv``, and is counted in
+    the log. Nothing is done if neither the files nor the arguments changed
+    since the last time, which ``train.json`` (``noise.json``) tells.
+
+    Links to folders are followed, hidden files are passed over. Of files that
+    differ in their suffix only, one is taken: they are one recording in
+    several formats. The decoding of a file is not tried: silence and NaN are
+    found when it is read.
+
+    Arguments
+    ---------
+    data_folder : str or list of str
+        The folder, ``$data_root`` in the manifest. Of several folders the
+        manifest holds absolute paths, and the same path in two of them counts
+        as one recording.
+    manifest_folder : str
+        Where to write.
+    glob : str
+        Which files to take, as paths below the folder: ``*`` and ``?`` stay
+        within one part of the path, ``**`` is any number of folders.
+    min_duration : float
+        The shortest file to take, in seconds; 0 for noises and room impulse
+        responses.
+    max_duration : float, optional
+        The longest file to take, in seconds.
+    sample_rate : int
+        The rate of the experiment in Hz, in which ``start`` and ``stop``
+        count. Files at another rate are resampled whenever they are read.
+    convert_folder : str, optional
+        Where to put 16-bit mono flac copies of files that soundfile cannot
+        read (m4a), have another rate or several channels: made once, used
+        from then on; for the speakers left out too, for the sake of
+        verification. Needs ``pip install "speechbrain_cadino[convert]"``.
+    cut_seconds : float, optional
+        Cut files into equal pieces of about this length, one row of the
+        manifest each. No audio is written.
+    exclude : str or list of str, optional
+        Trial lists (see ``read_trials``) whose speakers are left out. A
+        speaker is the first part of a name in the list, and to leave one out
+        is to leave out each file with such a part in its path.
+    id_parts : int, optional
+        How many of the last parts of a path are the ID; all by default. If
+        given, the first of them is taken for the true speaker and written to
+        ``speakers.csv`` (``ID,spk_id``), which no training script opens.
+    num_workers : int, optional
+        How many processes; as many as there are CPUs by default.
+    skip_prep : bool
+        If True, do nothing.
+    manifest : str
+        The name of the manifest.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder or trial list.
+    ImportError
+        If files have to be converted and PyAV is not installed.
+    ValueError
+        If no audio is left, or ``convert_folder`` lies around the data.
+
+    Example
+    -------
+    >>> import soundfile
+    >>> folder = getfixture("tmp_path")
+    >>> for name, length in [("a", 24000), ("b", 16000), ("c", 4000)]:
+    ...     soundfile.write(folder / f"{name}.wav", [0.1] * length, 8000)
+    >>> prepare_folder(folder, folder / "save", cut_seconds=2)
+    >>> print((folder / "save" / "train.csv").read_text().strip())
+    ID,duration,wav,start,stop
+    a_0001,1.5,$data_root/a.wav,0,24000
+    a_0002,1.5,$data_root/a.wav,24000,48000
+    b_0001,2.0,$data_root/b.wav,0,32000
+    >>> print((folder / "save" / "skipped.csv").read_text().strip())
+    wav,reason
+    $data_root/c.wav,shorter than 1.0 s
+    """
+    if skip_prep:
+        return
+    folders = _check_folders(data_folder)
+    convert_folder = _check_convert_folder(convert_folder, folders)
+    speakers = _read_speakers(exclude)
+    listings = {
+        folder: list_files(
+            folder, glob, READABLE | CONVERTIBLE, leave_out=convert_folder
+        )
+        for folder in folders
+    }
+    manifest = pathlib.Path(manifest_folder, manifest)
+    inputs = {
+        "version": __version__,
+        "data_folder": folders,
+        "glob": glob,
+        "min_duration": min_duration,
+        "max_duration": max_duration,
+        "sample_rate": sample_rate,
+        "convert_folder": convert_folder,
+        "cut_seconds": cut_seconds,
+        "exclude": " ".join(sorted(speakers)),
+        "id_parts": id_parts,
+        "files": [fingerprint(listing) for listing in listings.values()],
+    }
+    if _is_done(manifest, inputs):
+        logger.info(f"{manifest}: nothing has changed, preparation skipped.")
+        return
+
+    recordings = choose_recordings(listings, id_parts)
+    usable = [recording for recording in recordings if not recording.problem]
+    read_headers(usable, num_workers)
+    if convert_folder:
+        convert_recordings(usable, convert_folder, sample_rate, num_workers)
+    judge_recordings(usable, speakers, min_duration, max_duration)
+
+    # Killed from here on, it is done again.
+    _inputs_path(manifest).unlink(missing_ok=True)
+    reasons = _report_skipped(manifest, recordings)
+    usable = [recording for recording in usable if not recording.problem]
+    if not usable:
+        raise ValueError(
+            f"No audio for {manifest} in {', '.join(folders)} with the glob "
+            f"{glob}: {reasons or 'no file with the suffix of an audio format'}"
+        )
+    _report_usable(manifest, usable, sample_rate)
+    if speakers and EXCLUDED not in reasons:
+        logger.info(
+            f"{manifest}: none of the {len(speakers)} speakers of the trial "
+            "lists was there to be left out."
+        )
+    rows = [
+        row
+        for recording in usable
+        for row in manifest_rows(recording, sample_rate, cut_seconds)
+    ]
+    table = pd.DataFrame(rows, columns=COLUMNS).sort_values("ID")
+    write_manifest(manifest, table)
+    if id_parts:
+        table[LABEL] = table["ID"].str.partition("/")[0]
+        _write_csv(_speakers_path(manifest), table[["ID", LABEL]])
+    write_json(_inputs_path(manifest), _with_converted(inputs))
+
+
+def _check_folders(data_folder):
+    """The folder, or folders, as a list of absolute paths."""
+    if isinstance(data_folder, (str, os.PathLike)):
+        data_folder = [data_folder]
+    for folder in data_folder:
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(
+                f"No folder {folder}: data_folder is where your audio is."
+            )
+    return [os.path.abspath(folder) for folder in data_folder]
+
+
+def _check_convert_folder(convert_folder, folders):
+    """The folder as an absolute path, if there is one."""
+    if not convert_folder:
+        return None
+    convert_folder = os.path.abspath(convert_folder)
+    for folder in folders:
+        if os.path.commonpath([folder, convert_folder]) == convert_folder:
+            raise ValueError(
+                f"convert_folder {convert_folder} would mix converted files "
+                f"with those of {folder}: give it a folder of its own."
+            )
+    return convert_folder
+
+
+def _read_speakers(trial_lists):
+    """The speakers of some trial lists."""
+    if isinstance(trial_lists, (str, os.PathLike)):
+        trial_lists = [trial_lists]
+    names = set()
+    for path in trial_lists or []:
+        trials = read_trials(path)
+        names.update(trials["enrol"], trials["test"])
+    return {os.path.splitext(name)[0].split("/")[0] for name in names}
+
+
+def _skipped_path(manifest):
+    """Where what was left out is listed."""
+    prefix = "" if manifest.stem == "train" else f"{manifest.stem}_"
+    return manifest.with_name(f"{prefix}skipped.csv")
+
+
+def _speakers_path(manifest):
+    """Where the true speakers are."""
+    return manifest.with_name("speakers.csv")
+
+
+def _inputs_path(manifest):
+    """Where it says what a manifest was made of."""
+    return manifest.with_suffix(".json")
+
+
+def _with_converted(inputs):
+    """Adds the converted files: should one be gone, it is made anew."""
+    folder = inputs["convert_folder"]
+    converted = list_files(folder, "**/*", {".flac"}) if folder else []
+    return {**inputs, "converted": fingerprint(converted)}
+
+
+def _is_done(manifest, inputs):
+    """Whether the manifest was made of just these inputs."""
+    paths = [manifest, _skipped_path(manifest), _inputs_path(manifest)]
+    if inputs["id_parts"]:
+        paths.append(_speakers_path(manifest))
+    if not all(path.is_file() for path in paths):
+        return False
+    made_of = json.loads(_inputs_path(manifest).read_text(encoding="utf-8"))
+    return made_of == _with_converted(inputs)
+
+
+def _report_skipped(manifest, recordings):
+    """Lists what was left out; logs and returns how many, and why."""
+    path = _skipped_path(manifest)
+    skipped = pd.DataFrame(
+        sorted((r.wav, r.problem) for r in recordings if r.problem),
+        columns=["wav", "reason"],
+    )
+    _write_csv(path, skipped)
+    reasons = [
+        f"{count} skipped: {reason}"
+        for reason, count in skipped["reason"].value_counts().items()
+    ]
+    for line in reasons:
+        logger.info(f"{path}: {line}")
+    return "; ".join(reasons)
+
+
+def _report_usable(manifest, recordings, sample_rate):
+    """Says in the log what there is."""
+    seconds = sum(r.frames / r.rate for r in recordings)
+    logger.info(
+        f"{manifest}: {len(recordings)} recordings, {seconds / 3600:.2f} hours."
+    )
+    other_rate = sum(r.rate != sample_rate for r in recordings)
+    if other_rate:
+        logger.info(
+            f"{manifest}: {other_rate} of them are not at {sample_rate} Hz and "
+            "are resampled whenever they are read; convert_folder would have "
+            "it done once."
+        )
+
+
+def _write_csv(path, table):
+    """Writes a table atomically."""
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")

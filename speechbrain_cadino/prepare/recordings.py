@@ -1,0 +1,265 @@
+"""The recordings in some folders: found, measured, converted, judged."""
+
+import os
+import re
+from dataclasses import dataclass
+
+import soundfile
+
+from speechbrain_cadino.dataio.audio import length_at
+from speechbrain_cadino.dataio.manifest import DATA_ROOT
+from speechbrain_cadino.prepare.convert import CONVERTIBLE, convert_files
+from speechbrain_cadino.prepare.parallel import in_parallel
+
+READABLE = {
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
+    *(".aiff", ".aif", ".au", ".caf", ".sph", ".w64"),
+}
+
+# Lists of IDs have one on each line, and SpeechBrain's reader of CSV files
+# takes $ for a variable and drops spaces in front.
+UNSAFE = re.compile("^ |[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff$]")
+
+NEEDS_CONVERTING = (
+    "needs converting: give convert_folder, with "
+    'pip install "speechbrain_cadino[convert]"'
+)
+
+EXCLUDED = "a speaker of the trial lists"
+
+
+@dataclass(slots=True)
+class Recording:
+    """An audio file on its way into a manifest.
+
+    Arguments
+    ---------
+    id : str
+        Its ID.
+    wav : str
+        Where it is, in the words of the manifest.
+    path : str
+        Where it is.
+    problem : str
+        Why it cannot be used; empty as long as nothing is known against it.
+    frames : int
+        Samples per channel.
+    rate : int
+        In Hz.
+    channels : int
+        How many.
+    """
+
+    id: str
+    wav: str
+    path: str
+    problem: str = ""
+    frames: int = 0
+    rate: int = 0
+    channels: int = 0
+
+
+def choose_recordings(listings, id_parts=None):
+    """Gives listed files their IDs, and finds those that cannot have one.
+
+    Arguments
+    ---------
+    listings : dict of str to list of Found
+        The files of each folder.
+    id_parts : int, optional
+        How many of the last parts of a path are the ID; all by default.
+
+    Returns
+    -------
+    list of Recording
+        All files; what cannot be used has its ``problem``.
+
+    Example
+    -------
+    >>> from speechbrain_cadino.prepare.scan import Found
+    >>> listing = [Found("a/1.m4a", 99), Found("a/1.wav", 99)]
+    >>> for recording in choose_recordings({"/data": listing}):
+    ...     print(recording.wav, [recording.problem])
+    $data_root/a/1.wav ['']
+    $data_root/a/1.m4a ['another file has this ID']
+    """
+    files = [(folder, file) for folder in listings for file in listings[folder]]
+    # Where a recording is there twice, what needs no conversion is taken.
+    files.sort(key=lambda pair: pair[1].suffix in CONVERTIBLE)
+    root = "" if len(listings) > 1 else DATA_ROOT
+    taken, recordings = set(), []
+    for folder, file in files:
+        path = f"{folder}/{file.name}"
+        wav = f"{root or folder}/{file.name}"
+        name = os.path.splitext(file.name)[0]
+        parts = name.split("/")
+        problem = file.problem
+        if UNSAFE.search(name):
+            problem = "a name with control characters, $ or a space in front"
+            wav = wav.encode("unicode_escape").decode()
+        elif id_parts:
+            if len(parts) < id_parts:
+                problem = f"fewer than {id_parts - 1} folders deep"
+            name = "/".join(parts[-id_parts:])
+        if not problem and name in taken:
+            problem = "another file has this ID"
+        if not problem:
+            taken.add(name)
+        recordings.append(Recording(name, wav, path, problem))
+    return recordings
+
+
+def read_headers(recordings, num_workers=None):
+    """Reads the headers of recordings into them, in parallel.
+
+    Arguments
+    ---------
+    recordings : list of Recording
+        Gain their frames, rate and channels, or a problem.
+    num_workers : int, optional
+        How many processes; as many as there are CPUs by default.
+    """
+    headers = in_parallel(
+        _read_header,
+        [recording.path for recording in recordings],
+        chunk=256,
+        description="Reading headers",
+        num_workers=num_workers,
+    )
+    for recording, header in zip(recordings, headers):
+        (
+            recording.problem,
+            recording.frames,
+            recording.rate,
+            recording.channels,
+        ) = header
+
+
+def convert_recordings(
+    recordings, convert_folder, sample_rate, num_workers=None
+):
+    """Replaces what soundfile cannot read, or has another rate or several
+    channels, by a converted copy.
+
+    Arguments
+    ---------
+    recordings : list of Recording
+        With their headers read. What is converted gains a new path and
+        header, or a problem.
+    convert_folder : str
+        Where the copies lie, named by ID.
+    sample_rate : int
+        The rate wanted, in Hz.
+    num_workers : int, optional
+        How many processes; as many as there are CPUs by default.
+    """
+    needed = [
+        recording
+        for recording in recordings
+        if recording.problem
+        or (recording.rate, recording.channels) != (sample_rate, 1)
+    ]
+    if not needed:
+        return
+    targets = [f"{convert_folder}/{recording.id}.flac" for recording in needed]
+    problems = convert_files(
+        [recording.path for recording in needed],
+        targets,
+        sample_rate,
+        num_workers,
+    )
+    converted = []
+    for recording, target, problem in zip(needed, targets, problems):
+        recording.problem = problem
+        if not problem:
+            recording.path = recording.wav = target
+            converted.append(recording)
+    read_headers(converted, num_workers)
+
+
+def judge_recordings(recordings, speakers, min_duration, max_duration):
+    """Finds what is no training material.
+
+    Arguments
+    ---------
+    recordings : list of Recording
+        With their headers read. Those found gain a problem.
+    speakers : set of str
+        The speakers to leave out: the parts that an ID must not have.
+    min_duration : float
+        In seconds.
+    max_duration : float, optional
+        In seconds.
+    """
+    for recording in recordings:
+        if not speakers.isdisjoint(recording.id.split("/")):
+            recording.problem = EXCLUDED
+        elif recording.problem:
+            continue
+        elif not recording.frames:
+            recording.problem = "no samples in it"
+        elif recording.frames < min_duration * recording.rate:
+            recording.problem = f"shorter than {min_duration} s"
+        elif max_duration and recording.frames > max_duration * recording.rate:
+            recording.problem = f"longer than {max_duration} s"
+
+
+def manifest_rows(recording, sample_rate, cut_seconds=None):
+    """The rows of a manifest for a recording.
+
+    Arguments
+    ---------
+    recording : Recording
+        With its header read.
+    sample_rate : int
+        The rate in which to count samples, in Hz.
+    cut_seconds : float, optional
+        About how long a piece is; the whole recording by default.
+
+    Returns
+    -------
+    list of tuple
+        ``ID,duration,wav,start,stop`` for each piece.
+
+    Example
+    -------
+    >>> recording = Recording("a", "$data_root/a.wav", "a.wav", "", 50, 10, 1)
+    >>> manifest_rows(recording, sample_rate=10)
+    [('a', 5.0, '$data_root/a.wav', 0, 50)]
+    >>> for row in manifest_rows(recording, sample_rate=10, cut_seconds=2.4):
+    ...     print(*row)
+    a_0001 2.5 $data_root/a.wav 0 25
+    a_0002 2.5 $data_root/a.wav 25 50
+    """
+    length = length_at(sample_rate, recording.frames, recording.rate)
+    if not cut_seconds:
+        return [(recording.id, length / sample_rate, recording.wav, 0, length)]
+    pieces = max(1, round(length / (cut_seconds * sample_rate)))
+    edges = [length * i // pieces for i in range(pieces + 1)]
+    return [
+        (
+            f"{recording.id}_{i + 1:04d}",
+            (edges[i + 1] - edges[i]) / sample_rate,
+            recording.wav,
+            edges[i],
+            edges[i + 1],
+        )
+        for i in range(pieces)
+    ]
+
+
+def _read_header(path):
+    """The problem with an audio file, its frames, rate and channels."""
+    if os.path.splitext(path)[1].lower() in CONVERTIBLE:
+        return NEEDS_CONVERTING, 0, 0, 0
+    try:
+        with soundfile.SoundFile(path) as audio:
+            return "", audio.frames, audio.samplerate, audio.channels
+    except soundfile.LibsndfileError as error:
+        reason = error.error_string.rstrip(".")
+    try:
+        open(path, "rb").close()
+    except OSError as error:
+        # Better than libsndfile's "System error".
+        reason = error.strerror
+    return f"not readable as audio ({reason})", 0, 0, 0

@@ -1,0 +1,106 @@
+"""Schedules: plain functions of the position in training, in epochs.
+
+They hold no state, so a resumed run cannot disagree with an uninterrupted one.
+"""
+
+import math
+import os
+
+
+class CosineSchedule:
+    """Linear warm-up to a peak, then half a cosine to the final value.
+
+    Arguments
+    ---------
+    peak : float
+        The value after the warm-up, or at the start if there is none.
+    final : float
+        The value at the end.
+    epochs : float
+        Where the end is.
+    warmup_epochs : float
+        How long the value grows from 0 to ``peak``.
+
+    Example
+    -------
+    >>> lr = CosineSchedule(peak=1.0, final=0.0, epochs=30, warmup_epochs=10)
+    >>> [round(lr(epoch), 3) for epoch in (0, 5, 10, 20, 30)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+
+    def __init__(self, peak, final, epochs, warmup_epochs=0):
+        if not 0 <= warmup_epochs < epochs:
+            raise ValueError(
+                f"A warm-up of {warmup_epochs} epochs does not fit into "
+                f"{epochs}: lower warmup_epochs or raise number_of_epochs."
+            )
+        self.peak = peak
+        self.final = final
+        self.epochs = epochs
+        self.warmup_epochs = warmup_epochs
+
+    def __call__(self, position):
+        if position < self.warmup_epochs:
+            return self.peak * position / self.warmup_epochs
+        done = (position - self.warmup_epochs) / (
+            self.epochs - self.warmup_epochs
+        )
+        half_cosine = (1 + math.cos(math.pi * min(done, 1.0))) / 2
+        return self.final + (self.peak - self.final) * half_cosine
+
+
+class LinearSchedule:
+    """A straight line from one value to another, constant afterwards.
+
+    Arguments
+    ---------
+    start : float
+        The value at the beginning.
+    end : float
+        The value from ``epochs`` on.
+    epochs : float
+        How long it takes; 0 gives ``end`` from the beginning.
+
+    Example
+    -------
+    >>> temperature = LinearSchedule(start=0.04, end=0.07, epochs=30)
+    >>> [round(temperature(epoch), 3) for epoch in (0, 15, 30, 150)]
+    [0.04, 0.055, 0.07, 0.07]
+    """
+
+    def __init__(self, start, end, epochs):
+        self.start = start
+        self.end = end
+        self.epochs = epochs
+
+    def __call__(self, position):
+        if position >= self.epochs:
+            return self.end
+        return self.start + (self.end - self.start) * position / self.epochs
+
+
+def scale_lr(lr, batch_size, reference=256):
+    """The linear scaling rule: the rate grows with the batch over all ranks.
+
+    Arguments
+    ---------
+    lr : float
+        The learning rate for a batch of ``reference`` utterances.
+    batch_size : int
+        Utterances per process, gradient accumulation counted in.
+    reference : int
+        256 in DINO (Caron et al., 2021).
+
+    Returns
+    -------
+    float
+        The rate for ``batch_size`` times the number of processes that
+        torchrun started (its WORLD_SIZE; 1 without it).
+
+    Example
+    -------
+    >>> scale_lr(0.2, batch_size=64)
+    0.05
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    return lr * batch_size * world_size / reference

@@ -1,0 +1,1 @@
+"""Trial lists, scores, error rates and baselines of speaker verification."""

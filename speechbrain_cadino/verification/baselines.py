@@ -1,0 +1,122 @@
+"""What an encoder has to beat: two systems that have learned nothing."""
+
+import numpy as np
+import torch
+from hyperpyyaml import load_hyperpyyaml
+
+from speechbrain.inference.classifiers import EncoderClassifier
+from speechbrain.lobes.features import Fbank
+from speechbrain_cadino.dataio.audio import read_audio
+from speechbrain_cadino.embeddings import encoder_hyperparams
+
+CALIBRATION_BATCHES = 25
+CALIBRATION_BATCH_SIZE = 32
+CALIBRATION_SECONDS = 3
+
+
+class LogMelStats(torch.nn.Module):
+    """Mean and standard deviation over time of log-mel bands.
+
+    It hears the channel and the average voice, and knows nothing: an encoder
+    that is no better has learned no more than the loudness of each band.
+
+    Arguments
+    ---------
+    sample_rate : int
+        In Hz.
+    n_mels : int
+        Number of bands.
+
+    Example
+    -------
+    >>> LogMelStats()(torch.rand(2, 16000)).shape
+    torch.Size([2, 160])
+    """
+
+    def __init__(self, sample_rate=16000, n_mels=80):
+        super().__init__()
+        self.compute_features = Fbank(sample_rate=sample_rate, n_mels=n_mels)
+
+    def forward(self, wavs, wav_lens=None):
+        """Embeds waveforms of equal length.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Shape (B, samples).
+        wav_lens : torch.Tensor, optional
+            Ignored: waveforms come without padding, see ``embed``.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, 2 n_mels).
+        """
+        bands = self.compute_features(wavs)
+        return torch.cat([bands.mean(1), bands.std(1)], dim=1)
+
+
+def random_encoder(source, table, seed=0, device=None):
+    """An untrained encoder of the same architecture as a trained one.
+
+    Fresh weights, but the statistics of its BatchNorm layers come from
+    forward passes over random crops of training data: without them it is
+    worse for no reason that training would have to do with.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path
+        The trained encoder: a folder or a hub id, see ``load_encoder``.
+    table : pandas.DataFrame
+        The training manifest.
+    seed : int
+        Of the weights and the crops.
+    device : str, optional
+        See ``load_encoder``.
+
+    Returns
+    -------
+    speechbrain.inference.classifiers.EncoderClassifier
+        In eval mode.
+    """
+    path = encoder_hyperparams(source)
+    with torch.random.fork_rng(), open(path, encoding="utf-8") as fin:
+        torch.manual_seed(seed)
+        # The pretrainer in there is built too, but loads only when told to.
+        hparams = load_hyperpyyaml(fin)
+    encoder = EncoderClassifier(
+        modules=hparams["modules"],
+        hparams=hparams,
+        run_opts={"device": device} if device else None,
+    )
+    norms = [
+        module
+        for module in encoder.modules()
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+    ]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average over all batches
+        norm.train()
+    sample_rate = encoder.audio_normalizer.sample_rate
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for _ in range(CALIBRATION_BATCHES):
+            encoder.encode_batch(_random_crops(table, sample_rate, rng))
+    return encoder.eval()
+
+
+def _random_crops(table, sample_rate, rng):
+    """A batch of random crops of equal length, shape (B, samples)."""
+    lengths = table["stop"] - table["start"]
+    # 3 s, or where most utterances are shorter, what half of them have.
+    length = min(CALIBRATION_SECONDS * sample_rate, int(lengths.median()))
+    long = table[lengths >= length]
+    rows = long.iloc[rng.integers(len(long), size=CALIBRATION_BATCH_SIZE)]
+    starts = rng.integers(rows["start"], rows["stop"] - length + 1)
+    return torch.stack(
+        [
+            read_audio(wav, int(start), int(start) + length, sample_rate)
+            for wav, start in zip(rows["wav"], starts)
+        ]
+    )

@@ -1,0 +1,162 @@
+"""Trial lists and the files they name."""
+
+import pathlib
+
+import pandas as pd
+from tqdm import tqdm
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.audio import AudioReader
+
+logger = get_logger(__name__)
+
+# The same utterance may be at hand in another format than the list says.
+SUFFIXES = [".wav", ".flac", ".ogg", ".mp3"]
+
+
+def read_trials(path):
+    """Reads a trial list.
+
+    One trial a line, in one of two forms, fields apart by spaces or tabs:
+    ``1|0 enrol test`` (VoxCeleb) or ``enrol test target|nontarget``.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The text file.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns ``target`` (bool), ``enrol`` and ``test`` (file names).
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a line is no trial, with its number, or there is none at all.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "trials.txt"
+    >>> _ = path.write_text("1 a/1.wav a/2.wav\\n0 a/1.wav b/1.wav\\n")
+    >>> read_trials(path)
+       target    enrol     test
+    0    True  a/1.wav  a/2.wav
+    1   False  a/1.wav  b/1.wav
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"No trial list at {path}. VoxCeleb's are at "
+            "https://www.robots.ox.ac.uk/~vgg/data/voxceleb."
+        )
+    # A file that is no text fails on its first line below, with a number.
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    trials = []
+    for number, line in enumerate(lines, 1):
+        fields = line.split()
+        if not fields:
+            continue
+        trial = _parse(fields)
+        if trial is None:
+            raise ValueError(
+                f"{path}, line {number}: '{line.strip()[:80]}' is not a trial. "
+                "Write '1 enrol test' or '0 enrol test', or 'enrol test "
+                "target' or 'enrol test nontarget', with no spaces in names."
+            )
+        trials.append(trial)
+    if not trials:
+        raise ValueError(f"{path} is empty: no trials to score.")
+    return pd.DataFrame(trials, columns=["target", "enrol", "test"])
+
+
+def _parse(fields):
+    """The fields of a line as (target, enrol, test); None if it is none."""
+    if len(fields) == 3 and fields[0] in ("0", "1"):
+        return fields[0] == "1", fields[1], fields[2]
+    if len(fields) == 3 and fields[2] in ("target", "nontarget"):
+        return fields[2] == "target", fields[0], fields[1]
+    return None
+
+
+def trial_files(trials, data_folder, sample_rate=16000):
+    """Finds the files of a trial list, each once.
+
+    They are looked for below ``data_folder`` and ``data_folder/wav``; where
+    one is not there, a file with another suffix of ``SUFFIXES`` serves.
+
+    Arguments
+    ---------
+    trials : pandas.DataFrame
+        Of ``read_trials``.
+    data_folder : str or pathlib.Path
+        The folder that the list's names start from.
+    sample_rate : int
+        The rate in which ``stop`` counts, in Hz.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A manifest of whole files, ``ID,wav,start,stop``, sorted by ID, which
+        is the name in the list.
+
+    Raises
+    ------
+    FileNotFoundError
+        If files are missing: how many, and the first.
+    AudioError
+        If one is not readable.
+    """
+    data_folder = pathlib.Path(data_folder)
+    names = sorted(set(trials["enrol"]) | set(trials["test"]))
+    paths = {name: _find(name, data_folder) for name in names}
+    missing = [name for name in names if paths[name] is None]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of the {len(names)} files of the trial list are "
+            f"not below {data_folder} or its folder wav; the first is "
+            f"{missing[0]}. {_hint(missing[0], data_folder)}"
+        )
+    renamed = [n for n in names if paths[n].suffix != pathlib.Path(n).suffix]
+    if renamed:
+        logger.info(
+            f"{len(renamed)} of {len(names)} files have another suffix than in "
+            f"the trial list; the first: {renamed[0]} is {paths[renamed[0]]}."
+        )
+    stops = []
+    for path in tqdm(paths.values(), desc="Reading headers", unit="file"):
+        with AudioReader(path, sample_rate) as audio:
+            stops.append(len(audio))
+    return pd.DataFrame(
+        {
+            "ID": names,
+            "wav": [str(path) for path in paths.values()],
+            "start": 0,
+            "stop": stops,
+        }
+    )
+
+
+def _candidates(name, data_folder):
+    """Where the file may be."""
+    return [data_folder / name, data_folder / "wav" / name]
+
+
+def _find(name, data_folder):
+    """The path of the file; None if there is none."""
+    paths = _candidates(name, data_folder)
+    paths += [p.with_suffix(s) for s in SUFFIXES for p in paths]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _hint(name, data_folder):
+    """What to do about a missing file."""
+    for path in _candidates(name, data_folder):
+        if path.with_suffix(".m4a").is_file():
+            return (
+                "It is there as .m4a: convert it first, see convert_folder in "
+                "the prepare step."
+            )
+    return "Check data_folder: a file's path is data_folder/<name in the list>."

@@ -1,0 +1,102 @@
+"""A small encoder and a small corpus that several rooms' tests share."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from hyperpyyaml import load_hyperpyyaml
+
+from speechbrain_cadino.dataio.manifest import write_manifest
+from speechbrain_cadino.export import export_encoder
+
+# As SpeechBrain writes it for a run: references resolved to anchors, other
+# entries around those of the encoder, our own ECAPA-TDNN class.
+RUN_HYPERPARAMS = """\
+# Generated from a recipe
+seed: 3
+sample_rate: 16000
+channels: &channels [16, 16, 16, 16, 48]
+compute_features: &features !new:speechbrain.lobes.features.Fbank
+  n_mels: 24 # bands
+mean_var_norm: !new:speechbrain.processing.features.InputNormalization
+  norm_type: sentence
+  std_norm: false
+
+# The student
+embedding_model: &model !new:speechbrain_cadino.lobes.ecapa.ECAPA_TDNN
+  input_size: 24
+  channels: *channels
+  attention_channels: 8
+  se_channels: 8
+  res2net_scale: 4
+  lin_neurons: 12
+
+never_built: !new:a.module.that.is.not.There
+  features: *features
+modules:
+  embedding_model: *model
+"""
+
+
+@pytest.fixture(scope="session")
+def run_hyperparams(tmp_path_factory):
+    """The hyperparams.yaml of a training run."""
+    path = tmp_path_factory.mktemp("run") / "hyperparams.yaml"
+    path.write_text(RUN_HYPERPARAMS)
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained_modules():
+    """What the run trained: an embedding_model with statistics of its own."""
+    torch.manual_seed(7)
+    text = "".join(
+        line
+        for line in RUN_HYPERPARAMS.splitlines(keepends=True)
+        if "never_built" not in line and "*features" not in line
+    )
+    model = load_hyperpyyaml(text)["embedding_model"]
+    for _ in range(3):
+        model(torch.randn(8, 60, 24) + torch.randn(24))
+    return {"embedding_model": model.eval()}
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(run_hyperparams, trained_modules, tmp_path_factory):
+    """An encoder folder; its stored mean embedding is 0.01, 0.02, ..."""
+    folder = tmp_path_factory.mktemp("export") / "encoder"
+    mean = torch.arange(1, 13) / 100
+    export_encoder(folder, run_hyperparams, trained_modules, mean)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """Four "speakers", each a spectrum of its own, with three files each.
+
+    A folder with wav/<speaker>/<number>.wav, trials.txt and train.csv.
+    """
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(5)
+    names, rows = [], []
+    for speaker in "abcd":
+        (folder / "wav" / speaker).mkdir(parents=True)
+        voice = rng.standard_normal(32)
+        for number in range(3):
+            length = 6000 + 800 * number
+            wav = np.convolve(rng.standard_normal(length), voice, "same")
+            name = f"{speaker}/{number}.wav"
+            soundfile.write(folder / "wav" / name, 0.02 * wav, 16000)
+            names.append(name)
+            wav_path = f"$data_root/wav/{name}"
+            rows.append((name, length / 16000, wav_path, 0, length))
+    columns = ["ID", "duration", "wav", "start", "stop"]
+    write_manifest(folder / "train.csv", pd.DataFrame(rows, columns=columns))
+    trials = [
+        f"{int(enrol[0] == test[0])} {enrol} {test}\n"
+        for i, enrol in enumerate(names)
+        for test in names[:i]
+    ]
+    (folder / "trials.txt").write_text("".join(trials))
+    return folder

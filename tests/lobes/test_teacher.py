@@ -1,0 +1,59 @@
+import torch
+
+from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+from speechbrain_cadino.lobes.heads import DINOHead
+from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
+
+
+def tiny_network():
+    torch.manual_seed(0)
+    return MultiCropNetwork(
+        ECAPA_TDNN(8, channels=[16] * 5, lin_neurons=6, attention_channels=4),
+        DINOHead(6, out_dim=12, hidden_size=8, bottleneck_size=4),
+    )
+
+
+def test_follows_by_moving_average():
+    student = tiny_network()
+    teacher = Teacher(student)
+    start = [p.clone() for p in teacher.parameters()]
+    with torch.no_grad():
+        for p in student.parameters():
+            p.add_(torch.randn_like(p))
+    teacher.follow(student, 0.9)
+    for old, new, p in zip(start, teacher.parameters(), student.parameters()):
+        torch.testing.assert_close(new, 0.9 * old + 0.1 * p)
+    teacher.follow(student, 1.0)
+    teacher.follow(student, 0.0)
+    for new, p in zip(teacher.parameters(), student.parameters()):
+        torch.testing.assert_close(new, p)
+
+
+def test_gives_and_takes_no_gradient():
+    student = tiny_network()
+    teacher = Teacher(student)
+    assert not any(p.requires_grad for p in teacher.parameters())
+    assert all(p.requires_grad for p in student.parameters())
+    embeddings, outputs = teacher([torch.randn(3, 20, 8)])
+    assert not embeddings.requires_grad
+    assert not outputs.requires_grad
+
+
+def test_batch_norm_statistics_come_from_the_teachers_own_forwards():
+    student = tiny_network()
+    teacher = Teacher(student).train()
+    norm = teacher.network.encoder.blocks[0].norm.norm
+    before = norm.running_mean.clone()
+    teacher.follow(student, 0.5)
+    torch.testing.assert_close(norm.running_mean, before)
+    teacher([torch.randn(3, 20, 8) + 5.0])
+    assert not torch.allclose(norm.running_mean, before)
+
+
+def test_crops_of_different_lengths_keep_their_order():
+    network = tiny_network().eval()
+    long, short = torch.randn(2, 30, 8), torch.randn(3, 20, 8)
+    embeddings, outputs = network([long, short])
+    alone = network.encoder(short).squeeze(1)
+    torch.testing.assert_close(embeddings[2:], alone)
+    torch.testing.assert_close(outputs[2:], network.head(alone))

@@ -1,0 +1,241 @@
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import av
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from speechbrain_cadino.dataio.audio import read_audio
+from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.prepare.convert import convert_files
+from speechbrain_cadino.prepare.folder import prepare_folder
+from speechbrain_cadino.prepare.voxceleb import prepare_voxceleb
+
+
+def tone(seconds, rate):
+    return 0.3 * np.sin(2 * np.pi * 440 * np.arange(int(seconds * rate)) / rate)
+
+
+def write_encoded(path, signal, rate, codec="aac", **options):
+    """Writes what soundfile cannot: signal of shape (channels, samples)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    layout = {1: "mono", 2: "stereo"}[len(signal)]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        for key, value in options.items():
+            setattr(stream, key, value)
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(signal, np.float32), "fltp", layout
+        )
+        frame.sample_rate, frame.pts = rate, 0
+        for part in [frame, None]:
+            container.mux(stream.encode(part))
+
+
+def frequency(signal, rate):
+    """Where the spectrum of a signal has its peak, in Hz."""
+    spectrum = np.abs(np.fft.rfft(signal * np.hanning(len(signal))))
+    return np.argmax(spectrum) * rate / len(signal)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate"),
+    [
+        ("a.m4a", "aac", 16000),
+        ("a.aac", "aac", 44100),
+        ("a.mp4", "aac", 48000),
+        ("a.webm", "libopus", 48000),
+    ],
+)
+def test_a_tone_stays_a_tone(tmp_path, name, codec, rate):
+    source, target = tmp_path / name, tmp_path / "out" / "a.flac"
+    write_encoded(source, [tone(2, rate)], rate, codec)
+    assert convert_files([source], [target]) == [""]
+    info = soundfile.info(target)
+    assert (info.samplerate, info.channels) == (16000, 1)
+    assert info.subtype == "PCM_16"
+    assert info.duration == pytest.approx(2, abs=0.1)
+    signal = read_audio(target).numpy()[4000:28000]
+    assert frequency(signal, 16000) == pytest.approx(440, abs=2)
+    assert signal.std() == pytest.approx(0.3 / np.sqrt(2), rel=0.05)
+
+
+def test_the_same_as_the_reader_makes_of_it(tmp_path):
+    rate = 44100
+    both = np.stack([tone(1, rate), np.zeros(rate)], 1)
+    soundfile.write(tmp_path / "a.wav", both, rate)
+    convert_files([tmp_path / "a.wav"], [tmp_path / "a.flac"])
+    converted = read_audio(tmp_path / "a.flac").numpy()
+    read = read_audio(tmp_path / "a.wav").numpy()
+    assert len(converted) == len(read)
+    inside = slice(500, -500)
+    np.testing.assert_allclose(converted[inside], read[inside], atol=1e-3)
+
+
+def test_what_is_there_stays(tmp_path):
+    source, target = tmp_path / "a.m4a", tmp_path / "a.flac"
+
+    def convert(**options):
+        convert_files([source], [target], **options)
+        return target.stat().st_mtime_ns
+
+    write_encoded(source, [tone(1, 16000)], 16000)
+    first = convert()
+    assert convert() == first
+    later = time.time() + 10
+    os.utime(source, (later, later))
+    second = convert()
+    assert second > first
+    os.utime(source, (1, 1))
+    assert convert(sample_rate=8000) > second
+    assert soundfile.info(target).samplerate == 8000
+
+
+def test_failures_name_their_reason_and_leave_nothing(tmp_path):
+    (tmp_path / "text.m4a").write_text("I am no audio.")
+    write_encoded(tmp_path / "good.m4a", [tone(1, 16000)], 16000)
+    whole = (tmp_path / "good.m4a").read_bytes()
+    (tmp_path / "half.m4a").write_bytes(whole[: len(whole) // 2])
+    with av.open(str(tmp_path / "film.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 16
+        stream.pix_fmt = "yuv420p"
+        image = np.zeros((16, 16, 3), np.uint8)
+        for part in [av.VideoFrame.from_ndarray(image), None]:
+            container.mux(stream.encode(part))
+    names = ["text.m4a", "good.m4a", "half.m4a", "film.mp4", "gone.m4a"]
+    text, good, half, film, gone = convert_files(
+        [tmp_path / name for name in names],
+        [tmp_path / "out" / f"{name}.flac" for name in names],
+    )
+    assert good == ""
+    assert "not convertible (Invalid data" in text
+    assert "not convertible (Invalid data" in half
+    assert film == "not convertible (no audio in it)"
+    assert "No such file" in gone
+    assert os.listdir(tmp_path / "out") == ["good.m4a.flac"]
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A folder in which two files need no converting."""
+    data = tmp_path / "data"
+    write_encoded(data / "x" / "m4a.m4a", [tone(2, 44100)] * 2, 44100)
+    (data / "text.m4a").write_text("I am no audio.")
+    (data / "more.wav").write_text("Nor am I.")
+    soundfile.write(data / "good.wav", tone(2, 16000), 16000)
+    soundfile.write(data / "x" / "good.flac", tone(2, 16000), 16000)
+    soundfile.write(data / "rate.wav", tone(2, 8000), 8000)
+    soundfile.write(
+        data / "stereo.wav", np.stack([tone(2, 16000)] * 2, 1), 16000
+    )
+    return data
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_prepare_converts_what_needs_it(mixed, tmp_path, inside):
+    converted = (mixed if inside else tmp_path) / "converted"
+    save = tmp_path / "save"
+    prepare_folder(mixed, save, convert_folder=converted)
+    table = read_manifest(save / "train.csv", "ROOT").set_index("ID")
+    assert dict(table["wav"]) == {
+        "good": "ROOT/good.wav",
+        "rate": f"{converted}/rate.flac",
+        "stereo": f"{converted}/stereo.flac",
+        "x/good": "ROOT/x/good.flac",
+        "x/m4a": f"{converted}/x/m4a.flac",
+    }
+    for row in table.drop(["good", "x/good"]).itertuples():
+        assert soundfile.info(row.wav).samplerate == 16000
+        assert soundfile.info(row.wav).frames == row.stop
+    skipped = pd.read_csv(save / "skipped.csv").set_index("wav")["reason"]
+    assert len(skipped) == 2
+    assert "not convertible" in skipped["$data_root/text.m4a"]
+    assert "not convertible" in skipped["$data_root/more.wav"]
+
+    before = (save / "train.csv").stat().st_mtime_ns
+    prepare_folder(mixed, save, convert_folder=converted)
+    assert (save / "train.csv").stat().st_mtime_ns == before
+    (converted / "rate.flac").unlink()
+    prepare_folder(mixed, save, convert_folder=converted)
+    assert (converted / "rate.flac").is_file()
+
+
+def test_converted_files_must_not_mix_with_the_data(mixed, tmp_path):
+    for folder in [mixed, tmp_path]:
+        with pytest.raises(ValueError, match=r"convert_folder .* would mix"):
+            prepare_folder(mixed, tmp_path / "save", convert_folder=folder)
+
+
+def test_voxceleb2_as_it_comes(tmp_path):
+    aac = tmp_path / "data" / "dev" / "aac"
+    for name in ["id1/x/00001.m4a", "id2/y/00001.m4a"]:
+        write_encoded(aac / name, [tone(2, 16000)], 16000)
+    (tmp_path / "trials.txt").write_text("1 id1/x/00001.wav id1/x/00001.wav")
+    prepare_voxceleb(
+        tmp_path / "data",
+        tmp_path / "save",
+        tmp_path / "trials.txt",
+        convert_folder=tmp_path / "flac",
+    )
+    table = read_manifest(tmp_path / "save" / "train.csv")
+    assert list(table["ID"]) == ["id2/y/00001"]
+    assert list(table["wav"]) == [f"{tmp_path}/flac/id2/y/00001.flac"]
+    # Verification needs the other one.
+    assert (tmp_path / "flac" / "id1" / "x" / "00001.flac").is_file()
+
+
+def test_without_pyav(mixed, tmp_path):
+    program = f"""
+import sys
+sys.modules["av"] = None
+from speechbrain_cadino.prepare.folder import prepare_folder
+prepare_folder({str(mixed)!r}, {str(tmp_path / "save")!r})
+prepare_folder(
+    {str(mixed)!r}, {str(tmp_path / "save")!r}, convert_folder="converted"
+)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    # What needs no PyAV went well, and the rest was counted.
+    ids = set(read_manifest(tmp_path / "save" / "train.csv", "")["ID"])
+    assert ids == {"good", "rate", "stereo", "x/good"}
+    skipped = (tmp_path / "save" / "skipped.csv").read_text()
+    assert 'x/m4a.m4a,"needs converting: give convert_folder' in skipped
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: 5 file(s) have to be converted")
+    assert 'pip install "speechbrain_cadino[convert]"' in last
+
+
+def test_killed_and_started_again(tmp_path):
+    sources = [tmp_path / f"{i}.m4a" for i in range(20)]
+    targets = [tmp_path / "out" / f"{i}.flac" for i in range(20)]
+    write_encoded(sources[0], [tone(30, 16000)], 16000)
+    for source in sources[1:]:
+        source.write_bytes(sources[0].read_bytes())
+    # A session of its own, so that its workers are killed too.
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: os.setsid() or convert_files(sources, targets)
+    )
+    process.start()
+    while not targets[1].exists():
+        assert process.is_alive()
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.join()
+    there = {t: t.stat().st_mtime_ns for t in targets if t.exists()}
+    assert 2 <= len(there) < 20
+    assert convert_files(sources, targets) == [""] * 20
+    for target, mtime in there.items():
+        assert target.stat().st_mtime_ns == mtime
+    assert len({target.read_bytes() for target in targets}) == 1

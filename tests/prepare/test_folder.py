@@ -1,0 +1,290 @@
+import logging
+import os
+
+import pandas as pd
+import pytest
+
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.prepare.folder import prepare_folder
+
+
+@pytest.fixture
+def data(tmp_path, write_tone):
+    folder = tmp_path / "data"
+    for name in ["a.wav", "x/b.wav", "x/c.wav"]:
+        write_tone(folder / name)
+    return folder
+
+
+@pytest.fixture
+def save(tmp_path):
+    return tmp_path / "save"
+
+
+def skipped(save, name="skipped.csv"):
+    table = pd.read_csv(save / name, dtype=str, keep_default_na=False)
+    return dict(zip(table["wav"].str.removeprefix("$data_root/"), table.reason))
+
+
+def ids(save):
+    return list(read_manifest(save / "train.csv", "")["ID"])
+
+
+def test_start_and_stop_fit_the_reader_at_any_rate(tmp_path, save, write_tone):
+    for rate in [8000, 11025, 16000, 22050, 44100, 48000]:
+        for extra in range(3):
+            path = tmp_path / "data" / f"{rate}_{extra}.wav"
+            write_tone(path, 1 + extra / rate, rate, channels=1 + extra % 2)
+    prepare_folder(tmp_path / "data", save)
+    table = read_manifest(save / "train.csv", tmp_path / "data")
+    assert len(table) == 18
+    for row in table.itertuples():
+        with AudioReader(row.wav) as audio:
+            assert (row.start, row.stop) == (0, len(audio))
+            assert row.duration == pytest.approx(row.stop / 16000, abs=1e-6)
+            assert len(audio.read(row.start, row.stop)) == row.stop
+
+
+def test_formats_of_soundfile(tmp_path, save, write_tone):
+    kinds = {
+        "wav": {},
+        "flac": {},
+        "ogg": {},
+        "mp3": {},
+        "opus": {"format": "OGG", "subtype": "OPUS"},
+        "aiff": {},
+    }
+    for suffix, options in kinds.items():
+        write_tone(tmp_path / "data" / f"{suffix}.{suffix}", **options)
+    prepare_folder(tmp_path / "data", save)
+    table = read_manifest(save / "train.csv", tmp_path / "data")
+    assert sorted(table["ID"]) == sorted(kinds)
+    for row in table.itertuples():
+        assert row.duration == pytest.approx(2, abs=0.1)
+        with AudioReader(row.wav) as audio:
+            assert len(audio.read(0, row.stop)) == row.stop
+
+
+def test_what_cannot_be_used_is_listed_and_counted(
+    data, save, write_tone, caplog
+):
+    (data / "text.wav").write_text("I am no audio.")
+    (data / "more text.wav").write_text("Nor am I.")
+    (data / "empty.wav").touch()
+    (data / "gone.wav").symlink_to(data / "nothing.wav")
+    (data / "video.m4a").write_bytes(b"????ftypM4A ")
+    (data / "$HOME.wav").write_bytes(b"1")
+    (data / "a.m4a").write_bytes(b"????ftypM4A ")
+    write_tone(data / "silent.wav", 0)
+    write_tone(data / "short.wav", 0.999)
+    write_tone(data / "long.wav", 4.001)
+    with caplog.at_level(logging.INFO):
+        prepare_folder(data, save, max_duration=4)
+    reasons = skipped(save)
+    assert ids(save) == ["a", "x/b", "x/c"]
+    assert len(reasons) == 10
+    for name, words in {
+        "text.wav": "not readable as audio (Format not recognised",
+        "empty.wav": "zero bytes",
+        "gone.wav": "not accessible (No such file",
+        "video.m4a": 'pip install "speechbrain_cadino[convert]"',
+        "$HOME.wav": "name",
+        "a.m4a": "another file has this ID",
+        "silent.wav": "no samples",
+        "short.wav": "shorter than 1.0 s",
+        "long.wav": "longer than 4 s",
+    }.items():
+        assert words in reasons[name]
+    assert "2 skipped: not readable as audio" in caplog.text
+    assert "1 skipped: shorter than 1.0 s" in caplog.text
+    assert "train.csv: 3 recordings" in caplog.text
+
+
+def test_file_without_permission(open_folder, no_root, write_tone):
+    for name in ["a.wav", "b.wav"]:
+        write_tone(open_folder / "data" / name)
+    (open_folder / "data" / "b.wav").chmod(0)
+    with no_root():
+        prepare_folder(open_folder / "data", open_folder / "save")
+    assert skipped(open_folder / "save") == {
+        "b.wav": "not readable as audio (Permission denied)"
+    }
+
+
+def test_names_survive(tmp_path, save, write_tone):
+    good = [
+        *("plain", "with space", "a,b", 'q"u"o', '"quoted"', "naïve 語", "'"),
+        *("#1", "NA", "1e5", "00", "a;b\\c", "x.y.z", "trailing ", "%s{}"),
+    ]
+    bad = ["new\nline", "re\rturn", "$name", " in front", "\u2028", "\x07"]
+    for name in good + bad:
+        write_tone(tmp_path / "data" / f"{name}.wav")
+    surrogate = os.fsencode(tmp_path / "data") + b"/\xff.wav"
+    os.rename(tmp_path / "data" / "plain.wav", surrogate)
+    write_tone(tmp_path / "data" / "plain.wav")
+
+    prepare_folder(tmp_path / "data", save)
+    root = {"data_root": str(tmp_path / "data")}
+    ours = read_manifest(save / "train.csv", root["data_root"])
+    theirs = DynamicItemDataset.from_csv(save / "train.csv", root).data
+    assert sorted(ours["ID"]) == sorted(theirs) == sorted(good)
+    for row in ours.itertuples():
+        assert row.wav == theirs[row.ID]["wav"]
+        assert os.path.basename(row.wav) == f"{row.ID}.wav"
+        assert os.path.isfile(row.wav)
+    assert set(skipped(save)) == {
+        *("new\\nline.wav", "re\\rturn.wav", "$name.wav", " in front.wav"),
+        *("\\u2028.wav", "\\x07.wav", "\\udcff.wav"),
+    }
+
+
+def test_same_name_in_two_formats_is_one_recording(data, save, write_tone):
+    write_tone(data / "a.flac")
+    prepare_folder(data, save)
+    table = read_manifest(save / "train.csv", "")
+    assert table["wav"][0] == "/a.flac"
+    assert len(table) == 3
+    assert skipped(save) == {"a.wav": "another file has this ID"}
+
+
+def test_cut_covers_the_file_in_equal_pieces(tmp_path, save, write_tone):
+    for seconds in [1.0, 4.9, 10.3]:
+        write_tone(tmp_path / "data" / f"{seconds}.wav", seconds, 8000)
+    prepare_folder(tmp_path / "data", save, cut_seconds=3)
+    table = read_manifest(save / "train.csv", "")
+    assert list(table["ID"]) == [
+        *("1.0_0001", "10.3_0001", "10.3_0002", "10.3_0003"),
+        *("4.9_0001", "4.9_0002"),
+    ]
+    assert table["duration"].max() < 4.5
+    for wav, pieces in table.groupby("wav"):
+        stops = [0, *pieces["stop"]]
+        assert list(pieces["start"]) == stops[:-1]
+        assert stops[-1] == float(wav[1:-4]) * 16000
+        assert pieces["duration"].max() - pieces["duration"].min() < 1e-4
+
+
+def test_speakers_of_trial_lists_are_left_out(data, save, tmp_path, caplog):
+    first, second = tmp_path / "1.txt", tmp_path / "2.txt"
+    first.write_text("1 x/b.wav x/c.wav\n")
+    second.write_text("0 a.wav y/b.wav\n")
+    prepare_folder(data, save, exclude=first)
+    assert ids(save) == ["a"]
+    prepare_folder(data, save, exclude=[second])
+    assert ids(save) == ["x/b", "x/c"]
+    assert skipped(save) == {"a.wav": "a speaker of the trial lists"}
+    # The path alone does not tell that the list has changed.
+    second.write_text("0 x/b.wav y/b.wav\n")
+    prepare_folder(data, save, exclude=[second])
+    assert ids(save) == ["a"]
+    second.write_text("0 y/b.wav z/b.wav\n")
+    with caplog.at_level(logging.INFO):
+        prepare_folder(data, save, exclude=[second])
+    assert "none of the 2 speakers" in caplog.text
+
+
+def test_several_folders(data, save, tmp_path, write_tone):
+    write_tone(tmp_path / "more" / "d.wav")
+    write_tone(tmp_path / "more" / "a.wav")
+    prepare_folder([data, tmp_path / "more"], save)
+    table = read_manifest(save / "train.csv")
+    assert list(table["ID"]) == ["a", "d", "x/b", "x/c"]
+    assert table["wav"][0] == str(data / "a.wav")
+    assert table["wav"][1] == str(tmp_path / "more" / "d.wav")
+
+
+def test_nothing_left(data, save, tmp_path):
+    with pytest.raises(ValueError, match=r"3 skipped: shorter than 60 s") as e:
+        prepare_folder(data, save, min_duration=60)
+    assert str(data) in str(e.value)
+    with pytest.raises(ValueError, match=r"glob \*\*/\*.ogg: no file"):
+        prepare_folder(data, save, glob="**/*.ogg")
+    with pytest.raises(FileNotFoundError, match=r"No folder .*nowhere"):
+        prepare_folder(tmp_path / "nowhere", save)
+    assert not (save / "train.csv").exists()
+
+
+def written(save):
+    return {path.name: path.stat().st_mtime_ns for path in save.iterdir()}
+
+
+def test_unchanged_inputs_are_not_done_again(data, save, caplog):
+    prepare_folder(data, save)
+    before = written(save)
+    assert sorted(before) == ["skipped.csv", "train.csv", "train.json"]
+    with caplog.at_level(logging.INFO):
+        prepare_folder(str(data), str(save), num_workers=2)
+    assert written(save) == before
+    assert "nothing has changed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change", ["new file", "touched", "argument", "no manifest", "no skipped"]
+)
+def test_changed_inputs_are_done_again(data, save, write_tone, change):
+    prepare_folder(data, save)
+    before = written(save)
+    options = {}
+    if change == "new file":
+        write_tone(data / "d.wav")
+    elif change == "touched":
+        os.utime(data / "a.wav", ns=(0, 1))
+    elif change == "argument":
+        options["cut_seconds"] = 1
+    else:
+        name = {"no manifest": "train.csv", "no skipped": "skipped.csv"}[change]
+        (save / name).unlink()
+    prepare_folder(data, save, **options)
+    after = written(save)
+    assert all(after[name] > before[name] for name in before)
+
+
+def test_after_a_run_that_died_it_is_done_again(data, save, write_tone):
+    prepare_folder(data, save)
+    good = (save / "train.csv").read_bytes()
+    (save / ".train.4711.tmp.csv").write_text("ID,dura")
+    with pytest.raises(ValueError):
+        prepare_folder(data, save, min_duration=60)
+    # Had the second run got further, this would be its manifest.
+    (save / "train.csv").write_text("of the second run")
+    prepare_folder(data, save)
+    assert (save / "train.csv").read_bytes() == good
+    assert skipped(save) == {}
+
+
+def test_skip_prep(tmp_path, save):
+    prepare_folder(tmp_path / "nowhere", save, skip_prep=True)
+    assert not save.exists()
+
+
+def test_several_manifests_in_one_folder(data, save, write_tone):
+    write_tone(data / "rir" / "short.wav", 0.2)
+    prepare_folder(data, save)
+    prepare_folder(
+        data, save, glob="rir/**/*", min_duration=0, manifest="rir.csv"
+    )
+    before = written(save)
+    assert sorted(before) == [
+        *("rir.csv", "rir.json", "rir_skipped.csv"),
+        *("skipped.csv", "train.csv", "train.json"),
+    ]
+    assert list(skipped(save)) == ["rir/short.wav"]
+    assert skipped(save, "rir_skipped.csv") == {}
+    prepare_folder(data, save)
+    assert written(save) == before
+
+
+def test_same_bytes_whatever_the_number_of_processes(tmp_path, write_tone):
+    for i in range(300):
+        write_tone(tmp_path / "data" / f"{i}.wav", 0.01)
+    (tmp_path / "data" / "bad.wav").write_text("?")
+    outputs = []
+    for workers in [1, 2]:
+        save = tmp_path / str(workers)
+        prepare_folder(
+            tmp_path / "data", save, min_duration=0, num_workers=workers
+        )
+        outputs.append([path.read_bytes() for path in sorted(save.iterdir())])
+    assert outputs[0] == outputs[1]

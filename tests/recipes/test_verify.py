@@ -1,0 +1,57 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
+
+
+def verify(tmp_path, **flags):
+    """Runs the script; its exit code and all that it said."""
+    flags = {"output_folder": tmp_path / "out", "device": "cpu", **flags}
+    process = subprocess.run(
+        [
+            sys.executable,
+            RECIPE / "verify.py",
+            RECIPE / "hparams" / "verify.yaml",
+            *(f"--{name}={value}" for name, value in flags.items()),
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return process.returncode, process.stdout
+
+
+def test_with_baselines(encoder_folder, corpus, tmp_path):
+    code, output = verify(
+        tmp_path,
+        encoder=encoder_folder,
+        trials=corpus / "trials.txt",
+        data_folder=corpus,
+        baselines=True,
+        train_manifest=corpus / "train.csv",
+    )
+    assert code == 0, output
+    results = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    for system, figures in results["systems"].items():
+        assert len(open(tmp_path / "out" / f"scores_{system}.txt").readlines())
+        (line,) = [
+            line for line in output.splitlines() if line.startswith(system)
+        ]
+        assert line.split()[1] == f"{figures['eer']:.2f}"
+    assert "66 trials, 12 of them targets" in output
+    # Nothing but the output folder, and nothing in the encoder folder.
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert len(list(encoder_folder.iterdir())) == 3
+
+
+def test_a_wrong_flag_is_one_sentence(encoder_folder, corpus, tmp_path):
+    code, output = verify(
+        tmp_path, encoder=encoder_folder, trials="gone.txt", data_folder=corpus
+    )
+    assert code == 1
+    assert "No trial list at gone.txt" in output
+    assert "Traceback" not in output
+    assert "Traceback" in (tmp_path / "out" / "log.txt").read_text()

@@ -1,0 +1,42 @@
+import logging
+import re
+
+import pytest
+from hyperpyyaml import load_hyperpyyaml
+
+from speechbrain_cadino.cli import user_errors
+
+YAML = "encoder: !PLACEHOLDER\nrate: 16000"
+
+
+@pytest.mark.parametrize(
+    ("mistake", "sentence"),
+    [
+        (lambda: load_hyperpyyaml(YAML), "'encoder' is a !PLACEHOLDER .*flag"),
+        (lambda: load_hyperpyyaml(YAML, "rat: 8000"), "No such flag.*'rat'"),
+        (lambda: open("nowhere.yaml"), "nowhere.yaml"),
+    ],
+)
+def test_a_mistake_becomes_one_sentence(mistake, sentence, caplog):
+    with pytest.raises(SystemExit) as error, user_errors():
+        mistake()
+    assert error.value.code == 1
+    (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert re.search(sentence, record.message)
+    assert not record.exc_info
+
+
+@pytest.mark.parametrize("bug", [KeyError("wav"), RuntimeError("shapes")])
+def test_a_bug_keeps_its_traceback(bug):
+    with pytest.raises(type(bug)), user_errors():
+        raise bug
+
+
+def test_as_a_decorator(caplog):
+    @user_errors()
+    def main():
+        raise ValueError("No utterances.")
+
+    with pytest.raises(SystemExit):
+        main()
+    assert "No utterances." in caplog.text

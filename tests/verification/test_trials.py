@@ -1,0 +1,103 @@
+import logging
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechbrain_cadino.dataio.audio import AudioError
+from speechbrain_cadino.verification.trials import read_trials, trial_files
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def write_wav(path, length=1600):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.zeros(length), 16000)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1 a.wav b.wav\n0 a.wav c.wav\n",
+        "1\ta.wav\tb.wav\r\n\r\n0  a.wav  c.wav",
+        "a.wav b.wav target\na.wav c.wav nontarget\n",
+    ],
+)
+def test_both_forms(tmp_path, text):
+    trials = read_trials(write(tmp_path / "trials.txt", text))
+    assert trials["target"].tolist() == [True, False]
+    assert trials["enrol"].tolist() == ["a.wav", "a.wav"]
+    assert trials["test"].tolist() == ["b.wav", "c.wav"]
+
+
+@pytest.mark.parametrize(
+    "line", ["2 a b", "1 a", "1 a b c", "a b", "a b impostor", "\x00\xff"]
+)
+def test_a_line_that_is_no_trial_is_named(tmp_path, line):
+    path = write(tmp_path / "trials.txt", f"1 a b\n\n{line}\n")
+    with pytest.raises(ValueError, match=r"trials.txt, line 3: .* not a trial"):
+        read_trials(path)
+
+
+def test_a_binary_file_is_no_trial_list(tmp_path):
+    write_wav(tmp_path / "a.wav")
+    with pytest.raises(ValueError, match=r"a.wav, line 1"):
+        read_trials(tmp_path / "a.wav")
+
+
+def test_empty_list(tmp_path):
+    with pytest.raises(ValueError, match=r"trials.txt is empty"):
+        read_trials(write(tmp_path / "trials.txt", "\n"))
+
+
+def test_missing_list(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"No trial list at .*trials"):
+        read_trials(tmp_path / "trials.txt")
+
+
+def test_files_below_the_folder_and_below_wav(tmp_path, caplog):
+    write_wav(tmp_path / "a" / "1.wav", 1600)
+    write_wav(tmp_path / "wav" / "b" / "1.wav", 2400)
+    write_wav(tmp_path / "wav" / "c" / "1.flac", 3200)
+    trials = read_trials(
+        write(
+            tmp_path / "trials.txt",
+            "1 c/1.wav a/1.wav\n0 a/1.wav b/1.wav\n",
+        )
+    )
+    with caplog.at_level(logging.INFO):
+        files = trial_files(trials, tmp_path)
+    assert files["ID"].tolist() == ["a/1.wav", "b/1.wav", "c/1.wav"]
+    assert files["stop"].tolist() == [1600, 2400, 3200]
+    assert files["wav"][2] == str(tmp_path / "wav" / "c" / "1.flac")
+    assert "1 of 3 files have another suffix" in caplog.text
+
+
+def test_missing_files_are_counted_and_the_first_is_named(tmp_path):
+    write_wav(tmp_path / "a.wav")
+    trials = read_trials(
+        write(tmp_path / "trials.txt", "1 a.wav x.wav\n0 a.wav y.wav\n")
+    )
+    with pytest.raises(
+        FileNotFoundError, match=r"2 of the 3 files .* first is x.wav"
+    ):
+        trial_files(trials, tmp_path)
+
+
+def test_m4a_is_to_be_converted(tmp_path):
+    write_wav(tmp_path / "a.wav")
+    (tmp_path / "wav").mkdir()
+    (tmp_path / "wav" / "b.m4a").touch()
+    trials = read_trials(write(tmp_path / "trials.txt", "1 a.wav b.wav\n"))
+    with pytest.raises(FileNotFoundError, match=r"as .m4a: convert"):
+        trial_files(trials, tmp_path)
+
+
+def test_unreadable_file(tmp_path):
+    write(tmp_path / "a.wav", "no audio")
+    trials = read_trials(write(tmp_path / "trials.txt", "1 a.wav a.wav\n"))
+    with pytest.raises(AudioError, match=r"a.wav: not readable"):
+        trial_files(trials, tmp_path)
