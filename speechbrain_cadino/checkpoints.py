@@ -1,10 +1,14 @@
 """A Checkpointer that never leaves half a checkpoint behind."""
 
+import logging
 import os
 import shutil
 
 from speechbrain.utils.checkpoints import Checkpoint, Checkpointer
 from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 PARTIAL = "partial+"
 
@@ -51,14 +55,20 @@ class AtomicCheckpointer(Checkpointer):
         path = super()._custom_checkpoint_dirpath(name)
         return path.with_name(PARTIAL + path.name)
 
-    def save_checkpoint(self, *args, **kwargs):
+    def save_checkpoint(
+        self, meta=None, end_of_epoch=True, name=None, verbosity=logging.INFO
+    ):
         """See ``Checkpointer.save_checkpoint``."""
-        checkpoint = super().save_checkpoint(*args, **kwargs)
+        checkpoint = super().save_checkpoint(
+            meta or {}, end_of_epoch, name, verbosity=logging.DEBUG
+        )
         if checkpoint is None:  # not the main process
             return None
         path = checkpoint.path
         final = path.with_name(path.name.removeprefix(PARTIAL))
         os.rename(path, final)
+        kind = "end-of-epoch" if end_of_epoch else "intra-epoch"
+        logger.log(verbosity, f"Saved an {kind} checkpoint in {final}")
         paramfiles = {
             name: final / file.name
             for name, file in checkpoint.paramfiles.items()

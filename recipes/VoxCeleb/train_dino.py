@@ -29,7 +29,11 @@ from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings import mean_embedding
 from speechbrain_cadino.export import export_encoder
 from speechbrain_cadino.memory import keep_freed_memory
-from speechbrain_cadino.verification.evaluate import format_results, verify
+from speechbrain_cadino.verification.evaluate import (
+    TrialEvaluator,
+    format_results,
+    verify,
+)
 
 logger = get_logger(__name__)
 
@@ -90,6 +94,12 @@ def main():
 
     # Multi-crop dataset, read from the manifest
     train_data = hparams["train_data"]()
+
+    # Trials, to follow the EER; mistakes in the list show before training
+    if hparams["trials"] is not None:
+        hparams["evaluator"] = TrialEvaluator(
+            hparams["trials"], hparams["trials_folder"], hparams["sample_rate"]
+        )
 
     # Brain class initialization
     keep_freed_memory()

@@ -139,6 +139,10 @@ class DINOBrain(sb.Brain):
         valid = run_on_main(self._evaluate, args=[epoch])
         self.record.end_epoch({**meta, **means, **valid})
         run_on_main(self._log_epoch, args=[meta, means, valid])
+        # SpeechBrain resets these after the checkpoint: a run resumed from it
+        # would count on from the last step of the epoch before.
+        self.step = 0
+        self.avg_train_loss = 0.0
         self.checkpointer.save_and_keep_only(meta={"epoch": epoch})
 
     def encode_batch(self, wavs, wav_lens=None):

@@ -112,8 +112,9 @@ def _pool(pooling, x, mask):
     else:
         padding = mask.log()
     layer = pooling.tdnn.conv.conv
+    wide = x.float()
     if pooling.global_context:
-        context = _statistics(x, padding, pooling.eps)
+        context = _statistics(wide, padding, pooling.eps)
         weight, context_weight = layer.weight.squeeze(2).split(
             [x.shape[2], 2 * x.shape[2]], dim=1
         )
@@ -125,11 +126,11 @@ def _pool(pooling, x, mask):
     logits = _convolve(pooling.conv, hidden).float()
     if mask is not None:
         logits = logits + padding
-    return _statistics(x, logits, pooling.eps)
+    return _statistics(wide, logits, pooling.eps)
 
 
 def _statistics(x, logits, eps):
-    mean, variance = _SoftmaxMoments.apply(x.float(), logits)
+    mean, variance = _SoftmaxMoments.apply(x, logits)
     return torch.cat([mean, variance.clamp(eps).sqrt()], dim=2)
 
 
@@ -191,19 +192,47 @@ def _normalize(layer, x):
     return layer.norm(x.flatten(0, 1)).view_as(x)
 
 
+import os
+
+LIN = os.environ.get("LIN")
+
+
 def _convolve(layer, x):
     """Applies one of SpeechBrain's convolutions along the time of x."""
     conv = layer.conv
-    if conv.kernel_size == (1,) and conv.groups == 1:
-        return F.linear(x, conv.weight.squeeze(2), conv.bias)
-    x = x.transpose(1, 2).unsqueeze(2)  # an image of height 1, channels-last
     side = conv.dilation[0] * (conv.kernel_size[0] - 1) // 2
-    x = F.pad(x, (side, side, 0, 0), mode="reflect")
-    x = F.conv2d(
-        x,
+    if side > 0:
+        x = _ReflectPad.apply(x, side)
+    if LIN and conv.kernel_size == (1,) and conv.groups == 1:
+        return F.linear(x, conv.weight.squeeze(2), conv.bias)
+    image = F.conv2d(
+        x.transpose(1, 2).unsqueeze(2),  # of height 1, channels-last
         conv.weight.unsqueeze(2),
         conv.bias,
         dilation=(1, *conv.dilation),
         groups=conv.groups,
     )
-    return x.squeeze(2).transpose(1, 2)
+    return image.squeeze(2).transpose(1, 2)
+
+
+class _ReflectPad(torch.autograd.Function):
+    """Mirrors ``side`` frames at both ends.
+
+    PyTorch's own is fp32 only under autocast, is not deterministic in its
+    backward pass on a GPU, and gives up the channels-last layout there.
+    """
+
+    @staticmethod
+    def forward(ctx, x, side):
+        ctx.side = side
+        left, right = x[:, 1 : side + 1], x[:, -side - 1 : -1]
+        return torch.cat([left.flip(1), x, right.flip(1)], dim=1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        side = ctx.side
+        left, right = grad[:, :side], grad[:, -side:]
+        grad = grad[:, side:-side].clone()
+        grad[:, 1 : side + 1] += left.flip(1)
+        grad[:, -side - 1 : -1] += right.flip(1)
+        return grad, None

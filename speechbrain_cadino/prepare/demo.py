@@ -43,7 +43,7 @@ VARIANTS = [
 # range, and the factor by which its vocal tract is longer than the variant's.
 RATE, PITCH, RANGE, TRACT = (125, 165), (25, 70), (30, 70), (0.88, 1.13)
 # By how much its utterances stray from that, up or down.
-RATE_STRAY, PITCH_STRAY, RANGE_STRAY = 15, 5, 10
+STRAY = {"rate": 15, "pitch": 5, "range": 10}
 
 
 class Voice(NamedTuple):
@@ -256,12 +256,11 @@ def _speak(folder, voice, utterances, seed):
 
 def _draw_sentence(voice, rng):
     """Draws what the voice says, and how this time."""
-    return {
-        "text": make_sentence(voice.language, rng),
-        "rate": voice.rate + int(rng.integers(-RATE_STRAY, RATE_STRAY + 1)),
-        "pitch": voice.pitch + int(rng.integers(-PITCH_STRAY, PITCH_STRAY + 1)),
-        "range": voice.range + int(rng.integers(-RANGE_STRAY, RANGE_STRAY + 1)),
-    }
+    sentence = {"text": make_sentence(voice.language, rng)}
+    for name, most in STRAY.items():
+        offset = int(rng.integers(-most, most, endpoint=True))
+        sentence[name] = getattr(voice, name) + offset
+    return sentence
 
 
 def _draw_trials(table, rng):

@@ -1,0 +1,116 @@
+"""Takes two DINO steps on fixed batches; run plainly or under torchrun.
+
+> python take_steps.py OUTPUT [--distributed_backend=gloo]
+
+BatchNorm is frozen, so that two processes can agree with one.
+"""
+
+import sys
+
+import speechbrain as sb
+import torch
+from speechbrain.lobes.features import Fbank
+from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+from speechbrain.processing.features import InputNormalization
+
+from speechbrain_cadino.brains.dino import DINOBrain
+from speechbrain_cadino.lobes.heads import DINOHead
+from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
+from speechbrain_cadino.losses.dino import DINOLoss
+from speechbrain_cadino.schedules import CosineSchedule, LinearSchedule
+
+BATCH = 4
+
+
+class FrozenNormBrain(DINOBrain):
+    """Keeps what the test compares, and BatchNorm as it is."""
+
+    gradients = None
+
+    def on_fit_batch_start(self, batch, should_step):
+        super().on_fit_batch_start(batch, should_step)
+        self.modules.eval()
+
+    def optimizers_step(self):
+        self.gradients = [
+            p.grad.clone() for p in self.hparams.student.parameters()
+        ]
+        super().optimizers_step()
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        pass
+
+
+class Crops(torch.utils.data.Dataset):
+    """Two batches of noise; each index is the same everywhere."""
+
+    def __len__(self):
+        return 2 * BATCH
+
+    def __getitem__(self, index):
+        torch.manual_seed(index)
+        return {
+            "id": str(index),
+            "globals": torch.randn(2, 8000),
+            "locals": torch.randn(3, 6000),
+            "problem": "",
+        }
+
+    def set_epoch(self, epoch):
+        pass
+
+
+def main(output, *options):
+    processes = 2 if options else 1
+    _, run_opts, _ = sb.parse_arguments(["none.yaml", "--device=cpu", *options])
+    sb.utils.distributed.ddp_init_group(run_opts)
+    torch.manual_seed(0)
+    student = MultiCropNetwork(
+        ECAPA_TDNN(20, channels=[16] * 5, lin_neurons=8),
+        DINOHead(8, out_dim=24, hidden_size=16, bottleneck_size=6),
+    )
+    teacher = Teacher(student)
+    dino_loss = DINOLoss(out_dim=24)
+    brain = FrozenNormBrain(
+        modules={
+            "student": student,
+            "teacher": teacher,
+            "dino_loss": dino_loss,
+            "compute_features": Fbank(n_mels=20),
+            "mean_var_norm": InputNormalization(norm_type="sentence"),
+        },
+        opt_class=lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9),
+        hparams={
+            "seed": 1,
+            "student": student,
+            "cosine_weight": 1.0,
+            "freeze_prototypes_epochs": 0,
+            "lr_schedule": CosineSchedule(0.1, 0.0, epochs=10),
+            "momentum_schedule": CosineSchedule(0.9, 1.0, epochs=10),
+            "temperature_schedule": LinearSchedule(0.04, 0.07, epochs=10),
+            "sorting": "ascending",  # batches in order, on every rank
+        },
+        run_opts=run_opts,
+    )
+    loader = {"batch_size": BATCH // processes, "drop_last": True}
+    brain.fit([1], Crops(), train_loader_kwargs=loader, progressbar=False)
+    loss = torch.tensor(brain.record.means()["loss"])
+    if processes == 2:
+        torch.distributed.all_reduce(loss)
+        loss /= 2
+    if sb.utils.distributed.if_main_process():
+        torch.save(
+            {
+                "processes": brain.processes,
+                "loss": loss,
+                "centre": dino_loss.centre,
+                "gradients": brain.gradients,
+                "student": list(student.parameters()),
+                "teacher": list(teacher.parameters()),
+            },
+            output,
+        )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

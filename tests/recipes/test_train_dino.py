@@ -1,0 +1,204 @@
+"""The real script as real processes: killed, resumed, fed with bad input."""
+
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
+STEPS_PER_EPOCH = 6
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    """24 files to train on and two test speakers with three files each."""
+    folder = tmp_path_factory.mktemp("speech")
+    rng = np.random.default_rng(0)
+    names = [f"train{i:02}/a/0.wav" for i in range(24)]
+    names += [f"test{i}/a/{j}.wav" for i in range(2) for j in range(3)]
+    for name in names:
+        path = folder / "wav" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        voice = np.random.default_rng(len(path.parent.as_posix()))
+        wav = np.convolve(
+            rng.standard_normal(12000), voice.standard_normal(16), "same"
+        )
+        soundfile.write(path, 0.02 * wav, 16000)
+    test = [name for name in names if name.startswith("test")]
+    lines = [f"{int(a[:5] == b[:5])} {a} {b}\n" for a in test for b in test]
+    (folder / "trials.txt").write_text("".join(lines))
+    return folder
+
+
+def command(speech, output_folder, **flags):
+    """A tiny training as a user would start it."""
+    flags = {
+        "data_folder": speech,
+        "trials": speech / "trials.txt",
+        "output_folder": output_folder,
+        "number_of_epochs": 3,
+        "warmup_epochs": 1,
+        "passes_per_epoch": 1,
+        "batch_size": 4,
+        "evaluate_every": 1,
+        "min_duration": 0.1,
+        "global_seconds": 0.5,
+        "local_seconds": 0.3,
+        "local_crops": 2,
+        "channels": 16,
+        "out_dim": 32,
+        "head_size": 16,
+        "bottleneck_size": 8,
+        "ckpt_interval_minutes": 0,
+        "ckpt_interval_steps": 2,
+        **flags,
+    }
+    return [
+        sys.executable,
+        str(RECIPE / "train_dino.py"),
+        str(RECIPE / "hparams" / "small_dino.yaml"),
+        *(f"--{name}={value}" for name, value in flags.items()),
+    ]
+
+
+def train(*args, **flags):
+    process = subprocess.run(
+        command(*args, **flags),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return process.returncode, process.stdout
+
+
+def figures(folder):
+    """All that a run measured, but for its speed."""
+    table = pd.read_csv(folder / "training.csv")
+    return (
+        table.drop(columns=["seconds", "utts_per_second"]),
+        (folder / "metrics.json").read_text(),
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(speech, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    code, output = train(speech, folder)
+    assert code == 0, output
+    return folder, output
+
+
+def test_run_folder_holds_what_is_promised(uninterrupted):
+    folder, output = uninterrupted
+    for name in (
+        "hyperparams.yaml",
+        "log.txt",
+        "train_log.txt",
+        "env.log",
+        "metrics.json",
+        "plots/training.png",
+        "encoder/hyperparams.yaml",
+        "encoder/embedding_model.ckpt",
+        "save/train.csv",
+    ):
+        assert (folder / name).stat().st_size > 0, name
+    table, _ = figures(folder)
+    assert list(table["epoch"]) == [1, 2, 3]
+    assert np.isfinite(table.to_numpy()).all()
+    for system in ("encoder", "random_encoder", "log_mel_stats"):
+        assert system in output
+
+
+def test_test_speakers_and_labels_stay_out_of_training(uninterrupted):
+    folder, _ = uninterrupted
+    manifest = pd.read_csv(folder / "save" / "train.csv")
+    assert list(manifest) == ["ID", "duration", "wav", "start", "stop"]
+    assert len(manifest) == 24
+    assert not manifest["wav"].str.contains("test").any()
+
+
+def test_killed_in_an_epoch_ends_as_if_it_was_not(
+    speech, uninterrupted, tmp_path
+):
+    expected = figures(uninterrupted[0])
+    process = subprocess.Popen(
+        command(speech, tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    # The second epoch has begun, and has saved within itself.
+    wait_for(lambda: in_second_epoch(tmp_path / "save"), process)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "metrics.json").exists()
+
+    code, output = train(speech, tmp_path)
+    assert code == 0, output
+    assert "Loading a checkpoint from" in output
+    resumed = figures(tmp_path)
+    pd.testing.assert_frame_equal(resumed[0], expected[0], check_exact=True)
+    assert resumed[1] == expected[1]
+
+
+def in_second_epoch(save_folder):
+    """Whether a checkpoint from within an epoch follows one from its end."""
+    metas = sorted(save_folder.glob("CKPT*/CKPT.yaml"))
+    texts = [meta.read_text() for meta in metas]
+    return len(texts) == 2 and "end-of-epoch: false" in texts[-1]
+
+
+def wait_for(condition, process):
+    deadline = time.time() + 120
+    while True:
+        try:
+            if condition():
+                return
+        except FileNotFoundError:  # deleted while we looked
+            pass
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.time() < deadline
+        time.sleep(0.01)
+
+
+def test_a_file_that_breaks_after_prepare_is_replaced_and_named(
+    speech, tmp_path
+):
+    broken = speech / "wav" / "train05" / "a" / "0.wav"
+    good = broken.read_bytes()
+    assert train(speech, tmp_path, number_of_epochs=2)[0] == 0
+    try:
+        broken.write_bytes(good[:100])
+        code, output = train(
+            *(speech, tmp_path),
+            number_of_epochs=3,
+            skip_prep=True,
+            trials="null",
+        )
+    finally:
+        broken.write_bytes(good)
+    assert code == 0, output
+    assert "Replaced by another utterance" in output
+    assert "train05" in output
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"data_folder": "/nowhere"}, "No folder /nowhere"),
+        ({"batch_size": 64}, "do not make one batch of 64"),
+        ({"trials": "/nowhere.txt"}, "/nowhere.txt"),
+        ({"warmup_epochs": 9}, "does not fit"),
+        ({"bach_size": 2}, "bach_size"),
+    ],
+)
+def test_mistakes_are_one_sentence(speech, tmp_path, flags, sentence):
+    code, output = train(speech, tmp_path, **flags)
+    assert code == 1
+    assert sentence in output
+    assert "Traceback" not in output
