@@ -91,9 +91,9 @@ def _merge(base, settings):
 def user_errors():
     """Turns a mistake in flags, files or data into one sentence and exit 1.
 
-    ``ValueError`` and ``OSError`` are what this package raises with a message
-    for the user; the traceback goes to ``log.txt`` only. Serves as a context
-    manager and as a decorator.
+    ``ValueError``, ``OSError`` and, where an extra is missing, ``ImportError``
+    are what this package raises with a message for the user; the traceback
+    goes to ``log.txt`` only. Serves as a context manager and as a decorator.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def user_errors():
     """
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sentence = str(error)
         if "!PLACEHOLDER" in sentence:
             sentence += " Give it in the YAML file or as a flag: --NAME=VALUE."

@@ -302,7 +302,8 @@ def mean_embedding(encode_batch, table, sample_rate=16000, **options):
     sample_rate : int
         See ``embed``.
     **options
-        Further arguments of ``embed``.
+        Further arguments of ``embed``. Files that cannot be read are left
+        out, and counted in the log.
 
     Returns
     -------
@@ -322,6 +323,7 @@ def mean_embedding(encode_batch, table, sample_rate=16000, **options):
     """
     count = min(len(table), MEAN_UTTERANCES)
     rows = np.linspace(0, len(table) - 1, count).astype(int)
+    options = {"skip_unreadable": True, **options}
     embeddings = embed(encode_batch, table.iloc[rows], sample_rate, **options)
     return np.nanmean(embeddings, axis=0, dtype=np.float64).astype(np.float32)
 

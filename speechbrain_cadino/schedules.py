@@ -40,6 +40,7 @@ class CosineSchedule:
         self.warmup_epochs = warmup_epochs
 
     def __call__(self, position):
+        """The value at a position in training, in epochs."""
         if position < self.warmup_epochs:
             return self.peak * position / self.warmup_epochs
         done = (position - self.warmup_epochs) / (
@@ -74,6 +75,7 @@ class LinearSchedule:
         self.epochs = epochs
 
     def __call__(self, position):
+        """The value at a position in training, in epochs."""
         if position >= self.epochs:
             return self.end
         return self.start + (self.end - self.start) * position / self.epochs

@@ -1,5 +1,7 @@
 """A small encoder and a small corpus that several rooms' tests share."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,11 @@ from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain_cadino.dataio.manifest import write_manifest
 from speechbrain_cadino.export import export_encoder
+
+# Tests run side by side: more threads than cores would wait for each other,
+# here and in the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 # As SpeechBrain writes it for a run: references resolved to anchors, other
 # entries around those of the encoder, our own ECAPA-TDNN class.

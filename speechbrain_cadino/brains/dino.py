@@ -221,7 +221,8 @@ class DINOBrain(sb.Brain):
     def _features(self, crops):
         """(batch, views, samples) to features, (views * batch, time, bands)."""
         wavs = crops.to(self.device).transpose(0, 1).flatten(0, 1)
-        with torch.no_grad():
+        # In fp32 whatever the precision of the networks
+        with torch.no_grad(), torch.autocast(self.device_type, enabled=False):
             if hasattr(self.hparams, "augment"):
                 wavs = self.hparams.augment(wavs)
             feats = self.modules.compute_features(wavs)

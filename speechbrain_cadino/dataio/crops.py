@@ -1,8 +1,11 @@
 """Multi-crop: several random pieces of one utterance, read in one go."""
 
+from fractions import Fraction
+
 import numpy as np
 import torch
 from torch.utils.data import Dataset
+from torchaudio.functional import resample
 
 from speechbrain_cadino.dataio.audio import AudioError, AudioReader
 from speechbrain_cadino.dataio.manifest import read_manifest
@@ -29,6 +32,10 @@ class MultiCropDataset(Dataset):
         How many of each. 2 and 4 in WeSpeaker's DINO recipe for VoxCeleb.
     global_seconds, local_seconds : float
         Their lengths. 3 and 2 seconds there.
+    speeds : list of float
+        An utterance played faster or slower is one of another voice: each
+        speed makes utterances of their own. [1.0, 0.9, 1.1] triples the
+        voices of a small corpus.
     passes_per_epoch : int
         How often an epoch goes through the manifest: a small corpus makes
         very short epochs otherwise.
@@ -59,6 +66,7 @@ class MultiCropDataset(Dataset):
         global_seconds=3.0,
         local_crops=4,
         local_seconds=2.0,
+        speeds=(1.0,),
         passes_per_epoch=1,
         sample_rate=16000,
         seed=0,
@@ -72,6 +80,7 @@ class MultiCropDataset(Dataset):
         self.lengths = [round(global_seconds * sample_rate)] * global_crops
         self.lengths += [round(local_seconds * sample_rate)] * local_crops
         self.global_crops = global_crops
+        self.speeds = [Fraction(s).limit_denominator(20) for s in speeds]
         self.passes_per_epoch = passes_per_epoch
         self.sample_rate = sample_rate
         self.seed = seed
@@ -89,7 +98,7 @@ class MultiCropDataset(Dataset):
         self._epoch.fill_(epoch)
 
     def __len__(self):
-        return len(self.ids) * self.passes_per_epoch
+        return len(self.ids) * len(self.speeds) * self.passes_per_epoch
 
     def __getitem__(self, index):
         """The crops of one utterance.
@@ -103,9 +112,10 @@ class MultiCropDataset(Dataset):
         """
         rng = np.random.default_rng((self.seed, self._epoch.item(), index))
         row, problem = index % len(self.ids), ""
+        speed = self.speeds[index // len(self.ids) % len(self.speeds)]
         for _ in range(MAX_REPLACEMENTS):
             try:
-                crops = self._read_crops(row, rng)
+                crops = self._read_crops(row, speed, rng)
                 return {
                     "id": self.ids[row],
                     "globals": _stack(crops[: self.global_crops]),
@@ -120,11 +130,12 @@ class MultiCropDataset(Dataset):
             f"first because: {problem}"
         )
 
-    def _read_crops(self, row, rng):
+    def _read_crops(self, row, speed, rng):
         """All crops of one utterance, globals first, from one opened file."""
         wav, start, stop = self.wavs[row], self.starts[row], self.stops[row]
         firsts, lasts = [], []
         for length in self.lengths:
+            length = round(length * speed)
             spare = max(stop - start - length, 0)
             firsts.append(int(start + rng.integers(spare + 1)))
             lasts.append(int(min(firsts[-1] + length, stop)))
@@ -134,7 +145,7 @@ class MultiCropDataset(Dataset):
             if not piece.any():
                 raise AudioError(f"{wav}: silent from sample {first} on.")
         return [
-            np.resize(piece, length)  # repeats a short one
+            np.resize(_at_speed(piece, speed), length)  # repeats a short one
             for piece, length in zip(pieces, self.lengths)
         ]
 
@@ -152,6 +163,14 @@ def _read_pieces(audio, firsts, lasts):
     return [
         span[first - begin : last - begin] for first, last in zip(firsts, lasts)
     ]
+
+
+def _at_speed(piece, speed):
+    """A piece played at another speed, its pitch with it."""
+    if speed == 1:
+        return piece
+    wav = torch.from_numpy(piece)
+    return resample(wav, speed.numerator, speed.denominator).numpy()
 
 
 def _stack(crops):

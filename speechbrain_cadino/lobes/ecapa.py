@@ -1,31 +1,31 @@
 """SpeechBrain's ECAPA-TDNN, computed faster.
 
-The modules, the parameters and their names are SpeechBrain's own, so
-checkpoints go back and forth unchanged; only the forward pass differs:
+The modules, their parameters and the names of both are SpeechBrain's own, so
+checkpoints go back and forth unchanged. Only the forward pass differs:
 
-- Activations lie in memory as (batch, time, channels). A convolution of width
-  one is then one matrix product over all frames, batch normalisation reads
-  whole rows, and the wider convolutions run channels-last.
+- Activations are (batch, time, channels) in memory. Convolutions then run
+  channels-last, and batch normalisation reads whole rows.
 - The attention's global context is constant over time, so it is multiplied
   once per utterance: ``W [x; mean; std] = W1 x + (W2 mean + W3 std)``.
-- The statistics pooling has its backward pass written out.
+- Reflection padding and statistics pooling have backward passes of their own,
+  and no mask is made where there is no padding.
 """
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
 
 from speechbrain.dataio.dataio import length_to_mask
 from speechbrain.lobes.models import ECAPA_TDNN as reference
 
 
 class ECAPA_TDNN(reference.ECAPA_TDNN):
-    """A drop-in replacement for SpeechBrain's ECAPA-TDNN, only faster.
+    """A drop-in replacement for SpeechBrain's ECAPA-TDNN.
 
-    It takes the same arguments, has the same ``state_dict`` and gives the same
-    embeddings and gradients. An activation other than ReLU, or dropout, is
-    computed by SpeechBrain's own forward pass.
-
-    Give ``lengths`` only if there is padding: without it no mask is made.
+    It has the same arguments and ``state_dict``, and gives the same embeddings
+    and gradients in less time and memory. With an activation other than ReLU,
+    or with dropout, training is left to SpeechBrain's own forward pass.
+    Second derivatives are not supported.
 
     Arguments
     ---------
@@ -48,19 +48,29 @@ class ECAPA_TDNN(reference.ECAPA_TDNN):
         x : torch.Tensor
             Features (batch, time, input_size).
         lengths : torch.Tensor, optional
-            Relative lengths (batch,), in (0, 1].
+            Relative lengths (batch,). Leave them out where nothing is padded:
+            the result is the same as with ones, and comes sooner.
 
         Returns
         -------
         torch.Tensor
             Embeddings (batch, 1, lin_neurons).
+
+        Raises
+        ------
+        ValueError
+            If there are fewer frames than the widest convolution mirrors.
         """
         first = self.blocks[0]
-        if not isinstance(first.activation, torch.nn.ReLU) or (
-            self.training and first.dropout.p > 0
-        ):
+        dropout = self.training and first.dropout.p > 0
+        if dropout or not isinstance(first.activation, torch.nn.ReLU):
             return super().forward(x, lengths)
-        mask = _padding_mask(x, lengths)
+        mask = None
+        if lengths is not None:
+            time = x.shape[1]
+            mask = length_to_mask(lengths * time, time, device=x.device)
+            mask = mask.unsqueeze(2)
+
         x = _tdnn(first, x)
         outputs = []
         for block in self.blocks[1:]:
@@ -71,12 +81,33 @@ class ECAPA_TDNN(reference.ECAPA_TDNN):
         return _convolve(self.fc, x)
 
 
-def _padding_mask(x, lengths):
-    """1 for a frame and 0 for padding, (batch, time, 1), or None."""
-    if lengths is None:
-        return None
-    time = x.shape[1]
-    return length_to_mask(lengths * time, time, device=x.device).unsqueeze(2)
+def _tdnn(block, x):
+    return _normalize(block.norm, _convolve(block.conv, x).relu())
+
+
+def _normalize(layer, x):
+    return layer.norm(x.flatten(0, 1)).view_as(x)
+
+
+def _convolve(layer, x):
+    conv = layer.conv
+    side = conv.dilation[0] * (conv.kernel_size[0] - 1) // 2
+    if side > 0:
+        x = _ReflectPad.apply(x, side)
+    return _convolve_valid(
+        x,
+        conv.weight,
+        conv.bias,
+        dilation=(1, *conv.dilation),
+        groups=conv.groups,
+    )
+
+
+def _convolve_valid(x, weight, bias, **options):
+    # An image of height 1: only for images are there channels-last kernels.
+    image = x.transpose(1, 2).unsqueeze(2)
+    image = F.conv2d(image, weight.unsqueeze(2), bias, **options)
+    return image.squeeze(2).transpose(1, 2)
 
 
 def _se_res2net(block, x, mask):
@@ -90,7 +121,7 @@ def _se_res2net(block, x, mask):
         squeezed = (x * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
     gate = _convolve(block.se_block.conv1, squeezed).relu()
     gate = _convolve(block.se_block.conv2, gate).sigmoid()
-    return torch.addcmul(residual, gate, x)
+    return residual + gate * x
 
 
 def _res2net(block, x):
@@ -101,31 +132,27 @@ def _res2net(block, x):
     return _Concatenate.apply(*parts)
 
 
-def _tdnn(block, x):
-    return _normalize(block.norm, _convolve(block.conv, x).relu())
-
-
 def _pool(pooling, x, mask):
     """Attentive mean and standard deviation, (batch, 1, 2 * channels)."""
-    if mask is None:
-        padding = x.new_zeros(1, x.shape[1], 1)
-    else:
-        padding = mask.log()
+    # The statistics are computed in fp32, also under autocast.
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
     layer = pooling.tdnn.conv.conv
-    wide = x.float()
     if pooling.global_context:
-        context = _statistics(wide, padding, pooling.eps)
-        weight, context_weight = layer.weight.squeeze(2).split(
-            [x.shape[2], 2 * x.shape[2]], dim=1
-        )
-        context = F.linear(context, context_weight, layer.bias)
-        hidden = F.linear(x, weight) + context
+        channels = x.shape[2]
+        if mask is None:
+            uniform = wide.new_zeros(1, x.shape[1], 1)
+        else:
+            uniform = mask.log()
+        context = _statistics(wide, uniform, pooling.eps)
+        weight, context_weight = layer.weight.split([channels, 2 * channels], 1)
+        hidden = _convolve_valid(x, weight, None)
+        hidden = hidden + _convolve_valid(context, context_weight, layer.bias)
     else:
-        hidden = F.linear(x, layer.weight.squeeze(2), layer.bias)
+        hidden = _convolve_valid(x, layer.weight, layer.bias)
     hidden = _normalize(pooling.tdnn.norm, hidden.relu()).tanh()
-    logits = _convolve(pooling.conv, hidden).float()
+    logits = _convolve(pooling.conv, hidden).to(wide.dtype)
     if mask is not None:
-        logits = logits + padding
+        logits = logits + mask.log()
     return _statistics(wide, logits, pooling.eps)
 
 
@@ -137,10 +164,9 @@ def _statistics(x, logits, eps):
 class _SoftmaxMoments(torch.autograd.Function):
     """Mean and variance over time under the weights softmax(logits).
 
-    ``x`` is (batch, time, channels), ``logits`` broadcasts to it. With
-    weights w and deviations d = x - mean, the derivatives of
-    mean = sum w x and variance = sum w d^2 are w and 2 w d by x, and
-    w d and w (d^2 - variance) by the logits.
+    ``x`` is (batch, time, channels) and ``logits`` broadcasts to it. With the
+    weights w and d = x - mean, the derivatives of mean = sum w x and variance
+    = sum w d^2 are w and 2 w d by x, w d and w (d^2 - variance) by the logits.
     """
 
     @staticmethod
@@ -154,76 +180,33 @@ class _SoftmaxMoments(torch.autograd.Function):
         return mean, variance
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_mean, grad_variance):
         x, weights, mean, variance = ctx.saved_tensors
+        deviation = x - mean
+        half = torch.addcmul(grad_mean, grad_variance, deviation)
         grad_logits = None
         if ctx.needs_input_grad[1]:
-            half = torch.addcmul(
-                grad_mean - grad_variance * mean, x, grad_variance
-            )
-            grad_logits = x - mean
-            torch.addcmul(
-                -grad_variance * variance, grad_logits, half, out=grad_logits
-            ).mul_(weights)
-        grad_x = torch.addcmul(
-            grad_mean - 2 * grad_variance * mean, 2 * grad_variance, x
-        ).mul_(weights)
+            shift = -grad_variance * variance
+            grad_logits = torch.addcmul(shift, half, deviation).mul_(weights)
+        grad_x = half.addcmul_(grad_variance, deviation).mul_(weights)
         return grad_x, grad_logits
 
 
-class _Concatenate(torch.autograd.Function):
-    """Concatenates channels, and gives each part a contiguous gradient.
-
-    The backward pass of batch normalisation on a CPU is up to 40 times slower
-    when its gradient is a slice of a wider tensor.
-    """
-
-    @staticmethod
-    def forward(ctx, *parts):
-        ctx.widths = [part.shape[2] for part in parts]
-        return torch.cat(parts, dim=2)
-
-    @staticmethod
-    def backward(ctx, grad):
-        return tuple(part.contiguous() for part in grad.split(ctx.widths, 2))
-
-
-def _normalize(layer, x):
-    return layer.norm(x.flatten(0, 1)).view_as(x)
-
-
-import os
-
-LIN = os.environ.get("LIN")
-
-
-def _convolve(layer, x):
-    """Applies one of SpeechBrain's convolutions along the time of x."""
-    conv = layer.conv
-    side = conv.dilation[0] * (conv.kernel_size[0] - 1) // 2
-    if side > 0:
-        x = _ReflectPad.apply(x, side)
-    if LIN and conv.kernel_size == (1,) and conv.groups == 1:
-        return F.linear(x, conv.weight.squeeze(2), conv.bias)
-    image = F.conv2d(
-        x.transpose(1, 2).unsqueeze(2),  # of height 1, channels-last
-        conv.weight.unsqueeze(2),
-        conv.bias,
-        dilation=(1, *conv.dilation),
-        groups=conv.groups,
-    )
-    return image.squeeze(2).transpose(1, 2)
-
-
 class _ReflectPad(torch.autograd.Function):
-    """Mirrors ``side`` frames at both ends.
+    """Mirrors ``side`` frames at both ends of (batch, time, channels).
 
-    PyTorch's own is fp32 only under autocast, is not deterministic in its
-    backward pass on a GPU, and gives up the channels-last layout there.
+    PyTorch's own casts to fp32 under autocast, and on a GPU it gives up the
+    memory layout and sums its gradient in an arbitrary order.
     """
 
     @staticmethod
     def forward(ctx, x, side):
+        if x.shape[1] <= side:
+            raise ValueError(
+                f"An utterance of {x.shape[1]} frames is too short for this "
+                f"encoder: it needs {side + 1} or more."
+            )
         ctx.side = side
         left, right = x[:, 1 : side + 1], x[:, -side - 1 : -1]
         return torch.cat([left.flip(1), x, right.flip(1)], dim=1)
@@ -236,3 +219,20 @@ class _ReflectPad(torch.autograd.Function):
         grad[:, 1 : side + 1] += left.flip(1)
         grad[:, -side - 1 : -1] += right.flip(1)
         return grad, None
+
+
+class _Concatenate(torch.autograd.Function):
+    """Concatenates channels, and gives each part a contiguous gradient.
+
+    On a CPU the backward pass of batch normalisation is up to 40 times slower
+    if its gradient is a slice of a wider tensor.
+    """
+
+    @staticmethod
+    def forward(ctx, *parts):
+        ctx.widths = [part.shape[2] for part in parts]
+        return torch.cat(parts, dim=2)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return tuple(part.contiguous() for part in grad.split(ctx.widths, 2))

@@ -7,12 +7,12 @@ BatchNorm is frozen, so that two processes can agree with one.
 
 import sys
 
-import speechbrain as sb
 import torch
+
+import speechbrain as sb
 from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.processing.features import InputNormalization
-
 from speechbrain_cadino.brains.dino import DINOBrain
 from speechbrain_cadino.lobes.heads import DINOHead
 from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher

@@ -1,0 +1,174 @@
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+from speechbrain.augment.time_domain import DropChunk
+from speechbrain_cadino.dataio.augment import (
+    AddNoise,
+    AddReverb,
+    CropAugmenter,
+    Equalise,
+    made_rirs,
+    refresh_banks,
+)
+from speechbrain_cadino.dataio.manifest import write_manifest
+
+RATE = 16000
+
+
+def write_clips(folder, clips):
+    """Wav files and their manifest."""
+    rows = []
+    for name, clip in clips.items():
+        soundfile.write(folder / f"{name}.wav", clip, RATE, "FLOAT")
+        wav = f"$data_root/{name}.wav"
+        rows.append((name, len(clip) / RATE, wav, 0, len(clip)))
+    columns = ["ID", "duration", "wav", "start", "stop"]
+    write_manifest(folder / "noise.csv", pd.DataFrame(rows, columns=columns))
+    return {"data_folder": folder, "manifest": folder / "noise.csv"}
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def snr(clean, noisy):
+    noise = noisy - clean
+    return 10 * (clean.square().mean(1) / noise.square().mean(1)).log10()
+
+
+@pytest.mark.parametrize("folder", [None, "files"])
+def test_snr_is_drawn_anew_for_every_crop(tmp_path, folder):
+    source = {}
+    if folder:
+        noise = np.random.default_rng(0).standard_normal(8 * RATE)
+        source = write_clips(tmp_path, {"noise": 0.1 * noise})
+    add_noise = AddNoise(**source, snr_low=3, snr_high=12)
+    clean = torch.randn(200, 4000)
+    values = snr(clean, add_noise(clean))
+    assert values.min() > 2.99
+    assert values.max() < 12.01
+    assert values.min() < 4
+    assert values.max() > 11
+
+
+def test_noise_comes_from_the_files(tmp_path):
+    """Each draw is a piece of the file: it is found in there."""
+    long = np.random.default_rng(0).standard_normal(3 * RATE).clip(-1, 1)
+    add_noise = AddNoise(
+        **write_clips(tmp_path, {"long": long}), clip_seconds=1.0
+    )
+    clean = torch.randn(4, 2000)
+    added = (add_noise(clean) - clean).numpy()
+    for piece in added:
+        match = np.correlate(long, piece, "valid")
+        norms = np.sqrt(np.convolve(long**2, np.ones(2000), "valid"))
+        best = (match / norms / np.linalg.norm(piece)).max()
+        assert best > 0.999
+
+
+def test_babble_mixes_several_files(tmp_path):
+    tones = {
+        str(hz): np.sin(2 * np.pi * hz * np.arange(RATE) / RATE)
+        for hz in (500, 1000, 2000, 4000)
+    }
+    add_noise = AddNoise(
+        **write_clips(tmp_path, tones), clips=[3, 3], clip_seconds=1.0
+    )
+    clean = 0.01 * torch.randn(50, 8000)
+    spectrum = torch.fft.rfft(add_noise(clean) - clean).abs()
+    bins = [round(hz * 8000 / RATE) for hz in (500, 1000, 2000, 4000)]
+    present = (spectrum[:, bins] > 0.1 * spectrum.max(1, True)[0]).sum(1)
+    assert present.max() == 3  # never four of them
+    assert present.float().mean() > 1.5
+
+
+def test_a_large_set_is_sampled_anew_each_epoch(tmp_path):
+    clips = {f"{i:02}": np.full(RATE, 0.5) for i in range(30)}
+    add_noise = AddNoise(
+        **write_clips(tmp_path, clips), bank_minutes=5 / 60, clip_seconds=1.0
+    )
+    augment = CropAugmenter([add_noise], [1.0])
+    chosen = []
+    for epoch in (1, 2, 1):
+        refresh_banks(augment, epoch)
+        augment(torch.randn(2, 1000))
+        clips, pieces = add_noise.bank._load("cpu"), add_noise.bank._pieces
+        assert len(clips) == 5
+        assert len(pieces) == 30
+        chosen.append(add_noise.bank._loaded[0])
+    assert chosen == [1, 2, 1]
+
+
+def test_a_crop_longer_than_the_pieces_is_refused(tmp_path):
+    source = write_clips(tmp_path, {"a": np.ones(RATE)})
+    with pytest.raises(ValueError, match="clip_seconds"):
+        AddNoise(**source, clip_seconds=0.5)(torch.randn(1, RATE))
+
+
+def test_reverb_is_the_convolution_with_the_response(tmp_path):
+    rir = np.zeros(3000)
+    rir[700] = 1.0  # the direct sound: what comes before is cut
+    rir[900:2500] = 0.1 * np.random.default_rng(0).standard_normal(1600)
+    add_reverb = AddReverb(**write_clips(tmp_path, {"rir": rir}))
+    dry = torch.randn(3, 6000)
+    wet = add_reverb(dry)
+    for d, w in zip(dry.numpy(), wet.numpy()):
+        expected = np.convolve(d, rir[700:])[:6000]
+        expected *= np.sqrt((d**2).mean() / (expected**2).mean())
+        np.testing.assert_allclose(w, expected, atol=5e-3)
+
+
+def test_made_rooms_decay_by_60_db_in_their_reverberation_time():
+    rirs = made_rirs(400, 16000, RATE, "cpu")[:, 1:]
+    energy = rirs.square().flip(1).cumsum(1).flip(1)  # Schroeder integration
+    level = 10 * (energy / energy[:, :1]).log10()
+    # Time from -5 to -25 dB, three times that is RT60.
+    first = (level > -5).sum(1)
+    last = (level > -25).sum(1)
+    rt60 = 3 * (last - first) / RATE
+    assert rt60.min() > 0.15
+    assert rt60.max() < 0.9
+    assert rt60.max() - rt60.min() > 0.4
+
+
+def test_equaliser_differs_between_crops_and_keeps_the_level():
+    noise = torch.randn(1, RATE).repeat(20, 1)
+    filtered = Equalise(gain=6.0)(noise)
+    torch.testing.assert_close(
+        filtered.square().mean(1), noise.square().mean(1)
+    )
+    power = torch.fft.rfft(filtered).abs().square().unfold(1, 500, 500)
+    level = 10 * power.mean(-1).log10()
+    assert level.std(0).mean() > 2.0
+
+
+def test_probabilities_choose_crops_one_by_one():
+    clean = torch.randn(2000, 100)
+    augment = CropAugmenter([AddNoise(), AddReverb()], [0.5, 0.0])
+    changed = (augment(clean) != clean).any(1).float().mean()
+    assert 0.45 < changed < 0.55
+    untouched = CropAugmenter([AddNoise()], [0.0])(clean)
+    assert torch.equal(untouched, clean)
+
+
+def test_speechbrains_augmentations_fit_in():
+    drop = DropChunk(100, 200, 1, 1, drop_start=0, drop_end=900)
+    wavs = torch.ones(8, 1000)
+    dropped = CropAugmenter([drop], [1.0])(wavs)
+    assert (dropped == 0).any(1).all()
+    assert wavs.all()  # the input is left alone
+
+
+def test_silence_stays_finite():
+    silence = torch.zeros(2, 1000)
+    for augmentation in (AddNoise(), AddReverb(), Equalise()):
+        assert torch.isfinite(augmentation(silence)).all()
+
+
+def test_lists_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match="one for each"):
+        CropAugmenter([AddNoise()], [0.5, 0.5])

@@ -1,0 +1,147 @@
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+from speechbrain_cadino.dataio.audio import AudioError
+from speechbrain_cadino.dataio.crops import MultiCropDataset
+from speechbrain_cadino.dataio.manifest import write_manifest
+
+RATE = 16000
+
+
+def ramp(length, first=1):
+    """Samples that tell their own position."""
+    return (first + np.arange(length)) / 2**17
+
+
+def positions(crop):
+    return (crop.numpy() * 2**17).round().astype(int) - 1
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """a: 4 s; b: 1 s; c: 60 s, of which the manifest uses 10 s to 20 s."""
+    spans = {"a": (0, 4), "b": (0, 1), "c": (10, 20)}
+    rows = []
+    for name, (start, stop) in spans.items():
+        length = 60 * RATE if name == "c" else stop * RATE
+        wav = ramp(length) if name != "c" else ramp(length) / 16
+        subtype = "FLOAT"
+        soundfile.write(tmp_path / f"{name}.wav", wav, RATE, subtype)
+        wav_path = f"$data_root/{name}.wav"
+        rows.append((name, stop - start, wav_path, start * RATE, stop * RATE))
+    columns = ["ID", "duration", "wav", "start", "stop"]
+    write_manifest(tmp_path / "train.csv", pd.DataFrame(rows, columns=columns))
+    return tmp_path
+
+
+def dataset(folder, **options):
+    return MultiCropDataset(folder / "train.csv", folder, **options)
+
+
+def test_crops_are_contiguous_pieces_of_the_utterance(folder):
+    item = dataset(folder)[0]
+    assert item["id"] == "a"
+    assert item["globals"].shape == (2, 3 * RATE)
+    assert item["locals"].shape == (4, 2 * RATE)
+    for crop in [*item["globals"], *item["locals"]]:
+        where = positions(crop)
+        assert (np.diff(where) == 1).all()
+        assert where[0] >= 0
+        assert where[-1] < 4 * RATE
+    assert len({positions(crop)[0] for crop in item["locals"]}) > 1
+
+
+def test_crops_stay_between_start_and_stop(folder):
+    data = dataset(folder, global_seconds=1.0, local_seconds=0.5)
+    firsts = set()
+    for epoch in range(20):
+        data.set_epoch(epoch)
+        item = data[2]
+        for crop in [*item["globals"], *item["locals"]]:
+            where = positions(crop * 16)
+            assert where[0] >= 10 * RATE - 1
+            assert where[-1] <= 20 * RATE
+            firsts.add(where[0])
+    # All over the ten seconds, not at their beginning alone.
+    assert max(firsts) - min(firsts) > 8 * RATE
+
+
+def test_whole_span_and_crop_by_crop_read_the_same(folder):
+    """Short crops of a long file are read one by one: the samples agree."""
+    data = dataset(folder, global_seconds=0.1, local_seconds=0.1)
+    for crop in data[2]["globals"]:
+        where = positions(crop * 16)
+        assert np.abs(np.diff(where) - 1).max() <= 1  # rounding
+        expected = ramp(60 * RATE)[where[0] : where[0] + 1600] / 16
+        np.testing.assert_allclose(crop.numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 1.5, 3.0])
+def test_a_short_utterance_is_repeated(folder, seconds):
+    """At, just above and far above the boundary."""
+    item = dataset(folder, global_seconds=seconds, local_crops=0)[1]
+    expected = np.resize(ramp(RATE), round(seconds * RATE))
+    for crop in item["globals"]:
+        np.testing.assert_allclose(crop.numpy(), expected, atol=1e-6)
+    assert item["locals"].numel() == 0
+
+
+def test_depends_on_seed_epoch_and_index_alone(folder):
+    data = dataset(folder, seed=3)
+    data.set_epoch(1)
+    first = data[0]["locals"]
+    again = dataset(folder, seed=3)
+    again.set_epoch(1)
+    assert torch.equal(again[0]["locals"], first)
+    again.set_epoch(2)
+    assert not torch.equal(again[0]["locals"], first)
+    other = dataset(folder, seed=4)
+    other.set_epoch(1)
+    assert not torch.equal(other[0]["locals"], first)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_read_what_one_process_reads(folder, workers):
+    data = dataset(folder, passes_per_epoch=2)
+    loader = torch.utils.data.DataLoader(
+        data, batch_size=3, num_workers=workers, persistent_workers=True
+    )
+    for epoch in (1, 2):  # persistent workers must hear of the second one
+        data.set_epoch(epoch)
+        batches = [batch["globals"] for batch in loader]
+        expected = torch.stack([data[i]["globals"] for i in range(6)])
+        assert torch.equal(torch.cat(batches), expected)
+
+
+def test_passes_draw_other_crops(folder):
+    data = dataset(folder, passes_per_epoch=2)
+    assert len(data) == 6
+    assert data[0]["id"] == data[3]["id"]
+    assert not torch.equal(data[0]["locals"], data[3]["locals"])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (np.zeros(4 * RATE), "silent"),
+        (np.full(4 * RATE, np.nan), "NaN"),
+        (ramp(2 * RATE), "truncated"),
+    ],
+)
+def test_a_bad_file_is_replaced_and_named(folder, content, reason):
+    soundfile.write(folder / "a.wav", content, RATE, "FLOAT")
+    item = dataset(folder)[0]
+    assert item["id"] != "a"
+    assert reason in item["problem"]
+    assert "a.wav" in item["problem"]
+    assert dataset(folder)[1]["problem"] == ""
+
+
+def test_nothing_but_bad_files_ends_with_the_reason(folder):
+    for name in "abc":
+        (folder / f"{name}.wav").write_text("no audio")
+    with pytest.raises(AudioError, match="not readable as audio"):
+        dataset(folder)[0]
