@@ -25,7 +25,8 @@ def plot_training(rows, path, out_dim):
     figure, axes = plt.subplots(2, 3, figsize=(13, 7), layout="constrained")
     loss, entropy, divergence, spread, rate, error = axes.flat
 
-    _lines(loss, table, ["loss", "dino", "cosine"], "loss")
+    _lines(loss, table, ["loss", "dino", "cosine"], "")
+    loss.set_title("loss")
     _lines(entropy, table, ["teacher_entropy", "student_entropy"], "nats")
     entropy.axhline(math.log(out_dim), color="0.6", ls="--", lw=1)
     entropy.annotate(
@@ -36,11 +37,12 @@ def plot_training(rows, path, out_dim):
         color="0.4",
     )
     entropy.set_ylim(0, 1.1 * math.log(out_dim))
+    entropy.set_title("entropy")
     _lines(divergence, table, ["kl"], "nats")
     divergence.set_title("KL (teacher to student)")
     _lines(spread, table, ["spread"], "")
     spread.set_title("spread of the embeddings (0: collapse)")
-    spread.set_ylim(0, None)
+    spread.set_ylim(0, 1.1)
     _lines(rate, table, ["lr"], "learning rate")
     twin = rate.twinx()
     twin.plot(table.index, table["momentum"], color="C1", label="momentum")
@@ -50,6 +52,7 @@ def plot_training(rows, path, out_dim):
         table = table.dropna(subset="EER")
         _lines(error, table, ["EER"], "EER (%)")
         error.set_title("verification")
+        error.set_xlim(loss.get_xlim())
         error.set_ylim(0, None)
     else:
         error.set_axis_off()

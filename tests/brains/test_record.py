@@ -1,0 +1,79 @@
+import math
+
+import numpy as np
+import pandas as pd
+import torch
+
+from speechbrain_cadino.brains.collapse import (
+    collapse_warnings,
+    embedding_spread,
+)
+from speechbrain_cadino.brains.plots import plot_training
+from speechbrain_cadino.brains.record import TrainingRecord
+from speechbrain_cadino.checkpoints import AtomicCheckpointer
+
+
+def test_an_interrupted_epoch_reports_the_mean_of_all_its_steps(tmp_path):
+    values = torch.randn(10)
+    record = TrainingRecord()
+    record.end_epoch({"epoch": 1, "loss": 0.5})
+    for value in values[:6]:
+        record.add({"loss": value})
+    AtomicCheckpointer(tmp_path, recoverables={"r": record}).save_checkpoint(
+        end_of_epoch=False
+    )
+    resumed = TrainingRecord()
+    AtomicCheckpointer(
+        tmp_path, recoverables={"r": resumed}
+    ).recover_if_possible()
+    for part in (record, resumed):
+        for value in values[6:]:
+            part.add({"loss": value})
+    assert resumed.means() == record.means()
+    np.testing.assert_allclose(record.means()["loss"], values.mean(), rtol=1e-6)
+    assert resumed.rows == [{"epoch": 1, "loss": 0.5}]
+
+
+def test_table_of_epochs(tmp_path):
+    record = TrainingRecord()
+    record.end_epoch({"epoch": 1, "loss": 3.0})
+    record.end_epoch({"epoch": 2, "loss": 2.0, "EER": 20.0})
+    record.write_csv(tmp_path / "training.csv")
+    table = pd.read_csv(tmp_path / "training.csv")
+    assert list(table["epoch"]) == [1, 2]
+    assert math.isnan(table["EER"][0])
+
+
+def test_spread_equals_its_definition():
+    embeddings = torch.randn(2, 9, 5)
+    total = 0.0
+    for view in embeddings:
+        unit = torch.stack([row / row.norm() for row in view])
+        for column in unit.T:
+            total += ((column - column.mean()) ** 2).mean().sqrt()
+    expected = total / 10 * 5**0.5
+    torch.testing.assert_close(embedding_spread(embeddings), expected)
+
+
+def test_each_collapse_is_named():
+    def signs(entropy, spread):
+        stats = {"teacher_entropy": entropy, "spread": spread}
+        return [w.split(":")[0] for w in collapse_warnings(stats, 1024)]
+
+    assert signs(3.0, 0.7) == []
+    assert signs(math.log(1024), 0.7) == ["Collapse to uniform"]
+    assert signs(0.01, 0.7) == ["Collapse to one prototype"]
+    assert signs(3.0, 0.01) == ["Collapse of the embeddings"]
+
+
+def test_plot_is_drawn_with_and_without_trials(tmp_path):
+    names = "loss dino cosine teacher_entropy student_entropy kl spread lr"
+    row = dict.fromkeys([*names.split(), "momentum"], 0.5)
+    rows = [{"epoch": epoch, **row} for epoch in range(1, 4)]
+    plot_training(rows, tmp_path / "without.png", out_dim=64)
+    rows[-1]["EER"] = 12.0
+    plot_training(rows, tmp_path / "with.png", out_dim=64)
+    sizes = [
+        (tmp_path / name).stat().st_size for name in ("with.png", "without.png")
+    ]
+    assert min(sizes) > 20_000
