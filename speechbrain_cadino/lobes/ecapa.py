@@ -7,8 +7,9 @@ checkpoints go back and forth unchanged. Only the forward pass differs:
   channels-last, and batch normalisation reads whole rows.
 - The attention's global context is constant over time, so it is multiplied
   once per utterance: ``W [x; mean; std] = W1 x + (W2 mean + W3 std)``.
-- Reflection padding and statistics pooling have backward passes of their own,
-  and no mask is made where there is no padding.
+- Batch normalisation on a CPU, reflection padding and statistics pooling are
+  written out, with their backward passes.
+- No mask is made where there is no padding.
 """
 
 import torch
@@ -87,67 +88,65 @@ def _tdnn(block, x):
 
 def _normalize(layer, x):
     norm = layer.norm
-    if norm.training and x.is_cpu and type(norm) is torch.nn.BatchNorm1d:
+    own = x.is_cpu and type(norm) is torch.nn.BatchNorm1d
+    if own and norm.training and x.shape[1] > 1:
         return _batch_norm(norm, x)
     return norm(x.flatten(0, 1)).view_as(x)
 
 
 def _batch_norm(norm, x):
-    x, mean, variance = _BatchNorm.apply(x, norm.weight, norm.bias, norm.eps)
-    count = x.shape[0] * x.shape[1]
+    y, mean, variance = _BatchNorm.apply(x, norm.weight, norm.bias, norm.eps)
     with torch.no_grad():
         norm.num_batches_tracked += 1
-        norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(variance * count / (count - 1), norm.momentum)
-    return x
+        momentum = norm.momentum
+        if momentum is None:  # PyTorch's way to ask for the plain average
+            momentum = 1 / int(norm.num_batches_tracked)
+        count = x.shape[0] * x.shape[1]
+        norm.running_mean.lerp_(mean, momentum)
+        norm.running_var.lerp_(variance * count / (count - 1), momentum)
+    return y
 
 
 class _BatchNorm(torch.autograd.Function):
-    """Batch normalisation of (batch, time, channels) on a CPU, when training.
+    """Batch normalisation over batch and time, for training on a CPU.
 
-    PyTorch adds up all frames one after the other, in fp32: with 40,000 of
-    them its variance is wrong by 1e-4, and its backward pass is up to 40
-    times slower if the gradient is a slice of a wider tensor.
+    PyTorch's adds up the rows of a matrix one after the other in fp32, so that
+    its variance is wrong by 1e-4 for 40,000 frames; and its backward pass is
+    up to 40 times slower if the gradient is a slice of a wider tensor.
     """
 
     @staticmethod
     def forward(ctx, x, weight, bias, eps):
         batch, time, channels = x.shape
-        # Statistics of ``batch`` groups of frames first, then of all.
+        # The statistics of ``batch`` groups of ``time`` frames, then of all.
         ignored = weight.new_zeros(batch * channels)
-        mean, variance = torch.batch_norm_update_stats(
+        means, variances = torch.batch_norm_update_stats(
             x.reshape(time, batch * channels), ignored, ignored, 0.0
         )
-        mean = mean.view(batch, channels)
-        variance = variance.view(batch, channels).mean(0)
-        variance += mean.var(0, correction=0)
-        mean = mean.mean(0)
+        means = means.view(batch, channels)
+        mean = means.mean(0)
+        variance = variances.view(batch, channels).mean(0)
+        variance += means.var(0, correction=0)
         ctx.eps = eps
         ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())
         ctx.mark_non_differentiable(mean, variance)
-        x = x.flatten(0, 1)
-        y = F.batch_norm(x, mean, variance, weight, bias, eps=eps)
-        return y.view(batch, time, channels), mean, variance
+        y = F.batch_norm(x.flatten(0, 1), mean, variance, weight, bias, eps=eps)
+        return y.view_as(x), mean, variance
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad, *_):
         x, weight, mean, inverse_std = ctx.saved_tensors
-        grad_x, grad_weight, grad_bias = (
-            torch.ops.aten.native_batch_norm_backward(
-                grad.reshape(-1, grad.shape[2]).contiguous(),
-                x.flatten(0, 1),
-                weight,
-                None,
-                None,
-                mean,
-                inverse_std,
-                True,
-                ctx.eps,
-                [True] * 3,
-            )
+        gradients = torch.ops.aten.native_batch_norm_backward(
+            grad.flatten(0, 1).contiguous(),
+            x.flatten(0, 1),
+            weight,
+            *(None, None),  # the running statistics
+            *(mean, inverse_std),
+            *(True, ctx.eps),  # training
+            [True, True, True],
         )
-        return grad_x.view_as(x), grad_weight, grad_bias, None
+        return gradients[0].view_as(x), *gradients[1:], None
 
 
 def _convolve(layer, x):
@@ -197,14 +196,11 @@ def _pool(pooling, x, mask):
     """Attentive mean and standard deviation, (batch, 1, 2 * channels)."""
     # The statistics are computed in fp32, also under autocast.
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    padding = wide.new_zeros(1, x.shape[1], 1) if mask is None else mask.log()
     layer = pooling.tdnn.conv.conv
     if pooling.global_context:
         channels = x.shape[2]
-        if mask is None:
-            uniform = wide.new_zeros(1, x.shape[1], 1)
-        else:
-            uniform = mask.log()
-        context = _statistics(wide, uniform, pooling.eps)
+        context = _statistics(wide, padding, pooling.eps)
         weight, context_weight = layer.weight.split([channels, 2 * channels], 1)
         hidden = _convolve_valid(x, weight, None)
         hidden = hidden + _convolve_valid(context, context_weight, layer.bias)
@@ -213,7 +209,7 @@ def _pool(pooling, x, mask):
     hidden = _normalize(pooling.tdnn.norm, hidden.relu()).tanh()
     logits = _convolve(pooling.conv, hidden).to(wide.dtype)
     if mask is not None:
-        logits = logits + mask.log()
+        logits = logits + padding
     return _statistics(wide, logits, pooling.eps)
 
 

@@ -13,7 +13,6 @@ import importlib.util
 import multiprocessing
 import resource
 import statistics
-import sys
 import time
 
 import torch
@@ -159,4 +158,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

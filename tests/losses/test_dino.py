@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from speechbrain_cadino.losses.dino import DINOLoss, cosine_loss
+from speechbrain_cadino.losses.dino import DINOLoss, cosine_loss, sinkhorn
 
 
 def loop_dino(student, teacher, centre, student_temp, teacher_temp):
@@ -133,3 +133,33 @@ def test_gradient_steps_lower_the_loss():
         value.backward()
         optimizer.step()
     assert value < 0.9 * first
+
+
+def test_sinkhorn_equals_alternate_normalisation():
+    """Knopp's algorithm as written: rows, then columns, of exp(logits)."""
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(2, 6, 5)
+    for view, ours in zip(logits, sinkhorn(logits, rounds=3)):
+        q = view.double().exp() / view.double().exp().sum(1, keepdim=True)
+        for _ in range(3):
+            for k in range(5):
+                q[:, k] /= q[:, k].sum() * 5
+            for b in range(6):
+                q[b] /= q[b].sum() * 6
+        torch.testing.assert_close(ours.double(), 6 * q, rtol=1e-5, atol=1e-6)
+
+
+def test_sinkhorn_targets_make_the_loss():
+    torch.manual_seed(0)
+    loss = DINOLoss(out_dim=9, sinkhorn_rounds=3)
+    student, teacher = torch.randn(3, 4, 9), torch.randn(2, 4, 9)
+    value, _ = loss(student, teacher, 0.05)
+    p = sinkhorn(teacher / 0.05, 3)
+    terms = [
+        -(p[t, b] * torch.log_softmax(student[s, b] / 0.1, 0)).sum()
+        for t in range(2)
+        for s in range(3)
+        for b in range(4)
+        if s != t
+    ]
+    torch.testing.assert_close(value, torch.stack(terms).mean())
