@@ -237,9 +237,9 @@ class DINOBrain(sb.Brain):
 
     def _log_epoch(self, meta, means, valid):
         """Writes one epoch to the logs, and warns of collapse."""
-        for name in ("train_logger", "tensorboard_logger"):
-            if hasattr(self.hparams, name):
-                getattr(self.hparams, name).log_stats(meta, means, valid)
+        self.hparams.train_logger.log_stats(meta, means, valid)
+        if hasattr(self.hparams, "tensorboard_logger"):
+            self.hparams.tensorboard_logger.log_stats(meta, means, valid)
         self.record.write_csv(f"{self.hparams.output_folder}/training.csv")
         out_dim = len(self.modules.dino_loss.centre)
         for warning in collapse_warnings(means, out_dim):

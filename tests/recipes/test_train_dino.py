@@ -1,5 +1,6 @@
 """The real script as real processes: killed, resumed, fed with bad input."""
 
+import os
 import pathlib
 import signal
 import subprocess
@@ -12,7 +13,18 @@ import pytest
 import soundfile
 
 RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
-STEPS_PER_EPOCH = 6
+
+# Python runs it first in every process: tells of each file that is read.
+AUDIT = """
+import os, sys
+
+def tell(event, args):
+    if event == "open" and isinstance(args[0], str) and "r" in (args[1] or ""):
+        with open(os.environ["AUDIT_LOG"], "a") as file:
+            file.write(args[0] + "\\n")
+
+sys.addaudithook(tell)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +72,16 @@ def command(speech, output_folder, **flags):
         **flags,
     }
     return [
-        sys.executable,
         str(RECIPE / "train_dino.py"),
         str(RECIPE / "hparams" / "small_dino.yaml"),
         *(f"--{name}={value}" for name, value in flags.items()),
     ]
 
 
-def train(*args, **flags):
+def train(speech, folder, launcher=(), environment=None, **flags):
     process = subprocess.run(
-        command(*args, **flags),
+        [sys.executable, *launcher, *command(speech, folder, **flags)],
+        env={**os.environ, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -88,14 +100,20 @@ def figures(folder):
 
 @pytest.fixture(scope="module")
 def uninterrupted(speech, tmp_path_factory):
+    """The run folder, what was printed, and the files that were read."""
     folder = tmp_path_factory.mktemp("run")
-    code, output = train(speech, folder)
+    audit = tmp_path_factory.mktemp("audit")
+    (audit / "sitecustomize.py").write_text(AUDIT)
+    (folder / "save").mkdir()
+    (folder / "save" / "speakers.csv").write_text("ID,spk_id\n")
+    environment = {"PYTHONPATH": str(audit), "AUDIT_LOG": str(audit / "log")}
+    code, output = train(speech, folder, environment=environment)
     assert code == 0, output
-    return folder, output
+    return folder, output, (audit / "log").read_text()
 
 
 def test_run_folder_holds_what_is_promised(uninterrupted):
-    folder, output = uninterrupted
+    folder, output, _ = uninterrupted
     for name in (
         "hyperparams.yaml",
         "log.txt",
@@ -116,24 +134,28 @@ def test_run_folder_holds_what_is_promised(uninterrupted):
 
 
 def test_test_speakers_and_labels_stay_out_of_training(uninterrupted):
-    folder, _ = uninterrupted
+    folder, _, files_read = uninterrupted
+    assert "train.csv" in files_read
+    assert "speakers.csv" not in files_read
     manifest = pd.read_csv(folder / "save" / "train.csv")
     assert list(manifest) == ["ID", "duration", "wav", "start", "stop"]
     assert len(manifest) == 24
     assert not manifest["wav"].str.contains("test").any()
 
 
-def test_killed_in_an_epoch_ends_as_if_it_was_not(
-    speech, uninterrupted, tmp_path
+@pytest.mark.parametrize(("steps", "kind"), [(2, "false"), (1000, "true")])
+def test_killed_ends_as_if_it_was_not(
+    speech, uninterrupted, tmp_path, steps, kind
 ):
+    """Within the second epoch, after a checkpoint of the kind given."""
     expected = figures(uninterrupted[0])
+    arguments = command(speech, tmp_path, ckpt_interval_steps=steps)
     process = subprocess.Popen(
-        command(speech, tmp_path),
+        [sys.executable, *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    # The second epoch has begun, and has saved within itself.
-    wait_for(lambda: in_second_epoch(tmp_path / "save"), process)
+    wait_for(lambda: newest_checkpoint_is(tmp_path / "save", kind), process)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "metrics.json").exists()
@@ -146,11 +168,14 @@ def test_killed_in_an_epoch_ends_as_if_it_was_not(
     assert resumed[1] == expected[1]
 
 
-def in_second_epoch(save_folder):
-    """Whether a checkpoint from within an epoch follows one from its end."""
+def newest_checkpoint_is(save_folder, kind):
+    """Whether the first epoch is over, and the newest checkpoint as given."""
     metas = sorted(save_folder.glob("CKPT*/CKPT.yaml"))
     texts = [meta.read_text() for meta in metas]
-    return len(texts) == 2 and "end-of-epoch: false" in texts[-1]
+    return (
+        any("end-of-epoch: true" in text for text in texts)
+        and f"end-of-epoch: {kind}" in texts[-1]
+    )
 
 
 def wait_for(condition, process):
@@ -174,12 +199,7 @@ def test_a_file_that_breaks_after_prepare_is_replaced_and_named(
     assert train(speech, tmp_path, number_of_epochs=2)[0] == 0
     try:
         broken.write_bytes(good[:100])
-        code, output = train(
-            *(speech, tmp_path),
-            number_of_epochs=3,
-            skip_prep=True,
-            trials="null",
-        )
+        code, output = train(speech, tmp_path, skip_prep=True)
     finally:
         broken.write_bytes(good)
     assert code == 0, output
@@ -191,7 +211,7 @@ def test_a_file_that_breaks_after_prepare_is_replaced_and_named(
     ("flags", "sentence"),
     [
         ({"data_folder": "/nowhere"}, "No folder /nowhere"),
-        ({"batch_size": 64}, "do not make one batch of 64"),
+        ({"batch_size": 128}, "do not make one batch of 128"),
         ({"trials": "/nowhere.txt"}, "/nowhere.txt"),
         ({"warmup_epochs": 9}, "does not fit"),
         ({"bach_size": 2}, "bach_size"),
@@ -202,3 +222,19 @@ def test_mistakes_are_one_sentence(speech, tmp_path, flags, sentence):
     assert code == 1
     assert sentence in output
     assert "Traceback" not in output
+
+
+def test_two_processes(speech, tmp_path):
+    code, output = train(
+        *(speech, tmp_path),
+        launcher=["-m", "torch.distributed.run", "--nproc_per_node=2"],
+        device="cpu",
+        distributed_backend="gloo",
+        number_of_epochs=2,
+        batch_size=2,
+    )
+    assert code == 0, output
+    assert "BatchNorm per process" in output
+    table, _ = figures(tmp_path)
+    assert list(table["epoch"]) == [1, 2]
+    assert (tmp_path / "encoder" / "embedding_model.ckpt").is_file()

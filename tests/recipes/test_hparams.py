@@ -1,0 +1,60 @@
+"""Every YAML file loads, and every key in it is used."""
+
+import pathlib
+import re
+
+import pytest
+from hyperpyyaml import load_hyperpyyaml
+from ruamel.yaml import YAML
+
+from speechbrain.utils.run_opts import RunOptions
+from speechbrain_cadino.cli import parse_arguments
+
+ROOT = pathlib.Path(__file__).parents[2]
+HPARAMS = ROOT / "recipes" / "VoxCeleb" / "hparams"
+TRAINING = ["dino.yaml", "small_dino.yaml", "demo_dino.yaml"]
+SMALL = ["--channels=16", "--out_dim=8", "--head_size=8"]
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_loads(name, tmp_path):
+    arguments = [*SMALL, f"--data_folder={tmp_path}"]
+    arguments.append(f"--output_folder={tmp_path}")
+    path, _, overrides = parse_arguments([str(HPARAMS / name), *arguments])
+    with open(path, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    assert hparams["embedding_model"].channels == [16, 16, 16, 16, 48]
+    assert hparams["teacher"].network.head.prototypes.out_features == 8
+    assert len(hparams["dino_loss"].centre) == 8
+    assert hparams["lr_schedule"](hparams["number_of_epochs"]) > 0
+    for prepare in hparams["prepare"]:
+        assert callable(prepare)
+
+
+@pytest.mark.parametrize("name", ["dino.yaml", "verify.yaml"])
+def test_each_key_is_used(name):
+    text = (HPARAMS / name).read_text(encoding="utf-8")
+    code = "".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("recipes", "speechbrain_cadino")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    options = RunOptions().as_dict()
+    for key in YAML().load(text):
+        used = f"<{key}>" in text or key in options or key == "__set_seed"
+        used = used or re.search(rf'hparams\["{key}"\]', code)
+        used = used or re.search(rf"hparams\.{key}\b", code)
+        # verify.py hands its whole file to verify(**hparams)
+        used = used or (name == "verify.yaml" and f"    {key}," in code)
+        used = used or (name == "verify.yaml" and f"    {key}=" in code)
+        assert used, f"{name}: {key} is used nowhere"
+
+
+def test_an_overlay_may_only_name_what_its_base_has(tmp_path):
+    (tmp_path / "base.yaml").write_text("lr: 1\n")
+    overlay = tmp_path / "small.yaml"
+    overlay.write_text("base: base.yaml\nrl: 2\n")
+    with pytest.raises(ValueError, match=r"small\.yaml: its base has no rl"):
+        parse_arguments([str(overlay)])
+    with pytest.raises(ValueError, match="No hyperparameter file"):
+        parse_arguments([str(tmp_path / "gone.yaml")])
