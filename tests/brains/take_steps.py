@@ -1,6 +1,8 @@
 """Takes two DINO steps on fixed batches; run plainly or under torchrun.
 
-> python take_steps.py OUTPUT [--distributed_backend=gloo]
+> python take_steps.py OUTPUT PARTS [--distributed_backend=gloo]
+
+PARTS is how many processes or micro-batches share a batch.
 
 BatchNorm is frozen, so that two processes can agree with one.
 """
@@ -16,7 +18,7 @@ from speechbrain.processing.features import InputNormalization
 from speechbrain_cadino.brains.dino import DINOBrain
 from speechbrain_cadino.lobes.heads import DINOHead
 from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
-from speechbrain_cadino.losses.dino import DINOLoss
+from speechbrain_cadino.losses.dino import DINOLoss, ddp_mean
 from speechbrain_cadino.schedules import CosineSchedule, LinearSchedule
 
 BATCH = 4
@@ -60,8 +62,7 @@ class Crops(torch.utils.data.Dataset):
         pass
 
 
-def main(output, *options):
-    processes = 2 if options else 1
+def main(output, parts, *options):
     _, run_opts, _ = sb.parse_arguments(["none.yaml", "--device=cpu", *options])
     sb.utils.distributed.ddp_init_group(run_opts)
     torch.manual_seed(0)
@@ -92,12 +93,10 @@ def main(output, *options):
         },
         run_opts=run_opts,
     )
-    loader = {"batch_size": BATCH // processes, "drop_last": True}
+    loader = {"batch_size": BATCH // int(parts), "drop_last": True}
     brain.fit([1], Crops(), train_loader_kwargs=loader, progressbar=False)
     loss = torch.tensor(brain.record.means()["loss"])
-    if processes == 2:
-        torch.distributed.all_reduce(loss)
-        loss /= 2
+    loss = ddp_mean(loss)
     if sb.utils.distributed.if_main_process():
         torch.save(
             {

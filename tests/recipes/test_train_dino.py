@@ -224,7 +224,7 @@ def test_mistakes_are_one_sentence(speech, tmp_path, flags, sentence):
     assert "Traceback" not in output
 
 
-def test_two_processes(speech, tmp_path):
+def test_two_processes_in_half_precision(speech, tmp_path):
     code, output = train(
         *(speech, tmp_path),
         launcher=["-m", "torch.distributed.run", "--nproc_per_node=2"],
@@ -232,6 +232,7 @@ def test_two_processes(speech, tmp_path):
         distributed_backend="gloo",
         number_of_epochs=2,
         batch_size=2,
+        precision="bf16",
     )
     assert code == 0, output
     assert "BatchNorm per process" in output
