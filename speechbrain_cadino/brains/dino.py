@@ -118,6 +118,8 @@ class DINOBrain(sb.Brain):
         self.utterances = 0
         self.stage_started = time.time()
         self.train_dataset.set_epoch(epoch)
+        # As SpeechBrain does with gradients: no step goes across epochs
+        self.modules.dino_loss.collected.clear()
         if hasattr(self.hparams, "augment"):
             refresh_banks(self.hparams.augment, epoch)
 

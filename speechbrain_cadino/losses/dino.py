@@ -61,7 +61,7 @@ class DINOLoss(torch.nn.Module):
         self.centre_momentum = centre_momentum
         self.sinkhorn_rounds = sinkhorn_rounds
         self.register_buffer("centre", torch.zeros(out_dim))
-        self._collected = []
+        self.collected = []  # teacher means since the last update
 
     def forward(self, student, teacher, teacher_temp):
         """Computes the loss.
@@ -123,13 +123,13 @@ class DINOLoss(torch.nn.Module):
         teacher : torch.Tensor
             The teacher's outputs, (globals, batch, K).
         """
-        self._collected.append(teacher.float().mean((0, 1)))
+        self.collected.append(teacher.float().mean((0, 1)))
 
     @torch.no_grad()
     def update_centre(self):
         """Moves the centre to the mean of what was collected on all ranks."""
-        mean = torch.stack(self._collected).mean(0)
-        self._collected.clear()
+        mean = torch.stack(self.collected).mean(0)
+        self.collected.clear()
         mean = ddp_mean(mean)
         self.centre.lerp_(mean, 1 - self.centre_momentum)
 

@@ -10,10 +10,10 @@ from speechbrain_cadino.dataio.augment import (
     AddReverb,
     CropAugmenter,
     Equalise,
-    made_rirs,
     refresh_banks,
 )
 from speechbrain_cadino.dataio.manifest import write_manifest
+from speechbrain_cadino.dataio.noises import made_rirs
 
 RATE = 16000
 
