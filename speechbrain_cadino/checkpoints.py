@@ -5,7 +5,7 @@ import os
 import shutil
 
 from speechbrain.utils.checkpoints import Checkpoint, Checkpointer
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -58,12 +58,18 @@ class AtomicCheckpointer(Checkpointer):
     def save_checkpoint(
         self, meta=None, end_of_epoch=True, name=None, verbosity=logging.INFO
     ):
-        """See ``Checkpointer.save_checkpoint``."""
-        checkpoint = super().save_checkpoint(
-            meta or {}, end_of_epoch, name, verbosity=logging.DEBUG
+        """See ``Checkpointer.save_checkpoint``; the main process does it."""
+        return run_on_main(
+            self._save_checkpoint,
+            args=[meta or {}, end_of_epoch, name, verbosity],
         )
-        if checkpoint is None:  # not the main process
-            return None
+
+    def _save_checkpoint(self, meta, end_of_epoch, name, verbosity):
+        # SpeechBrain has all processes write some of the files, the same ones
+        # at the same time: here only the main process gets to this point.
+        checkpoint = super().save_checkpoint(
+            meta, end_of_epoch, name, verbosity=logging.DEBUG
+        )
         path = checkpoint.path
         final = path.with_name(path.name.removeprefix(PARTIAL))
         os.rename(path, final)

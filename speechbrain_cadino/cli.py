@@ -60,20 +60,30 @@ def parse_arguments(arguments):
     path = pathlib.Path(hparams_file)
     if not path.is_file():
         raise ValueError(f"No hyperparameter file {path}.")
-    yaml = YAML()
-    settings = yaml.load(path)
-    if "base" in settings:
-        merged = yaml.load(path.with_name(settings.pop("base")))
-        unknown = set(settings) - set(merged)
-        if unknown:
-            raise ValueError(
-                f"{path}: its base has no {', '.join(sorted(unknown))}."
-            )
-        _merge(merged, settings)
-        _merged_folder = _merged_folder or tempfile.TemporaryDirectory()
-        path = pathlib.Path(_merged_folder.name) / path.name
-        yaml.dump(merged, path)
-    return str(path), run_opts, overrides
+    settings = _load(path)
+    # SpeechBrain keeps its run options to itself; the YAML may refer to them.
+    for name in run_opts.overridden_args:
+        if name in settings:
+            overrides += f"\n{name}: {run_opts[name]}"
+    _merged_folder = _merged_folder or tempfile.TemporaryDirectory()
+    merged = pathlib.Path(_merged_folder.name) / path.name
+    YAML().dump(settings, merged)
+    return str(merged), run_opts, overrides
+
+
+def _load(path):
+    """A YAML file, put over its base if it names one."""
+    settings = YAML().load(path)
+    if "base" not in settings:
+        return settings
+    base = _load(path.with_name(settings.pop("base")))
+    unknown = set(settings) - set(base)
+    if unknown:
+        raise ValueError(
+            f"{path}: its base has no {', '.join(sorted(unknown))}."
+        )
+    _merge(base, settings)
+    return base
 
 
 def _merge(base, settings):

@@ -6,7 +6,7 @@ To run this recipe, use one of the following commands:
 > python train_dino.py hparams/demo_dino.yaml
 > python train_dino.py hparams/small_dino.yaml --data_folder=/path/to/speech
 > torchrun --nproc_per_node=8 train_dino.py hparams/dino.yaml \
-    --data_folder=/path/to/VoxCeleb2
+    --data_folder=/path/to/VoxCeleb2 --convert_folder=/path/for/flac
 
 The trained encoder is in <output_folder>/encoder: stock SpeechBrain loads it.
 Started again, the same command resumes where the run was.
@@ -119,7 +119,8 @@ def main():
     )
 
     # Encoder folder, plot and verification
-    run_on_main(finish, args=[brain, hparams])
+    if not (brain.debug or brain.test_only):
+        run_on_main(finish, args=[brain, hparams])
 
 
 if __name__ == "__main__":

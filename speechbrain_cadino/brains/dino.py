@@ -102,7 +102,10 @@ class DINOBrain(sb.Brain):
         for group in self.optimizer.param_groups:
             group["lr"] = self.hparams.lr_schedule(self.position)
         for problem in filter(None, batch["problem"]):
-            logger.warning(f"Replaced by another utterance: {problem}")
+            logger.warning(
+                f"Replaced by another utterance: {problem}",
+                main_process_only=False,
+            )
         self.utterances += len(batch["id"])
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
@@ -207,8 +210,9 @@ class DINOBrain(sb.Brain):
         self.scaler.unscale_(self.optimizer)
         if self.position < self.hparams.freeze_prototypes_epochs:
             self.hparams.student.head.prototypes.zero_grad(set_to_none=True)
-        for group in self.optimizer.param_groups:
-            for param in group["params"]:
+        params = [p for g in self.optimizer.param_groups for p in g["params"]]
+        if self.max_grad_norm > 0:
+            for param in params:
                 torch.nn.utils.clip_grad_norm_(param, self.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -19,7 +19,7 @@ class TrainingRecord:
 
     It is a recoverable of SpeechBrain's Checkpointer, so that an epoch that
     was interrupted reports the mean over all its steps, and the table has each
-    epoch once. Values stay on their device until the epoch ends.
+    epoch once. The sums are in double precision.
 
     Example
     -------
@@ -47,7 +47,9 @@ class TrainingRecord:
             Detached scalars; the same names in every step of an epoch.
         """
         for name, value in stats.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.double()
+            self._sums[name] = self._sums.get(name, 0.0) + value.to(
+                "cpu", torch.float64
+            )
         self._count += 1
 
     def means(self):

@@ -72,7 +72,7 @@ class MultiCropDataset(Dataset):
         seed=0,
     ):
         table = read_manifest(manifest, data_root)
-        # Columns, not a dict per row: workers share them without copies.
+        # Columns, not a dict per row: a fraction of the memory.
         self.ids = table["ID"].to_numpy()
         self.wavs = table["wav"].to_numpy()
         self.starts = table["start"].to_numpy()

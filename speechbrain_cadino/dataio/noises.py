@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.dataio.audio import AudioError, AudioReader
 from speechbrain_cadino.dataio.manifest import read_manifest
 
 logger = get_logger(__name__)
@@ -106,7 +106,19 @@ class ClipBank:
                 chosen = torch.randperm(len(pieces), generator=generator)
                 pieces = [pieces[i] for i in chosen[: self.max_clips]]
             logger.info(f"Reading {len(pieces)} clips of {self.manifest}")
-            clips = [self._read(*piece) for piece in tqdm(pieces, leave=False)]
+            clips, errors = [], []
+            for piece in tqdm(pieces, leave=False):
+                try:
+                    clips.append(self._read(*piece))
+                except AudioError as error:
+                    errors.append(error)
+            if not clips:
+                raise errors[0]
+            if errors:
+                logger.warning(
+                    f"{len(errors)} clips of {self.manifest} are left out, "
+                    f"the first: {errors[0]}"
+                )
             self._loaded = wanted, torch.stack(clips).to(device)
         return self._loaded[1]
 
@@ -125,11 +137,14 @@ class ClipBank:
 
     def _read(self, wav, first, stop):
         """One piece at peak 1."""
-        stop = min(stop, first + self.clip_samples)
+        if not self.impulses:
+            stop = min(stop, first + self.clip_samples)
         with AudioReader(wav, self.sample_rate) as audio:
             clip = audio.read(first, stop)
+        if not len(clip):
+            raise AudioError(f"{wav}: empty.")
         if self.impulses:
-            clip = clip[clip.abs().argmax() :]
+            clip = clip[clip.abs().argmax() :][: self.clip_samples]
             clip = F.pad(clip, (0, self.clip_samples - len(clip)))
         else:
             repeats = -(-self.clip_samples // len(clip))
