@@ -112,7 +112,7 @@ def verify(
     encoder,
     trials,
     data_folder,
-    mean_subtraction=True,
+    mean_subtraction=False,
     baselines=False,
     train_manifest=None,
     train_data_folder=None,

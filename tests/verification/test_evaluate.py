@@ -119,10 +119,11 @@ def test_an_encoder_without_a_mean(encoder_folder, corpus, tmp_path):
     (folder / weights).write_bytes((encoder_folder / weights).read_bytes())
     arguments = [folder, corpus / "trials.txt", corpus]
     with pytest.raises(ValueError, match=r"foreign comes without the mean"):
-        verify(tmp_path, *arguments)
+        verify(tmp_path, *arguments, mean_subtraction=True)
     verify(
         tmp_path,
         *arguments,
+        mean_subtraction=True,
         train_manifest=corpus / "train.csv",
         train_data_folder=corpus,
     )
