@@ -5,6 +5,7 @@ import soundfile
 import torch
 
 from speechbrain.augment.time_domain import DropChunk
+from speechbrain_cadino.dataio.audio import AudioError
 from speechbrain_cadino.dataio.augment import (
     AddNoise,
     AddReverb,
@@ -172,3 +173,24 @@ def test_silence_stays_finite():
 def test_lists_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="one for each"):
         CropAugmenter([AddNoise()], [0.5, 0.5])
+
+
+def test_a_direct_sound_that_comes_late_is_found(tmp_path):
+    rir = np.zeros(16000)
+    rir[9000] = 1.0  # behind the half second that is kept
+    add_reverb = AddReverb(**write_clips(tmp_path, {"rir": rir}))
+    dry = torch.randn(2, 4000)
+    torch.testing.assert_close(add_reverb(dry), dry, atol=1e-3, rtol=0)
+
+
+def test_a_broken_noise_file_is_left_out_and_counted(tmp_path, caplog):
+    clips = {"good": np.full(RATE, 0.5), "bad": np.full(RATE, 0.5)}
+    source = write_clips(tmp_path, clips)
+    (tmp_path / "bad.wav").write_text("no audio")
+    add_noise = AddNoise(**source, clip_seconds=1.0)
+    assert torch.isfinite(add_noise(torch.randn(4, 1000))).all()
+    assert "1 clips" in caplog.text
+    assert "bad.wav" in caplog.text
+    (tmp_path / "good.wav").write_text("no audio")
+    with pytest.raises(AudioError):
+        AddNoise(**source, clip_seconds=1.0)(torch.randn(4, 1000))

@@ -58,3 +58,20 @@ def test_an_overlay_may_only_name_what_its_base_has(tmp_path):
         parse_arguments([str(overlay)])
     with pytest.raises(ValueError, match="No hyperparameter file"):
         parse_arguments([str(tmp_path / "gone.yaml")])
+
+
+def test_run_options_reach_the_yaml_and_an_overlay_may_have_an_overlay(
+    tmp_path,
+):
+    (tmp_path / "a.yaml").write_text(
+        "grad_accumulation_factor: 1\n"
+        "batch: !ref <grad_accumulation_factor> * 8"
+    )
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    (tmp_path / "c.yaml").write_text("base: b.yaml\n")
+    path, run_opts, overrides = parse_arguments(
+        [str(tmp_path / "c.yaml"), "--grad_accumulation_factor=4"]
+    )
+    with open(path, encoding="utf-8") as fin:
+        assert load_hyperpyyaml(fin, overrides)["batch"] == 32
+    assert run_opts["grad_accumulation_factor"] == 4
