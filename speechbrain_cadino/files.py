@@ -103,6 +103,20 @@ def write_text(path, text):
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_csv(path, table):
+    """Writes a table as a CSV file atomically, the same bytes everywhere.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+    table : pandas.DataFrame
+        What to write, without its index.
+    """
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
 def write_json(path, content):
     """Writes a JSON file atomically, indented, with a final newline.
 

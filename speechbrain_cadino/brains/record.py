@@ -10,7 +10,7 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
-from speechbrain_cadino.files import atomic_path
+from speechbrain_cadino.files import write_csv
 
 
 @register_checkpoint_hooks
@@ -83,8 +83,7 @@ class TrainingRecord:
         path : str or pathlib.Path
             The CSV file.
         """
-        with atomic_path(path) as temporary:
-            pd.DataFrame(self.rows).to_csv(temporary, index=False)
+        write_csv(path, pd.DataFrame(self.rows))
 
     @mark_as_saver
     def _save(self, path):

@@ -10,7 +10,7 @@ import pathlib
 
 import pandas as pd
 
-from speechbrain_cadino.files import atomic_path
+from speechbrain_cadino.files import write_csv
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop"]
 LABEL = "spk_id"
@@ -67,8 +67,7 @@ def write_manifest(path, table):
     columns = COLUMNS + [LABEL] * (LABEL in table)
     table = table[columns].sort_values("ID", kind="stable")
     table["duration"] = table["duration"].astype(float).round(6)
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(path, table)
 
 
 def read_manifest(path, data_root=None):

@@ -106,21 +106,25 @@ class ClipBank:
                 chosen = torch.randperm(len(pieces), generator=generator)
                 pieces = [pieces[i] for i in chosen[: self.max_clips]]
             logger.info(f"Reading {len(pieces)} clips of {self.manifest}")
-            clips, errors = [], []
-            for piece in tqdm(pieces, leave=False):
-                try:
-                    clips.append(self._read(*piece))
-                except AudioError as error:
-                    errors.append(error)
-            if not clips:
-                raise errors[0]
-            if errors:
-                logger.warning(
-                    f"{len(errors)} clips of {self.manifest} are left out, "
-                    f"the first: {errors[0]}"
-                )
-            self._loaded = wanted, torch.stack(clips).to(device)
+            self._loaded = wanted, self._read_all(pieces).to(device)
         return self._loaded[1]
+
+    def _read_all(self, pieces):
+        """The pieces that can be read, (clips, samples)."""
+        clips, errors = [], []
+        for piece in tqdm(pieces, leave=False):
+            try:
+                clips.append(self._read(*piece))
+            except AudioError as error:
+                errors.append(error)
+        if not clips:
+            raise errors[0]
+        if errors:
+            logger.warning(
+                f"{len(errors)} clips of {self.manifest} are left out, "
+                f"the first: {errors[0]}"
+            )
+        return torch.stack(clips)
 
     def _list_pieces(self):
         """(file, first sample) of every piece; a file gives at least one."""

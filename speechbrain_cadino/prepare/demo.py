@@ -19,7 +19,12 @@ from tqdm import tqdm
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import DATA_ROOT, LABEL, write_manifest
-from speechbrain_cadino.files import atomic_path, write_json, write_text
+from speechbrain_cadino.files import (
+    atomic_path,
+    write_csv,
+    write_json,
+    write_text,
+)
 from speechbrain_cadino.prepare.channel import SAMPLE_RATE, degrade
 from speechbrain_cadino.prepare.espeak import require_espeak, synthesise
 from speechbrain_cadino.prepare.sentences import LANGUAGES, make_sentence
@@ -289,7 +294,5 @@ def _write_training_set(folder, manifest, table):
         start=0,
         duration=table["stop"] / SAMPLE_RATE,
     )
-    with atomic_path(folder / "speakers.csv") as temporary:
-        columns = table[["ID", LABEL]]
-        columns.to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(folder / "speakers.csv", table[["ID", LABEL]])
     write_manifest(manifest, table.drop(columns=LABEL))

@@ -9,7 +9,7 @@ import pandas as pd
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino import __version__
 from speechbrain_cadino.dataio.manifest import COLUMNS, LABEL, write_manifest
-from speechbrain_cadino.files import atomic_path, write_json
+from speechbrain_cadino.files import write_csv, write_json
 from speechbrain_cadino.prepare.convert import CONVERTIBLE
 from speechbrain_cadino.prepare.recordings import (
     EXCLUDED,
@@ -180,7 +180,7 @@ def prepare_folder(
     write_manifest(manifest, table)
     if id_parts:
         table[LABEL] = table["ID"].str.partition("/")[0]
-        _write_csv(_speakers_path(manifest), table[["ID", LABEL]])
+        write_csv(_speakers_path(manifest), table[["ID", LABEL]])
     write_json(_inputs_path(manifest), _with_converted(inputs))
 
 
@@ -262,7 +262,7 @@ def _report_skipped(manifest, recordings):
         sorted((r.wav, r.problem) for r in recordings if r.problem),
         columns=["wav", "reason"],
     )
-    _write_csv(path, skipped)
+    write_csv(path, skipped)
     reasons = [
         f"{count} skipped: {reason}"
         for reason, count in skipped["reason"].value_counts().items()
@@ -285,9 +285,3 @@ def _report_usable(manifest, recordings, sample_rate):
             "are resampled whenever they are read; convert_folder would have "
             "it done once."
         )
-
-
-def _write_csv(path, table):
-    """Writes a table atomically."""
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
