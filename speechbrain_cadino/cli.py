@@ -5,6 +5,7 @@ import pathlib
 import sys
 import tempfile
 
+import torch
 from ruamel.yaml import YAML
 
 import speechbrain as sb
@@ -20,7 +21,8 @@ def parse_arguments(arguments):
     ``base: dino.yaml`` makes a YAML file a short list of what differs from the
     file named, which lies beside it. An entry replaces the one of the base;
     one with the same tag (``!new:``, ``!name:``) changes only the arguments
-    that it names.
+    that it names. ``base: [ca_dino.yaml, small_dino.yaml]`` puts the
+    differences of the second over those of the first.
 
     Arguments
     ---------
@@ -39,7 +41,8 @@ def parse_arguments(arguments):
     Raises
     ------
     ValueError
-        If there is no such file, or an entry is not in the base.
+        If there is no such file, or an entry is neither in a base nor
+        referred to in the file itself.
 
     Example
     -------
@@ -72,29 +75,55 @@ def parse_arguments(arguments):
 
 
 def _load(path):
-    """A YAML file, put over its base if it names one."""
+    """A YAML file, put over its bases if it names any."""
+    (_, merged), *overlays = _with_bases(path, {}).items()
+    for overlay, settings in overlays:
+        text = overlay.read_text(encoding="utf-8")
+        unknown = [
+            key
+            for key in settings
+            if key not in merged and f"<{key}>" not in text
+        ]
+        if unknown:
+            raise ValueError(
+                f"{overlay}: its base has no {', '.join(unknown)}."
+            )
+        _merge(merged, settings)
+    return merged
+
+
+def _with_bases(path, found):
+    """The settings in a YAML file and in its bases, those first, each once."""
     settings = YAML().load(path)
-    if "base" not in settings:
-        return settings
-    base = _load(path.with_name(settings.pop("base")))
-    unknown = set(settings) - set(base)
-    if unknown:
-        raise ValueError(
-            f"{path}: its base has no {', '.join(sorted(unknown))}."
-        )
-    _merge(base, settings)
-    return base
+    bases = settings.pop("base", [])
+    for base in [bases] if isinstance(bases, str) else bases:
+        _with_bases(path.with_name(base), found)
+    found.setdefault(path, settings)
+    return found
 
 
 def _merge(base, settings):
-    """Puts settings over those of the base, in place."""
+    """Puts settings over those of the base, in place.
+
+    A new entry goes where the settings have it, after the entry before it:
+    HyperPyYAML follows a reference to a reference only backwards.
+    """
+    place = 0
     for key, value in settings.items():
         old = base.get(key)
-        if isinstance(value, dict) and isinstance(old, dict):
-            if value.tag.value == old.tag.value:
-                _merge(old, value)
-                continue
-        base[key] = value
+        if key not in base:
+            base.insert(place, key, value)
+        elif _same_tag(old, value):
+            _merge(old, value)
+        else:
+            base[key] = value
+        place = list(base).index(key) + 1
+
+
+def _same_tag(old, value):
+    """Whether both are mappings of the same kind."""
+    both = isinstance(old, dict) and isinstance(value, dict)
+    return both and old.tag.value == value.tag.value
 
 
 @contextlib.contextmanager
@@ -103,7 +132,8 @@ def user_errors():
 
     ``ValueError``, ``OSError`` and, where an extra is missing, ``ImportError``
     are what this package raises with a message for the user; the traceback
-    goes to ``log.txt`` only. Serves as a context manager and as a decorator.
+    goes to ``log.txt`` only. Where all went well, the process leaves the group
+    of torchrun. Serves as a context manager and as a decorator.
 
     Raises
     ------
@@ -122,6 +152,9 @@ def user_errors():
     """
     try:
         yield
+        # Left to the end of Python, its threads may abort the process.
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
     except (ValueError, OSError, ImportError) as error:
         sentence = str(error)
         if "!PLACEHOLDER" in sentence:

@@ -1,5 +1,6 @@
 """Loading an encoder, embedding utterances, keeping embeddings in files."""
 
+import contextlib
 import pathlib
 
 import numpy as np
@@ -152,6 +153,7 @@ def embed(
     batch_size=16,
     num_workers=0,
     skip_unreadable=False,
+    bar=None,
 ):
     """Embeds whole utterances.
 
@@ -174,6 +176,8 @@ def embed(
         Processes that read audio; with 0 this process does.
     skip_unreadable : bool
         Go on after a file that cannot be read. Its row is then NaN.
+    bar : tqdm.tqdm, optional
+        A progress bar to move, left open; one of its own by default.
 
     Returns
     -------
@@ -206,11 +210,12 @@ def embed(
         # Its own, so that evaluating does not move the training's.
         generator=torch.Generator(),
     )
+    if bar is None:
+        progress = tqdm(total=len(table), desc="Embedding", unit="utt")
+    else:
+        progress = contextlib.nullcontext(bar)
     embeddings, errors = None, []
-    with (
-        torch.inference_mode(),
-        tqdm(total=len(table), desc="Embedding", unit="utt") as bar,
-    ):
+    with torch.inference_mode(), progress as bar:
         for batch in loader:
             bar.update(len(batch))
             errors += [wav for _, wav in batch if isinstance(wav, AudioError)]

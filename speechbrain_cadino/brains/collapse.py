@@ -35,6 +35,43 @@ def embedding_spread(embeddings):
     return deviation * embeddings.shape[-1] ** 0.5
 
 
+def effective_dimensions(embeddings):
+    """Over how many directions embeddings of different utterances spread.
+
+    The participation ratio of the eigenvalues of their covariance, the square
+    of the sum over the sum of the squares: 1 if all lie on one line, at most
+    the smaller one of D and batch - 1. Embeddings that differ in few
+    directions verify and cluster badly, however far apart they are.
+
+    Arguments
+    ---------
+    embeddings : torch.Tensor
+        (views, batch, D).
+
+    Returns
+    -------
+    torch.Tensor
+        Scalar, the mean over the views.
+
+    Example
+    -------
+    >>> import torch
+    >>> line = torch.linspace(-1, 1, 8)[:, None] * torch.ones(16)
+    >>> plane = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
+    >>> round(effective_dimensions(line[None]).item(), 3)
+    1.0
+    >>> round(effective_dimensions(plane[None]).item(), 3)
+    2.0
+    """
+    unit = F.normalize(embeddings.detach().float(), dim=-1)
+    unit = unit - unit.mean(1, keepdim=True)
+    # Its eigenvalues are those of the covariance, but for the zeros
+    gram = unit @ unit.mT
+    traces = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+    squares = gram.square().sum((-2, -1)).clamp_min(1e-30)
+    return (traces.square() / squares).mean()
+
+
 def collapse_warnings(stats, out_dim):
     """Looks for the three signs of collapse in the means of an epoch.
 

@@ -1,4 +1,7 @@
-"""One training step of DINO: a student, a teacher, and crops of one voice."""
+"""One training step of DINO: a student, a teacher, and crops of one voice.
+
+Cluster-Aware DINO is the same step on other crops.
+"""
 
 import random
 import time
@@ -12,6 +15,7 @@ from speechbrain.utils.distributed import get_rank, run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.brains.collapse import (
     collapse_warnings,
+    effective_dimensions,
     embedding_spread,
 )
 from speechbrain_cadino.brains.record import TrainingRecord
@@ -36,8 +40,9 @@ class DINOBrain(sb.Brain):
     * hparams: ``seed``, ``lr_schedule``, ``momentum_schedule`` and
       ``temperature_schedule`` (functions of the epoch), ``cosine_weight``,
       ``freeze_prototypes_epochs``, ``output_folder``, ``train_logger``;
-      optionally ``augment`` (CropAugmenter), ``evaluator`` (TrialEvaluator)
-      with ``evaluate_every`` (epochs), and ``tensorboard_logger``.
+      optionally ``augment`` (CropAugmenter), ``reclustering`` (Reclustering),
+      which makes it Cluster-Aware DINO, ``evaluator`` (TrialEvaluator) with
+      ``evaluate_every`` (epochs), and ``tensorboard_logger``.
 
     The training set is a MultiCropDataset. Everything random in a step is
     seeded from (seed, rank, epoch, step), so that a resumed run draws what an
@@ -47,8 +52,13 @@ class DINOBrain(sb.Brain):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.record = TrainingRecord()
+        self.reclustering = getattr(self.hparams, "reclustering", None)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("record", self.record)
+            if self.reclustering is not None:
+                self.checkpointer.add_recoverable(
+                    "reclustering", self.reclustering
+                )
         self.processes = 1
         if self.distributed_launch:
             self.processes = torch.distributed.get_world_size()
@@ -88,6 +98,7 @@ class DINOBrain(sb.Brain):
                 "dino": dino.detach(),
                 "cosine": cosine.detach(),
                 "spread": embedding_spread(t_embeddings),
+                "dimensions": effective_dimensions(t_embeddings),
                 **stats,
             }
         )
@@ -116,9 +127,11 @@ class DINOBrain(sb.Brain):
             self.modules.dino_loss.update_centre()
 
     def on_stage_start(self, stage, epoch=None):
-        """Tells the data which epoch begins."""
+        """Tells the data which epoch begins, and what its clusters are."""
         self.epoch = epoch
         self.utterances = 0
+        if self.reclustering is not None:
+            self._recluster(epoch)
         self.stage_started = time.time()
         self.train_dataset.set_epoch(epoch)
         # As SpeechBrain does with gradients: no step goes across epochs
@@ -141,6 +154,8 @@ class DINOBrain(sb.Brain):
             "seconds": seconds,
             "utts_per_second": self.utterances * self.processes / seconds,
         }
+        if self.reclustering is not None:
+            meta.update(self.reclustering.stats)
         valid = run_on_main(self._evaluate, args=[epoch])
         self.record.end_epoch({**meta, **means, **valid})
         run_on_main(self._log_epoch, args=[meta, means, valid])
@@ -233,6 +248,19 @@ class DINOBrain(sb.Brain):
                 wavs = self.hparams.augment(wavs)
             feats = self.modules.compute_features(wavs)
             return self.modules.mean_var_norm(feats)
+
+    def _recluster(self, epoch):
+        """Clusters the training set if it is due; the data get the clusters."""
+        if self.reclustering.due(epoch):
+            self.reclustering(
+                epoch,
+                self.encode_batch,
+                self.modules.teacher,
+                self.train_dataset.table,
+                self.hparams.sample_rate,
+            )
+        if self.reclustering.labels is not None:
+            self.train_dataset.set_clusters(self.reclustering.labels)
 
     def _evaluate(self, epoch):
         """EER of the teacher, if it is due in this epoch."""

@@ -22,8 +22,12 @@ def plot_training(rows, path, out_dim):
         K, whose logarithm is the highest possible entropy.
     """
     table = pd.DataFrame(rows).set_index("epoch")
-    figure, axes = plt.subplots(2, 3, figsize=(13, 7), layout="constrained")
-    loss, entropy, divergence, spread, rate, error = axes.flat
+    clustered = "clusters" in table
+    columns = 4 if clustered else 3
+    figure, axes = plt.subplots(
+        2, columns, figsize=(4.4 * columns, 7), layout="constrained"
+    )
+    loss, entropy, divergence, spread, rate, error = axes[:, :3].flat
 
     _lines(loss, table, ["loss", "dino", "cosine"], "")
     loss.set_title("loss")
@@ -41,25 +45,46 @@ def plot_training(rows, path, out_dim):
     _lines(divergence, table, ["kl"], "nats")
     divergence.set_title("KL (teacher to student)")
     _lines(spread, table, ["spread"], "")
-    spread.set_title("spread of the embeddings (0: collapse)")
+    spread.set_title("embeddings (near 0 or 1 dimension: collapse)")
     spread.set_ylim(0, 1.1)
+    spread.set_ylabel("spread", color="C0")
+    _twin(spread, table["dimensions"], "effective dimensions")
     _lines(rate, table, ["lr"], "learning rate")
-    twin = rate.twinx()
-    twin.plot(table.index, table["momentum"], color="C1", label="momentum")
-    twin.set_ylabel("momentum of the teacher", color="C1")
+    _twin(rate, table["momentum"], "momentum of the teacher")
     rate.set_title("schedules")
     if "EER" in table:
-        table = table.dropna(subset="EER")
-        _lines(error, table, ["EER"], "EER (%)")
+        _lines(error, table.dropna(subset="EER"), ["EER"], "EER (%)")
         error.set_title("verification")
         error.set_xlim(loss.get_xlim())
         error.set_ylim(0, None)
     else:
         error.set_axis_off()
         error.text(0.5, 0.5, "no trial list given", ha="center", color="0.4")
+    if clustered:
+        _plot_clusters(axes[:, 3], table, loss.get_xlim())
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
     plt.close(figure)
+
+
+def _twin(axis, values, label):
+    """Another line, on an axis of its own at the right."""
+    twin = axis.twinx()
+    twin.plot(values.index, values, color="C1")
+    twin.set_ylabel(label, color="C1")
+
+
+def _plot_clusters(axes, table, epochs):
+    """How the clusters of CA-DINO change, and how tight they are."""
+    change, numbers = axes
+    _lines(change, table, ["agreement", "cosine_to_centroid"], "")
+    change.set_title("clusters: agreement with the ones before")
+    change.set_ylim(None, 1)
+    _lines(numbers, table, ["clusters", "singletons"], "")
+    numbers.set_title("clusters: how many")
+    numbers.set_ylim(0, None)
+    for axis in axes:
+        axis.set_xlim(epochs)
 
 
 def _lines(axis, table, columns, label):

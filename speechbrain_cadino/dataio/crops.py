@@ -1,8 +1,9 @@
-"""Multi-crop: several random pieces of one utterance, read in one go."""
+"""Multi-crop: random pieces of one utterance, or of several of one cluster."""
 
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import Dataset
 from torchaudio.functional import resample
@@ -17,10 +18,16 @@ MAX_REPLACEMENTS = 10
 class MultiCropDataset(Dataset):
     """Random global and local crops of the utterances of a manifest.
 
-    Crops depend on (seed, epoch, index) alone, so they are the same whatever
-    the number of workers, and after a resume. An utterance shorter than a crop
-    is repeated until it fills it. One that cannot be read, or is silent, is
-    replaced by another one, and the item says so.
+    The crops of an item come from one utterance, its anchor. Once clusters are
+    set, they come from several distinct utterances of the anchor's cluster in
+    turn, the anchor among them (CA-DINO, Han et al., 2023). Each utterance is
+    the anchor equally often, so big clusters do not take over; in a cluster of
+    one, the anchor is alone.
+
+    Crops depend on (seed, epoch, index) and the clusters alone, so they are
+    the same whatever the number of workers, and after a resume. An utterance
+    shorter than a crop is repeated until it fills it. If one cannot be read,
+    or is silent, the anchor is replaced by another one, and the item says so.
 
     Arguments
     ---------
@@ -32,6 +39,9 @@ class MultiCropDataset(Dataset):
         How many of each. 2 and 4 in WeSpeaker's DINO recipe for VoxCeleb.
     global_seconds, local_seconds : float
         Their lengths. 3 and 2 seconds there.
+    utterances_per_sample : int
+        How many utterances of a cluster the crops of an item come from, at
+        most. Without clusters it does not matter.
     speeds : list of float
         An utterance played faster or slower is one of another voice: each
         speed makes utterances of their own. [1.0, 0.9, 1.1] triples the
@@ -66,6 +76,7 @@ class MultiCropDataset(Dataset):
         global_seconds=3.0,
         local_crops=4,
         local_seconds=2.0,
+        utterances_per_sample=1,
         speeds=(1.0,),
         passes_per_epoch=1,
         sample_rate=16000,
@@ -80,12 +91,42 @@ class MultiCropDataset(Dataset):
         self.lengths = [round(global_seconds * sample_rate)] * global_crops
         self.lengths += [round(local_seconds * sample_rate)] * local_crops
         self.global_crops = global_crops
+        self.utterances_per_sample = utterances_per_sample
         self.speeds = [Fraction(s).limit_denominator(20) for s in speeds]
         self.passes_per_epoch = passes_per_epoch
         self.sample_rate = sample_rate
         self.seed = seed
         # In shared memory, so that persistent workers see it change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._clusters = _ClusterMap(len(self.ids))
+
+    @property
+    def table(self):
+        """The utterances: a pandas.DataFrame with ``ID,wav,start,stop``."""
+        return pd.DataFrame(
+            {
+                "ID": self.ids,
+                "wav": self.wavs,
+                "start": self.starts,
+                "stop": self.stops,
+            }
+        )
+
+    def set_clusters(self, labels):
+        """Chooses which utterances belong together, between two epochs.
+
+        Arguments
+        ---------
+        labels : array_like of int
+            The cluster of each utterance, (N,), in the order of ``table``. A
+            negative one stands for an utterance that belongs to no cluster.
+
+        Raises
+        ------
+        ValueError
+            If there are more or fewer labels than utterances.
+        """
+        self._clusters.assign(labels)
 
     def set_epoch(self, epoch):
         """Chooses the epoch, whose crops differ from those of the others.
@@ -106,9 +147,9 @@ class MultiCropDataset(Dataset):
         Returns
         -------
         dict
-            ``id``; ``globals``, (global_crops, samples); ``locals``,
-            (local_crops, samples); ``problem``, empty or why another
-            utterance was replaced by this one.
+            ``id`` of the anchor; ``globals``, (global_crops, samples);
+            ``locals``, (local_crops, samples); ``problem``, empty or why
+            another anchor was replaced by this one.
         """
         rng = np.random.default_rng((self.seed, self._epoch.item(), index))
         row, problem = index % len(self.ids), ""
@@ -131,10 +172,20 @@ class MultiCropDataset(Dataset):
         )
 
     def _read_crops(self, row, speed, rng):
-        """All crops of one utterance, globals first, from one opened file."""
+        """All crops of an item, globals first: from each utterance in turn."""
+        others = self._clusters.draw(row, self.utterances_per_sample - 1, rng)
+        rows = [row, *others]
+        crops = [None] * len(self.lengths)
+        for turn, row in enumerate(rows):
+            lengths = self.lengths[turn :: len(rows)]
+            crops[turn :: len(rows)] = self._read_from(row, lengths, speed, rng)
+        return crops
+
+    def _read_from(self, row, lengths, speed, rng):
+        """Crops of one utterance, from one opened file."""
         wav, start, stop = self.wavs[row], self.starts[row], self.stops[row]
         firsts, lasts = [], []
-        for length in self.lengths:
+        for length in lengths:
             length = round(length * speed)
             spare = max(stop - start - length, 0)
             firsts.append(int(start + rng.integers(spare + 1)))
@@ -146,8 +197,53 @@ class MultiCropDataset(Dataset):
                 raise AudioError(f"{wav}: silent from sample {first} on.")
         return [
             np.resize(_at_speed(piece, speed), length)  # repeats a short one
-            for piece, length in zip(pieces, self.lengths)
+            for piece, length in zip(pieces, lengths)
         ]
+
+
+class _ClusterMap:
+    """The cluster of each utterance; at first, each is alone.
+
+    In shared memory of a fixed size: persistent workers see it change, and
+    changing it takes no new memory.
+    """
+
+    def __init__(self, size):
+        # All rows, cluster by cluster, in ascending order within each.
+        self.members = torch.arange(size).share_memory_()
+        # For each row: where its cluster begins there, and how big it is.
+        self.begins = torch.arange(size).share_memory_()
+        self.sizes = torch.ones(size, dtype=torch.int64).share_memory_()
+
+    def assign(self, labels):
+        labels = np.array(labels, np.int64)
+        if labels.shape != (len(self.members),):
+            raise ValueError(
+                f"{labels.size} cluster labels for {len(self.members)} "
+                "utterances: cluster the utterances of this manifest."
+            )
+        alone = np.flatnonzero(labels < 0)
+        labels[alone] = labels.max(initial=0) + 1 + np.arange(len(alone))
+        _, which, sizes = np.unique(
+            labels, return_inverse=True, return_counts=True
+        )
+        members = np.argsort(which, kind="stable")
+        begins = np.cumsum(sizes) - sizes
+        self.members.copy_(torch.from_numpy(members))
+        self.begins.copy_(torch.from_numpy(begins[which]))
+        self.sizes.copy_(torch.from_numpy(sizes[which]))
+
+    def draw(self, row, count, rng):
+        """Up to count other rows of the row's cluster, all distinct."""
+        others = int(self.sizes[row]) - 1
+        count = min(count, others)
+        if not count:
+            return []
+        begin = int(self.begins[row])
+        members = self.members.numpy()[begin : begin + others + 1]
+        picks = rng.choice(others, count, replace=False)
+        picks += picks >= np.searchsorted(members, row)  # not itself
+        return members[picks].tolist()
 
 
 def _read_pieces(audio, firsts, lasts):

@@ -6,6 +6,7 @@ import torch
 
 from speechbrain_cadino.brains.collapse import (
     collapse_warnings,
+    effective_dimensions,
     embedding_spread,
 )
 from speechbrain_cadino.brains.plots import plot_training
@@ -55,6 +56,19 @@ def test_spread_equals_its_definition():
     torch.testing.assert_close(embedding_spread(embeddings), expected)
 
 
+def test_effective_dimensions_equal_their_definition():
+    embeddings = torch.randn(2, 9, 5) * torch.tensor([9.0, 3, 1, 1, 1])
+    ratios = []
+    for view in embeddings:
+        unit = torch.stack([row / row.norm() for row in view])
+        values = torch.linalg.eigvalsh(torch.cov(unit.T))
+        ratios.append(values.sum() ** 2 / (values**2).sum())
+    torch.testing.assert_close(
+        effective_dimensions(embeddings), sum(ratios) / 2
+    )
+    assert effective_dimensions(torch.ones(1, 4, 5)) == 0
+
+
 def test_each_collapse_is_named():
     def signs(entropy, spread):
         stats = {"teacher_entropy": entropy, "spread": spread}
@@ -66,14 +80,15 @@ def test_each_collapse_is_named():
     assert signs(3.0, 0.01) == ["Collapse of the embeddings"]
 
 
-def test_plot_is_drawn_with_and_without_trials(tmp_path):
-    names = "loss dino cosine teacher_entropy student_entropy kl spread lr"
-    row = dict.fromkeys([*names.split(), "momentum"], 0.5)
+def test_plot_is_drawn_with_and_without_trials_and_clusters(tmp_path):
+    names = "loss dino cosine teacher_entropy student_entropy kl spread"
+    names += " dimensions lr momentum"
+    row = dict.fromkeys(names.split(), 0.5)
     rows = [{"epoch": epoch, **row} for epoch in range(1, 4)]
     plot_training(rows, tmp_path / "without.png", out_dim=64)
     rows[-1]["EER"] = 12.0
     plot_training(rows, tmp_path / "with.png", out_dim=64)
-    sizes = [
-        (tmp_path / name).stat().st_size for name in ("with.png", "without.png")
-    ]
-    assert min(sizes) > 20_000
+    rows[-1] |= {"clusters": 9, "singletons": 2, "cosine_to_centroid": 0.8}
+    plot_training(rows, tmp_path / "clusters.png", out_dim=64)
+    names = ("with.png", "without.png", "clusters.png")
+    assert min((tmp_path / name).stat().st_size for name in names) > 20_000

@@ -145,3 +145,115 @@ def test_nothing_but_bad_files_ends_with_the_reason(folder):
         (folder / f"{name}.wav").write_text("no audio")
     with pytest.raises(AudioError, match="not readable as audio"):
         dataset(folder)[0]
+
+
+@pytest.fixture
+def levels(tmp_path):
+    """Twelve utterances of 1 s; the level of each tells its row."""
+    rows = []
+    for row in range(12):
+        name = f"u{row:02}"
+        wav = np.full(RATE, (row + 1) / 16)
+        soundfile.write(tmp_path / f"{name}.wav", wav, RATE, "FLOAT")
+        rows.append((name, 1.0, f"$data_root/{name}.wav", 0, RATE))
+    columns = ["ID", "duration", "wav", "start", "stop"]
+    write_manifest(tmp_path / "train.csv", pd.DataFrame(rows, columns=columns))
+    return tmp_path
+
+
+# Clusters of seven, three, one and one (no cluster) utterances
+LABELS = np.array([4, 0, 0, 4, 4, 2, 0, 4, 4, -1, 4, 4])
+
+
+def clustered(folder, labels=LABELS, **options):
+    data = dataset(
+        folder,
+        global_seconds=0.2,
+        local_seconds=0.1,
+        **{"utterances_per_sample": 3, **options},
+    )
+    data.set_clusters(labels)
+    return data
+
+
+def sources(item):
+    """The row that each crop of an item comes from, globals first."""
+    crops = [*item["globals"], *item["locals"]]
+    return [round(crop[0].item() * 16) - 1 for crop in crops]
+
+
+@pytest.mark.parametrize("utterances", [2, 3, 6])
+def test_crops_come_from_distinct_utterances_of_the_anchors_cluster(
+    levels, utterances
+):
+    data = clustered(levels, utterances_per_sample=utterances)
+    for epoch in range(30):
+        data.set_epoch(epoch)
+        for row in range(12):
+            rows = sources(data[row])
+            assert data[row]["id"] == f"u{row:02}"
+            assert rows[0] == row
+            size = (LABELS == LABELS[row]).sum()
+            assert len(set(rows)) == min(utterances, size)
+            assert set(LABELS[rows]) == {LABELS[row]}
+            # in turn, so that both teachers' views differ
+            assert rows == [rows[i % len(set(rows))] for i in range(6)]
+
+
+def test_a_cluster_of_one_gives_what_no_cluster_gives(levels):
+    alone, without = clustered(levels), clustered(levels)
+    without.set_clusters(np.full(12, -1))
+    for row in (5, 9):
+        for kind in ("globals", "locals"):
+            assert torch.equal(alone[row][kind], without[row][kind])
+        assert set(sources(alone[row])) == {row}
+
+
+def test_each_utterance_is_used_equally_often_within_and_across_clusters(
+    levels,
+):
+    data = clustered(levels, utterances_per_sample=2)
+    counts = np.zeros(12)
+    epochs = 150
+    for epoch in range(epochs):
+        data.set_epoch(epoch)
+        for row in range(12):
+            np.add.at(counts, sources(data[row]), 1)
+    # Six crops an anchor, twelve anchors: 6 per utterance and epoch.
+    np.testing.assert_allclose(counts / epochs, 6, rtol=0.15)
+
+
+def test_persistent_workers_see_new_clusters_in_the_same_memory(levels):
+    data = clustered(levels)
+    loader = torch.utils.data.DataLoader(
+        data, batch_size=4, num_workers=2, persistent_workers=True
+    )
+    memory = [t.data_ptr() for t in vars(data._clusters).values()]
+    others = np.arange(12) // 4
+    for labels in (LABELS, others, LABELS):
+        data.set_clusters(labels)
+        batches = [batch["globals"] for batch in loader]
+        expected = torch.stack([data[i]["globals"] for i in range(12)])
+        assert torch.equal(torch.cat(batches), expected)
+        second = [sources(data[i])[1] for i in range(12)]
+        assert (labels[second] == labels).all()
+    assert memory == [t.data_ptr() for t in vars(data._clusters).values()]
+
+
+def test_each_speed_and_pass_draws_partners_of_its_own(levels):
+    data = clustered(levels, passes_per_epoch=4, utterances_per_sample=2)
+    partners = {sources(data[turn * 12])[1] for turn in range(4)}
+    assert len(partners) > 1
+
+
+def test_labels_of_another_manifest_are_refused(levels):
+    with pytest.raises(ValueError, match="11 cluster labels for 12 utter"):
+        clustered(levels, labels=LABELS[:11])
+
+
+def test_a_partner_that_cannot_be_read_is_named(levels):
+    (levels / "u01.wav").write_text("no audio")
+    (levels / "u02.wav").write_text("no audio")
+    item = clustered(levels)[6]
+    assert "u0" in item["problem"]
+    assert item["id"] not in ("u01", "u02", "u06")

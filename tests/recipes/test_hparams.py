@@ -12,7 +12,10 @@ from speechbrain_cadino.cli import parse_arguments
 
 ROOT = pathlib.Path(__file__).parents[2]
 HPARAMS = ROOT / "recipes" / "VoxCeleb" / "hparams"
-TRAINING = ["dino.yaml", "small_dino.yaml", "demo_dino.yaml"]
+TRAINING = [
+    *("dino.yaml", "small_dino.yaml", "demo_dino.yaml"),
+    *("ca_dino.yaml", "small_ca_dino.yaml", "demo_ca_dino.yaml"),
+]
 SMALL = ["--channels=16", "--out_dim=8", "--head_size=8"]
 
 
@@ -31,19 +34,23 @@ def test_loads(name, tmp_path):
         assert callable(prepare)
 
 
-@pytest.mark.parametrize("name", ["dino.yaml", "verify.yaml"])
+@pytest.mark.parametrize("name", ["dino.yaml", "ca_dino.yaml", "verify.yaml"])
 def test_each_key_is_used(name):
     text = (HPARAMS / name).read_text(encoding="utf-8")
+    keys = YAML().load(text)
+    if "base" in keys:
+        text += (HPARAMS / keys.pop("base")).read_text(encoding="utf-8")
     code = "".join(
         path.read_text(encoding="utf-8")
         for folder in ("recipes", "speechbrain_cadino")
         for path in (ROOT / folder).rglob("*.py")
     )
     options = RunOptions().as_dict()
-    for key in YAML().load(text):
+    for key in keys:
         used = f"<{key}>" in text or key in options or key == "__set_seed"
         used = used or re.search(rf'hparams\["{key}"\]', code)
         used = used or re.search(rf"hparams\.{key}\b", code)
+        used = used or f'hparams, "{key}"' in code
         # verify.py hands its whole file to verify(**hparams)
         used = used or (name == "verify.yaml" and f"    {key}," in code)
         used = used or (name == "verify.yaml" and f"    {key}=" in code)
@@ -58,6 +65,27 @@ def test_an_overlay_may_only_name_what_its_base_has(tmp_path):
         parse_arguments([str(overlay)])
     with pytest.raises(ValueError, match="No hyperparameter file"):
         parse_arguments([str(tmp_path / "gone.yaml")])
+
+
+def test_an_overlay_of_two_bases_and_keys_of_its_own(tmp_path):
+    (tmp_path / "full.yaml").write_text("a: 1\nb: 2\nc: null\n")
+    (tmp_path / "method.yaml").write_text(
+        "base: full.yaml\n"
+        "b: 3\n"
+        "number: 7\n"
+        "start: !ref <number>\n"
+        "c: !new:collections.Counter {d: !ref <start>}\n"
+    )
+    (tmp_path / "small.yaml").write_text("base: full.yaml\na: 4\nb: 5\n")
+    (tmp_path / "both.yaml").write_text(
+        "base: [method.yaml, small.yaml]\nnumber: 8\n"
+    )
+    path, _, overrides = parse_arguments([str(tmp_path / "both.yaml")])
+    with open(path, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    # small.yaml comes after method.yaml; full.yaml is not put over it again.
+    assert (hparams["a"], hparams["b"]) == (4, 5)
+    assert hparams["c"] == {"d": 8}
 
 
 def test_run_options_reach_the_yaml_and_an_overlay_may_have_an_overlay(

@@ -48,7 +48,16 @@ def speech(tmp_path_factory):
     return folder
 
 
-def command(speech, output_folder, **flags):
+# Clusters anew before the second epoch, and before the third
+CLUSTERED = {
+    "yaml": "small_ca_dino.yaml",
+    "first_clustering": 2,
+    "clustering_every": 1,
+    "num_clusters": 6,
+}
+
+
+def command(speech, output_folder, yaml="small_dino.yaml", **flags):
     """A tiny training as a user would start it."""
     flags = {
         "data_folder": speech,
@@ -73,7 +82,7 @@ def command(speech, output_folder, **flags):
     }
     return [
         str(RECIPE / "train_dino.py"),
-        str(RECIPE / "hparams" / "small_dino.yaml"),
+        str(RECIPE / "hparams" / yaml),
         *(f"--{name}={value}" for name, value in flags.items()),
     ]
 
@@ -148,24 +157,35 @@ def test_killed_ends_as_if_it_was_not(
     speech, uninterrupted, tmp_path, steps, kind
 ):
     """Within the second epoch, after a checkpoint of the kind given."""
-    expected = figures(uninterrupted[0])
-    arguments = command(speech, tmp_path, ckpt_interval_steps=steps)
+    kill_when(
+        lambda: newest_checkpoint_is(tmp_path / "save", kind),
+        command(speech, tmp_path, ckpt_interval_steps=steps),
+    )
+    assert not (tmp_path / "metrics.json").exists()
+    code, output = train(speech, tmp_path)
+    assert code == 0, output
+    assert "Loading a checkpoint from" in output
+    assert_same_figures(tmp_path, uninterrupted[0])
+
+
+def assert_same_figures(folder, other):
+    (table, metrics), (expected, expected_metrics) = map(
+        figures, (folder, other)
+    )
+    pd.testing.assert_frame_equal(table, expected, check_exact=True)
+    assert metrics == expected_metrics
+
+
+def kill_when(condition, arguments):
+    """Starts the script and kills it as soon as a condition holds."""
     process = subprocess.Popen(
         [sys.executable, *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    wait_for(lambda: newest_checkpoint_is(tmp_path / "save", kind), process)
+    wait_for(condition, process)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert not (tmp_path / "metrics.json").exists()
-
-    code, output = train(speech, tmp_path)
-    assert code == 0, output
-    assert "Loading a checkpoint from" in output
-    resumed = figures(tmp_path)
-    pd.testing.assert_frame_equal(resumed[0], expected[0], check_exact=True)
-    assert resumed[1] == expected[1]
 
 
 def newest_checkpoint_is(save_folder, kind):
@@ -191,6 +211,33 @@ def wait_for(condition, process):
         time.sleep(0.01)
 
 
+def test_cluster_aware_killed_ends_as_if_it_was_not(speech, tmp_path):
+    """Amid the second epoch; then while clustering for the third."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    code, output = train(speech, whole, **CLUSTERED)
+    assert code == 0, output
+    table, _ = figures(whole)
+    assert table["clusters"].isna().tolist() == [True, False, False]
+    assert table["agreement"].isna().tolist() == [True, True, False]
+    assert (table["clusters"][1:] == 6).all()
+
+    save = killed / "save"
+    kill_when(
+        lambda: newest_checkpoint_is(save, "false"),
+        command(speech, killed, **CLUSTERED),
+    )
+    kill_when(
+        lambda: (
+            len(list(save.glob("CKPT*"))) and (save / "embeddings").exists()
+        ),
+        command(speech, killed, ckpt_interval_steps=1000, **CLUSTERED),
+    )
+    code, output = train(speech, killed, **CLUSTERED)
+    assert code == 0, output
+    assert_same_figures(killed, whole)
+    assert not (save / "embeddings").exists()
+
+
 def test_a_file_that_breaks_after_prepare_is_replaced_and_named(
     speech, tmp_path
 ):
@@ -214,6 +261,10 @@ def test_a_file_that_breaks_after_prepare_is_replaced_and_named(
         ({"batch_size": 128}, "do not make one batch of 128"),
         ({"trials": "/nowhere.txt"}, "/nowhere.txt"),
         ({"warmup_epochs": 9}, "does not fit"),
+        (
+            {**CLUSTERED, "num_clusters": 25},
+            "24 utterances cannot make 25 clusters",
+        ),
         ({"bach_size": 2}, "bach_size"),
     ],
 )

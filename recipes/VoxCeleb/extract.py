@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""Embeds all utterances of a manifest: embeddings.npy and ids.txt.
+
+To run this recipe, use one of the following commands:
+> python extract.py hparams/extract.yaml --encoder=FOLDER --manifest=FILE \
+    --data_folder=FOLDER
+> torchrun --nproc_per_node=8 extract.py hparams/extract.yaml ...
+
+Killed and started again, the same command goes on where it was.
+"""
+
+import sys
+
+from hyperpyyaml import load_hyperpyyaml
+
+import speechbrain as sb
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.cli import user_errors
+from speechbrain_cadino.extract import extract_manifest
+
+logger = get_logger(__name__)
+
+
+@user_errors()
+def main(arguments):
+    """Reads the flags, embeds."""
+    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
+    sb.utils.distributed.ddp_init_group(run_opts)
+    with open(hparams_file, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
+    ids, embeddings = extract_manifest(**hparams, device=run_opts["device"])
+    logger.info(f"{len(ids)} embeddings of {embeddings.shape[1]} dimensions.")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+"""Labels a manifest by clustering embeddings: the pseudo speakers that stage
+II of CA-DINO + DLG-LC (https://arxiv.org/abs/2304.05754) trains on. So does
+SpeechBrain's own recipe train_speaker_embeddings.py, unedited.
+
+To run this recipe, use one of the following commands:
+> python pseudo_label.py hparams/pseudo_label.yaml --encoder=FOLDER \
+    --manifest=FILE --data_folder=FOLDER
+> torchrun --nproc_per_node=8 pseudo_label.py hparams/pseudo_label.yaml ...
+
+Writes pseudo_labels.csv, clusters.json and plots/clusters.png. Killed and
+started again, the same command goes on embedding where it was.
+"""
+
+import sys
+
+from hyperpyyaml import load_hyperpyyaml
+
+import speechbrain as sb
+from speechbrain_cadino.cli import user_errors
+from speechbrain_cadino.pseudo_labels import pseudo_label
+
+
+@user_errors()
+def main(arguments):
+    """Reads the flags, embeds, clusters, labels."""
+    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
+    sb.utils.distributed.ddp_init_group(run_opts)
+    with open(hparams_file, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
+    pseudo_label(**hparams, device=run_opts["device"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,214 @@
+"""From an encoder and a manifest to a manifest with pseudo labels."""
+
+import pathlib
+
+import numpy as np
+import pandas as pd
+
+from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.clustering.kmeans import check_options, cluster
+from speechbrain_cadino.clustering.quality import read_speakers, write_report
+from speechbrain_cadino.clustering.sweep import sweep as sweep_numbers
+from speechbrain_cadino.dataio.manifest import (
+    DATA_ROOT,
+    LABEL,
+    read_manifest,
+    write_manifest,
+)
+from speechbrain_cadino.extract import extract_manifest
+from speechbrain_cadino.files import atomic_path
+
+logger = get_logger(__name__)
+
+
+def label_manifest(table, ids, labels, min_cluster_size=1):
+    """Puts pseudo labels into a manifest.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        A manifest. It is left as it is.
+    ids : list of str
+        The N utterances that have a label. The others are left out.
+    labels : numpy.ndarray
+        Shape (N,): their clusters, 0 ... K - 1.
+    min_cluster_size : int
+        Utterances of smaller clusters are left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The rows that are left, in the order of the table, with the number of
+        the cluster as ``spk_id``: text, with leading zeros.
+
+    Raises
+    ------
+    ValueError
+        If a label's utterance is not in the table, or if no cluster is large
+        enough.
+
+    Example
+    -------
+    >>> table = pd.DataFrame({"ID": ["a", "b", "c", "d"]})
+    >>> label_manifest(table, ["d", "c", "a"], np.array([7, 10, 7]), 2)
+      ID spk_id
+    0  a     07
+    3  d     07
+    """
+    rows = pd.Index(table["ID"]).get_indexer(ids)
+    if (rows < 0).any():
+        raise ValueError(
+            f"'{ids[(rows < 0).argmax()]}' has a label but is not in the "
+            "manifest: embed the manifest's own utterances."
+        )
+    labels = np.asarray(labels)
+    sizes = np.bincount(labels)
+    large = sizes[labels] >= min_cluster_size
+    if not large.any():
+        raise ValueError(
+            f"min_cluster_size={min_cluster_size}: the largest cluster has "
+            f"{sizes.max()} utterances."
+        )
+    width = len(str(labels.max()))
+    names = pd.Series(labels[large], rows[large]).astype(str).str.zfill(width)
+    kept = table.iloc[np.sort(rows[large])].copy()
+    kept[LABEL] = names.sort_index().to_numpy()
+    return kept
+
+
+def pseudo_label(
+    output_folder,
+    encoder,
+    manifest,
+    data_folder=None,
+    num_clusters=7500,
+    merge_to=None,
+    sweep=None,
+    engine="sklearn",
+    iterations=20,
+    seed=0,
+    min_cluster_size=1,
+    speakers=None,
+    device=None,
+    **extract_options,
+):
+    """Embeds the utterances of a manifest, clusters them, and writes the
+    manifest with the clusters as labels.
+
+    Under torchrun all processes embed, and the main one does the rest.
+    Started again, it does not embed again what is there: see ``extract``.
+
+    Arguments
+    ---------
+    output_folder : str or pathlib.Path
+        Gets ``embeddings/``, ``centroids.npy``, the report (``clusters.json``
+        and ``plots/clusters.png``) and last, ``pseudo_labels.csv``.
+    encoder : str or pathlib.Path
+        An encoder folder or a hub id.
+    manifest : str or pathlib.Path
+        The manifest. A ``$data_root`` in it stays in ``pseudo_labels.csv``.
+    data_folder : str or pathlib.Path, optional
+        What ``$data_root`` stands for.
+    num_clusters : int
+        K; None to take the choice of the sweep.
+    merge_to : int, optional
+        See ``cluster``.
+    sweep : list of int, optional
+        Numbers of clusters to compare first, before any merging: see
+        ``clustering.sweep``. Writes ``sweep.json`` and ``plots/sweep.png``.
+    engine : str
+        See ``cluster``.
+    iterations : int
+        See ``cluster``.
+    seed : int
+        See ``cluster``.
+    min_cluster_size : int
+        Utterances of smaller clusters are left out of the new manifest.
+    speakers : str or pathlib.Path, optional
+        The true speakers, ``speakers.csv``: for figures in the reports. They
+        change no label.
+    device : str, optional
+        Of the encoder, and of the torch engine.
+    **extract_options
+        Further arguments of ``extract``.
+
+    Returns
+    -------
+    dict
+        What is in ``clusters.json``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing. This and other mistakes in the arguments show
+        before anything is embedded.
+    ValueError
+        If an argument makes no sense.
+    """
+    table = read_manifest(manifest, DATA_ROOT)
+    if num_clusters is None and not sweep:
+        raise ValueError("Give num_clusters, or in sweep a list of candidates.")
+    candidates = [num_clusters] if num_clusters else []
+    for number in candidates + list(sweep or []):
+        check_options(len(table), number, merge_to, engine)
+    if speakers is not None:
+        speakers = read_speakers(speakers, table["ID"])
+    _, embeddings = extract_manifest(
+        pathlib.Path(output_folder) / "embeddings",
+        *(encoder, manifest, data_folder, device),
+        **extract_options,
+    )
+    cluster_options = {
+        "engine": engine,
+        "iterations": iterations,
+        "seed": seed,
+        "device": device,
+    }
+    return run_on_main(
+        _cluster_and_write,
+        args=[
+            pathlib.Path(output_folder),
+            *(table, embeddings, speakers),
+            *(num_clusters, merge_to, sweep, cluster_options),
+            min_cluster_size,
+        ],
+    )
+
+
+def _cluster_and_write(
+    folder,
+    table,
+    embeddings,
+    speakers,
+    num_clusters,
+    merge_to,
+    sweep,
+    cluster_options,
+    min_cluster_size,
+):
+    """All that follows the embedding; returns the report."""
+    (folder / "pseudo_labels.csv").unlink(missing_ok=True)
+    embedded = np.isfinite(embeddings[:, 0])
+    if not embedded.all():
+        embeddings = embeddings[embedded]
+        speakers = None if speakers is None else speakers[embedded]
+    ids = table["ID"][embedded].tolist()
+    if sweep:
+        choice = sweep_numbers(
+            *(folder, embeddings, sweep, speakers), **cluster_options
+        )
+        num_clusters = num_clusters or choice
+    clusters = cluster(embeddings, num_clusters, merge_to, **cluster_options)
+    report = write_report(folder, ids, clusters, embeddings, speakers)
+    with atomic_path(folder / "centroids.npy") as temporary:
+        np.save(temporary, clusters.centroids)
+    labelled = label_manifest(table, ids, clusters.labels, min_cluster_size)
+    write_manifest(folder / "pseudo_labels.csv", labelled)
+    logger.info(
+        f"{len(labelled)} of {len(table)} utterances have one of "
+        f"{labelled[LABEL].nunique()} pseudo labels; {len(table) - len(ids)} "
+        f"have no embedding, {len(ids) - len(labelled)} are in clusters of "
+        f"fewer than {min_cluster_size}."
+    )
+    return report

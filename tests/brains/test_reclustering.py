@@ -1,0 +1,109 @@
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from speechbrain_cadino.brains.reclustering import Reclustering
+from speechbrain_cadino.dataio.crops import MultiCropDataset
+from speechbrain_cadino.schedules import LinearSchedule
+
+SCRIPT = pathlib.Path(__file__).with_name("recluster.py")
+
+
+def run(*command):
+    process = subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+
+
+def test_two_processes_agree_with_each_other_and_with_one(
+    corpus, encoder_folder, tmp_path
+):
+    run(SCRIPT, corpus, encoder_folder, tmp_path / "one")
+    run(
+        *("-m", "torch.distributed.run", "--standalone"),
+        *("--nproc_per_node=2", SCRIPT, corpus, encoder_folder),
+        *(tmp_path / "two", "--distributed_backend=gloo"),
+    )
+    one = torch.load(tmp_path / "one" / "0.pt")
+    assert one["epoch"] == 5  # due at 2 and 5
+    assert one["stats"]["clusters"] == 5
+    assert -1 < one["stats"]["agreement"] <= 1
+    assert sorted(one["labels"].unique()) == [0, 1, 2, 3, 4]
+    for rank in range(2):
+        other = torch.load(tmp_path / "two" / f"{rank}.pt")
+        assert torch.equal(other["labels"], one["labels"])
+        assert torch.equal(other["centroids"], one["centroids"])
+        assert other["stats"] == one["stats"]
+    # The embeddings are not left behind.
+    assert not (tmp_path / "two" / "embeddings").exists()
+
+
+@pytest.fixture
+def data(corpus):
+    return MultiCropDataset(corpus / "train.csv", corpus)
+
+
+def level_and_slope(wavs, wav_lens):
+    """Embeddings of their own kind for each file of the corpus."""
+    return torch.stack([wavs.square().mean(1), wavs.diff().square().mean(1)], 1)
+
+
+def make(folder, **options):
+    return Reclustering(
+        folder / "embeddings",
+        first_epoch=3,
+        every=2,
+        num_clusters=LinearSchedule(start=4, end=4, epochs=1),
+        **options,
+    )
+
+
+def test_a_resumed_run_has_the_same_clusters_and_does_not_make_them_again(
+    data, tmp_path
+):
+    before = make(tmp_path)
+    weights = torch.nn.Identity()
+    before(3, level_and_slope, weights, data.table, 16000)
+    before._save(tmp_path / "state")
+    after = make(tmp_path)
+    after._load(tmp_path / "state", end_of_epoch=False)
+    np.testing.assert_array_equal(after.labels, before.labels)
+    np.testing.assert_array_equal(after.centroids, before.centroids)
+    assert after.stats == before.stats
+    assert [epoch for epoch in range(1, 8) if after.due(epoch)] == [5, 7]
+    # ... and the change to the next ones is measured against them.
+    after(5, level_and_slope, weights, data.table, 16000)
+    assert after.stats["agreement"] == 1.0
+
+
+def test_a_run_resumed_before_the_first_clustering_has_none(tmp_path):
+    make(tmp_path)._save(tmp_path / "state")
+    after = make(tmp_path)
+    after._load(tmp_path / "state", end_of_epoch=True)
+    assert after.labels is None
+    assert [epoch for epoch in range(1, 8) if after.due(epoch)] == [3, 5, 7]
+
+
+def test_an_utterance_that_cannot_be_read_belongs_to_no_cluster(
+    corpus, tmp_path
+):
+    (tmp_path / "wav").symlink_to(corpus / "wav")
+    text = (corpus / "train.csv").read_text()
+    (tmp_path / "train.csv").write_text(text.replace("a/1.wav", "a/gone.wav"))
+    data = MultiCropDataset(tmp_path / "train.csv", tmp_path)
+    reclustering = make(tmp_path)
+    reclustering(3, level_and_slope, torch.nn.Identity(), data.table, 16000)
+    assert np.flatnonzero(reclustering.labels < 0).tolist() == [1]
+    assert set(reclustering.labels[reclustering.labels >= 0]) == {0, 1, 2, 3}
+
+
+def test_more_clusters_than_utterances_says_what_to_set(data, tmp_path):
+    reclustering = make(tmp_path)
+    reclustering.num_clusters = LinearSchedule(start=13, end=13, epochs=1)
+    with pytest.raises(ValueError, match=r"12 utterances .* num_clusters"):
+        reclustering(3, level_and_slope, torch.nn.Identity(), data.table, 16000)

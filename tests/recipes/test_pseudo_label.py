@@ -1,0 +1,131 @@
+"""The real script as real processes."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from speechbrain_cadino.dataio.manifest import DATA_ROOT, read_manifest
+
+RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
+
+
+def label(encoder_folder, corpus, folder, launcher=(), **flags):
+    """Runs the script; its exit code and all that it said."""
+    flags = {
+        "encoder": encoder_folder,
+        "manifest": corpus / "train.csv",
+        "data_folder": corpus,
+        "output_folder": folder,
+        "num_clusters": 4,
+        "num_workers": 0,
+        "device": "cpu",
+        **flags,
+    }
+    process = subprocess.run(
+        [
+            *(sys.executable, *launcher, RECIPE / "pseudo_label.py"),
+            RECIPE / "hparams" / "pseudo_label.yaml",
+            *(f"--{name}={value}" for name, value in flags.items()),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+    )
+    return process.returncode, process.stdout
+
+
+@pytest.fixture(scope="module")
+def labelled(encoder_folder, corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("labelled")
+    code, output = label(encoder_folder, corpus, folder)
+    assert code == 0, output
+    return folder
+
+
+def test_output_folder_holds_what_is_promised(labelled, corpus):
+    table = read_manifest(labelled / "pseudo_labels.csv", DATA_ROOT)
+    pd.testing.assert_frame_equal(
+        table.drop(columns="spk_id"),
+        read_manifest(corpus / "train.csv", DATA_ROOT),
+    )
+    # The encoder is not trained on these "speakers", but their spectra differ.
+    assert set(table["spk_id"]) == {"0", "1", "2", "3"}
+    assert np.load(labelled / "centroids.npy").shape == (4, 12)
+    assert (labelled / "plots" / "clusters.png").stat().st_size > 0
+    assert "nmi" not in (labelled / "clusters.json").read_text().lower()
+    assert sorted(path.name for path in labelled.iterdir()) == [
+        "centroids.npy",
+        "clusters.json",
+        "embeddings",
+        "env.log",
+        "hyperparams.yaml",
+        "log.txt",
+        "plots",
+        "pseudo_label.py",
+        "pseudo_labels.csv",
+    ]
+
+
+def test_speakers_change_nothing_but_the_report(
+    labelled, encoder_folder, corpus, tmp_path
+):
+    """And a second run gives the same bytes."""
+    table = read_manifest(corpus / "train.csv", DATA_ROOT)
+    table["spk_id"] = table["ID"].str[0]
+    table[["ID", "spk_id"]].to_csv(tmp_path / "speakers.csv", index=False)
+    folder = tmp_path / "out"
+    speakers = tmp_path / "speakers.csv"
+    code, output = label(encoder_folder, corpus, folder, speakers=speakers)
+    assert code == 0, output
+    for name in ["pseudo_labels.csv", "centroids.npy"]:
+        assert (folder / name).read_bytes() == (labelled / name).read_bytes()
+    with_speakers = json.loads((folder / "clusters.json").read_text())
+    without = json.loads((labelled / "clusters.json").read_text())
+    assert "nmi" in str(with_speakers).lower()
+    assert {**without, **with_speakers} == with_speakers
+
+
+def test_two_processes_equal_one(labelled, encoder_folder, corpus, tmp_path):
+    code, output = label(
+        *(encoder_folder, corpus, tmp_path),
+        launcher=["-m", "torch.distributed.run", "--nproc_per_node=2"],
+        distributed_backend="gloo",
+        shard_size=6,
+    )
+    assert code == 0, output
+    for name in ["pseudo_labels.csv", "clusters.json"]:
+        assert (tmp_path / name).read_bytes() == (labelled / name).read_bytes()
+
+
+def test_sweep_chooses(encoder_folder, corpus, tmp_path):
+    flags = {"num_clusters": "null", "sweep": "[2,3,5]"}
+    code, output = label(encoder_folder, corpus, tmp_path, **flags)
+    assert code == 0, output
+    assert (tmp_path / "plots" / "sweep.png").stat().st_size > 0
+    number = len(np.load(tmp_path / "centroids.npy"))
+    assert number in (2, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"num_clusters": 13}, "12 utterances cannot make 13"),
+        ({"speakers": "/gone.csv"}, "/gone.csv"),
+        ({"clusters": 4}, "No such flag"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    encoder_folder, corpus, tmp_path, flags, sentence
+):
+    code, output = label(encoder_folder, corpus, tmp_path, **flags)
+    assert code == 1
+    assert sentence in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "embeddings").exists()
