@@ -10,6 +10,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.kmeans import check_options, cluster
 from speechbrain_cadino.clustering.quality import read_speakers, write_report
 from speechbrain_cadino.clustering.sweep import sweep as sweep_numbers
+from speechbrain_cadino.clustering.whitening import whiten
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     LABEL,
@@ -88,6 +89,7 @@ def pseudo_label(
     engine="sklearn",
     iterations=20,
     seed=0,
+    whitening=0,
     min_cluster_size=1,
     speakers=None,
     device=None,
@@ -123,6 +125,9 @@ def pseudo_label(
         See ``cluster``.
     seed : int
         See ``cluster``.
+    whitening : float
+        The power of ``clustering.whitening.whiten``, which comes before the
+        clustering and the sweep; 0 for none.
     min_cluster_size : int
         Utterances of smaller clusters are left out of the new manifest.
     speakers : str or pathlib.Path, optional
@@ -171,7 +176,7 @@ def pseudo_label(
             pathlib.Path(output_folder),
             *(table, embeddings, speakers),
             *(num_clusters, merge_to, sweep, cluster_options),
-            min_cluster_size,
+            *(whitening, min_cluster_size),
         ],
     )
 
@@ -185,6 +190,7 @@ def _cluster_and_write(
     merge_to,
     sweep,
     cluster_options,
+    whitening,
     min_cluster_size,
 ):
     """All that follows the embedding; returns the report."""
@@ -193,6 +199,8 @@ def _cluster_and_write(
     if not embedded.all():
         embeddings = embeddings[embedded]
         speakers = None if speakers is None else speakers[embedded]
+    if whitening:
+        embeddings = whiten(embeddings, whitening)
     ids = table["ID"][embedded].tolist()
     if sweep:
         choice = sweep_numbers(

@@ -15,6 +15,7 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.kmeans import cluster
 from speechbrain_cadino.clustering.quality import agreement, quality
+from speechbrain_cadino.clustering.whitening import whiten
 from speechbrain_cadino.extract import extract
 from speechbrain_cadino.files import atomic_path
 
@@ -45,6 +46,8 @@ class Reclustering:
         The number of clusters as a function of the epoch, e.g. a
         ``LinearSchedule``: rounded. A constant one is CA-DINO's fixed
         strategy, another one its progressive strategy.
+    whitening : float
+        The power of ``clustering.whitening.whiten``; 0 for none.
     extract_options : dict
         Further arguments of ``extract``.
     cluster_options : dict
@@ -56,7 +59,7 @@ class Reclustering:
         The cluster of each utterance, (N,), -1 for one that could not be
         read; None before the first clustering.
     centroids : numpy.ndarray
-        (K, D), of unit length.
+        (K, D), of unit length, among whitened embeddings if there is whitening.
     stats : dict
         Of the last clustering: ``clusters``, ``singletons``,
         ``cosine_to_centroid`` and, from the second on, ``agreement`` with the
@@ -79,6 +82,7 @@ class Reclustering:
         first_epoch,
         every,
         num_clusters,
+        whitening=0,
         extract_options=None,
         cluster_options=None,
     ):
@@ -86,6 +90,7 @@ class Reclustering:
         self.first_epoch = first_epoch
         self.every = every
         self.num_clusters = num_clusters
+        self.whitening = whitening
         self.extract_options = extract_options or {}
         self.cluster_options = cluster_options or {}
         self.labels = None
@@ -148,6 +153,8 @@ class Reclustering:
         """Clusters the embeddings and saves the new state."""
         readable = np.isfinite(embeddings).all(1)
         embeddings = embeddings[readable]
+        if self.whitening:
+            embeddings = whiten(embeddings, self.whitening)
         clusters = cluster(
             embeddings,
             round(self.num_clusters(epoch)),

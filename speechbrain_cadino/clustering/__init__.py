@@ -1,0 +1,1 @@
+"""From embeddings to clusters: k-means, its quality, the number of clusters."""

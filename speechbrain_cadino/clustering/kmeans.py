@@ -1,0 +1,422 @@
+"""Spherical k-means: the pseudo speakers of embedded utterances.
+
+The loop, the start and the mending of empty clusters are shared. An engine
+only answers which centroid is the nearest to each utterance, which is where
+nearly all of the time goes.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+import torch
+from sklearn.cluster import AgglomerativeClustering, kmeans_plusplus
+from sklearn.metrics import pairwise_distances_argmin_min
+from tqdm import tqdm
+
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+# k-means++ picks the first centroids from so many random rows per cluster ...
+SAMPLE_PER_CLUSTER = 8
+# ... unless it compared more rows with centroids than this (2500 clusters):
+# random rows then start as well, and at once.
+MOST_COMPARISONS = 50_000_000
+
+# Similarities that the torch engine holds at once: 256 MiB.
+SIMILARITIES = 2**26
+
+# Rows that are worked on at once where that saves memory.
+CHUNK = 2**14
+
+
+class Clusters(NamedTuple):
+    """What ``cluster`` finds.
+
+    Arguments
+    ---------
+    labels : numpy.ndarray
+        Shape (N,), int64. Each of 0 ... K - 1 occurs.
+    centroids : numpy.ndarray
+        Shape (K, D), float32, of unit length.
+    """
+
+    labels: np.ndarray
+    centroids: np.ndarray
+
+
+def cluster(
+    embeddings,
+    num_clusters,
+    merge_to=None,
+    engine="sklearn",
+    iterations=20,
+    seed=0,
+    device=None,
+):
+    """Spherical k-means: clusters embeddings by their cosine.
+
+    Every cluster has a member: one that k-means leaves empty gets the
+    utterance that fits its own the worst. At 1.1 million utterances of 192
+    dimensions it needs about 2 GB of memory on top of the embeddings.
+
+    Arguments
+    ---------
+    embeddings : numpy.ndarray
+        Shape (N, D), of any length; a ``numpy.memmap`` is read in pieces.
+    num_clusters : int
+        K.
+    merge_to : int, optional
+        Merge the K clusters into so many, by agglomerative clustering of
+        their centroids (cosine, average linkage). It holds K x K distances.
+    engine : str
+        "sklearn" (on the CPU), "faiss" (on the CPU, the extra of this name)
+        or "torch".
+    iterations : int
+        At most. It ends sooner once no utterance changes its cluster.
+    seed : int
+        Of the start. The result is the same for the same seed, engine and
+        machine; no global random state is touched.
+    device : str, optional
+        Of the torch engine, e.g. "cuda:0"; a GPU by default if there is one.
+
+    Returns
+    -------
+    Clusters
+        Every utterance has the label of the nearest centroid, if no cluster
+        was left empty and ``merge_to`` is not given.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer utterances than clusters, an argument makes no
+        sense, or an embedding is zero or not finite.
+    ImportError
+        If the engine is not installed.
+
+    Example
+    -------
+    >>> embeddings = np.array([[1, 0.1], [0.1, 1], [2, 0.1], [0.1, 3]])
+    >>> labels, centroids = cluster(embeddings, num_clusters=2)
+    >>> bool(labels[0] == labels[2] != labels[1] == labels[3])
+    True
+    >>> centroids[labels[0]].round(2)
+    array([1.  , 0.07], dtype=float32)
+    """
+    check_options(len(embeddings), num_clusters, merge_to, engine)
+    nearest = find_engine(engine, device)
+    points = unit_rows(embeddings)
+    centroids = _start(points, num_clusters, seed)
+    clusters, fit = _assign(points, centroids, nearest)
+    with tqdm(total=iterations, desc="Clustering", unit="iteration") as bar:
+        for _ in range(iterations):
+            previous = clusters
+            centroids = mean_directions(points, *previous)
+            clusters, fit = _assign(points, centroids, nearest)
+            bar.set_postfix(cosine=f"{fit:.4f}")
+            bar.update()
+            if np.array_equal(clusters.labels, previous.labels):
+                break
+    return _merge(points, clusters, merge_to) if merge_to else clusters
+
+
+def check_options(count, num_clusters, merge_to=None, engine="sklearn"):
+    """Raises what ``cluster`` would, before there are embeddings.
+
+    Arguments
+    ---------
+    count : int
+        N, the number of utterances.
+    num_clusters : int
+        See ``cluster``, as for the others and for the errors.
+    merge_to : int, optional
+    engine : str
+
+    Example
+    -------
+    >>> check_options(1000, num_clusters=7500)
+    Traceback (most recent call last):
+    ...
+    ValueError: 1000 utterances cannot make 7500 clusters: ...
+    """
+    if num_clusters < 1:
+        raise ValueError(
+            f"num_clusters is {num_clusters}: it must be 1 or more."
+        )
+    if count < num_clusters:
+        raise ValueError(
+            f"{count} utterances cannot make {num_clusters} clusters: set "
+            f"num_clusters to at most {count}, better to {count // 4} or "
+            "less: a few utterances per cluster."
+        )
+    if merge_to is not None and not 1 <= merge_to < num_clusters:
+        raise ValueError(
+            f"merge_to is {merge_to}, which {num_clusters} clusters cannot be "
+            "merged into: it must be at least 1 and less than num_clusters."
+        )
+    find_engine(engine, "cpu")
+
+
+def unit_rows(embeddings):
+    """Embeddings of unit length.
+
+    Arguments
+    ---------
+    embeddings : numpy.ndarray
+        Shape (N, D); left as it is.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (N, D), float32, a copy.
+
+    Raises
+    ------
+    ValueError
+        If a row is zero or not finite.
+
+    Example
+    -------
+    >>> unit_rows(np.array([[3, 4], [0, 2]]))
+    array([[0.6, 0.8],
+           [0. , 1. ]], dtype=float32)
+    """
+    points = np.empty(embeddings.shape, np.float32)
+    for first in range(0, len(points), CHUNK):
+        # In float64, the square of no float32 overflows or vanishes.
+        rows = np.asarray(embeddings[first : first + CHUNK], np.float64)
+        length = np.linalg.norm(rows, axis=1, keepdims=True)
+        bad = ~np.isfinite(length[:, 0]) | (length[:, 0] == 0)
+        if bad.any():
+            row = bad.argmax()
+            kind = "zero" if length[row] == 0 else "not finite"
+            raise ValueError(
+                f"The embedding in row {first + row} (of 0 to "
+                f"{len(points) - 1}) is {kind}: leave this utterance out, or "
+                "embed it again."
+            )
+        points[first : first + CHUNK] = rows / length
+    return points
+
+
+def _start(points, num_clusters, seed):
+    """K of the points as the first centroids."""
+    rng = np.random.default_rng(seed)
+    count = min(len(points), SAMPLE_PER_CLUSTER * num_clusters)
+    if count * num_clusters > MOST_COMPARISONS:
+        return points[_draw(rng, len(points), num_clusters)]
+    sample = points[_draw(rng, len(points), count)]
+    state = np.random.RandomState(rng.integers(2**32))
+    return kmeans_plusplus(sample, num_clusters, random_state=state)[0]
+
+
+def _draw(rng, total, count):
+    """Rows without repetition, in the order in which memory has them."""
+    return np.sort(rng.choice(total, count, replace=False))
+
+
+def _assign(points, centroids, nearest):
+    """Clusters without an empty one, and the mean cosine to the centroids."""
+    labels, cosines = nearest(points, centroids)
+    empty, rows = fill_empty(labels, cosines, len(centroids))
+    centroids[empty] = points[rows]
+    cosines[rows] = 1
+    return Clusters(labels, centroids), cosines.mean(dtype=np.float64)
+
+
+def fill_empty(labels, cosines, num_clusters):
+    """Gives each empty cluster one utterance, in place.
+
+    It gets the utterance that fits worst among those that do not have their
+    cluster for themselves.
+
+    Arguments
+    ---------
+    labels : numpy.ndarray
+        Shape (N,), int64; changed in place.
+    cosines : numpy.ndarray
+        Shape (N,): of each utterance to its centroid.
+    num_clusters : int
+        K, at most N.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (E,): the clusters that were empty.
+    numpy.ndarray
+        Shape (E,): the rows that they got.
+
+    Example
+    -------
+    >>> labels = np.array([0, 0, 2, 0])
+    >>> fill_empty(labels, np.array([0.9, 0.8, 0.1, 0.7]), num_clusters=4)
+    (array([1, 3]), array([3, 1]))
+    >>> labels
+    array([0, 3, 2, 1])
+    """
+    sizes = np.bincount(labels, minlength=num_clusters)
+    empty = np.flatnonzero(sizes == 0)
+    rows = []
+    for row in np.argsort(cosines, kind="stable") if len(empty) else ():
+        if len(rows) == len(empty):
+            break
+        if sizes[labels[row]] > 1:
+            sizes[labels[row]] -= 1
+            rows.append(row)
+    rows = np.array(rows, np.int64)
+    labels[rows] = empty
+    return empty, rows
+
+
+def mean_directions(points, labels, centroids):
+    """The centroids of spherical k-means: normalised sums of the members.
+
+    Arguments
+    ---------
+    points : numpy.ndarray
+        Shape (N, D), float32, of unit length.
+    labels : numpy.ndarray
+        Shape (N,), int64, of K values.
+    centroids : numpy.ndarray
+        Shape (K, D), float32: kept where the members cancel each other out.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (K, D), float32, of unit length.
+
+    Example
+    -------
+    >>> points = np.eye(3, dtype=np.float32)
+    >>> mean_directions(points, np.array([0, 1, 1]), points[:2]).round(2)
+    array([[1.  , 0.  , 0.  ],
+           [0.  , 0.71, 0.71]], dtype=float32)
+    """
+    sums = sums_of_members(points, labels, len(centroids))
+    length = np.linalg.norm(sums, axis=1, keepdims=True)
+    return np.where(length > 0, sums / np.maximum(length, 1e-30), centroids)
+
+
+def sums_of_members(points, labels, num_clusters):
+    """For each cluster, the sum of its points.
+
+    Arguments
+    ---------
+    points : numpy.ndarray
+        Shape (N, D).
+    labels : numpy.ndarray
+        Shape (N,), int64, of 0 ... K - 1.
+    num_clusters : int
+        K.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (K, D), of the type of the points.
+
+    Example
+    -------
+    >>> sums_of_members(np.eye(3), np.array([2, 0, 2]), num_clusters=3)
+    array([[0., 1., 0.],
+           [0., 0., 0.],
+           [1., 0., 1.]])
+    """
+    members = scipy.sparse.csr_matrix(
+        (np.ones(len(labels), points.dtype), (labels, np.arange(len(labels)))),
+        shape=(num_clusters, len(labels)),
+    )
+    return members @ points
+
+
+def _merge(points, clusters, merge_to):
+    """Merges clusters whose centroids are near each other."""
+    agglomerative = AgglomerativeClustering(
+        n_clusters=merge_to, metric="cosine", linkage="average"
+    )
+    merged = agglomerative.fit_predict(clusters.centroids)
+    labels = merged[clusters.labels]
+    _, first = np.unique(merged, return_index=True)
+    centroids = mean_directions(points, labels, clusters.centroids[first])
+    return Clusters(labels, centroids)
+
+
+def find_engine(name, device=None):
+    """What finds the nearest centroids.
+
+    Arguments
+    ---------
+    name : str
+        See ``cluster``, as for the device and the errors.
+    device : str, optional
+
+    Returns
+    -------
+    callable
+        From points (N, D) and centroids (K, D), float32 and of unit length,
+        to the labels of the nearest centroids (N,), int64, and the cosines to
+        them (N,), float32.
+
+    Example
+    -------
+    >>> nearest = find_engine("torch", "cpu")
+    >>> points = np.eye(2, dtype=np.float32)
+    >>> nearest(points, points[::-1].copy())
+    (array([1, 0]), array([1., 1.], dtype=float32))
+    """
+    if name == "sklearn":
+        return _nearest_sklearn
+    if name == "faiss":
+        try:
+            import faiss  # noqa: F401
+        except ImportError as error:
+            raise ImportError(
+                "The engine 'faiss' is not installed: "
+                'pip install "speechbrain_cadino[faiss]", or choose "sklearn" '
+                'or "torch".'
+            ) from error
+        return _nearest_faiss
+    if name == "torch":
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return lambda *pair: _nearest_torch(*pair, device)
+    raise ValueError(
+        f"There is no engine {name!r}: choose 'sklearn', 'faiss' or 'torch'."
+    )
+
+
+def _nearest_sklearn(points, centroids):
+    labels, distances = pairwise_distances_argmin_min(points, centroids)
+    return labels.astype(np.int64), 1 - np.square(distances) / 2
+
+
+def _nearest_faiss(points, centroids):
+    import faiss
+
+    index = faiss.IndexFlatIP(centroids.shape[1])
+    index.add(centroids)
+    cosines, labels = index.search(points, 1)
+    return labels[:, 0], cosines[:, 0]
+
+
+def _nearest_torch(points, centroids, device, similarities=SIMILARITIES):
+    """In chunks that hold at most so many similarities."""
+    labels = np.empty(len(points), np.int64)
+    cosines = np.empty(len(points), np.float32)
+    centroids = torch.from_numpy(centroids).to(device).T
+    size = max(1, similarities // centroids.shape[1])
+    first = 0
+    while first < len(points):
+        rows = slice(first, first + size)
+        try:
+            chunk = torch.from_numpy(points[rows]).to(device)
+            best = (chunk @ centroids).max(1)
+            cosines[rows] = best.values.cpu()
+            labels[rows] = best.indices.cpu()
+        except torch.cuda.OutOfMemoryError:
+            if size == 1:
+                raise
+            size //= 2
+            logger.warning(f"Out of GPU memory: on with chunks of {size} rows.")
+        else:
+            first += size
+    return labels, cosines

@@ -1,0 +1,191 @@
+"""How many clusters? Criteria that need no true speaker."""
+
+import pathlib
+
+import numpy as np
+import pandas as pd
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.clustering.kmeans import (
+    cluster,
+    find_engine,
+    unit_rows,
+)
+from speechbrain_cadino.clustering.plots import plot_sweep
+from speechbrain_cadino.clustering.quality import (
+    adjusted_mutual_information,
+    quality,
+    silhouettes,
+)
+from speechbrain_cadino.files import write_json
+
+logger = get_logger(__name__)
+
+CRITERIA = ["silhouette", "stability"]
+CHECKS = ["ami", "ari"]
+
+# How often the utterances are halved for the stability.
+SPLITS = 2
+
+
+def sweep(folder, embeddings, candidates, speakers=None, **options):
+    """Compares numbers of clusters; writes ``sweep.json`` and
+    ``plots/sweep.png``.
+
+    Each criterion picks the number where it is the highest. Where speakers
+    form groups, such as of a language or a sex, both criteria tend to pick
+    too low a number, and one too high does less harm to pseudo labels, so
+    the choice is the larger of the two picks. Look at the picture, too: a
+    pick at the end of the candidates says that there should be more of them.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where to write.
+    embeddings : numpy.ndarray
+        See ``compare``, as for the following ones and for the errors.
+    candidates : list of int
+    speakers : array_like, optional
+    **options
+
+    Returns
+    -------
+    int
+        The choice.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> voices = np.random.default_rng(0).standard_normal((5, 1, 16))
+    >>> utterances = np.random.default_rng(1).standard_normal((5, 12, 16))
+    >>> embeddings = (4 * voices + utterances).reshape(-1, 16)
+    >>> sweep(folder, embeddings, [3, 5, 8])
+    5
+    >>> sorted(path.name for path in folder.iterdir())
+    ['plots', 'sweep.json']
+    """
+    table = compare(embeddings, candidates, speakers, **options)
+    picks = {
+        name: int(table["num_clusters"][table[name].idxmax()])
+        for name in CRITERIA + CHECKS
+        if name in table and table[name].notna().any()
+    }
+    choice = max(picks[name] for name in CRITERIA if name in picks)
+    logger.info(f"Of {candidates} clusters, {choice} are chosen: {picks}")
+    folder = pathlib.Path(folder)
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    content = {"choice": choice, "picks": picks, "rows": rows}
+    write_json(folder / "sweep.json", content)
+    plot_sweep(folder / "plots" / "sweep.png", table, picks, choice)
+    return choice
+
+
+def compare(embeddings, candidates, speakers=None, seed=0, **options):
+    """Clusters utterances into several numbers of clusters.
+
+    Arguments
+    ---------
+    embeddings : numpy.ndarray
+        Shape (N, D).
+    candidates : list of int
+        Numbers of clusters, from 2 to N.
+    speakers : array_like, optional
+        Shape (N,), see ``quality``: to check the criteria, which do not look
+        at them.
+    seed : int
+        Of the clusterings and of the halves.
+    **options
+        Further arguments of ``cluster``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each candidate, in rising order: ``num_clusters``,
+        ``singletons``, ``silhouette`` (mean, see ``silhouettes``),
+        ``stability`` (see ``stability``; NaN for more than N / 2 clusters)
+        and, with speakers, ``ami`` and ``ari``.
+
+    Raises
+    ------
+    ValueError
+        If there are no candidates or one is less than 2; otherwise, see
+        ``cluster``.
+
+    Example
+    -------
+    >>> embeddings = np.repeat(np.eye(3), 4, axis=0)
+    >>> table = compare(embeddings, [3, 2])
+    >>> table[["num_clusters", "silhouette"]].round(2)
+       num_clusters  silhouette
+    0             2        0.62
+    1             3        1.00
+    """
+    if not len(candidates) or min(candidates) < 2:
+        raise ValueError(
+            f"The numbers of clusters to compare are {list(candidates)}: give "
+            "some, each 2 or more."
+        )
+    points = unit_rows(embeddings)
+    rows = []
+    for number in sorted(set(candidates)):
+        clusters = cluster(points, number, seed=seed, **options)
+        figures = quality(clusters, speakers=speakers)
+        row = {
+            "num_clusters": number,
+            "singletons": figures["singletons"],
+            "silhouette": float(silhouettes(points, clusters.labels).mean()),
+            "stability": np.nan,
+        }
+        if number <= len(points) // 2:
+            row["stability"] = stability(points, number, seed, **options)
+        rows.append(row | {k: figures[k] for k in CHECKS if k in figures})
+        logger.info(f"{number} clusters: {rows[-1]}")
+    return pd.DataFrame(rows)
+
+
+def stability(points, number, seed=0, engine="sklearn", **options):
+    """How well clusters of one half of the utterances describe the other.
+
+    Each half is clustered for itself, then labelled by the centroids of the
+    other half as well. Whether the two labellings agree tells clusters that
+    are there from those that chance has drawn (Tibshirani and Walther, 2005,
+    Lange et al., 2004; we use other measures of the agreement than they).
+
+    Arguments
+    ---------
+    points : numpy.ndarray
+        Shape (N, D), of unit length.
+    number : int
+        K, at most N / 2.
+    seed : int
+        Of the halves and of the clusterings.
+    engine : str
+        See ``cluster``.
+    **options
+        Further arguments of ``cluster``.
+
+    Returns
+    -------
+    float
+        Adjusted mutual information, the mean over both halves of ``SPLITS``
+        random splits: 1 at best, about 0 at chance.
+
+    Example
+    -------
+    >>> stability(np.repeat(np.eye(3, dtype=np.float32), 4, axis=0), 3)
+    1.0
+    """
+    nearest = find_engine(engine, options.get("device"))
+    rng = np.random.default_rng(seed)
+    values = []
+    for split in range(SPLITS):
+        halves = np.array_split(rng.permutation(len(points)), 2)
+        halves = [points[np.sort(rows)] for rows in halves]
+        found = [
+            cluster(half, number, engine=engine, seed=seed + split, **options)
+            for half in halves
+        ]
+        for half, own, other in zip(halves, found, found[::-1]):
+            labels, _ = nearest(half, other.centroids)
+            values.append(adjusted_mutual_information(own.labels, labels))
+    return float(np.mean(values))

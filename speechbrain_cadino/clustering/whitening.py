@@ -1,0 +1,56 @@
+"""Whitening: embeddings that differ in all directions alike."""
+
+import numpy as np
+
+# Rows that are worked on at once, which saves memory.
+CHUNK = 2**14
+
+
+def whiten(embeddings, power):
+    """Evens out how much embeddings vary in each direction.
+
+    Without labels, an encoder may spread its embeddings over a few directions
+    (loudness, sex) and tell voices apart by small differences in others.
+    Here, a direction of standard deviation s is divided by s to the power
+    given: 0 leaves it alone, 1 is principal component whitening, which turns
+    up the noise in the smallest directions too.
+
+    Arguments
+    ---------
+    embeddings : numpy.ndarray
+        Shape (N, D); left as it is.
+    power : float
+        From 0 to 1. On an hour of real speech and on the demo corpus, 0.5
+        gave better clusters than both ends.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (N, D), float32, of mean 0, on principal axes, the largest
+        first.
+
+    Example
+    -------
+    >>> rng = np.random.default_rng(0)
+    >>> embeddings = rng.standard_normal((1000, 3)) * [1, 16, 4] + 5
+    >>> whiten(embeddings, power=0.5).std(0).round()
+    array([4., 2., 1.], dtype=float32)
+    """
+    mean = np.mean(embeddings, axis=0, dtype=np.float64)
+    covariance = np.zeros((len(mean), len(mean)))
+    for rows in _chunks(len(embeddings)):
+        centred = embeddings[rows] - mean
+        covariance += centred.T @ centred / len(embeddings)
+    variances, axes = np.linalg.eigh(covariance)
+    variances, axes = variances[::-1], axes[:, ::-1]
+    # Directions without variance, up to rounding, stay at zero.
+    real = variances > variances[0] * 1e-12
+    scales = np.where(real, variances, 1) ** (-power / 2) * real
+    result = np.empty(embeddings.shape, np.float32)
+    for rows in _chunks(len(embeddings)):
+        result[rows] = (embeddings[rows] - mean) @ (axes * scales)
+    return result
+
+
+def _chunks(count):
+    return [slice(first, first + CHUNK) for first in range(0, count, CHUNK)]

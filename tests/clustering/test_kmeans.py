@@ -1,0 +1,226 @@
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from speechbrain_cadino.clustering import kmeans
+from speechbrain_cadino.clustering.kmeans import (
+    cluster,
+    fill_empty,
+    find_engine,
+    unit_rows,
+)
+
+needs_faiss = pytest.mark.skipif(
+    importlib.util.find_spec("faiss") is None,
+    reason="faiss-cpu, the extra faiss, is not installed",
+)
+ENGINES = ["sklearn", pytest.param("faiss", marks=needs_faiss), "torch"]
+
+
+def speech_like(speakers=12, utterances=15, spread=0.7, seed=3):
+    """Embeddings around speakers that overlap; lengths differ."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((speakers, 1, 8))
+    noise = spread * rng.standard_normal((speakers, utterances, 8))
+    embeddings = (centres + noise).reshape(-1, 8)
+    lengths = rng.uniform(0.1, 30, (len(embeddings), 1))
+    return (lengths * embeddings).astype(np.float32)
+
+
+def plain_kmeans(embeddings, centroids, iterations):
+    """Spherical k-means, an utterance at a time, in float64."""
+    points = [row / np.sqrt((row**2).sum()) for row in np.float64(embeddings)]
+    centroids = list(np.float64(centroids))
+    for _ in range(iterations + 1):
+        labels = [
+            max(
+                range(len(centroids)), key=lambda k: float(point @ centroids[k])
+            )
+            for point in points
+        ]
+        final = centroids
+        centroids = []
+        for k in range(len(final)):
+            total = sum(p for p, label in zip(points, labels) if label == k)
+            centroids.append(total / np.sqrt((total**2).sum()))
+    return np.array(labels), np.array(final)
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 20])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_is_plain_spherical_kmeans(engine, iterations):
+    embeddings = speech_like()
+    start = cluster(embeddings, 9, iterations=0, engine=engine, seed=5)
+    labels, centroids = plain_kmeans(embeddings, start.centroids, iterations)
+    found = cluster(embeddings, 9, iterations=iterations, engine=engine, seed=5)
+    assert (found.labels == labels).all()
+    np.testing.assert_allclose(found.centroids, centroids, atol=1e-5)
+    assert (found.labels != start.labels).any()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_result_has_the_promised_form(engine):
+    clusters = cluster(speech_like(), 30, engine=engine)
+    assert clusters.labels.dtype == np.int64
+    assert clusters.centroids.dtype == np.float32
+    assert clusters.centroids.shape == (30, 8)
+    assert set(clusters.labels) == set(range(30))
+    lengths = np.linalg.norm(clusters.centroids, axis=1)
+    np.testing.assert_allclose(lengths, 1, atol=1e-5)
+
+
+def test_the_cosine_counts_not_the_length():
+    embeddings = speech_like()
+    lengths = np.geomspace(1e-3, 1e3, len(embeddings))[:, None]
+    one, other = cluster(embeddings, 9), cluster(lengths * embeddings, 9)
+    assert (one.labels == other.labels).all()
+
+
+def test_the_seed_decides_and_global_random_states_stay():
+    embeddings = speech_like()
+    np.random.seed(11)
+    torch.manual_seed(11)
+    expected = np.random.random(), torch.rand(1)
+    np.random.seed(11)
+    torch.manual_seed(11)
+    one, same = cluster(embeddings, 9, seed=1), cluster(embeddings, 9, seed=1)
+    assert (np.random.random(), torch.rand(1)) == expected
+    assert (one.labels == same.labels).all()
+    assert (one.centroids == same.centroids).all()
+    assert (one.labels != cluster(embeddings, 9, seed=2).labels).any()
+
+
+def test_many_clusters_start_from_random_utterances(monkeypatch):
+    monkeypatch.setattr(kmeans, "MOST_COMPARISONS", 0)
+    embeddings = speech_like()
+    points = unit_rows(embeddings)
+    start = cluster(embeddings, 9, iterations=0).centroids
+    rows = {int((points == row).all(1).argmax()) for row in start}
+    assert len(rows) == 9
+    assert (points[sorted(rows)] == start).all()
+
+
+def test_input_on_disk_is_read_and_left_alone(tmp_path):
+    embeddings = speech_like()
+    np.save(tmp_path / "embeddings.npy", embeddings)
+    stored = np.load(tmp_path / "embeddings.npy", mmap_mode="r")
+    before = embeddings.copy()
+    one, other = cluster(embeddings, 9), cluster(stored, 9)
+    assert (one.labels == other.labels).all()
+    assert (embeddings == before).all()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_clusters_are_never_empty(engine):
+    same = np.repeat(speech_like()[:5], 4, axis=0)
+    for num_clusters in [1, 5, 8, 20]:
+        labels, centroids = cluster(same, num_clusters, engine=engine)
+        assert set(labels) == set(range(num_clusters))
+        assert np.isfinite(centroids).all()
+    # As many clusters as distinct embeddings are these embeddings.
+    labels, _ = cluster(same, 5, engine=engine)
+    assert (labels.reshape(5, 4) == labels[::4, None]).all()
+    labels, centroids = cluster(speech_like(), 180, engine=engine)
+    assert sorted(labels) == list(range(180))
+    expected = unit_rows(speech_like())
+    np.testing.assert_allclose(centroids[labels], expected, atol=1e-6)
+
+
+def test_an_empty_cluster_gets_the_worst_fit_of_a_shared_one():
+    labels = np.array([3, 0, 0, 0, 3])
+    cosines = np.array([0.5, 0.9, 0.3, 0.4, 0.1])
+    empty, rows = fill_empty(labels, cosines, num_clusters=5)
+    # Row 4 first; row 0 then has its cluster for itself, and stays.
+    assert empty.tolist() == [1, 2, 4]
+    assert rows.tolist() == [4, 2, 3]
+    assert labels.tolist() == [3, 0, 2, 4, 1]
+
+
+def test_opposite_members_leave_the_centroid_where_it_was():
+    clusters = cluster(np.array([[1, 0], [-1, 0]]), 1)
+    assert np.isfinite(clusters.centroids).all()
+    assert np.linalg.norm(clusters.centroids) == 1
+
+
+def test_merging():
+    embeddings = speech_like(spread=0.2)
+    speakers = np.repeat(np.arange(12), 15)
+    labels, centroids = cluster(embeddings, 40, merge_to=12)
+    pairs = set(zip(speakers, labels))
+    assert len(pairs) == 12  # one cluster per speaker
+    points = unit_rows(embeddings)
+    for label in range(12):
+        total = points[labels == label].sum(0)
+        expected = total / np.linalg.norm(total)
+        np.testing.assert_allclose(centroids[label], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("similarities", [1, 50, 9 * 100, 10**6])
+def test_chunks_do_not_change_what_torch_finds(similarities):
+    points = unit_rows(speech_like())
+    centroids = points[::20].copy()
+    labels, cosines = kmeans._nearest_torch(
+        points, centroids, "cpu", similarities
+    )
+    expected = points @ centroids.T
+    assert (labels == expected.argmax(1)).all()
+    np.testing.assert_allclose(cosines, expected.max(1), atol=1e-6)
+
+
+class SmallMemory:
+    """Points of which no more than a few at once fit into memory."""
+
+    def __init__(self, points, limit):
+        self.points, self.limit = points, limit
+
+    def __len__(self):
+        return len(self.points)
+
+    def __getitem__(self, rows):
+        if len(self.points[rows]) > self.limit:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return self.points[rows]
+
+
+def test_torch_goes_on_with_smaller_chunks_if_memory_is_short():
+    points = unit_rows(speech_like())
+    nearest = find_engine("torch", "cpu")
+    expected, _ = nearest(points, points[:9])
+    found, _ = nearest(SmallMemory(points, limit=7), points[:9])
+    assert (found == expected).all()
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        nearest(SmallMemory(points, limit=0), points[:9])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_clusters": 0}, "num_clusters is 0"),
+        ({"num_clusters": 181}, "180 utterances cannot make 181 clusters"),
+        ({"num_clusters": 9, "merge_to": 9}, "merge_to is 9"),
+        ({"num_clusters": 9, "merge_to": 0}, "merge_to is 0"),
+        ({"num_clusters": 9, "engine": "k"}, "'sklearn', 'faiss' or 'torch'"),
+    ],
+)
+def test_senseless_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        cluster(speech_like(), **options)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(0, "zero"), (np.nan, "not fin"), (np.inf, "not fin")]
+)
+def test_broken_embeddings_are_named(value, kind):
+    embeddings = np.tile(speech_like(), (100, 1))
+    embeddings[17_017] = value
+    with pytest.raises(ValueError, match=rf"row 17017 .* is {kind}"):
+        cluster(embeddings, 2)
+
+
+def test_a_missing_faiss_is_told_how_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ImportError, match=r"pip install .*\[faiss\]"):
+        cluster(speech_like(), 3, engine="faiss")
