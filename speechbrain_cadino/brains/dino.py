@@ -191,7 +191,9 @@ class DINOBrain(sb.Brain):
             return self.modules.teacher.network.encoder(feats, wav_lens)
 
     def make_dataloader(self, dataset, stage, **kwargs):
-        """As SpeechBrain's; checks that an epoch has at least one step."""
+        """As SpeechBrain's; checks that there are utterances enough."""
+        if self.reclustering is not None:
+            self.reclustering.check(len(dataset.ids))
         loader = super().make_dataloader(dataset, stage, **kwargs)
         self.train_dataset = dataset
         self.steps_per_epoch = len(loader) // self.grad_accumulation_factor

@@ -13,7 +13,7 @@ from speechbrain.utils.checkpoints import (
 )
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.clustering.kmeans import cluster
+from speechbrain_cadino.clustering.kmeans import check_options, cluster
 from speechbrain_cadino.clustering.quality import agreement, quality
 from speechbrain_cadino.clustering.whitening import whiten
 from speechbrain_cadino.extract import extract
@@ -114,6 +114,22 @@ class Reclustering:
         """
         since = epoch - self.first_epoch
         return since >= 0 and since % self.every == 0 and epoch != self.epoch
+
+    def check(self, count):
+        """Raises now what the first clustering would raise, epochs later.
+
+        Arguments
+        ---------
+        count : int
+            The number of utterances.
+        """
+        number = round(self.num_clusters(self.first_epoch))
+        options = {
+            name: value
+            for name, value in self.cluster_options.items()
+            if name in ("merge_to", "engine")
+        }
+        check_options(count, number, **options)
 
     def __call__(self, epoch, encode_batch, weights, table, sample_rate):
         """Embeds the training set, on all processes, and clusters it.

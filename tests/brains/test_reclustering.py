@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from speechbrain_cadino.brains.reclustering import Reclustering
+from speechbrain_cadino.clustering.kmeans import cluster
+from speechbrain_cadino.clustering.quality import agreement
+from speechbrain_cadino.clustering.whitening import whiten
 from speechbrain_cadino.dataio.crops import MultiCropDataset
+from speechbrain_cadino.embeddings import embed
 from speechbrain_cadino.schedules import LinearSchedule
 
 SCRIPT = pathlib.Path(__file__).with_name("recluster.py")
@@ -102,8 +106,21 @@ def test_an_utterance_that_cannot_be_read_belongs_to_no_cluster(
     assert set(reclustering.labels[reclustering.labels >= 0]) == {0, 1, 2, 3}
 
 
+def test_whitening_comes_before_the_clustering(data, tmp_path):
+    reclustering = make(tmp_path, whitening=0.5)
+    reclustering(3, level_and_slope, torch.nn.Identity(), data.table, 16000)
+    # All lengths of the corpus are on the grid of extract(), or nearly so.
+    embeddings = embed(level_and_slope, data.table)
+    expected = cluster(whiten(embeddings, 0.5), 4)
+    assert agreement(reclustering.labels, expected.labels) == 1
+    plain = cluster(embeddings, 4)
+    assert agreement(reclustering.labels, plain.labels) < 1
+
+
 def test_more_clusters_than_utterances_says_what_to_set(data, tmp_path):
     reclustering = make(tmp_path)
     reclustering.num_clusters = LinearSchedule(start=13, end=13, epochs=1)
     with pytest.raises(ValueError, match=r"12 utterances .* num_clusters"):
         reclustering(3, level_and_slope, torch.nn.Identity(), data.table, 16000)
+    with pytest.raises(ValueError, match=r"12 utterances .* num_clusters"):
+        reclustering.check(12)
