@@ -25,7 +25,12 @@ from speechbrain_cadino.embeddings import (
     load_embeddings,
     load_encoder,
 )
-from speechbrain_cadino.files import atomic_path, write_json, write_text
+from speechbrain_cadino.files import (
+    atomic_path,
+    write_csv,
+    write_json,
+    write_text,
+)
 
 logger = get_logger(__name__)
 
@@ -40,7 +45,7 @@ def extract(
     num_workers=0,
     segment_seconds=None,
     max_segments=10,
-    shard_size=20_000,
+    shard_size=5_000,
 ):
     """Embeds a manifest into a folder, as fast as ``embed`` is exact.
 
@@ -203,7 +208,7 @@ def _is_there(folder, record):
     if not same:
         # The record goes first and comes last: killed in between, the next
         # start finds none and deletes the rest.
-        for name in ["extraction.json", *names]:
+        for name in ["extraction.json", "skipped.csv", *names]:
             (folder / name).unlink(missing_ok=True)
     if (finished or not same) and (folder / "shards").exists():
         shutil.rmtree(folder / "shards")
@@ -268,11 +273,12 @@ class _Shards:
                 f"There is no {path}, which another process has written: all "
                 "processes need the same output folder, on a shared disk."
             )
-        return np.load(path, mmap_mode="r")
+        return np.load(path)
 
     def _report(self, missing):
-        """Warns of utterances without an embedding; raises if none has one."""
-        first = self.table["wav"].iloc[missing.argmax()]
+        """Lists utterances without an embedding; raises if none has one."""
+        skipped = self.table.loc[missing, ["ID", "wav"]]
+        first = skipped["wav"].iloc[0]
         if missing.all():
             # So that the next start tries again.
             shutil.rmtree(self.folder / "shards")
@@ -280,9 +286,11 @@ class _Shards:
                 f"None of the {len(missing)} utterances can be read, the first "
                 f"is {first}. Is data_folder right?"
             )
+        write_csv(self.folder / "skipped.csv", skipped)
         logger.warning(
             f"{missing.sum()} of all {len(missing)} utterances cannot be read "
-            f"and have no embedding, the first is {first}."
+            f"and have no embedding, the first is {first}. All are listed in "
+            f"{self.folder / 'skipped.csv'}."
         )
 
 

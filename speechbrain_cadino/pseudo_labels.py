@@ -9,16 +9,17 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.kmeans import check_options, cluster
 from speechbrain_cadino.clustering.quality import read_speakers, write_report
+from speechbrain_cadino.clustering.sweep import check_candidates
 from speechbrain_cadino.clustering.sweep import sweep as sweep_numbers
-from speechbrain_cadino.clustering.whitening import whiten
+from speechbrain_cadino.clustering.whitening import check_power, whiten
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     LABEL,
     read_manifest,
     write_manifest,
 )
+from speechbrain_cadino.embeddings import load_embeddings
 from speechbrain_cadino.extract import extract_manifest
-from speechbrain_cadino.files import atomic_path
 
 logger = get_logger(__name__)
 
@@ -104,8 +105,8 @@ def pseudo_label(
     Arguments
     ---------
     output_folder : str or pathlib.Path
-        Gets ``embeddings/``, ``centroids.npy``, the report (``clusters.json``
-        and ``plots/clusters.png``) and last, ``pseudo_labels.csv``.
+        Gets ``embeddings/``, the report (``clusters.json`` and
+        ``plots/clusters.png``) and last, ``pseudo_labels.csv``.
     encoder : str or pathlib.Path
         An encoder folder or a hub id.
     manifest : str or pathlib.Path
@@ -152,71 +153,58 @@ def pseudo_label(
         If an argument makes no sense.
     """
     table = read_manifest(manifest, DATA_ROOT)
-    if num_clusters is None and not sweep:
+    if sweep is not None:
+        check_candidates(sweep)
+    elif num_clusters is None:
         raise ValueError("Give num_clusters, or in sweep a list of candidates.")
-    candidates = [num_clusters] if num_clusters else []
-    for number in candidates + list(sweep or []):
+    numbers = [num_clusters, *(sweep or [])]
+    for number in [number for number in numbers if number is not None]:
         check_options(len(table), number, merge_to, engine)
+    check_power(whitening)
     if speakers is not None:
         speakers = read_speakers(speakers, table["ID"])
-    _, embeddings = extract_manifest(
-        pathlib.Path(output_folder) / "embeddings",
+    folder = pathlib.Path(output_folder)
+    extract_manifest(
+        folder / "embeddings",
         *(encoder, manifest, data_folder, device),
         **extract_options,
     )
-    cluster_options = {
-        "engine": engine,
-        "iterations": iterations,
-        "seed": seed,
-        "device": device,
-    }
-    return run_on_main(
-        _cluster_and_write,
-        args=[
-            pathlib.Path(output_folder),
-            *(table, embeddings, speakers),
-            *(num_clusters, merge_to, sweep, cluster_options),
-            *(whitening, min_cluster_size),
-        ],
-    )
 
-
-def _cluster_and_write(
-    folder,
-    table,
-    embeddings,
-    speakers,
-    num_clusters,
-    merge_to,
-    sweep,
-    cluster_options,
-    whitening,
-    min_cluster_size,
-):
-    """All that follows the embedding; returns the report."""
-    (folder / "pseudo_labels.csv").unlink(missing_ok=True)
-    embedded = np.isfinite(embeddings[:, 0])
-    if not embedded.all():
-        embeddings = embeddings[embedded]
-        speakers = None if speakers is None else speakers[embedded]
-    if whitening:
-        embeddings = whiten(embeddings, whitening)
-    ids = table["ID"][embedded].tolist()
-    if sweep:
-        choice = sweep_numbers(
-            *(folder, embeddings, sweep, speakers), **cluster_options
+    def finish():
+        (folder / "pseudo_labels.csv").unlink(missing_ok=True)
+        (folder / "sweep.json").unlink(missing_ok=True)
+        ids, points, truth = _points(folder, whitening, speakers)
+        options = {
+            "engine": engine,
+            "iterations": iterations,
+            "seed": seed,
+            "device": device,
+        }
+        number = num_clusters
+        if sweep is not None:
+            choice = sweep_numbers(folder, points, sweep, truth, **options)
+            number = choice if number is None else number
+        clusters = cluster(points, number, merge_to, **options)
+        report = write_report(folder, ids, clusters, points, truth)
+        kept = label_manifest(table, ids, clusters.labels, min_cluster_size)
+        write_manifest(folder / "pseudo_labels.csv", kept)
+        logger.info(
+            f"{len(kept)} of {len(table)} utterances have one of "
+            f"{kept[LABEL].nunique()} pseudo labels; {len(table) - len(ids)} "
+            f"have no embedding, {len(ids) - len(kept)} are in clusters of "
+            f"fewer than {min_cluster_size}."
         )
-        num_clusters = num_clusters or choice
-    clusters = cluster(embeddings, num_clusters, merge_to, **cluster_options)
-    report = write_report(folder, ids, clusters, embeddings, speakers)
-    with atomic_path(folder / "centroids.npy") as temporary:
-        np.save(temporary, clusters.centroids)
-    labelled = label_manifest(table, ids, clusters.labels, min_cluster_size)
-    write_manifest(folder / "pseudo_labels.csv", labelled)
-    logger.info(
-        f"{len(labelled)} of {len(table)} utterances have one of "
-        f"{labelled[LABEL].nunique()} pseudo labels; {len(table) - len(ids)} "
-        f"have no embedding, {len(ids) - len(labelled)} are in clusters of "
-        f"fewer than {min_cluster_size}."
-    )
-    return report
+        return report
+
+    return run_on_main(finish)
+
+
+def _points(folder, whitening, speakers):
+    """What there is to cluster: IDs, embeddings, speakers if given."""
+    ids, embeddings = load_embeddings(folder / "embeddings")
+    readable = np.isfinite(embeddings).all(1)
+    points = embeddings[readable]
+    if whitening:
+        points = whiten(points, whitening)
+    ids = [name for name, fine in zip(ids, readable) if fine]
+    return ids, points, None if speakers is None else speakers[readable]

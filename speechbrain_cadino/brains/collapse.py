@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 import torch.nn.functional as F
 
 
@@ -66,7 +67,8 @@ def effective_dimensions(embeddings):
     unit = F.normalize(embeddings.detach().float(), dim=-1)
     unit = unit - unit.mean(1, keepdim=True)
     # Its eigenvalues are those of the covariance, but for the zeros
-    gram = unit @ unit.mT
+    with torch.autocast(unit.device.type, enabled=False):
+        gram = unit @ unit.mT
     traces = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
     squares = gram.square().sum((-2, -1)).clamp_min(1e-30)
     return (traces.square() / squares).mean()

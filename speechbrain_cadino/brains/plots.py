@@ -77,7 +77,7 @@ def _twin(axis, values, label):
 def _plot_clusters(axes, table, epochs):
     """How the clusters of CA-DINO change, and how tight they are."""
     change, numbers = axes
-    _lines(change, table, ["agreement", "cosine_to_centroid"], "")
+    _lines(change, table, ["agreement", "silhouette"], "")
     change.set_title("clusters: agreement with the ones before")
     change.set_ylim(None, 1)
     _lines(numbers, table, ["clusters", "singletons"], "")

@@ -15,14 +15,16 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.kmeans import check_options, cluster
 from speechbrain_cadino.clustering.quality import agreement, quality
-from speechbrain_cadino.clustering.whitening import whiten
+from speechbrain_cadino.clustering.whitening import check_power, whiten
+from speechbrain_cadino.embeddings import load_embeddings
 from speechbrain_cadino.extract import extract
 from speechbrain_cadino.files import atomic_path
+from speechbrain_cadino.schedules import LinearSchedule
 
 logger = get_logger(__name__)
 
 # What quality() measures without labels, and training.csv shows.
-SHOWN = ["clusters", "singletons", "cosine_to_centroid"]
+SHOWN = ["clusters", "singletons", "silhouette"]
 
 
 @register_checkpoint_hooks
@@ -30,7 +32,8 @@ class Reclustering:
     """Clusters the training set with the teacher, every few epochs.
 
     It is a recoverable of SpeechBrain's Checkpointer: a resumed run goes on
-    with the same clusters.
+    with the same clusters. When to cluster and into how many depends on the
+    epoch alone.
 
     Arguments
     ---------
@@ -42,10 +45,14 @@ class Reclustering:
         clustered for the first time.
     every : int
         How many epochs later they are clustered again.
-    num_clusters : callable
-        The number of clusters as a function of the epoch, e.g. a
-        ``LinearSchedule``: rounded. A constant one is CA-DINO's fixed
-        strategy, another one its progressive strategy.
+    last_epoch : int
+        The number of epochs.
+    num_clusters : int
+        Of the last clustering.
+    start_clusters : int
+        Of the first one. Between the two the number grows or shrinks in a
+        straight line, which is CA-DINO's progressive strategy; with both equal
+        it is its fixed one.
     whitening : float
         The power of ``clustering.whitening.whiten``; 0 for none.
     extract_options : dict
@@ -61,19 +68,28 @@ class Reclustering:
     centroids : numpy.ndarray
         (K, D), of unit length, among whitened embeddings if there is whitening.
     stats : dict
-        Of the last clustering: ``clusters``, ``singletons``,
-        ``cosine_to_centroid`` and, from the second on, ``agreement`` with the
-        one before (adjusted Rand index: 1 if nothing changed).
+        Of the last clustering: ``clusters``, ``singletons``, ``silhouette``
+        and, from the second on, ``agreement`` with the one before (adjusted
+        Rand index: 1 if nothing changed).
+
+    Raises
+    ------
+    ValueError
+        If no epoch is due.
 
     Example
     -------
-    >>> from speechbrain_cadino.schedules import LinearSchedule
-    >>> growing = LinearSchedule(start=100, end=200, epochs=20)
     >>> reclustering = Reclustering(
-    ...     "embeddings", first_epoch=10, every=5, num_clusters=growing
+    ...     "embeddings",
+    ...     first_epoch=10,
+    ...     every=5,
+    ...     last_epoch=20,
+    ...     start_clusters=100,
+    ...     num_clusters=300,
     ... )
-    >>> [epoch for epoch in range(1, 21) if reclustering.due(epoch)]
-    [10, 15, 20]
+    >>> due = [epoch for epoch in range(1, 21) if reclustering.due(epoch)]
+    >>> {epoch: reclustering.number(epoch) for epoch in due}
+    {10: 100, 15: 200, 20: 300}
     """
 
     def __init__(
@@ -81,15 +97,26 @@ class Reclustering:
         folder,
         first_epoch,
         every,
+        last_epoch,
         num_clusters,
+        start_clusters,
         whitening=0,
         extract_options=None,
         cluster_options=None,
     ):
+        if not 1 <= first_epoch <= last_epoch or every < 1:
+            raise ValueError(
+                f"Clustering from epoch {first_epoch} on, every {every} epochs,"
+                f" never happens in {last_epoch} epochs: set first_clustering "
+                "to at most number_of_epochs, and clustering_every to 1 or "
+                "more."
+            )
+        check_power(whitening)
         self.folder = pathlib.Path(folder)
         self.first_epoch = first_epoch
         self.every = every
-        self.num_clusters = num_clusters
+        span = (last_epoch - first_epoch) // every * every
+        self.numbers = LinearSchedule(start_clusters, num_clusters, span)
         self.whitening = whitening
         self.extract_options = extract_options or {}
         self.cluster_options = cluster_options or {}
@@ -115,21 +142,35 @@ class Reclustering:
         since = epoch - self.first_epoch
         return since >= 0 and since % self.every == 0 and epoch != self.epoch
 
+    def number(self, epoch):
+        """The number of clusters at an epoch.
+
+        Arguments
+        ---------
+        epoch : int
+            Counted from 1.
+
+        Returns
+        -------
+        int
+        """
+        return round(self.numbers(epoch - self.first_epoch))
+
     def check(self, count):
-        """Raises now what the first clustering would raise, epochs later.
+        """Raises now what a clustering would raise, epochs later.
 
         Arguments
         ---------
         count : int
             The number of utterances.
         """
-        number = round(self.num_clusters(self.first_epoch))
         options = {
             name: value
             for name, value in self.cluster_options.items()
             if name in ("merge_to", "engine")
         }
-        check_options(count, number, **options)
+        for number in (self.numbers.start, self.numbers.end):
+            check_options(count, number, **options)
 
     def __call__(self, epoch, encode_batch, weights, table, sample_rate):
         """Embeds the training set, on all processes, and clusters it.
@@ -147,7 +188,7 @@ class Reclustering:
         sample_rate : int
             In Hz.
         """
-        _, embeddings = extract(
+        extract(
             self.folder,
             encode_batch,
             table,
@@ -159,22 +200,24 @@ class Reclustering:
         result = self.folder / "clusters.pt"
         run_on_main(
             self._cluster,
-            args=[epoch, embeddings, result],
+            args=[epoch, result],
             post_func=self._load,
             post_args=[result],
         )
-        run_on_main(shutil.rmtree, args=[self.folder])
+        # What a network disk keeps for a while is of no harm.
+        run_on_main(
+            shutil.rmtree, args=[self.folder], kwargs={"ignore_errors": True}
+        )
 
-    def _cluster(self, epoch, embeddings, result):
+    def _cluster(self, epoch, result):
         """Clusters the embeddings and saves the new state."""
+        _, embeddings = load_embeddings(self.folder)
         readable = np.isfinite(embeddings).all(1)
         embeddings = embeddings[readable]
         if self.whitening:
             embeddings = whiten(embeddings, self.whitening)
         clusters = cluster(
-            embeddings,
-            round(self.num_clusters(epoch)),
-            **self.cluster_options,
+            embeddings, self.number(epoch), **self.cluster_options
         )
         measures = quality(clusters, embeddings)
         stats = {name: measures[name] for name in SHOWN}

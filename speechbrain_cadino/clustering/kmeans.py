@@ -5,6 +5,7 @@ only answers which centroid is the nearest to each utterance, which is where
 nearly all of the time goes.
 """
 
+import contextlib
 from typing import NamedTuple
 
 import numpy as np
@@ -409,7 +410,8 @@ def _nearest_torch(points, centroids, device, similarities=SIMILARITIES):
         rows = slice(first, first + size)
         try:
             chunk = torch.from_numpy(points[rows]).to(device)
-            best = (chunk @ centroids).max(1)
+            with _full_precision():
+                best = (chunk @ centroids).max(1)
             cosines[rows] = best.values.cpu()
             labels[rows] = best.indices.cpu()
         except torch.cuda.OutOfMemoryError:
@@ -420,3 +422,14 @@ def _nearest_torch(points, centroids, device, similarities=SIMILARITIES):
         else:
             first += size
     return labels, cosines
+
+
+@contextlib.contextmanager
+def _full_precision():
+    """SpeechBrain allows TF32 on GPUs: its rounding would flip near ties."""
+    matmul = torch.backends.cuda.matmul
+    allowed, matmul.allow_tf32 = matmul.allow_tf32, False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = allowed

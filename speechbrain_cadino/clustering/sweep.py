@@ -120,11 +120,7 @@ def compare(embeddings, candidates, speakers=None, seed=0, **options):
     0             2        0.62
     1             3        1.00
     """
-    if not len(candidates) or min(candidates) < 2:
-        raise ValueError(
-            f"The numbers of clusters to compare are {list(candidates)}: give "
-            "some, each 2 or more."
-        )
+    check_candidates(candidates)
     points = unit_rows(embeddings)
     rows = []
     for number in sorted(set(candidates)):
@@ -141,6 +137,28 @@ def compare(embeddings, candidates, speakers=None, seed=0, **options):
         rows.append(row | {k: figures[k] for k in CHECKS if k in figures})
         logger.info(f"{number} clusters: {rows[-1]}")
     return pd.DataFrame(rows)
+
+
+def check_candidates(candidates):
+    """Raises if there is nothing to compare.
+
+    Arguments
+    ---------
+    candidates : list of int
+        See ``compare``.
+
+    Example
+    -------
+    >>> check_candidates([1, 5])
+    Traceback (most recent call last):
+    ...
+    ValueError: sweep=[1, 5]: give a list of numbers, each 2 or more.
+    """
+    is_list = isinstance(candidates, (list, tuple)) and len(candidates)
+    if not is_list or min(candidates) < 2:
+        raise ValueError(
+            f"sweep={candidates}: give a list of numbers, each 2 or more."
+        )
 
 
 def stability(points, number, seed=0, engine="sklearn", **options):

@@ -29,6 +29,11 @@ def whiten(embeddings, power):
         Shape (N, D), float32, of mean 0, on principal axes, the largest
         first.
 
+    Raises
+    ------
+    ValueError
+        If the power is not from 0 to 1, or all embeddings are the same.
+
     Example
     -------
     >>> rng = np.random.default_rng(0)
@@ -36,6 +41,7 @@ def whiten(embeddings, power):
     >>> whiten(embeddings, power=0.5).std(0).round()
     array([4., 2., 1.], dtype=float32)
     """
+    check_power(power)
     mean = np.mean(embeddings, axis=0, dtype=np.float64)
     covariance = np.zeros((len(mean), len(mean)))
     for rows in _chunks(len(embeddings)):
@@ -43,6 +49,11 @@ def whiten(embeddings, power):
         covariance += centred.T @ centred / len(embeddings)
     variances, axes = np.linalg.eigh(covariance)
     variances, axes = variances[::-1], axes[:, ::-1]
+    if not variances[0] > 0:
+        raise ValueError(
+            f"All {len(embeddings)} embeddings are the same: the encoder has "
+            "collapsed, or the files are all alike."
+        )
     # Directions without variance, up to rounding, stay at zero.
     real = variances > variances[0] * 1e-12
     scales = np.where(real, variances, 1) ** (-power / 2) * real
@@ -50,6 +61,27 @@ def whiten(embeddings, power):
     for rows in _chunks(len(embeddings)):
         result[rows] = (embeddings[rows] - mean) @ (axes * scales)
     return result
+
+
+def check_power(power):
+    """Raises if a power for ``whiten`` is not from 0 to 1.
+
+    Arguments
+    ---------
+    power : float
+        The power.
+
+    Example
+    -------
+    >>> check_power(2)
+    Traceback (most recent call last):
+    ...
+    ValueError: whitening=2: give a number from 0 (none) to 1 (full).
+    """
+    if not 0 <= power <= 1:
+        raise ValueError(
+            f"whitening={power}: give a number from 0 (none) to 1 (full)."
+        )
 
 
 def _chunks(count):

@@ -26,8 +26,9 @@ class MultiCropDataset(Dataset):
 
     Crops depend on (seed, epoch, index) and the clusters alone, so they are
     the same whatever the number of workers, and after a resume. An utterance
-    shorter than a crop is repeated until it fills it. If one cannot be read,
-    or is silent, the anchor is replaced by another one, and the item says so.
+    shorter than a crop is repeated until it fills it. An anchor that cannot be
+    read, or is silent, is replaced by another one; for another utterance of
+    its cluster, the anchor stands in. The item says so.
 
     Arguments
     ---------
@@ -82,6 +83,11 @@ class MultiCropDataset(Dataset):
         sample_rate=16000,
         seed=0,
     ):
+        if not 1 <= utterances_per_sample <= global_crops + local_crops:
+            raise ValueError(
+                f"utterances_per_sample={utterances_per_sample}: give 1 to "
+                f"{global_crops + local_crops}, one for each crop."
+            )
         table = read_manifest(manifest, data_root)
         # Columns, not a dict per row: a fraction of the memory.
         self.ids = table["ID"].to_numpy()
@@ -149,19 +155,19 @@ class MultiCropDataset(Dataset):
         dict
             ``id`` of the anchor; ``globals``, (global_crops, samples);
             ``locals``, (local_crops, samples); ``problem``, empty or why
-            another anchor was replaced by this one.
+            another utterance was replaced.
         """
         rng = np.random.default_rng((self.seed, self._epoch.item(), index))
         row, problem = index % len(self.ids), ""
         speed = self.speeds[index // len(self.ids) % len(self.speeds)]
         for _ in range(MAX_REPLACEMENTS):
             try:
-                crops = self._read_crops(row, speed, rng)
+                crops, missed = self._read_crops(row, speed, rng)
                 return {
                     "id": self.ids[row],
                     "globals": _stack(crops[: self.global_crops]),
                     "locals": _stack(crops[self.global_crops :]),
-                    "problem": problem,
+                    "problem": problem or missed,
                 }
             except AudioError as error:
                 problem = problem or str(error)
@@ -172,14 +178,25 @@ class MultiCropDataset(Dataset):
         )
 
     def _read_crops(self, row, speed, rng):
-        """All crops of an item, globals first: from each utterance in turn."""
+        """All crops of an item, globals first: from each utterance in turn.
+
+        The anchor stands in for an utterance that cannot be read, and the
+        reason is returned too.
+        """
         others = self._clusters.draw(row, self.utterances_per_sample - 1, rng)
-        rows = [row, *others]
-        crops = [None] * len(self.lengths)
-        for turn, row in enumerate(rows):
-            lengths = self.lengths[turn :: len(rows)]
-            crops[turn :: len(rows)] = self._read_from(row, lengths, speed, rng)
-        return crops
+        crops, problem = [None] * len(self.lengths), ""
+        step = 1 + len(others)
+        for turn, source in enumerate([row, *others]):
+            lengths = self.lengths[turn::step]
+            try:
+                pieces = self._read_from(source, lengths, speed, rng)
+            except AudioError as error:
+                if source == row:
+                    raise
+                problem = str(error)
+                pieces = self._read_from(row, lengths, speed, rng)
+            crops[turn::step] = pieces
+        return crops, problem
 
     def _read_from(self, row, lengths, speed, rng):
         """Crops of one utterance, from one opened file."""

@@ -13,11 +13,12 @@ import torch
 import speechbrain as sb
 from speechbrain.utils.distributed import get_rank
 from speechbrain_cadino.brains.reclustering import Reclustering
+from speechbrain_cadino.cli import user_errors
 from speechbrain_cadino.dataio.crops import MultiCropDataset
 from speechbrain_cadino.embeddings import load_encoder
-from speechbrain_cadino.schedules import LinearSchedule
 
 
+@user_errors()
 def main(corpus, encoder, output, *options):
     _, run_opts, _ = sb.parse_arguments(["none.yaml", "--device=cpu", *options])
     sb.utils.distributed.ddp_init_group(run_opts)
@@ -28,18 +29,22 @@ def main(corpus, encoder, output, *options):
         output / "embeddings",
         first_epoch=2,
         every=3,
-        num_clusters=LinearSchedule(start=2, end=5, epochs=5),
+        last_epoch=5,
+        start_clusters=2,
+        num_clusters=5,
         extract_options={"shard_size": 5},
     )
+    history = []
     for epoch in range(1, 6):
         if reclustering.due(epoch):
             reclustering(
                 epoch, loaded.encode_batch, loaded.mods, data.table, 16000
             )
+            history.append(torch.from_numpy(reclustering.labels))
     output.mkdir(exist_ok=True)
     torch.save(
         {
-            "labels": torch.from_numpy(reclustering.labels),
+            "history": history,
             "centroids": torch.from_numpy(reclustering.centroids),
             "stats": reclustering.stats,
             "epoch": reclustering.epoch,

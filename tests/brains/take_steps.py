@@ -16,6 +16,7 @@ from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.processing.features import InputNormalization
 from speechbrain_cadino.brains.dino import DINOBrain
+from speechbrain_cadino.cli import user_errors
 from speechbrain_cadino.lobes.heads import DINOHead
 from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
 from speechbrain_cadino.losses.dino import DINOLoss, ddp_mean
@@ -62,6 +63,7 @@ class Crops(torch.utils.data.Dataset):
         pass
 
 
+@user_errors()
 def main(output, parts, *options):
     _, run_opts, _ = sb.parse_arguments(["none.yaml", "--device=cpu", *options])
     sb.utils.distributed.ddp_init_group(run_opts)

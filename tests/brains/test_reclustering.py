@@ -12,7 +12,6 @@ from speechbrain_cadino.clustering.quality import agreement
 from speechbrain_cadino.clustering.whitening import whiten
 from speechbrain_cadino.dataio.crops import MultiCropDataset
 from speechbrain_cadino.embeddings import embed
-from speechbrain_cadino.schedules import LinearSchedule
 
 SCRIPT = pathlib.Path(__file__).with_name("recluster.py")
 
@@ -35,12 +34,16 @@ def test_two_processes_agree_with_each_other_and_with_one(
     )
     one = torch.load(tmp_path / "one" / "0.pt")
     assert one["epoch"] == 5  # due at 2 and 5
+    assert [sorted(labels.unique()) for labels in one["history"]] == [
+        [0, 1],
+        [0, 1, 2, 3, 4],
+    ]
     assert one["stats"]["clusters"] == 5
-    assert -1 < one["stats"]["agreement"] <= 1
-    assert sorted(one["labels"].unique()) == [0, 1, 2, 3, 4]
+    assert one["stats"]["agreement"] == agreement(*one["history"])
     for rank in range(2):
         other = torch.load(tmp_path / "two" / f"{rank}.pt")
-        assert torch.equal(other["labels"], one["labels"])
+        for labels, expected in zip(other["history"], one["history"]):
+            assert torch.equal(labels, expected)
         assert torch.equal(other["centroids"], one["centroids"])
         assert other["stats"] == one["stats"]
     # The embeddings are not left behind.
@@ -62,8 +65,8 @@ def make(folder, **options):
         folder / "embeddings",
         first_epoch=3,
         every=2,
-        num_clusters=LinearSchedule(start=4, end=4, epochs=1),
-        **options,
+        last_epoch=7,
+        **{"start_clusters": 4, "num_clusters": 4, **options},
     )
 
 
@@ -118,9 +121,21 @@ def test_whitening_comes_before_the_clustering(data, tmp_path):
 
 
 def test_more_clusters_than_utterances_says_what_to_set(data, tmp_path):
-    reclustering = make(tmp_path)
-    reclustering.num_clusters = LinearSchedule(start=13, end=13, epochs=1)
+    reclustering = make(tmp_path, start_clusters=13)
     with pytest.raises(ValueError, match=r"12 utterances .* num_clusters"):
         reclustering(3, level_and_slope, torch.nn.Identity(), data.table, 16000)
-    with pytest.raises(ValueError, match=r"12 utterances .* num_clusters"):
-        reclustering.check(12)
+    make(tmp_path).check(12)
+    for options in ({"start_clusters": 13}, {"num_clusters": 13}):
+        with pytest.raises(ValueError, match=r"12 utterances .* num_clusters"):
+            make(tmp_path, **options).check(12)
+
+
+@pytest.mark.parametrize("options", [{"first_epoch": 8}, {"every": 0}])
+def test_a_schedule_without_a_clustering_is_refused(tmp_path, options):
+    with pytest.raises(ValueError, match="never happens in 7 epochs"):
+        Reclustering(
+            tmp_path,
+            **{"first_epoch": 1, "every": 1, "last_epoch": 7, **options},
+            num_clusters=4,
+            start_clusters=4,
+        )

@@ -88,7 +88,9 @@ def test_plot_is_drawn_with_and_without_trials_and_clusters(tmp_path):
     plot_training(rows, tmp_path / "without.png", out_dim=64)
     rows[-1]["EER"] = 12.0
     plot_training(rows, tmp_path / "with.png", out_dim=64)
-    rows[-1] |= {"clusters": 9, "singletons": 2, "cosine_to_centroid": 0.8}
+    for row in rows[-2:]:
+        row |= {"clusters": 9, "singletons": 2, "silhouette": 0.3}
+    rows[-1]["agreement"] = 0.8
     plot_training(rows, tmp_path / "clusters.png", out_dim=64)
     names = ("with.png", "without.png", "clusters.png")
     assert min((tmp_path / name).stat().st_size for name in names) > 20_000

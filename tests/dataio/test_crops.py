@@ -251,9 +251,17 @@ def test_labels_of_another_manifest_are_refused(levels):
         clustered(levels, labels=LABELS[:11])
 
 
-def test_a_partner_that_cannot_be_read_is_named(levels):
+def test_the_anchor_stands_in_for_a_partner_that_cannot_be_read(levels):
+    """Of the cluster 1, 2, 6, nothing can be read but the anchor."""
     (levels / "u01.wav").write_text("no audio")
     (levels / "u02.wav").write_text("no audio")
     item = clustered(levels)[6]
-    assert "u0" in item["problem"]
-    assert item["id"] not in ("u01", "u02", "u06")
+    assert "not readable" in item["problem"]
+    assert item["id"] == "u06"
+    assert set(sources(item)) == {6}
+
+
+@pytest.mark.parametrize("utterances", [0, 7])
+def test_each_utterance_of_a_sample_needs_a_crop(levels, utterances):
+    with pytest.raises(ValueError, match="give 1 to 6"):
+        clustered(levels, utterances_per_sample=utterances)
