@@ -58,8 +58,8 @@ def extract(
     to the processes, all of which must see the folder and call this function.
     ``extraction.json`` tells what the files belong to: another encoder, table
     or segment length, or other shards, throw them away; if nothing has
-    changed, a finished extraction is returned as it is. To try unreadable
-    files again, delete the folder.
+    changed, a finished extraction is returned as it is. Audio files that were
+    replaced are not noticed: to embed those again, delete the folder.
 
     Arguments
     ---------

@@ -75,10 +75,10 @@ def _twin(axis, values, label):
 
 
 def _plot_clusters(axes, table, epochs):
-    """How the clusters of CA-DINO change, and how tight they are."""
+    """How far the clusters of CA-DINO change, and how well they part."""
     change, numbers = axes
     _lines(change, table, ["agreement", "silhouette"], "")
-    change.set_title("clusters: agreement with the ones before")
+    change.set_title("clusters: agreement with the last, silhouette")
     change.set_ylim(None, 1)
     _lines(numbers, table, ["clusters", "singletons"], "")
     numbers.set_title("clusters: how many")
