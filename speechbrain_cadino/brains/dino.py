@@ -40,9 +40,10 @@ class DINOBrain(sb.Brain):
     * hparams: ``seed``, ``lr_schedule``, ``momentum_schedule`` and
       ``temperature_schedule`` (functions of the epoch), ``cosine_weight``,
       ``freeze_prototypes_epochs``, ``output_folder``, ``train_logger``;
-      optionally ``augment`` (CropAugmenter), ``reclustering`` (Reclustering),
-      which makes it Cluster-Aware DINO, ``evaluator`` (TrialEvaluator) with
-      ``evaluate_every`` (epochs), and ``tensorboard_logger``.
+      optionally ``augment`` (CropAugmenter), ``reclustering`` (Reclustering)
+      and ``sample_rate``, which make it Cluster-Aware DINO, ``evaluator``
+      (TrialEvaluator) with ``evaluate_every`` (epochs), and
+      ``tensorboard_logger``.
 
     The training set is a MultiCropDataset. Everything random in a step is
     seeded from (seed, rank, epoch, step), so that a resumed run draws what an
