@@ -10,7 +10,7 @@ def whiten(embeddings, power):
     """Evens out how much embeddings vary in each direction.
 
     Without labels, an encoder may spread its embeddings over a few directions
-    (loudness, sex) and tell voices apart by small differences in others.
+    and tell voices apart by small differences in others.
     Here, a direction of standard deviation s is divided by s to the power
     given: 0 leaves it alone, 1 is principal component whitening, which turns
     up the noise in the smallest directions too.
@@ -20,8 +20,8 @@ def whiten(embeddings, power):
     embeddings : numpy.ndarray
         Shape (N, D); left as it is.
     power : float
-        From 0 to 1. On an hour of real speech and on the demo corpus, 0.5
-        gave better clusters than both ends.
+        From 0 to 1. On an hour of real speech 0.75 gave the best clusters, on
+        the demo corpus 0.5, on both better ones than 0 and than 1.
 
     Returns
     -------
