@@ -127,6 +127,68 @@ def _check_folder(folder):
     return path
 
 
+def start_from_encoder(module, source):
+    """Copies the weights of a trained encoder into a module.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        Of the same architecture as the encoder's ``embedding_model``.
+    source : str or pathlib.Path
+        The encoder: see ``load_encoder``, also for the errors.
+
+    Raises
+    ------
+    ValueError
+        If the weights do not fit.
+    """
+    weights = load_encoder(source, "cpu").mods.embedding_model.state_dict()
+    _start_from(module, weights, source)
+
+
+def start_from_file(module, path):
+    """Copies the weights in a file into a module.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        Such as a classifier.
+    path : str or pathlib.Path
+        A state_dict, as ``torch.save`` writes it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the weights do not fit.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "classifier.ckpt"
+    >>> torch.save(torch.nn.Linear(2, 3).state_dict(), path)
+    >>> start_from_file(torch.nn.Linear(2, 3), path)
+    >>> start_from_file(torch.nn.Linear(2, 4), path)
+    Traceback (most recent call last):
+    ...
+    ValueError: ... does not fit...
+    """
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path} to start from.")
+    _start_from(module, torch.load(path, weights_only=True), path)
+
+
+def _start_from(module, weights, source):
+    """Loads weights; raises naming their source if they do not fit."""
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{source} does not fit: the sizes in the YAML file must be those "
+            f"that it was trained with. {error}"
+        ) from error
+
+
 def stored_mean(encoder):
     """The mean embedding of the training set that came with an encoder.
 

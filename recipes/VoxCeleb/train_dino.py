@@ -21,51 +21,22 @@ from hyperpyyaml import load_hyperpyyaml
 
 import speechbrain as sb
 from speechbrain.utils.distributed import run_on_main
-from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.brains.dino import DINOBrain
 from speechbrain_cadino.brains.plots import plot_training
 from speechbrain_cadino.cli import parse_arguments, user_errors
-from speechbrain_cadino.dataio.manifest import read_manifest
-from speechbrain_cadino.embeddings import mean_embedding
-from speechbrain_cadino.export import export_encoder
 from speechbrain_cadino.memory import keep_freed_memory
-from speechbrain_cadino.verification.evaluate import (
-    TrialEvaluator,
-    format_results,
-    verify,
-)
-
-logger = get_logger(__name__)
+from speechbrain_cadino.verification.evaluate import TrialEvaluator
 
 
 def finish(brain, hparams):
     """Exports the teacher, draws the plot, compares with the baselines."""
-    table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
-    mean = mean_embedding(brain.encode_batch, table, hparams["sample_rate"])
-    export_encoder(
-        hparams["encoder_folder"],
-        f"{hparams['output_folder']}/hyperparams.yaml",
-        {"embedding_model": hparams["teacher"].network.encoder},
-        mean,
-    )
+    brain.export()
     plot_training(
         brain.record.rows,
         f"{hparams['output_folder']}/plots/training.png",
         hparams["out_dim"],
     )
-    if hparams["trials"] is None:
-        return
-    metrics = verify(
-        hparams["output_folder"],
-        hparams["encoder_folder"],
-        hparams["trials"],
-        hparams["trials_folder"],
-        baselines=True,
-        train_manifest=hparams["train_manifest"],
-        train_data_folder=hparams["data_folder"],
-        device=brain.device,
-    )
-    logger.info(format_results(metrics))
+    brain.verify(baselines=True)
 
 
 @user_errors()

@@ -1,4 +1,4 @@
-"""The picture of a training run."""
+"""The pictures of training runs."""
 
 import math
 
@@ -52,19 +52,53 @@ def plot_training(rows, path, out_dim):
     _lines(rate, table, ["lr"], "learning rate")
     _twin(rate, table["momentum"], "momentum of the teacher")
     rate.set_title("schedules")
-    if "EER" in table:
-        _lines(error, table.dropna(subset="EER"), ["EER"], "EER (%)")
-        error.set_title("verification")
-        error.set_xlim(loss.get_xlim())
-        error.set_ylim(0, None)
-    else:
-        error.set_axis_off()
-        error.text(0.5, 0.5, "no trial list given", ha="center", color="0.4")
+    _plot_error(error, table, loss.get_xlim())
     if clustered:
         _plot_clusters(axes[:, 3], table, loss.get_xlim())
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
     plt.close(figure)
+
+
+def plot_stage_two(rows, path):
+    """Draws how a training on pseudo labels went, epoch by epoch.
+
+    Arguments
+    ---------
+    rows : list of dict
+        ``TrainingRecord.rows``.
+    path : str or pathlib.Path
+        The PNG file.
+    """
+    table = pd.DataFrame(rows).set_index("epoch")
+    figure, axes = plt.subplots(1, 4, figsize=(17.6, 3.5), layout="constrained")
+    loss, shares, rate, error = axes
+
+    _lines(loss, table, ["loss"], "")
+    loss.set_title("loss and accuracy on the pseudo labels")
+    loss.set_ylabel("loss", color="C0")
+    _twin(loss, table["accuracy"], "accuracy")
+    _lines(shares, table, ["reliable", "corrected", "dropped"], "share")
+    shares.set_title("what becomes of the labels")
+    shares.set_ylim(0, 1)
+    _lines(rate, table, ["lr"], "learning rate")
+    rate.set_title("schedule")
+    _plot_error(error, table, loss.get_xlim())
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)
+
+
+def _plot_error(axis, table, epochs):
+    """The EER of the epochs that were evaluated."""
+    if "EER" in table:
+        _lines(axis, table.dropna(subset="EER"), ["EER"], "EER (%)")
+        axis.set_title("verification")
+        axis.set_xlim(epochs)
+        axis.set_ylim(0, None)
+    else:
+        axis.set_axis_off()
+        axis.text(0.5, 0.5, "no trial list given", ha="center", color="0.4")
 
 
 def _twin(axis, values, label):

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from torchaudio.functional import resample
 
 from speechbrain_cadino.dataio.audio import AudioError, AudioReader
-from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.dataio.manifest import read_labels, read_manifest
 
 # Draws of another utterance before a batch is given up.
 MAX_REPLACEMENTS = 10
@@ -153,18 +153,20 @@ class MultiCropDataset(Dataset):
         Returns
         -------
         dict
-            ``id`` of the anchor; ``globals``, (global_crops, samples);
-            ``locals``, (local_crops, samples); ``problem``, empty or why
-            another utterance was replaced.
+            ``id`` of the anchor; ``sample``, its row + N times the number of
+            the speed; ``globals``, (global_crops, samples); ``locals``,
+            (local_crops, samples); ``problem``, empty or why another utterance
+            was replaced.
         """
         rng = np.random.default_rng((self.seed, self._epoch.item(), index))
         row, problem = index % len(self.ids), ""
-        speed = self.speeds[index // len(self.ids) % len(self.speeds)]
+        turn = index // len(self.ids) % len(self.speeds)
         for _ in range(MAX_REPLACEMENTS):
             try:
-                crops, missed = self._read_crops(row, speed, rng)
+                crops, missed = self._read_crops(row, self.speeds[turn], rng)
                 return {
                     "id": self.ids[row],
+                    "sample": int(row + turn * len(self.ids)),
                     "globals": _stack(crops[: self.global_crops]),
                     "locals": _stack(crops[self.global_crops :]),
                     "problem": problem or missed,
@@ -216,6 +218,118 @@ class MultiCropDataset(Dataset):
             np.resize(_at_speed(piece, speed), length)  # repeats a short one
             for piece, length in zip(pieces, lengths)
         ]
+
+
+class PseudoLabelDataset(MultiCropDataset):
+    """One random crop of each utterance of a manifest, and its pseudo label.
+
+    As MultiCropDataset reads and replaces utterances. An utterance played at
+    another speed is of another class: there are speeds times labels classes.
+
+    Arguments
+    ---------
+    manifest : str or pathlib.Path
+        CSV file with a column ``spk_id``: see ``dataio.manifest``.
+    data_root : str or pathlib.Path, optional
+        What ``$data_root`` in the manifest stands for.
+    crop_seconds : float
+        The length of a crop.
+    speeds : list of float
+        See MultiCropDataset.
+    sample_rate : int
+        In Hz.
+    seed : int
+        Of the crop positions.
+
+    Attributes
+    ----------
+    labels : numpy.ndarray
+        The label of each row, (N,): its place among the sorted ``spk_id``.
+    classes : int
+        How many classes there are, at all speeds.
+
+    Raises
+    ------
+    ValueError
+        If the manifest has no labels.
+
+    Example
+    -------
+    >>> import soundfile
+    >>> folder = getfixture("tmp_path")
+    >>> soundfile.write(folder / "a.wav", np.random.randn(64000), 16000)
+    >>> _ = (folder / "labels.csv").write_text(
+    ...     "ID,duration,wav,start,stop,spk_id\\n"
+    ...     "a,4.0,$data_root/a.wav,0,64000,7\\n"
+    ...     "b,3.0,$data_root/a.wav,0,48000,5\\n"
+    ... )
+    >>> data = PseudoLabelDataset(
+    ...     folder / "labels.csv", folder, crop_seconds=2.0, speeds=[1.0, 0.9]
+    ... )
+    >>> item = data[2]  # the first utterance again, but slower
+    >>> item["id"], item["sample"], item["label"], item["wav"].shape
+    ('a', 2, 3, torch.Size([32000]))
+    """
+
+    def __init__(
+        self,
+        manifest,
+        data_root=None,
+        crop_seconds=3.0,
+        speeds=(1.0,),
+        sample_rate=16000,
+        seed=0,
+    ):
+        super().__init__(
+            manifest,
+            data_root,
+            global_crops=1,
+            global_seconds=crop_seconds,
+            local_crops=0,
+            speeds=speeds,
+            sample_rate=sample_rate,
+            seed=seed,
+        )
+        names = read_labels(manifest)
+        self.labels, distinct = pd.factorize(names, sort=True)
+        self.classes = len(distinct) * len(self.speeds)
+
+    def __getitem__(self, index):
+        """A crop of an utterance.
+
+        Returns
+        -------
+        dict
+            ``id``, ``sample`` and ``problem`` as of MultiCropDataset;
+            ``label``, the class; ``wav``, (samples,).
+        """
+        item = super().__getitem__(index)
+        turn, row = divmod(item["sample"], len(self.ids))
+        labels = self.classes // len(self.speeds)
+        return {
+            "id": item["id"],
+            "sample": item["sample"],
+            "label": int(self.labels[row]) + turn * labels,
+            "wav": item["globals"][0],
+            "problem": item["problem"],
+        }
+
+
+def count_classes(manifest, speeds=(1.0,)):
+    """The number of classes of a PseudoLabelDataset, for the classifier.
+
+    Arguments
+    ---------
+    manifest : str or pathlib.Path
+        See PseudoLabelDataset, as for the errors.
+    speeds : list of float
+        See there.
+
+    Returns
+    -------
+    int
+    """
+    return read_labels(manifest).nunique() * len(speeds)
 
 
 class _ClusterMap:

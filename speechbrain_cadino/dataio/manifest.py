@@ -122,6 +122,35 @@ def read_manifest(path, data_root=None):
     return table
 
 
+def read_labels(path):
+    """The pseudo labels of a manifest.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The CSV file.
+
+    Returns
+    -------
+    pandas.Series
+        ``spk_id`` of each row, as text.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no labelled manifest.
+    """
+    table = read_manifest(path, DATA_ROOT)
+    if LABEL not in table:
+        raise ValueError(
+            f"{path} has no column {LABEL}: it holds no pseudo labels. Make "
+            "them with pseudo_label.py, and give its pseudo_labels.csv."
+        )
+    return table[LABEL]
+
+
 def _check(table, path):
     """Raises if the table cannot be a manifest."""
     missing = [column for column in COLUMNS if column not in table]

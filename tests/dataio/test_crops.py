@@ -5,7 +5,11 @@ import soundfile
 import torch
 
 from speechbrain_cadino.dataio.audio import AudioError
-from speechbrain_cadino.dataio.crops import MultiCropDataset
+from speechbrain_cadino.dataio.crops import (
+    MultiCropDataset,
+    PseudoLabelDataset,
+    count_classes,
+)
 from speechbrain_cadino.dataio.manifest import write_manifest
 
 RATE = 16000
@@ -265,3 +269,45 @@ def test_the_anchor_stands_in_for_a_partner_that_cannot_be_read(levels):
 def test_each_utterance_of_a_sample_needs_a_crop(levels, utterances):
     with pytest.raises(ValueError, match="give 1 to 6"):
         clustered(levels, utterances_per_sample=utterances)
+
+
+@pytest.fixture
+def labelled(folder):
+    """a and c have the label y, b has x."""
+    table = pd.read_csv(folder / "train.csv")
+    table["spk_id"] = ["y", "x", "y"]
+    write_manifest(folder / "labels.csv", table)
+    return folder
+
+
+def test_each_speed_of_a_label_is_a_class(labelled):
+    speeds = [1.0, 0.9, 1.1]
+    data = PseudoLabelDataset(
+        labelled / "labels.csv", labelled, crop_seconds=0.5, speeds=speeds
+    )
+    items = [data[index] for index in range(len(data))]
+    assert [item["id"] for item in items] == ["a", "b", "c"] * 3
+    assert [item["sample"] for item in items] == list(range(9))
+    assert [item["label"] for item in items] == [1, 0, 1, 3, 2, 3, 5, 4, 5]
+    assert {item["wav"].shape for item in items} == {(RATE // 2,)}
+    assert data.classes == 6
+    assert count_classes(labelled / "labels.csv", speeds) == 6
+
+
+def test_a_replaced_utterance_brings_its_own_label(labelled):
+    (labelled / "a.wav").write_bytes(b"broken")
+    (labelled / "c.wav").write_bytes(b"broken")
+    data = PseudoLabelDataset(
+        labelled / "labels.csv", labelled, crop_seconds=0.5, speeds=[1.0, 0.9]
+    )
+    item = data[3]  # a, slower
+    assert (item["id"], item["sample"], item["label"]) == ("b", 4, 2)
+    assert "a.wav" in item["problem"]
+
+
+def test_a_manifest_without_labels_is_refused(folder):
+    sentence = r"train\.csv has no column spk_id"
+    with pytest.raises(ValueError, match=sentence):
+        PseudoLabelDataset(folder / "train.csv", folder)
+    with pytest.raises(ValueError, match=sentence):
+        count_classes(folder / "train.csv")

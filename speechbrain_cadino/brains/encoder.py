@@ -1,0 +1,304 @@
+"""What all trainings of an encoder here have in common."""
+
+import random
+import time
+
+import torch
+from torch.nn import SyncBatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+import speechbrain as sb
+from speechbrain.utils.distributed import get_rank, run_on_main
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.brains.record import TrainingRecord
+from speechbrain_cadino.dataio.augment import refresh_banks
+from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.embeddings import mean_embedding
+from speechbrain_cadino.export import export_encoder
+from speechbrain_cadino.losses.dino import ddp_mean
+from speechbrain_cadino.verification.evaluate import format_results, verify
+
+logger = get_logger(__name__)
+
+
+class EncoderBrain(sb.Brain):
+    """Trains a speaker encoder on random crops; the base of our Brains.
+
+    Everything random in a step is seeded from (seed, rank, epoch, step), so
+    that a resumed run draws what an uninterrupted one would have drawn. After
+    each epoch it logs, evaluates if that is due, and saves a checkpoint.
+
+    What the YAML must hold:
+
+    * modules: ``compute_features`` and ``mean_var_norm``;
+    * hparams: ``seed``, ``sample_rate``, ``lr_schedule`` (a function of the
+      epoch), ``output_folder``, ``encoder_folder``, ``train_manifest``,
+      ``data_folder``, ``trials``, ``trials_folder``, ``train_logger``;
+      optionally ``augment`` (CropAugmenter), ``evaluator`` (TrialEvaluator)
+      with ``evaluate_every`` (epochs), and ``tensorboard_logger``.
+
+    A subclass has ``compute_forward`` and ``compute_objectives``, adds the
+    figures of each step to ``record``, and gives ``encoder``. The training set
+    has ``set_epoch`` and its items ``id`` and ``problem``.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.record = TrainingRecord()
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("record", self.record)
+        self.processes = 1
+        if self.distributed_launch:
+            self.processes = torch.distributed.get_world_size()
+
+    @property
+    def encoder(self):
+        """The module that is evaluated and exported.
+
+        From features, (batch, time, bands), to embeddings, (batch, 1, D).
+        """
+        raise NotImplementedError
+
+    def epoch_figures(self):
+        """Figures of an epoch beside the means over its steps.
+
+        All processes call it, after the last step of the epoch.
+
+        Returns
+        -------
+        dict of str:float
+        """
+        return {}
+
+    def warnings(self, means):
+        """Sentences for the log after an epoch.
+
+        Arguments
+        ---------
+        means : dict of str:float
+            The means over the steps of the epoch.
+
+        Returns
+        -------
+        list of str
+        """
+        return []
+
+    def on_fit_start(self):
+        """As SpeechBrain's; tells if a checkpoint is of other settings."""
+        try:
+            super().on_fit_start()
+        except RuntimeError as error:
+            if "size mismatch" not in str(error):
+                raise
+            folder = self.checkpointer.checkpoints_dir
+            raise ValueError(
+                f"The checkpoints in {folder} were made with other settings or "
+                "with another number of classes. Give another output_folder, "
+                f"or remove that one. {error}"
+            ) from error
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Seeds the step, sets the learning rate, tells of bad files."""
+        step = (self.hparams.seed, get_rank() or 0, self.epoch, self.step)
+        step_seed = random.Random(repr(step)).getrandbits(63)
+        torch.manual_seed(step_seed)
+        random.seed(step_seed)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.hparams.lr_schedule(self.position)
+        for problem in filter(None, batch["problem"]):
+            logger.warning(
+                f"Replaced by another utterance: {problem}",
+                main_process_only=False,
+            )
+        self.utterances += len(batch["id"])
+
+    def on_stage_start(self, stage, epoch=None):
+        """Tells the data which epoch begins."""
+        self.epoch = epoch
+        self.utterances = 0
+        self.stage_started = time.time()
+        self.train_dataset.set_epoch(epoch)
+        if hasattr(self.hparams, "augment"):
+            refresh_banks(self.hparams.augment, epoch)
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Logs the epoch, evaluates the encoder and saves a checkpoint."""
+        seconds = time.time() - self.stage_started
+        means = {
+            name: ddp_mean(torch.tensor(mean, device=self.device)).item()
+            for name, mean in self.record.means().items()
+        }
+        meta = {
+            "epoch": epoch,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            **self.epoch_figures(),
+            "seconds": seconds,
+            "utts_per_second": self.utterances * self.processes / seconds,
+        }
+        valid = run_on_main(self._evaluate, args=[epoch])
+        self.record.end_epoch({**meta, **means, **valid})
+        run_on_main(self._log_epoch, args=[meta, means, valid])
+        # SpeechBrain resets these after the checkpoint: a run resumed from it
+        # would count on from the last step of the epoch before.
+        self.step = 0
+        self.avg_train_loss = 0.0
+        self.checkpointer.save_and_keep_only(meta={"epoch": epoch})
+
+    def encode_batch(self, wavs, wav_lens=None):
+        """The encoder's embeddings, as of EncoderClassifier.encode_batch.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            (batch, samples).
+        wav_lens : torch.Tensor, optional
+            Relative lengths, (batch,).
+
+        Returns
+        -------
+        torch.Tensor
+            (batch, 1, D).
+        """
+        self.modules.eval()
+        wavs = wavs.to(self.device)
+        if wav_lens is None:
+            wav_lens = torch.ones(len(wavs))
+        wav_lens = wav_lens.to(self.device)
+        with torch.inference_mode(), self.evaluation_ctx:
+            feats = self.modules.compute_features(wavs)
+            feats = self.modules.mean_var_norm(feats, wav_lens)
+            return self.encoder(feats, wav_lens)
+
+    def features(self, wavs, augment=True):
+        """Features of crops, each augmented on its own.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            (batch, samples), on the device.
+        augment : bool
+            Whether to augment.
+
+        Returns
+        -------
+        torch.Tensor
+            (batch, time, bands).
+        """
+        # In fp32 whatever the precision of the networks
+        with torch.no_grad(), torch.autocast(self.device_type, enabled=False):
+            if augment and hasattr(self.hparams, "augment"):
+                wavs = self.hparams.augment(wavs)
+            feats = self.modules.compute_features(wavs)
+            return self.modules.mean_var_norm(feats)
+
+    def make_dataloader(self, dataset, stage, **kwargs):
+        """As SpeechBrain's; checks that there are utterances enough."""
+        loader = super().make_dataloader(dataset, stage, **kwargs)
+        self.train_dataset = dataset
+        self.steps_per_epoch = len(loader) // self.grad_accumulation_factor
+        if not self.steps_per_epoch:
+            batch = loader.batch_size * self.grad_accumulation_factor
+            raise ValueError(
+                f"{len(dataset)} utterances on {self.processes} process(es) "
+                f"do not make one batch of {batch}. Lower batch_size, raise "
+                "passes_per_epoch, or add data."
+            )
+        return loader
+
+    def init_optimizers(self):
+        """As SpeechBrain's; no weight decay on biases and norms."""
+        params = [p for p in self.modules.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in params if p.ndim > 1]},
+            {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = self.opt_class(groups)
+        self.optimizers_dict = {"opt_class": self.optimizer}
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("optimizer", self.optimizer)
+
+    @property
+    def position(self):
+        """How far training is, in epochs."""
+        return self.optimizer_step / self.steps_per_epoch
+
+    def export(self):
+        """Writes the encoder folder."""
+        table = read_manifest(
+            self.hparams.train_manifest, self.hparams.data_folder
+        )
+        mean = mean_embedding(
+            self.encode_batch, table, self.hparams.sample_rate
+        )
+        export_encoder(
+            self.hparams.encoder_folder,
+            f"{self.hparams.output_folder}/hyperparams.yaml",
+            {"embedding_model": self.encoder},
+            mean,
+        )
+
+    def verify(self, baselines):
+        """Scores the trials, if there are any, with the exported encoder.
+
+        Arguments
+        ---------
+        baselines : bool
+            Whether to score an untrained encoder and log-mel statistics too.
+        """
+        if self.hparams.trials is None:
+            return
+        metrics = verify(
+            self.hparams.output_folder,
+            self.hparams.encoder_folder,
+            self.hparams.trials,
+            self.hparams.trials_folder,
+            baselines=baselines,
+            train_manifest=self.hparams.train_manifest,
+            train_data_folder=self.hparams.data_folder,
+            device=self.device,
+        )
+        logger.info(format_results(metrics))
+
+    def _evaluate(self, epoch):
+        """EER of the encoder, if it is due in this epoch."""
+        evaluator = getattr(self.hparams, "evaluator", None)
+        if evaluator is None or epoch % self.hparams.evaluate_every:
+            return {}
+        return {"EER": evaluator(self.encode_batch)["eer"]}
+
+    def _log_epoch(self, meta, means, valid):
+        """Writes one epoch to the logs."""
+        self.hparams.train_logger.log_stats(meta, means, valid)
+        if hasattr(self.hparams, "tensorboard_logger"):
+            self.hparams.tensorboard_logger.log_stats(meta, means, valid)
+        self.record.write_csv(f"{self.hparams.output_folder}/training.csv")
+        for warning in self.warnings(means):
+            logger.warning(warning)
+
+    def _should_save_intra_epoch_ckpt(self, *args):
+        # Not between the micro-batches of one step, whose gradients would be
+        # lost.
+        if self.step % self.grad_accumulation_factor:
+            return False
+        return super()._should_save_intra_epoch_ckpt(*args)
+
+    def _wrap_distributed(self):
+        """As SpeechBrain's; BatchNorm over all ranks in all networks.
+
+        SpeechBrain leaves modules without gradients, such as a teacher, out.
+        On CPUs it fails, as PyTorch has SyncBatchNorm for GPUs only: there,
+        each rank normalises over its own part of the batch.
+        """
+        if not self.distributed_launch:
+            return
+        on_gpu = self.device_type == "cuda"
+        if on_gpu:
+            SyncBatchNorm.convert_sync_batchnorm(self.modules)
+        else:
+            logger.info("No SyncBatchNorm on CPU: BatchNorm per process.")
+        for name, module in self.modules.items():
+            if any(p.requires_grad for p in module.parameters()):
+                self.modules[name] = DistributedDataParallel(
+                    module, device_ids=[self.device] if on_gpu else None
+                )

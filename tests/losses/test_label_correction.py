@@ -1,0 +1,124 @@
+"""The loss of DLG-LC against the formula, sample by sample."""
+
+import math
+
+import pytest
+import torch
+
+from speechbrain_cadino.losses.label_correction import (
+    CORRECTED,
+    DROPPED,
+    RELIABLE,
+    LabelCorrectionLoss,
+)
+
+B, C = 12, 7
+
+
+def loop(cosines, labels, clean, gate, margin, scale, temperature, confidence):
+    """Value, losses, decisions and corrected classes, with Python's floats."""
+    total, losses, decisions, corrected = 0.0, [], [], []
+    for i, label in enumerate(labels.tolist()):
+        row = [float(c) for c in cosines[i]]
+        logits = [scale * c for c in row]
+        logits[label] = scale * math.cos(math.acos(row[label]) + margin)
+        loss = log_sum(logits) - logits[label]
+        losses.append(loss)
+        decisions.append(DROPPED)
+        corrected.append(-1)
+        if loss < gate:
+            total += loss
+            decisions[i] = RELIABLE
+            continue
+        answer = [scale * float(c) for c in clean[i]]
+        p = [math.exp(z - log_sum(answer)) for z in answer]
+        best = p.index(max(p))
+        if p[best] > confidence:
+            if temperature:
+                powers = [x ** (1 / temperature) for x in p]
+                target = [x / sum(powers) for x in powers]
+            else:
+                target = [float(k == best) for k in range(C)]
+            q = [scale * c - log_sum([scale * c for c in row]) for c in row]
+            total -= sum(t * log_q for t, log_q in zip(target, q))
+            decisions[i] = CORRECTED
+            corrected[i] = best
+    return total / len(labels), losses, decisions, corrected
+
+
+def log_sum(values):
+    top = max(values)
+    return top + math.log(sum(math.exp(v - top) for v in values))
+
+
+def batch(seed):
+    torch.manual_seed(seed)
+    cosines = torch.empty(B, C).uniform_(-0.8, 0.8)
+    clean = torch.empty(B, C).uniform_(-0.8, 0.8)
+    clean[::3] = 0.1 * clean[::3]  # no confident answer there
+    return cosines, torch.randint(C, (B,)), clean
+
+
+@pytest.mark.parametrize("temperature", [0, 0.1, 1.0])
+@pytest.mark.parametrize("gate", [0.0, 5.0, float("inf")])
+@pytest.mark.parametrize("seed", range(3))
+def test_value_and_decisions_equal_the_loop(temperature, gate, seed):
+    cosines, labels, clean = batch(seed)
+    loss = LabelCorrectionLoss(0.2, 10.0, temperature, 0.5)
+    value, results = loss(cosines, labels, gate, lambda rows: clean[rows])
+    expected, losses, decisions, corrected = loop(
+        cosines, labels, clean, gate, 0.2, 10.0, temperature, 0.5
+    )
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+    assert results["losses"].tolist() == pytest.approx(losses, rel=1e-4)
+    assert results["decisions"].tolist() == decisions
+    assert results["corrected"].tolist() == corrected
+    if gate == 5.0:
+        assert set(decisions) == {DROPPED, RELIABLE, CORRECTED}
+
+
+def test_gradient_comes_from_trusted_and_corrected_samples_alone():
+    cosines, labels, clean = batch(0)
+    cosines.requires_grad_()
+    clean.requires_grad_()
+    loss = LabelCorrectionLoss(0.2, 10.0)
+    value, results = loss(
+        cosines, labels, 5.0, lambda rows: clean.detach()[rows]
+    )
+    value.backward()
+    moved = cosines.grad.abs().sum(1) > 0
+    assert moved.tolist() == [d != DROPPED for d in results["decisions"]]
+    # A small step against the gradient lowers the loop's value
+    step = cosines.detach() - 1e-3 * cosines.grad
+    args = (labels, clean.detach(), 5.0, 0.2, 10.0, 0.1, 0.5)
+    assert loop(step, *args)[0] < loop(cosines.detach(), *args)[0]
+
+
+def test_without_correction_the_model_is_not_asked():
+    cosines, labels, _ = batch(1)
+
+    def never(rows):
+        raise AssertionError("asked")
+
+    drop = LabelCorrectionLoss(0.2, 10.0, confidence=1)
+    _, results = drop(cosines, labels, 5.0, never)
+    assert set(results["decisions"].tolist()) == {DROPPED, RELIABLE}
+    trust = LabelCorrectionLoss(0.2, 10.0)
+    _, results = trust(cosines, labels, float("inf"), never)
+    assert set(results["decisions"].tolist()) == {RELIABLE}
+
+
+def test_all_dropped_is_a_zero_with_a_gradient():
+    cosines, labels, clean = batch(2)
+    cosines.requires_grad_()
+    loss = LabelCorrectionLoss(confidence=0.999999)
+    value, _ = loss(cosines, labels, 0.0, lambda rows: 0 * clean[rows])
+    value.backward()
+    assert value.item() == 0
+    assert not cosines.grad.any()
+
+
+@pytest.mark.parametrize("bad", [{"temperature": -1}, {"confidence": 1.5}])
+def test_values_that_make_no_sense(bad):
+    with pytest.raises(ValueError, match="the temperature is 0 or more"):
+        LabelCorrectionLoss(**bad)
