@@ -1,5 +1,6 @@
 """What became of each sample behind the loss gate, epoch by epoch."""
 
+import math
 import pathlib
 
 import numpy as np
@@ -25,6 +26,33 @@ TYPES = {
     "decisions": torch.int8,
     "corrected": torch.int32,
 }
+
+
+def mixture_columns(mixture):
+    """What ``gate.csv`` tells of the two components of an epoch's losses.
+
+    Arguments
+    ---------
+    mixture : LossMixture
+        Of the logarithms of the losses; None if there were no two components.
+
+    Returns
+    -------
+    dict of str:float
+        Mean, variance and weight of the lower and the higher component, and
+        ``crossing``, in units of the loss. All None if there is no mixture.
+    """
+    columns = {
+        f"{name}_{place}": None if mixture is None else values[number]
+        for name, values in (
+            ("mean", mixture and mixture.means),
+            ("variance", mixture and mixture.variances),
+            ("weight", mixture and mixture.weights),
+        )
+        for number, place in enumerate(("low", "high"))
+    }
+    columns["crossing"] = mixture and math.exp(mixture.crossing)
+    return columns
 
 
 @register_checkpoint_hooks

@@ -40,9 +40,8 @@ class LabelCorrectionLoss(torch.nn.Module):
     >>> loss = LabelCorrectionLoss()
     >>> cosines = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1]])
     >>> clean = torch.tensor([[0.8, 0.2], [0.5, 0.5]])
-    >>> value, results = loss(
-    ...     cosines, torch.tensor([0, 1, 1]), gate=1.0, answer=lambda rows: clean
-    ... )
+    >>> labels = torch.tensor([0, 1, 1])
+    >>> value, results = loss(cosines, labels, 1.0, lambda rows: clean)
     >>> results["decisions"].tolist(), results["corrected"].tolist()
     ([1, 2, 0], [-1, 0, -1])
     """

@@ -1,0 +1,296 @@
+"""The dynamic loss gate: from the losses of an epoch to a threshold."""
+
+import json
+import math
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+# A loss below it is as good as 0, which has no logarithm.
+LOWEST = 1e-4
+
+# The mixture is fitted to so many order statistics at most: enough for three
+# digits of its parameters, and a second's work for millions of losses.
+MOST_VALUES = 20_000
+FEWEST_VALUES = 10
+
+# This share at either end is drawn in to its inner edge, so that a few far
+# outliers do not make a component.
+OUTLIERS = 0.005
+
+# Of the log-losses: no component is narrower than a standard deviation of 0.03,
+# such as one of zeros would be.
+LEAST_VARIANCE = 1e-3
+
+# A component of fewer labels is a tail of the other one.
+LEAST_WEIGHT = 0.02
+
+# Ashman's D. Two equal Gaussians have two modes from D = 2 on (Ashman, Bird
+# and Zepf, 1994); those of right and wrong labels overlap more, and halves of
+# one Gaussian, which is what a fit to one mode finds, have a D of 1.3 or less.
+LEAST_SEPARATION = 1.5
+
+
+class LossMixture(NamedTuple):
+    """Two Gaussians of log-losses, that with the lower mean first.
+
+    Arguments
+    ---------
+    means : tuple of float
+        Of the natural logarithms of the losses.
+    variances : tuple of float
+        Of these, too.
+    weights : tuple of float
+        Shares, whose sum is 1.
+
+    Example
+    -------
+    >>> mixture = LossMixture((-1.0, 3.0), (1.0, 1.0), (0.5, 0.5))
+    >>> mixture.crossing
+    1.0
+    """
+
+    means: tuple
+    variances: tuple
+    weights: tuple
+
+    @property
+    def crossing(self):
+        """Where the weighted densities are equal between the means, as a
+        log-loss; None if one is above the other all the way."""
+        (low, high), (low_var, high_var) = self.means, self.variances
+        # The logarithm of the ratio of the densities, of the lower to the
+        # higher component, is a x^2 + b x + c at a distance x from the lower
+        # mean.
+        gap = high - low
+        a = (1 / high_var - 1 / low_var) / 2
+        b = -gap / high_var
+        c = gap**2 / high_var + math.log(high_var / low_var)
+        c = c / 2 + math.log(self.weights[0] / self.weights[1])
+        if not c > 0 > (a * gap + b) * gap + c:
+            return None
+        # As b < 0 < c, of the two roots this is the smaller positive one, and
+        # it is exact also where a is 0.
+        return low + 2 * c / (-b + math.sqrt(b * b - 4 * a * c))
+
+    @property
+    def separation(self):
+        """Ashman's D: the distance of the means in units of the root mean
+        square deviation of both."""
+        variance = sum(self.variances) / 2
+        return (self.means[1] - self.means[0]) / math.sqrt(variance)
+
+
+def fit_mixture(losses, seed=0):
+    """Fits two Gaussians to the logarithms of losses.
+
+    It depends neither on the order of the losses nor on a few outliers: see
+    the constants of this file.
+
+    Arguments
+    ---------
+    losses : array_like
+        (N,), in nats. What is not finite does not count.
+    seed : int
+        Of the start of the fit.
+
+    Returns
+    -------
+    LossMixture
+        It has a crossing.
+
+    Raises
+    ------
+    ValueError
+        If the losses do not have two components: why not.
+
+    Example
+    -------
+    >>> rng = np.random.default_rng(0)
+    >>> right = rng.lognormal(-1.0, 1.0, size=7000)
+    >>> wrong = rng.lognormal(2.3, 0.5, size=3000)
+    >>> mixture = fit_mixture(np.concatenate([right, wrong]))
+    >>> [round(mean, 1) for mean in mixture.means]
+    [-1.0, 2.3]
+    >>> 3 < math.exp(mixture.crossing) < 4
+    True
+    """
+    values = np.asarray(losses, np.float64)
+    values = np.log(np.maximum(values[np.isfinite(values)], LOWEST))
+    if len(values) < FEWEST_VALUES:
+        raise ValueError(f"only {len(values)} of the losses are finite")
+    count = min(len(values), MOST_VALUES)
+    places = (np.arange(count) + 0.5) / count
+    values = np.quantile(values, places.clip(OUTLIERS, 1 - OUTLIERS))
+    if np.ptp(values) < 1e-6:
+        raise ValueError("all losses are the same")
+    values = values[:, None]
+    one, two = (
+        GaussianMixture(
+            components,
+            tol=1e-6,
+            reg_covar=LEAST_VARIANCE,
+            max_iter=1000,
+            random_state=seed,
+        )
+        for components in (1, 2)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        if two.fit(values).bic(values) >= one.fit(values).bic(values):
+            raise ValueError("they have one mode")
+    order = np.argsort(two.means_[:, 0])
+    mixture = LossMixture(
+        *(
+            tuple(column[order].tolist())
+            for column in (
+                two.means_[:, 0],
+                two.covariances_[:, 0, 0],
+                two.weights_,
+            )
+        )
+    )
+    if min(mixture.weights) < LEAST_WEIGHT:
+        raise ValueError("they have one mode and a tail")
+    if mixture.separation < LEAST_SEPARATION or mixture.crossing is None:
+        raise ValueError("their two components overlap like one mode")
+    return mixture
+
+
+@register_checkpoint_hooks
+class DynamicLossGate:
+    """Which losses are those of labels that can be trusted.
+
+    After each epoch two Gaussians are fitted to the logarithms of its losses;
+    where they cross is the gate of the next epoch: dynamic loss gate (DLG, Han
+    et al., Interspeech 2022, https://arxiv.org/abs/2208.01928). A constant
+    gate makes it loss-gated learning (LGL, Tao et al., 2022,
+    https://arxiv.org/abs/2110.03869).
+
+    It is a recoverable of SpeechBrain's Checkpointer.
+
+    Arguments
+    ---------
+    gate : str or float
+        "dynamic", "none", or a constant in nats.
+    first_epoch : int
+        The first epoch with a gate, counted from 1; before it all labels are
+        trusted. A dynamic gate needs an epoch before it.
+    seed : int
+        Of the fit.
+
+    Attributes
+    ----------
+    threshold : float
+        The gate of the current epoch, in nats: a label is trusted if its loss
+        is below it. inf for none.
+
+    Raises
+    ------
+    ValueError
+        If an argument makes no sense.
+
+    Example
+    -------
+    >>> gate = DynamicLossGate(first_epoch=2)
+    >>> gate.start_epoch(1)
+    >>> gate.threshold
+    inf
+    >>> right, wrong = np.geomspace(0.01, 0.5, 500), np.geomspace(4, 20, 300)
+    >>> mixture = gate.update(np.concatenate([right, wrong]))
+    >>> gate.start_epoch(2)
+    >>> 0.5 < gate.threshold < 4
+    True
+    """
+
+    def __init__(self, gate="dynamic", first_epoch=2, seed=0):
+        number = isinstance(gate, (int, float)) and not isinstance(gate, bool)
+        if gate not in ("dynamic", "none") and not (number and gate > 0):
+            raise ValueError(
+                f'gate={gate}: give "dynamic", "none", or a loss above 0.'
+            )
+        if first_epoch < (2 if gate == "dynamic" else 1):
+            raise ValueError(
+                f"first_gated_epoch={first_epoch}: a dynamic gate comes from "
+                "the losses of the epoch before, so it can begin with epoch 2; "
+                "a constant one with epoch 1."
+            )
+        self.gate = gate
+        self.first_epoch = first_epoch
+        self.seed = seed
+        self.threshold = math.inf
+        self._crossing = math.inf
+
+    def start_epoch(self, epoch):
+        """Sets the threshold of an epoch.
+
+        Arguments
+        ---------
+        epoch : int
+            Counted from 1.
+        """
+        if self.gate == "none" or epoch < self.first_epoch:
+            self.threshold = math.inf
+        elif self.gate == "dynamic":
+            self.threshold = self._crossing
+        else:
+            self.threshold = float(self.gate)
+
+    def update(self, losses):
+        """Takes the losses of an epoch, for the next one.
+
+        Where they do not have two components, a dynamic gate stays as it is,
+        and a warning says why.
+
+        Arguments
+        ---------
+        losses : array_like
+            (N,), in nats; NaN for a sample that was not drawn.
+
+        Returns
+        -------
+        LossMixture
+            None if there is none.
+        """
+        try:
+            mixture = fit_mixture(losses, self.seed)
+        except ValueError as reason:
+            if self.gate == "dynamic":
+                logger.warning(
+                    f"No new loss gate from the losses of this epoch: {reason}."
+                    f" The last one stays: {self._crossing:.3g}."
+                )
+            return None
+        self._crossing = math.exp(mixture.crossing)
+        return mixture
+
+    def state_dict(self):
+        """What an epoch and its successors depend on: plain numbers."""
+        return {"threshold": self.threshold, "crossing": self._crossing}
+
+    def load_state_dict(self, state):
+        """Takes over what ``state_dict`` gave, here or on another process."""
+        self.threshold = state["threshold"]
+        self._crossing = state["crossing"]
+
+    @mark_as_saver
+    def _save(self, path):
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(self.state_dict(), file)
+
+    @mark_as_loader
+    def _load(self, path, end_of_epoch):
+        with open(path, encoding="utf-8") as file:
+            self.load_state_dict(json.load(file))
