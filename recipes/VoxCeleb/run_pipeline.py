@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""All of CA-DINO + DLG-LC (https://arxiv.org/abs/2304.05754) with one command:
+stage I, pseudo labels and stage II as often as wanted, large-margin
+fine-tuning, verification. It runs the scripts beside it, one after the other,
+and shows each command.
+
+To run this recipe, use one of the following commands:
+> python run_pipeline.py hparams/demo.yaml
+> python run_pipeline.py hparams/small.yaml --data_folder=/path/to/speech
+> python run_pipeline.py hparams/pipeline.yaml --processes=8 \
+    --data_folder=/path/to/VoxCeleb2 --convert_folder=/path/for/flac \
+    --noise_folder=/path/to/musan --rir_folder=/path/to/RIRS_NOISES \
+    --trials=veri_test2.txt --trials_folder=/path/to/VoxCeleb1
+
+Interrupted or killed, the same command goes on where it was: steps that are
+done are not done again. Stages, figures and plots are in
+<output_folder>/report.md.
+
+Authors
+ * The speechbrain_cadino developers 2026
+"""
+
+import pathlib
+import sys
+
+from hyperpyyaml import load_hyperpyyaml
+
+import speechbrain as sb
+from speechbrain_cadino.cli import parse_arguments, user_errors
+from speechbrain_cadino.pipeline import check, locked, plan, run
+
+
+@user_errors()
+def main(arguments):
+    """Reads the flags, checks all steps, runs them."""
+    hparams_file, run_opts, overrides = parse_arguments(arguments)
+    with open(hparams_file, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    hparams_folder = pathlib.Path(run_opts["param_file"]).parent
+    recipe = pathlib.Path(__file__).parent
+    steps = plan(hparams, hparams_folder, recipe, run_opts)
+    with locked(hparams["output_folder"]) as lock:
+        check(hparams["output_folder"], steps)
+        sb.create_experiment_directory(
+            experiment_directory=hparams["output_folder"],
+            hyperparams_to_save=hparams_file,
+            overrides=overrides,
+        )
+        run(hparams["output_folder"], steps, lock)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
