@@ -1,6 +1,7 @@
 """What the scripts in recipes/ share."""
 
 import contextlib
+import gc
 import pathlib
 import sys
 import tempfile
@@ -152,8 +153,10 @@ def user_errors():
     """
     try:
         yield
-        # Left to the end of Python, its threads may abort the process.
+        # Left to the end of Python, its threads may abort the process; and so
+        # they may if a Brain, which is full of cycles, still holds the group.
         if torch.distributed.is_initialized():
+            gc.collect()
             torch.distributed.destroy_process_group()
     except (ValueError, OSError, ImportError) as error:
         sentence = str(error)

@@ -18,8 +18,15 @@ from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
-# A loss below it is as good as 0, which has no logarithm.
+# Lower losses do not count: the label is right by any gate. In fp32 many are
+# exactly 0; at one value they would make a component of their own, whose
+# crossing with all the others is no gate.
 LOWEST = 1e-4
+
+# A label of a lower loss has more than half of the probability: it is what the
+# model answers. Around such losses there is no component of wrong labels; there
+# is one mode with a long tail, or one that LOWEST cut.
+LEAST_WRONG = math.log(2)
 
 # The mixture is fitted to so many order statistics at most: enough for three
 # digits of its parameters, and a second's work for millions of losses.
@@ -31,16 +38,20 @@ FEWEST_VALUES = 10
 OUTLIERS = 0.005
 
 # Of the log-losses: no component is narrower than a standard deviation of 0.03,
-# such as one of zeros would be.
+# such as one of equal losses would be.
 LEAST_VARIANCE = 1e-3
 
-# A component of fewer labels is a tail of the other one.
+# A component of fewer wrong labels is a tail of the other one.
 LEAST_WEIGHT = 0.02
 
+# With fewer right labels, the lower component is the few that are learnt first:
+# a gate that trusted only them never let the others be learnt.
+LEAST_TRUSTED = 0.4
+
 # Ashman's D. Two equal Gaussians have two modes from D = 2 on (Ashman, Bird
-# and Zepf, 1994); those of right and wrong labels overlap more, and halves of
-# one Gaussian, which is what a fit to one mode finds, have a D of 1.3 or less.
-LEAST_SEPARATION = 1.5
+# and Zepf, 1994); those of right and wrong labels overlap more. What a fit to
+# one mode finds has a D of 1.3 or less, of one with a tail 1.7 or less.
+LEAST_SEPARATION = 1.75
 
 
 class LossMixture(NamedTuple):
@@ -97,12 +108,13 @@ def fit_mixture(losses, seed=0):
     """Fits two Gaussians to the logarithms of losses.
 
     It depends neither on the order of the losses nor on a few outliers: see
-    the constants of this file.
+    the constants of this file. One mode that is skewed can pass for two: two
+    Gaussians fit it better than one.
 
     Arguments
     ---------
     losses : array_like
-        (N,), in nats. What is not finite does not count.
+        (N,), in nats. What is not finite or below ``LOWEST`` does not count.
     seed : int
         Of the start of the fit.
 
@@ -128,9 +140,12 @@ def fit_mixture(losses, seed=0):
     True
     """
     values = np.asarray(losses, np.float64)
-    values = np.log(np.maximum(values[np.isfinite(values)], LOWEST))
+    values = np.log(values[np.isfinite(values) & (values >= LOWEST)])
     if len(values) < FEWEST_VALUES:
-        raise ValueError(f"only {len(values)} of the losses are finite")
+        raise ValueError(
+            f"only {len(values)} of the losses are finite and not below "
+            f"{LOWEST}"
+        )
     count = min(len(values), MOST_VALUES)
     places = (np.arange(count) + 0.5) / count
     values = np.quantile(values, places.clip(OUTLIERS, 1 - OUTLIERS))
@@ -162,10 +177,14 @@ def fit_mixture(losses, seed=0):
             )
         )
     )
-    if min(mixture.weights) < LEAST_WEIGHT:
+    if mixture.weights[1] < LEAST_WEIGHT:
         raise ValueError("they have one mode and a tail")
+    if mixture.means[1] < math.log(LEAST_WRONG):
+        raise ValueError("both of their components are of learnt labels")
     if mixture.separation < LEAST_SEPARATION or mixture.crossing is None:
         raise ValueError("their two components overlap like one mode")
+    if mixture.weights[0] < LEAST_TRUSTED:
+        raise ValueError("most labels are not learnt yet")
     return mixture
 
 

@@ -108,12 +108,40 @@ def test_far_outliers_make_no_component(outlier):
     assert fit_mixture(losses).crossing == pytest.approx(expected, abs=0.15)
 
 
-def test_many_zeros_are_a_component_of_right_labels():
-    losses = two_modes()
-    losses[losses < 1.0] = 0.0
-    mixture = fit_mixture(losses)
-    assert 0.0 < math.exp(mixture.crossing) < 5.0
-    assert all(variance >= 1e-3 for variance in mixture.variances)
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2, 0.5, 0.9])
+def test_zeros_do_not_move_the_gate(share):
+    losses = two_modes(10_000)
+    expected = fit_mixture(losses).crossing
+    zeros = fit_mixture(np.append(losses, np.zeros(int(share * 10_000))))
+    assert zeros.crossing == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("mean", [-4, -6, -8])
+def test_right_labels_that_are_learnt_well_get_no_gate(mean):
+    """A part is below the lowest loss, and the rest is skewed."""
+    losses = np.random.default_rng(0).lognormal(mean, 3, 3000)
+    with pytest.raises(ValueError, match="of learnt labels"):
+        fit_mixture(losses)
+
+
+@pytest.mark.parametrize("mean", [-6, -10])
+def test_wrong_labels_among_well_learnt_ones(mean):
+    rng = np.random.default_rng(0)
+    right, wrong = rng.lognormal(mean, 3, 7000), rng.lognormal(2.3, 0.5, 3000)
+    gate = math.exp(fit_mixture(np.concatenate([right, wrong])).crossing)
+    assert (right < gate).mean() > 0.98
+    assert (wrong >= gate).mean() > 0.98
+
+
+def test_a_fit_that_does_not_converge_says_nothing(monkeypatch, recwarn):
+    monkeypatch.setattr(
+        "speechbrain_cadino.loss_gate.GaussianMixture",
+        lambda *args, **kwargs: GaussianMixture(
+            *args, **{**kwargs, "max_iter": 1}
+        ),
+    )
+    fit_mixture(two_modes())
+    assert not recwarn.list
 
 
 def test_a_million_losses():
@@ -126,8 +154,8 @@ def test_a_million_losses():
     [
         ([], "only 0 of the losses are finite"),
         ([np.nan] * 100 + [1.0] * 9, "only 9 of the losses are finite"),
+        ([0.0] * 1000, "only 0 of the losses are finite and not below"),
         ([0.5] * 1000, "all losses are the same"),
-        ([0.0] * 1000, "all losses are the same"),
         (np.random.default_rng(0).lognormal(size=3000), "one mode"),
         # As of an untrained classifier
         (np.random.default_rng(0).normal(13, 2, size=3000), "one mode"),

@@ -34,7 +34,9 @@ class FrozenNormBrain(PseudoLabelBrain):
 
     def on_stage_start(self, stage, epoch=None):
         super().on_stage_start(stage, epoch)
-        print(f"gate {self.loss_gate.threshold!r}")
+        # In one piece: two processes may write at once
+        sys.stdout.write(f"gate {self.loss_gate.threshold!r}\n")
+        sys.stdout.flush()
 
 
 class Crops(torch.utils.data.Dataset):

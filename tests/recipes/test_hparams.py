@@ -16,6 +16,10 @@ TRAINING = [
     *("dino.yaml", "small_dino.yaml", "demo_dino.yaml"),
     *("ca_dino.yaml", "small_ca_dino.yaml", "demo_ca_dino.yaml"),
 ]
+STAGE_TWO = [
+    *("dlg_lc.yaml", "small_dlg_lc.yaml", "demo_dlg_lc.yaml"),
+    *("large_margin.yaml", "small_large_margin.yaml"),
+]
 SMALL = ["--channels=16", "--out_dim=8", "--head_size=8"]
 
 
@@ -34,7 +38,35 @@ def test_loads(name, tmp_path):
         assert callable(prepare)
 
 
-@pytest.mark.parametrize("name", ["dino.yaml", "ca_dino.yaml", "verify.yaml"])
+@pytest.mark.parametrize("name", STAGE_TWO)
+def test_stage_two_loads(name, tmp_path):
+    manifest = tmp_path / "pseudo_labels.csv"
+    manifest.write_text(
+        "ID,duration,wav,start,stop,spk_id\n"
+        "a,4.0,$data_root/a.wav,0,64000,7\n"
+        "b,4.0,$data_root/b.wav,0,64000,5\n"
+    )
+    arguments = [
+        *("--channels=16", f"--data_folder={tmp_path}"),
+        *(f"--train_manifest={manifest}", f"--output_folder={tmp_path}"),
+    ]
+    if "margin" in name:
+        arguments += ["--start_encoder=a", "--start_classifier=b"]
+    path, _, overrides = parse_arguments([str(HPARAMS / name), *arguments])
+    with open(path, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    large = "margin" in name
+    assert hparams["label_loss"].aam.margin == (0.5 if large else 0.2)
+    assert hparams["embedding_model"].channels == [16, 16, 16, 16, 48]
+    data = hparams["train_data"]()
+    assert len(hparams["classifier"].weight) == data.classes
+    assert data.lengths == [round(hparams["crop_seconds"] * 16000)]
+    assert hparams["lr_schedule"](hparams["number_of_epochs"]) > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["dino.yaml", "ca_dino.yaml", "dlg_lc.yaml", "verify.yaml"]
+)
 def test_each_key_is_used(name):
     text = (HPARAMS / name).read_text(encoding="utf-8")
     keys = YAML().load(text)

@@ -4,43 +4,11 @@ import json
 import pathlib
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
-import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 
 RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
-
-
-@pytest.fixture(scope="module")
-def speech(tmp_path_factory):
-    """24 files of 4 voices to train on, and two test speakers."""
-    folder = tmp_path_factory.mktemp("speech")
-    rng = np.random.default_rng(0)
-    names = [f"train{i % 4}/{i:02}/0.wav" for i in range(24)]
-    names += [f"test{i}/a/{j}.wav" for i in range(2) for j in range(3)]
-    for name in names:
-        path = folder / "wav" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        voice = np.random.default_rng(list(name.split("/")[0].encode()))
-        wav = np.convolve(
-            rng.standard_normal(12000), voice.standard_normal(16), "same"
-        )
-        soundfile.write(path, 0.02 * wav, 16000)
-    test = [name for name in names if name.startswith("test")]
-    lines = [f"{int(a[:5] == b[:5])} {a} {b}\n" for a in test for b in test]
-    (folder / "trials.txt").write_text("".join(lines))
-    rows = [
-        f"wav/{name.removesuffix('.wav')},{name.split('/')[0]}\n"
-        for name in names
-    ]
-    (folder / "speakers.csv").write_text("ID,spk_id\n" + "".join(rows))
-    return folder
 
 
 ENTRIES = {
@@ -96,27 +64,17 @@ def command(speech, folder, **flags):
         **flags,
     }
     return [
-        *(sys.executable, str(RECIPE / "run_pipeline.py")),
+        str(RECIPE / "run_pipeline.py"),
         str(RECIPE / "hparams" / "pipeline.yaml"),
         *(f"--{name}={value}" for name, value in flags.items()),
     ]
 
 
-def run(*args, **flags):
-    process = subprocess.run(
-        command(*args, **flags),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    return process.returncode, process.stdout
-
-
 @pytest.fixture(scope="module")
-def whole(speech, tmp_path_factory):
+def whole(speech, run_script, tmp_path_factory):
     """The output folder of an uninterrupted run, and what was said."""
     folder = tmp_path_factory.mktemp("whole")
-    code, output = run(speech, folder)
+    code, output = run_script(*command(speech, folder))
     assert code == 0, output
     return folder, output
 
@@ -160,30 +118,26 @@ def test_true_speakers_reach_no_training(whole):
         assert "speakers.csv" not in text
 
 
-def test_killed_in_a_training_ends_as_if_it_was_not(speech, whole, tmp_path):
+def test_killed_in_a_training_ends_as_if_it_was_not(
+    speech, run_script, kill_when, whole, tmp_path
+):
     """A moved copy of the whole run, with its training to be made anew."""
     flags = {"large_margin": "null"}
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     for name in ["iteration_1/train", "large_margin", "verify"]:
         shutil.rmtree(tmp_path / name)
-    process = subprocess.Popen(
-        command(speech, tmp_path, **flags),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     save = tmp_path / "iteration_1" / "train" / "save"
-    while not list(save.glob("CKPT*/CKPT.yaml")):
-        assert process.poll() is None, "ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_when(
+        lambda: list(save.glob("CKPT*/CKPT.yaml")),
+        *command(speech, tmp_path, **flags),
+    )
     assert not (save.parent / "encoder").exists()
-    code, output = run(speech, tmp_path, **flags)
+    code, output = run_script(*command(speech, tmp_path, **flags))
     assert code == 0, output
     assert "iteration_1/labels: done before." in output
     assert "Loading a checkpoint from" in output
     assert figures(tmp_path) == figures(whole[0])[:3]
-    code, output = run(speech, tmp_path, **flags, seed=1)
+    code, output = run_script(*command(speech, tmp_path, **flags, seed=1))
     assert code == 1
     assert "stage_1 was begun with other settings: seed was 1986" in output
     assert "Traceback" not in output

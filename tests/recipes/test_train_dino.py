@@ -1,52 +1,12 @@
 """The real script as real processes: killed, resumed, fed with bad input."""
 
-import os
 import pathlib
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 
 RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
-
-# Python runs it first in every process: tells of each file that is read.
-AUDIT = """
-import os, sys
-
-def tell(event, args):
-    if event == "open" and isinstance(args[0], str) and "r" in (args[1] or ""):
-        with open(os.environ["AUDIT_LOG"], "a") as file:
-            file.write(args[0] + "\\n")
-
-sys.addaudithook(tell)
-"""
-
-
-@pytest.fixture(scope="module")
-def speech(tmp_path_factory):
-    """24 files to train on and two test speakers with three files each."""
-    folder = tmp_path_factory.mktemp("speech")
-    rng = np.random.default_rng(0)
-    names = [f"train{i:02}/a/0.wav" for i in range(24)]
-    names += [f"test{i}/a/{j}.wav" for i in range(2) for j in range(3)]
-    for name in names:
-        path = folder / "wav" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        voice = np.random.default_rng(len(path.parent.as_posix()))
-        wav = np.convolve(
-            rng.standard_normal(12000), voice.standard_normal(16), "same"
-        )
-        soundfile.write(path, 0.02 * wav, 16000)
-    test = [name for name in names if name.startswith("test")]
-    lines = [f"{int(a[:5] == b[:5])} {a} {b}\n" for a in test for b in test]
-    (folder / "trials.txt").write_text("".join(lines))
-    return folder
-
 
 # Clusters anew before the second epoch, and before the third
 CLUSTERED = {
@@ -87,15 +47,14 @@ def command(speech, output_folder, yaml="small_dino.yaml", **flags):
     ]
 
 
-def train(speech, folder, launcher=(), environment=None, **flags):
-    process = subprocess.run(
-        [sys.executable, *launcher, *command(speech, folder, **flags)],
-        env={**os.environ, **(environment or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    return process.returncode, process.stdout
+@pytest.fixture(scope="module")
+def train(speech, run_script):
+    """A function that trains into a folder: the exit code and the output."""
+
+    def run(folder, launcher=(), **flags):
+        return run_script(*launcher, *command(speech, folder, **flags))
+
+    return run
 
 
 def figures(folder):
@@ -108,17 +67,14 @@ def figures(folder):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(speech, tmp_path_factory):
+def uninterrupted(speech, audited, tmp_path_factory):
     """The run folder, what was printed, and the files that were read."""
     folder = tmp_path_factory.mktemp("run")
-    audit = tmp_path_factory.mktemp("audit")
-    (audit / "sitecustomize.py").write_text(AUDIT)
     (folder / "save").mkdir()
     (folder / "save" / "speakers.csv").write_text("ID,spk_id\n")
-    environment = {"PYTHONPATH": str(audit), "AUDIT_LOG": str(audit / "log")}
-    code, output = train(speech, folder, environment=environment)
+    code, output, files = audited(*command(speech, folder))
     assert code == 0, output
-    return folder, output, (audit / "log").read_text()
+    return folder, output, files
 
 
 def test_run_folder_holds_what_is_promised(uninterrupted):
@@ -152,17 +108,24 @@ def test_test_speakers_and_labels_stay_out_of_training(uninterrupted):
     assert not manifest["wav"].str.contains("test").any()
 
 
-@pytest.mark.parametrize(("steps", "kind"), [(2, "false"), (1000, "true")])
+@pytest.mark.parametrize(("steps", "end"), [(2, False), (1000, True)])
 def test_killed_ends_as_if_it_was_not(
-    speech, uninterrupted, tmp_path, steps, kind
+    speech,
+    train,
+    kill_when,
+    newest_checkpoint_is,
+    uninterrupted,
+    tmp_path,
+    steps,
+    end,
 ):
     """Within the second epoch, after a checkpoint of the kind given."""
     kill_when(
-        lambda: newest_checkpoint_is(tmp_path / "save", kind),
-        command(speech, tmp_path, ckpt_interval_steps=steps),
+        lambda: newest_checkpoint_is(tmp_path / "save", end),
+        *command(speech, tmp_path, ckpt_interval_steps=steps),
     )
     assert not (tmp_path / "metrics.json").exists()
-    code, output = train(speech, tmp_path)
+    code, output = train(tmp_path)
     assert code == 0, output
     assert "Loading a checkpoint from" in output
     assert_same_figures(tmp_path, uninterrupted[0])
@@ -176,45 +139,12 @@ def assert_same_figures(folder, other):
     assert metrics == expected_metrics
 
 
-def kill_when(condition, arguments):
-    """Starts the script and kills it as soon as a condition holds."""
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    wait_for(condition, process)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-
-
-def newest_checkpoint_is(save_folder, kind):
-    """Whether the first epoch is over, and the newest checkpoint as given."""
-    metas = sorted(save_folder.glob("CKPT*/CKPT.yaml"))
-    texts = [meta.read_text() for meta in metas]
-    return (
-        any("end-of-epoch: true" in text for text in texts)
-        and f"end-of-epoch: {kind}" in texts[-1]
-    )
-
-
-def wait_for(condition, process):
-    deadline = time.time() + 120
-    while True:
-        try:
-            if condition():
-                return
-        except FileNotFoundError:  # deleted while we looked
-            pass
-        assert process.poll() is None, "ended before it could be killed"
-        assert time.time() < deadline
-        time.sleep(0.01)
-
-
-def test_cluster_aware_killed_ends_as_if_it_was_not(speech, tmp_path):
+def test_cluster_aware_killed_ends_as_if_it_was_not(
+    speech, train, kill_when, newest_checkpoint_is, tmp_path
+):
     """Amid the second epoch; then while embedding for the third."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    code, output = train(speech, whole, **CLUSTERED)
+    code, output = train(whole, **CLUSTERED)
     assert code == 0, output
     table, _ = figures(whole)
     assert table["clusters"].isna().tolist() == [True, False, False]
@@ -223,34 +153,34 @@ def test_cluster_aware_killed_ends_as_if_it_was_not(speech, tmp_path):
 
     save = killed / "save"
     kill_when(
-        lambda: newest_checkpoint_is(save, "false"),
-        command(speech, killed, **CLUSTERED),
+        lambda: newest_checkpoint_is(save, False),
+        *command(speech, killed, **CLUSTERED),
     )
     kill_when(
         lambda: (save / "embeddings").exists(),
-        command(speech, killed, **CLUSTERED),
+        *command(speech, killed, **CLUSTERED),
     )
     assert not (killed / "metrics.json").exists()
-    code, output = train(speech, killed, **CLUSTERED)
+    code, output = train(killed, **CLUSTERED)
     assert code == 0, output
     assert_same_figures(killed, whole)
     assert not (save / "embeddings").exists()
 
 
 def test_a_file_that_breaks_after_prepare_is_replaced_and_named(
-    speech, tmp_path
+    speech, train, tmp_path
 ):
-    broken = speech / "wav" / "train05" / "a" / "0.wav"
+    broken = speech / "wav" / "train1" / "05" / "0.wav"
     good = broken.read_bytes()
-    assert train(speech, tmp_path, number_of_epochs=2)[0] == 0
+    assert train(tmp_path, number_of_epochs=2)[0] == 0
     try:
         broken.write_bytes(good[:100])
-        code, output = train(speech, tmp_path, skip_prep=True)
+        code, output = train(tmp_path, skip_prep=True)
     finally:
         broken.write_bytes(good)
     assert code == 0, output
     assert "Replaced by another utterance" in output
-    assert "train05" in output
+    assert "train1/05" in output
 
 
 @pytest.mark.parametrize(
@@ -268,16 +198,16 @@ def test_a_file_that_breaks_after_prepare_is_replaced_and_named(
         ({"bach_size": 2}, "bach_size"),
     ],
 )
-def test_mistakes_are_one_sentence(speech, tmp_path, flags, sentence):
-    code, output = train(speech, tmp_path, **flags)
+def test_mistakes_are_one_sentence(train, tmp_path, flags, sentence):
+    code, output = train(tmp_path, **flags)
     assert code == 1
     assert sentence in output
     assert "Traceback" not in output
 
 
-def test_cluster_aware_on_two_processes_in_half_precision(speech, tmp_path):
+def test_cluster_aware_on_two_processes_in_half_precision(train, tmp_path):
     code, output = train(
-        *(speech, tmp_path),
+        tmp_path,
         launcher=["-m", "torch.distributed.run", "--nproc_per_node=2"],
         device="cpu",
         distributed_backend="gloo",

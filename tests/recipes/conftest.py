@@ -1,0 +1,130 @@
+"""What the tests of the real scripts share: tiny data, and a way to kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+# Python runs it first in every process: tells of each file that is read.
+AUDIT = """
+import os, sys
+
+def tell(event, args):
+    if event == "open" and isinstance(args[0], str) and "r" in (args[1] or ""):
+        with open(os.environ["AUDIT_LOG"], "a") as file:
+            file.write(args[0] + "\\n")
+
+sys.addaudithook(tell)
+"""
+
+
+@pytest.fixture(scope="session")
+def speech(tmp_path_factory):
+    """24 files of 4 voices to train on, and two test speakers with three.
+
+    A folder with wav/, trials.txt and speakers.csv.
+    """
+    folder = tmp_path_factory.mktemp("speech")
+    rng = np.random.default_rng(0)
+    names = [f"train{i % 4}/{i:02}/0.wav" for i in range(24)]
+    names += [f"test{i}/a/{j}.wav" for i in range(2) for j in range(3)]
+    for name in names:
+        path = folder / "wav" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        voice = np.random.default_rng(list(name.split("/")[0].encode()))
+        wav = np.convolve(
+            rng.standard_normal(12000), voice.standard_normal(16), "same"
+        )
+        soundfile.write(path, 0.02 * wav, 16000)
+    test = [name for name in names if name.startswith("test")]
+    lines = [f"{int(a[:5] == b[:5])} {a} {b}\n" for a in test for b in test]
+    (folder / "trials.txt").write_text("".join(lines))
+    rows = [
+        f"wav/{name.removesuffix('.wav')},{name.split('/')[0]}\n"
+        for name in names
+    ]
+    (folder / "speakers.csv").write_text("ID,spk_id\n" + "".join(rows))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_script():
+    """A function that runs a command line: its exit code and its output."""
+
+    def run(*command, environment=None):
+        process = subprocess.run(
+            [sys.executable, *map(str, command)],
+            env={**os.environ, **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        return process.returncode, process.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def audited(tmp_path_factory, run_script):
+    """As run_script; returns the names of all files that were read too."""
+
+    def run(*command):
+        folder = tmp_path_factory.mktemp("audit")
+        (folder / "sitecustomize.py").write_text(AUDIT)
+        log = folder / "log"
+        environment = {"PYTHONPATH": str(folder), "AUDIT_LOG": str(log)}
+        result = run_script(*command, environment=environment)
+        return *result, log.read_text()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def kill_when():
+    """A function that starts a command line and kills it once a condition
+    holds."""
+
+    def kill(condition, *command):
+        process = subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.time() + 120
+        while not _holds(condition):
+            assert process.poll() is None, "ended before it could be killed"
+            assert time.time() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+
+    return kill
+
+
+def _holds(condition):
+    try:
+        return condition()
+    except FileNotFoundError:  # deleted while we looked
+        return False
+
+
+@pytest.fixture(scope="session")
+def newest_checkpoint_is():
+    """A function that tells whether the first epoch is over, and the newest
+    checkpoint in a folder is of the end of an epoch, or of its midst."""
+
+    def check(save_folder, end_of_epoch):
+        metas = sorted(save_folder.glob("CKPT*/CKPT.yaml"))
+        texts = [meta.read_text() for meta in metas]
+        kind = f"end-of-epoch: {str(end_of_epoch).lower()}"
+        return (
+            any("end-of-epoch: true" in text for text in texts)
+            and kind in texts[-1]
+        )
+
+    return check

@@ -1,0 +1,192 @@
+"""Stage II as real processes: killed, resumed, with and without a gate."""
+
+import pathlib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from speechbrain_cadino.dataio.manifest import write_manifest
+
+RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
+@pytest.fixture(scope="module")
+def labels(speech, tmp_path_factory):
+    """A manifest of the 24 files to train on; every fifth label is wrong."""
+    folder = tmp_path_factory.mktemp("labels")
+    rows = []
+    for number in range(24):
+        name = f"train{number % 4}/{number:02}/0"
+        label = f"{(number + (number % 5 == 0)) % 4:02}"
+        wav = f"$data_root/wav/{name}.wav"
+        rows.append((f"wav/{name}", 0.75, wav, 0, 12000, label))
+    columns = ["ID", "duration", "wav", "start", "stop", "spk_id"]
+    table = pd.DataFrame(rows, columns=columns)
+    write_manifest(folder / "pseudo_labels.csv", table)
+    return folder / "pseudo_labels.csv"
+
+
+@pytest.fixture(scope="module")
+def command(speech, labels):
+    """A function that gives the command line of a tiny training."""
+
+    def make(output_folder, **flags):
+        flags = {
+            "data_folder": speech,
+            "train_manifest": labels,
+            "trials": speech / "trials.txt",
+            "output_folder": output_folder,
+            "number_of_epochs": 4,
+            "first_gated_epoch": 2,
+            # An untrained classifier's losses have no two modes
+            "gate": 12.0,
+            "confidence": 0.4,
+            "speeds": "[1.0, 0.9]",
+            "batch_size": 4,
+            "evaluate_every": 1,
+            "crop_seconds": 0.4,
+            "channels": 16,
+            "ckpt_interval_minutes": 0,
+            "ckpt_interval_steps": 2,
+            **flags,
+        }
+        return [
+            RECIPE / "train_dlg_lc.py",
+            RECIPE / "hparams" / "small_dlg_lc.yaml",
+            *(f"--{name}={value}" for name, value in flags.items()),
+        ]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(command, speech, audited, tmp_path_factory):
+    """The run folder, and the files that were read."""
+    folder = tmp_path_factory.mktemp("run")
+    code, output, files = audited(*command(folder))
+    assert code == 0, output
+    return folder, files
+
+
+def figures(folder):
+    """All that a run measured and decided, but for its speed."""
+    table = pd.read_csv(folder / "training.csv")
+    epochs = {}
+    for path in sorted((folder / "gate").glob("*.npz")):
+        with np.load(path) as arrays:
+            epochs[path.name] = {k: v.tolist() for k, v in arrays.items()}
+    return {
+        "training": table.drop(columns=["seconds", "utts_per_second"]).to_csv(),
+        "gate": (folder / "gate.csv").read_text(),
+        "metrics": (folder / "metrics.json").read_text(),
+        "epochs": str(epochs),
+    }
+
+
+def test_run_folder_holds_what_is_promised(uninterrupted):
+    folder, _ = uninterrupted
+    for name in (
+        *("hyperparams.yaml", "train_log.txt", "metrics.json"),
+        *("plots/training.png", "plots/gate.png", "classifier.ckpt"),
+        *("encoder/hyperparams.yaml", "encoder/embedding_model.ckpt"),
+    ):
+        assert (folder / name).stat().st_size > 0, name
+    gate = pd.read_csv(folder / "gate.csv")
+    assert gate["gate"].tolist() == [np.inf, 12.0, 12.0, 12.0]
+    counts = gate[["reliable", "corrected", "dropped"]]
+    assert (counts.sum(axis=1) == 48).all()
+    assert (counts[1:].sum() > 0).all()
+    # The shares in training.csv are means over the steps
+    training = pd.read_csv(folder / "training.csv")
+    np.testing.assert_allclose(training[counts.columns], counts / 48)
+
+
+def test_training_opens_no_true_labels(uninterrupted):
+    _, files = uninterrupted
+    assert "pseudo_labels.csv" in files
+    assert "speakers.csv" not in files
+
+
+@pytest.mark.parametrize("end", [False, True])
+def test_killed_ends_as_if_it_was_not(
+    command,
+    run_script,
+    kill_when,
+    newest_checkpoint_is,
+    uninterrupted,
+    tmp_path,
+    end,
+):
+    steps = 1000 if end else 2
+    kill_when(
+        lambda: newest_checkpoint_is(tmp_path / "save", end),
+        *command(tmp_path, ckpt_interval_steps=steps),
+    )
+    assert not (tmp_path / "metrics.json").exists()
+    code, output = run_script(*command(tmp_path))
+    assert code == 0, output
+    assert "Loading a checkpoint from" in output
+    assert figures(tmp_path) == figures(uninterrupted[0])
+
+
+def test_goes_on_with_a_larger_margin_on_two_processes(
+    command, run_script, uninterrupted, tmp_path
+):
+    start, _ = uninterrupted
+    flags = {
+        "start_encoder": start / "encoder",
+        "start_classifier": start / "classifier.ckpt",
+        "margin": 0.5,
+        "batch_size": 2,
+        "number_of_epochs": 2,
+        "evaluate_every": 1,
+        "device": "cpu",
+        "distributed_backend": "gloo",
+        "precision": "bf16",
+    }
+    code, output = run_script(*TORCHRUN, *command(tmp_path, **flags))
+    assert code == 0, output
+    first = pd.read_csv(start / "training.csv").iloc[0]
+    table = pd.read_csv(tmp_path / "training.csv")
+    # It starts where the other one ended, not anew
+    assert table["accuracy"][0] > first["accuracy"]
+    gate = pd.read_csv(tmp_path / "gate.csv")
+    counts = gate[["reliable", "corrected", "dropped"]]
+    assert (counts.sum(axis=1) == 48).all()
+
+
+def test_mistakes_are_one_sentence(
+    command, run_script, speech, labels, uninterrupted, tmp_path
+):
+    def output_of(folder=tmp_path, **flags):
+        code, output = run_script(*command(folder, **flags))
+        assert code == 1, output
+        assert "Traceback" not in output
+        return output
+
+    table = pd.read_csv(labels, dtype={"spk_id": str})
+    unlabelled = tmp_path / "train.csv"
+    table.drop(columns="spk_id").to_csv(unlabelled, index=False)
+    output = output_of(train_manifest=unlabelled)
+    assert "has no column spk_id: it holds no pseudo labels" in output
+    assert "pseudo_label.py" in output
+
+    run_folder, _ = uninterrupted
+    output = output_of(start_encoder=run_folder)
+    assert f"Did you mean {run_folder}/encoder?" in output
+    output = output_of(start_encoder=run_folder / "encoder", channels=24)
+    assert "encoder does not fit: the sizes in the YAML file" in output
+    assert "gate=sometimes" in output_of(gate="sometimes")
+
+    fewer = tmp_path / "fewer.csv"
+    table["spk_id"] = table["spk_id"].replace("03", "02")
+    table.to_csv(fewer, index=False)
+    output = output_of(run_folder, train_manifest=fewer)
+    assert "made with other settings or with another number of" in output
+    assert "classifier" in output or "weight" in output
+    some = tmp_path / "some.csv"
+    pd.read_csv(labels, dtype={"spk_id": str})[1:].to_csv(some, index=False)
+    output = output_of(run_folder, train_manifest=some)
+    assert "of 48 samples, the manifest makes 46" in output
