@@ -19,8 +19,8 @@ OURS = "!new:speechbrain_cadino.lobes.ecapa.ECAPA_TDNN"
 STOCK = "!new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN"
 
 HEADER = """\
-# A speaker encoder trained without labels by speechbrain_cadino. The weights
-# are the teacher's. Only SpeechBrain is needed to load it:
+# A speaker encoder trained without labels by speechbrain_cadino. Only
+# SpeechBrain is needed to load it:
 #
 #     from speechbrain.inference.speaker import SpeakerRecognition
 #     encoder = SpeakerRecognition.from_hparams(source="this folder")
