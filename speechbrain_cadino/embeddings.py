@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -161,7 +162,7 @@ def start_from_file(module, path):
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the weights do not fit.
+        If the file holds no weights, or they do not fit.
 
     Example
     -------
@@ -175,7 +176,11 @@ def start_from_file(module, path):
     """
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path} to start from.")
-    _start_from(module, torch.load(path, weights_only=True), path)
+    try:
+        weights = torch.load(path, "cpu", weights_only=True)
+    except (RuntimeError, EOFError, KeyError, UnpicklingError) as error:
+        raise ValueError(f"{path} holds no weights ({error}).") from error
+    _start_from(module, weights, path)
 
 
 def _start_from(module, weights, source):

@@ -140,12 +140,14 @@ def fit_mixture(losses, seed=0):
     True
     """
     values = np.asarray(losses, np.float64)
+    finite = np.isfinite(values).sum()
     values = np.log(values[np.isfinite(values) & (values >= LOWEST)])
     if len(values) < FEWEST_VALUES:
         raise ValueError(
             f"only {len(values)} of the losses are finite and not below "
             f"{LOWEST}"
         )
+    fitted = len(values) / finite
     count = min(len(values), MOST_VALUES)
     places = (np.arange(count) + 0.5) / count
     values = np.quantile(values, places.clip(OUTLIERS, 1 - OUTLIERS))
@@ -183,7 +185,8 @@ def fit_mixture(losses, seed=0):
         raise ValueError("both of their components are of learnt labels")
     if mixture.separation < LEAST_SEPARATION or mixture.crossing is None:
         raise ValueError("their two components overlap like one mode")
-    if mixture.weights[0] < LEAST_TRUSTED:
+    # Those below LOWEST are learnt, too
+    if 1 - fitted * mixture.weights[1] < LEAST_TRUSTED:
         raise ValueError("most labels are not learnt yet")
     return mixture
 

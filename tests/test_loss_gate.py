@@ -144,6 +144,18 @@ def test_a_fit_that_does_not_converge_says_nothing(monkeypatch, recwarn):
     assert not recwarn.list
 
 
+def test_labels_below_the_lowest_loss_count_as_learnt():
+    rng = np.random.default_rng(0)
+    right, wrong = rng.lognormal(-13, 2.5, 1600), rng.lognormal(2.3, 0.5, 400)
+    mixture = fit_mixture(np.concatenate([right, wrong]))
+    assert mixture.weights[0] < 0.4  # of those that are fitted
+    assert (right < math.exp(mixture.crossing)).all()
+    assert (wrong > math.exp(mixture.crossing)).mean() > 0.99
+    # A few learnt labels and a crowd that is not
+    with pytest.raises(ValueError, match="most labels are not learnt yet"):
+        fit_mixture(np.concatenate([right[:100], wrong]))
+
+
 def test_a_million_losses():
     few, many = (fit_mixture(two_modes(n)) for n in (100_000, 1_000_000))
     assert many.crossing == pytest.approx(few.crossing, abs=0.05)

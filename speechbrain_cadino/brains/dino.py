@@ -124,22 +124,15 @@ class DINOBrain(EncoderBrain):
         return super().make_dataloader(dataset, stage, **kwargs)
 
     def optimizers_step(self):
-        """As SpeechBrain's; prototypes may be frozen, each gradient is clipped.
-
-        SpeechBrain clips the first parameter group alone. DINO clips each
-        parameter's gradient by its own norm (Caron et al., 2021).
-        """
-        self.scaler.unscale_(self.optimizer)
+        """As EncoderBrain's; prototypes may be frozen."""
         if self.position < self.hparams.freeze_prototypes_epochs:
             self.hparams.student.head.prototypes.zero_grad(set_to_none=True)
-        params = [p for g in self.optimizer.param_groups for p in g["params"]]
-        if self.max_grad_norm > 0:
-            for param in params:
-                torch.nn.utils.clip_grad_norm_(param, self.max_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.optimizer_step += 1
+        super().optimizers_step()
+
+    def clip_gradients(self, params):
+        """Each parameter by its own norm, as DINO does (Caron et al., 2021)."""
+        for param in params:
+            torch.nn.utils.clip_grad_norm_(param, self.max_grad_norm)
 
     def _features(self, crops):
         """(batch, views, samples) to features, (views * batch, time, bands)."""

@@ -1,5 +1,7 @@
 """One training step on pseudo labels that may be wrong: DLG-LC."""
 
+import zlib
+
 import torch
 
 from speechbrain.utils.distributed import ddp_broadcast, if_main_process
@@ -25,8 +27,8 @@ class PseudoLabelBrain(EncoderBrain):
 
     * modules: ``embedding_model`` and ``classifier``, from embeddings to
       cosines, such as SpeechBrain's of ECAPA-TDNN;
-    * hparams: ``loss_gate`` (DynamicLossGate) and ``label_loss``
-      (LabelCorrectionLoss).
+    * hparams: these two again, ``loss_gate`` (DynamicLossGate),
+      ``label_loss`` (LabelCorrectionLoss) and ``classifier_file``.
 
     The training set is a PseudoLabelDataset.
     """
@@ -85,13 +87,13 @@ class PseudoLabelBrain(EncoderBrain):
         return {"gate": self.loss_gate.threshold}
 
     def _save_intra_epoch_ckpt(self):
-        # The main process saves, for all
         self.gate_record.gather(self.device)
         super()._save_intra_epoch_ckpt()
 
     def make_dataloader(self, dataset, stage, **kwargs):
         """As EncoderBrain's; makes room for what becomes of each sample."""
-        self.gate_record = GateRecord(len(dataset))
+        labels = zlib.crc32(dataset.labels.tobytes())
+        self.gate_record = GateRecord(len(dataset), labels)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("gate_record", self.gate_record)
         return super().make_dataloader(dataset, stage, **kwargs)

@@ -20,6 +20,9 @@ from speechbrain_cadino.verification.evaluate import format_results, verify
 
 logger = get_logger(__name__)
 
+# In what PyTorch and SpeechBrain say of a checkpoint that does not fit
+OTHER_SETTINGS = ["size mismatch", "Missing key", "missing a load path"]
+
 
 class EncoderBrain(sb.Brain):
     """Trains a speaker encoder on random crops; the base of our Brains.
@@ -89,7 +92,7 @@ class EncoderBrain(sb.Brain):
         try:
             super().on_fit_start()
         except RuntimeError as error:
-            if "size mismatch" not in str(error):
+            if not any(sign in str(error) for sign in OTHER_SETTINGS):
                 raise
             folder = self.checkpointer.checkpoints_dir
             raise ValueError(
@@ -218,6 +221,28 @@ class EncoderBrain(sb.Brain):
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
 
+    def optimizers_step(self):
+        """As SpeechBrain's, which clips the first parameter group alone."""
+        self.scaler.unscale_(self.optimizer)
+        if self.max_grad_norm > 0:
+            self.clip_gradients(
+                [p for g in self.optimizer.param_groups for p in g["params"]]
+            )
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer_step += 1
+
+    def clip_gradients(self, params):
+        """Scales all gradients down to a norm of ``max_grad_norm``, if larger.
+
+        Arguments
+        ---------
+        params : list of torch.nn.Parameter
+            All that are trained.
+        """
+        torch.nn.utils.clip_grad_norm_(params, self.max_grad_norm)
+
     @property
     def position(self):
         """How far training is, in epochs."""
@@ -275,6 +300,11 @@ class EncoderBrain(sb.Brain):
         self.record.write_csv(f"{self.hparams.output_folder}/training.csv")
         for warning in self.warnings(means):
             logger.warning(warning)
+
+    def _save_intra_epoch_ckpt(self):
+        # The main process saves, for all
+        self.record.share(self.device)
+        super()._save_intra_epoch_ckpt()
 
     def _should_save_intra_epoch_ckpt(self, *args):
         # Not between the micro-batches of one step, whose gradients would be

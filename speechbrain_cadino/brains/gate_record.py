@@ -66,6 +66,8 @@ class GateRecord:
     ---------
     samples : int
         S, how many there are.
+    labels : int
+        A checksum of their labels: a checkpoint of others is refused.
 
     Example
     -------
@@ -82,8 +84,9 @@ class GateRecord:
     {'reliable': 1, 'corrected': 1, 'dropped': 0}
     """
 
-    def __init__(self, samples):
+    def __init__(self, samples, labels=0):
         self.samples = samples
+        self.labels = labels
         self.rows = []
         self._clear()
 
@@ -109,6 +112,9 @@ class GateRecord:
 
     def gather(self, device):
         """Brings the samples of all processes together.
+
+        Of a sample that two of them drew, in place of an unreadable one, the
+        columns may be of different draws.
 
         Arguments
         ---------
@@ -175,7 +181,12 @@ class GateRecord:
     @mark_as_saver
     def _save(self, path):
         self._collect()
-        torch.save({"rows": self.rows, "columns": self._columns}, path)
+        state = {
+            "labels": self.labels,
+            "rows": self.rows,
+            "columns": self._columns,
+        }
+        torch.save(state, path)
 
     @mark_as_loader
     def _load(self, path, end_of_epoch):
@@ -188,4 +199,9 @@ class GateRecord:
                 f"{path} is of {saved} samples, the manifest makes "
                 f"{self.samples}. Give another output_folder, or remove that "
                 "one."
+            )
+        if state["labels"] != self.labels:
+            raise ValueError(
+                f"{path} is of other pseudo labels. Give another "
+                "output_folder, or remove that one."
             )

@@ -11,6 +11,7 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 from speechbrain_cadino.files import write_csv
+from speechbrain_cadino.losses.dino import ddp_mean
 
 
 @register_checkpoint_hooks
@@ -63,6 +64,17 @@ class TrainingRecord:
             name: float(value) / self._count
             for name, value in self._sums.items()
         }
+
+    def share(self, device):
+        """Replaces the sums by their means over all processes.
+
+        Arguments
+        ---------
+        device : torch.device
+            Of the communication.
+        """
+        for name, value in self._sums.items():
+            self._sums[name] = ddp_mean(value.to(device)).cpu()
 
     def end_epoch(self, row):
         """Closes the epoch.

@@ -74,3 +74,13 @@ def test_refuses_a_checkpoint_of_another_manifest(tmp_path):
     other = AtomicCheckpointer(tmp_path, recoverables={"r": GateRecord(7)})
     with pytest.raises(ValueError, match="of 6 samples, the manifest makes 7"):
         other.recover_if_possible()
+
+
+def test_refuses_a_checkpoint_of_other_labels(tmp_path):
+    checkpointer = AtomicCheckpointer(tmp_path, recoverables={"r": filled()})
+    checkpointer.save_checkpoint()
+    other = GateRecord(6, labels=1)
+    with pytest.raises(ValueError, match="is of other pseudo labels"):
+        AtomicCheckpointer(
+            tmp_path, recoverables={"r": other}
+        ).recover_if_possible()

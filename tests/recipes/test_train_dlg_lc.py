@@ -195,6 +195,12 @@ def test_mistakes_are_one_sentence(
     output = output_of(run_folder, train_manifest=fewer)
     assert "made with other settings or with another number of" in output
     assert "classifier" in output or "weight" in output
+    swapped = tmp_path / "swapped.csv"
+    table = pd.read_csv(labels, dtype={"spk_id": str})
+    table["spk_id"] = table["spk_id"][::-1].to_numpy()
+    table.to_csv(swapped, index=False)
+    output = output_of(run_folder, train_manifest=swapped)
+    assert "is of other pseudo labels" in output
     some = tmp_path / "some.csv"
     pd.read_csv(labels, dtype={"spk_id": str})[1:].to_csv(some, index=False)
     output = output_of(run_folder, train_manifest=some)
