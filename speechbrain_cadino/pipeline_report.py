@@ -37,8 +37,8 @@ Two figures need no true speaker, and tell when to stop. *Agreement*: how far
 the pseudo labels of an iteration agree with those of the one before (adjusted
 Rand index). Near 1 they have settled: another iteration would train on the same
 labels again. *Reliable*: the share of the samples that the loss gate let
-through in the last epoch. While it grows from iteration to iteration, the
-labels still get better. Stop when neither grows any more.
+through in the last epoch. It does not always follow the error rate: stop when
+the agreement grows no more.
 """
 
 
