@@ -27,6 +27,11 @@ TYPES = {
     "corrected": torch.int32,
 }
 
+MIXTURE = [
+    *("mean_low", "mean_high", "variance_low", "variance_high"),
+    *("weight_low", "weight_high", "crossing"),
+]
+
 
 def mixture_columns(mixture):
     """What ``gate.csv`` tells of the two components of an epoch's losses.
@@ -42,17 +47,10 @@ def mixture_columns(mixture):
         Mean, variance and weight of the lower and the higher component, and
         ``crossing``, in units of the loss. All None if there is no mixture.
     """
-    columns = {
-        f"{name}_{place}": None if mixture is None else values[number]
-        for name, values in (
-            ("mean", mixture and mixture.means),
-            ("variance", mixture and mixture.variances),
-            ("weight", mixture and mixture.weights),
-        )
-        for number, place in enumerate(("low", "high"))
-    }
-    columns["crossing"] = mixture and math.exp(mixture.crossing)
-    return columns
+    if mixture is None:
+        return dict.fromkeys(MIXTURE)
+    values = [*mixture.means, *mixture.variances, *mixture.weights]
+    return dict(zip(MIXTURE, [*values, math.exp(mixture.crossing)]))
 
 
 @register_checkpoint_hooks

@@ -9,7 +9,11 @@ from torch.utils.data import Dataset
 from torchaudio.functional import resample
 
 from speechbrain_cadino.dataio.audio import AudioError, AudioReader
-from speechbrain_cadino.dataio.manifest import read_labels, read_manifest
+from speechbrain_cadino.dataio.manifest import (
+    DATA_ROOT,
+    pseudo_labels,
+    read_manifest,
+)
 
 # Draws of another utterance before a batch is given up.
 MAX_REPLACEMENTS = 10
@@ -88,7 +92,7 @@ class MultiCropDataset(Dataset):
                 f"utterances_per_sample={utterances_per_sample}: give 1 to "
                 f"{global_crops + local_crops}, one for each crop."
             )
-        table = read_manifest(manifest, data_root)
+        table = self._read_manifest(manifest, data_root)
         # Columns, not a dict per row: a fraction of the memory.
         self.ids = table["ID"].to_numpy()
         self.wavs = table["wav"].to_numpy()
@@ -178,6 +182,9 @@ class MultiCropDataset(Dataset):
             f"{MAX_REPLACEMENTS} utterances in a row could not be read, the "
             f"first because: {problem}"
         )
+
+    def _read_manifest(self, manifest, data_root):
+        return read_manifest(manifest, data_root)
 
     def _read_crops(self, row, speed, rng):
         """All crops of an item, globals first: from each utterance in turn.
@@ -290,9 +297,13 @@ class PseudoLabelDataset(MultiCropDataset):
             sample_rate=sample_rate,
             seed=seed,
         )
-        names = read_labels(manifest)
-        self.labels, distinct = pd.factorize(names, sort=True)
-        self.classes = len(distinct) * len(self.speeds)
+        self.classes = (int(self.labels.max()) + 1) * len(self.speeds)
+
+    def _read_manifest(self, manifest, data_root):
+        table = super()._read_manifest(manifest, data_root)
+        names = pseudo_labels(table, manifest)
+        self.labels, _ = pd.factorize(names, sort=True)
+        return table
 
     def __getitem__(self, index):
         """A crop of an utterance.
@@ -329,7 +340,8 @@ def count_classes(manifest, speeds=(1.0,)):
     -------
     int
     """
-    return read_labels(manifest).nunique() * len(speeds)
+    table = read_manifest(manifest, DATA_ROOT)
+    return pseudo_labels(table, manifest).nunique() * len(speeds)
 
 
 class _ClusterMap:

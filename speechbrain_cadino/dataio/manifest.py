@@ -122,13 +122,15 @@ def read_manifest(path, data_root=None):
     return table
 
 
-def read_labels(path):
+def pseudo_labels(table, path):
     """The pseudo labels of a manifest.
 
     Arguments
     ---------
+    table : pandas.DataFrame
+        Of ``read_manifest``.
     path : str or pathlib.Path
-        The CSV file.
+        Its file, for the message.
 
     Returns
     -------
@@ -137,12 +139,9 @@ def read_labels(path):
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     ValueError
         If it is no labelled manifest.
     """
-    table = read_manifest(path, DATA_ROOT)
     if LABEL not in table:
         raise ValueError(
             f"{path} has no column {LABEL}: it holds no pseudo labels. Make "
