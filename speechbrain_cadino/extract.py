@@ -20,7 +20,6 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import AudioError
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings import (
-    SHORTEST,
     embed,
     load_embeddings,
     load_encoder,
@@ -31,6 +30,7 @@ from speechbrain_cadino.files import (
     write_json,
     write_text,
 )
+from speechbrain_cadino.segments import Segments
 
 logger = get_logger(__name__)
 
@@ -121,7 +121,7 @@ def extract(
     (['one'], [[0.5]])
     """
     folder = pathlib.Path(folder)
-    segments = _Segments(sample_rate, segment_seconds, max_segments)
+    segments = Segments(sample_rate, segment_seconds, max_segments)
     shards = _Shards(folder, table, shard_size)
     record = {
         "weights": _hash_state(weights),
@@ -292,85 +292,6 @@ class _Shards:
             f"and have no embedding, the first is {first}. All are listed in "
             f"{self.folder / 'skipped.csv'}."
         )
-
-
-class _Segments:
-    """What is embedded of each utterance, and the mean over it."""
-
-    def __init__(self, sample_rate, seconds, most):
-        if seconds is not None and not seconds >= SHORTEST:
-            raise ValueError(
-                f"segment_seconds={seconds}: give {SHORTEST} s or more, or "
-                "null for whole utterances."
-            )
-        if most < 1:
-            raise ValueError(f"max_segments={most}: give 1 or more.")
-        self.sample_rate = sample_rate
-        self.length = seconds and round(seconds * sample_rate)
-        self.most = most
-
-    def counts(self, table):
-        """The number of segments of each utterance."""
-        lengths = (table["stop"] - table["start"]).to_numpy()
-        if self.length is None:
-            return np.ones_like(lengths)
-        return np.clip(lengths // self.length, 1, self.most)
-
-    def cut(self, table, counts):
-        """A table of all segments, those of an utterance together."""
-        rows = np.repeat(np.arange(len(table)), counts)
-        pieces = table.iloc[rows].copy()
-        lengths = (pieces["stop"] - pieces["start"]).to_numpy()
-        wanted = trimmed_length(lengths, self.sample_rate)
-        if self.length is not None:
-            wanted = np.where(lengths < self.length, wanted, self.length)
-            # Each in the middle of its share of the utterance.
-            number = np.arange(len(rows)) - (counts.cumsum() - counts)[rows]
-            middle = (2 * number + 1) * lengths / (2 * counts[rows])
-            spare = lengths >= self.length
-            pieces["start"] += ((middle - wanted / 2) * spare).astype(int)
-        pieces["stop"] = pieces["start"] + wanted
-        return pieces
-
-    def mean(self, embeddings, counts):
-        """Averages normalised segment embeddings, of each utterance."""
-        if self.length is None:
-            return embeddings
-        norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-        readable = np.isfinite(norms)
-        units = np.where(readable, embeddings / np.maximum(norms, 1e-12), 0)
-        first = counts.cumsum() - counts
-        with np.errstate(invalid="ignore"):  # none readable: 0 / 0
-            return np.add.reduceat(units, first) / np.add.reduceat(
-                readable.astype(np.float32), first
-            )
-
-
-def trimmed_length(lengths, sample_rate=16000):
-    """Lengths on a grid, of which there are 50 to 100 from 1 to 2 seconds,
-    just as many from 2 to 4 seconds, and so on.
-
-    Arguments
-    ---------
-    lengths : numpy.ndarray
-        In samples.
-    sample_rate : int
-        In Hz.
-
-    Returns
-    -------
-    numpy.ndarray
-        The next lengths below, at most 2% shorter. Below 10 s, multiples of
-        0.1 s are on the grid.
-
-    Example
-    -------
-    >>> trimmed_length(np.array([1600, 48000, 48700, 160000, 162000]))
-    array([  1600,  48000,  48000, 160000, 160000])
-    """
-    octave = np.floor(np.log2(np.maximum(lengths, 1) / (5 * sample_rate)))
-    step = np.maximum(sample_rate // 10 * 2**octave, 1).astype(int)
-    return lengths // step * step
 
 
 def _embed_shards(shards, segments, encode_batch, options):

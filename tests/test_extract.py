@@ -16,7 +16,6 @@ from speechbrain_cadino.embeddings import embed, load_encoder
 from speechbrain_cadino.extract import (
     extract,
     extract_manifest,
-    trimmed_length,
 )
 
 RECIPE = pathlib.Path(__file__).parents[1] / "recipes" / "VoxCeleb"
@@ -73,19 +72,6 @@ def test_equals_embed_where_nothing_is_trimmed(
         "extraction.json",
         "ids.txt",
     ]
-
-
-def test_trimmed_lengths():
-    lengths = np.arange(1600, 30 * 16000)
-    trimmed = trimmed_length(lengths)
-    lost = (lengths - trimmed) / lengths
-    assert lost.min() == 0
-    assert lost.max() < 0.02
-    assert (trimmed_length(trimmed) == trimmed).all()
-    assert (np.diff(trimmed) >= 0).all()
-    # VoxCeleb's, from 4 to 20 seconds
-    assert len(np.unique(trimmed[4 * 16000 :][: 16 * 16000])) < 150
-    assert trimmed.min() >= 1600
 
 
 def test_a_batch_holds_utterances_of_almost_the_same_length(tmp_path, weights):

@@ -16,7 +16,8 @@ from hyperpyyaml import load_hyperpyyaml
 import speechbrain as sb
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.cli import user_errors
-from speechbrain_cadino.verification.evaluate import format_results, verify
+from speechbrain_cadino.verification.evaluate import verify
+from speechbrain_cadino.verification.results import format_results
 
 logger = get_logger(__name__)
 

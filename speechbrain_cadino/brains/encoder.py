@@ -16,7 +16,8 @@ from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings import mean_embedding
 from speechbrain_cadino.export import export_encoder
 from speechbrain_cadino.losses.dino import ddp_mean
-from speechbrain_cadino.verification.evaluate import format_results, verify
+from speechbrain_cadino.verification.evaluate import verify
+from speechbrain_cadino.verification.results import format_results
 
 logger = get_logger(__name__)
 

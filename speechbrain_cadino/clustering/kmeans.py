@@ -70,7 +70,8 @@ def cluster(
         K.
     merge_to : int, optional
         Merge the K clusters into so many, by agglomerative clustering of
-        their centroids (cosine, average linkage). It holds K x K distances.
+        their centroids (Ward linkage, as Thienpondt et al. 2021, "The IDLab
+        VoxCeleb Speaker Recognition Challenge 2020 System Description").
     engine : str
         "sklearn" (on the CPU), "faiss" (on the CPU, the extra of this name)
         or "torch".
@@ -110,7 +111,9 @@ def cluster(
     points = unit_rows(embeddings)
     centroids = _start(points, num_clusters, seed)
     clusters, fit = _assign(points, centroids, nearest)
-    with tqdm(total=iterations, desc="Clustering", unit="iteration") as bar:
+    with tqdm(
+        total=iterations, desc="Clustering", unit="iteration", delay=1
+    ) as bar:
         for _ in range(iterations):
             previous = clusters
             centroids = mean_directions(points, *previous)
@@ -332,9 +335,7 @@ def sums_of_members(points, labels, num_clusters):
 
 def _merge(points, clusters, merge_to):
     """Merges clusters whose centroids are near each other."""
-    agglomerative = AgglomerativeClustering(
-        n_clusters=merge_to, metric="cosine", linkage="average"
-    )
+    agglomerative = AgglomerativeClustering(merge_to, linkage="ward")
     merged = agglomerative.fit_predict(clusters.centroids)
     labels = merged[clusters.labels]
     _, first = np.unique(merged, return_index=True)

@@ -41,6 +41,36 @@ def whiten(embeddings, power):
     >>> whiten(embeddings, power=0.5).std(0).round()
     array([4., 2., 1.], dtype=float32)
     """
+    mean, axes = fit_whitening(embeddings, power)
+    result = np.empty(embeddings.shape, np.float32)
+    for rows in _chunks(len(embeddings)):
+        result[rows] = (embeddings[rows] - mean) @ axes
+    return result
+
+
+def fit_whitening(embeddings, power):
+    """What ``whiten`` does, for other embeddings of the same encoder.
+
+    Arguments
+    ---------
+    embeddings : numpy.ndarray
+        Shape (N, D).
+    power : float
+        See ``whiten``, also for the errors.
+
+    Returns
+    -------
+    mean : numpy.ndarray
+        Shape (D,), to be subtracted first.
+    axes : numpy.ndarray
+        Shape (D, D), to be multiplied with from the right.
+
+    Example
+    -------
+    >>> mean, axes = fit_whitening(np.array([[1.0, 0.0], [5.0, 0.0]]), power=1)
+    >>> mean.tolist(), np.abs((np.array([7.0, 0.0]) - mean) @ axes).tolist()
+    ([3.0, 0.0], [2.0, 0.0])
+    """
     check_power(power)
     mean = np.mean(embeddings, axis=0, dtype=np.float64)
     covariance = np.zeros((len(mean), len(mean)))
@@ -57,10 +87,7 @@ def whiten(embeddings, power):
     # Directions without variance, up to rounding, stay at zero.
     real = variances > variances[0] * 1e-12
     scales = np.where(real, variances, 1) ** (-power / 2) * real
-    result = np.empty(embeddings.shape, np.float32)
-    for rows in _chunks(len(embeddings)):
-        result[rows] = (embeddings[rows] - mean) @ (axes * scales)
-    return result
+    return mean, axes * scales
 
 
 def check_power(power):

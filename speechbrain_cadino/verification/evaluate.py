@@ -2,23 +2,45 @@
 
 import pathlib
 
+import numpy as np
 import pandas as pd
 
-from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.dataio.manifest import pseudo_labels, read_manifest
 from speechbrain_cadino.embeddings import (
+    MEAN_UTTERANCES,
     embed,
     load_encoder,
-    mean_embedding,
     stored_mean,
 )
-from speechbrain_cadino.files import write_json
+from speechbrain_cadino.extract import extract
+from speechbrain_cadino.segments import Segments
+from speechbrain_cadino.verification.back_ends import (
+    BackEnd,
+    BackEnds,
+    background_rows,
+)
 from speechbrain_cadino.verification.baselines import (
     LogMelStats,
     random_encoder,
 )
+from speechbrain_cadino.verification.calibration import (
+    Calibration,
+    check_apart,
+    quality_measures,
+)
 from speechbrain_cadino.verification.metrics import summary
-from speechbrain_cadino.verification.scoring import cosine_scores, write_scores
-from speechbrain_cadino.verification.trials import read_trials, trial_files
+from speechbrain_cadino.verification.results import (
+    Assessor,
+    read_groups,
+    read_speakers,
+    write_results,
+)
+from speechbrain_cadino.verification.scoring import cosine, trial_scores
+from speechbrain_cadino.verification.trials import (
+    find_trials,
+    read_trials,
+    trial_files,
+)
 
 
 class TrialEvaluator:
@@ -35,6 +57,10 @@ class TrialEvaluator:
         The folder that its names start from, see ``trial_files``.
     sample_rate : int
         The encoder's, in Hz.
+    segment_seconds : float, optional
+        Embed segments instead of whole files, see ``Segments``.
+    max_segments : int
+        Of a file.
     **embed_options
         Further arguments of ``embed``, e.g. ``num_workers``.
 
@@ -53,8 +79,17 @@ class TrialEvaluator:
     {'eer': 0.0, 'min_dcf_0.01': 0.0, 'min_dcf_0.05': 0.0}
     """
 
-    def __init__(self, trials, data_folder, sample_rate=16000, **embed_options):
-        self.trials = read_trials(trials)
+    def __init__(
+        self,
+        trials,
+        data_folder,
+        sample_rate=16000,
+        segment_seconds=None,
+        max_segments=10,
+        **embed_options,
+    ):
+        self.segments = Segments(sample_rate, segment_seconds, max_segments)
+        self.trials = read_trials(find_trials(trials, data_folder))
         kinds = self.trials["target"].unique()
         if len(kinds) == 1:
             kind = "target" if kinds[0] else "non-target"
@@ -69,42 +104,58 @@ class TrialEvaluator:
         self.enrol = rows.get_indexer(self.trials["enrol"])
         self.test = rows.get_indexer(self.trials["test"])
 
-    def scores(self, encode_batch, mean=None):
-        """Cosine scores of all trials; each file is embedded once.
+    def embed(self, encode_batch):
+        """Embeds each file of the list once.
 
         Arguments
         ---------
         encode_batch : callable
             See ``embed``.
-        mean : numpy.ndarray, optional
-            Shape (D,): subtracted from every embedding first.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (N, D), in the order of ``files``.
+        """
+        table, counts = self.files, None
+        if self.segments.length:
+            counts = self.segments.counts(table)
+            table = self.segments.cut(table, counts)
+        embeddings = embed(
+            encode_batch, table, self.sample_rate, **self.embed_options
+        )
+        return self.segments.mean(embeddings, counts)
+
+    def scores(self, encode_batch):
+        """Cosine scores of all trials.
+
+        Arguments
+        ---------
+        encode_batch : callable
+            See ``embed``.
 
         Returns
         -------
         numpy.ndarray
             Shape (T,), float32, in the order of the trials.
         """
-        embeddings = embed(
-            encode_batch, self.files, self.sample_rate, **self.embed_options
-        )
-        return cosine_scores(embeddings, self.enrol, self.test, mean)
+        sides = cosine(self.embed(encode_batch))
+        return trial_scores(sides, self.enrol, self.test)
 
-    def __call__(self, encode_batch, mean=None):
+    def __call__(self, encode_batch):
         """The error rates of an encoder.
 
         Arguments
         ---------
         encode_batch : callable
             See ``embed``.
-        mean : numpy.ndarray, optional
-            Shape (D,): subtracted from every embedding first.
 
         Returns
         -------
         dict
             ``eer`` in percent, ``min_dcf_0.01``, ``min_dcf_0.05``.
         """
-        return summary(self.scores(encode_batch, mean), self.trials["target"])
+        return summary(self.scores(encode_batch), self.trials["target"])
 
 
 def verify(
@@ -112,10 +163,20 @@ def verify(
     encoder,
     trials,
     data_folder,
-    mean_subtraction=False,
+    back_ends=("cosine",),
     baselines=False,
     train_manifest=None,
     train_data_folder=None,
+    utterances_per_cluster=10,
+    whitening=0.75,
+    top_cohort=300,
+    plda_rank=100,
+    calibration_trials=None,
+    operating_points=(0.01, 0.05),
+    convex_hull=False,
+    replicates=0,
+    speakers=None,
+    groups=None,
     seed=0,
     device=None,
     **embed_options,
@@ -125,28 +186,48 @@ def verify(
     Arguments
     ---------
     output_folder : str or pathlib.Path
-        Where ``write_results`` writes.
+        Where ``write_results`` writes, and the embeddings of the training
+        set go to ``training_set``.
     encoder : str or pathlib.Path
         An encoder folder or a hub id.
     trials : str or pathlib.Path
-        The trial list.
+        The trial list, see ``find_trials``.
     data_folder : str or pathlib.Path
         The folder that its names start from.
-    mean_subtraction : bool
-        Subtract the mean embedding of the training set: the one stored with
-        the encoder, or else, and for the baselines, that of train_manifest.
+    back_ends : list of str
+        See ``BackEnd``: a row of the results each, called ``encoder`` for
+        ``cosine`` and ``encoder+...`` for others.
     baselines : bool
-        Score ``random_encoder`` and ``log_mel_stats`` beside the encoder.
+        Score ``random_encoder`` and ``log_mel_stats``, by cosine, too.
     train_manifest : str or pathlib.Path, optional
-        The training set.
+        The training set, which most back-ends and the baselines need; with
+        pseudo labels for PLDA and for the cohort of score normalisation.
     train_data_folder : str or pathlib.Path, optional
         What ``$data_root`` in train_manifest stands for.
+    utterances_per_cluster : int
+        Of the training set, at most.
+    whitening : float
+        See ``BackEnds``, as for the next two.
+    top_cohort : int
+    plda_rank : int
+    calibration_trials : str or pathlib.Path, optional
+        Trials of other files below data_folder, for back-ends that end in
+        ``calibrated``.
+    operating_points : list of float
+        See ``Assessor``, as for the next two.
+    convex_hull : bool
+    replicates : int
+    speakers : str or pathlib.Path, optional
+        A CSV with the columns ``ID,spk_id``: who speaks in each file of the
+        list, for the bootstrap. Without it see ``trial_speakers``.
+    groups : str or pathlib.Path, optional
+        See ``read_groups``.
     seed : int
-        Of the untrained encoder.
+        Of the untrained encoder, the bootstrap and the choice of utterances.
     device : str, optional
         See ``load_encoder``.
     **embed_options
-        Further arguments of ``embed``.
+        Further arguments of ``TrialEvaluator``.
 
     Returns
     -------
@@ -156,118 +237,105 @@ def verify(
     Raises
     ------
     ValueError
-        If train_manifest is needed and not given.
+        If an option makes no sense, or something needed is not given.
     """
+    back_ends = [BackEnd(name) for name in back_ends]
     loaded = load_encoder(encoder, device)
     rate = loaded.audio_normalizer.sample_rate
     evaluator = TrialEvaluator(trials, data_folder, rate, **embed_options)
+    assess = Assessor(
+        *(evaluator.trials, operating_points, convex_hull, replicates),
+        read_speakers(speakers) if speakers else None,
+        read_groups(groups) if groups else None,
+        seed,
+    )
+    calibrator = None
+    if any("calibrated" in back_end for back_end in back_ends):
+        _require(calibration_trials, "calibration_trials", "calibrated")
+        calibrator = TrialEvaluator(
+            calibration_trials, data_folder, rate, **embed_options
+        )
+        check_apart(evaluator.trials, calibrator.trials)
     table = None
     if train_manifest is not None:
         table = read_manifest(train_manifest, train_data_folder)
-    systems = {"encoder": (loaded.encode_batch, stored_mean(loaded))}
+    training = _training_set(
+        back_ends,
+        *(loaded, table, train_manifest, utterances_per_cluster, seed),
+        pathlib.Path(output_folder) / "training_set",
+    )
+    scorer = BackEnds(
+        **training,
+        whitening=whitening,
+        top_cohort=top_cohort,
+        plda_rank=plda_rank,
+    )
+    scores, details = _score(loaded, back_ends, scorer, evaluator, calibrator)
     if baselines:
-        _require(table, "The baselines need training data", "baselines")
+        _require(table, "train_manifest", "baselines=True")
         untrained = random_encoder(encoder, table, seed, device)
-        systems["random_encoder"] = (untrained.encode_batch, None)
-        systems["log_mel_stats"] = (LogMelStats(rate), None)
-    scores = {}
-    for system, (encode_batch, mean) in systems.items():
-        if not mean_subtraction:
-            mean = None
-        elif mean is None:
-            _require(
-                table,
-                f"{encoder} comes without the mean embedding of its training "
-                "set",
-                "mean_subtraction",
-            )
-            mean = mean_embedding(encode_batch, table, rate, **embed_options)
-        scores[system] = evaluator.scores(encode_batch, mean)
-    return write_results(output_folder, evaluator.trials, scores)
+        scores["random_encoder"] = evaluator.scores(untrained.encode_batch)
+        scores["log_mel_stats"] = evaluator.scores(LogMelStats(rate))
+    return write_results(output_folder, assess, scores, details)
 
 
-def _require(table, why, option):
-    """Raises if there is no training manifest."""
-    if table is None:
-        raise ValueError(f"{why}: give train_manifest, or set {option}=False.")
+def _require(given, option, what):
+    """Raises if an option is missing that something needs."""
+    if given is None:
+        raise ValueError(f"{what} needs {option}: give it, or leave that out.")
 
 
-def write_results(folder, trials, scores):
-    """Writes ``scores_<system>.txt`` and ``metrics.json``.
+def _training_set(back_ends, loaded, table, path, most, seed, folder):
+    """What the back-ends have to know of the training set."""
+    mean = stored_mean(loaded)
+    hungry = [b for b in back_ends if b.needs_embeddings]
+    hungry += [b for b in back_ends if "mean" in b and mean is None]
+    if not hungry:
+        return {"mean": mean}
+    _require(table, "train_manifest", f"The back-end {hungry[0].name}")
+    if any(back_end.needs_clusters for back_end in back_ends):
+        labels = pseudo_labels(table, path)
+        rows = background_rows(labels, most, seed)
+        labels = labels.to_numpy()[rows]
+    else:
+        count = min(len(table), MEAN_UTTERANCES)
+        rows = np.linspace(0, len(table) - 1, count).astype(int)
+        labels = np.zeros(count)
+    _, embeddings = extract(
+        folder,
+        loaded.encode_batch,
+        table.iloc[rows],
+        loaded.mods,
+        loaded.audio_normalizer.sample_rate,
+    )
+    readable = np.isfinite(embeddings[:, 0])
+    embeddings = embeddings[readable]
+    if mean is None:
+        mean = embeddings.mean(0, dtype=np.float64)
+    return {"mean": mean, "embeddings": embeddings, "labels": labels[readable]}
 
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Where to write.
-    trials : pandas.DataFrame
-        Of ``read_trials``.
-    scores : dict
-        The systems' names, and the scores (T,) of each.
 
-    Returns
-    -------
-    dict
-        What is in ``metrics.json``: the counts ``trials`` and ``targets``,
-        and ``systems`` with the ``summary`` of each.
-
-    Example
-    -------
-    >>> trials = pd.DataFrame(
-    ...     [(True, "a1", "a2"), (False, "a1", "b1")],
-    ...     columns=["target", "enrol", "test"],
-    ... )
-    >>> folder = getfixture("tmp_path")
-    >>> results = write_results(folder, trials, {"encoder": [0.9, 0.1]})
-    >>> results["trials"], results["systems"]["encoder"]["eer"]
-    (2, 0.0)
-    >>> sorted(file.name for file in folder.iterdir())
-    ['metrics.json', 'scores_encoder.txt']
-    """
-    folder = pathlib.Path(folder)
-    results = {
-        "trials": len(trials),
-        "targets": int(trials["target"].sum()),
-        "systems": {
-            system: summary(values, trials["target"])
-            for system, values in scores.items()
-        },
+def _score(loaded, back_ends, scorer, evaluator, calibrator):
+    """The scores of all back-ends, and what calibration has learned."""
+    sides = {
+        lists: (lists.embed(loaded.encode_batch), lists.enrol, lists.test)
+        for lists in (evaluator, calibrator)
+        if lists is not None
     }
-    for system, values in scores.items():
-        write_scores(folder / f"scores_{system}.txt", trials, values)
-    write_json(folder / "metrics.json", results)
-    return results
-
-
-def format_results(results):
-    """The results of several systems side by side.
-
-    Arguments
-    ---------
-    results : dict
-        Of ``write_results``.
-
-    Returns
-    -------
-    str
-        A table of one line for each system.
-
-    Example
-    -------
-    >>> figures = {"eer": 9.12, "min_dcf_0.01": 0.71, "min_dcf_0.05": 0.5}
-    >>> results = {"trials": 20, "targets": 5, "systems": {"encoder": figures}}
-    >>> print(format_results(results))
-    20 trials, 5 of them targets
-    system    EER %  minDCF(0.01)  minDCF(0.05)
-    encoder    9.12        0.7100        0.5000
-    """
-    width = max(map(len, ["system", *results["systems"]]))
-    lines = [
-        f"{results['trials']} trials, {results['targets']} of them targets",
-        f"{'system':{width}}  {'EER %':>6}  minDCF(0.01)  minDCF(0.05)",
-    ]
-    lines += [
-        f"{system:{width}}  {figures['eer']:6.2f}  "
-        f"{figures['min_dcf_0.01']:12.4f}  {figures['min_dcf_0.05']:12.4f}"
-        for system, figures in results["systems"].items()
-    ]
-    return "\n".join(lines)
+    scores, details = {}, {}
+    for back_end in back_ends:
+        system = back_end.system
+        scores[system] = scorer.scores(back_end, *sides[evaluator])
+        if "calibrated" in back_end:
+            qualities = {
+                lists: quality_measures(lists.files, *found, lists.sample_rate)
+                for lists, found in sides.items()
+            }
+            calibration = Calibration(
+                scorer.scores(back_end, *sides[calibrator]),
+                calibrator.trials["target"],
+                qualities[calibrator],
+            )
+            scores[system] = calibration(scores[system], qualities[evaluator])
+            details[system] = {"calibration": calibration.weights()}
+    return scores, details

@@ -1,7 +1,17 @@
-"""Scoring trials from embeddings, and the score file."""
+"""From embeddings to scores of trials, and the score file.
+
+A scorer turns embeddings into two sides and a bias, so that the score of any
+two is ``left . right + bias + bias``: what belongs to one embedding is worked
+out once, however many trials it is in.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
+from scipy import linalg
 
+from speechbrain.processing import PLDA_LDA
 from speechbrain_cadino.files import atomic_path
 
 # So many trials at a time keep the working memory near 100 MB at 192
@@ -9,41 +19,174 @@ from speechbrain_cadino.files import atomic_path
 CHUNK = 65536
 
 
-def cosine_scores(embeddings, enrol, test, mean=None):
-    """Cosine similarity of pairs of embeddings.
+class Sides(NamedTuple):
+    """What a scorer makes of N embeddings: arrays (N, D), (N, D) and (N,)."""
+
+    left: np.ndarray
+    right: np.ndarray
+    bias: np.ndarray
+
+
+def unit(embeddings):
+    """Divides embeddings by their L2 norm.
 
     Arguments
     ---------
     embeddings : numpy.ndarray
         Shape (N, D).
-    enrol : numpy.ndarray
-        Shape (T,): the row of each trial's one side.
-    test : numpy.ndarray
-        Shape (T,): the row of its other side.
-    mean : numpy.ndarray, optional
-        Shape (D,): subtracted from every embedding first.
 
     Returns
     -------
     numpy.ndarray
-        Shape (T,), float32, between -1 and 1; 0 if one side is null.
+        Shape (N, D), float32; null where the embedding is null.
 
     Example
     -------
-    >>> embeddings = np.array([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]])
-    >>> cosine_scores(embeddings, np.array([0, 0]), np.array([1, 2]))
-    array([ 0., -1.], dtype=float32)
+    >>> unit(np.array([[0.0, 0.0], [0.0, 2.0]]))
+    array([[0., 0.],
+           [0., 1.]], dtype=float32)
     """
     embeddings = np.asarray(embeddings, np.float32)
-    if mean is not None:
-        embeddings = embeddings - np.asarray(mean, np.float32)
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    embeddings = embeddings / np.maximum(norms, np.finfo(np.float32).tiny)
-    scores = np.empty(len(enrol), np.float32)
+    return embeddings / np.maximum(norms, np.finfo(np.float32).tiny)
+
+
+def cosine(embeddings):
+    """The scorer of cosine similarity: between -1 and 1, 0 if one is null.
+
+    Arguments
+    ---------
+    embeddings : numpy.ndarray
+        Shape (N, D).
+
+    Returns
+    -------
+    Sides
+        For ``trial_scores``.
+
+    Example
+    -------
+    >>> sides = cosine(np.array([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]]))
+    >>> trial_scores(sides, np.array([0, 0]), np.array([1, 2]))
+    array([ 0., -1.], dtype=float32)
+    """
+    units = unit(embeddings)
+    return Sides(units, units, np.zeros(len(units), np.float32))
+
+
+class PLDA:
+    """The scorer of probabilistic linear discriminant analysis.
+
+    SpeechBrain's ``PLDA`` (speakers in a subspace, one full covariance within)
+    is trained on embeddings of L2 norm 1. A score is the natural logarithm of
+    the likelihood ratio of both sides having one speaker or two, the
+    two-covariance form of Brümmer and de Villiers (2010), as SpeechBrain's
+    ``fast_PLDA_scoring`` gives it for all pairs.
+
+    Arguments
+    ---------
+    embeddings : numpy.ndarray
+        Shape (N, D): the training set.
+    labels : array_like
+        Shape (N,): their speakers or pseudo labels.
+    rank : int
+        Dimensions of the subspace of speakers, at most: fewer, where there
+        are not as many dimensions or labels.
+
+    Raises
+    ------
+    ValueError
+        If the training set is too small.
+
+    Example
+    -------
+    >>> rng = np.random.default_rng(0)
+    >>> speakers = rng.standard_normal((30, 4))
+    >>> labels = np.repeat(np.arange(30), 5)
+    >>> embeddings = speakers[labels] + 0.1 * rng.standard_normal((150, 4))
+    >>> sides = PLDA(embeddings, labels)(embeddings[[0, 1, 5]])
+    >>> same, other = trial_scores(sides, np.array([0, 0]), np.array([1, 2]))
+    >>> bool(same > other)
+    True
+    """
+
+    def __init__(self, embeddings, labels, rank=100):
+        units = unit(embeddings).astype(np.float64)
+        names = np.asarray(labels).astype(str).astype(object)
+        count, width = units.shape
+        rank = min(rank, width, len(set(names)) - 1)
+        if count <= width or rank < 1:
+            raise ValueError(
+                f"PLDA of {width} dimensions cannot be trained on {count} "
+                f"utterances of {len(set(names))} clusters: it takes more "
+                "utterances than dimensions, and two clusters."
+            )
+        nothing = np.full(count, None)
+        self.plda = PLDA_LDA.PLDA(rank_f=rank)
+        self.plda.plda(
+            PLDA_LDA.StatObject_SB(
+                modelset=names,
+                segset=np.arange(count).astype(str).astype(object),
+                start=nothing,
+                stop=nothing,
+                stat0=np.ones((count, 1)),
+                stat1=units,
+            )
+        )
+        between = self.plda.F @ self.plda.F.T
+        total = between + self.plda.Sigma
+        # Of two embeddings of one speaker, given the one: the other's
+        # covariance, and how it depends on it.
+        gain = linalg.solve(total, between, assume_a="pos").T
+        rest = total - gain @ between
+        inverse = linalg.inv(rest)
+        self.quadratic = linalg.inv(total) - inverse
+        self.cross = gain.T @ inverse
+        self.constant = 0.5 * (
+            np.linalg.slogdet(total)[1] - np.linalg.slogdet(rest)[1]
+        )
+
+    def __call__(self, embeddings):
+        """Makes both sides.
+
+        Arguments
+        ---------
+        embeddings : numpy.ndarray
+            Shape (N, D).
+
+        Returns
+        -------
+        Sides
+            For ``trial_scores``.
+        """
+        right = unit(embeddings) - self.plda.mean
+        bias = np.einsum("nd,nd->n", right @ self.quadratic, right)
+        sides = right @ self.cross, right, (bias + self.constant) / 2
+        return Sides(*(side.astype(np.float32) for side in sides))
+
+
+def trial_scores(sides, enrol, test):
+    """The scores of trials.
+
+    Arguments
+    ---------
+    sides : Sides
+        Of a scorer.
+    enrol : numpy.ndarray
+        Shape (T,): the row of each trial's one side.
+    test : numpy.ndarray
+        Shape (T,): the row of its other side.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (T,), float32.
+    """
+    scores = sides.bias[enrol] + sides.bias[test]
     for first in range(0, len(enrol), CHUNK):
         chunk = slice(first, first + CHUNK)
-        scores[chunk] = np.einsum(
-            "td,td->t", embeddings[enrol[chunk]], embeddings[test[chunk]]
+        scores[chunk] += np.einsum(
+            "td,td->t", sides.left[enrol[chunk]], sides.right[test[chunk]]
         )
     return scores
 
@@ -65,7 +208,6 @@ def write_scores(path, trials, scores):
 
     Example
     -------
-    >>> import pandas as pd
     >>> path = getfixture("tmp_path") / "scores.txt"
     >>> trials = pd.DataFrame({"enrol": ["a.wav"], "test": ["b.wav"]})
     >>> write_scores(path, trials, np.array([0.25]))
@@ -82,3 +224,64 @@ def write_scores(path, trials, scores):
             float_format="%.9g",
             lineterminator="\n",
         )
+
+
+def read_scores(path, trials):
+    """Reads a score file, of this package or of any other.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The text file of lines ``enrol test score``, in any order.
+    trials : pandas.DataFrame
+        The columns ``enrol`` and ``test``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (T,), float64, in the order of the trials.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no score file, or lacks a trial.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "scores.txt"
+    >>> _ = path.write_text("a c 0.5\\na b 0.25\\n")
+    >>> read_scores(path, pd.DataFrame({"enrol": ["a"], "test": ["b"]}))
+    array([0.25])
+    """
+    try:
+        table = pd.read_csv(
+            path,
+            sep=r"\s+",
+            header=None,
+            names=["enrol", "test", "score"],
+            dtype={"enrol": str, "test": str},
+            keep_default_na=False,
+            index_col=False,
+        )
+        scores = pd.to_numeric(table["score"])
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"No score file at {path}.") from error
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not a score file ({error}). Its lines are 'enrol test "
+            "score', with no spaces in names."
+        ) from error
+    scores.index = pd.MultiIndex.from_frame(table[["enrol", "test"]])
+    scores = scores[~scores.index.duplicated()]
+    wanted = pd.MultiIndex.from_frame(trials[["enrol", "test"]])
+    rows = scores.index.get_indexer(wanted)
+    if (rows < 0).any():
+        enrol, test = wanted[(rows < 0).argmax()]
+        raise ValueError(
+            f"{path} has no score for {(rows < 0).sum()} of {len(rows)} "
+            f"trials; the first is '{enrol} {test}'. Is it of another trial "
+            "list?"
+        )
+    return scores.to_numpy(np.float64)[rows]

@@ -13,12 +13,64 @@ logger = get_logger(__name__)
 # The same utterance may be at hand in another format than the list says.
 SUFFIXES = [".wav", ".flac", ".ogg", ".mp3"]
 
+# VoxCeleb1's lists, cleaned, under the names that papers call them by.
+NAMED = {
+    "vox1-o": "veri_test2.txt",
+    "vox1-e": "list_test_all2.txt",
+    "vox1-h": "list_test_hard2.txt",
+}
+VOXCELEB = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb"
+
+
+def find_trials(trials, data_folder):
+    """The file of a trial list that may be given by name.
+
+    Arguments
+    ---------
+    trials : str or pathlib.Path
+        A path, or one of ``vox1-o``, ``vox1-e`` and ``vox1-h`` (VoxCeleb1,
+        cleaned), which are looked for in data_folder and in its folder
+        ``meta`` under the names that they are published by.
+    data_folder : str or pathlib.Path
+        The folder with the audio.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a list given by name is not there.
+
+    Example
+    -------
+    >>> find_trials("my/trials.txt", "wavs").name
+    'trials.txt'
+    >>> find_trials("vox1-h", getfixture("tmp_path"))
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: vox1-h is list_test_hard2.txt, which is not in ...
+    """
+    if str(trials) not in NAMED:
+        return pathlib.Path(trials)
+    name, folder = NAMED[str(trials)], pathlib.Path(data_folder)
+    for path in [folder / name, folder / "meta" / name]:
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"{trials} is {name}, which is not in {folder} or its folder meta: "
+        f"download it from {VOXCELEB}."
+    )
+
 
 def read_trials(path):
     """Reads a trial list.
 
     One trial a line, in one of two forms, fields apart by spaces or tabs:
-    ``1|0 enrol test`` (VoxCeleb) or ``enrol test target|nontarget``.
+    ``1|0 enrol test`` (VoxCeleb) or ``enrol test target|nontarget``. A fourth
+    field, if all lines have one, names the group that the trial belongs to.
 
     Arguments
     ---------
@@ -28,7 +80,8 @@ def read_trials(path):
     Returns
     -------
     pandas.DataFrame
-        The columns ``target`` (bool), ``enrol`` and ``test`` (file names).
+        The columns ``target`` (bool), ``enrol`` and ``test`` (file names),
+        and ``group`` if the list has it.
 
     Raises
     ------
@@ -49,8 +102,7 @@ def read_trials(path):
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"No trial list at {path}. VoxCeleb's are at "
-            "https://www.robots.ox.ac.uk/~vgg/data/voxceleb."
+            f"No trial list at {path}. VoxCeleb's are at {VOXCELEB}."
         )
     # A file that is no text fails on its first line below, with a number.
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -60,24 +112,29 @@ def read_trials(path):
         if not fields:
             continue
         trial = _parse(fields)
-        if trial is None:
+        if trial is None or len(trial) != len((trials or [trial])[0]):
             raise ValueError(
                 f"{path}, line {number}: '{line.strip()[:80]}' is not a trial. "
                 "Write '1 enrol test' or '0 enrol test', or 'enrol test "
-                "target' or 'enrol test nontarget', with no spaces in names."
+                "target' or 'enrol test nontarget', with no spaces in names; "
+                "a fourth field, the group, is for all lines or none."
             )
         trials.append(trial)
     if not trials:
         raise ValueError(f"{path} is empty: no trials to score.")
-    return pd.DataFrame(trials, columns=["target", "enrol", "test"])
+    columns = ["target", "enrol", "test", "group"]
+    return pd.DataFrame(trials, columns=columns[: len(trials[0])])
 
 
 def _parse(fields):
-    """The fields of a line as (target, enrol, test); None if it is none."""
-    if len(fields) == 3 and fields[0] in ("0", "1"):
-        return fields[0] == "1", fields[1], fields[2]
-    if len(fields) == 3 and fields[2] in ("target", "nontarget"):
-        return fields[2] == "target", fields[0], fields[1]
+    """The fields of a line as (target, enrol, test) and, if there is one,
+    the group; None if it is no trial."""
+    if len(fields) not in (3, 4):
+        return None
+    if fields[0] in ("0", "1"):
+        return fields[0] == "1", *fields[1:]
+    if fields[2] in ("target", "nontarget"):
+        return fields[2] == "target", *fields[:2], *fields[3:]
     return None
 
 

@@ -1,13 +1,15 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
 from speechbrain_cadino.embeddings import embed, load_encoder, mean_embedding
 from speechbrain_cadino.verification.baselines import LogMelStats
 from speechbrain_cadino.verification.evaluate import TrialEvaluator, verify
 from speechbrain_cadino.verification.metrics import summary
+from speechbrain_cadino.verification.scoring import unit
 
 SYSTEMS = ["encoder", "random_encoder", "log_mel_stats"]
 
@@ -21,12 +23,12 @@ def test_scores_are_those_of_each_pair_and_files_are_read_once(corpus):
         assert wav_lens.tolist() == [1] * len(wavs)
         return wavs[:, None, :5]
 
-    scores = evaluator.scores(encode_batch, mean=np.full(5, 0.1))
+    scores = evaluator.scores(encode_batch)
     assert len(seen) == 12
     table = read_manifest(corpus / "train.csv", corpus).set_index("ID")
     for line, score in zip(open(corpus / "trials.txt"), scores):
         _, *pair = line.split()
-        a, b = embed(encode_batch, table.loc[pair].reset_index()) - 0.1
+        a, b = embed(encode_batch, table.loc[pair].reset_index())
         expected = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
         assert score == pytest.approx(expected, abs=1e-6)
 
@@ -64,47 +66,161 @@ def test_verify_writes_all_systems(encoder_folder, corpus, tmp_path):
         assert figures == summary(scores, targets)
 
 
-def test_which_mean_is_subtracted(encoder_folder, corpus, tmp_path):
-    """The encoder's from its folder, a baseline's from the training set."""
+@pytest.fixture(scope="module")
+def labelled(corpus, tmp_path_factory):
+    """The training set with its speakers as pseudo labels."""
     table = read_manifest(corpus / "train.csv", corpus)
-    evaluator = TrialEvaluator(corpus / "trials.txt", corpus)
-    encoder = load_encoder(encoder_folder)
+    path = tmp_path_factory.mktemp("labels") / "pseudo_labels.csv"
+    write_manifest(path, table.assign(spk_id=table["ID"].str[0]))
+    return path
+
+
+def run(folder, encoder_folder, corpus, **options):
+    """Verifies; the results, and the scores of each system."""
+    results = verify(
+        folder, encoder_folder, corpus / "trials.txt", corpus, **options
+    )
+    return results, {
+        system: np.loadtxt(folder / f"scores_{system}.txt", usecols=2)
+        for system in results["systems"]
+    }
+
+
+def test_back_ends_of_an_encoder(encoder_folder, corpus, labelled, tmp_path):
+    """Each row is what its name says, worked out by hand."""
+    names = ["cosine", "mean", "s_norm", "mean+as_norm"]
+    _, scores = run(
+        *(tmp_path, encoder_folder, corpus),
+        back_ends=names,
+        train_manifest=labelled,
+        top_cohort=3,
+    )
+    assert list(scores) == [
+        "encoder",
+        "encoder+mean",
+        "encoder+s_norm",
+        "encoder+mean+as_norm",
+    ]
+    table = read_manifest(corpus / "train.csv", corpus)
+    encode_batch = load_encoder(encoder_folder).encode_batch
+    raw = dict(zip(table["ID"], embed(encode_batch, table)))
     stored = np.arange(1, 13, dtype=np.float32) / 100
-    own = mean_embedding(LogMelStats(), table)
-    for subtract in (True, False):
-        results = verify(
-            tmp_path,
-            encoder_folder,
-            corpus / "trials.txt",
-            corpus,
-            mean_subtraction=subtract,
-            baselines=True,
-            train_manifest=corpus / "train.csv",
-            train_data_folder=corpus,
+    trials = [line.split()[1:] for line in open(corpus / "trials.txt")]
+    for mean, plain, normed, top in [
+        (0, "encoder", "encoder+s_norm", 4),
+        (stored, "encoder+mean", "encoder+mean+as_norm", 3),
+    ]:
+        units = {
+            k: (v - mean) / np.linalg.norm(v - mean) for k, v in raw.items()
+        }
+        cohort = np.stack(
+            [
+                np.mean([units[f"{name}/{i}.wav"] for i in range(3)], axis=0)
+                for name in "abcd"
+            ]
         )
-        written = [
-            np.loadtxt(tmp_path / f"scores_{system}.txt", usecols=2)
-            for system in ("encoder", "log_mel_stats")
+        cohort /= np.linalg.norm(cohort, axis=1, keepdims=True)
+        for row, (enrol, test) in enumerate(trials):
+            score = units[enrol] @ units[test]
+            assert scores[plain][row] == pytest.approx(score, abs=1e-5)
+            sides = [
+                np.sort(cohort @ units[name])[-top:] for name in (enrol, test)
+            ]
+            expected = np.mean([(score - x.mean()) / x.std() for x in sides])
+            assert scores[normed][row] == pytest.approx(expected, abs=2e-2)
+
+
+def test_plda_and_whitening_run_and_embed_once(
+    encoder_folder, corpus, labelled, tmp_path
+):
+    options = {"train_manifest": labelled, "replicates": 20}
+    names = ["whiten", "whiten+s_norm"]
+    results, _ = run(
+        tmp_path, encoder_folder, corpus, back_ends=names, **options
+    )
+    written = tmp_path / "training_set" / "embeddings.npy"
+    before = written.stat().st_mtime_ns
+    again, _ = run(tmp_path, encoder_folder, corpus, back_ends=names, **options)
+    assert written.stat().st_mtime_ns == before
+    assert again == results
+    for figures in results["systems"].values():
+        low, high = figures["intervals"]["eer"]
+        assert low <= high
+    assert results["speakers"] == 4
+    with pytest.raises(ValueError, match="more utterances than dimensions"):
+        run(tmp_path, encoder_folder, corpus, back_ends=["plda"], **options)
+
+
+def test_calibration_on_other_files(encoder_folder, corpus, tmp_path):
+    """Half of the speakers to calibrate on, half to test on."""
+    lines = (corpus / "trials.txt").read_text().splitlines(keepends=True)
+    for name, speakers in [("test", "ab"), ("fit", "cd")]:
+        chosen = [
+            line
+            for line in lines
+            if {side[0] for side in line.split()[1:]} <= set(speakers)
         ]
-        assert results["trials"] == len(written[0])
-        for scores, encode_batch, mean in [
-            (written[0], encoder.encode_batch, stored),
-            (written[1], LogMelStats(), own),
-        ]:
-            expected = evaluator.scores(
-                encode_batch, mean if subtract else None
-            )
-            np.testing.assert_allclose(scores, expected, atol=1e-5)
+        (tmp_path / name).write_text("".join(chosen))
+    arguments = [tmp_path, encoder_folder, tmp_path / "test", corpus]
+    results = verify(
+        *arguments,
+        back_ends=["cosine", "calibrated"],
+        calibration_trials=tmp_path / "fit",
+    )
+    figures = results["systems"]["encoder+calibrated"]
+    assert {"cllr", "min_cllr", "act_dcf_0.01"} <= set(figures)
+    assert "cllr" not in results["systems"]["encoder"]
+    weights = figures["calibration"]
+    files = TrialEvaluator(tmp_path / "test", corpus).files.set_index("ID")
+    seconds = (files["stop"] / 16000).to_dict()
+    encode_batch = load_encoder(encoder_folder).encode_batch
+    embeddings = embed(encode_batch, files.reset_index())
+    norms = dict(zip(files.index, np.linalg.norm(embeddings, axis=1)))
+    plain = np.loadtxt(tmp_path / "scores_encoder.txt", usecols=2)
+    ratios = np.loadtxt(tmp_path / "scores_encoder+calibrated.txt", usecols=2)
+    for line, score, ratio in zip(open(tmp_path / "test"), plain, ratios):
+        _, *pair = line.split()
+        short, long = sorted(np.log(seconds[name]) for name in pair)
+        small, large = sorted(np.log(norms[name]) for name in pair)
+        expected = (
+            weights["offset"]
+            + weights["score"] * score
+            + weights["shorter log seconds"] * short
+            + weights["longer log seconds"] * long
+            + weights["smaller log norm"] * small
+            + weights["larger log norm"] * large
+        )
+        assert ratio == pytest.approx(expected, abs=1e-3)
 
 
-def test_baselines_without_training_data(encoder_folder, corpus, tmp_path):
-    with pytest.raises(ValueError, match=r"baselines.* give train_manifest"):
-        verify(
-            tmp_path,
-            encoder_folder,
-            corpus / "trials.txt",
-            corpus,
-            baselines=True,
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"back_ends": ["as_norm+mean"]},
+            r"There is no back-end 'as_norm\+mean'",
+        ),
+        ({"back_ends": ["cosine+plda"]}, "There is no back-end"),
+        ({"back_ends": ["whiten"]}, "back-end whiten needs train_manifest"),
+        ({"back_ends": ["calibrated"]}, "needs calibration_trials"),
+        (
+            {"back_ends": ["calibrated"], "calibration_trials": True},
+            "12 file.s. are in trials and in calibration_trials",
+        ),
+        ({"back_ends": ["s_norm"], "train_manifest": True}, "no column spk_id"),
+        ({"baselines": True}, "baselines=True needs train_manifest"),
+    ],
+)
+def test_mistakes(options, message, encoder_folder, corpus, tmp_path):
+    files = {"calibration_trials": "trials.txt", "train_manifest": "train.csv"}
+    for option, file in files.items():
+        if options.get(option):
+            options = {**options, option: corpus / file}
+    with pytest.raises(ValueError, match=message):
+        run(
+            *(tmp_path, encoder_folder, corpus),
+            train_data_folder=corpus,
+            **options,
         )
 
 
@@ -117,19 +233,40 @@ def test_an_encoder_without_a_mean(encoder_folder, corpus, tmp_path):
     (folder / "hyperparams.yaml").write_text(text)
     weights = "embedding_model.ckpt"
     (folder / weights).write_bytes((encoder_folder / weights).read_bytes())
-    arguments = [folder, corpus / "trials.txt", corpus]
-    with pytest.raises(ValueError, match=r"foreign comes without the mean"):
-        verify(tmp_path, *arguments, mean_subtraction=True)
-    verify(
-        tmp_path,
-        *arguments,
-        mean_subtraction=True,
+    with pytest.raises(ValueError, match="mean needs train_manifest"):
+        run(tmp_path, folder, corpus, back_ends=["mean"])
+    _, scores = run(
+        *(tmp_path, folder, corpus),
+        back_ends=["mean"],
         train_manifest=corpus / "train.csv",
         train_data_folder=corpus,
     )
     encoder = load_encoder(encoder_folder).encode_batch
     table = read_manifest(corpus / "train.csv", corpus)
+    mean = mean_embedding(encoder, table)
     evaluator = TrialEvaluator(corpus / "trials.txt", corpus)
-    expected = evaluator.scores(encoder, mean_embedding(encoder, table))
-    scores = np.loadtxt(tmp_path / "scores_encoder.txt", usecols=2)
-    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    units = unit(evaluator.embed(encoder) - mean)
+    expected = (units[evaluator.enrol] * units[evaluator.test]).sum(1)
+    # The training set is embedded at lengths cut by up to 2%.
+    np.testing.assert_allclose(scores["encoder+mean"], expected, atol=0.05)
+
+
+def test_segments_are_averaged(encoder_folder, corpus):
+    encode_batch = load_encoder(encoder_folder).encode_batch
+    evaluator = TrialEvaluator(
+        corpus / "trials.txt", corpus, segment_seconds=0.2, max_segments=2
+    )
+    embeddings = evaluator.embed(encode_batch)
+    file = evaluator.files.iloc[0]
+    length, size = file["stop"], 3200
+    # 6000 samples hold one segment of 3200, longer files two.
+    starts = [(length - size) // 2] if length < 2 * size else None
+    assert starts is not None
+    pieces = pd.DataFrame(
+        [
+            {"ID": "a", "wav": file["wav"], "start": s, "stop": s + size}
+            for s in starts
+        ]
+    )
+    expected = unit(embed(encode_batch, pieces)).mean(0)
+    np.testing.assert_allclose(embeddings[0], expected, atol=1e-5)

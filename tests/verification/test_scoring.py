@@ -1,28 +1,94 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import multivariate_normal
 
+from speechbrain.processing import PLDA_LDA
 from speechbrain_cadino.verification import scoring
-from speechbrain_cadino.verification.scoring import cosine_scores, write_scores
+from speechbrain_cadino.verification.scoring import (
+    PLDA,
+    cosine,
+    read_scores,
+    trial_scores,
+    write_scores,
+)
 
 
-@pytest.mark.parametrize("mean", [None, np.full(8, 0.5)])
-def test_equals_one_pair_at_a_time(mean, monkeypatch):
+@pytest.fixture(scope="module")
+def plda():
+    """PLDA of 6 dimensions, trained on 40 speakers."""
+    rng = np.random.default_rng(3)
+    labels = np.repeat(np.arange(40), 6)
+    speakers = rng.standard_normal((40, 6)) * [3, 2, 2, 1, 1, 1] + 2
+    noise = rng.standard_normal((240, 6)) * [1, 1, 2, 1, 2, 1]
+    return PLDA(speakers[labels] + noise, labels, rank=3)
+
+
+def test_cosine_equals_one_pair_at_a_time(monkeypatch):
     monkeypatch.setattr(scoring, "CHUNK", 7)
     rng = np.random.default_rng(0)
     embeddings = rng.standard_normal((10, 8)).astype(np.float32)
     enrol, test = rng.integers(10, size=(2, 30))
-    scores = cosine_scores(embeddings, enrol, test, mean)
-    centre = 0 if mean is None else mean
+    scores = trial_scores(cosine(embeddings), enrol, test)
     for score, i, j in zip(scores, enrol, test):
-        a, b = embeddings[i] - centre, embeddings[j] - centre
+        a, b = embeddings[i], embeddings[j]
         expected = a @ b / np.sqrt((a @ a) * (b @ b))
         assert score == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_null_embedding_scores_zero():
-    embeddings = np.array([[0.0, 0.0], [1.0, 2.0]])
-    assert cosine_scores(embeddings, np.array([0]), np.array([1])) == [0]
+    sides = cosine(np.array([[0.0, 0.0], [1.0, 2.0]]))
+    assert trial_scores(sides, np.array([0]), np.array([1])) == [0]
+
+
+def test_plda_is_the_ratio_of_two_normal_densities(plda):
+    rng = np.random.default_rng(1)
+    embeddings = rng.standard_normal((8, 6)) + 2
+    enrol, test = np.triu_indices(8, 1)
+    scores = trial_scores(plda(embeddings), enrol, test)
+    between = plda.plda.F @ plda.plda.F.T
+    total = between + plda.plda.Sigma
+    one = multivariate_normal(
+        np.tile(plda.plda.mean, 2),
+        np.block([[total, between], [between, total]]),
+    )
+    alone = multivariate_normal(plda.plda.mean, total)
+    points = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    for score, i, j in zip(scores, enrol, test):
+        expected = one.logpdf(np.append(points[i], points[j]))
+        expected -= alone.logpdf(points[i]) + alone.logpdf(points[j])
+        assert score == pytest.approx(expected, abs=1e-3)
+
+
+def test_plda_scores_as_speechbrain_does(plda):
+    rng = np.random.default_rng(2)
+    embeddings = rng.standard_normal((7, 6)) + 2
+    points = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    names = np.array([f"u{i}" for i in range(7)], dtype=object)
+    stat = PLDA_LDA.StatObject_SB(
+        modelset=names,
+        segset=names,
+        start=np.full(7, None),
+        stop=np.full(7, None),
+        stat0=np.ones((7, 1)),
+        stat1=points,
+    )
+    expected = PLDA_LDA.fast_PLDA_scoring(
+        *(stat, stat, PLDA_LDA.Ndx(models=names, testsegs=names)),
+        *(plda.plda.mean, plda.plda.F, plda.plda.Sigma),
+    ).scoremat
+    enrol, test = map(np.ravel, np.indices((7, 7)))
+    scores = trial_scores(plda(embeddings), enrol, test)
+    np.testing.assert_allclose(scores.reshape(7, 7), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("count", "clusters"), [(6, 3), (50, 1)], ids=["utterances", "clusters"]
+)
+def test_too_little_to_train_plda_on(count, clusters):
+    embeddings = np.random.default_rng(0).standard_normal((count, 6))
+    with pytest.raises(ValueError, match=r"PLDA of 6 dimensions cannot"):
+        PLDA(embeddings, np.arange(count) % clusters)
 
 
 def test_score_file_holds_every_bit(tmp_path):
@@ -35,3 +101,24 @@ def test_score_file_holds_every_bit(tmp_path):
     assert list(enrol) == names
     assert list(test) == names[::-1]
     assert np.array_equal(np.array(values, np.float32), scores)
+    backwards = trials.iloc[::-1]
+    read = read_scores(tmp_path / "scores.txt", backwards)
+    assert np.array_equal(read.astype(np.float32), scores[::-1])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "No score file at"),
+        ("a b much\n", "is not a score file"),
+        ("", "no score for 2 of 2"),
+        ("a b 1\n", "no score for 1 of 2 trials; the first is 'b a'"),
+    ],
+)
+def test_what_is_no_score_file(text, message, tmp_path):
+    path = tmp_path / "scores.txt"
+    if text is not None:
+        path.write_text(text)
+    trials = pd.DataFrame({"enrol": ["a", "b"], "test": ["b", "a"]})
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        read_scores(path, trials)

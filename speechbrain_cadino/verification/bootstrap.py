@@ -1,0 +1,377 @@
+"""Confidence intervals of error rates, over speakers.
+
+Trials are not independent: each speaker takes part in many. What limits what
+a trial list can tell is the number of its speakers, so it is speakers that are
+drawn again, and their trials follow.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy import sparse, stats
+from scipy.sparse.csgraph import connected_components
+from tqdm import tqdm
+
+from speechbrain_cadino.verification.metrics import SortedTrials
+
+
+def trial_speakers(trials, speakers=None):
+    """Who speaks on both sides of each trial.
+
+    Without a table, a speaker is the first folder of a name, as in
+    VoxCeleb's ``id10270/x6uYqmx31kE/00001.wav``, if this agrees with every
+    trial. Otherwise it is whatever the target trials link together, which
+    needs no rule of names; but an utterance in non-target trials only then
+    counts as a speaker of its own.
+
+    Arguments
+    ---------
+    trials : pandas.DataFrame
+        Of ``read_trials``.
+    speakers : dict or pandas.Series, optional
+        The speaker of each name.
+
+    Returns
+    -------
+    enrol : numpy.ndarray
+        Shape (T,), int: speakers numbered from 0.
+    test : numpy.ndarray
+        Shape (T,), int.
+    count : int
+        How many speakers there are.
+
+    Raises
+    ------
+    ValueError
+        If a name is not in the table, or a trial contradicts it, or other
+        trials where there is none.
+
+    Example
+    -------
+    >>> trials = pd.DataFrame(
+    ...     [(True, "a/1", "a/2"), (False, "b/1", "a/2")],
+    ...     columns=["target", "enrol", "test"],
+    ... )
+    >>> enrol, test, count = trial_speakers(trials)
+    >>> enrol.tolist(), test.tolist(), count
+    ([0, 1], [0, 0], 2)
+    """
+    targets = trials["target"].to_numpy(bool)
+    sides, names = pd.factorize(
+        np.concatenate([trials["enrol"], trials["test"]])
+    )
+    enrol, test = np.split(sides, 2)
+
+    def wrong(codes):
+        """Which trials contradict the speakers of the names."""
+        return (codes[enrol] == codes[test]) != targets
+
+    if speakers is not None:
+        source = "the table of speakers"
+        codes = _codes_of_table(names, speakers)
+    else:
+        source = "other target trials"
+        codes = pd.factorize(pd.Series(names).str.split("/").str[0])[0]
+        if wrong(codes).any():
+            codes = _linked(len(names), enrol[targets], test[targets])
+    if wrong(codes).any():
+        trial = trials.iloc[wrong(codes).argmax()]
+        said, known = "a non-target", "one speaker"
+        if trial["target"]:
+            said, known = "a target", "two speakers"
+        raise ValueError(
+            f"The trial '{trial['enrol']} {trial['test']}' is {said}, but by "
+            f"{source} these are of {known}: correct the one or the other."
+        )
+    return codes[enrol], codes[test], int(codes.max()) + 1
+
+
+def _codes_of_table(names, speakers):
+    """The speakers of the names, numbered."""
+    found = pd.Series(names).map(pd.Series(speakers))
+    if found.isna().any():
+        raise ValueError(
+            f"The table of speakers lacks {found.isna().sum()} of the "
+            f"{len(names)} names in the trial list; the first is "
+            f"'{names[found.isna().argmax()]}'."
+        )
+    return pd.factorize(found)[0]
+
+
+def _linked(count, enrol, test):
+    """The components of the graph of target trials, numbered."""
+    links = sparse.coo_array(
+        (np.ones(len(enrol)), (enrol, test)), shape=(count, count)
+    )
+    return connected_components(links, directed=False)[1]
+
+
+class Bootstrap:
+    """Figures of several systems in samples of speakers drawn again.
+
+    Each replicate draws as many speakers as there are, with replacement. If
+    it has speaker a n_a times, a target trial of a counts n_a times and a
+    non-target trial of a and b n_a n_b times: the pigeonhole bootstrap (Owen
+    2007), by speakers as in Poh and Bengio (2007), "Performance
+    Generalization in Biometric Authentication Using Joint User-Specific and
+    Sample Bootstraps". All systems see the same replicates. One without any
+    target or any non-target trial is drawn again.
+
+    Arguments
+    ---------
+    scores : dict
+        The scores of each system by its name, shape (T,).
+    targets : array_like
+        Shape (T,), bool.
+    enrol : numpy.ndarray
+        Shape (T,), int, of ``trial_speakers``.
+    test : numpy.ndarray
+        Shape (T,), int, of ``trial_speakers``.
+    replicates : int
+        How many.
+    seed : int
+        Of the draws.
+    **summary_options
+        Further arguments of ``summary``, which gives the figures.
+
+    Attributes
+    ----------
+    speakers : int
+        How many speakers the figures rest on: those with target trials, or
+        those with non-target trials, whichever are fewer.
+    figures : dict
+        The ``summary`` of each system.
+    samples : dict
+        The figures of each system as a pandas.DataFrame, one replicate a row.
+
+    Raises
+    ------
+    ValueError
+        If there are too few speakers for replicates to differ: it takes
+        target trials of two, and non-target trials among three.
+
+    Example
+    -------
+    >>> enrol, test = np.triu_indices(30, 1)
+    >>> rng = np.random.default_rng(0)
+    >>> speaker = np.arange(30) // 3
+    >>> targets = speaker[enrol] == speaker[test]
+    >>> noise = rng.standard_normal(len(targets))
+    >>> bootstrap = Bootstrap(
+    ...     {"good": noise + 3 * targets, "bad": noise + targets},
+    ...     *(targets, speaker[enrol], speaker[test]),
+    ...     replicates=200,
+    ... )
+    >>> low, high = bootstrap.intervals()["good"]["eer"]
+    >>> low < bootstrap.figures["good"]["eer"] < high
+    True
+    >>> comparison = bootstrap.compare("bad", "good")["eer"]
+    >>> comparison["interval"][0] > 0, comparison["p_value"] < 0.05
+    (True, True)
+    """
+
+    def __init__(
+        self,
+        scores,
+        targets,
+        enrol,
+        test,
+        replicates=1000,
+        seed=0,
+        **summary_options,
+    ):
+        targets = np.asarray(targets, bool)
+        with_targets, with_others = (
+            len(np.union1d(enrol[kind], test[kind]))
+            for kind in (targets, ~targets)
+        )
+        if with_targets < 2 or with_others < 3:
+            raise ValueError(
+                f"Target trials of {with_targets} speaker(s) and non-target "
+                f"trials among {with_others}: intervals over speakers need "
+                "at least 2 and 3, and are of use from about 10."
+            )
+        self.speakers = min(with_targets, with_others)
+        systems = {
+            name: SortedTrials(values, targets)
+            for name, values in scores.items()
+        }
+        self.figures = {
+            name: trials.summary(**summary_options)
+            for name, trials in systems.items()
+        }
+        drawn = {name: [] for name in systems}
+        weights = _weights(targets, enrol, test, np.random.default_rng(seed))
+        progress = tqdm(
+            range(replicates), desc="Bootstrap", unit="replicate", delay=1
+        )
+        for _, weight in zip(progress, weights):
+            for name, trials in systems.items():
+                drawn[name].append(trials.summary(weight, **summary_options))
+        self.samples = {
+            name: pd.DataFrame(rows) for name, rows in drawn.items()
+        }
+
+    def intervals(self, level=0.95):
+        """A confidence interval of each figure, see ``interval``.
+
+        Arguments
+        ---------
+        level : float
+            How sure it shall be.
+
+        Returns
+        -------
+        dict
+            Of each system, a dict from the figure's name to (low, high).
+        """
+        return {
+            name: {
+                figure: interval(rows[figure], estimate, self.speakers, level)
+                for figure, estimate in self.figures[name].items()
+            }
+            for name, rows in self.samples.items()
+        }
+
+    def compare(self, first, second, level=0.95):
+        """How far two systems differ, on the same replicates.
+
+        Arguments
+        ---------
+        first : str
+            The name of a system.
+        second : str
+            The name of the system whose figures are taken off.
+        level : float
+            How sure the interval shall be.
+
+        Returns
+        -------
+        dict
+            For each figure a dict: ``difference``, its ``interval`` as (low,
+            high), and the two-sided ``p_value`` of there being none.
+        """
+        result = {}
+        for figure, value in self.figures[first].items():
+            difference = value - self.figures[second][figure]
+            sample = (
+                self.samples[first][figure] - self.samples[second][figure],
+                difference,
+                self.speakers,
+            )
+            result[figure] = {
+                "difference": difference,
+                "interval": interval(*sample, level),
+                "p_value": p_value(*sample),
+            }
+        return result
+
+
+def _weights(targets, enrol, test, rng):
+    """Yields how often each trial counts in a replicate, shape (T,)."""
+    count = max(enrol.max(), test.max()) + 1
+    # The second side of a target trial is the first again: it counts once.
+    second = np.where(targets, count, test)
+    while True:
+        drawn = rng.multinomial(count, np.full(count, 1 / count))
+        times = np.append(drawn, 1).astype(np.float64)
+        weights = times[enrol] * times[second]
+        if weights[targets].any() and weights[~targets].any():
+            yield weights
+
+
+def interval(replicates, estimate, speakers, level=0.95):
+    """The expanded, bias-corrected percentile interval of a bootstrap.
+
+    Plain percentiles of replicates are too narrow for few speakers. Those
+    taken here are where a normal distribution has ``sqrt(n / (n - 1))`` times
+    the quantile of Student's t with n - 1 degrees of freedom (Hesterberg
+    2015, "What Teachers Should Know About the Bootstrap"); for fewer than 6
+    speakers that is beyond 1000 replicates, of which the outermost are taken.
+
+    They are also moved by ``2 z``, where z is the normal quantile of the
+    share of replicates below the estimate (Efron 1981, "Nonparametric
+    Standard Errors and Confidence Intervals"): a minimum over thresholds is
+    lower in each sample than in the population, and in each replicate lower
+    again.
+
+    Arguments
+    ---------
+    replicates : array_like
+        Shape (R,): a figure in each replicate.
+    estimate : float
+        The figure in the sample.
+    speakers : int
+        n, above 1.
+    level : float
+        How sure it shall be, between 0 and 1.
+
+    Returns
+    -------
+    low : float
+        Of the figure.
+    high : float
+        Of the figure.
+
+    Example
+    -------
+    >>> interval(np.arange(999), 499, speakers=10**6)
+    (23.0, 975.0)
+    >>> interval(np.arange(999), 499, speakers=10)
+    (7.0, 991.0)
+    >>> interval(np.arange(999), 510, speakers=10)
+    (8.0, 992.0)
+    """
+    values = np.sort(np.asarray(replicates, np.float64))
+    shift = _shift(values, estimate)
+    reach = stats.t.isf((1 - level) / 2, speakers - 1) * _expansion(speakers)
+    ends = stats.norm.cdf([shift - reach, -shift - reach])
+    # Order statistics: they take no arithmetic, so values may be infinite.
+    ranks = (ends * (len(values) + 1)).astype(int)
+    low, high = np.clip(ranks, 1, len(values))
+    return float(values[low - 1]), float(values[-high])
+
+
+def p_value(differences, estimate, speakers):
+    """The two-sided p-value of there being no difference.
+
+    One less the level at which ``interval`` begins to hold 0. The fewer the
+    replicates, the sooner it can fall no further: 1000 of them give 10
+    speakers 0.017 at least.
+
+    Arguments
+    ---------
+    differences : array_like
+        Shape (R,): of two systems' figures in each replicate.
+    estimate : float
+        Their difference in the sample.
+    speakers : int
+        See ``interval``.
+
+    Returns
+    -------
+    float
+        Up to 1, which two systems without any difference have.
+
+    Example
+    -------
+    >>> p_value(np.zeros(999), 0, speakers=40)
+    1.0
+    >>> round(p_value(np.arange(999) - 23.5, 475.5, speakers=10**6), 3)
+    0.05
+    """
+    differences = np.asarray(differences)
+    shift = _shift(differences, estimate)
+    beyond = np.array([(~(differences > 0)).sum(), (~(differences < 0)).sum()])
+    ends = stats.norm.ppf((beyond + 1) / (len(differences) + 1))
+    reach = min(ends - [shift, -shift]) / _expansion(speakers)
+    return float(min(1, 2 * stats.t.cdf(reach, speakers - 1)))
+
+
+def _shift(replicates, estimate):
+    """How far the bias moves the ends of an interval, as a normal variable."""
+    below = (replicates < estimate).sum() + (replicates == estimate).sum() / 2
+    return 2 * stats.norm.ppf((below + 0.5) / (len(replicates) + 1))
+
+
+def _expansion(speakers):
+    return np.sqrt(speakers / (speakers - 1))

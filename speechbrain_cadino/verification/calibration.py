@@ -1,0 +1,160 @@
+"""Calibration: from scores to log-likelihood ratios."""
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+MEASURES = [
+    "shorter log seconds",
+    "longer log seconds",
+    "smaller log norm",
+    "larger log norm",
+]
+
+
+def quality_measures(files, embeddings, enrol, test, sample_rate=16000):
+    """What tells how far the score of a trial can be trusted.
+
+    Of both sides, how long the audio is and how large the embedding is before
+    its norm is divided out: noise and other things that hide a voice make it
+    smaller. Such measures were brought in by Thienpondt et al. (2021), "The
+    IDLab VoxCeleb Speaker Recognition Challenge 2020 System Description".
+
+    Arguments
+    ---------
+    files : pandas.DataFrame
+        The columns ``start,stop`` of N files, in samples.
+    embeddings : numpy.ndarray
+        Shape (N, D).
+    enrol : numpy.ndarray
+        Shape (T,): the row of each trial's one side.
+    test : numpy.ndarray
+        Shape (T,): the row of its other side.
+    sample_rate : int
+        In Hz.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (T, 4), in the order of ``MEASURES``: the same for a trial and
+        its mirror image.
+
+    Example
+    -------
+    >>> import pandas as pd
+    >>> files = pd.DataFrame({"start": [0, 0], "stop": [16000, 32000]})
+    >>> rows = np.array([0]), np.array([1])
+    >>> quality_measures(files, np.array([[3.0], [1.0]]), *rows).round(2)
+    array([[0.  , 0.69, 0.  , 1.1 ]])
+    """
+    seconds = (files["stop"] - files["start"]).to_numpy() / sample_rate
+    norms = np.linalg.norm(embeddings, axis=1)
+    columns = []
+    for values in (seconds, norms):
+        sides = np.log(np.maximum(values, 1e-12))[np.stack([enrol, test])]
+        columns += [sides.min(0), sides.max(0)]
+    return np.stack(columns, axis=1)
+
+
+class Calibration:
+    """Logistic regression on scores and quality measures.
+
+    Targets and non-targets have the same weight in all, so its output is the
+    natural logarithm of a likelihood ratio (Brümmer and du Preez 2006,
+    "Application-independent evaluation of speaker detection").
+
+    Arguments
+    ---------
+    scores : numpy.ndarray
+        Shape (T,).
+    targets : array_like
+        Shape (T,), bool.
+    quality : numpy.ndarray
+        Shape (T, Q).
+
+    Example
+    -------
+    >>> scores = np.array([0.1, 0.2, 0.3, 0.4])
+    >>> quality = np.zeros((4, 1))
+    >>> calibration = Calibration(scores, [False, True, False, True], quality)
+    >>> low, high = calibration(np.array([0.1, 0.4]), quality[:2])
+    >>> bool(low < 0 < high)
+    True
+    """
+
+    def __init__(self, scores, targets, quality):
+        self.model = make_pipeline(
+            StandardScaler(), LogisticRegression(class_weight="balanced")
+        )
+        self.model.fit(np.column_stack([scores, quality]), targets)
+
+    def __call__(self, scores, quality):
+        """Calibrates scores.
+
+        Arguments
+        ---------
+        scores : numpy.ndarray
+            Shape (T,).
+        quality : numpy.ndarray
+            Shape (T, Q).
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (T,): natural log-likelihood ratios.
+        """
+        return self.model.decision_function(np.column_stack([scores, quality]))
+
+    def weights(self):
+        """What the model has learned.
+
+        Returns
+        -------
+        dict
+            ``offset``, ``score`` and, with these measures, each of
+            ``MEASURES``: the log-likelihood ratio is the offset plus the
+            weighted sum.
+        """
+        scaler, regression = self.model
+        weights = regression.coef_[0] / scaler.scale_
+        offset = regression.intercept_[0] - weights @ scaler.mean_
+        names = ["offset", "score", *MEASURES]
+        return dict(zip(names, [float(offset), *weights.tolist()]))
+
+
+def check_apart(trials, calibration_trials):
+    """Raises if two trial lists share a file.
+
+    Arguments
+    ---------
+    trials : pandas.DataFrame
+        Of ``read_trials``.
+    calibration_trials : pandas.DataFrame
+        Of ``read_trials``.
+
+    Raises
+    ------
+    ValueError
+        Naming the first file that is in both.
+
+    Example
+    -------
+    >>> import pandas as pd
+    >>> trials = pd.DataFrame({"enrol": ["a.wav"], "test": ["b.wav"]})
+    >>> check_apart(trials, trials)
+    Traceback (most recent call last):
+    ...
+    ValueError: 2 file(s) are in trials and in calibration_trials...
+    """
+    both = _names(trials) & _names(calibration_trials)
+    if both:
+        raise ValueError(
+            f"{len(both)} file(s) are in trials and in calibration_trials, "
+            f"such as {min(both)}: a system calibrated on what it is tested "
+            "on looks better than it is. Give a list of other speakers."
+        )
+
+
+def _names(trials):
+    return set(trials["enrol"]) | set(trials["test"])

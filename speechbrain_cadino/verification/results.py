@@ -1,0 +1,404 @@
+"""What is told of a list of scored trials: figures, files, tables."""
+
+import functools
+import pathlib
+
+import pandas as pd
+
+from speechbrain_cadino.files import write_json
+from speechbrain_cadino.verification.bootstrap import Bootstrap, trial_speakers
+from speechbrain_cadino.verification.metrics import summary
+from speechbrain_cadino.verification.plots import plot_det, plot_scores
+from speechbrain_cadino.verification.scoring import write_scores
+
+
+class Assessor:
+    """Works out the figures of any system's scores of one trial list.
+
+    Arguments
+    ---------
+    trials : pandas.DataFrame
+        Of ``read_trials``.
+    operating_points : list of float
+        Prior probabilities of a target, for the detection costs.
+    convex_hull : bool
+        Whether the EER is that of the ROC's convex hull.
+    replicates : int
+        Of the bootstrap over speakers that gives the 95% intervals; 0 for
+        none.
+    speakers : pandas.Series, optional
+        The speaker of each file, see ``trial_speakers``.
+    groups : pandas.DataFrame, optional
+        Of ``read_groups``: figures for each group too.
+    seed : int
+        Of the bootstrap.
+
+    Example
+    -------
+    >>> trials = pd.DataFrame(
+    ...     [(True, "a1", "a2"), (False, "a1", "b1")],
+    ...     columns=["target", "enrol", "test"],
+    ... )
+    >>> Assessor(trials)([0.9, 0.1])["eer"]
+    0.0
+    """
+
+    def __init__(
+        self,
+        trials,
+        operating_points=(0.01, 0.05),
+        convex_hull=False,
+        replicates=0,
+        speakers=None,
+        groups=None,
+        seed=0,
+    ):
+        self.trials = trials
+        self.options = {
+            "operating_points": operating_points,
+            "convex_hull": convex_hull,
+        }
+        self.groups = trial_groups(trials, groups)
+        self.speakers = None
+        if replicates:
+            *sides, self.speakers = trial_speakers(trials, speakers)
+            self.bootstrap = functools.partial(
+                Bootstrap,
+                targets=trials["target"],
+                enrol=sides[0],
+                test=sides[1],
+                replicates=replicates,
+                seed=seed,
+            )
+
+    def __call__(self, scores, calibrated=False):
+        """The figures of one system.
+
+        Arguments
+        ---------
+        scores : array_like
+            Shape (T,).
+        calibrated : bool
+            Whether they are log-likelihood ratios.
+
+        Returns
+        -------
+        dict
+            ``summary``, and where asked for ``intervals`` and ``groups``.
+        """
+        options = {**self.options, "calibrated": calibrated}
+        targets = self.trials["target"].to_numpy()
+        if self.speakers:
+            bootstrap = self.bootstrap({"system": scores}, **options)
+            figures = dict(bootstrap.figures["system"])
+            figures["intervals"] = bootstrap.intervals()["system"]
+        else:
+            figures = summary(scores, targets, **options)
+        if self.groups:
+            figures["groups"] = {
+                name: {
+                    "trials": int(rows.sum()),
+                    "targets": int(targets[rows].sum()),
+                    **summary(scores[rows], targets[rows], **options),
+                }
+                for name, rows in self.groups.items()
+            }
+        return figures
+
+
+def read_speakers(path):
+    """Reads who speaks in which file.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        A CSV file with the columns ``ID,spk_id``.
+
+    Returns
+    -------
+    pandas.Series
+        The speakers, indexed by ID.
+
+    Raises
+    ------
+    ValueError
+        If it is no such table.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "speakers.csv"
+    >>> _ = path.write_text("ID,spk_id\\na.wav,anna\\n")
+    >>> read_speakers(path)["a.wav"]
+    'anna'
+    """
+    table = read_groups(path)
+    if "spk_id" not in table:
+        raise ValueError(f"{path} has no column spk_id.")
+    return table["spk_id"]
+
+
+def read_groups(path):
+    """Reads a table of groups.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        A CSV file, its fields apart by commas or tabs. The first column names
+        files as the trial list does, or their first folder (in VoxCeleb the
+        speaker: ``vox1_meta.csv`` will do); each other column is a property,
+        such as ``Gender``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by the first column.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no such table.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "groups.csv"
+    >>> _ = path.write_text("ID,Gender\\nid1,f\\nid2,m\\n")
+    >>> read_groups(path)["Gender"].to_dict()
+    {'id1': 'f', 'id2': 'm'}
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No table of groups at {path}.")
+    try:
+        header = path.open(encoding="utf-8").readline()
+        table = pd.read_csv(
+            path,
+            sep="\t" if "\t" in header else ",",
+            dtype=str,
+            keep_default_na=False,
+            index_col=0,
+        )
+    except ValueError as error:
+        raise ValueError(f"{path} is not a readable CSV ({error}).") from error
+    if not len(table.columns) or table.index.has_duplicates:
+        raise ValueError(
+            f"{path}: a table of groups has one line for each file or first "
+            "folder, which the first column names, and at least one more "
+            "column."
+        )
+    return table
+
+
+def trial_groups(trials, table=None):
+    """Which trials belong to which group.
+
+    A trial belongs to a group of the table if both its sides do. Groups that
+    have not both kinds of trials are left out.
+
+    Arguments
+    ---------
+    trials : pandas.DataFrame
+        Of ``read_trials``.
+    table : pandas.DataFrame, optional
+        Of ``read_groups``.
+
+    Returns
+    -------
+    dict
+        Names such as ``Gender=f``, or what the list itself says, and bool
+        arrays (T,).
+
+    Raises
+    ------
+    ValueError
+        If the table knows no file of the list.
+
+    Example
+    -------
+    >>> trials = pd.DataFrame(
+    ...     [(True, "a/1", "a/2"), (False, "a/1", "b/1"), (True, "c/1", "c/2")],
+    ...     columns=["target", "enrol", "test"],
+    ... )
+    >>> table = pd.DataFrame({"Gender": list("ffm")}, index=list("abc"))
+    >>> trial_groups(trials, table)
+    {'Gender=f': array([ True,  True, False])}
+    """
+    groups = {}
+    if "group" in trials:
+        groups = {
+            name: (trials["group"] == name).to_numpy()
+            for name in sorted(trials["group"].unique())
+        }
+    if table is not None:
+        enrol, test = (_keys(trials[side], table) for side in ["enrol", "test"])
+        for column in table:
+            values = table[column]
+            one, other = enrol.map(values), test.map(values)
+            for value in sorted(values.unique()):
+                rows = (one == value) & (other == value)
+                groups[f"{column}={value}"] = rows.to_numpy()
+    return {
+        name: rows
+        for name, rows in groups.items()
+        if trials["target"][rows].nunique() == 2
+    }
+
+
+def _keys(names, table):
+    """What the table calls each file: its name or its first folder."""
+    if names.isin(table.index).any():
+        return names
+    folders = names.str.split("/").str[0]
+    if not folders.isin(table.index).any():
+        raise ValueError(
+            f"The table of groups knows neither {names.iloc[0]} nor "
+            f"{folders.iloc[0]}: its first column has to name the files of "
+            "the trial list or their first folders."
+        )
+    return folders
+
+
+def write_results(folder, assess, scores, details=None):
+    """Writes ``scores_<system>.txt``, ``metrics.json`` and the plots.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where to write.
+    assess : Assessor
+        Of the trial list.
+    scores : dict
+        The systems' names, and the scores (T,) of each. Those whose name ends
+        in ``calibrated`` are log-likelihood ratios.
+    details : dict of dict, optional
+        More to keep of some of the systems.
+
+    Returns
+    -------
+    dict
+        What is in ``metrics.json``: the counts ``trials``, ``targets`` and,
+        if there are intervals, ``speakers``; and ``systems`` with the figures
+        of each.
+
+    Example
+    -------
+    >>> trials = pd.DataFrame(
+    ...     [(True, "a1", "a2"), (False, "a1", "b1")],
+    ...     columns=["target", "enrol", "test"],
+    ... )
+    >>> folder = getfixture("tmp_path")
+    >>> scores = {"encoder": [0.9, 0.1]}
+    >>> results = write_results(folder, Assessor(trials), scores)
+    >>> results["trials"], results["systems"]["encoder"]["eer"]
+    (2, 0.0)
+    >>> sorted(file.name for file in folder.iterdir())
+    ['metrics.json', 'plots', 'scores_encoder.txt']
+    """
+    folder = pathlib.Path(folder)
+    trials, details = assess.trials, details or {}
+    results = {"trials": len(trials), "targets": int(trials["target"].sum())}
+    if assess.speakers:
+        results["speakers"] = assess.speakers
+    results["systems"] = {
+        system: {
+            **assess(values, system.endswith("calibrated")),
+            **details.get(system, {}),
+        }
+        for system, values in scores.items()
+    }
+    for system, values in scores.items():
+        write_scores(folder / f"scores_{system}.txt", trials, values)
+    plot_det(folder / "plots" / "det.png", scores, trials["target"])
+    plot_scores(folder / "plots" / "scores.png", scores, trials["target"])
+    write_json(folder / "metrics.json", results)
+    return results
+
+
+def format_results(results):
+    """The results of several systems side by side.
+
+    Arguments
+    ---------
+    results : dict
+        Of ``write_results``.
+
+    Returns
+    -------
+    str
+        A table of one line for each system and, below it, for its groups.
+
+    Example
+    -------
+    >>> figures = {"eer": 9.12, "min_dcf_0.01": 0.71, "min_dcf_0.05": 0.5}
+    >>> results = {"trials": 20, "targets": 5, "systems": {"encoder": figures}}
+    >>> print(format_results(results))
+    20 trials, 5 of them targets
+    system    EER %  minDCF(0.01)  minDCF(0.05)
+    encoder    9.12        0.7100        0.5000
+    """
+    first = f"{results['trials']} trials, {results['targets']} of them targets"
+    if "speakers" in results:
+        first += f"; [95% intervals] over {results['speakers']} speakers"
+    lines = {}
+    for system, figures in results["systems"].items():
+        lines[system] = figures
+        for group, part in figures.get("groups", {}).items():
+            lines[f"  {group} ({part['trials']})"] = part
+    return "\n".join([first, *format_figures(lines)])
+
+
+def format_figures(systems):
+    """A table of figures, aligned.
+
+    Arguments
+    ---------
+    systems : dict of dict
+        Names, and the figures of each, see ``Assessor``.
+
+    Returns
+    -------
+    list of str
+        The header and a line for each.
+    """
+    keys = [
+        key
+        for figures in systems.values()
+        for key, value in figures.items()
+        if isinstance(value, (int, float)) and key not in ("trials", "targets")
+    ]
+    rows = [["system", *map(_title, dict.fromkeys(keys))]]
+    for name, figures in systems.items():
+        rows.append(
+            [name, *(_cell(figures, key) for key in dict.fromkeys(keys))]
+        )
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    widths[1] = max(widths[1], 6)
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
+        )
+        for row in rows
+    ]
+
+
+def _title(key):
+    """The heading of a figure."""
+    titles = {"eer": "EER %", "cllr": "Cllr", "min_cllr": "minCllr"}
+    if key in titles:
+        return titles[key]
+    kind, point = key.rsplit("_", 1)
+    return f"{kind.replace('_dcf', 'DCF')}({point})"
+
+
+def _cell(figures, key):
+    """A figure, with its interval if there is one."""
+    if key not in figures:
+        return "-"
+    digits = 2 if key == "eer" else 4
+    text = f"{figures[key]:.{digits}f}"
+    if "intervals" in figures:
+        low, high = figures["intervals"][key]
+        text += f" [{low:.{digits - 1}f}, {high:.{digits - 1}f}]"
+    return text

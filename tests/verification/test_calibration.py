@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from speechbrain_cadino.verification.calibration import Calibration
+from speechbrain_cadino.verification.metrics import cllr, error_rates, min_cllr
+
+
+def draw(rng, count, share):
+    """Scores whose log-likelihood ratio is 4 s / spread^2, by construction:
+    normal around -1 and 1, the spread being the quality."""
+    targets = rng.random(count) < share
+    spread = rng.choice([0.5, 1.5], count)
+    scores = np.where(targets, 1, -1) + spread * rng.standard_normal(count)
+    return targets, scores, spread
+
+
+def test_log_likelihood_ratios_whatever_the_share_of_targets():
+    rng = np.random.default_rng(0)
+    targets, scores, spread = draw(rng, 400_000, share=0.1)
+    alike = spread == 0.5
+    fitted = Calibration(
+        scores[alike], targets[alike], np.zeros((alike.sum(), 1))
+    )
+    points = np.linspace(-1, 1, 5)
+    ratios = fitted(points, np.zeros((5, 1)))
+    # log N(s; 1, 0.5) - log N(s; -1, 0.5) = 8 s
+    np.testing.assert_allclose(ratios, 8 * points, atol=0.3)
+
+
+def test_quality_helps_and_calibration_costs_next_to_nothing():
+    rng = np.random.default_rng(1)
+    targets, scores, spread = draw(rng, 20_000, share=0.3)
+    # The product is what a logistic regression needs of these.
+    quality = np.stack([scores / spread**2, spread], axis=1)
+    with_quality = Calibration(scores, targets, quality)
+    without = Calibration(scores, targets, np.zeros((len(scores), 1)))
+    targets, scores, spread = draw(rng, 20_000, share=0.3)
+    quality = np.stack([scores / spread**2, spread], axis=1)
+    good = with_quality(scores, quality)
+    plain = without(scores, np.zeros((len(scores), 1)))
+    assert cllr(good, targets) < 0.9 * cllr(plain, targets)
+    p_miss, p_fa, _ = error_rates(good, targets)
+    assert cllr(good, targets) == pytest.approx(
+        min_cllr(p_miss, p_fa), abs=0.01
+    )

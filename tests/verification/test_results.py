@@ -1,0 +1,122 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from speechbrain_cadino.verification.metrics import summary
+from speechbrain_cadino.verification.results import (
+    Assessor,
+    format_results,
+    read_groups,
+    read_speakers,
+    trial_groups,
+    write_results,
+)
+from speechbrain_cadino.verification.trials import read_trials
+
+# Tab-separated, as VoxCeleb's vox1_meta.csv is
+META = "VoxCeleb1 ID\tName\tGender\nid0\tAnna\tf\nid1\tBert\tm\nid2\tEva\tf\n"
+
+
+@pytest.fixture(scope="module")
+def trials():
+    """All pairs of four files each of three speakers."""
+    files = [f"id{i // 4}/{i}.wav" for i in range(12)]
+    pairs = [(a, b) for i, a in enumerate(files) for b in files[:i]]
+    table = pd.DataFrame(pairs, columns=["enrol", "test"])
+    table["target"] = table["enrol"].str[:3] == table["test"].str[:3]
+    return table
+
+
+@pytest.fixture(scope="module")
+def scores(trials):
+    rng = np.random.default_rng(0)
+    return rng.standard_normal(len(trials)) + trials["target"].to_numpy()
+
+
+def test_groups_of_a_table(trials, scores, tmp_path):
+    (tmp_path / "meta.csv").write_text(META)
+    table = read_groups(tmp_path / "meta.csv")
+    figures = Assessor(trials, groups=table)(scores)
+    # One voice alone, by name or being the one man, has no non-target trials.
+    assert list(figures["groups"]) == ["Gender=f"]
+    rows = ~(
+        trials["enrol"].str.startswith("id1")
+        | trials["test"].str.startswith("id1")
+    ).to_numpy()
+    found = figures["groups"]["Gender=f"]
+    assert found["trials"] == rows.sum() == 28
+    assert found["targets"] == 12
+    expected = summary(scores[rows], trials["target"][rows])
+    assert {key: found[key] for key in expected} == expected
+
+
+def test_groups_by_file_and_in_the_list_itself(trials, tmp_path):
+    table = pd.DataFrame({"noise": ["yes", "no"] * 6})
+    table.index = [f"id{i // 4}/{i}.wav" for i in range(12)]
+    groups = trial_groups(trials, table)
+    assert {name: rows.sum() for name, rows in groups.items()} == {
+        "noise=no": 15,
+        "noise=yes": 15,
+    }
+    text = "1 a/1 a/2 easy\n0 a/1 b/1 easy\n1 a/1 a/3 odd\n"
+    (tmp_path / "trials.txt").write_text(text)
+    listed = read_trials(tmp_path / "trials.txt")
+    groups = trial_groups(listed)
+    assert {name: rows.tolist() for name, rows in groups.items()} == {
+        "easy": [True, True, False]
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ID\nid0\n", "at least one more column"),
+        ("ID,a\nid0,x\nid0,y\n", "one line for each"),
+        ("", "not a readable CSV"),
+    ],
+)
+def test_a_table_that_is_none(text, message, tmp_path):
+    (tmp_path / "groups.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_groups(tmp_path / "groups.csv")
+
+
+def test_tables_that_do_not_fit(trials, tmp_path):
+    with pytest.raises(FileNotFoundError, match="No table of groups"):
+        read_groups(tmp_path / "groups.csv")
+    table = pd.DataFrame({"Gender": ["f"]}, index=["somebody"])
+    with pytest.raises(ValueError, match=r"knows neither id0/1\.wav nor id0"):
+        trial_groups(trials, table)
+    (tmp_path / "groups.csv").write_text("ID,a\nx,y\n")
+    with pytest.raises(ValueError, match="has no column spk_id"):
+        read_speakers(tmp_path / "groups.csv")
+
+
+def test_files_and_table(trials, scores, tmp_path):
+    systems = {"encoder": scores, "encoder+calibrated": scores}
+    assess = Assessor(trials, replicates=30, operating_points=[0.1])
+    results = write_results(
+        tmp_path, assess, systems, {"encoder": {"note": {"a": 1}}}
+    )
+    assert sorted(path.name for path in tmp_path.rglob("*.*")) == [
+        "det.png",
+        "metrics.json",
+        "scores.png",
+        "scores_encoder+calibrated.txt",
+        "scores_encoder.txt",
+    ]
+    head, header, plain, calibrated = format_results(results).splitlines()
+    assert head.endswith("[95% intervals] over 3 speakers")
+    for column in ["EER %", "minDCF(0.1)", "actDCF(0.1)", "Cllr", "minCllr"]:
+        assert column in header
+    figures = results["systems"]["encoder+calibrated"]
+    low, high = figures["intervals"]["eer"]
+    assert f"{figures['eer']:.2f} [{low:.1f}, {high:.1f}]" in calibrated
+    assert calibrated.endswith(
+        "{:.4f} [{:.3f}, {:.3f}]".format(
+            figures["min_cllr"], *figures["intervals"]["min_cllr"]
+        )
+    ), calibrated
+    # Only calibrated scores have these.
+    assert plain.split()[-3:] == ["-"] * 3
+    assert results["systems"]["encoder"]["note"] == {"a": 1}
