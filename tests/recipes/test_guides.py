@@ -1,0 +1,46 @@
+"""The commands in the READMEs are ones that the scripts take."""
+
+import pathlib
+import re
+import shlex
+
+import pytest
+import yaml
+from ruamel.yaml import YAML
+
+from speechbrain.utils.run_opts import RunOptions
+from speechbrain_cadino.cli import parse_arguments
+
+ROOT = pathlib.Path(__file__).parents[2]
+FLAGS = re.MULTILINE | re.DOTALL
+RECIPE = ROOT / "recipes" / "VoxCeleb"
+
+
+def commands():
+    """Each command of the code blocks in the READMEs, as a list of words."""
+    for readme in [ROOT / "README.md", RECIPE / "README.md"]:
+        text = readme.read_text(encoding="utf-8")
+        for kind, block in re.findall(r"^```(.*?)\n(.*?)^```", text, FLAGS):
+            if kind:
+                continue
+            for line in block.replace("\\\n", " ").splitlines():
+                for part in line.split("&&"):
+                    words = shlex.split(part, comments=True)
+                    if words and words[0] in ("python", "torchrun"):
+                        yield words
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_a_command_names_what_is_there(words, monkeypatch):
+    monkeypatch.chdir(RECIPE)
+    # What torchrun takes comes before the script.
+    while not words[0].endswith(".py"):
+        if words[:2] == ["-m", "speechbrain_cadino"]:
+            pytest.skip("tests/test_main.py reads these")
+        words = words[1:]
+    script, *arguments = words
+    assert (RECIPE / script).is_file()
+    path, _, overrides = parse_arguments(arguments)
+    known = YAML().load(pathlib.Path(path)).keys() | vars(RunOptions).keys()
+    given = yaml.safe_load(overrides) or {}
+    assert set(given) <= known
