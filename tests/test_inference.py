@@ -1,0 +1,282 @@
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from sklearn.cluster import AgglomerativeClustering
+from sklearn.metrics import adjusted_rand_score, silhouette_score
+from torchaudio.functional import resample
+
+from speechbrain.inference.classifiers import EncoderClassifier
+from speechbrain_cadino import inference
+from speechbrain_cadino.__main__ import main
+from speechbrain_cadino.embeddings import load_embeddings
+from speechbrain_cadino.inference import find_files, find_speakers
+
+FILES = ["anne/mono 16k.wav", "anne/téléphone.wav", "bob/stereo.flac"]
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    """Audio of three rates, among it what is none."""
+    folder = tmp_path_factory.mktemp("some speech")
+    rng = np.random.default_rng(0)
+    for name, rate, channels in zip(FILES, [16000, 8000, 44100], [1, 1, 2]):
+        (folder / name).parent.mkdir(exist_ok=True)
+        wav = rng.uniform(-0.3, 0.3, (rate // 2, channels))
+        soundfile.write(folder / name, wav, rate)
+    (folder / "broken.wav").write_text("no audio")
+    (folder / "empty.flac").touch()
+    soundfile.write(folder / "short.wav", np.zeros(100), 16000)
+    (folder / "notes.txt").write_text("is not even tried")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stock(encoder_folder, speech):
+    """What SpeechBrain itself makes of the audio."""
+    encoder = EncoderClassifier.from_hparams(source=str(encoder_folder))
+    embeddings = []
+    for name in FILES:
+        wav, rate = soundfile.read(speech / name, always_2d=True)
+        wav = torch.from_numpy(wav).float().mean(1)
+        wav = resample(wav, rate, 16000)
+        embeddings.append(encoder.encode_batch(wav[None])[0, 0].numpy())
+    return np.stack(embeddings)
+
+
+def cos(one, other):
+    return one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+
+
+def run(*arguments, cwd=None):
+    """A process of its own; returns what it did."""
+    return subprocess.run(
+        [sys.executable, "-m", "speechbrain_cadino", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+
+def call(capsys, *arguments):
+    """Runs a command here; returns its stdout as a table."""
+    main([str(argument) for argument in arguments])
+    lines = capsys.readouterr().out.splitlines()
+    header, *rows = [line.split("\t") for line in lines]
+    return pd.DataFrame(rows, columns=header)
+
+
+def test_embed_gives_what_speechbrain_gives(
+    encoder_folder, speech, stock, tmp_path
+):
+    process = run(
+        *("embed", encoder_folder, speech.name),
+        *("--output", tmp_path / "new" / "embeddings"),
+        cwd=speech.parent,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout == ""
+    ids, embeddings = load_embeddings(tmp_path / "new" / "embeddings")
+    assert ids == [f"{speech.name}/{name}" for name in FILES]
+    np.testing.assert_allclose(embeddings, stock, rtol=1e-3, atol=1e-4)
+    for name, reason in [
+        ("broken.wav", "not readable as audio"),
+        ("empty.flac", "not readable as audio"),
+        ("short.wav", "shorter than 0.1 s"),
+    ]:
+        assert f"Skipped {speech.name}/{name}: {reason}" in process.stderr
+    assert "3 of 6 files are skipped" in process.stderr
+    assert "notes.txt" not in process.stderr
+
+
+def test_verify_prints_cosines_and_nothing_else(encoder_folder, speech, stock):
+    one, *others = [str(speech / name) for name in FILES]
+    process = run("verify", encoder_folder, one, *others, "--device", "cpu")
+    assert process.returncode == 0, process.stderr
+    header, *rows = [line.split("\t") for line in process.stdout.splitlines()]
+    assert header == ["file", "score"]
+    assert [name for name, _ in rows] == others
+    for (_, score), other in zip(rows, stock[1:]):
+        assert float(score) == pytest.approx(cos(stock[0], other), abs=1e-3)
+
+
+def test_a_folder_is_one_speaker(
+    encoder_folder, speech, stock, tmp_path, capsys, caplog
+):
+    anne, phone, bob = stock / np.linalg.norm(stock, axis=1, keepdims=True)
+    speaker = (anne + phone) / 2
+    expected = [cos(speaker, anne), cos(speaker, phone), cos(speaker, bob)]
+    threshold = (expected[0] + min(expected)) / 2
+    table = call(
+        capsys,
+        *("verify", encoder_folder, speech / "anne", speech),
+        *("--threshold", threshold, "--csv", tmp_path / "scores.csv"),
+    )
+    written = pd.read_csv(tmp_path / "scores.csv")
+    assert list(written) == list(table) == ["file", "score", "speaker"]
+    assert list(written["file"]) == [str(speech / name) for name in FILES]
+    np.testing.assert_allclose(written["score"], expected, atol=1e-3)
+    np.testing.assert_allclose(table["score"].astype(float), expected, 1e-3)
+    same = ["same" if score >= threshold else "different" for score in expected]
+    assert list(table["speaker"]) == list(written["speaker"]) == same
+    assert set(same) == {"same", "different"}
+    assert "3 of 6 files are skipped" in caplog.text
+
+
+def test_from_files_to_clusters_to_a_map(
+    encoder_folder, corpus, tmp_path, capsys
+):
+    clusters = tmp_path / "clusters.csv"
+    inputs = [corpus / "wav" / "b", corpus / "wav", corpus / "wav/b/0.wav"]
+    table = call(
+        capsys,
+        *("cluster", encoder_folder, *inputs, "--num_clusters", 4),
+        *("--csv", clusters),
+    )
+    assert list(table) == ["cluster", "files"]
+    sizes = table["files"].astype(int)
+    assert sizes.sum() == 12
+    assert sizes.is_monotonic_decreasing
+    written = pd.read_csv(clusters)
+    speakers = [pathlib.Path(file).parent.name for file in written["file"]]
+    assert speakers == list("bbbaaacccddd")
+    assert list(np.bincount(written["cluster"])) == list(sizes)
+
+    main(["embed", str(encoder_folder), str(corpus), "--output", str(tmp_path)])
+    ids, embeddings = load_embeddings(tmp_path)
+    assert sorted(ids) == sorted(written["file"])
+    units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    labels = AgglomerativeClustering(4).fit_predict(units)
+    found = written.set_index("file")["cluster"][ids]
+    assert adjusted_rand_score(labels, found) == 1
+    plot = tmp_path / "plots" / "map.svg"
+    main(["map", str(tmp_path), str(plot), "--labels", str(clusters)])
+    assert plot.read_text(encoding="utf-8").count("<use") >= 12
+    assert capsys.readouterr().out == ""
+
+
+def test_speakers_by_ward_and_silhouette():
+    """As scikit-learn's, for each number."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((6, 1, 16))
+    points = (centres + 0.4 * rng.standard_normal((6, 5, 16))).reshape(-1, 16)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    values = {}
+    for number in range(2, 30):
+        labels = AgglomerativeClustering(number).fit_predict(points)
+        values[number] = silhouette_score(points, labels, metric="cosine")
+        found = find_speakers(3 * points, "unused", number)
+        assert adjusted_rand_score(labels, found) == 1
+        sizes = np.bincount(found)
+        assert len(sizes) == number
+        assert (np.diff(sizes) <= 0).all()
+    best = max(values, key=values.get)
+    assert find_speakers(points, "unused").max() + 1 == best == 6
+    assert not find_speakers(points, "unused", 1).any()
+
+
+def test_speakers_of_many_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, "MOST_LEAVES", 100)
+    points = np.repeat(np.eye(8), 20, axis=0)
+    points += 0.02 * np.random.default_rng(0).standard_normal(points.shape)
+    truth = np.arange(160) // 20
+    for number in [None, 8]:
+        labels = find_speakers(points, tmp_path / "sweep", number)
+        assert adjusted_rand_score(truth, labels) > (0.7 if number else 0.4)
+    assert (tmp_path / "sweep" / "sweep.json").is_file()
+
+
+def test_a_format_that_has_to_be_converted(
+    encoder_folder, speech, tmp_path, capsys
+):
+    pytest.importorskip("av")
+    # FFmpeg goes by the content.
+    converted = tmp_path / "a.m4a"
+    converted.write_bytes((speech / FILES[0]).read_bytes())
+    table = call(capsys, "verify", encoder_folder, speech / FILES[0], converted)
+    assert list(table["file"]) == [str(converted)]
+    assert float(table["score"][0]) > 0.999
+
+
+def test_what_cannot_be_used_is_skipped_and_named(
+    encoder_folder, tmp_path, capsys, caplog
+):
+    wav = np.random.default_rng(0).uniform(-0.3, 0.3, 8000)
+    names = ["fine.wav", "two\nlines.wav", os.fsdecode(b"latin\xe9.wav")]
+    for name in names:
+        soundfile.write(tmp_path / "a.wav", wav, 16000)
+        (tmp_path / "a.wav").rename(tmp_path / name)
+    wav[5000] = np.nan
+    soundfile.write(tmp_path / "nan.wav", wav, 16000, "FLOAT")
+    table = call(
+        capsys, "verify", encoder_folder, tmp_path / "fine.wav", tmp_path
+    )
+    assert list(table["file"]) == [str(tmp_path / "fine.wav")]
+    for text in [
+        "two lines.wav: a name with a line break",
+        "latin\\udce9.wav: a name with",
+        "nan.wav: damaged",
+        "3 of 4 files are skipped",
+    ]:
+        assert text in caplog.text
+
+
+def test_files_and_folders(tmp_path):
+    for name in ["b.wav", "sub/a.FLAC", "sub/notes.txt", ".hidden.wav"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "speech").touch()
+    files = find_files([tmp_path / "speech", tmp_path, f"{tmp_path}/./b.wav"])
+    names = [os.path.relpath(file, tmp_path) for file in files]
+    assert names == ["speech", "b.wav", "sub/a.FLAC"]
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("embed ENC nowhere --output OUT", "no file or folder nowhere"),
+        ("embed ENC EMPTY --output OUT", "no audio file in .*empty"),
+        ("embed ./nowhere WAV --output OUT", "no folder ./nowhere"),
+        ("embed EMPTY WAV --output OUT", "no hyperparams.yaml"),
+        ("embed ENC WAV --output WAV", "File exists"),
+        ("embed ENC BAD --output OUT", "None of 1 files .*broken.wav: not"),
+        ("verify ENC BAD WAV", "None of the enrolment files"),
+        ("verify ENC WAV BAD", "None of the test files"),
+        ("cluster ENC WAV --csv OUT", r"1 file\(s\) are too few"),
+        ("cluster ENC WAV --csv OUT --num_clusters 2", "cannot make 2"),
+        ("map EMPTY OUT", "has no embeddings.npy"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    command, sentence, encoder_folder, speech, tmp_path, caplog, capsys
+):
+    (tmp_path / "empty").mkdir()
+    places = {
+        "ENC": encoder_folder,
+        "WAV": speech / FILES[0],
+        "BAD": speech / "broken.wav",
+        "EMPTY": tmp_path / "empty",
+        "OUT": tmp_path / "out",
+    }
+    with pytest.raises(SystemExit) as error:
+        main([str(places.get(word, word)) for word in command.split()])
+    assert error.value.code == 1
+    last = caplog.records[-1]
+    assert last.levelname == "ERROR"
+    assert re.search(sentence, last.getMessage())
+    assert capsys.readouterr().out == ""
+
+
+def test_a_device_that_is_not_there(encoder_folder, speech, capsys):
+    wav = str(speech / FILES[0])
+    with pytest.raises(SystemExit):
+        main(["verify", str(encoder_folder), wav, wav, "--device", "warp:9"])
+    assert "argument --device: no warp:9: " in capsys.readouterr().err
