@@ -42,8 +42,8 @@ def trial_speakers(trials, speakers=None):
     Raises
     ------
     ValueError
-        If a name is not in the table, or a trial contradicts it, or other
-        trials where there is none.
+        If a name is not in the table or there more than once, or a trial
+        contradicts it, or other trials where there is none.
 
     Example
     -------
@@ -87,7 +87,14 @@ def trial_speakers(trials, speakers=None):
 
 def _codes_of_table(names, speakers):
     """The speakers of the names, numbered."""
-    found = pd.Series(names).map(pd.Series(speakers))
+    speakers = pd.Series(speakers)
+    twice = speakers.index.duplicated()
+    if twice.any():
+        raise ValueError(
+            f"The table of speakers has '{speakers.index[twice][0]}' more than "
+            "once: give each name one speaker."
+        )
+    found = pd.Series(names).map(speakers)
     if found.isna().any():
         raise ValueError(
             f"The table of speakers lacks {found.isna().sum()} of the "
@@ -248,13 +255,14 @@ class Bootstrap:
         -------
         dict
             For each figure a dict: ``difference``, its ``interval`` as (low,
-            high), and the two-sided ``p_value`` of there being none.
+            high), and the two-sided ``p_value`` of there being none. Two
+            figures that are both infinite do not differ.
         """
         result = {}
         for figure, value in self.figures[first].items():
-            difference = value - self.figures[second][figure]
+            difference = float(_minus(value, self.figures[second][figure]))
             sample = (
-                self.samples[first][figure] - self.samples[second][figure],
+                _minus(*(self.samples[s][figure] for s in (first, second))),
                 difference,
                 self.speakers,
             )
@@ -264,6 +272,14 @@ class Bootstrap:
                 "p_value": p_value(*sample),
             }
         return result
+
+
+def _minus(first, second):
+    """The difference, which is 0 of equal infinities too."""
+    first, second = np.asarray(first), np.asarray(second)
+    return np.subtract(
+        first, second, out=np.zeros(first.shape), where=first != second
+    )
 
 
 def _weights(targets, enrol, test, rng):
@@ -361,7 +377,7 @@ def p_value(differences, estimate, speakers):
     """
     differences = np.asarray(differences)
     shift = _shift(differences, estimate)
-    beyond = np.array([(~(differences > 0)).sum(), (~(differences < 0)).sum()])
+    beyond = np.array([(differences <= 0).sum(), (differences >= 0).sum()])
     ends = stats.norm.ppf((beyond + 1) / (len(differences) + 1))
     reach = min(ends - [shift, -shift]) / _expansion(speakers)
     return float(min(1, 2 * stats.t.cdf(reach, speakers - 1)))

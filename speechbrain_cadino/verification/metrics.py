@@ -398,7 +398,7 @@ def min_cllr(p_miss, p_fa):
     # rel_entr(x, y) is x log(x / y), and 0 for x = 0: a segment of one kind
     # of trial has an infinite ratio, on the right side.
     gain = rel_entr(misses, misses + fas) + rel_entr(fas, misses + fas)
-    return float(-gain.sum() / np.log(4))
+    return float(abs(gain.sum()) / np.log(4))
 
 
 def summary(

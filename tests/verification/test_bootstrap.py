@@ -168,6 +168,25 @@ def test_comparison_with_a_system_that_is_better_for_some_speakers():
     assert comparison["p_value"] > 0.1
 
 
+def test_comparison_of_systems_that_are_both_infinitely_wrong():
+    scores, targets, *speakers = draw()
+    systems = {"fine": scores}
+    for name, trial in zip("ab", np.flatnonzero(targets)[[0, 40]]):
+        systems[name] = scores.copy()
+        systems[name][trial] = -np.inf
+    bootstrap = Bootstrap(
+        *(systems, targets, *speakers), replicates=200, calibrated=True
+    )
+    # Each is finite where its one speaker is not drawn: neither is better.
+    both = bootstrap.compare("a", "b")["cllr"]
+    assert both["difference"] == 0
+    assert both["interval"] == (-np.inf, np.inf)
+    assert both["p_value"] > 0.1
+    one = bootstrap.compare("a", "fine")["cllr"]
+    assert one["difference"] == np.inf
+    assert one["interval"] == (0, np.inf)
+
+
 def test_interval_of_a_mean_is_nearly_that_of_student():
     # Means of normal samples: here the t interval is exact.
     rng = np.random.default_rng(0)
@@ -285,6 +304,13 @@ def test_a_name_that_is_not_in_the_table_is_an_error():
     trials = trial_list((True, "a", "b"), (False, "a", "c"))
     with pytest.raises(ValueError, match=r"lacks 1 of the 3 names.*'c'"):
         trial_speakers(trials, {"a": "x", "b": "x"})
+
+
+def test_a_name_that_is_in_the_table_twice_is_an_error():
+    trials = trial_list((True, "a", "b"), (False, "a", "c"))
+    table = pd.Series(["x", "x", "y", "x"], index=["a", "b", "c", "b"])
+    with pytest.raises(ValueError, match="has 'b' more than once"):
+        trial_speakers(trials, table)
 
 
 @pytest.mark.parametrize(

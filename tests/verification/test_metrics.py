@@ -208,6 +208,7 @@ def test_hull_costs_what_the_best_decisions_cost(seed):
 def test_hull_of_a_list_that_is_told_apart_has_one_corner():
     hull = convex_hull(*error_rates([1, 2, 3, 4], [0, 0, 1, 1])[:2])
     assert np.transpose(hull).tolist() == [[0, 1], [0, 0], [1, 0]]
+    assert str(min_cllr(*hull)) == "0.0"
 
 
 def test_act_dcf_by_hand():
