@@ -112,6 +112,47 @@ def _linked(count, enrol, test):
     return connected_components(links, directed=False)[1]
 
 
+def too_few_speakers(targets, enrol, test):
+    """Why the speakers of a list are too few for a bootstrap.
+
+    Arguments
+    ---------
+    targets : array_like
+        Shape (T,), bool.
+    enrol : numpy.ndarray
+        Shape (T,), int, of ``trial_speakers``.
+    test : numpy.ndarray
+        Shape (T,), int, of ``trial_speakers``.
+
+    Returns
+    -------
+    str or None
+        A sentence, or None if they are enough for replicates to differ.
+
+    Example
+    -------
+    >>> two = np.array([0, 1])
+    >>> too_few_speakers([True, True], two, two)
+    'Target trials of 2 speaker(s) and non-target trials among 0: ...'
+    """
+    with_targets, with_others = _counts(targets, enrol, test)
+    if with_targets >= 2 and with_others >= 3:
+        return None
+    return (
+        f"Target trials of {with_targets} speaker(s) and non-target trials "
+        f"among {with_others}: intervals over speakers need at least 2 and 3, "
+        "and are of use from about 10."
+    )
+
+
+def _counts(targets, enrol, test):
+    """How many speakers have target trials, and non-target trials."""
+    targets = np.asarray(targets, bool)
+    return [
+        len(np.union1d(enrol[kind], test[kind])) for kind in (targets, ~targets)
+    ]
+
+
 class Bootstrap:
     """Figures of several systems in samples of speakers drawn again.
 
@@ -153,8 +194,7 @@ class Bootstrap:
     Raises
     ------
     ValueError
-        If there are too few speakers for replicates to differ: it takes
-        target trials of two, and non-target trials among three.
+        If there are ``too_few_speakers``.
 
     Example
     -------
@@ -187,17 +227,10 @@ class Bootstrap:
         **summary_options,
     ):
         targets = np.asarray(targets, bool)
-        with_targets, with_others = (
-            len(np.union1d(enrol[kind], test[kind]))
-            for kind in (targets, ~targets)
-        )
-        if with_targets < 2 or with_others < 3:
-            raise ValueError(
-                f"Target trials of {with_targets} speaker(s) and non-target "
-                f"trials among {with_others}: intervals over speakers need "
-                "at least 2 and 3, and are of use from about 10."
-            )
-        self.speakers = min(with_targets, with_others)
+        reason = too_few_speakers(targets, enrol, test)
+        if reason:
+            raise ValueError(reason)
+        self.speakers = min(_counts(targets, enrol, test))
         systems = {
             name: SortedTrials(values, targets)
             for name, values in scores.items()

@@ -5,11 +5,18 @@ import pathlib
 
 import pandas as pd
 
+from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.files import write_json
-from speechbrain_cadino.verification.bootstrap import Bootstrap, trial_speakers
+from speechbrain_cadino.verification.bootstrap import (
+    Bootstrap,
+    too_few_speakers,
+    trial_speakers,
+)
 from speechbrain_cadino.verification.metrics import summary
 from speechbrain_cadino.verification.plots import plot_det, plot_scores
 from speechbrain_cadino.verification.scoring import write_scores
+
+logger = get_logger(__name__)
 
 
 class Assessor:
@@ -25,7 +32,8 @@ class Assessor:
         Whether the EER is that of the ROC's convex hull.
     replicates : int
         Of the bootstrap over speakers that gives the 95% intervals; 0 for
-        none.
+        none. If the list has too few speakers, a warning says so, and there
+        are none.
     speakers : pandas.Series, optional
         The speaker of each file, see ``trial_speakers``.
     groups : pandas.DataFrame, optional
@@ -61,14 +69,15 @@ class Assessor:
         self.groups = trial_groups(trials, groups)
         self.speakers = None
         if replicates:
-            *sides, self.speakers = trial_speakers(trials, speakers)
+            enrol, test, count = trial_speakers(trials, speakers)
+            who = {"targets": trials["target"], "enrol": enrol, "test": test}
+            reason = too_few_speakers(**who)
+            if reason:
+                logger.warning(f"No intervals: {reason}")
+                return
+            self.speakers = count
             self.bootstrap = functools.partial(
-                Bootstrap,
-                targets=trials["target"],
-                enrol=sides[0],
-                test=sides[1],
-                replicates=replicates,
-                seed=seed,
+                Bootstrap, **who, replicates=replicates, seed=seed
             )
 
     def __call__(self, scores, calibrated=False):

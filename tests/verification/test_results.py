@@ -120,3 +120,10 @@ def test_files_and_table(trials, scores, tmp_path):
     # Only calibrated scores have these.
     assert plain.split()[-3:] == ["-"] * 3
     assert results["systems"]["encoder"]["note"] == {"a": 1}
+
+
+def test_too_few_speakers_for_intervals(trials, caplog):
+    two = trials[~trials["enrol"].str.startswith("id2")]
+    assess = Assessor(two, replicates=30)
+    assert "No intervals: Target trials of 2 speaker(s)" in caplog.text
+    assert "intervals" not in assess(np.arange(len(two)))
