@@ -6,6 +6,7 @@ import inspect
 import logging
 import pathlib
 import sys
+import tempfile
 
 import pandas as pd
 import torch
@@ -13,9 +14,14 @@ import torch
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino import inference
 from speechbrain_cadino.cli import user_errors
-from speechbrain_cadino.embedding_map import plot_map, read_labels
+from speechbrain_cadino.embedding_map import plot_map
 from speechbrain_cadino.embeddings import load_embeddings, save_embeddings
 from speechbrain_cadino.files import write_csv
+from speechbrain_cadino.labels import labels_of, read_labels
+from speechbrain_cadino.verification.compare import (
+    compare,
+    format_comparison,
+)
 
 # Not __name__, which is "__main__" here.
 logger = get_logger("speechbrain_cadino.main")
@@ -43,8 +49,7 @@ def embed(parser):
 
     def run(arguments):
         files = inference.find_files(arguments.inputs)
-        # Before the work: a folder that cannot be made.
-        pathlib.Path(arguments.output).mkdir(parents=True, exist_ok=True)
+        _check_folder(arguments.output)
         files, embeddings = inference.embed_files(
             arguments.encoder, files, arguments.device
         )
@@ -87,6 +92,8 @@ def verify(parser):
     parser.add_argument("--csv", metavar="FILE", help="write the table there")
 
     def run(arguments):
+        if arguments.csv:
+            _check_file(arguments.csv)
         table = inference.verify_files(
             arguments.encoder,
             inference.find_files([arguments.enrol]),
@@ -106,7 +113,8 @@ def cluster(parser):
 
     Writes a table, the file and its cluster, and prints how many files each
     cluster has. Cluster 0 is the largest. Files of several speakers at once
-    have to be cut before.
+    have to be cut before. Of more than 5000 files, only a few numbers of
+    clusters are compared; clusters_sweep/ beside clusters.csv shows them.
 
     Example:
       python -m speechbrain_cadino cluster results/encoder calls/ \\
@@ -126,10 +134,11 @@ def cluster(parser):
     )
 
     def run(arguments):
+        files = inference.find_files(arguments.inputs)
+        inference.check_number(len(files), arguments.num_clusters)
+        _check_file(arguments.csv)
         files, embeddings = inference.embed_files(
-            arguments.encoder,
-            inference.find_files(arguments.inputs),
-            arguments.device,
+            arguments.encoder, files, arguments.device
         )
         path = pathlib.Path(arguments.csv)
         labels = inference.find_speakers(
@@ -170,13 +179,67 @@ def draw_map(parser):
     )
 
     def run(arguments):
+        _check_file(arguments.plot)
         ids, embeddings = load_embeddings(arguments.embeddings)
         labels = None
         if arguments.labels:
-            labels = read_labels(arguments.labels, ids)
+            labels = labels_of(arguments.labels, ids)
         logger.info("t-SNE takes up to a minute.")
         plot_map(embeddings, labels, arguments.plot)
         logger.info(f"The map is {arguments.plot}.")
+
+    return run
+
+
+def compare_scores(parser):
+    """Tells which of several systems is better on a list of trials.
+
+    Prints the figures of each with 95% intervals over speakers, and how far
+    the EER of each is from that of the first. The score files are those of
+    verify.py, or any with lines of "enrol test score".
+
+    Example:
+      python -m speechbrain_cadino compare trials.txt \\
+          before=results/1/scores_encoder.txt \\
+          after=results/2/scores_encoder.txt --output comparison
+    """
+    parser.add_argument(
+        "trials",
+        metavar="TRIALS",
+        help="the trial list, with lines of '1 enrol test' or "
+        "'enrol test target'",
+    )
+    parser.add_argument(
+        "scores",
+        metavar="NAME=FILE",
+        nargs="+",
+        type=_named_file,
+        help="a name for a system, and its score file",
+    )
+    parser.add_argument(
+        "--speakers",
+        metavar="CSV",
+        help="file with the columns ID and spk_id: who speaks in each file of "
+        "the list; by default their first folder, as in VoxCeleb, or whatever "
+        "target trials link",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        help="write comparison.json and det.png there",
+    )
+
+    def run(arguments):
+        if arguments.output:
+            _check_folder(arguments.output)
+        speakers = arguments.speakers and read_labels(arguments.speakers)
+        files = dict(arguments.scores)
+        if len(files) < len(arguments.scores):
+            raise ValueError("Give each score file a name of its own.")
+        results = compare(
+            arguments.trials, files, speakers, folder=arguments.output
+        )
+        return format_comparison(results) + "\n"
 
     return run
 
@@ -186,7 +249,16 @@ COMMANDS = {
     "verify": verify,
     "cluster": cluster,
     "map": draw_map,
+    "compare": compare_scores,
 }
+
+
+def _named_file(text):
+    """A name and a file."""
+    name, separator, path = text.partition("=")
+    if not (name and separator and path):
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=FILE")
+    return name, path
 
 
 def _add_encoder(parser):
@@ -224,6 +296,26 @@ def _add_inputs(parser):
     )
 
 
+def _check_file(path):
+    """Raises before the work if it could not be written there."""
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the name of a file.")
+    _check_folder(path.parent)
+
+
+def _check_folder(folder):
+    """Makes a folder; raises before the work if nothing can be put there."""
+    try:
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(
+            f"Nothing can be written into {folder} ({error.strerror}): give "
+            "another place for the results."
+        ) from error
+
+
 def _format(table):
     """A table as lines with tabs between the columns."""
     return table.to_csv(
@@ -231,14 +323,13 @@ def _format(table):
     )
 
 
-@user_errors()
-def main(arguments):
-    """Runs a command.
+def make_parser():
+    """The parser of the command line.
 
-    Arguments
-    ---------
-    arguments : list of str
-        The command line without the program.
+    Returns
+    -------
+    argparse.ArgumentParser
+        It sets ``run``, to call with what it has parsed.
     """
     parser = argparse.ArgumentParser(
         prog="python -m speechbrain_cadino",
@@ -258,7 +349,19 @@ def main(arguments):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         subparser.set_defaults(run=command(subparser))
-    parsed = parser.parse_args(arguments)
+    return parser
+
+
+@user_errors()
+def main(arguments):
+    """Runs a command.
+
+    Arguments
+    ---------
+    arguments : list of str
+        The command line without the program.
+    """
+    parsed = make_parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("speechbrain_cadino").setLevel(logging.INFO)
     # SpeechBrain and the models of others may print.

@@ -9,7 +9,6 @@ from matplotlib.backend_bases import FigureCanvasBase
 from sklearn.manifold import TSNE
 
 from speechbrain_cadino.clustering.kmeans import unit_rows
-from speechbrain_cadino.dataio.manifest import LABEL
 from speechbrain_cadino.files import atomic_path
 
 # More take minutes, and hide each other.
@@ -47,7 +46,7 @@ def plot_map(embeddings, labels, path, title=None, seed=0):
         that are not finite are left out.
     labels : array_like, optional
         Shape (N,): the speakers or clusters. Points whose label is NaN or
-        None are grey, as all are without labels.
+        None are grey; without labels, all points are blue.
     path : str or pathlib.Path
         The file; its suffix tells the format: ``.png``, ``.pdf`` or ``.svg``.
     title : str, optional
@@ -100,67 +99,6 @@ def plot_map(embeddings, labels, path, title=None, seed=0):
         plt.close(figure)
 
 
-def read_labels(path, ids):
-    """Labels of utterances from a CSV file.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        A CSV file with a column ``ID`` or ``file``, and a column ``spk_id``
-        or ``cluster``: ``speakers.csv``, a labelled manifest, or what the
-        command ``cluster`` writes.
-    ids : list of str
-        The N utterances.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (N,), object: str, or NaN where the file does not say.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it lacks a column, has an ID twice or knows none of the ids.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "clusters.csv"
-    >>> _ = path.write_text("file,cluster\\na.wav,0\\nb.wav,1\\n")
-    >>> read_labels(path, ["b.wav", "c.wav"])
-    array(['1', nan], dtype=object)
-    """
-    if not pathlib.Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {path} with labels.")
-    try:
-        # No speaker is missing because "NA" is the name.
-        table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, na_values=[""]
-        )
-    except ValueError as error:
-        raise ValueError(f"{path} is no CSV file ({error}).") from error
-    name = next((c for c in ["ID", "file"] if c in table), None)
-    label = next((c for c in [LABEL, "cluster"] if c in table), None)
-    if not name or not label:
-        raise ValueError(
-            f"{path}: give a CSV file whose first line names a column ID or "
-            f"file, and a column {LABEL} or cluster."
-        )
-    twice = table[name].duplicated()
-    if twice.any():
-        raise ValueError(
-            f"{path} has '{table[name][twice.idxmax()]}' more than once."
-        )
-    labels = table.set_index(name)[label].reindex(list(ids)).to_numpy(object)
-    if pd.isna(labels).all():
-        raise ValueError(
-            f"{path} knows none of the {len(labels)} utterances (the first: "
-            f"'{next(iter(ids), '')}'): is it that of another corpus?"
-        )
-    return labels
-
-
 def _evenly_drawn(embeddings):
     """The rows to draw."""
     total = len(embeddings)
@@ -193,7 +131,9 @@ def _draw(axis, places, labels):
     size = np.clip(12_000 / len(places), 6, 40)
     options = {"s": size, "linewidths": 0, "alpha": 0.8}
     known = ~pd.isna(labels)
-    axis.scatter(*places[~known].T, c="0.8", **options)
+    # On their own, grey points would be hard to see in print.
+    colour = "0.8" if known.any() else "C0"
+    axis.scatter(*places[~known].T, c=colour, **options)
     names, counts = np.unique(labels[known].astype(str), return_counts=True)
     if len(names) > len(COLOURS) * len(MARKERS):
         names = names[np.argsort(-counts, kind="stable")]

@@ -14,9 +14,9 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from speechbrain_cadino.clustering.quality import read_speakers
 from speechbrain_cadino.dataio.manifest import DATA_ROOT, LABEL, read_manifest
 from speechbrain_cadino.files import atomic_path, write_csv
+from speechbrain_cadino.labels import labels_of
 from speechbrain_cadino.losses.label_correction import (
     CORRECTED,
     DROPPED,
@@ -187,7 +187,7 @@ def _read_truth(manifest, speakers):
             f"{manifest} has no column {LABEL}: give the pseudo-labelled "
             "manifest that the run trained on."
         )
-    names = read_speakers(speakers, utterances["ID"])
+    names = labels_of(speakers, utterances["ID"])
     speakers = pd.factorize(names, sort=True)[0]
     clusters, labels = pd.factorize(utterances[LABEL], sort=True)
     table = pd.DataFrame({"cluster": clusters, "speaker": speakers})

@@ -259,8 +259,7 @@ def find_speakers(embeddings, folder, num_clusters=None):
     Raises
     ------
     ValueError
-        If there are too few embeddings to choose, or fewer than clusters, or
-        an embedding is zero or not finite.
+        See ``check_number``; or if an embedding is zero or not finite.
 
     Example
     -------
@@ -269,13 +268,7 @@ def find_speakers(embeddings, folder, num_clusters=None):
     array([0, 0, 1, 0, 1])
     """
     count = len(embeddings)
-    if num_clusters is not None:
-        check_options(count, num_clusters)
-    elif count < 3:
-        raise ValueError(
-            f"{count} file(s) are too few to tell the number of speakers: "
-            "give num_clusters, or compare the files by 'verify'."
-        )
+    check_number(count, num_clusters)
     if count > MOST_LEAVES:
         number = num_clusters or sweep(
             folder, embeddings, _candidates(count // 4, SWEEP_CANDIDATES)
@@ -296,6 +289,37 @@ def find_speakers(embeddings, folder, num_clusters=None):
         f"{values[best]:.2f} (1: far apart, 0: there may be just one speaker)."
     )
     return cuts[best]
+
+
+def check_number(count, num_clusters=None):
+    """Raises what ``find_speakers`` would, before there are embeddings.
+
+    Arguments
+    ---------
+    count : int
+        N, the number of files.
+    num_clusters : int, optional
+        See ``find_speakers``.
+
+    Raises
+    ------
+    ValueError
+        If there are too few files to choose a number, or fewer than clusters.
+
+    Example
+    -------
+    >>> check_number(2)
+    Traceback (most recent call last):
+    ...
+    ValueError: 2 file(s) are too few to tell the number of speakers: ...
+    """
+    if num_clusters is not None:
+        check_options(count, num_clusters)
+    elif count < 3:
+        raise ValueError(
+            f"{count} file(s) are too few to tell the number of speakers: "
+            "give num_clusters, or compare the files by 'verify'."
+        )
 
 
 def _candidates(most, count):

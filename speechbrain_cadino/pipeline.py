@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import TaggedScalar
 from ruamel.yaml.error import YAMLError
 
 from speechbrain.utils.logger import get_logger
@@ -33,6 +32,7 @@ from speechbrain_cadino.pipeline_report import (
     format_report,
     write_report,
 )
+from speechbrain_cadino.settings import differences, plain
 
 logger = get_logger(__name__)
 
@@ -42,21 +42,10 @@ COMMON = [
     *("trials", "trials_folder", "precision"),
 ]
 
-# May differ between two runs of a step: its result stays the same.
-HARMLESS = {
-    *("num_workers", "ckpt_interval_minutes", "ckpt_interval_steps"),
-    *("shard_size", "evaluate_every", "skip_prep", "speakers"),
-    *("device", "distributed_backend", "noprogressbar"),
-    *("train_logger", "tensorboard_logger"),
-}
-
 # Share their work between the processes of torchrun
 TORCHRUN = {"train_dino.py", "pseudo_label.py", "train_dlg_lc.py"}
 
 RUN_OPTIONS = RunOptions().as_dict()
-
-# Stands for the output folder in step.json: a run that was moved goes on.
-OUTPUT_FOLDER = "<output_folder>"
 
 # A killed pipeline has counted the time of its step up to so many seconds.
 UPDATE_SECONDS = 10
@@ -67,9 +56,6 @@ GRACE_SECONDS = 40
 
 # So long may the script of a killed pipeline take to end.
 LOCK_SECONDS = 10
-
-# Of the differences between two runs, so many are named.
-MOST_DIFFERENCES = 10
 
 # prctl: which signal a process gets when its parent dies (Linux)
 PR_SET_PDEATHSIG = 1
@@ -215,7 +201,7 @@ def _step(hparams, options, hparams_folder, recipe, name, script, entry, **own):
         resolved = _resolve(command)
     except ValueError as error:
         raise ValueError(f"{entry}: {error}") from error
-    settings = _plain(resolved, str(folder))
+    settings = plain(resolved, str(folder))
     manifest = None
     if script.startswith("train_"):
         settings["processes"] = hparams["processes"]
@@ -241,24 +227,6 @@ def _resolve(command):
     for name in run_opts.overridden_args:
         settings[name] = run_opts[name]
     return settings
-
-
-def _plain(value, folder):
-    """Settings as plain data, without the harmless ones."""
-    if isinstance(value, TaggedScalar):
-        return f"{value.tag.value} {value.value}".strip()
-    if isinstance(value, dict):
-        tag = {"!": value.tag.value} if value.tag.value else {}
-        return tag | {
-            str(key): _plain(item, folder)
-            for key, item in value.items()
-            if key not in HARMLESS
-        }
-    if isinstance(value, list):
-        return [_plain(item, folder) for item in value]
-    if isinstance(value, str) and f"{value}/".startswith(f"{folder}/"):
-        return OUTPUT_FOLDER + value[len(folder) :]
-    return value
 
 
 def _flag(name, value):
@@ -358,7 +326,7 @@ def check(folder, steps):
     records = [_read_record(folder, step) for step in steps]
     for place, (step, record) in enumerate(zip(steps, records)):
         if record and record["settings"] != step.settings:
-            changes = _differences(record["settings"], step.settings)
+            changes = differences(record["settings"], step.settings)
             raise ValueError(
                 f"{step.name} was begun with other settings: {changes}. Take "
                 "the old ones, or give another --output_folder, or remove what "
@@ -378,43 +346,6 @@ def _there(folder, steps):
     """The folders of steps that are there, in words."""
     paths = [pathlib.Path(folder) / step.name for step in steps]
     return ", ".join(str(path) for path in paths if path.exists())
-
-
-def _differences(old, new):
-    """What changed, in words; a value that others refer to, once.
-
-    Example
-    -------
-    >>> _differences({"k": 8, "d": {"e": 8, "f": 1}}, {"k": 9, "d": {"e": 9}})
-    'k was 8, is 9; d.f was 1, is not there'
-    """
-    old, new = dict(_leaves(old)), dict(_leaves(new))
-    pairs = {key: (_show(old, key), _show(new, key)) for key in {**old, **new}}
-    changed = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
-    named = [pair for key, pair in changed.items() if "." not in key]
-    lines = [
-        f"{key} was {was}, is {now}"
-        for key, (was, now) in changed.items()
-        if "." not in key or (was, now) not in named
-    ]
-    more = len(lines) - MOST_DIFFERENCES
-    if more > 0:
-        lines[MOST_DIFFERENCES:] = [f"and {more} more"]
-    return "; ".join(lines)
-
-
-def _leaves(value, key=""):
-    """Nested plain data as pairs of a dotted key and a value."""
-    items = dict(enumerate(value)) if isinstance(value, list) else value
-    if isinstance(items, dict) and items:
-        for name, item in items.items():
-            yield from _leaves(item, f"{key}.{name}" if key else name)
-    else:
-        yield key, value
-
-
-def _show(leaves, key):
-    return json.dumps(leaves[key]) if key in leaves else "not there"
 
 
 def run(folder, steps, lock):

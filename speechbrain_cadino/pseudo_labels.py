@@ -8,7 +8,7 @@ import pandas as pd
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.kmeans import check_options, cluster
-from speechbrain_cadino.clustering.quality import read_speakers, write_report
+from speechbrain_cadino.clustering.quality import write_report
 from speechbrain_cadino.clustering.sweep import check_candidates
 from speechbrain_cadino.clustering.sweep import sweep as sweep_numbers
 from speechbrain_cadino.clustering.whitening import check_power, whiten
@@ -20,6 +20,7 @@ from speechbrain_cadino.dataio.manifest import (
 )
 from speechbrain_cadino.embeddings import load_embeddings
 from speechbrain_cadino.extract import extract_manifest
+from speechbrain_cadino.labels import labels_of
 
 logger = get_logger(__name__)
 
@@ -162,7 +163,7 @@ def pseudo_label(
         check_options(len(table), number, merge_to, engine)
     check_power(whitening)
     if speakers is not None:
-        speakers = read_speakers(speakers, table["ID"])
+        speakers = labels_of(speakers, table["ID"])
     folder = pathlib.Path(output_folder)
     extract_manifest(
         folder / "embeddings",

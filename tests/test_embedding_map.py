@@ -5,7 +5,7 @@ from matplotlib.colors import to_hex
 from sklearn.neighbors import NearestNeighbors
 
 from speechbrain_cadino import embedding_map
-from speechbrain_cadino.embedding_map import plot_map, read_labels
+from speechbrain_cadino.embedding_map import plot_map
 
 
 def voices(count, utterances):
@@ -80,6 +80,14 @@ def test_more_points_than_can_be_drawn(tmp_path, axis, monkeypatch):
     assert abs((colours == to_hex("0.8")).sum() - 15) <= 1
 
 
+def test_without_labels_no_point_is_grey(tmp_path, axis):
+    plot_map(voices(2, 5), None, tmp_path / "map.png")
+    _, colours = points(axis())
+    assert set(colours) == {to_hex("C0")}
+    assert axis().get_xlabel() == ""
+    assert axis().get_legend() is None
+
+
 @pytest.mark.parametrize(
     ("suffix", "start"), [(".pdf", b"%PDF"), (".svg", b"<?xml")]
 )
@@ -109,32 +117,3 @@ def test_drawn_again_it_is_the_same(tmp_path):
 def test_what_cannot_be_drawn(embeddings, labels, name, sentence, tmp_path):
     with pytest.raises(ValueError, match=sentence):
         plot_map(embeddings, labels, tmp_path / name)
-
-
-@pytest.mark.parametrize("header", ["ID,spk_id", "file,cluster"])
-def test_labels_of_either_kind(header, tmp_path):
-    path = tmp_path / "labels.csv"
-    path.write_text(f"{header}\nü x,NA\nb,01\nc,\n", encoding="utf-8")
-    labels = read_labels(path, ["b", "c", "ü x", "d"])
-    assert labels[[0, 2]].tolist() == ["01", "NA"]
-    assert np.isnan(labels[[1, 3]].astype(float)).all()
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("", "is no CSV file"),
-        ("file,speaker\na,b\n", "a column ID or file, and a column spk_id"),
-        ("file,cluster\na,0\na,1\n", "has 'a' more than once"),
-        ("file,cluster\nx,0\n", "knows none of the 1 utterances .*'a'"),
-    ],
-)
-def test_labels_that_do_not_fit(text, sentence, tmp_path):
-    (tmp_path / "labels.csv").write_text(text)
-    with pytest.raises(ValueError, match=sentence):
-        read_labels(tmp_path / "labels.csv", ["a"])
-
-
-def test_no_labels(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no file .*labels.csv"):
-        read_labels(tmp_path / "labels.csv", ["a"])

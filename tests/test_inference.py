@@ -246,18 +246,27 @@ def test_files_and_folders(tmp_path):
         ("embed ENC EMPTY --output OUT", "no audio file in .*empty"),
         ("embed ./nowhere WAV --output OUT", "no folder ./nowhere"),
         ("embed EMPTY WAV --output OUT", "no hyperparams.yaml"),
-        ("embed ENC WAV --output WAV", "File exists"),
+        ("embed ENC BAD --output WAV", "written into .*wav .File exists"),
+        ("embed ENC BAD --output /proc", "Nothing can be written into /proc"),
         ("embed ENC BAD --output OUT", "None of 1 files .*broken.wav: not"),
         ("verify ENC BAD WAV", "None of the enrolment files"),
         ("verify ENC WAV BAD", "None of the test files"),
-        ("cluster ENC WAV --csv OUT", r"1 file\(s\) are too few"),
-        ("cluster ENC WAV --csv OUT --num_clusters 2", "cannot make 2"),
+        ("verify ENC BAD BAD --csv EMPTY", "empty is a folder"),
+        ("cluster ENC BAD --csv OUT", r"1 file\(s\) are too few"),
+        ("cluster ENC BAD --csv OUT --num_clusters 2", "cannot make 2"),
+        ("cluster ENC BAD --csv EMPTY --num_clusters 1", "empty is a folder"),
         ("map EMPTY OUT", "has no embeddings.npy"),
+        ("map EMPTY EMPTY", "empty is a folder"),
+        ("compare nowhere a=WAV", "nowhere"),
+        ("compare nowhere a=WAV a=BAD", "a name of its own"),
+        ("compare nowhere a=WAV --output WAV", "written into .*wav"),
+        ("compare nowhere a=WAV --speakers EMPTY", "There is no file"),
     ],
 )
 def test_a_mistake_is_one_sentence(
     command, sentence, encoder_folder, speech, tmp_path, caplog, capsys
 ):
+    """With BAD audio: before it is read, or there would be another."""
     (tmp_path / "empty").mkdir()
     places = {
         "ENC": encoder_folder,
@@ -280,3 +289,27 @@ def test_a_device_that_is_not_there(encoder_folder, speech, capsys):
     with pytest.raises(SystemExit):
         main(["verify", str(encoder_folder), wav, wav, "--device", "warp:9"])
     assert "argument --device: no warp:9: " in capsys.readouterr().err
+
+
+def test_which_system_is_better(tmp_path, capsys):
+    files = [f"{i // 2}/{i}.wav" for i in range(12)]
+    for name, sign in [("trials", 0), ("good", 1), ("bad", -1)]:
+        lines = [
+            f"{a} {b} {sign * int(a[0] == b[0])}"
+            if sign
+            else f"{int(a[0] == b[0])} {a} {b}"
+            for a in files
+            for b in files
+        ]
+        (tmp_path / name).write_text("\n".join(lines))
+    scores = [f"{name}={tmp_path / name}" for name in ["good", "bad"]]
+    output = tmp_path / "comparison"
+    main(["compare", f"{tmp_path / 'trials'}", *scores, f"--output={output}"])
+    assert "bad  +100.00 [100.0, 100.0]  p = 0." in capsys.readouterr().out
+    assert (output / "comparison.json").is_file()
+
+
+def test_scores_without_a_name(capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", "trials.txt", "scores.txt"])
+    assert "'scores.txt' is not NAME=FILE" in capsys.readouterr().err

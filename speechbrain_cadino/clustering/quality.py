@@ -16,7 +16,6 @@ from sklearn.metrics.cluster import contingency_matrix
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.kmeans import sums_of_members, unit_rows
 from speechbrain_cadino.clustering.plots import plot_clusters
-from speechbrain_cadino.dataio.manifest import LABEL
 from speechbrain_cadino.files import write_json
 
 logger = get_logger(__name__)
@@ -315,69 +314,6 @@ def _mutual_information_by_chance(left, right):
             information = n / total * np.log(n / a * (total / b))
             expected += times_a * times_b * (np.exp(log_p) @ information)
     return expected
-
-
-def read_speakers(path, ids):
-    """The true speakers of utterances.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        A CSV file with the columns ``ID,spk_id``.
-    ids : list of str
-        The N utterances.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (N,), object: str, or NaN where the file does not say.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it lacks a column, has an ID twice or knows none of the ids.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "speakers.csv"
-    >>> table = pd.DataFrame({"ID": ["a", "b"], "spk_id": ["anne", "bob"]})
-    >>> table.to_csv(path, index=False)
-    >>> read_speakers(path, ["b", "a", "c"])
-    array(['bob', 'anne', nan], dtype=object)
-    """
-    if not pathlib.Path(path).is_file():
-        raise FileNotFoundError(
-            f"There is no {path}: give a CSV file with the columns ID,{LABEL}, "
-            "or leave the speakers away."
-        )
-    # No speaker is missing because "NA" is the name.
-    table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
-    missing = {"ID", LABEL} - set(table)
-    if missing:
-        raise ValueError(
-            f"{path} has no column {' and '.join(sorted(missing))}: its first "
-            f"line must be ID,{LABEL}."
-        )
-    twice = table["ID"].duplicated()
-    if twice.any():
-        raise ValueError(
-            f"{path} has the ID '{table['ID'][twice.idxmax()]}' more than once."
-        )
-    found = table.set_index("ID")[LABEL].reindex(list(ids)).to_numpy(object)
-    unknown = pd.isna(found)
-    if unknown.all():
-        raise ValueError(
-            f"{path} knows none of the {len(found)} utterances (the first: "
-            f"'{next(iter(ids))}'): is it that of another corpus?"
-        )
-    if unknown.any():
-        logger.warning(
-            f"{path} does not know the speaker of {unknown.sum()} of "
-            f"{len(found)} utterances."
-        )
-    return found
 
 
 def write_report(folder, ids, clusters, embeddings=None, speakers=None):

@@ -13,6 +13,7 @@ from speechbrain_cadino.embeddings import (
     stored_mean,
 )
 from speechbrain_cadino.extract import extract
+from speechbrain_cadino.labels import read_labels
 from speechbrain_cadino.segments import Segments
 from speechbrain_cadino.verification.back_ends import (
     BackEnd,
@@ -32,7 +33,6 @@ from speechbrain_cadino.verification.metrics import summary
 from speechbrain_cadino.verification.results import (
     Assessor,
     read_groups,
-    read_speakers,
     write_results,
 )
 from speechbrain_cadino.verification.scoring import cosine, trial_scores
@@ -245,7 +245,7 @@ def verify(
     evaluator = TrialEvaluator(trials, data_folder, rate, **embed_options)
     assess = Assessor(
         *(evaluator.trials, operating_points, convex_hull, replicates),
-        read_speakers(speakers) if speakers else None,
+        read_labels(speakers) if speakers else None,
         read_groups(groups) if groups else None,
         seed,
     )

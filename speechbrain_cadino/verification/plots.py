@@ -50,9 +50,8 @@ def plot_det(path, scores, targets):
     ticks = TICKS[TICKS >= 100 * lowest]
     axis.set_xticks(norm.ppf(ticks / 100), [f"{tick:g}" for tick in ticks])
     axis.set_yticks(norm.ppf(ticks / 100), [f"{tick:g}" for tick in ticks])
-    ends = norm.ppf(
-        [lowest, max(0.5, 1.2 * max(c[0] for c in curves.values()))]
-    )
+    highest = 1.2 * max(rate for rate, *_ in curves.values())
+    ends = norm.ppf([lowest, np.clip(highest, 0.5, 0.99)])
     axis.plot(ends, ends, color="0.8", lw=0.8, zorder=0)
     axis.set(xlim=ends, ylim=ends, aspect="equal")
     axis.set_xlabel("false alarms (%)")

@@ -115,37 +115,6 @@ class Assessor:
         return figures
 
 
-def read_speakers(path):
-    """Reads who speaks in which file.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        A CSV file with the columns ``ID,spk_id``.
-
-    Returns
-    -------
-    pandas.Series
-        The speakers, indexed by ID.
-
-    Raises
-    ------
-    ValueError
-        If it is no such table.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "speakers.csv"
-    >>> _ = path.write_text("ID,spk_id\\na.wav,anna\\n")
-    >>> read_speakers(path)["a.wav"]
-    'anna'
-    """
-    table = read_groups(path)
-    if "spk_id" not in table:
-        raise ValueError(f"{path} has no column spk_id.")
-    return table["spk_id"]
-
-
 def read_groups(path):
     """Reads a table of groups.
 

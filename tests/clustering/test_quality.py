@@ -16,7 +16,6 @@ from speechbrain_cadino.clustering.quality import (
     adjusted_mutual_information,
     agreement,
     quality,
-    read_speakers,
     separation,
     silhouettes,
     write_report,
@@ -133,34 +132,6 @@ def test_figures_with_embeddings(embeddings, clusters):
     assert figures["cosine_to_nearest_other"] < figures["cosine_to_centroid"]
     alone = quality(cluster(embeddings, 1), embeddings)
     assert alone["silhouette"] is alone["cosine_to_nearest_other"] is None
-
-
-def test_speakers_are_read_in_the_order_of_the_ids(tmp_path):
-    path = tmp_path / "speakers.csv"
-    path.write_text("ID,spk_id\na,007\nb,NA\nc,\n")
-    found = read_speakers(path, ["b", "x", "a", "c"])
-    assert found[[0, 2]].tolist() == ["NA", "007"]
-    assert [value is np.nan for value in found] == [False, True, False, True]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("ID,speaker\na,1\n", "has no column spk_id"),
-        ("ID,spk_id\na,1\na,2\n", "'a' more than once"),
-        ("ID,spk_id\nz,1\n", "knows none of the 2 utterances"),
-    ],
-)
-def test_broken_speaker_files(text, message, tmp_path):
-    path = tmp_path / "speakers.csv"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_speakers(path, ["a", "b"])
-
-
-def test_missing_speaker_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"columns ID,spk_id"):
-        read_speakers(tmp_path / "speakers.csv", ["a"])
 
 
 @pytest.mark.parametrize("num_clusters", [1, 14, 120])

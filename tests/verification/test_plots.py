@@ -38,12 +38,13 @@ def test_det_of_normal_scores_is_a_straight_line(drawn):
     np.testing.assert_allclose(middle.sum(1), -3, atol=0.15)
 
 
-def test_perfect_and_constant_systems_can_be_drawn(drawn):
+def test_perfect_wrong_and_constant_systems_can_be_drawn(drawn):
     targets = np.array([True, False, False])
-    scores = {"perfect": targets.astype(float), "constant": np.zeros(3)}
+    perfect = targets.astype(float)
+    scores = {"perfect": perfect, "wrong": -perfect, "constant": np.zeros(3)}
     plots.plot_det("det.png", scores, targets)
     plots.plot_scores("scores.png", scores, targets)
-    assert len(drawn[1].axes) == 2
+    assert len(drawn[1].axes) == 3
 
 
 def test_any_format(tmp_path):

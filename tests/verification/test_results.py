@@ -7,7 +7,6 @@ from speechbrain_cadino.verification.results import (
     Assessor,
     format_results,
     read_groups,
-    read_speakers,
     trial_groups,
     write_results,
 )
@@ -87,9 +86,6 @@ def test_tables_that_do_not_fit(trials, tmp_path):
     table = pd.DataFrame({"Gender": ["f"]}, index=["somebody"])
     with pytest.raises(ValueError, match=r"knows neither id0/1\.wav nor id0"):
         trial_groups(trials, table)
-    (tmp_path / "groups.csv").write_text("ID,a\nx,y\n")
-    with pytest.raises(ValueError, match="has no column spk_id"):
-        read_speakers(tmp_path / "groups.csv")
 
 
 def test_files_and_table(trials, scores, tmp_path):

@@ -1,0 +1,120 @@
+"""Who speaks where: CSV files with the speaker or cluster of utterances.
+
+Reports, fine-tuning and verification read them; no other training does.
+"""
+
+import pathlib
+
+import pandas as pd
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.manifest import LABEL
+
+logger = get_logger(__name__)
+
+# What the two columns may be called
+NAMES = ["ID", "file"]
+LABELS = [LABEL, "cluster"]
+
+
+def read_labels(path):
+    """All labels of a file.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        A CSV file with a column ``ID`` or ``file``, and a column ``spk_id`` or
+        ``cluster``: ``speakers.csv``, a labelled manifest, or what the command
+        ``cluster`` writes.
+
+    Returns
+    -------
+    pandas.Series
+        The label of each name, as str; NaN where it is empty.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no CSV file, lacks a column or has a name twice.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "speakers.csv"
+    >>> _ = path.write_text("ID,spk_id\\na.wav,anne\\nb.wav,bob\\n")
+    >>> read_labels(path).to_dict()
+    {'a.wav': 'anne', 'b.wav': 'bob'}
+    """
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(
+            f"There is no file {path} with labels: give a CSV file with the "
+            f"columns ID,{LABEL}, or leave it away."
+        )
+    try:
+        # No label is missing because "NA" is the name.
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, na_values=[""]
+        )
+    except ValueError as error:
+        raise ValueError(f"{path} is no CSV file ({error}).") from error
+    name, label = (
+        next((column for column in columns if column in table), None)
+        for columns in (NAMES, LABELS)
+    )
+    if not name or not label:
+        raise ValueError(
+            f"{path}: its first line has to name a column "
+            f"{' or '.join(NAMES)}, and a column {' or '.join(LABELS)}."
+        )
+    twice = table[name].duplicated()
+    if twice.any():
+        raise ValueError(
+            f"{path} has '{table[name][twice.idxmax()]}' more than once."
+        )
+    return table.set_index(name)[label]
+
+
+def labels_of(path, ids):
+    """The labels of some utterances.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        See ``read_labels``.
+    ids : list of str
+        The N utterances.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (N,), object: str, or NaN where the file does not say, which a
+        warning counts.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it knows none of the utterances, or see ``read_labels``.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "clusters.csv"
+    >>> _ = path.write_text("file,cluster\\na.wav,0\\nb.wav,1\\n")
+    >>> labels_of(path, ["b.wav", "c.wav"])
+    array(['1', nan], dtype=object)
+    """
+    labels = read_labels(path).reindex(list(ids)).to_numpy(object)
+    unknown = pd.isna(labels)
+    if unknown.all():
+        raise ValueError(
+            f"{path} knows none of the {len(labels)} utterances (the first: "
+            f"'{next(iter(ids), '')}'): is it that of another corpus?"
+        )
+    if unknown.any():
+        logger.warning(
+            f"{path} has no label for {unknown.sum()} of {len(labels)} "
+            "utterances."
+        )
+    return labels

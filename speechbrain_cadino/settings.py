@@ -1,0 +1,107 @@
+"""What a result depends on: the settings of a run, and how two runs differ."""
+
+import json
+
+from ruamel.yaml.comments import TaggedScalar
+
+# May differ between two runs: their result stays the same.
+HARMLESS = {
+    *("num_workers", "ckpt_interval_minutes", "ckpt_interval_steps"),
+    *("shard_size", "evaluate_every", "skip_prep", "speakers"),
+    *("device", "distributed_backend", "noprogressbar"),
+    *("train_logger", "tensorboard_logger"),
+}
+
+# Stands for the output folder in settings: a run that was moved goes on.
+OUTPUT_FOLDER = "<output_folder>"
+
+# Of the differences between two runs, so many are named.
+MOST_DIFFERENCES = 10
+
+
+def plain(settings, folder, harmless=HARMLESS):
+    """Settings as plain data, of which a result depends on all.
+
+    Arguments
+    ---------
+    settings : dict
+        As ``YAML().load`` gives them, references resolved.
+    folder : str
+        The output folder; a marker stands for it.
+    harmless : set of str
+        Keys to leave out, at any depth.
+
+    Returns
+    -------
+    dict
+        Fit for JSON.
+
+    Example
+    -------
+    >>> plain({"lr": 1, "save": "runs/7/save", "num_workers": 4}, "runs/7")
+    {'lr': 1, 'save': '<output_folder>/save'}
+    """
+    if isinstance(settings, TaggedScalar):
+        return f"{settings.tag.value} {settings.value}".strip()
+    if isinstance(settings, dict):
+        # Plain dicts have no tag.
+        name = getattr(getattr(settings, "tag", None), "value", None)
+        return ({"!": name} if name else {}) | {
+            str(key): plain(item, folder, harmless)
+            for key, item in settings.items()
+            if key not in harmless
+        }
+    if isinstance(settings, list):
+        return [plain(item, folder, harmless) for item in settings]
+    if isinstance(settings, str) and f"{settings}/".startswith(f"{folder}/"):
+        return OUTPUT_FOLDER + settings[len(folder) :]
+    return settings
+
+
+def differences(old, new):
+    """What changed, in words; a value that others refer to, once.
+
+    Arguments
+    ---------
+    old : dict
+        Of ``plain``.
+    new : dict
+        Of ``plain``.
+
+    Returns
+    -------
+    str
+        Empty if nothing has changed.
+
+    Example
+    -------
+    >>> differences({"k": 8, "d": {"e": 8, "f": 1}}, {"k": 9, "d": {"e": 9}})
+    'k was 8, is 9; d.f was 1, is not there'
+    """
+    old, new = dict(_leaves(old)), dict(_leaves(new))
+    pairs = {key: (_show(old, key), _show(new, key)) for key in {**old, **new}}
+    changed = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+    named = [pair for key, pair in changed.items() if "." not in key]
+    lines = [
+        f"{key} was {was}, is {now}"
+        for key, (was, now) in changed.items()
+        if "." not in key or (was, now) not in named
+    ]
+    more = len(lines) - MOST_DIFFERENCES
+    if more > 0:
+        lines[MOST_DIFFERENCES:] = [f"and {more} more"]
+    return "; ".join(lines)
+
+
+def _leaves(value, key=""):
+    """Nested plain data as pairs of a dotted key and a value."""
+    items = dict(enumerate(value)) if isinstance(value, list) else value
+    if isinstance(items, dict) and items:
+        for name, item in items.items():
+            yield from _leaves(item, f"{key}.{name}" if key else name)
+    else:
+        yield key, value
+
+
+def _show(leaves, key):
+    return json.dumps(leaves[key]) if key in leaves else "not there"
