@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import io
 import pathlib
 import sys
 import tempfile
@@ -125,6 +126,53 @@ def _same_tag(old, value):
     """Whether both are mappings of the same kind."""
     both = isinstance(old, dict) and isinstance(value, dict)
     return both and old.tag.value == value.tag.value
+
+
+def change_overrides(overrides, without=(), **values):
+    """Sets and removes flags.
+
+    Arguments
+    ---------
+    overrides : str
+        Of ``parse_arguments``.
+    without : list of str
+        Flags to remove, if they are there.
+    **values
+        Flags to set.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> change_overrides("lr: 1\\nseed: 2", without=["lr"], share=0.1)
+    'seed: 2\\nshare: 0.1\\n'
+    """
+    flags = YAML().load(overrides) or {}
+    for name in without:
+        flags.pop(name, None)
+    flags.update(values)
+    return dump_yaml(flags)
+
+
+def dump_yaml(settings):
+    """The YAML text of settings.
+
+    Arguments
+    ---------
+    settings : dict
+        As ``YAML().load`` gives them, or plain data.
+
+    Returns
+    -------
+    str
+    """
+    yaml = YAML()
+    yaml.width = sys.maxsize  # no line is broken
+    stream = io.StringIO()
+    yaml.dump(settings, stream)
+    return stream.getvalue()
 
 
 @contextlib.contextmanager

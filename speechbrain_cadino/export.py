@@ -1,9 +1,9 @@
 """The encoder folder: a trained encoder that stock SpeechBrain loads."""
 
 import io
-import pathlib
 
 import torch
+from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
 
 from speechbrain.processing.features import InputNormalization
@@ -116,21 +116,7 @@ def export_encoder(folder, hyperparams_file, modules, mean_embedding):
 
 def _entries(hyperparams_file):
     """The text of the entries that make an embedding."""
-    # Nodes, not objects: nothing is built, and anchors shared with the rest
-    # of the training run's file are written out where they are needed.
-    yaml = YAML(typ="safe", pure=True)
-    root = yaml.compose(pathlib.Path(hyperparams_file))
-    found = {key.value: (key, value) for key, value in root.value}
-    missing = [name for name in ENTRIES if name not in found]
-    if missing:
-        raise ValueError(
-            f"{hyperparams_file} has no entry {', '.join(missing)}: an encoder "
-            "can only be exported with all of " + ", ".join(ENTRIES) + "."
-        )
-    root.value = [found[name] for name in ENTRIES]
-    stream = io.StringIO()
-    yaml.serialize(root, stream)
-    text = stream.getvalue().replace(OURS, STOCK)
+    text = read_entries(hyperparams_file, ENTRIES).replace(OURS, STOCK)
     if "speechbrain_cadino" in text:
         raise ValueError(
             f"{hyperparams_file}: an entry among {', '.join(ENTRIES)} names a "
@@ -138,3 +124,56 @@ def _entries(hyperparams_file):
             "not have. Use a class of SpeechBrain or of PyTorch there."
         )
     return text
+
+
+def read_entries(path, names, section=None):
+    """The text of some entries of a YAML file, able to stand alone.
+
+    References are resolved, comments stay behind. Nothing is built.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The YAML file.
+    names : list of str
+        The entries, in the order wanted.
+    section : str, optional
+        The entry that holds them; by default they are at the top.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        If an entry is missing.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "hyperparams.yaml"
+    >>> _ = path.write_text(
+    ...     "size: 8 # units\\nmodel: !new:torch.nn.Identity {in: !ref <size>}"
+    ... )
+    >>> print(read_entries(path, ["model"]).strip())
+    model: !new:torch.nn.Identity {in: 8}
+    """
+    # Nodes, not objects: anchors shared with the rest of the file are written
+    # out where they are needed.
+    yaml = YAML(typ="safe", pure=True)
+    with open(path, encoding="utf-8") as fin:
+        root = yaml.compose(resolve_references(fin))
+    found = {key.value: (key, value) for key, value in root.value}
+    if section is not None:
+        _, node = found[section]
+        found = {key.value: (key, value) for key, value in node.value}
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(
+            f"{path} has no entry {', '.join(missing)}: an encoder is made of "
+            f"all of {', '.join(names)}."
+        )
+    root.value = [found[name] for name in names]
+    stream = io.StringIO()
+    yaml.serialize(root, stream)
+    return stream.getvalue()

@@ -4,7 +4,7 @@ import re
 import pytest
 from hyperpyyaml import load_hyperpyyaml
 
-from speechbrain_cadino.cli import user_errors
+from speechbrain_cadino.cli import change_overrides, user_errors
 
 YAML = "encoder: !PLACEHOLDER\nrate: 16000"
 
@@ -40,3 +40,10 @@ def test_as_a_decorator(caplog):
     with pytest.raises(SystemExit):
         main()
     assert "No utterances." in caplog.text
+
+
+def test_flags_keep_what_yaml_makes_of_them():
+    flags = "a: 1\nname: '1986'\nb: !ref <a>\n"
+    changed = change_overrides(flags, without=["a", "gone"], c=[0.1, 1])
+    assert changed == "name: '1986'\nb: !ref <a>\nc:\n- 0.1\n- 1\n"
+    assert change_overrides("", share=0.1) == "share: 0.1\n"

@@ -5,7 +5,9 @@ import sys
 import pytest
 import soundfile
 import torch
+from hyperpyyaml import load_hyperpyyaml
 
+from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain_cadino.export import export_encoder
 
 # Loads the folder as a stranger would, where this package cannot be imported.
@@ -28,6 +30,35 @@ result["score"], result["same"] = map(
     float, encoder.verify_files(first, second)
 )
 print(json.dumps(result))
+"""
+
+# An encoder described anew, its weights fetched by a pretrainer: the form of
+# SpeechBrain's own recipe for verification.
+VERIFICATION = """
+pretrain_path: !PLACEHOLDER
+save_folder: !PLACEHOLDER
+
+compute_features: !new:speechbrain.lobes.features.Fbank
+    n_mels: 24
+
+mean_var_norm: !new:speechbrain.processing.features.InputNormalization
+    norm_type: sentence
+    std_norm: False
+
+embedding_model: !new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN
+    input_size: 24
+    channels: [16, 16, 16, 16, 48]
+    attention_channels: 8
+    se_channels: 8
+    res2net_scale: 4
+    lin_neurons: 12
+
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+    collect_in: !ref <save_folder>
+    loadables:
+        embedding_model: !ref <embedding_model>
+    paths:
+        embedding_model: !ref <pretrain_path>/embedding_model.ckpt
 """
 
 
@@ -62,6 +93,22 @@ def test_stock_speechbrain_loads_it_where_this_package_is_absent(
     ]
     score = torch.cosine_similarity(*pair, dim=-1).item()
     assert result["score"] == pytest.approx(score, abs=1e-5)
+
+
+@torch.no_grad()
+def test_a_pretrainer_of_stock_speechbrain_loads_it(encoder_folder, tmp_path):
+    hparams = load_hyperpyyaml(
+        VERIFICATION,
+        {"pretrain_path": str(encoder_folder), "save_folder": str(tmp_path)},
+    )
+    hparams["pretrainer"].collect_files()
+    hparams["pretrainer"].load_collected()
+    wavs, lengths = torch.randn(3, 8000), torch.ones(3)
+    feats = hparams["compute_features"](wavs)
+    feats = hparams["mean_var_norm"](feats, lengths)
+    embeddings = hparams["embedding_model"].eval()(feats, lengths)
+    expected = EncoderClassifier.from_hparams(encoder_folder).encode_batch(wavs)
+    assert torch.equal(embeddings, expected)
 
 
 @torch.no_grad()

@@ -4,7 +4,8 @@ CA-DINO + DLG-LC (https://arxiv.org/abs/2304.05754).
 
 To run this recipe, use one of the following commands:
 > python train_dino.py hparams/demo_dino.yaml
-> python train_dino.py hparams/small_dino.yaml --data_folder=/path/to/speech
+> python train_dino.py hparams/small_dino.yaml --data_folder=/path/to/speech \
+    [--start_encoder=FOLDER]
 > torchrun --nproc_per_node=8 train_dino.py hparams/dino.yaml \
     --data_folder=/path/to/VoxCeleb2 --convert_folder=/path/for/flac
 
@@ -24,6 +25,8 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain_cadino.brains.dino import DINOBrain
 from speechbrain_cadino.brains.plots import plot_training
 from speechbrain_cadino.cli import parse_arguments, user_errors
+from speechbrain_cadino.embeddings import start_from_encoder
+from speechbrain_cadino.foreign import adopt_encoder
 from speechbrain_cadino.memory import keep_freed_memory
 from speechbrain_cadino.verification.evaluate import TrialEvaluator
 
@@ -48,6 +51,9 @@ def main():
     # Initialize ddp (useful only for multi-GPU DDP training)
     sb.utils.distributed.ddp_init_group(run_opts)
 
+    # An encoder to start from brings its own features and sizes
+    overrides = adopt_encoder(hparams_file, overrides)
+
     # Load hyperparameters file with command-line overrides
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
@@ -71,6 +77,12 @@ def main():
         hparams["evaluator"] = TrialEvaluator(
             hparams["trials"], hparams["trials_folder"], hparams["sample_rate"]
         )
+
+    # Weights to start from: the teacher is a copy of the student
+    if hparams["start_encoder"] is not None:
+        student, teacher = hparams["student"], hparams["teacher"]
+        start_from_encoder(student.encoder, hparams["start_encoder"])
+        teacher.network.load_state_dict(student.state_dict())
 
     # Brain class initialization
     keep_freed_memory()

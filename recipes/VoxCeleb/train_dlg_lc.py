@@ -26,6 +26,7 @@ from speechbrain_cadino.brains.dlg_lc import PseudoLabelBrain
 from speechbrain_cadino.brains.plots import plot_stage_two
 from speechbrain_cadino.cli import parse_arguments, user_errors
 from speechbrain_cadino.embeddings import start_from_encoder, start_from_file
+from speechbrain_cadino.foreign import adopt_encoder
 from speechbrain_cadino.gate_report import report_gate
 from speechbrain_cadino.memory import keep_freed_memory
 from speechbrain_cadino.verification.evaluate import TrialEvaluator
@@ -41,15 +42,8 @@ def finish(brain, hparams):
     brain.verify(baselines=False)
 
 
-@user_errors()
-def main():
+def train(hparams_file, run_opts, overrides):
     """Prepares, trains, exports and verifies."""
-    # Reading command line arguments
-    hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
-
-    # Initialize ddp (useful only for multi-GPU DDP training)
-    sb.utils.distributed.ddp_init_group(run_opts)
-
     # Load hyperparameters file with command-line overrides
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
@@ -100,6 +94,21 @@ def main():
     # Encoder folder, plots and verification
     if not (brain.debug or brain.test_only):
         run_on_main(finish, args=[brain, hparams])
+
+
+@user_errors()
+def main():
+    """Reads the command line, trains."""
+    # Reading command line arguments
+    hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
+
+    # Initialize ddp (useful only for multi-GPU DDP training)
+    sb.utils.distributed.ddp_init_group(run_opts)
+
+    # An encoder to start from brings its own features and sizes
+    overrides = adopt_encoder(hparams_file, overrides)
+
+    train(hparams_file, run_opts, overrides)
 
 
 if __name__ == "__main__":

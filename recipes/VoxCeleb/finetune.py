@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""Recipe for supervised fine-tuning of a speaker encoder on shares of the true
+labels: what does training without labels save?
+
+To run this recipe, use one of the following commands:
+> python finetune.py hparams/demo_finetune.yaml --start_encoder=FOLDER
+> python finetune.py hparams/small_finetune.yaml --data_folder=FOLDER \
+    --train_manifest=FILE --speakers=FILE [--start_encoder=FOLDER]
+> torchrun --nproc_per_node=8 finetune.py hparams/finetune.yaml ...
+
+Each share is a training of its own, as by train_dlg_lc.py, in the folder
+share_<share> of the output folder; results.json has a row for each. Started
+again, the same command resumes where the run was, and skips what is done.
+
+Authors
+ * The speechbrain_cadino developers 2026
+"""
+
+import sys
+
+from train_dlg_lc import train
+
+import speechbrain as sb
+from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.cli import parse_arguments, user_errors
+from speechbrain_cadino.finetune import format_results, plan, write_results
+from speechbrain_cadino.foreign import adopt_encoder
+
+logger = get_logger(__name__)
+
+
+def report(output_folder, trainings):
+    """Writes and shows the table."""
+    rows = write_results(output_folder, trainings)
+    logger.info(f"{output_folder}/results.json\n{format_results(rows)}")
+
+
+@user_errors()
+def main():
+    """Trains on each share, shows the table."""
+    # Reading command line arguments
+    hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
+
+    # Initialize ddp (useful only for multi-GPU DDP training)
+    sb.utils.distributed.ddp_init_group(run_opts)
+
+    # An encoder to start from brings its own features and sizes
+    overrides = adopt_encoder(hparams_file, overrides)
+
+    output_folder, trainings = plan(hparams_file, overrides)
+    sb.create_experiment_directory(
+        experiment_directory=output_folder,
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
+
+    # One training for each share
+    for training in trainings:
+        if training.done:
+            logger.info(f"{training.folder}: done before.")
+            continue
+        train(hparams_file, run_opts, training.overrides)
+        run_on_main(training.finish)
+
+    run_on_main(report, args=[output_folder, trainings])
+
+
+if __name__ == "__main__":
+    main()
