@@ -423,6 +423,8 @@ def save_embeddings(folder, ids, embeddings):
     """
     folder = pathlib.Path(folder)
     (folder / "ids.txt").unlink(missing_ok=True)
+    # An extraction would take these for its own.
+    (folder / "extraction.json").unlink(missing_ok=True)
     with atomic_path(folder / "embeddings.npy") as temporary:
         np.save(temporary, np.asarray(embeddings, np.float32))
     write_text(folder / "ids.txt", "".join(f"{name}\n" for name in ids))

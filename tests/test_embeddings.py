@@ -161,7 +161,10 @@ def test_a_run_folder_is_no_encoder_folder(run_hyperparams, tmp_path):
 def test_embeddings_on_disk(tmp_path):
     ids = ["a", "b b", "ü"]
     embeddings = np.random.default_rng(0).standard_normal((3, 4))
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "extraction.json").write_text("{}")
     save_embeddings(tmp_path / "new", ids, embeddings)
+    assert not (tmp_path / "new" / "extraction.json").exists()
     loaded_ids, loaded = load_embeddings(tmp_path / "new")
     assert loaded_ids == ids
     assert isinstance(loaded, np.memmap)
