@@ -288,7 +288,10 @@ def test_script_and_two_processes_equal_one(encoder_folder, corpus, tmp_path):
     code, output = run(
         extract_script(
             *(corpus, encoder_folder, tmp_path / "two"),
-            launcher=["-m", "torch.distributed.run", "--nproc_per_node=2"],
+            launcher=[
+                *("-m", "torch.distributed.run", "--standalone"),
+                "--nproc_per_node=2",
+            ],
             distributed_backend="gloo",
         )
     )

@@ -55,24 +55,23 @@ class DINOBrain(EncoderBrain):
         return collapse_warnings(means, len(self.modules.dino_loss.centre))
 
     def compute_forward(self, batch, stage):
-        """Student outputs of all crops, teacher outputs of the global ones.
+        """What the student says of all crops, the teacher of the global ones.
 
         Returns
         -------
-        student, teacher : tuple of torch.Tensor
-            Embeddings, (views, batch, D), and head outputs, (views, batch, K).
+        student, teacher : tuple
+            Embeddings, (views, batch, D), and what DINOLoss compares: the
+            bottleneck of the head, by view too, and its prototypes.
         """
         crops = [
             self._features(batch[kind])
             for kind in ("globals", "locals")
             if batch[kind].numel()
         ]
-        views = (-1, len(batch["id"]))
-        student = self.modules.student(crops)
-        teacher = self.modules.teacher(crops[:1])
+        batch_size = len(batch["id"])
         return (
-            tuple(output.unflatten(0, views) for output in student),
-            tuple(output.unflatten(0, views) for output in teacher),
+            _by_view(self.modules.student(crops), batch_size),
+            _by_view(self.modules.teacher(crops[:1]), batch_size),
         )
 
     def compute_objectives(self, predictions, batch, stage):
@@ -136,7 +135,8 @@ class DINOBrain(EncoderBrain):
 
     def _features(self, crops):
         """(batch, views, samples) to features, (views * batch, time, bands)."""
-        wavs = crops.to(self.device).transpose(0, 1).flatten(0, 1)
+        crops = crops.to(self.device, non_blocking=True)
+        wavs = crops.transpose(0, 1).flatten(0, 1)
         return self.features(wavs)
 
     def _recluster(self, epoch):
@@ -151,3 +151,11 @@ class DINOBrain(EncoderBrain):
             )
         if self.reclustering.labels is not None:
             self.train_dataset.set_clusters(self.reclustering.labels)
+
+
+def _by_view(predictions, batch_size):
+    """Splits the first dimension of a MultiCropNetwork's predictions."""
+    embeddings, bottleneck, prototypes = predictions
+    views = (-1, batch_size)
+    outputs = bottleneck.unflatten(0, views), prototypes
+    return embeddings.unflatten(0, views), outputs

@@ -20,7 +20,8 @@ class TrainingRecord:
 
     It is a recoverable of SpeechBrain's Checkpointer, so that an epoch that
     was interrupted reports the mean over all its steps, and the table has each
-    epoch once. The sums are in double precision.
+    epoch once. The sums are in double precision, on the device of the values:
+    no step waits for them.
 
     Example
     -------
@@ -48,9 +49,9 @@ class TrainingRecord:
             Detached scalars; the same names in every step of an epoch.
         """
         for name, value in stats.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.to(
-                "cpu", torch.float64
-            )
+            if value.device.type == "mps":  # has no float64
+                value = value.cpu()
+            self._sums[name] = self._sums.get(name, 0.0) + value.double()
         self._count += 1
 
     def means(self):
@@ -73,8 +74,10 @@ class TrainingRecord:
         device : torch.device
             Of the communication.
         """
+        if not torch.distributed.is_initialized():
+            return
         for name, value in self._sums.items():
-            self._sums[name] = ddp_mean(value.to(device)).cpu()
+            self._sums[name] = ddp_mean(value.to(device))
 
     def end_epoch(self, row):
         """Closes the epoch.

@@ -9,7 +9,9 @@ class DINOHead(torch.nn.Module):
 
     The last layer's rows have unit length (weight normalisation with its gain
     frozen at one), so an output is the cosine between the bottleneck and a
-    prototype. Sizes of Caron et al. (2021).
+    prototype. The outputs of a batch would fill gigabytes: the head gives the
+    two sides of the cosines, and DINOLoss computes those it needs at a time.
+    Sizes of Caron et al. (2021).
 
     Arguments
     ---------
@@ -27,8 +29,9 @@ class DINOHead(torch.nn.Module):
     Example
     -------
     >>> head = DINOHead(192, out_dim=1024, hidden_size=512, bottleneck_size=64)
-    >>> head(torch.randn(4, 192)).shape
-    torch.Size([4, 1024])
+    >>> bottleneck, prototypes = head(torch.randn(4, 192))
+    >>> bottleneck.shape, prototypes.shape
+    (torch.Size([4, 64]), torch.Size([1024, 64]))
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class DINOHead(torch.nn.Module):
                     torch.nn.init.zeros_(layer.bias)
 
     def forward(self, embeddings):
-        """Projects embeddings onto the prototypes.
+        """Projects embeddings to where the prototypes are.
 
         Arguments
         ---------
@@ -65,8 +68,13 @@ class DINOHead(torch.nn.Module):
 
         Returns
         -------
-        torch.Tensor
-            Cosines, (batch, out_dim).
+        bottleneck : torch.Tensor
+            (batch, bottleneck_size), of unit length, in the precision of the
+            parameters whatever that of the step.
+        prototypes : torch.Tensor
+            (out_dim, bottleneck_size), the parameter: any length, of which
+            only the direction counts.
         """
-        bottleneck = F.normalize(self.mlp(embeddings), dim=-1)
-        return F.linear(bottleneck, F.normalize(self.prototypes.weight, dim=-1))
+        prototypes = self.prototypes.weight
+        bottleneck = self.mlp(embeddings).to(prototypes.dtype)
+        return F.normalize(bottleneck, dim=-1), prototypes

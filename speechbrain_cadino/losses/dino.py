@@ -1,14 +1,19 @@
 """The DINO loss and its cosine companion.
 
-Shapes here: student outputs (views, batch, K), teacher outputs (globals,
-batch, K). The student's first views are the teacher's crops, in the same
-order, and a pair of twice the same crop does not count.
+Shapes here: the student's bottleneck (views, batch, D), the teacher's
+(globals, batch, D), the prototypes of each (K, D). The student's first views
+are the teacher's crops, in the same order, and a pair of twice the same crop
+does not count.
 """
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
 
 from speechbrain.utils.distributed import ddp_all_reduce
+
+# So many outputs of a view live at once: those of 8 utterances if K is 65536.
+CHUNK = 2**19
 
 
 class DINOLoss(torch.nn.Module):
@@ -16,12 +21,14 @@ class DINOLoss(torch.nn.Module):
 
     The mean over all pairs (t, s), s != t, of
     ``-softmax((g_t - c) / tau_t) . log_softmax(g_s / tau_s)``, where the
-    centre c follows the teacher's mean output (Caron et al., 2021,
-    "Emerging Properties in Self-Supervised Vision Transformers", eq. 1-4).
+    outputs g are the cosines of a bottleneck and K prototypes, and the centre
+    c follows the teacher's mean output (Caron et al., 2021, "Emerging
+    Properties in Self-Supervised Vision Transformers", eq. 1-4).
 
-    As the softmax sums to one, a pair is ``logsumexp(z_s) - p_t . z_s`` with
-    ``z_s = g_s / tau_s``: all pairs need one matrix product, and no
-    log-softmax is ever stored.
+    The outputs are made here, of a few utterances at a time, and with them
+    their part of the gradient, so that those of a whole batch are never there
+    at once and none is computed twice. Value and gradient are those of the
+    formula, in the precision of the prototypes whatever that of the step.
 
     Arguments
     ---------
@@ -34,19 +41,22 @@ class DINOLoss(torch.nn.Module):
     sinkhorn_rounds : int
         Balance the teacher's answers by Sinkhorn-Knopp in place of the
         centre: see ``sinkhorn``. 0, the default, is DINO; 3 is DINOv2, and
-        keeps the teacher sharp on small data.
+        keeps the teacher sharp on small data. It needs the teacher's outputs
+        of the whole batch.
 
     Example
     -------
-    >>> loss = DINOLoss(out_dim=16)
-    >>> student, teacher = torch.zeros(6, 8, 16), torch.zeros(2, 8, 16)
+    >>> loss = DINOLoss(out_dim=2)
+    >>> prototypes = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    >>> student = torch.tensor([0.0, 1.0]).expand(6, 8, 2), prototypes
+    >>> teacher = torch.tensor([1.0, 0.0]).expand(2, 8, 2), prototypes
     >>> value, stats = loss(student, teacher, teacher_temp=0.04)
-    >>> round(value.item(), 4)  # ln 16: everything uniform
-    2.7726
-    >>> loss.collect_centre(teacher + 1.0)
+    >>> round(value.item(), 4)  # ln 2: the student cannot decide
+    0.6931
+    >>> loss.collect_centre(teacher)
     >>> loss.update_centre()
-    >>> round(loss.centre.mean().item(), 4)
-    0.1
+    >>> loss.centre
+    tensor([ 0.1000, -0.1000])
     """
 
     def __init__(
@@ -68,10 +78,12 @@ class DINOLoss(torch.nn.Module):
 
         Arguments
         ---------
-        student : torch.Tensor
-            Head outputs, (views, batch, K).
-        teacher : torch.Tensor
-            Head outputs, (globals, batch, K); no gradient flows into them.
+        student : tuple of torch.Tensor
+            What DINOHead gives: the bottleneck, (views, batch, D), of unit
+            length, and the prototypes, (K, D), of any.
+        teacher : tuple of torch.Tensor
+            The same, the bottleneck (globals, batch, D); no gradient flows
+            into them.
         teacher_temp : float
             tau_t, the teacher's temperature: 0.04 to 0.07 in the paper.
 
@@ -90,29 +102,50 @@ class DINOLoss(torch.nn.Module):
         ValueError
             If there is no pair of different views.
         """
-        pairs = different_views(teacher, student)
-        # The sums over K run in fp32 whatever the precision of the step.
-        with torch.autocast(student.device.type, enabled=False):
-            z = student.float() / self.student_temp
-            with torch.no_grad():
-                p = self._targets(teacher.float(), teacher_temp)
-                teacher_entropy = _entropy(p)
-                student_entropy = _entropy(z[: len(teacher)].softmax(-1))
-            dots = torch.einsum("tbk,sbk->bts", p, z)
-            lse = z.logsumexp(-1).t().unsqueeze(1)
-            loss = mean_over_pairs(lse - dots, pairs)
+        pairs = different_views(teacher[0], student[0]).to(student[0])
+        with torch.no_grad(), torch.autocast(pairs.device.type, enabled=False):
+            targets = self._targets(*teacher, teacher_temp)
+            sums, gradients = self._sum(*student, targets, pairs)
+        loss, teacher_entropy, student_entropy = sums
         stats = {
             "teacher_entropy": teacher_entropy,
             "student_entropy": student_entropy,
-            "kl": loss.detach() - teacher_entropy,
+            "kl": loss - teacher_entropy,
         }
-        return loss, stats
+        return _KnownGradients.apply(loss, *gradients, *student), stats
 
-    def _targets(self, teacher, teacher_temp):
-        """What the student is to answer: distributions, (globals, batch, K)."""
+    def _sum(self, bottleneck, prototypes, targets, pairs):
+        """The loss and the two entropies, and the gradients of the loss."""
+        weights = pairs / (pairs.sum() * bottleneck.shape[1])
+        scale = _scale(prototypes, self.student_temp)
+        to_bottleneck = torch.empty_like(bottleneck)
+        to_prototypes = torch.zeros_like(prototypes)
+        sums = bottleneck.new_zeros(3)
+        for x, gradient, p in zip(
+            self._chunks(bottleneck), self._chunks(to_bottleneck), targets
+        ):
+            values, slope = _compare(x, prototypes, scale, p, weights)
+            sums += values
+            gradient.copy_(slope @ prototypes)
+            to_prototypes.addmm_(slope.flatten(0, 1).mT, x.flatten(0, 1))
+        _remove_radial(to_prototypes, prototypes)
+        sums[1:] /= len(pairs) * bottleneck.shape[1]
+        return sums, (to_bottleneck, to_prototypes)
+
+    def _targets(self, bottleneck, prototypes, temperature):
+        """What the student is to answer, (globals, chunk, K), one by one."""
+        scale = _scale(prototypes, temperature)
         if self.sinkhorn_rounds:
-            return sinkhorn(teacher / teacher_temp, self.sinkhorn_rounds)
-        return torch.softmax((teacher - self.centre) / teacher_temp, -1)
+            logits = _logits(bottleneck, prototypes, scale)
+            yield from self._chunks(sinkhorn(logits, self.sinkhorn_rounds))
+            return
+        for x in self._chunks(bottleneck):
+            logits = _logits(x, prototypes, scale)
+            yield logits.sub_(self.centre / temperature).softmax(-1)
+
+    def _chunks(self, tensor):
+        """(views, batch, ...) in pieces of some utterances."""
+        return tensor.split(max(1, CHUNK // len(self.centre)), dim=1)
 
     @torch.no_grad()
     def collect_centre(self, teacher):
@@ -120,10 +153,14 @@ class DINOLoss(torch.nn.Module):
 
         Arguments
         ---------
-        teacher : torch.Tensor
-            The teacher's outputs, (globals, batch, K).
+        teacher : tuple of torch.Tensor
+            As in ``forward``.
         """
-        self.collected.append(teacher.float().mean((0, 1)))
+        bottleneck, prototypes = teacher
+        # The mean of linear outputs is the output of the mean.
+        with torch.autocast(bottleneck.device.type, enabled=False):
+            mean = F.linear(bottleneck.mean((0, 1)), prototypes)
+        self.collected.append(mean * _scale(prototypes, 1.0))
 
     @torch.no_grad()
     def update_centre(self):
@@ -285,6 +322,46 @@ def sinkhorn(logits, rounds):
     return log_p.exp()
 
 
-def _entropy(p):
-    """Mean entropy in nats over the last dimension."""
-    return torch.special.entr(p).sum(-1).mean()
+class _KnownGradients(torch.autograd.Function):
+    """A loss whose gradients were computed along with it."""
+
+    @staticmethod
+    def forward(ctx, loss, to_bottleneck, to_prototypes, *student):
+        ctx.save_for_backward(to_bottleneck, to_prototypes)
+        return loss.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        to_student = [gradient * part for part in ctx.saved_tensors]
+        return None, None, None, *to_student
+
+
+def _scale(prototypes, temperature):
+    """(K,): makes logits of the products with the prototypes."""
+    return 1 / (prototypes.norm(dim=-1) * temperature)
+
+
+def _logits(bottleneck, prototypes, scale):
+    # Of contiguous points it is one matrix product, else one for each view
+    return F.linear(bottleneck.contiguous(), prototypes).mul_(scale)
+
+
+def _compare(bottleneck, prototypes, scale, p, weights):
+    """The sums of a chunk, and the slope of the loss over its products."""
+    log_q = _logits(bottleneck, prototypes, scale).log_softmax(-1)
+    q = log_q.exp()
+    teacher_entropy = torch.special.entr(p).sum()
+    student_entropy = -(q[: len(p)] * log_q[: len(p)]).sum()
+    p = torch.einsum("ts,tbk->sbk", weights, p)  # all that a view is to answer
+    loss = -log_q.mul_(p).sum()
+    q.mul_(weights.sum(0)[:, None, None])
+    values = torch.stack([loss, teacher_entropy, student_entropy])
+    return values, q.sub_(p).mul_(scale)
+
+
+def _remove_radial(gradient, prototypes):
+    """Takes out of a gradient what would change the prototypes' length."""
+    radial = torch.einsum("kd,kd->k", gradient, prototypes)
+    radial /= prototypes.norm(dim=-1).square()
+    gradient.addcmul_(prototypes, radial[:, None], value=-1)

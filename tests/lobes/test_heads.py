@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from speechbrain_cadino.lobes.heads import DINOHead
+from speechbrain_cadino.losses.dino import DINOLoss
 
 
 @pytest.fixture
@@ -12,30 +13,48 @@ def head():
     return DINOHead(16, out_dim=40, hidden_size=32, bottleneck_size=8)
 
 
-def test_outputs_are_cosines_with_unit_prototypes(head):
+def test_bottleneck_has_unit_length(head):
     torch.manual_seed(1)
     embeddings = torch.randn(5, 16)
-    bottleneck = head.mlp(embeddings)
-    expected = torch.nn.functional.cosine_similarity(
-        bottleneck[:, None], head.prototypes.weight[None], dim=-1
-    )
-    torch.testing.assert_close(head(embeddings), expected)
+    bottleneck, prototypes = head(embeddings)
+    assert prototypes is head.prototypes.weight
+    expected = head.mlp(embeddings)
+    expected = expected / expected.square().sum(1, keepdim=True).sqrt()
+    torch.testing.assert_close(bottleneck, expected)
 
 
-def test_same_as_weight_normalisation_with_frozen_gain(head):
-    """Value and gradient of torch's own weight_norm, gain fixed at one."""
+def test_bottleneck_has_the_precision_of_the_parameters(head):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert head.mlp(torch.randn(5, 16)).dtype == torch.bfloat16
+        bottleneck, _ = head(torch.randn(5, 16))
+    assert bottleneck.dtype == torch.float32
+    torch.testing.assert_close(bottleneck.norm(dim=1), torch.ones(5))
+
+
+def test_with_the_loss_the_same_as_weight_norm_with_frozen_gain(head):
+    """Gradients of torch's own weight_norm, gain fixed at one."""
     reference = copy.deepcopy(head)
     torch.nn.utils.parametrizations.weight_norm(reference.prototypes)
     gain = reference.prototypes.parametrizations.weight.original0
     gain.data.fill_(1.0)
-    embeddings, weights = torch.randn(6, 16), torch.randn(6, 40)
+    crops, teacher = torch.randn(2, 3, 16), torch.randn(1, 3, 16)
 
-    (head(embeddings) * weights).sum().backward()
-    bottleneck = torch.nn.functional.normalize(
-        reference.mlp(embeddings), dim=-1
-    )
-    (reference.prototypes(bottleneck) * weights).sum().backward()
+    with torch.no_grad():
+        p = head(teacher)
+    value, _ = DINOLoss(out_dim=40)(head(crops), p, 0.04)
+    value.backward()
+    bottleneck = torch.nn.functional.normalize(reference.mlp(crops), dim=-1)
+    log_q = (reference.prototypes(bottleneck) / 0.1).log_softmax(-1)
+    with torch.no_grad():
+        bottleneck = torch.nn.functional.normalize(
+            reference.mlp(teacher), dim=-1
+        )
+        p = (reference.prototypes(bottleneck) / 0.04).softmax(-1)
+    # One global crop: the second crop of the student is the only other one
+    expected = -(p[0] * log_q[1]).sum(-1).mean()
+    expected.backward()
 
+    torch.testing.assert_close(value, expected)
     torch.testing.assert_close(
         head.prototypes.weight.grad,
         reference.prototypes.parametrizations.weight.original1.grad,

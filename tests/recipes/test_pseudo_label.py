@@ -92,7 +92,10 @@ def test_speakers_change_nothing_but_the_report(
 def test_two_processes_equal_one(labelled, encoder_folder, corpus, tmp_path):
     code, output = label(
         *(encoder_folder, corpus, tmp_path),
-        launcher=["-m", "torch.distributed.run", "--nproc_per_node=2"],
+        launcher=[
+            *("-m", "torch.distributed.run", "--standalone"),
+            "--nproc_per_node=2",
+        ],
         distributed_backend="gloo",
         shard_size=6,
     )

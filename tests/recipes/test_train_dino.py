@@ -208,7 +208,10 @@ def test_mistakes_are_one_sentence(train, tmp_path, flags, sentence):
 def test_cluster_aware_on_two_processes_in_half_precision(train, tmp_path):
     code, output = train(
         tmp_path,
-        launcher=["-m", "torch.distributed.run", "--nproc_per_node=2"],
+        launcher=[
+            *("-m", "torch.distributed.run", "--standalone"),
+            "--nproc_per_node=2",
+        ],
         device="cpu",
         distributed_backend="gloo",
         batch_size=2,

@@ -185,8 +185,6 @@ def test_mistakes_are_one_sentence(
     run_folder, _ = uninterrupted
     output = output_of(start_encoder=run_folder)
     assert f"Did you mean {run_folder}/encoder?" in output
-    output = output_of(start_encoder=run_folder / "encoder", channels=24)
-    assert "encoder does not fit: the sizes in the YAML file" in output
     assert "gate=sometimes" in output_of(gate="sometimes")
 
     fewer = tmp_path / "fewer.csv"
