@@ -130,8 +130,11 @@ class DINOBrain(EncoderBrain):
 
     def clip_gradients(self, params):
         """Each parameter by its own norm, as DINO does (Caron et al., 2021)."""
-        for param in params:
-            torch.nn.utils.clip_grad_norm_(param, self.max_grad_norm)
+        gradients = [p.grad for p in params if p.grad is not None]
+        # All at once: on a GPU, hundreds of small kernels less in each step
+        norms = torch.stack(torch._foreach_norm(gradients))
+        scales = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(gradients, scales.unbind())
 
     def _features(self, crops):
         """(batch, views, samples) to features, (views * batch, time, bands)."""

@@ -1,9 +1,12 @@
 import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
+
+from speechbrain_cadino.brains.dino import DINOBrain
 
 SCRIPT = pathlib.Path(__file__).with_name("take_steps.py")
 
@@ -48,3 +51,23 @@ def test_two_processes_equal_one_on_the_joined_batch(folder):
 def test_two_micro_batches_equal_one_batch(folder):
     run(SCRIPT, folder / "micro.pt", 2, "--grad_accumulation_factor=2")
     assert_same_steps(folder, "micro.pt")
+
+
+def test_each_gradient_is_clipped_by_its_own_norm():
+    """Against PyTorch's function, a parameter at a time."""
+    torch.manual_seed(0)
+    params = [torch.nn.Parameter(torch.zeros(n, 2)) for n in (1, 7, 300, 5)]
+    for param, size in zip(params, (0.1, 10.0, 1.0, 0.0)):
+        param.grad = size * torch.randn(param.shape)
+    params.append(torch.nn.Parameter(torch.zeros(3)))  # without a gradient
+    expected = []
+    for param in params[:-1]:
+        other = torch.nn.Parameter(param.detach().clone())
+        other.grad = param.grad.clone()
+        torch.nn.utils.clip_grad_norm_(other, 3.0)
+        expected.append(other.grad)
+    brain = types.SimpleNamespace(max_grad_norm=3.0)
+    DINOBrain.clip_gradients(brain, params)
+    clipped = [param.grad for param in params[:-1]]
+    torch.testing.assert_close(clipped, expected)
+    assert [g.norm() < 3.0001 for g in clipped] == [True] * 4
