@@ -19,8 +19,8 @@ OURS = "!new:speechbrain_cadino.lobes.ecapa.ECAPA_TDNN"
 STOCK = "!new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN"
 
 HEADER = """\
-# A speaker encoder trained without labels by speechbrain_cadino. Only
-# SpeechBrain is needed to load it:
+# A speaker encoder trained by speechbrain_cadino. Only SpeechBrain is needed
+# to load it:
 #
 #     from speechbrain.inference.speaker import SpeakerRecognition
 #     encoder = SpeakerRecognition.from_hparams(source="this folder")
@@ -29,7 +29,7 @@ HEADER = """\
 
 # mean_var_norm_emb holds the mean embedding of the training set, which
 # encode_batch(wavs, normalize=True) subtracts. EncoderClassifier names a
-# classifier among its modules; an encoder trained without labels has none.
+# classifier among its modules; an encoder folder of ours has none.
 REST = """\
 
 audio_normalizer: !new:speechbrain.dataio.preprocess.AudioNormalizer

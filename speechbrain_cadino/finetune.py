@@ -111,7 +111,8 @@ def check_share(share):
     ValueError
         If it is not.
     """
-    if not isinstance(share, (int, float)) or not 0 < share <= 1:
+    number = isinstance(share, (int, float)) and not isinstance(share, bool)
+    if not number or not 0 < share <= 1:
         raise ValueError(
             f"share={share}: give the share of each speaker's utterances whose "
             "labels are used, above 0 and at most 1, or a list of such shares."
@@ -147,7 +148,8 @@ class Training(NamedTuple):
         """
         if not (self.folder / "encoder").is_dir():
             return
-        labels = pd.read_csv(self.folder / "save" / "labelled.csv", dtype=str)
+        path = self.folder / "save" / "labelled.csv"
+        labels = read_manifest(path, DATA_ROOT)
         row = {
             "share": self.share,
             "utterances": len(labels),
@@ -179,20 +181,41 @@ def plan(hparams_file, overrides):
     Raises
     ------
     ValueError
-        If a share makes no sense, or a training was begun with other settings.
+        If a share makes no sense, a training was begun with other settings, or
+        a flag would put the files of all of them into one folder.
     """
     settings = _resolve(hparams_file, overrides)
     output_folder = pathlib.Path(settings["output_folder"])
-    shares = settings["share"]
+    _check_folders(settings)
     trainings = []
-    for share in shares if isinstance(shares, list) else [shares]:
-        check_share(share)
+    for share in _shares(settings["share"]):
         folder = output_folder / f"share_{share:g}"
         flags = {"share": share, "output_folder": str(folder)}
         training = Training(share, folder, change_overrides(overrides, **flags))
         _check_settings(training, hparams_file)
         trainings.append(training)
     return output_folder, trainings
+
+
+def _shares(shares):
+    """The shares to train on, each once."""
+    shares = shares if isinstance(shares, list) else [shares]
+    for share in shares or [None]:
+        check_share(share)
+    # As their folders are called: 1 and 1.0 are the same training
+    return list(dict.fromkeys(json.loads(f"{share:g}") for share in shares))
+
+
+def _check_folders(settings):
+    """Raises unless what a training writes is in its output folder."""
+    folder = pathlib.Path(settings["output_folder"])
+    for key in ["save_folder", "encoder_folder", "labelled_manifest"]:
+        path = settings[key]
+        if isinstance(path, str) and folder not in pathlib.Path(path).parents:
+            raise ValueError(
+                f"{key}={path}: each share has a folder of its own. Give "
+                "output_folder instead, and they are made in there."
+            )
 
 
 def _check_settings(training, hparams_file):

@@ -56,7 +56,7 @@ def adopt_encoder(hparams_file, overrides):
     """
     with open(hparams_file, encoding="utf-8") as fin:
         resolved = YAML().load(resolve_references(fin, overrides))
-    source = resolved["start_encoder"]
+    source = resolved.get("start_encoder")
     if source is None:
         return overrides
     encoder = load_encoder(source, "cpu")

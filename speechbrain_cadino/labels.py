@@ -49,7 +49,7 @@ def read_labels(path):
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(
             f"There is no file {path} with labels: give a CSV file with the "
-            f"columns ID,{LABEL}, or leave it away."
+            f"columns ID,{LABEL}."
         )
     try:
         # No label is missing because "NA" is the name.

@@ -33,7 +33,8 @@ logger = get_logger(__name__)
 def report(output_folder, trainings):
     """Writes and shows the table."""
     rows = write_results(output_folder, trainings)
-    logger.info(f"{output_folder}/results.json\n{format_results(rows)}")
+    if rows:
+        logger.info(f"{output_folder}/results.json\n{format_results(rows)}")
 
 
 @user_errors()
@@ -62,6 +63,7 @@ def main():
             continue
         train(hparams_file, run_opts, training.overrides)
         run_on_main(training.finish)
+        run_on_main(write_results, args=[output_folder, trainings])
 
     run_on_main(report, args=[output_folder, trainings])
 

@@ -205,8 +205,8 @@ class EncoderBrain(sb.Brain):
             batch = loader.batch_size * self.grad_accumulation_factor
             raise ValueError(
                 f"{len(dataset)} utterances on {self.processes} process(es) "
-                f"do not make one batch of {batch}. Lower batch_size, raise "
-                "passes_per_epoch, or add data."
+                f"do not make one batch of {batch}. Lower batch_size, or "
+                "add data."
             )
         return loader
 

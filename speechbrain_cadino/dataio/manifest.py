@@ -3,7 +3,7 @@
 An unlabelled manifest has the columns ``ID,duration,wav,start,stop`` (seconds;
 sample offsets into the file; ``$data_root`` allowed in ``wav``). A
 pseudo-labelled one has ``spk_id`` besides. True labels live in another file,
-``speakers.csv`` (``ID,spk_id``), which no training script opens.
+``speakers.csv`` (``ID,spk_id``), which no training but finetune.py opens.
 """
 
 import pathlib

@@ -87,7 +87,8 @@ def prepare_folder(
     id_parts : int, optional
         How many of the last parts of a path are the ID; all by default. If
         given, the first of them is taken for the true speaker and written to
-        ``speakers.csv`` (``ID,spk_id``), which no training script opens.
+        ``speakers.csv`` (``ID,spk_id``), which no training but
+        finetune.py opens.
     num_workers : int, optional
         How many processes; as many as there are CPUs by default.
     skip_prep : bool

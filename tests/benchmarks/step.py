@@ -71,7 +71,10 @@ def parse_flags():
     )
     parser.add_argument("--plot", metavar="FILE", default="growth.png")
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
-    return parser.parse_args()
+    flags = parser.parse_args()
+    if flags.peer and (flags.stage != "dino" or flags.grow):
+        parser.error("--peer goes with --stage dino, without --grow")
+    return flags
 
 
 class Clock:

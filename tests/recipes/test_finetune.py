@@ -168,11 +168,15 @@ def test_goes_on_with_the_shares_that_are_not_done(
     assert (folder / "results.json").read_bytes() == before
 
 
+def plan_of(script, *arguments):
+    """The trainings that a command line plans."""
+    path, _, overrides = parse_arguments([str(word) for word in arguments])
+    return plan(path, overrides)[1]
+
+
 def test_other_settings_do_not_mix(command, finished):
     def plan_with(**flags):
-        arguments = [str(word) for word in command(finished[0], **flags)[1:]]
-        path, _, overrides = parse_arguments(arguments)
-        return plan(path, overrides)[1]
+        return plan_of(*command(finished[0], **flags))
 
     assert [training.done for training in plan_with()] == [True, True]
     assert [t.done for t in plan_with(share=0.4, lr=0.5)] == [False]
@@ -180,6 +184,20 @@ def test_other_settings_do_not_mix(command, finished):
     for name, value in [("lr", 0.5), ("speakers", "others.csv")]:
         with pytest.raises(ValueError, match=rf"share_0\.3 .*: {name} was "):
             plan_with(**{name: value})
+
+
+def test_a_share_is_one_training_however_it_is_written(command, finished):
+    trainings = plan_of(*command(finished[0], share="[0.3, 0.30, 1, 1.0]"))
+    assert [training.share for training in trainings] == [0.3, 1.0]
+    assert all(training.done for training in trainings)
+    with pytest.raises(ValueError, match="give the share"):
+        plan_of(*command(finished[0], share="[]"))
+
+
+@pytest.mark.parametrize("key", ["save_folder", "encoder_folder"])
+def test_shares_do_not_share_a_folder(command, tmp_path, key):
+    with pytest.raises(ValueError, match=f"{key}=.*Give output_folder"):
+        plan_of(*command(tmp_path / "run", **{key: tmp_path / "elsewhere"}))
 
 
 def test_goes_on_from_an_encoder_on_two_processes(
