@@ -14,6 +14,7 @@ from speechbrain_cadino.dataio.manifest import (
     pseudo_labels,
     read_manifest,
 )
+from speechbrain_cadino.dataio.packed import PackedStrings
 
 # Draws of another utterance before a batch is given up.
 MAX_REPLACEMENTS = 10
@@ -93,9 +94,9 @@ class MultiCropDataset(Dataset):
                 f"{global_crops + local_crops}, one for each crop."
             )
         table = self._read_manifest(manifest, data_root)
-        # Columns, not a dict per row: a fraction of the memory.
-        self.ids = table["ID"].to_numpy()
-        self.wavs = table["wav"].to_numpy()
+        # Columns that forked workers read without copying them.
+        self.ids = PackedStrings(table["ID"])
+        self.wavs = PackedStrings(table["wav"])
         self.starts = table["start"].to_numpy()
         self.stops = table["stop"].to_numpy()
         self.lengths = [round(global_seconds * sample_rate)] * global_crops
@@ -115,8 +116,8 @@ class MultiCropDataset(Dataset):
         """The utterances: a pandas.DataFrame with ``ID,wav,start,stop``."""
         return pd.DataFrame(
             {
-                "ID": self.ids,
-                "wav": self.wavs,
+                "ID": list(self.ids),
+                "wav": list(self.wavs),
                 "start": self.starts,
                 "stop": self.stops,
             }
@@ -222,7 +223,7 @@ class MultiCropDataset(Dataset):
             if not piece.any():
                 raise AudioError(f"{wav}: silent from sample {first} on.")
         return [
-            np.resize(_at_speed(piece, speed), length)  # repeats a short one
+            _fill(_at_speed(piece, speed), length)
             for piece, length in zip(pieces, lengths)
         ]
 
@@ -410,6 +411,11 @@ def _at_speed(piece, speed):
         return piece
     wav = torch.from_numpy(piece)
     return resample(wav, speed.numerator, speed.denominator).numpy()
+
+
+def _fill(piece, length):
+    """A piece cut, or repeated, to a length; not copied if it has it."""
+    return piece if len(piece) == length else np.resize(piece, length)
 
 
 def _stack(crops):

@@ -10,7 +10,7 @@ from speechbrain_cadino.dataio.crops import (
     PseudoLabelDataset,
     count_classes,
 )
-from speechbrain_cadino.dataio.manifest import write_manifest
+from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
 
 RATE = 16000
 
@@ -56,6 +56,12 @@ def test_crops_are_contiguous_pieces_of_the_utterance(folder):
         assert where[0] >= 0
         assert where[-1] < 4 * RATE
     assert len({positions(crop)[0] for crop in item["locals"]}) > 1
+
+
+def test_the_table_holds_the_rows_of_the_manifest(folder):
+    expected = read_manifest(folder / "train.csv", folder)
+    expected = expected.drop(columns="duration")
+    pd.testing.assert_frame_equal(dataset(folder).table, expected)
 
 
 def test_crops_stay_between_start_and_stop(folder):
