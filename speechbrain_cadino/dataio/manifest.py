@@ -7,6 +7,7 @@ pseudo-labelled one has ``spk_id`` besides. True labels live in another file,
 """
 
 import pathlib
+from collections import defaultdict
 
 import pandas as pd
 
@@ -101,7 +102,7 @@ def read_manifest(path, data_root=None):
             "of a CSV with the columns " + ",".join(COLUMNS) + "."
         )
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = _read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(
             f"{path} is not a readable CSV file ({error}). Prepare it again."
@@ -148,6 +149,15 @@ def pseudo_labels(table, path):
             "them with pseudo_label.py, and give its pseudo_labels.csv."
         )
     return table[LABEL]
+
+
+def _read_csv(path):
+    """The table; all of it text, to name the value, if a number is none."""
+    dtypes = defaultdict(lambda: str, DTYPES)
+    try:
+        return pd.read_csv(path, dtype=dtypes, keep_default_na=False)
+    except (ValueError, OverflowError):
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
 def _check(table, path):

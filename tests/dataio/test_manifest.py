@@ -60,6 +60,7 @@ def test_other_columns_stay_out(tmp_path):
         (HEADER + "a,1,a.wav,0,1\na,1,b.wav,0,1\n", "'a'.*unique"),
         (HEADER + "a,1,a.wav,zero,1\n", "'zero' in column start.*'a'"),
         (HEADER + "a,,a.wav,0,1\n", "'' in column duration"),
+        (HEADER + "a,nan,a.wav,0,1\n", "'nan' in column duration"),
         (HEADER + "a,1,$data_root/a.wav,0,1\n", "give data_folder"),
     ],
 )
@@ -69,6 +70,26 @@ def test_bad_manifests_are_refused_by_name(tmp_path, text, message):
     with pytest.raises(ValueError, match=message) as error:
         read_manifest(path)
     assert "train.csv" in str(error.value)
+
+
+@pytest.mark.parametrize("stop", ["32016", "32016.0"])
+def test_each_column_has_its_type_however_it_is_written(tmp_path, stop):
+    """The second is no integer to the fast reader, and is read as text."""
+    path = tmp_path / "train.csv"
+    path.write_text(
+        "ID,duration,wav,start,stop,spk_id,note\n"
+        f"007,2,NA,16,{stop},07,1\n"
+        "nan,1.5,1.0,0,24000,,\n"
+    )
+    back = read_manifest(path)
+    assert list(back["ID"]) == ["007", "nan"]
+    assert list(back["wav"]) == ["NA", "1.0"]
+    assert list(back["spk_id"]) == ["07", ""]
+    assert list(back["note"]) == ["1", ""]
+    assert back["duration"].dtype == "float64"
+    for column, values in {"start": [16, 0], "stop": [32016, 24000]}.items():
+        assert back[column].dtype == "int64"
+        assert list(back[column]) == values
 
 
 def test_missing_manifest(tmp_path):
