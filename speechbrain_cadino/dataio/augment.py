@@ -12,6 +12,10 @@ from scipy.fft import next_fast_len
 
 from speechbrain_cadino.dataio.noises import ClipBank, made_noise, made_rirs
 
+# Crops augmented at a time on a CPU: what is computed of more of them does not
+# stay in the cache, and is given new memory each time.
+CPU_ROWS = 16
+
 
 class CropAugmenter(torch.nn.Module):
     """Augmentations one after the other, each with its own odds per crop.
@@ -57,12 +61,19 @@ class CropAugmenter(torch.nn.Module):
             A new tensor of the same shape.
         """
         wavs = wavs.clone()
+        rows = CPU_ROWS if wavs.device.type == "cpu" else max(len(wavs), 1)
+        for part in wavs.split(rows):
+            self._augment(part)
+        return wavs
+
+    def _augment(self, wavs):
+        """Augments crops in place."""
         for augmentation, prob in zip(self.augmentations, self.probs):
             chosen = torch.rand(len(wavs), device=wavs.device) < prob
             chosen = chosen.nonzero().squeeze(1)
             if len(chosen):
-                wavs[chosen] = _call(augmentation, wavs[chosen])
-        return wavs
+                augmented = _call(augmentation, wavs.index_select(0, chosen))
+                wavs.index_copy_(0, chosen, augmented)
 
 
 class AddNoise(torch.nn.Module):
@@ -130,7 +141,7 @@ class AddNoise(torch.nn.Module):
         snr = torch.empty(len(wavs), 1, device=wavs.device)
         snr = snr.uniform_(self.snr_low, self.snr_high)
         gain = _rms(wavs) / _rms(noise) / 10 ** (snr / 20)
-        return wavs + gain * noise
+        return torch.addcmul(wavs, gain, noise)
 
     def _noise(self, wavs):
         """Noise of the shape of ``wavs``."""
@@ -141,7 +152,8 @@ class AddNoise(torch.nn.Module):
         count = count.to(wavs.device)
         noise = torch.zeros_like(wavs)
         for clip in range(high):
-            noise += self.bank.draw(*wavs.shape, wavs.device) * (clip < count)
+            drawn = self.bank.draw(*wavs.shape, wavs.device)
+            noise += drawn.mul_(clip < count)
         return noise
 
 
@@ -205,7 +217,7 @@ class AddReverb(torch.nn.Module):
         else:
             rirs = self.bank.draw(len(wavs), self.max_samples, wavs.device)
         samples = wavs.shape[1]
-        size = next_fast_len(samples + self.max_samples - 1, real=True)
+        size = _fft_size(samples + self.max_samples - 1)
         spectrum = torch.fft.rfft(wavs, size) * torch.fft.rfft(rirs, size)
         wet = torch.fft.irfft(spectrum, size)[:, :samples]
         return wet * (_rms(wavs) / _rms(wet))
@@ -292,9 +304,18 @@ def refresh_banks(module, epoch):
             part.bank.refresh(epoch)
 
 
+def _fft_size(samples):
+    """A size not below samples that transforms fast.
+
+    Many factors of two help: 56250 takes 1.6 times as long as 57600.
+    """
+    return 256 * next_fast_len(-(-samples // 256), real=True)
+
+
 def _rms(wavs):
     """Root mean square of each row, (batch, 1)."""
-    return wavs.square().mean(1, keepdim=True).sqrt().clamp(1e-8)
+    norm = torch.linalg.vector_norm(wavs, dim=1, keepdim=True)
+    return (norm / wavs.shape[1] ** 0.5).clamp(1e-8)
 
 
 def _call(augmentation, wavs):

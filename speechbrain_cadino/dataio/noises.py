@@ -87,11 +87,11 @@ class ClipBank:
                 f"of {self.clip_samples}: raise clip_seconds."
             )
         clips = self._load(device)
-        which = torch.randint(len(clips), (count, 1), device=device)
+        which = torch.randint(len(clips), (count,), device=device)
         spare = 0 if self.impulses else self.clip_samples - samples
-        first = torch.randint(spare + 1, (count, 1), device=device)
-        offsets = first + torch.arange(samples, device=device)
-        return clips[which, offsets].float()
+        first = torch.randint(spare + 1, (count,), device=device)
+        # A view of all pieces there are: rows are copied, not samples looked up
+        return clips.unfold(1, samples, 1)[which, first].float()
 
     def _load(self, device):
         """The clips of the current epoch, (clips, samples), half precision."""

@@ -7,6 +7,7 @@ import torch
 from speechbrain.augment.time_domain import DropChunk
 from speechbrain_cadino.dataio.audio import AudioError
 from speechbrain_cadino.dataio.augment import (
+    CPU_ROWS,
     AddNoise,
     AddReverb,
     CropAugmenter,
@@ -194,3 +195,14 @@ def test_a_broken_noise_file_is_left_out_and_counted(tmp_path, caplog):
     (tmp_path / "good.wav").write_text("no audio")
     with pytest.raises(AudioError):
         AddNoise(**source, clip_seconds=1.0)(torch.randn(4, 1000))
+
+
+@pytest.mark.parametrize("crops", [0, 1, CPU_ROWS, CPU_ROWS + 1, 3 * CPU_ROWS])
+def test_every_crop_is_augmented_whatever_the_batch(crops):
+    clean = torch.randn(crops, 4000)
+    kept = clean.clone()
+    noisy = CropAugmenter([AddNoise(snr_low=3, snr_high=12)], [1.0])(clean)
+    assert noisy.shape == clean.shape
+    assert torch.equal(clean, kept)
+    values = snr(clean, noisy)
+    assert ((values > 2.9) & (values < 12.1)).all()
