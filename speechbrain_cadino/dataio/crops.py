@@ -94,9 +94,10 @@ class MultiCropDataset(Dataset):
                 f"{global_crops + local_crops}, one for each crop."
             )
         table = self._read_manifest(manifest, data_root)
-        # Columns that forked workers read without copying them.
-        self.ids = PackedStrings(table["ID"])
-        self.wavs = PackedStrings(table["wav"])
+        # Columns that forked workers read without copying them; popped, so
+        # that the text of one is gone when the next is packed.
+        self.ids = PackedStrings(table.pop("ID"))
+        self.wavs = PackedStrings(table.pop("wav"))
         self.starts = table["start"].to_numpy()
         self.stops = table["stop"].to_numpy()
         self.lengths = [round(global_seconds * sample_rate)] * global_crops

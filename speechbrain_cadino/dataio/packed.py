@@ -29,15 +29,15 @@ class PackedStrings:
 
     def __init__(self, strings):
         self._offsets = np.zeros(len(strings) + 1, np.int64)
-        chunks = []
+        text = bytearray()
         for first in range(0, len(strings), ROWS_PER_CHUNK):
             rows = strings[first : first + ROWS_PER_CHUNK]
             encoded = [string.encode() for string in rows]
             last = first + len(encoded)
             self._offsets[first + 1 : last + 1] = [len(row) for row in encoded]
-            chunks.append(b"".join(encoded))
+            text += b"".join(encoded)
         np.cumsum(self._offsets, out=self._offsets)
-        self._text = np.frombuffer(b"".join(chunks), np.uint8)
+        self._text = np.frombuffer(text, np.uint8)
 
     def __len__(self):
         return len(self._offsets) - 1
