@@ -9,13 +9,11 @@ training step is measured by a process of its own for each encoder.
 
 import argparse
 import functools
-import importlib.util
-import multiprocessing
-import resource
 import statistics
 import time
 
 import torch
+from common import added_memory, in_own_process, load_class
 from tqdm import tqdm
 
 from speechbrain.lobes.models import ECAPA_TDNN as speechbrain_ecapa
@@ -48,11 +46,7 @@ def build(name, arguments):
     """Makes an encoder: 'speechbrain', 'ours' or 'peer'."""
     channels = arguments.channels
     if name == "peer":
-        path, class_name = arguments.peer.rsplit(":", 1)
-        spec = importlib.util.spec_from_file_location("peer", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        encoder = getattr(module, class_name)(channels)
+        encoder = load_class(arguments.peer)(channels)
     else:
         module = {"speechbrain": speechbrain_ecapa, "ours": ecapa}[name]
         # Small encoders have a small attention too, as in the recipes.
@@ -91,22 +85,12 @@ def make_features(arguments):
 def peak_memory(name, arguments):
     """MiB that two training steps add to the process, or to the GPU."""
     encoder, features = build(name, arguments), make_features(arguments)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(2):
-        run(encoder, features, arguments, backward=True)
-    if arguments.device != "cpu":
-        return torch.cuda.max_memory_allocated(arguments.device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (peak - before) / 2**10  # Linux counts in KiB
 
+    def two_steps():
+        for _ in range(2):
+            run(encoder, features, arguments, backward=True)
 
-def measure_memory(names, arguments):
-    context = multiprocessing.get_context("spawn")
-    memory = {}
-    for name in names:
-        with context.Pool(1) as pool:
-            memory[name] = pool.apply(peak_memory, (name, arguments))
-    return memory
+    return added_memory(two_steps, arguments.device)
 
 
 def measure_time(names, arguments):
@@ -138,7 +122,7 @@ def main():
     arguments = parse_arguments()
     names = ["speechbrain", "ours"] + ["peer"] * bool(arguments.peer)
     figures = {
-        "peak memory (MiB)": measure_memory(names, arguments),
+        "peak memory (MiB)": in_own_process(peak_memory, names, arguments),
         **{
             f"{label} (ms)": times
             for label, times in measure_time(names, arguments).items()

@@ -18,10 +18,7 @@ times over them with the exponent of the power law that fits best.
 
 import argparse
 import contextlib
-import importlib.util
-import multiprocessing
 import pathlib
-import resource
 import statistics
 import tempfile
 import time
@@ -29,18 +26,22 @@ import time
 import numpy as np
 import soundfile
 import torch
-from hyperpyyaml import load_hyperpyyaml
+from common import (
+    RECIPE,
+    added_memory,
+    in_own_process,
+    load_class,
+    load_recipe,
+)
 from tqdm import tqdm
 
 import speechbrain as sb
-from speechbrain_cadino.brains.dino import DINOBrain
+from speechbrain_cadino.brains.dino import DINOBrain, _by_view
 from speechbrain_cadino.brains.dlg_lc import PseudoLabelBrain
 from speechbrain_cadino.brains.gate_record import GateRecord
-from speechbrain_cadino.cli import parse_arguments
 from speechbrain_cadino.files import write_json
 from speechbrain_cadino.memory import keep_freed_memory
 
-HPARAMS = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb" / "hparams"
 RATE = 16000
 SECONDS = 5  # of an utterance
 # Parts that a peer, which is given features, does not do
@@ -205,10 +206,7 @@ def encode(network, crops):
 
 
 def head(network, embeddings, batch):
-    bottleneck, prototypes = network.head(embeddings)
-    views = (-1, batch)
-    outputs = bottleneck.unflatten(0, views), prototypes
-    return embeddings.unflatten(0, views), outputs
+    return _by_view((embeddings, *network.head(embeddings)), batch)
 
 
 def make_brain(flags, folder):
@@ -227,14 +225,12 @@ def make_brain(flags, folder):
             "out_dim": flags.out_dim,
             "local_crops": flags.local_crops,
         }
-    path, run_opts, text = parse_arguments(
+    hparams, run_opts = load_recipe(
         [
-            str(HPARAMS / f"{flags.stage}.yaml"),
+            str(RECIPE / "hparams" / f"{flags.stage}.yaml"),
             *(f"--{name}={value}" for name, value in overrides.items()),
         ]
     )
-    with open(path, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, text)
     kind = {"dino": DINOBrain, "dlg_lc": PseudoLabelBrain}[flags.stage]
     brain = kind(hparams["modules"], hparams["opt_class"], hparams, run_opts)
     brain.steps_per_epoch = 1  # prototypes are frozen in one step only
@@ -260,11 +256,7 @@ def write_speech(folder, flags):
 
 
 def load_peer(source, flags):
-    path, name = source.rsplit(":", 1)
-    spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return getattr(module, name)(flags.channels, flags.out_dim, flags.device)
+    return load_class(source)(flags.channels, flags.out_dim, flags.device)
 
 
 def measure_time(flags):
@@ -296,8 +288,10 @@ def peak_memory(name, flags):
     """MiB that making the networks and two steps add to the process."""
     keep_freed_memory()
     torch.manual_seed(0)
-    cuda = torch.device(flags.device).type == "cuda"
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return added_memory(lambda: take_two_steps(name, flags), flags.device)
+
+
+def take_two_steps(name, flags):
     with tempfile.TemporaryDirectory() as folder:
         clock = Clock(flags.device)
         if name == "ours":
@@ -312,19 +306,6 @@ def peak_memory(name, flags):
             ]
             for _ in range(2):
                 peer.step(crops, clock)
-    if cuda:
-        return torch.cuda.max_memory_allocated(flags.device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (peak - before) / 2**10  # Linux counts in KiB
-
-
-def measure_memory(flags):
-    context = multiprocessing.get_context("spawn")
-    memory = {}
-    for name in ["ours", *flags.peer]:
-        with context.Pool(1) as pool:
-            memory[name] = pool.apply(peak_memory, (name, flags))
-    return memory
 
 
 def measure_growth(flags):
@@ -405,7 +386,8 @@ def main():
                     power = exponent(rows["sizes"], values)
                     print(f"{part:18} ~ {name}^{power:.2f}")
     else:
-        figures["memory"] = measure_memory(flags)
+        names = ["ours", *flags.peer]
+        figures["memory"] = in_own_process(peak_memory, names, flags)
         figures["time"] = measure_time(flags)
         print_table(figures["time"], figures["memory"])
     if flags.json:
