@@ -25,17 +25,15 @@ import numpy as np
 import pandas as pd
 import soundfile
 import torch
-from hyperpyyaml import load_hyperpyyaml
+from common import RECIPE, load_recipe
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import speechbrain as sb
 from speechbrain_cadino.brains.dino import DINOBrain
-from speechbrain_cadino.cli import parse_arguments
 from speechbrain_cadino.files import write_json
 
-RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
 UTTERANCES_PER_STEP = 2  # in the step that is counted: it does not matter
 SECONDS = 4
 
@@ -101,29 +99,23 @@ def utterances_per_second(processes, folder, flags):
 
 def count_bytes(flags):
     """What a step sends, and what the model needs to send."""
-    path, run_opts, overrides = parse_arguments(
+    hparams, run_opts = load_recipe(
         [
             *recipe_flags(pathlib.Path("nowhere"), flags),
             "--output_folder=nowhere",
             "--device=cpu",
         ]
     )
-    with open(path, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
     del hparams["augment"]
     brain = DINOBrain(
         hparams["modules"], hparams["opt_class"], hparams, run_opts
     )
-    sent = {"gradients": 0, "others": 0}
-
-    def hook(state, bucket):
-        sent["gradients"] += bucket.buffer().nbytes
-        return default_hooks.allreduce_hook(state, bucket)
-
+    sent = 0
     all_reduce = torch.distributed.all_reduce
 
     def counted(tensor, *args, **kwargs):
-        sent["others"] += tensor.nbytes
+        nonlocal sent
+        sent += tensor.nbytes
         return all_reduce(tensor, *args, **kwargs)
 
     with tempfile.NamedTemporaryFile() as file:
@@ -131,7 +123,8 @@ def count_bytes(flags):
             "gloo", f"file://{file.name}", rank=0, world_size=1
         )
         student = DistributedDataParallel(brain.modules.student)
-        student.register_comm_hook(None, hook)
+        # The gradients go through torch.distributed.all_reduce as well then
+        student.register_comm_hook(None, default_hooks.allreduce_hook)
         brain.modules["student"] = student
         torch.distributed.all_reduce = counted
         brain.steps_per_epoch = 1
@@ -147,7 +140,7 @@ def count_bytes(flags):
         torch.distributed.destroy_process_group()
         torch.distributed.all_reduce = all_reduce
     parameters = sum(p.nbytes for p in student.parameters() if p.requires_grad)
-    return sum(sent.values()), parameters + 4 * flags.out_dim
+    return sent, parameters + 4 * flags.out_dim
 
 
 def main():
