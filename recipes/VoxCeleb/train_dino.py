@@ -79,7 +79,7 @@ def main():
         )
 
     # Weights to start from: the teacher is a copy of the student
-    if hparams["start_encoder"] is not None:
+    if hparams.get("start_encoder") is not None:
         student, teacher = hparams["student"], hparams["teacher"]
         start_from_encoder(student.encoder, hparams["start_encoder"])
         teacher.network.load_state_dict(student.state_dict())
