@@ -8,7 +8,11 @@ import torch
 from torchaudio.functional import resample
 
 
-class AudioError(ValueError):
+class MediaError(ValueError):
+    """A file that cannot be used, with the reason."""
+
+
+class AudioError(MediaError):
     """An audio file that cannot be used, with the reason."""
 
 

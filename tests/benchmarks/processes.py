@@ -15,6 +15,7 @@ numbers and a count per channel and layer more, forward and backward.
 """
 
 import argparse
+import os
 import pathlib
 import statistics
 import subprocess
@@ -87,10 +88,17 @@ def utterances_per_second(processes, folder, flags):
         "--number_of_epochs=2",
         "--warmup_epochs=1",
     ]
+    environment = dict(os.environ)
     if flags.device == "cpu":
         command += ["--device=cpu", "--distributed_backend=gloo"]
+        # torchrun gives a single process all cores
+        environment["OMP_NUM_THREADS"] = "1"
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     if done.returncode:
         sys.exit(done.stdout)
