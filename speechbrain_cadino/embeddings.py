@@ -12,7 +12,7 @@ from tqdm import tqdm
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.utils.fetching import fetch
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.audio import AudioError, read_audio
+from speechbrain_cadino.dataio.audio import AudioReader, MediaError
 from speechbrain_cadino.files import atomic_path, write_text
 
 logger = get_logger(__name__)
@@ -194,6 +194,23 @@ def _start_from(module, weights, source):
         ) from error
 
 
+def reader_of(encoder):
+    """What opens the files that an encoder takes.
+
+    Arguments
+    ---------
+    encoder : speechbrain.inference.classifiers.EncoderClassifier
+        Of ``load_encoder``.
+
+    Returns
+    -------
+    callable
+        ``AudioReader``, or what the encoder folder names as its ``reader``:
+        see ``embed``.
+    """
+    return getattr(encoder.hparams, "reader", AudioReader)
+
+
 def stored_mean(encoder):
     """The mean embedding of the training set that came with an encoder.
 
@@ -221,6 +238,7 @@ def embed(
     num_workers=0,
     skip_unreadable=False,
     bar=None,
+    reader=AudioReader,
 ):
     """Embeds whole utterances.
 
@@ -245,6 +263,9 @@ def embed(
         Go on after a file that cannot be read. Its row is then NaN.
     bar : tqdm.tqdm, optional
         A progress bar to move, left open; one of its own by default.
+    reader : callable
+        What opens a file, ``AudioReader`` or ``dataio.faces.FaceReader``, whose
+        samples are the frames of a face track: (B, frames, 3, size, size).
 
     Returns
     -------
@@ -253,7 +274,7 @@ def embed(
 
     Raises
     ------
-    AudioError
+    MediaError
         If a file cannot be read or is too short, unless that is skipped.
     ValueError
         If an embedding is not finite.
@@ -270,7 +291,7 @@ def embed(
     array([[0.5]], dtype=float32)
     """
     loader = torch.utils.data.DataLoader(
-        _Utterances(table, sample_rate),
+        _Utterances(table, sample_rate, reader),
         batch_sampler=_equal_length_batches(table, batch_size),
         num_workers=num_workers,
         collate_fn=list,
@@ -285,7 +306,7 @@ def embed(
     with torch.inference_mode(), progress as bar:
         for batch in loader:
             bar.update(len(batch))
-            errors += [wav for _, wav in batch if isinstance(wav, AudioError)]
+            errors += [wav for _, wav in batch if isinstance(wav, MediaError)]
             if errors and not skip_unreadable:
                 raise errors[0]
             batch = [item for item in batch if torch.is_tensor(item[1])]
@@ -300,7 +321,7 @@ def embed(
             embeddings[list(rows)] = output
             _check_finite(output, table.iloc[list(rows)])
     if embeddings is None:
-        raise AudioError(
+        raise MediaError(
             "None of the utterances can be read"
             + (f"; the first: {errors[0]}" if errors else ": there are none.")
         )
@@ -313,9 +334,10 @@ def embed(
 
 
 class _Utterances(torch.utils.data.Dataset):
-    """Rows of a manifest as (row number, waveform or AudioError)."""
+    """Rows of a manifest as (row number, waveform or MediaError)."""
 
-    def __init__(self, table, sample_rate):
+    def __init__(self, table, sample_rate, reader):
+        self.reader = reader
         self.paths = table["wav"].astype(str).to_numpy()
         self.starts = table["start"].to_numpy()
         self.stops = table["stop"].to_numpy()
@@ -329,12 +351,13 @@ class _Utterances(torch.utils.data.Dataset):
         start, stop = int(self.starts[row]), int(self.stops[row])
         try:
             if stop - start < SHORTEST * self.sample_rate:
-                raise AudioError(
+                raise MediaError(
                     f"{path}: {stop - start} samples are too short to embed, "
                     f"{SHORTEST} s are needed. Leave it out."
                 )
-            return row, read_audio(path, start, stop, self.sample_rate)
-        except AudioError as error:
+            with self.reader(path, self.sample_rate) as signal:
+                return row, signal.read(start, stop)
+        except MediaError as error:
             return row, error
 
 

@@ -1,6 +1,7 @@
 """The encoder folder: a trained encoder that stock SpeechBrain loads."""
 
 import io
+import pathlib
 
 import torch
 from hyperpyyaml import resolve_references
@@ -18,6 +19,9 @@ ENTRIES += ["embedding_model"]
 OURS = "!new:speechbrain_cadino.lobes.ecapa.ECAPA_TDNN"
 STOCK = "!new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN"
 
+# Only an encoder of faces has it: what opens a file, see embeddings.embed
+READER = "reader"
+
 HEADER = """\
 # A speaker encoder trained by speechbrain_cadino. Only SpeechBrain is needed
 # to load it:
@@ -25,6 +29,15 @@ HEADER = """\
 #     from speechbrain.inference.speaker import SpeakerRecognition
 #     encoder = SpeakerRecognition.from_hparams(source="this folder")
 #     score, same = encoder.verify_files("one.wav", "other.wav")
+"""
+
+FACES_HEADER = """\
+# An encoder of faces trained by speechbrain_cadino, which is needed to load it:
+#
+#     from speechbrain_cadino.embeddings import load_encoder, reader_of
+#     encoder = load_encoder("this folder")
+#     with reader_of(encoder)("folder of frames") as track:
+#         embedding = encoder.encode_batch(track.read()[None])
 """
 
 # mean_var_norm_emb holds the mean embedding of the training set, which
@@ -51,12 +64,15 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 """
 
 
-def export_encoder(folder, hyperparams_file, modules, mean_embedding):
+def export_encoder(
+    folder, hyperparams_file, modules, mean_embedding, prefix=""
+):
     """Writes the encoder folder.
 
     ``EncoderClassifier.from_hparams(source=folder)`` and
     ``SpeakerRecognition.from_hparams(source=folder)`` load it, also where
     this package is not installed. An existing folder is replaced as a whole.
+    Only an encoder of faces, whose run has a ``reader``, needs this package.
 
     Arguments
     ---------
@@ -71,6 +87,8 @@ def export_encoder(folder, hyperparams_file, modules, mean_embedding):
         ``embedding_model``, and others that have a state to load.
     mean_embedding : array_like
         Shape (D,): the mean embedding of the training set.
+    prefix : str
+        Of the names of the entries there.
 
     Raises
     ------
@@ -105,7 +123,7 @@ def export_encoder(folder, hyperparams_file, modules, mean_embedding):
     norm.glob_mean = torch.as_tensor(mean_embedding, dtype=torch.float32).cpu()
     norm.glob_std = torch.ones_like(norm.glob_mean)
     loadables = {**modules, "mean_var_norm_emb": norm}
-    text = HEADER + _entries(hyperparams_file) + REST
+    text = _entries(hyperparams_file, prefix) + REST
     text += "".join(f"    {name}: !ref <{name}>\n" for name in loadables)
     with atomic_folder(folder) as temporary:
         (temporary / "hyperparams.yaml").write_text(text, encoding="utf-8")
@@ -114,19 +132,26 @@ def export_encoder(folder, hyperparams_file, modules, mean_embedding):
             save(module, temporary / f"{name}.ckpt")
 
 
-def _entries(hyperparams_file):
-    """The text of the entries that make an embedding."""
-    text = read_entries(hyperparams_file, ENTRIES).replace(OURS, STOCK)
+def _entries(hyperparams_file, prefix):
+    """The text of the entries that make an embedding, and what it says of
+    them above."""
+    if prefix + READER in YAML().load(pathlib.Path(hyperparams_file)):
+        names = [*ENTRIES, READER]
+        return FACES_HEADER + read_entries(
+            hyperparams_file, names, prefix=prefix
+        )
+    text = read_entries(hyperparams_file, ENTRIES, prefix=prefix)
+    text = text.replace(OURS, STOCK)
     if "speechbrain_cadino" in text:
         raise ValueError(
             f"{hyperparams_file}: an entry among {', '.join(ENTRIES)} names a "
             "class of speechbrain_cadino, which the users of the encoder may "
             "not have. Use a class of SpeechBrain or of PyTorch there."
         )
-    return text
+    return HEADER + text
 
 
-def read_entries(path, names, section=None):
+def read_entries(path, names, section=None, prefix=""):
     """The text of some entries of a YAML file, able to stand alone.
 
     References are resolved, comments stay behind. Nothing is built.
@@ -139,6 +164,8 @@ def read_entries(path, names, section=None):
         The entries, in the order wanted.
     section : str, optional
         The entry that holds them; by default they are at the top.
+    prefix : str
+        What their names begin with there, and not in the text returned.
 
     Returns
     -------
@@ -167,6 +194,11 @@ def read_entries(path, names, section=None):
     if section is not None:
         _, node = found[section]
         found = {key.value: (key, value) for key, value in node.value}
+    found = {
+        name.removeprefix(prefix): pair
+        for name, pair in found.items()
+        if name.startswith(prefix)
+    }
     missing = [name for name in names if name not in found]
     if missing:
         raise ValueError(
@@ -174,6 +206,8 @@ def read_entries(path, names, section=None):
             f"all of {', '.join(names)}."
         )
     root.value = [found[name] for name in names]
+    for name, (key, _) in zip(names, root.value):
+        key.value = name
     stream = io.StringIO()
     yaml.serialize(root, stream)
     return stream.getvalue()

@@ -17,12 +17,13 @@ from speechbrain.utils.distributed import (
     run_on_main,
 )
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.audio import AudioError
+from speechbrain_cadino.dataio.audio import AudioReader, MediaError
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings import (
     embed,
     load_embeddings,
     load_encoder,
+    reader_of,
 )
 from speechbrain_cadino.files import (
     atomic_path,
@@ -46,6 +47,7 @@ def extract(
     segment_seconds=None,
     max_segments=10,
     shard_size=5_000,
+    reader=AudioReader,
 ):
     """Embeds a manifest into a folder, as fast as ``embed`` is exact.
 
@@ -86,6 +88,8 @@ def extract(
         Segments of an utterance, at most.
     shard_size : int
         Utterances in a shard.
+    reader : callable
+        See ``embed``.
 
     Returns
     -------
@@ -97,7 +101,7 @@ def extract(
 
     Raises
     ------
-    AudioError
+    MediaError
         If none of the utterances can be read.
     ValueError
         If an option makes no sense, or an embedding is not finite.
@@ -130,11 +134,17 @@ def extract(
         "segment_seconds": segment_seconds,
         "max_segments": segment_seconds and max_segments,
         "shard_size": shard_size,
+        "reader": str(reader),
     }
     if run_on_main(_is_there, args=[folder, record]):
         logger.info(f"The embeddings in {folder} are up to date.")
     else:
-        options = sample_rate, batch_size, num_workers
+        options = {
+            "sample_rate": sample_rate,
+            "batch_size": batch_size,
+            "num_workers": num_workers,
+            "reader": reader,
+        }
         _embed_shards(shards, segments, encode_batch, options)
         ddp_barrier()
         run_on_main(shards.join)
@@ -176,6 +186,7 @@ def extract_manifest(
         table,
         loaded.mods,
         loaded.audio_normalizer.sample_rate,
+        reader=reader_of(loaded),
         **options,
     )
 
@@ -282,7 +293,7 @@ class _Shards:
         if missing.all():
             # So that the next start tries again.
             shutil.rmtree(self.folder / "shards")
-            raise AudioError(
+            raise MediaError(
                 f"None of the {len(missing)} utterances can be read, the first "
                 f"is {first}. Is data_folder right?"
             )
@@ -316,11 +327,12 @@ def _embed_shards(shards, segments, encode_batch, options):
             pieces = segments.cut(table, counts)
             try:
                 embeddings = embed(
-                    *(encode_batch, pieces, *options),
+                    *(encode_batch, pieces),
+                    **options,
                     skip_unreadable=True,
                     bar=bar,
                 )
-            except AudioError as error:
+            except MediaError as error:
                 logger.warning(f"Shard {number}: {error}")
                 embeddings = np.full((len(pieces), 1), np.nan, np.float32)
             with atomic_path(shards.path(number)) as temporary:

@@ -67,8 +67,11 @@ def adopt_encoder(hparams_file, overrides):
     own = read_entries(encoder_hyperparams(source), ENTRIES, "modules")
     # The same network, computed faster
     settings.update(YAML().load(own.replace(STOCK, OURS)))
-    second = torch.zeros(1, resolved["sample_rate"])
-    settings["emb_dim"] = encoder.encode_batch(second).shape[-1]
+    # A second of audio, or a frame
+    probe = torch.zeros(1, resolved["sample_rate"])
+    if "reader" in resolved:
+        probe = torch.zeros(1, 1, 3, 64, 64)
+    settings["emb_dim"] = encoder.encode_batch(probe).shape[-1]
     after = dump_yaml(settings)
     unused = [
         key

@@ -7,7 +7,12 @@ import pandas as pd
 
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.clustering.kmeans import check_options, cluster
+from speechbrain_cadino.clustering.joint import (
+    cluster_jointly,
+    each_alone,
+    join,
+)
+from speechbrain_cadino.clustering.kmeans import check_options
 from speechbrain_cadino.clustering.quality import write_report
 from speechbrain_cadino.clustering.sweep import check_candidates
 from speechbrain_cadino.clustering.sweep import sweep as sweep_numbers
@@ -94,11 +99,18 @@ def pseudo_label(
     whitening=0,
     min_cluster_size=1,
     speakers=None,
+    face_encoder=None,
+    face_manifest=None,
+    face_folder=None,
+    face_weight=1.0,
     device=None,
     **extract_options,
 ):
     """Embeds the utterances of a manifest, clusters them, and writes the
     manifest with the clusters as labels.
+
+    With an encoder of faces, voice and face of an utterance are clustered
+    together: see ``clustering.joint``.
 
     Under torchrun all processes embed, and the main one does the rest.
     Started again, it does not embed again what is there: see ``extract``.
@@ -106,8 +118,9 @@ def pseudo_label(
     Arguments
     ---------
     output_folder : str or pathlib.Path
-        Gets ``embeddings/``, the report (``clusters.json`` and
-        ``plots/clusters.png``) and last, ``pseudo_labels.csv``.
+        Gets ``embeddings/`` and, of faces, ``face_embeddings/``, the report
+        (``clusters.json`` and ``plots/clusters.png``) and last,
+        ``pseudo_labels.csv``.
     encoder : str or pathlib.Path
         An encoder folder or a hub id.
     manifest : str or pathlib.Path
@@ -134,7 +147,16 @@ def pseudo_label(
         Utterances of smaller clusters are left out of the new manifest.
     speakers : str or pathlib.Path, optional
         The true speakers, ``speakers.csv``: for figures in the reports. They
-        change no label.
+        change no label. With faces, ``clusters.json`` also tells how good the
+        clusters of voices alone and of faces alone would be.
+    face_encoder : str or pathlib.Path, optional
+        An encoder folder of faces.
+    face_manifest : str or pathlib.Path, optional
+        Face tracks under the IDs of the manifest: see ``prepare.faces``.
+    face_folder : str or pathlib.Path, optional
+        What ``$data_root`` in face_manifest stands for.
+    face_weight : float
+        How much a face counts beside a voice: 1 for as much.
     device : str, optional
         Of the encoder, and of the torch engine.
     **extract_options
@@ -162,6 +184,8 @@ def pseudo_label(
     for number in [number for number in numbers if number is not None]:
         check_options(len(table), number, merge_to, engine)
     check_power(whitening)
+    if face_encoder is not None:
+        read_manifest(face_manifest, face_folder)
     if speakers is not None:
         speakers = labels_of(speakers, table["ID"])
     folder = pathlib.Path(output_folder)
@@ -170,11 +194,21 @@ def pseudo_label(
         *(encoder, manifest, data_folder, device),
         **extract_options,
     )
+    if face_encoder is not None:
+        extract_manifest(
+            folder / "face_embeddings",
+            *(face_encoder, face_manifest, face_folder, device),
+            **extract_options,
+        )
 
     def finish():
         (folder / "pseudo_labels.csv").unlink(missing_ok=True)
         (folder / "sweep.json").unlink(missing_ok=True)
         ids, points, truth = _points(folder, whitening, speakers)
+        width, seen = points.shape[1], np.full(len(points), True)
+        if face_encoder is not None:
+            faces = _faces(folder, ids, whitening)
+            points, seen = join(points, faces, face_weight)
         options = {
             "engine": engine,
             "iterations": iterations,
@@ -183,10 +217,25 @@ def pseudo_label(
         }
         number = num_clusters
         if sweep is not None:
-            choice = sweep_numbers(folder, points, sweep, truth, **options)
+            choice = sweep_numbers(
+                folder,
+                points[seen],
+                sweep,
+                None if truth is None else truth[seen],
+                **options,
+            )
             number = choice if number is None else number
-        clusters = cluster(points, number, merge_to, **options)
-        report = write_report(folder, ids, clusters, points, truth)
+        clusters = cluster_jointly(
+            *(points, seen, width, number, merge_to), **options
+        )
+        more = {}
+        if face_encoder is not None:
+            more["with_face"] = int(seen.sum())
+            if truth is not None:
+                more["alone"] = each_alone(
+                    *(points, seen, width, truth, number, merge_to), **options
+                )
+        report = write_report(folder, ids, clusters, points, truth, more)
         kept = label_manifest(table, ids, clusters.labels, min_cluster_size)
         write_manifest(folder / "pseudo_labels.csv", kept)
         logger.info(
@@ -198,6 +247,20 @@ def pseudo_label(
         return report
 
     return run_on_main(finish)
+
+
+def _faces(folder, ids, whitening):
+    """The faces of utterances, (N, E); NaN where there is none."""
+    names, embeddings = load_embeddings(folder / "face_embeddings")
+    readable = np.isfinite(embeddings).all(1)
+    found = embeddings[readable]
+    if whitening:
+        found = whiten(found, whitening)
+    names = [name for name, fine in zip(names, readable) if fine]
+    rows = pd.Index(names).get_indexer(ids)
+    faces = found[rows]
+    faces[rows < 0] = np.nan
+    return faces
 
 
 def _points(folder, whitening, speakers):

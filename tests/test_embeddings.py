@@ -6,7 +6,7 @@ import pytest
 import soundfile
 import torch
 
-from speechbrain_cadino.dataio.audio import AudioError
+from speechbrain_cadino.dataio.audio import MediaError
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings import (
     embed,
@@ -79,7 +79,7 @@ def test_training_randomness_is_left_alone(tmp_path):
 def test_an_unreadable_file_raises_or_is_skipped(tmp_path, num_workers, caplog):
     table = table_of(tmp_path, [3000, 3000, 3000])
     (tmp_path / "1.wav").write_text("no audio")
-    with pytest.raises(AudioError, match=r"1.wav: not readable"):
+    with pytest.raises(MediaError, match=r"1.wav: not readable"):
         embed(level, table, num_workers=num_workers)
     with caplog.at_level(logging.WARNING):
         embeddings = embed(
@@ -93,13 +93,13 @@ def test_an_unreadable_file_raises_or_is_skipped(tmp_path, num_workers, caplog):
 def test_all_unreadable(tmp_path):
     table = table_of(tmp_path, [3000])
     (tmp_path / "0.wav").unlink()
-    with pytest.raises(AudioError, match=r"None .* no such file"):
+    with pytest.raises(MediaError, match=r"None .* no such file"):
         embed(level, table, skip_unreadable=True)
 
 
 def test_too_short(tmp_path):
     table = table_of(tmp_path, [3000, 0])
-    with pytest.raises(AudioError, match=r"1.wav: 0 samples are too short"):
+    with pytest.raises(MediaError, match=r"1.wav: 0 samples are too short"):
         embed(level, table)
 
 

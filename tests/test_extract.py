@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from speechbrain_cadino.dataio.audio import AudioError, read_audio
+from speechbrain_cadino.dataio.audio import MediaError, read_audio
 from speechbrain_cadino.embeddings import embed, load_encoder
 from speechbrain_cadino.extract import (
     extract,
@@ -148,7 +148,7 @@ def test_all_unreadable(tmp_path, weights):
     for path in table["wav"]:
         pathlib.Path(path).rename(f"{path}.away")
     arguments = tmp_path / "out", first_and_length, table, weights
-    with pytest.raises(AudioError, match=r"None of the 3 .*/0.wav"):
+    with pytest.raises(MediaError, match=r"None of the 3 .*/0.wav"):
         extract(*arguments, shard_size=2)
     for path in table["wav"]:
         pathlib.Path(f"{path}.away").rename(path)

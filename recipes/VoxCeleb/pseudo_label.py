@@ -6,6 +6,9 @@ SpeechBrain's own recipe train_speaker_embeddings.py, unedited.
 To run this recipe, use one of the following commands:
 > python pseudo_label.py hparams/pseudo_label.yaml --encoder=FOLDER \
     --manifest=FILE --data_folder=FOLDER
+> python pseudo_label.py hparams/av_pseudo_label.yaml --encoder=FOLDER \
+    --manifest=FILE --data_folder=FOLDER --face_encoder=FOLDER \
+    --face_manifest=FILE --face_folder=FOLDER
 > torchrun --nproc_per_node=8 pseudo_label.py hparams/pseudo_label.yaml ...
 
 Writes pseudo_labels.csv, clusters.json and plots/clusters.png. Killed and
@@ -17,14 +20,14 @@ import sys
 from hyperpyyaml import load_hyperpyyaml
 
 import speechbrain as sb
-from speechbrain_cadino.cli import user_errors
+from speechbrain_cadino.cli import parse_arguments, user_errors
 from speechbrain_cadino.pseudo_labels import pseudo_label
 
 
 @user_errors()
 def main(arguments):
     """Reads the flags, embeds, clusters, labels."""
-    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
+    hparams_file, run_opts, overrides = parse_arguments(arguments)
     sb.utils.distributed.ddp_init_group(run_opts)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)

@@ -28,7 +28,7 @@ from speechbrain_cadino.cli import parse_arguments, user_errors
 from speechbrain_cadino.embeddings import start_from_encoder
 from speechbrain_cadino.foreign import adopt_encoder
 from speechbrain_cadino.memory import keep_freed_memory
-from speechbrain_cadino.verification.evaluate import TrialEvaluator
+from speechbrain_cadino.verification.evaluate import training_evaluator
 
 
 def finish(brain, hparams):
@@ -73,10 +73,7 @@ def main():
     train_data = hparams["train_data"]()
 
     # Trials, to follow the EER; mistakes in the list show before training
-    if hparams["trials"] is not None:
-        hparams["evaluator"] = TrialEvaluator(
-            hparams["trials"], hparams["trials_folder"], hparams["sample_rate"]
-        )
+    hparams["evaluator"] = training_evaluator(hparams)
 
     # Weights to start from: the teacher is a copy of the student
     if hparams.get("start_encoder") is not None:

@@ -29,7 +29,7 @@ from speechbrain_cadino.embeddings import start_from_encoder, start_from_file
 from speechbrain_cadino.foreign import adopt_encoder
 from speechbrain_cadino.gate_report import report_gate
 from speechbrain_cadino.memory import keep_freed_memory
-from speechbrain_cadino.verification.evaluate import TrialEvaluator
+from speechbrain_cadino.verification.evaluate import training_evaluator
 
 
 def finish(brain, hparams):
@@ -38,11 +38,12 @@ def finish(brain, hparams):
     plot_stage_two(
         brain.record.rows, f"{hparams['output_folder']}/plots/training.png"
     )
-    report_gate(hparams["output_folder"], hparams["train_manifest"])
+    for sense in brain.senses:
+        report_gate(sense.folder, hparams["train_manifest"])
     brain.verify(baselines=False)
 
 
-def train(hparams_file, run_opts, overrides):
+def train(hparams_file, run_opts, overrides, brain_class=PseudoLabelBrain):
     """Prepares, trains, exports and verifies."""
     # Load hyperparameters file with command-line overrides
     with open(hparams_file, encoding="utf-8") as fin:
@@ -63,20 +64,21 @@ def train(hparams_file, run_opts, overrides):
     train_data = hparams["train_data"]()
 
     # Trials, to follow the EER; mistakes in the list show before training
-    if hparams["trials"] is not None:
-        hparams["evaluator"] = TrialEvaluator(
-            hparams["trials"], hparams["trials_folder"], hparams["sample_rate"]
-        )
+    hparams["evaluator"] = training_evaluator(hparams)
 
     # Weights to start from
     if hparams["start_encoder"] is not None:
         start_from_encoder(hparams["embedding_model"], hparams["start_encoder"])
     if hparams["start_classifier"] is not None:
         start_from_file(hparams["classifier"], hparams["start_classifier"])
+    if hparams.get("start_face_encoder") is not None:
+        start_from_encoder(
+            hparams["face_embedding_model"], hparams["start_face_encoder"]
+        )
 
     # Brain class initialization
     keep_freed_memory()
-    brain = PseudoLabelBrain(
+    brain = brain_class(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
         hparams=hparams,

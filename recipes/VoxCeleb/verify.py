@@ -7,6 +7,9 @@ output folder and shows the figures.
 To run this recipe:
 > python verify.py hparams/verify.yaml --encoder=FOLDER --trials=FILE \
     --data_folder=FOLDER [--baselines=True --train_manifest=FILE]
+> python verify.py hparams/av_verify.yaml --encoder=FOLDER \
+    --face_encoder=FOLDER --trials=FILE --data_folder=FOLDER \
+    --trials_manifest=FILE --face_folder=FOLDER
 """
 
 import sys
@@ -17,6 +20,7 @@ import speechbrain as sb
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.cli import user_errors
 from speechbrain_cadino.verification.evaluate import verify
+from speechbrain_cadino.verification.fusion import verify_fused
 from speechbrain_cadino.verification.results import format_results
 
 logger = get_logger(__name__)
@@ -33,7 +37,9 @@ def main(arguments):
         hyperparams_to_save=hparams_file,
         overrides=overrides,
     )
-    results = verify(**hparams, device=run_opts["device"])
+    # Voice and face, or one of them
+    score = verify_fused if hparams.get("face_encoder") else verify
+    results = score(**hparams, device=run_opts["device"])
     logger.info(format_results(results))
 
 

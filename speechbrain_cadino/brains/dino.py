@@ -28,7 +28,8 @@ class DINOBrain(EncoderBrain):
       ``dino_loss`` (DINOLoss);
     * hparams: ``momentum_schedule`` and ``temperature_schedule`` (functions of
       the epoch), ``cosine_weight``, ``freeze_prototypes_epochs``; optionally
-      ``reclustering`` (Reclustering), which makes it Cluster-Aware DINO.
+      ``reclustering`` (Reclustering), which makes it Cluster-Aware DINO, and
+      ``augment_locals``, if the local crops need another augmenter.
 
     The training set is a MultiCropDataset.
     """
@@ -36,6 +37,11 @@ class DINOBrain(EncoderBrain):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.reclustering = getattr(self.hparams, "reclustering", None)
+        augment = getattr(self.hparams, "augment", None)
+        self.augmenters = {
+            "globals": augment,
+            "locals": getattr(self.hparams, "augment_locals", augment),
+        }
         if self.checkpointer is not None and self.reclustering is not None:
             self.checkpointer.add_recoverable("reclustering", self.reclustering)
 
@@ -64,7 +70,7 @@ class DINOBrain(EncoderBrain):
             bottleneck of the head, by view too, and its prototypes.
         """
         crops = [
-            self._features(batch[kind])
+            self._features(batch[kind], self.augmenters[kind])
             for kind in ("globals", "locals")
             if batch[kind].numel()
         ]
@@ -136,11 +142,11 @@ class DINOBrain(EncoderBrain):
         scales = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
         torch._foreach_mul_(gradients, scales.unbind())
 
-    def _features(self, crops):
+    def _features(self, crops, augment):
         """(batch, views, samples) to features, (views * batch, time, bands)."""
         crops = crops.to(self.device, non_blocking=True)
         wavs = crops.transpose(0, 1).flatten(0, 1)
-        return self.features(wavs)
+        return self.features(wavs, augment)
 
     def _recluster(self, epoch):
         """Clusters the training set if it is due; the data get the clusters."""

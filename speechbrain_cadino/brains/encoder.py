@@ -11,6 +11,7 @@ import speechbrain as sb
 from speechbrain.utils.distributed import get_rank, run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.brains.record import TrainingRecord
+from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.dataio.augment import refresh_banks
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings import mean_embedding
@@ -38,8 +39,10 @@ class EncoderBrain(sb.Brain):
     * hparams: ``seed``, ``sample_rate``, ``lr_schedule`` (a function of the
       epoch), ``output_folder``, ``encoder_folder``, ``train_manifest``,
       ``data_folder``, ``trials``, ``trials_folder``, ``train_logger``;
-      optionally ``augment`` (CropAugmenter), ``evaluator`` (TrialEvaluator)
-      with ``evaluate_every`` (epochs), and ``tensorboard_logger``.
+      optionally ``reader`` (see ``embeddings.embed``) with
+      ``trials_manifest`` (see ``TrialEvaluator``), ``augment``
+      (CropAugmenter), ``evaluator`` (TrialEvaluator) with ``evaluate_every``
+      (epochs), and ``tensorboard_logger``.
 
     A subclass has ``compute_forward`` and ``compute_objectives``, adds the
     figures of each step to ``record``, and gives ``encoder``. The training set
@@ -164,25 +167,48 @@ class EncoderBrain(sb.Brain):
         torch.Tensor
             (batch, 1, D).
         """
+        return self.encode_with(self.encoder, "", wavs, wav_lens)
+
+    def encode_with(self, encoder, prefix, wavs, wav_lens=None):
+        """The embeddings of one of several encoders: see ``encode_batch``.
+
+        Arguments
+        ---------
+        encoder : torch.nn.Module
+            From features to embeddings.
+        prefix : str
+            Of the names of its features among the modules.
+        wavs : torch.Tensor
+            (batch, samples).
+        wav_lens : torch.Tensor, optional
+            Relative lengths, (batch,).
+
+        Returns
+        -------
+        torch.Tensor
+            (batch, 1, D).
+        """
         self.modules.eval()
         wavs = wavs.to(self.device)
         if wav_lens is None:
             wav_lens = torch.ones(len(wavs))
         wav_lens = wav_lens.to(self.device)
         with torch.inference_mode(), self.evaluation_ctx:
-            feats = self.modules.compute_features(wavs)
-            feats = self.modules.mean_var_norm(feats, wav_lens)
-            return self.encoder(feats, wav_lens)
+            feats = self.modules[f"{prefix}compute_features"](wavs)
+            feats = self.modules[f"{prefix}mean_var_norm"](feats, wav_lens)
+            return encoder(feats, wav_lens)
 
-    def features(self, wavs, augment=True):
-        """Features of crops, each augmented on its own.
+    def features(self, wavs, augment=None, prefix=""):
+        """Features of crops.
 
         Arguments
         ---------
         wavs : torch.Tensor
             (batch, samples), on the device.
-        augment : bool
-            Whether to augment.
+        augment : callable, optional
+            Changes each crop on its own.
+        prefix : str
+            See ``encode_with``.
 
         Returns
         -------
@@ -191,10 +217,10 @@ class EncoderBrain(sb.Brain):
         """
         # In fp32 whatever the precision of the networks
         with torch.no_grad(), torch.autocast(self.device_type, enabled=False):
-            if augment and hasattr(self.hparams, "augment"):
-                wavs = self.hparams.augment(wavs)
-            feats = self.modules.compute_features(wavs)
-            return self.modules.mean_var_norm(feats)
+            if augment is not None:
+                wavs = augment(wavs)
+            feats = self.modules[f"{prefix}compute_features"](wavs)
+            return self.modules[f"{prefix}mean_var_norm"](feats)
 
     def make_dataloader(self, dataset, stage, **kwargs):
         """As SpeechBrain's; checks that there are utterances enough."""
@@ -255,7 +281,8 @@ class EncoderBrain(sb.Brain):
             self.hparams.train_manifest, self.hparams.data_folder
         )
         mean = mean_embedding(
-            self.encode_batch, table, self.hparams.sample_rate
+            *(self.encode_batch, table, self.hparams.sample_rate),
+            reader=getattr(self.hparams, "reader", AudioReader),
         )
         export_encoder(
             self.hparams.encoder_folder,
@@ -280,6 +307,7 @@ class EncoderBrain(sb.Brain):
             self.hparams.trials,
             self.hparams.trials_folder,
             baselines=baselines,
+            trials_manifest=getattr(self.hparams, "trials_manifest", None),
             train_manifest=self.hparams.train_manifest,
             train_data_folder=self.hparams.data_folder,
             device=self.device,

@@ -316,7 +316,9 @@ def _mutual_information_by_chance(left, right):
     return expected
 
 
-def write_report(folder, ids, clusters, embeddings=None, speakers=None):
+def write_report(
+    folder, ids, clusters, embeddings=None, speakers=None, more=None
+):
     """Writes ``clusters.json`` and ``plots/clusters.png``.
 
     Arguments
@@ -329,6 +331,8 @@ def write_report(folder, ids, clusters, embeddings=None, speakers=None):
         See ``quality``, as for the following ones and for the errors.
     embeddings : numpy.ndarray, optional
     speakers : array_like, optional
+    more : dict, optional
+        What ``clusters.json`` gets besides.
 
     Returns
     -------
@@ -358,7 +362,7 @@ def write_report(folder, ids, clusters, embeddings=None, speakers=None):
                 f"{len(clusters.labels)} labels, but {len(other)} IDs, "
                 "embeddings or speakers: they must be of the same utterances."
             )
-    report = quality(clusters, embeddings, speakers)
+    report = quality(clusters, embeddings, speakers) | (more or {})
     report["largest"] = _largest(ids, clusters.labels)
     write_json(pathlib.Path(folder) / "clusters.json", report)
     cosines = table = None

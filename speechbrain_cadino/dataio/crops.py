@@ -8,7 +8,8 @@ import torch
 from torch.utils.data import Dataset
 from torchaudio.functional import resample
 
-from speechbrain_cadino.dataio.audio import AudioError, AudioReader
+from speechbrain_cadino.dataio.audio import AudioReader, MediaError
+from speechbrain_cadino.dataio.faces import FaceReader
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     pseudo_labels,
@@ -59,6 +60,9 @@ class MultiCropDataset(Dataset):
         In Hz.
     seed : int
         Of the crop positions.
+    reader : callable
+        What opens a file, see ``embeddings.embed``. With that of faces, the
+        crops are frames of a track.
 
     Example
     -------
@@ -87,6 +91,7 @@ class MultiCropDataset(Dataset):
         passes_per_epoch=1,
         sample_rate=16000,
         seed=0,
+        reader=AudioReader,
     ):
         if not 1 <= utterances_per_sample <= global_crops + local_crops:
             raise ValueError(
@@ -108,6 +113,7 @@ class MultiCropDataset(Dataset):
         self.passes_per_epoch = passes_per_epoch
         self.sample_rate = sample_rate
         self.seed = seed
+        self.reader = reader
         # In shared memory, so that persistent workers see it change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._clusters = _ClusterMap(len(self.ids))
@@ -177,10 +183,10 @@ class MultiCropDataset(Dataset):
                     "locals": _stack(crops[self.global_crops :]),
                     "problem": problem or missed,
                 }
-            except AudioError as error:
+            except MediaError as error:
                 problem = problem or str(error)
                 row = rng.integers(len(self.ids))
-        raise AudioError(
+        raise MediaError(
             f"{MAX_REPLACEMENTS} utterances in a row could not be read, the "
             f"first because: {problem}"
         )
@@ -201,7 +207,7 @@ class MultiCropDataset(Dataset):
             lengths = self.lengths[turn::step]
             try:
                 pieces = self._read_from(source, lengths, speed, rng)
-            except AudioError as error:
+            except MediaError as error:
                 if source == row:
                     raise
                 problem = str(error)
@@ -218,11 +224,11 @@ class MultiCropDataset(Dataset):
             spare = max(stop - start - length, 0)
             firsts.append(int(start + rng.integers(spare + 1)))
             lasts.append(int(min(firsts[-1] + length, stop)))
-        with AudioReader(wav, self.sample_rate) as audio:
+        with self.reader(wav, self.sample_rate) as audio:
             pieces = _read_pieces(audio, firsts, lasts)
         for first, piece in zip(firsts, pieces):
             if not piece.any():
-                raise AudioError(f"{wav}: silent from sample {first} on.")
+                raise MediaError(f"{wav}: silent or black from {first} on.")
         return [
             _fill(_at_speed(piece, speed), length)
             for piece, length in zip(pieces, lengths)
@@ -249,6 +255,8 @@ class PseudoLabelDataset(MultiCropDataset):
         In Hz.
     seed : int
         Of the crop positions.
+    reader : callable
+        See MultiCropDataset.
 
     Attributes
     ----------
@@ -288,6 +296,7 @@ class PseudoLabelDataset(MultiCropDataset):
         speeds=(1.0,),
         sample_rate=16000,
         seed=0,
+        reader=AudioReader,
     ):
         super().__init__(
             manifest,
@@ -298,6 +307,7 @@ class PseudoLabelDataset(MultiCropDataset):
             speeds=speeds,
             sample_rate=sample_rate,
             seed=seed,
+            reader=reader,
         )
         self.classes = (int(self.labels.max()) + 1) * len(self.speeds)
 
@@ -326,6 +336,80 @@ class PseudoLabelDataset(MultiCropDataset):
             "wav": item["globals"][0],
             "problem": item["problem"],
         }
+
+
+class AudioVisualDataset(PseudoLabelDataset):
+    """As PseudoLabelDataset, with a random frame of the utterance's face.
+
+    An utterance without a face, or with one that cannot be read or is of one
+    colour, is heard only: its frame is black.
+
+    Arguments
+    ---------
+    manifest : str or pathlib.Path
+        See PseudoLabelDataset.
+    face_manifest : str or pathlib.Path
+        Face tracks under the IDs of the manifest: see ``prepare.faces``.
+    face_size : int
+        Height and width of the frames: see FaceReader.
+    face_root : str or pathlib.Path, optional
+        What ``$data_root`` in face_manifest stands for.
+    **options
+        The other arguments of PseudoLabelDataset, but no ``speeds``: a face
+        has no other voice.
+
+    Raises
+    ------
+    ValueError
+        If no utterance has a face.
+    """
+
+    def __init__(
+        self, manifest, face_manifest, face_size=64, face_root=None, **options
+    ):
+        super().__init__(manifest, **options)
+        self.face_size = face_size
+        faces = read_manifest(face_manifest, face_root)
+        self.tracks = PackedStrings(faces.pop("wav"))
+        self.frames = faces[["start", "stop"]].to_numpy()
+        # The track of each utterance, -1 for none
+        self.track_of = pd.Index(faces["ID"]).get_indexer(list(self.ids))
+        if (self.track_of < 0).all():
+            raise ValueError(
+                f"{face_manifest} has the face of no utterance in {manifest}: "
+                "prepare it again, with this audio_manifest."
+            )
+
+    def __getitem__(self, index):
+        """A crop of an utterance, and a frame.
+
+        Returns
+        -------
+        dict
+            As of PseudoLabelDataset; ``face``, (1, 3, size, size), uint8; and
+            ``has_face``, whether it is one.
+        """
+        item = super().__getitem__(index)
+        rng = np.random.default_rng((self.seed, self._epoch.item(), index, 1))
+        frame = self._read_frame(self.track_of[item["sample"]], rng)
+        item["has_face"] = frame is not None
+        if frame is None:
+            shape = 1, 3, self.face_size, self.face_size
+            frame = torch.zeros(shape, dtype=torch.uint8)
+        return {**item, "face": frame}
+
+    def _read_frame(self, track, rng):
+        """A random frame of a track; None if there is none to be used."""
+        if track < 0:
+            return None
+        start, stop = self.frames[track]
+        first = int(rng.integers(start, stop))
+        try:
+            with FaceReader(self.tracks[track], size=self.face_size) as face:
+                frame = face.read(first, first + 1)
+        except MediaError:
+            return None
+        return frame if frame.min() < frame.max() else None
 
 
 def count_classes(manifest, speeds=(1.0,)):

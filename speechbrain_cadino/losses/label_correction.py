@@ -83,26 +83,18 @@ class LabelCorrectionLoss(torch.nn.Module):
             (DROPPED, RELIABLE or CORRECTED) and ``corrected``, the class that
             a label was corrected to, else -1.
         """
-        cosines = cosines.float()
-        one_hot = F.one_hot(labels, cosines.shape[1]).to(cosines)
-        losses = F.cross_entropy(
-            self.aam(cosines, one_hot), labels, reduction="none"
-        )
+        losses = self.aam_losses(cosines, labels)
         reliable = losses.detach() < gate
         total = (losses * reliable).sum()
-        decisions = torch.where(reliable, RELIABLE, DROPPED)
-        corrected = torch.full_like(labels, -1)
+        decisions, corrected = _begin(reliable, labels)
         behind = (~reliable).nonzero().squeeze(1)
         if answer is not None and self.confidence < 1 and len(behind):
-            logits = self.scale * answer(behind).float()
-            confidences, classes = logits.softmax(1).max(1)
-            chosen = confidences > self.confidence
-            targets = self._sharpen(logits[chosen])
-            chosen_rows = behind[chosen]
-            outputs = self.scale * cosines[chosen_rows]
-            total = total + F.cross_entropy(outputs, targets, reduction="sum")
-            decisions[chosen_rows] = CORRECTED
-            corrected[chosen_rows] = classes[chosen]
+            posteriors = (self.scale * answer(behind).float()).log_softmax(1)
+            chosen, classes, targets = self.correct(posteriors)
+            rows = behind[chosen]
+            total = total + self.distance(cosines[rows], targets).sum()
+            decisions[rows] = CORRECTED
+            corrected[rows] = classes
         results = {
             "losses": losses.detach(),
             "decisions": decisions,
@@ -110,8 +102,190 @@ class LabelCorrectionLoss(torch.nn.Module):
         }
         return total / len(labels), results
 
-    def _sharpen(self, logits):
-        """Sharpened posteriors of logits."""
-        if not self.temperature:
-            return F.one_hot(logits.argmax(1), logits.shape[1]).to(logits)
-        return (logits / self.temperature).softmax(1)
+    def aam_losses(self, cosines, labels):
+        """AAM-softmax of each sample.
+
+        Arguments
+        ---------
+        cosines : torch.Tensor
+            (B, C).
+        labels : torch.Tensor
+            (B,).
+
+        Returns
+        -------
+        torch.Tensor
+            (B,), in nats.
+        """
+        cosines = cosines.float()
+        one_hot = F.one_hot(labels, cosines.shape[1]).to(cosines)
+        outputs = self.aam(cosines, one_hot)
+        return F.cross_entropy(outputs, labels, reduction="none")
+
+    def correct(self, posteriors):
+        """Chooses the samples that have an answer to be trained towards.
+
+        Arguments
+        ---------
+        posteriors : torch.Tensor
+            Logarithms of posteriors, (n, C).
+
+        Returns
+        -------
+        chosen : torch.Tensor
+            (n,), bool: the confident ones, of which there are m.
+        classes : torch.Tensor
+            (m,): their most probable classes.
+        targets : torch.Tensor
+            (m, C): their posteriors, sharpened.
+        """
+        confidences, classes = posteriors.max(1)
+        chosen = confidences.exp() > self.confidence
+        posteriors, classes = posteriors[chosen], classes[chosen]
+        if self.temperature:
+            targets = (posteriors / self.temperature).softmax(1)
+        else:
+            targets = F.one_hot(classes, posteriors.shape[1]).to(posteriors)
+        return chosen, classes, targets
+
+    def distance(self, cosines, targets):
+        """Cross-entropy of the model's posteriors, without margin.
+
+        Arguments
+        ---------
+        cosines : torch.Tensor
+            (m, C).
+        targets : torch.Tensor
+            (m, C), probabilities.
+
+        Returns
+        -------
+        torch.Tensor
+            (m,).
+        """
+        outputs = self.scale * cosines.float()
+        return F.cross_entropy(outputs, targets, reduction="none")
+
+
+class AudioVisualCorrectionLoss(LabelCorrectionLoss):
+    """DLG-LC for an utterance that is heard and seen (Han et al., 2023).
+
+    Each sense has its own AAM-softmax loss and its own gate. Whether a label
+    is reliable, they decide together; where it is not, what both answer to the
+    clean crops is averaged, and each is trained towards that. A sense that an
+    utterance lacks has no say, and is not trained on it.
+
+    Arguments
+    ---------
+    rule : str
+        "both": each loss has to be below its gate, as in the paper; "either":
+        one of them; "mean": the mean of the losses below that of the gates.
+    **options
+        The arguments of LabelCorrectionLoss.
+
+    Example
+    -------
+    >>> loss = AudioVisualCorrectionLoss()
+    >>> heard = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1]])
+    >>> seen = torch.tensor([[0.8, 0.1], [0.1, 0.9], [0.0, 0.0]])
+    >>> labels = torch.tensor([0, 1, 0])
+    >>> has_face = torch.tensor([True, True, False])
+    >>> value, (audio, face) = loss(
+    ...     [heard, seen],
+    ...     labels,
+    ...     [1.0, 1.0],
+    ...     [torch.ones(3, dtype=torch.bool), has_face],
+    ... )
+    >>> audio["decisions"].tolist()  # the voice speaks against the second
+    [1, 0, 1]
+    """
+
+    RULES = ("both", "either", "mean")
+
+    def __init__(self, rule="both", **options):
+        super().__init__(**options)
+        if rule not in self.RULES:
+            raise ValueError(
+                f"reliable_rule={rule}: give one of {', '.join(self.RULES)}."
+            )
+        self.rule = rule
+
+    def forward(self, cosines, labels, gates, present, answer=None):
+        """The loss of a batch.
+
+        Arguments
+        ---------
+        cosines : list of torch.Tensor
+            Of each sense, (B, C).
+        labels : torch.Tensor
+            Pseudo labels, (B,).
+        gates : list of float
+            Of each sense, in units of its loss; inf for none.
+        present : list of torch.Tensor
+            (B,), bool: which utterances each sense has. An utterance needs
+            one of them.
+        answer : callable, optional
+            From the indices (n,) of the samples behind the gate to a list:
+            for each sense the cosines (n, C) of their clean crops.
+
+        Returns
+        -------
+        loss : torch.Tensor
+            Scalar: the sum over the senses.
+        results : list of dict
+            Of each sense, see LabelCorrectionLoss; the decisions are the same.
+        """
+        losses = [self.aam_losses(each, labels) for each in cosines]
+        reliable = self._reliable(losses, gates, present)
+        total = sum(
+            (loss * (reliable & there)).sum()
+            for loss, there in zip(losses, present)
+        )
+        decisions, corrected = _begin(reliable, labels)
+        behind = (~reliable).nonzero().squeeze(1)
+        if answer is not None and self.confidence < 1 and len(behind):
+            posteriors = self._fuse(
+                answer(behind), [there[behind] for there in present]
+            )
+            chosen, classes, targets = self.correct(posteriors)
+            rows = behind[chosen]
+            for each, there in zip(cosines, present):
+                distances = self.distance(each[rows], targets)
+                total = total + (distances * there[rows]).sum()
+            decisions[rows] = CORRECTED
+            corrected[rows] = classes
+        return total / len(labels), [
+            {
+                "losses": loss.detach(),
+                "decisions": decisions,
+                "corrected": corrected,
+            }
+            for loss in losses
+        ]
+
+    def _reliable(self, losses, gates, present):
+        """Which labels are reliable, (B,)."""
+        losses = torch.stack(losses).detach()
+        gates = losses.new_tensor(gates)[:, None]
+        present = torch.stack(present)
+        if self.rule == "mean":
+            # As many of both: the sums compare like the means
+            low = losses.where(present, 0).sum(0)
+            return low < gates.where(present, 0).sum(0)
+        if self.rule == "both":
+            return ((losses < gates) | ~present).all(0)
+        return ((losses < gates) & present).any(0)
+
+    def _fuse(self, cosines, present):
+        """The mean posteriors of the senses, as logarithms, (n, C)."""
+        posteriors = [
+            (self.scale * each.float()).softmax(1) * there[:, None]
+            for each, there in zip(cosines, present)
+        ]
+        count = torch.stack(present).sum(0)[:, None]
+        return (sum(posteriors) / count).log()
+
+
+def _begin(reliable, labels):
+    """Decisions and corrected classes before any correction."""
+    return torch.where(reliable, RELIABLE, DROPPED), torch.full_like(labels, -1)

@@ -1,6 +1,7 @@
 """What an encoder has to beat: two systems that have learned nothing."""
 
 import contextlib
+import functools
 
 import numpy as np
 import torch
@@ -8,8 +9,9 @@ from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.lobes.features import Fbank
-from speechbrain_cadino.dataio.audio import AudioError, read_audio
-from speechbrain_cadino.embeddings import encoder_hyperparams
+from speechbrain_cadino.dataio.audio import MediaError
+from speechbrain_cadino.embeddings import encoder_hyperparams, reader_of
+from speechbrain_cadino.lobes.face_resnet import FaceNormalization
 
 CALIBRATION_BATCHES = 25
 CALIBRATION_BATCH_SIZE = 32
@@ -58,6 +60,40 @@ class LogMelStats(torch.nn.Module):
         return torch.cat([bands.mean(1), bands.std(1)], dim=1)
 
 
+class Pixels(torch.nn.Module):
+    """The pixels of a face, each frame with zero mean and unit variance.
+
+    An encoder of faces that is no better has learned no more than where it is
+    light and where it is dark.
+
+    Example
+    -------
+    >>> Pixels()(torch.randint(256, (2, 5, 3, 8, 8))).shape
+    torch.Size([2, 192])
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.normalise = FaceNormalization()
+
+    def forward(self, frames, lengths=None):
+        """Embeds tracks of equal length.
+
+        Arguments
+        ---------
+        frames : torch.Tensor
+            Shape (B, frames, 3, height, width), from 0 to 255.
+        lengths : torch.Tensor, optional
+            Ignored: tracks come without padding, see ``embed``.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, 3 x height x width): the mean over the frames.
+        """
+        return self.normalise(frames).mean(1).flatten(1)
+
+
 def random_encoder(source, table, seed=0, device=None):
     """An untrained encoder of the same architecture as a trained one.
 
@@ -101,14 +137,16 @@ def random_encoder(source, table, seed=0, device=None):
         norm.momentum = None  # the plain average over all batches
         norm.train()
     sample_rate = encoder.audio_normalizer.sample_rate
+    open_file = functools.partial(reader_of(encoder), sample_rate=sample_rate)
     rng = np.random.default_rng(seed)
     with torch.no_grad():
         for _ in range(CALIBRATION_BATCHES):
-            encoder.encode_batch(_random_crops(table, sample_rate, rng))
+            crops = _random_crops(table, open_file, sample_rate, rng)
+            encoder.encode_batch(crops)
     return encoder.eval()
 
 
-def _random_crops(table, sample_rate, rng):
+def _random_crops(table, open_file, sample_rate, rng):
     """A batch of random crops of equal length, shape (B, samples)."""
     lengths = table["stop"] - table["start"]
     # 3 s, or where most utterances are shorter, what half of them have.
@@ -119,7 +157,6 @@ def _random_crops(table, sample_rate, rng):
     crops = []
     for wav, start in zip(rows["wav"], starts):
         # Broken files are few, and are counted where all are embedded.
-        with contextlib.suppress(AudioError):
-            stop = int(start) + length
-            crops.append(read_audio(wav, int(start), stop, sample_rate))
+        with contextlib.suppress(MediaError), open_file(wav) as signal:
+            crops.append(signal.read(int(start), int(start) + length))
     return torch.stack(crops)

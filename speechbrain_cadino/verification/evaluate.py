@@ -5,11 +5,13 @@ import pathlib
 import numpy as np
 import pandas as pd
 
+from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.dataio.manifest import pseudo_labels, read_manifest
 from speechbrain_cadino.embeddings import (
     MEAN_UTTERANCES,
     embed,
     load_encoder,
+    reader_of,
     stored_mean,
 )
 from speechbrain_cadino.extract import extract
@@ -22,6 +24,7 @@ from speechbrain_cadino.verification.back_ends import (
 )
 from speechbrain_cadino.verification.baselines import (
     LogMelStats,
+    Pixels,
     random_encoder,
 )
 from speechbrain_cadino.verification.calibration import (
@@ -40,6 +43,7 @@ from speechbrain_cadino.verification.trials import (
     find_trials,
     read_trials,
     trial_files,
+    trial_tracks,
 )
 
 
@@ -61,6 +65,12 @@ class TrialEvaluator:
         Embed segments instead of whole files, see ``Segments``.
     max_segments : int
         Of a file.
+    manifest : str or pathlib.Path, optional
+        Where the face tracks of the files are, see ``trial_tracks``;
+        data_folder is its ``$data_root``. Trials of which a face was not seen
+        are left out.
+    keep_unseen : bool
+        Keep them: their score is NaN.
     **embed_options
         Further arguments of ``embed``, e.g. ``num_workers``.
 
@@ -86,18 +96,21 @@ class TrialEvaluator:
         sample_rate=16000,
         segment_seconds=None,
         max_segments=10,
+        manifest=None,
+        keep_unseen=False,
         **embed_options,
     ):
         self.segments = Segments(sample_rate, segment_seconds, max_segments)
         self.trials = read_trials(find_trials(trials, data_folder))
-        kinds = self.trials["target"].unique()
-        if len(kinds) == 1:
-            kind = "target" if kinds[0] else "non-target"
-            raise ValueError(
-                f"{trials} holds {kind} trials only: error rates need both "
-                "target and non-target trials."
-            )
-        self.files = trial_files(self.trials, data_folder, sample_rate)
+        _check_kinds(self.trials, trials)
+        if manifest is None:
+            self.files = trial_files(self.trials, data_folder, sample_rate)
+        else:
+            self.files = trial_tracks(self.trials, manifest, data_folder)
+        if not keep_unseen:
+            known = self.trials[["enrol", "test"]].isin(set(self.files["ID"]))
+            self.trials = self.trials[known.all(axis=1)]
+            _check_kinds(self.trials, trials)
         self.sample_rate = sample_rate
         self.embed_options = embed_options
         rows = pd.Index(self.files["ID"])
@@ -140,7 +153,9 @@ class TrialEvaluator:
             Shape (T,), float32, in the order of the trials.
         """
         sides = cosine(self.embed(encode_batch))
-        return trial_scores(sides, self.enrol, self.test)
+        scores = trial_scores(sides, self.enrol, self.test)
+        scores[(self.enrol < 0) | (self.test < 0)] = np.nan
+        return scores
 
     def __call__(self, encode_batch):
         """The error rates of an encoder.
@@ -156,6 +171,40 @@ class TrialEvaluator:
             ``eer`` in percent, ``min_dcf_0.01``, ``min_dcf_0.05``.
         """
         return summary(self.scores(encode_batch), self.trials["target"])
+
+
+def training_evaluator(hparams):
+    """What follows the error rates of a training.
+
+    Arguments
+    ---------
+    hparams : dict
+        ``trials``, ``trials_folder``, ``sample_rate``; for an encoder of faces
+        ``reader`` and ``trials_manifest``.
+
+    Returns
+    -------
+    TrialEvaluator
+        None if there are no trials.
+    """
+    if hparams["trials"] is None:
+        return None
+    return TrialEvaluator(
+        *(hparams["trials"], hparams["trials_folder"], hparams["sample_rate"]),
+        manifest=hparams.get("trials_manifest"),
+        reader=hparams.get("reader", AudioReader),
+    )
+
+
+def _check_kinds(trials, path):
+    """Raises unless there are both kinds of trials."""
+    kinds = trials["target"].unique()
+    if len(kinds) < 2:
+        kind = "target" if kinds.any() else "non-target"
+        raise ValueError(
+            f"{path} holds {kind} trials only: error rates need both target "
+            "and non-target trials."
+        )
 
 
 def verify(
@@ -179,6 +228,7 @@ def verify(
     groups=None,
     seed=0,
     device=None,
+    trials_manifest=None,
     **embed_options,
 ):
     """Scores a trial list with an encoder, and with the baselines.
@@ -198,7 +248,8 @@ def verify(
         See ``BackEnd``: a row of the results each, called ``encoder`` for
         ``cosine`` and ``encoder+...`` for others.
     baselines : bool
-        Score ``random_encoder`` and ``log_mel_stats``, by cosine, too.
+        Score ``random_encoder`` and ``log_mel_stats`` (of faces: ``pixels``),
+        by cosine, too.
     train_manifest : str or pathlib.Path, optional
         The training set, which most back-ends and the baselines need; with
         pseudo labels for PLDA and for the cohort of score normalisation.
@@ -226,6 +277,9 @@ def verify(
         Of the untrained encoder, the bootstrap and the choice of utterances.
     device : str, optional
         See ``load_encoder``.
+    trials_manifest : str or pathlib.Path, optional
+        For an encoder of faces, where the face tracks of the list are: see
+        ``TrialEvaluator``.
     **embed_options
         Further arguments of ``TrialEvaluator``.
 
@@ -242,7 +296,10 @@ def verify(
     back_ends = [BackEnd(name) for name in back_ends]
     loaded = load_encoder(encoder, device)
     rate = loaded.audio_normalizer.sample_rate
-    evaluator = TrialEvaluator(trials, data_folder, rate, **embed_options)
+    embed_options["reader"] = reader_of(loaded)
+    evaluator = TrialEvaluator(
+        *(trials, data_folder, rate), manifest=trials_manifest, **embed_options
+    )
     assess = Assessor(
         *(evaluator.trials, operating_points, convex_hull, replicates),
         read_labels(speakers) if speakers else None,
@@ -253,7 +310,9 @@ def verify(
     if any("calibrated" in back_end for back_end in back_ends):
         _require(calibration_trials, "calibration_trials", "calibrated")
         calibrator = TrialEvaluator(
-            calibration_trials, data_folder, rate, **embed_options
+            *(calibration_trials, data_folder, rate),
+            manifest=trials_manifest,
+            **embed_options,
         )
         check_apart(evaluator.trials, calibrator.trials)
     table = None
@@ -275,7 +334,10 @@ def verify(
         _require(table, "train_manifest", "baselines=True")
         untrained = random_encoder(encoder, table, seed, device)
         scores["random_encoder"] = evaluator.scores(untrained.encode_batch)
-        scores["log_mel_stats"] = evaluator.scores(LogMelStats(rate))
+        if trials_manifest is None:
+            scores["log_mel_stats"] = evaluator.scores(LogMelStats(rate))
+        else:
+            scores["pixels"] = evaluator.scores(Pixels())
     return write_results(output_folder, assess, scores, details)
 
 
@@ -307,6 +369,7 @@ def _training_set(back_ends, loaded, table, path, most, seed, folder):
         table.iloc[rows],
         loaded.mods,
         loaded.audio_normalizer.sample_rate,
+        reader=reader_of(loaded),
     )
     readable = np.isfinite(embeddings[:, 0])
     embeddings = embeddings[readable]

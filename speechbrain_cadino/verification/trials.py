@@ -1,12 +1,14 @@
 """Trial lists and the files they name."""
 
 import pathlib
+from pathlib import PurePosixPath
 
 import pandas as pd
 from tqdm import tqdm
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.dataio.manifest import read_manifest
 
 logger = get_logger(__name__)
 
@@ -192,6 +194,55 @@ def trial_files(trials, data_folder, sample_rate=16000):
             "wav": [str(path) for path in paths.values()],
             "start": 0,
             "stop": stops,
+        }
+    )
+
+
+def trial_tracks(trials, manifest, data_folder):
+    """Finds the face tracks of a trial list in a manifest, each once.
+
+    Arguments
+    ---------
+    trials : pandas.DataFrame
+        Of ``read_trials``.
+    manifest : str or pathlib.Path
+        A face manifest, whose IDs are the names in the list without suffix:
+        see ``prepare.faces``.
+    data_folder : str or pathlib.Path
+        What ``$data_root`` in the manifest stands for.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As of ``trial_files``, less the files whose face was not seen.
+
+    Raises
+    ------
+    ValueError
+        If no face of the list is there.
+    """
+    table = read_manifest(manifest, data_folder).set_index("ID")
+    names = sorted(set(trials["enrol"]) | set(trials["test"]))
+    tracks = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
+    seen = [name for name in names if tracks[name] in table.index]
+    if not seen:
+        raise ValueError(
+            f"{manifest} has the face of none of the {len(names)} files of the "
+            f"trial list: it has no ID {tracks[names[0]]}, of {names[0]}."
+        )
+    if len(seen) < len(names):
+        logger.info(
+            f"{len(names) - len(seen)} of {len(names)} files of the trial list "
+            f"have no face in {manifest}."
+        )
+    found = table.loc[[tracks[name] for name in seen]]
+    return pd.DataFrame(
+        {
+            "ID": seen,
+            **{
+                name: found[name].to_numpy()
+                for name in ["wav", "start", "stop"]
+            },
         }
     )
 

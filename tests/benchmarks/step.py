@@ -38,7 +38,6 @@ from tqdm import tqdm
 import speechbrain as sb
 from speechbrain_cadino.brains.dino import DINOBrain, _by_view
 from speechbrain_cadino.brains.dlg_lc import PseudoLabelBrain
-from speechbrain_cadino.brains.gate_record import GateRecord
 from speechbrain_cadino.files import write_json
 from speechbrain_cadino.memory import keep_freed_memory
 
@@ -131,7 +130,7 @@ class Ours:
             with clock("augmentation"), torch.no_grad():
                 augmented = brain.hparams.augment(crops)
             with clock("features"):
-                features.append(brain.features(augmented, augment=False))
+                features.append(brain.features(augmented))
         return features
 
     def step(self, crops, clock):
@@ -164,13 +163,13 @@ class Ours:
             with clock("encoder"):
                 embeddings = brain.modules.embedding_model(features[0])
             with clock("classifier"):
-                cosines = brain._cosines(brain.modules.classifier, embeddings)
+                cosines = brain.classify(brain.modules.classifier, embeddings)
             _, results = brain.hparams.label_loss(cosines, labels)
             gate = results["losses"].median().item()
 
             def answer(rows):
                 with clock("clean pass"):
-                    return brain._clean_cosines(wavs[0][rows])
+                    return brain.clean_cosines(brain.senses[0], wavs[0][rows])
 
             start = clock.seconds.get("clean pass", 0)
             with clock("loss"):
@@ -234,7 +233,6 @@ def make_brain(flags, folder):
     kind = {"dino": DINOBrain, "dlg_lc": PseudoLabelBrain}[flags.stage]
     brain = kind(hparams["modules"], hparams["opt_class"], hparams, run_opts)
     brain.steps_per_epoch = 1  # prototypes are frozen in one step only
-    brain.gate_record = GateRecord(flags.batch, 0)
     brain.init_optimizers()
     return brain, hparams["train_data"]()
 
@@ -336,7 +334,7 @@ def plot_growth(growth, path):
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
-        1, len(growth), figsize=(5 * len(growth), 4), squeeze=False
+        1, len(growth), figsize=(5 * len(growth), 5), squeeze=False
     )
     for axis, (name, rows) in zip(axes[0], growth.items()):
         sizes = rows["sizes"]
@@ -348,7 +346,14 @@ def plot_growth(growth, path):
         axis.set_xticklabels([str(size) for size in sizes])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7, title="part: exponent", title_fontsize=7)
+        axis.legend(
+            fontsize=7,
+            title="part: exponent",
+            title_fontsize=7,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.15),
+            ncol=3,
+        )
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 

@@ -36,7 +36,7 @@ class FrozenNormBrain(PseudoLabelBrain):
     def on_stage_start(self, stage, epoch=None):
         super().on_stage_start(stage, epoch)
         # In one piece: two processes may write at once
-        sys.stdout.write(f"gate {self.loss_gate.threshold!r}\n")
+        sys.stdout.write(f"gate {self.senses[0].loss_gate.threshold!r}\n")
         sys.stdout.flush()
 
 

@@ -4,7 +4,7 @@ import pytest
 import soundfile
 import torch
 
-from speechbrain_cadino.dataio.audio import AudioError
+from speechbrain_cadino.dataio.audio import MediaError
 from speechbrain_cadino.dataio.crops import (
     MultiCropDataset,
     PseudoLabelDataset,
@@ -153,7 +153,7 @@ def test_a_bad_file_is_replaced_and_named(folder, content, reason):
 def test_nothing_but_bad_files_ends_with_the_reason(folder):
     for name in "abc":
         (folder / f"{name}.wav").write_text("no audio")
-    with pytest.raises(AudioError, match="not readable as audio"):
+    with pytest.raises(MediaError, match="not readable as audio"):
         dataset(folder)[0]
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from speechbrain_cadino.dataio.audio import read_audio
+from speechbrain_cadino.dataio.audio import AudioReader, read_audio
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings import embed, load_encoder
 from speechbrain_cadino.verification import baselines
@@ -77,7 +77,7 @@ def test_batch_norm_statistics_are_the_average_over_training_crops(
 def test_crops_of_short_utterances(corpus):
     table = read_manifest(corpus / "train.csv", corpus)
     rng = np.random.default_rng(0)
-    crops = baselines._random_crops(table, 16000, rng)
+    crops = baselines._random_crops(table, AudioReader, 16000, rng)
     # A third of the utterances has 6000 samples, a third 6800.
     assert crops.shape == (baselines.CALIBRATION_BATCH_SIZE, 6800)
 

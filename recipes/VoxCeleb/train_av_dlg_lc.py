@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""Recipe for training an encoder of voices and one of faces on the same pseudo
+labels: one iteration of audio-visual DLG-LC, stage II of
+https://arxiv.org/abs/2304.05754.
+
+To run this recipe, use one of the following commands:
+> python train_av_dlg_lc.py hparams/demo_av_dlg_lc.yaml --train_manifest=FILE \
+    --start_encoder=FOLDER --start_face_encoder=FOLDER
+> torchrun --nproc_per_node=8 train_av_dlg_lc.py hparams/av_dlg_lc.yaml ...
+
+FILE is the pseudo_labels.csv of pseudo_label.py, made of both. The trained
+encoders are in <output_folder>/encoder, which stock SpeechBrain loads, and in
+<output_folder>/face_encoder. Started again, the same command resumes where the
+run was.
+
+Authors
+ * The speechbrain_cadino developers 2026
+"""
+
+import sys
+
+from train_dlg_lc import train
+
+import speechbrain as sb
+from speechbrain_cadino.brains.audio_visual import AudioVisualBrain
+from speechbrain_cadino.cli import parse_arguments, user_errors
+from speechbrain_cadino.foreign import adopt_encoder
+
+
+@user_errors()
+def main():
+    """Reads the command line, trains."""
+    # Reading command line arguments
+    hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
+
+    # Initialize ddp (useful only for multi-GPU DDP training)
+    sb.utils.distributed.ddp_init_group(run_opts)
+
+    # An encoder to start from brings its own features and sizes
+    overrides = adopt_encoder(hparams_file, overrides)
+
+    train(hparams_file, run_opts, overrides, AudioVisualBrain)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""One training step on pseudo labels of voices and faces: DLG-LC."""
+
+import functools
+
+import torch
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.brains.dlg_lc import (
+    PseudoLabelBrain,
+    Sense,
+    accuracy,
+    decision_shares,
+)
+from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.embeddings import mean_embedding
+from speechbrain_cadino.export import export_encoder
+from speechbrain_cadino.files import atomic_path
+from speechbrain_cadino.verification.fusion import verify_fused
+from speechbrain_cadino.verification.results import format_results
+
+logger = get_logger(__name__)
+
+FACE = "face_"
+
+
+class AudioVisualBrain(PseudoLabelBrain):
+    """Two encoders and two classifiers on the same pseudo labels (Han et al.,
+    2023): voice and face correct each other's labels.
+
+    Each sense has a loss gate of its own; whether a label is reliable, and
+    what an unreliable one is corrected to, they decide together: see
+    AudioVisualCorrectionLoss, which is the ``label_loss``. The encoder of
+    voices is what EncoderBrain evaluates and exports.
+
+    What the YAML must hold beside what PseudoLabelBrain wants, all of it with
+    the prefix ``face_``: modules and hparams ``face_embedding_model`` and
+    ``face_classifier``, modules ``face_compute_features`` and
+    ``face_mean_var_norm``; ``face_loss_gate``, ``face_sample_rate``,
+    ``face_reader``, ``face_manifest``, ``face_folder``,
+    ``face_encoder_folder``, ``face_classifier_file``, ``trials_manifest`` and
+    ``face_trials_folder``; optionally ``face_augment``.
+
+    The training set is an AudioVisualDataset.
+    """
+
+    def make_senses(self):
+        """Voices and faces."""
+        folder = self.hparams.output_folder
+        return [
+            Sense("wav", "", f"{folder}/audio", self.hparams),
+            Sense("face", FACE, f"{folder}/face", self.hparams),
+        ]
+
+    def compute_forward(self, batch, stage):
+        """The cosines of each sense to the classes, each (batch, C)."""
+        # Frames of others in place of black ones, for the sake of BatchNorm;
+        # what comes of them does not count
+        seen = batch["has_face"].nonzero().squeeze(1)
+        if len(seen):
+            stand_in = torch.arange(len(batch["face"]))
+            unseen = ~batch["has_face"]
+            stand_in[unseen] = seen[torch.arange(unseen.sum()) % len(seen)]
+            batch["face"] = batch["face"][stand_in]
+        for sense in self.senses:
+            batch[sense.key] = batch[sense.key].to(self.device)
+        return [self.cosines(sense, batch[sense.key]) for sense in self.senses]
+
+    def compute_objectives(self, cosines, batch, stage):
+        """The gated losses of both senses, with label correction."""
+        labels = batch["label"].to(self.device)
+        has_face = batch["has_face"].to(self.device)
+        present = [torch.ones_like(has_face), has_face]
+        loss, results = self.hparams.label_loss(
+            cosines,
+            labels,
+            [sense.loss_gate.threshold for sense in self.senses],
+            present,
+            lambda rows: [
+                self.clean_cosines(sense, batch[sense.key][rows])
+                for sense in self.senses
+            ],
+        )
+        for sense, there, result in zip(self.senses, present, results):
+            there = there.cpu()
+            sense.gate_record.add(
+                batch["sample"][there],
+                **{name: values[there] for name, values in result.items()},
+            )
+        self.record.add(
+            {
+                "loss": loss.detach(),
+                "accuracy": accuracy(cosines[0], labels),
+                "face_accuracy": accuracy(cosines[1], labels),
+                "faces": has_face.float().mean(),
+                **decision_shares(results[0]["decisions"]),
+            }
+        )
+        return loss
+
+    def export(self):
+        """Writes both encoder folders, and the classifiers."""
+        super().export()
+        _, face = self.senses
+        table = read_manifest(
+            self.hparams.face_manifest, self.hparams.face_folder
+        )
+        mean = mean_embedding(
+            functools.partial(self.encode_with, face.encoder, FACE),
+            *(table, self.hparams.face_sample_rate),
+            reader=self.hparams.face_reader,
+        )
+        export_encoder(
+            self.hparams.face_encoder_folder,
+            f"{self.hparams.output_folder}/hyperparams.yaml",
+            {"embedding_model": face.encoder},
+            mean,
+            prefix=FACE,
+        )
+        with atomic_path(self.hparams.face_classifier_file) as temporary:
+            torch.save(face.classifier.state_dict(), temporary)
+
+    def verify(self, baselines):
+        """Scores the trials, if there are any, by voice, by face and by both.
+
+        Arguments
+        ---------
+        baselines : bool
+            Ignored: stage I of each sense has its own.
+        """
+        if self.hparams.trials is None:
+            return
+        metrics = verify_fused(
+            self.hparams.output_folder,
+            self.hparams.encoder_folder,
+            self.hparams.face_encoder_folder,
+            self.hparams.trials,
+            self.hparams.trials_folder,
+            self.hparams.trials_manifest,
+            self.hparams.face_trials_folder,
+            device=self.device,
+        )
+        logger.info(format_results(metrics))
