@@ -24,7 +24,9 @@ def parse_arguments(arguments):
     file named, which lies beside it. An entry replaces the one of the base;
     one with the same tag (``!new:``, ``!name:``) changes only the arguments
     that it names. ``base: [ca_dino.yaml, small_dino.yaml]`` puts the
-    differences of the second over those of the first.
+    differences of the second over those of the first. An entry that is not in
+    the base is taken for a slip of the pen, unless the file refers to it
+    itself or names it in ``own_keys``.
 
     Arguments
     ---------
@@ -43,8 +45,7 @@ def parse_arguments(arguments):
     Raises
     ------
     ValueError
-        If there is no such file, or an entry is neither in a base nor
-        referred to in the file itself.
+        If there is no such file, or an entry is taken for a slip of the pen.
 
     Example
     -------
@@ -81,10 +82,11 @@ def _load(path):
     (_, merged), *overlays = _with_bases(path, {}).items()
     for overlay, settings in overlays:
         text = overlay.read_text(encoding="utf-8")
+        own = settings.pop("own_keys", [])
         unknown = [
             key
             for key in settings
-            if key not in merged and f"<{key}>" not in text
+            if key not in (*merged, *own) and f"<{key}>" not in text
         ]
         if unknown:
             raise ValueError(

@@ -20,10 +20,15 @@ COLUMNS = [
     ("clusters", "clusters", ".0f", 1),
     ("ami", "AMI", ".3f", 1),
     ("eer", "EER %", ".2f", 1),
+    ("eer_audio", "EER % audio", ".2f", 1),
+    ("eer_face", "EER % face", ".2f", 1),
     ("min_dcf_0.01", "minDCF(0.01)", ".4f", 1),
     ("agreement", "agreement", ".3f", 1),
     ("reliable", "reliable", ".3f", 1),
 ]
+
+# Where only some have it: a stage that hears and sees
+OPTIONAL = ["eer_audio", "eer_face"]
 
 # Shares from 0 to 1 whose course over the iterations is drawn
 COURSES = {
@@ -83,18 +88,22 @@ def write_report(folder, stages):
         and ``min_dcf_0.01``; ``agreement``, the adjusted Rand index of its
         pseudo labels and those before, over the utterances of both;
         ``reliable``, the share of the drawn samples that the loss gate let
-        through in the last epoch. None where nobody knows.
+        through in the last epoch. None where nobody knows. Of a stage that
+        hears and sees, ``eer`` is that of both, and there are ``eer_audio``
+        and ``eer_face``.
     """
     folder = pathlib.Path(folder)
     rows = [_row("random_encoder", **_errors(stages[0], "random_encoder"))]
     labels = {}
     for stage in stages:
+        # Voices, faces and both have iterations of their own
+        system = stage.name.rpartition("/")[0]
         rows.append(
             _row(
                 stage.name,
                 seconds=stage.seconds,
                 reliable=_reliable(stage.folder),
-                **_labels(stage.manifest, labels),
+                **_labels(stage.manifest, labels.setdefault(system, {})),
                 **_errors(stage, "encoder"),
             )
         )
@@ -109,13 +118,17 @@ def _row(name, **figures):
         *("seconds", "utterances", "clusters", "nmi", "ami"),
         *("eer", "min_dcf_0.01", "agreement", "reliable"),
     ]
+    names += [name for name in OPTIONAL if name in figures]
     return {"name": name} | {key: figures.get(key) for key in names}
 
 
 def _errors(stage, system):
     """The error rates of a system, if trials were given."""
     systems = _read_json(stage.folder / "metrics.json").get("systems", {})
-    return systems.get(system, {})
+    if "fused" not in systems:
+        return systems.get(system, {})
+    alone = {f"eer_{name}": systems[name]["eer"] for name in ("audio", "face")}
+    return systems["fused"] | alone
 
 
 def _labels(manifest, seen):
@@ -143,9 +156,12 @@ def _labels(manifest, seen):
 def _reliable(folder):
     """The share of the samples that the gate let through in the last epoch;
     None where there was no gate."""
-    if not (folder / "gate.csv").is_file():
+    # That of voices speaks for a stage that sees too
+    paths = [folder / "gate.csv", folder / "audio" / "gate.csv"]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
         return None
-    row = pd.read_csv(folder / "gate.csv").iloc[-1]
+    row = pd.read_csv(path).iloc[-1]
     if not np.isfinite(row["gate"]):
         return None
     drawn = row[["reliable", "corrected", "dropped"]].sum()
@@ -191,7 +207,12 @@ def format_report(rows):
 
 def _cells(rows):
     """The table as text: a heading and one line for each stage begun."""
-    lines = [["stage", *(heading for _, heading, _, _ in COLUMNS)]]
+    columns = [
+        column
+        for column in COLUMNS
+        if column[0] not in OPTIONAL or any(column[0] in row for row in rows)
+    ]
+    lines = [["stage", *(heading for _, heading, _, _ in columns)]]
     for row in rows:
         if row["seconds"] is None and row["eer"] is None:
             continue
@@ -199,8 +220,8 @@ def _cells(rows):
             [
                 row["name"],
                 *(
-                    "-" if row[key] is None else f"{row[key] / unit:{form}}"
-                    for key, _, form, unit in COLUMNS
+                    "-" if row.get(key) is None else f"{row[key] / unit:{form}}"
+                    for key, _, form, unit in columns
                 ),
             ]
         )
@@ -210,14 +231,14 @@ def _cells(rows):
 def _markdown(folder, rows):
     """``report.md``."""
     heading, *lines = _cells(rows)
-    rule = ["---", *["---:"] * len(COLUMNS)]
+    rule = ["---", *["---:"] * (len(heading) - 1)]
     table = [f"| {' | '.join(line)} |" for line in [heading, rule, *lines]]
     picture = folder / "plots" / "pipeline.png"
     links = [
         path.relative_to(folder).as_posix()
         for row in rows
-        for pattern in [f"{row['name']}/plots/*", f"{row['name']}/*/plots/*"]
-        for path in sorted(folder.glob(pattern))
+        for depth in ["", "*/", "*/*/"]
+        for path in sorted(folder.glob(f"{row['name']}/{depth}plots/*"))
     ]
     parts = [
         "# From stage to stage",
@@ -233,7 +254,9 @@ def _plot(path, rows):
     """Draws the error rate by stage, and what changes over the iterations."""
     errors = {row["name"]: row["eer"] for row in rows if row["eer"] is not None}
     table = pd.DataFrame(rows).set_index("name")
-    iterations = table[table.index.str.startswith("iteration")]
+    # The last system's, if there are several
+    last = rows[-1]["name"].rpartition("iteration")[0]
+    iterations = table[table.index.str.startswith(f"{last}iteration")]
     iterations = iterations[list(COURSES)].astype(float).reset_index(drop=True)
     iterations.index += 1
     draw_courses = iterations["agreement"].notna().any()

@@ -17,7 +17,7 @@ from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
 
 import speechbrain as sb
-from speechbrain_cadino import pipeline
+from speechbrain_cadino import pipeline, pipeline_plan
 from speechbrain_cadino.cli import parse_arguments
 from speechbrain_cadino.pipeline_report import (
     Stage,
@@ -155,7 +155,7 @@ def plan(recipe, **flags):
     path, run_opts, overrides = parse_arguments(arguments(recipe, **flags))
     with open(path, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
-    return pipeline.plan(hparams, recipe / "hparams", recipe, run_opts)
+    return pipeline_plan.plan(hparams, recipe / "hparams", recipe, run_opts)
 
 
 def run(recipe, **flags):
@@ -300,13 +300,13 @@ def test_an_entry_has_the_last_word(recipe):
     ],
 )
 def test_flags_arrive_as_they_were(value):
-    flag = pipeline._flag("name", value)
+    flag = pipeline_plan._flag("name", value)
     _, _, overrides = sb.parse_arguments(["some.yaml", flag])
     assert YAML(typ="safe").load(overrides) == {"name": value}
 
 
 def test_switches_of_speechbrain_are_flags_without_a_value():
-    flag = pipeline._flag("noprogressbar", True)
+    flag = pipeline_plan._flag("noprogressbar", True)
     _, run_opts, overrides = sb.parse_arguments(["some.yaml", flag])
     assert run_opts["noprogressbar"] is True
     assert overrides == ""

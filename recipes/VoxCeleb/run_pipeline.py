@@ -6,6 +6,7 @@ and shows each command.
 
 To run this recipe, use one of the following commands:
 > python run_pipeline.py hparams/demo.yaml
+> python run_pipeline.py hparams/demo_av.yaml
 > python run_pipeline.py hparams/small.yaml --data_folder=/path/to/speech
 > python run_pipeline.py hparams/pipeline.yaml --processes=8 \
     --data_folder=/path/to/VoxCeleb2 --convert_folder=/path/for/flac \
@@ -27,7 +28,8 @@ from hyperpyyaml import load_hyperpyyaml
 
 import speechbrain as sb
 from speechbrain_cadino.cli import parse_arguments, user_errors
-from speechbrain_cadino.pipeline import check, locked, plan, run
+from speechbrain_cadino.pipeline import check, locked, run
+from speechbrain_cadino.pipeline_plan import plan
 
 
 @user_errors()

@@ -9,6 +9,7 @@ from speechbrain_cadino.losses.label_correction import (
     CORRECTED,
     DROPPED,
     RELIABLE,
+    AudioVisualCorrectionLoss,
     LabelCorrectionLoss,
 )
 
@@ -122,3 +123,83 @@ def test_all_dropped_is_a_zero_with_a_gradient():
 def test_values_that_make_no_sense(bad):
     with pytest.raises(ValueError, match="the temperature is 0 or more"):
         LabelCorrectionLoss(**bad)
+
+
+def fused_loop(cosines, labels, clean, gates, present, rule, temperature):
+    """The audio-visual loss with Python's floats: value, decisions, classes."""
+    margin, scale, confidence = 0.2, 10.0, 0.5
+    total, decisions, corrected = 0.0, [], []
+    for i, label in enumerate(labels.tolist()):
+        here = [m for m in range(2) if present[m][i]]
+        losses = {}
+        for m in here:
+            logits = (scale * cosines[m][i]).tolist()
+            angle = math.acos(float(cosines[m][i][label]))
+            logits[label] = scale * math.cos(angle + margin)
+            losses[m] = log_sum(logits) - logits[label]
+        below = [losses[m] < gates[m] for m in here]
+        if rule == "mean":
+            mean = sum(losses.values()) / len(here)
+            reliable = mean < sum(gates[m] for m in here) / len(here)
+        else:
+            reliable = all(below) if rule == "both" else any(below)
+        decisions.append(RELIABLE if reliable else DROPPED)
+        corrected.append(-1)
+        if reliable:
+            total += sum(losses.values())
+            continue
+        answers = []
+        for m in here:
+            logits = [scale * float(c) for c in clean[m][i]]
+            answers.append([math.exp(z - log_sum(logits)) for z in logits])
+        p = [sum(column) / len(here) for column in zip(*answers)]
+        best = p.index(max(p))
+        if p[best] <= confidence:
+            continue
+        powers = [x ** (1 / temperature) for x in p]
+        target = [x / sum(powers) for x in powers]
+        for m in here:
+            logits = (scale * cosines[m][i]).tolist()
+            total -= sum(
+                t * (z - log_sum(logits)) for t, z in zip(target, logits)
+            )
+        decisions[-1], corrected[-1] = CORRECTED, best
+    return total / len(labels), decisions, corrected
+
+
+@pytest.mark.parametrize("rule", ["both", "either", "mean"])
+@pytest.mark.parametrize("gates", [(5.0, 3.0), (2.0, 8.0), (math.inf, 4.0)])
+@pytest.mark.parametrize("seed", range(3))
+def test_voice_and_face_equal_the_loop(rule, gates, seed):
+    heard, labels, clean = batch(seed)
+    seen, _, clean_seen = batch(seed + 100)
+    clean_seen[4:] = clean[4:] * 0.9  # mostly of one mind
+    present = [torch.ones(B, dtype=torch.bool), torch.arange(B) % 4 != 1]
+    for cosines in (heard, seen):
+        cosines.requires_grad_()
+    loss = AudioVisualCorrectionLoss(
+        rule, margin=0.2, scale=10.0, temperature=0.2, confidence=0.5
+    )
+    value, results = loss(
+        *([heard, seen], labels, list(gates), present),
+        lambda rows: [clean[rows], clean_seen[rows]],
+    )
+    expected, decisions, corrected = fused_loop(
+        *([heard, seen], labels, [clean, clean_seen], gates, present),
+        *(rule, 0.2),
+    )
+    assert value.item() == pytest.approx(expected, rel=1e-4)
+    for result in results:
+        assert result["decisions"].tolist() == decisions
+        assert result["corrected"].tolist() == corrected
+    if rule == "both" or math.inf not in gates:
+        assert len(set(decisions)) > 1
+    value.backward()
+    # An utterance without a face teaches the faces nothing
+    assert (seen.grad[1::4] == 0).all()
+    assert seen.grad.abs().sum() > 0
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(ValueError, match="reliable_rule=all: give one of both"):
+        AudioVisualCorrectionLoss("all")

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from speechbrain_cadino.clustering.joint import (
+    cluster_jointly,
+    each_alone,
+    join,
+)
+from speechbrain_cadino.clustering.quality import quality
+
+PEOPLE, EACH = 12, 20
+
+
+@pytest.fixture
+def senses():
+    """Voices and faces of twelve people: pairs share a voice, other pairs a
+    face. Every fifth utterance has no face."""
+    rng = np.random.default_rng(0)
+    people = np.repeat(np.arange(PEOPLE), EACH)
+    voices = rng.standard_normal((PEOPLE // 2, 16))[people // 2]
+    faces = rng.standard_normal((PEOPLE // 2, 8))[(people + 1) % PEOPLE // 2]
+    voices = voices + 0.1 * rng.standard_normal(voices.shape)
+    faces = 7 * (faces + 0.1 * rng.standard_normal(faces.shape))
+    faces[::5] = np.nan
+    return voices, faces, people
+
+
+def test_together_they_tell_apart_what_neither_can_alone(senses):
+    voices, faces, people = senses
+    points, seen = join(voices, faces)
+    clusters = cluster_jointly(points, seen, 16, PEOPLE)
+    together = quality(clusters, speakers=people)
+    alone = each_alone(points, seen, 16, people, PEOPLE)
+    # Two people of one voice stay mixed where there is no face
+    assert (
+        quality(
+            clusters._replace(labels=clusters.labels[seen]),
+            speakers=people[seen],
+        )["nmi"]
+        > 0.95
+    )
+    assert max(alone["audio"]["nmi"], alone["face"]["nmi"]) < 0.9
+    assert together["nmi"] > max(alone["audio"]["nmi"], alone["face"]["nmi"])
+
+
+def test_without_a_face_the_nearest_voice_decides(senses):
+    voices, faces, people = senses
+    points, seen = join(voices, faces)
+    labels, _ = cluster_jointly(points, seen, 16, PEOPLE)
+    for row in np.flatnonzero(~seen):
+        # The cluster of someone with the same voice
+        others = people[seen & (labels == labels[row])]
+        assert (others // 2 == people[row] // 2).all()
+
+
+def test_the_weight_is_the_length_of_the_face(senses):
+    voices, faces, _ = senses
+    points, seen = join(voices, faces, weight=0.3)
+    assert np.linalg.norm(points[:, :16], axis=1) == pytest.approx(1)
+    assert np.linalg.norm(points[seen, 16:], axis=1) == pytest.approx(0.3)
+    assert not points[~seen, 16:].any()
+
+
+def test_what_makes_no_sense_is_refused(senses):
+    voices, faces, _ = senses
+    with pytest.raises(ValueError, match="face_weight=0"):
+        join(voices, faces, weight=0)
+    with pytest.raises(ValueError, match="None of the utterances has a face"):
+        join(voices, np.full_like(faces, np.nan))
