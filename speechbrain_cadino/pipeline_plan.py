@@ -200,7 +200,7 @@ class _AudioVisualPlan(_Plan):
             )
         self.faces = {
             "data_folder": hparams["face_folder"],
-            "trials_manifest": hparams["trials_manifest"],
+            "trials_manifest": hparams["face_trials_manifest"],
             "trials_folder": hparams["face_trials_folder"],
         }
         voices = self.add("stage_1", "train_dino.py", "stage_1")
@@ -218,7 +218,7 @@ class _AudioVisualPlan(_Plan):
                 encoder=last / "encoder",
                 face_encoder=last / "face_encoder",
                 data_folder=self._trials_folder(),
-                trials_manifest=hparams["trials_manifest"],
+                trials_manifest=hparams["face_trials_manifest"],
                 face_folder=hparams["face_trials_folder"],
             )
         return self.steps
@@ -276,7 +276,7 @@ class _AudioVisualPlan(_Plan):
                 train_manifest=manifest,
                 start_encoder=encoder,
                 start_face_encoder=face_encoder,
-                trials_manifest=self.faces["trials_manifest"],
+                face_trials_manifest=self.faces["trials_manifest"],
                 face_trials_folder=self.faces["trials_folder"],
                 **faces,
             )

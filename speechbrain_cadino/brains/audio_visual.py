@@ -37,7 +37,7 @@ class AudioVisualBrain(PseudoLabelBrain):
     ``face_classifier``, modules ``face_compute_features`` and
     ``face_mean_var_norm``; ``face_loss_gate``, ``face_sample_rate``,
     ``face_reader``, ``face_manifest``, ``face_folder``,
-    ``face_encoder_folder``, ``face_classifier_file``, ``trials_manifest`` and
+    ``face_encoder_folder``, ``face_classifier_file``, ``face_trials_manifest`` and
     ``face_trials_folder``; optionally ``face_augment``.
 
     The training set is an AudioVisualDataset.
@@ -135,7 +135,7 @@ class AudioVisualBrain(PseudoLabelBrain):
             self.hparams.face_encoder_folder,
             self.hparams.trials,
             self.hparams.trials_folder,
-            self.hparams.trials_manifest,
+            self.hparams.face_trials_manifest,
             self.hparams.face_trials_folder,
             device=self.device,
         )
