@@ -37,8 +37,9 @@ class AudioVisualBrain(PseudoLabelBrain):
     ``face_classifier``, modules ``face_compute_features`` and
     ``face_mean_var_norm``; ``face_loss_gate``, ``face_sample_rate``,
     ``face_reader``, ``face_manifest``, ``face_folder``,
-    ``face_encoder_folder``, ``face_classifier_file``, ``face_trials_manifest`` and
-    ``face_trials_folder``; optionally ``face_augment``.
+    ``face_encoder_folder``, ``face_classifier_file``,
+    ``face_trials_manifest`` and ``face_trials_folder``; optionally
+    ``face_augment``.
 
     The training set is an AudioVisualDataset.
     """

@@ -62,10 +62,11 @@ def flat_track(name):
 
     Example
     -------
-    >>> flat_track("n000001/0007_01.jpg")
-    'n000001/0007'
+    >>> flat_track("n000001/0007_01.jpg"), flat_track("a_b/1.jpg")
+    ('n000001/0007', '')
     """
-    return os.path.splitext(name)[0].rpartition("_")[0]
+    track, _, frame = name.rpartition("_")
+    return "" if "/" in frame else track
 
 
 class FaceReader:

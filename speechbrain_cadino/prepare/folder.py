@@ -1,6 +1,5 @@
 """Any folder of audio to an unlabelled manifest."""
 
-import json
 import os
 import pathlib
 
@@ -11,6 +10,13 @@ from speechbrain_cadino import __version__
 from speechbrain_cadino.dataio.manifest import COLUMNS, LABEL, write_manifest
 from speechbrain_cadino.files import write_csv, write_json
 from speechbrain_cadino.prepare.convert import CONVERTIBLE
+from speechbrain_cadino.prepare.inputs import (
+    check_folders,
+    check_made_folder,
+    inputs_path,
+    is_done,
+    with_converted,
+)
 from speechbrain_cadino.prepare.recordings import (
     EXCLUDED,
     READABLE,
@@ -24,6 +30,9 @@ from speechbrain_cadino.prepare.scan import fingerprint, list_files
 from speechbrain_cadino.verification.trials import read_trials
 
 logger = get_logger(__name__)
+
+# The suffix of what convert_recordings makes.
+CONVERTED = {".flac"}
 
 
 def prepare_folder(
@@ -123,8 +132,10 @@ def prepare_folder(
     """
     if skip_prep:
         return
-    folders = _check_folders(data_folder)
-    convert_folder = _check_convert_folder(convert_folder, folders)
+    folders = check_folders(data_folder)
+    convert_folder = check_made_folder(
+        convert_folder, folders, "convert_folder"
+    )
     speakers = _read_speakers(exclude)
     listings = {
         folder: list_files(
@@ -146,7 +157,12 @@ def prepare_folder(
         "id_parts": id_parts,
         "files": [fingerprint(listing) for listing in listings.values()],
     }
-    if _is_done(manifest, inputs):
+    beside = [_skipped_path(manifest)]
+    if id_parts:
+        beside.append(_speakers_path(manifest))
+    if is_done(
+        manifest, beside, with_converted(inputs, convert_folder, CONVERTED)
+    ):
         logger.info(f"{manifest}: nothing has changed, preparation skipped.")
         return
 
@@ -158,7 +174,7 @@ def prepare_folder(
     judge_recordings(usable, speakers, min_duration, max_duration)
 
     # Killed from here on, it is done again.
-    _inputs_path(manifest).unlink(missing_ok=True)
+    inputs_path(manifest).unlink(missing_ok=True)
     reasons = _report_skipped(manifest, recordings)
     usable = [recording for recording in usable if not recording.problem]
     if not usable:
@@ -182,33 +198,9 @@ def prepare_folder(
     if id_parts:
         table[LABEL] = table["ID"].str.partition("/")[0]
         write_csv(_speakers_path(manifest), table[["ID", LABEL]])
-    write_json(_inputs_path(manifest), _with_converted(inputs))
-
-
-def _check_folders(data_folder):
-    """The folder, or folders, as a list of absolute paths."""
-    if isinstance(data_folder, (str, os.PathLike)):
-        data_folder = [data_folder]
-    for folder in data_folder:
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(
-                f"No folder {folder}: data_folder is where your audio is."
-            )
-    return [os.path.abspath(folder) for folder in data_folder]
-
-
-def _check_convert_folder(convert_folder, folders):
-    """The folder as an absolute path, if there is one."""
-    if not convert_folder:
-        return None
-    convert_folder = os.path.abspath(convert_folder)
-    for folder in folders:
-        if os.path.commonpath([folder, convert_folder]) == convert_folder:
-            raise ValueError(
-                f"convert_folder {convert_folder} would mix converted files "
-                f"with those of {folder}: give it a folder of its own."
-            )
-    return convert_folder
+    write_json(
+        inputs_path(manifest), with_converted(inputs, convert_folder, CONVERTED)
+    )
 
 
 def _read_speakers(trial_lists):
@@ -231,29 +223,6 @@ def _skipped_path(manifest):
 def _speakers_path(manifest):
     """Where the true speakers are."""
     return manifest.with_name("speakers.csv")
-
-
-def _inputs_path(manifest):
-    """Where it says what a manifest was made of."""
-    return manifest.with_suffix(".json")
-
-
-def _with_converted(inputs):
-    """Adds the converted files: should one be gone, it is made anew."""
-    folder = inputs["convert_folder"]
-    converted = list_files(folder, "**/*", {".flac"}) if folder else []
-    return {**inputs, "converted": fingerprint(converted)}
-
-
-def _is_done(manifest, inputs):
-    """Whether the manifest was made of just these inputs."""
-    paths = [manifest, _skipped_path(manifest), _inputs_path(manifest)]
-    if inputs["id_parts"]:
-        paths.append(_speakers_path(manifest))
-    if not all(path.is_file() for path in paths):
-        return False
-    made_of = json.loads(_inputs_path(manifest).read_text(encoding="utf-8"))
-    return made_of == _with_converted(inputs)
 
 
 def _report_skipped(manifest, recordings):

@@ -1,0 +1,125 @@
+"""What a manifest is made of: the folders, and whether any of it changed."""
+
+import json
+import os
+
+from speechbrain_cadino.prepare.scan import fingerprint, list_files
+
+
+def check_folders(data_folder, content="audio"):
+    """The folder, or folders, as a list of absolute paths.
+
+    Arguments
+    ---------
+    data_folder : str or list of str
+        What the user gave.
+    content : str
+        What is in it, for the message.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    """
+    if isinstance(data_folder, (str, os.PathLike)):
+        data_folder = [data_folder]
+    for folder in data_folder:
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(
+                f"No folder {folder}: data_folder is where your {content} is."
+            )
+    return [os.path.abspath(folder) for folder in data_folder]
+
+
+def check_made_folder(made_folder, folders, argument):
+    """The folder of what is made of the data, as an absolute path.
+
+    Arguments
+    ---------
+    made_folder : str, optional
+        What the user gave.
+    folders : list of str
+        Those of the data.
+    argument : str
+        The name of the argument, for the message.
+
+    Returns
+    -------
+    str or None
+
+    Raises
+    ------
+    ValueError
+        If it lies around the data.
+    """
+    if not made_folder:
+        return None
+    made_folder = os.path.abspath(made_folder)
+    for folder in folders:
+        if os.path.commonpath([folder, made_folder]) == made_folder:
+            raise ValueError(
+                f"{argument} {made_folder} would mix converted files with "
+                f"those of {folder}: give it a folder of its own."
+            )
+    return made_folder
+
+
+def inputs_path(manifest):
+    """Where it says what a manifest was made of.
+
+    Arguments
+    ---------
+    manifest : pathlib.Path
+        The manifest.
+
+    Returns
+    -------
+    pathlib.Path
+    """
+    return manifest.with_suffix(".json")
+
+
+def is_done(manifest, beside, inputs):
+    """Whether a manifest was made of just these inputs.
+
+    Arguments
+    ---------
+    manifest : pathlib.Path
+        The manifest.
+    beside : list of pathlib.Path
+        The files that were made with it.
+    inputs : dict
+        What would be written to ``inputs_path`` if it were made now.
+
+    Returns
+    -------
+    bool
+    """
+    made_of = inputs_path(manifest)
+    if not all(path.is_file() for path in [manifest, made_of, *beside]):
+        return False
+    return json.loads(made_of.read_text(encoding="utf-8")) == inputs
+
+
+def with_converted(inputs, folder, suffixes):
+    """Adds the converted files: should one be gone, it is made anew.
+
+    Arguments
+    ---------
+    inputs : dict
+        What a manifest is made of.
+    folder : str, optional
+        Where the converted files are.
+    suffixes : set of str
+        Their suffixes.
+
+    Returns
+    -------
+    dict
+    """
+    converted = list_files(folder, "**/*", suffixes) if folder else []
+    return {**inputs, "converted": fingerprint(converted)}
