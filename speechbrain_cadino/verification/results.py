@@ -18,6 +18,9 @@ from speechbrain_cadino.verification.scoring import write_scores
 
 logger = get_logger(__name__)
 
+# Of trials: not for the table of figures
+COUNTS = {"trials", "targets", "unseen"}
+
 
 class Assessor:
     """Works out the figures of any system's scores of one trial list.
@@ -343,7 +346,7 @@ def format_figures(systems):
         key
         for figures in systems.values()
         for key, value in figures.items()
-        if isinstance(value, (int, float)) and key not in ("trials", "targets")
+        if isinstance(value, (int, float)) and key not in COUNTS
     ]
     rows = [["system", *map(_title, dict.fromkeys(keys))]]
     for name, figures in systems.items():

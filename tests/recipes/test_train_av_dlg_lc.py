@@ -116,7 +116,8 @@ def figures(folder):
     for path in sorted(folder.glob("*/gate/*.npz")):
         with np.load(path) as arrays:
             decided[str(path.relative_to(folder))] = {
-                name: array.tolist() for name, array in arrays.items()
+                name: np.nan_to_num(array, nan=-1).tolist()
+                for name, array in arrays.items()
             }
     return table.drop(columns=["seconds", "utts_per_second"]), decided
 
