@@ -41,7 +41,7 @@ def parse_arguments():
         "--seconds", type=float, default=7.8, help="mean length of a file"
     )
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--num_workers", type=int, default=1)
+    parser.add_argument("--num_workers", type=int, default=0)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=3)

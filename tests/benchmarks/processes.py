@@ -6,7 +6,8 @@ Starts the real recipe under torchrun, on generated noise: the same batch per
 process, so that N processes should do N times the utterances per second. Both
 take turns; look at the ratio of the medians. On CPUs the processes talk by
 gloo and each has one thread; on a machine with fewer cores than processes the
-figure tells nothing.
+figure tells nothing. So many runs that have nothing to do with each other show
+what the machine's cores give, and the ratio to them what communication costs.
 
 The bytes of a step are counted in this process, by a DistributedDataParallel
 of one rank, and compared with what the model needs: a gradient for each
@@ -21,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import pandas as pd
@@ -77,9 +79,9 @@ def recipe_flags(folder, flags):
     ]
 
 
-def utterances_per_second(processes, folder, flags):
+def utterances_per_second(processes, folder, flags, output="run"):
     """Of the second epoch: the first one warms up."""
-    output = folder / f"run_{processes}"
+    output = folder / f"{output}_{processes}"
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
         f"--nproc_per_node={processes}",
@@ -103,6 +105,17 @@ def utterances_per_second(processes, folder, flags):
     if done.returncode:
         sys.exit(done.stdout)
     return pd.read_csv(output / "training.csv")["utts_per_second"].iloc[-1]
+
+
+def apart(folder, flags):
+    """As many processes, each a run of its own: what the machine gives."""
+    outputs = [f"apart_{number}" for number in range(flags.processes)]
+    with ThreadPool(flags.processes) as pool:
+        speeds = pool.map(
+            lambda output: utterances_per_second(1, folder, flags, output),
+            outputs,
+        )
+    return sum(speeds)
 
 
 def count_bytes(flags):
@@ -154,7 +167,7 @@ def count_bytes(flags):
 def main():
     flags = parse_flags()
     counts = [1, flags.processes]
-    speeds = {count: [] for count in counts}
+    speeds = {count: [] for count in [*counts, "apart"]}
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         write_speech(folder, flags)
@@ -163,12 +176,19 @@ def main():
                 speeds[count].append(
                     utterances_per_second(count, folder, flags)
                 )
-    medians = {count: statistics.median(speeds[count]) for count in counts}
-    efficiency = medians[flags.processes] / flags.processes / medians[1]
+            speeds["apart"].append(apart(folder, flags))
+    medians = {count: statistics.median(speeds[count]) for count in speeds}
+    together = medians[flags.processes]
+    efficiency = {
+        "to one": together / flags.processes / medians[1],
+        "to as many apart": together / medians["apart"],
+    }
     sent, needed = count_bytes(flags)
     for count in counts:
         print(f"{count} process(es): {medians[count]:8.2f} utterances/s")
-    print(f"efficiency {efficiency:.2f}")
+    print(f"as many apart: {medians['apart']:8.2f} utterances/s")
+    for reference, ratio in efficiency.items():
+        print(f"efficiency {reference}: {ratio:.2f}")
     print(f"a step sends {sent:,} bytes, the model needs {needed:,}")
     if flags.json:
         write_json(
