@@ -87,6 +87,7 @@ def prepare_faces(
     audio_manifest=None,
     trials=None,
     layout="folders",
+    glob="**/*",
     frames_per_second=1,
     frame_folder=None,
     id_parts=None,
@@ -127,6 +128,10 @@ def prepare_faces(
         ``<speaker>/<video>/<utterance>.mp4``. "flat": images that differ
         after the last ``_`` only are a track, as in VGGFace2's
         ``<speaker>/<track>_<frame>.jpg``. Both below any folders.
+    glob : str
+        Which images and videos to take, as paths below the folder: ``*`` and
+        ``?`` stay within one part of the path, ``**`` is any number of
+        folders.
     frames_per_second : float
         How many frames of a second of video are taken, and by how many the
         frames are divided to give ``duration``.
@@ -182,7 +187,7 @@ def prepare_faces(
     utterances = _read_utterances(audio_manifest, trials)
     suffixes = IMAGES | VIDEOS if layout == "folders" else IMAGES
     listings = {
-        folder: list_files(folder, "**/*", suffixes, leave_out=frame_folder)
+        folder: list_files(folder, glob, suffixes, leave_out=frame_folder)
         for folder in folders
     }
     manifest = pathlib.Path(manifest_folder, manifest)
@@ -194,6 +199,7 @@ def prepare_faces(
         "data_folder": folders,
         "utterances": _digest(utterances),
         "layout": layout,
+        "glob": glob,
         "frames_per_second": frames_per_second,
         "frame_folder": frame_folder,
         "id_parts": id_parts,
@@ -225,7 +231,8 @@ def prepare_faces(
     if not found:
         raise ValueError(
             f"No face tracks for {manifest} in {', '.join(folders)} with the "
-            f"layout {layout}: {reasons or 'no images or videos'}"
+            f"layout {layout} and the glob {glob}: "
+            f"{reasons or 'no images or videos'}"
         )
     _report_found(manifest, found, utterances, len(usable) - len(wanted))
     rows = [

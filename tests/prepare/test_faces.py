@@ -221,6 +221,14 @@ def test_several_folders_give_absolute_paths(data, save, tmp_path):
     assert found["id1/x/00001"] == f"{data}/1fps/id1/x/00001"
 
 
+def test_glob_says_which_images_are_taken(data, save):
+    prepare_faces(data, save, glob="1fps/id1/**/*.jpg")
+    table = read_manifest(save / "faces.csv", data)
+    assert dict(zip(table["ID"], table["wav"])) == {
+        name: f"{data}/1fps/{name}" for name in ["id1/x/00001", "id1/y/00001"]
+    }
+
+
 def test_nothing_is_done_again(data, save, caplog):
     audio = write_audio_manifest(save / "train.csv", "id1/x/00001")
 
