@@ -3,7 +3,9 @@
 import contextlib
 import gc
 import io
+import os
 import pathlib
+import signal
 import sys
 import tempfile
 
@@ -12,6 +14,12 @@ from ruamel.yaml import YAML
 
 import speechbrain as sb
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.interrupts import Interrupted, interruptible
+from speechbrain_cadino.processes import follow_parent
+
+# What PyTorch says where another process is gone or does not answer
+LOST_WORKER = "DataLoader worker"
+LOST_RANK = ["by peer", "Timed out waiting", "Broken pipe"]
 
 # Holds the merged YAML files until the process ends.
 _merged_folder = None
@@ -181,13 +189,17 @@ def user_errors():
 
     ``ValueError``, ``OSError`` and, where an extra is missing, ``ImportError``
     are what this package raises with a message for the user; the traceback
-    goes to ``log.txt`` only. Where all went well, the process leaves the group
-    of torchrun. Serves as a context manager and as a decorator.
+    goes to ``log.txt`` only. So it is if another process of the run is gone.
+    Asked to end by SIGTERM or SIGINT, a script says so in its last line. Where
+    all went well, the process leaves the group of torchrun. Serves as a
+    context manager and as a decorator.
 
     Raises
     ------
     SystemExit
         With code 1.
+    Interrupted
+        If the process was asked to end.
 
     Example
     -------
@@ -199,13 +211,20 @@ def user_errors():
     ...
     SystemExit: 1
     """
+    if "LOCAL_RANK" in os.environ:
+        # The ranks of a torchrun that was killed would train on, unseen.
+        follow_parent(signal.SIGTERM)
     try:
-        yield
-        # Left to the end of Python, its threads may abort the process; and so
-        # they may if a Brain, which is full of cycles, still holds the group.
-        if torch.distributed.is_initialized():
-            gc.collect()
-            torch.distributed.destroy_process_group()
+        with interruptible():
+            yield
+        _leave_group()
+    except Interrupted as end:
+        get_logger(__name__).error(
+            f"Ended by {end.signal.name}{end.place}: the same command goes on "
+            "from there."
+        )
+        _leave_group()
+        raise
     except (ValueError, OSError, ImportError) as error:
         sentence = str(error)
         if "!PLACEHOLDER" in sentence:
@@ -216,6 +235,39 @@ def user_errors():
         if "Override '" not in str(error):
             raise
         _exit(f"No such flag. {error.args[0]}")
+    except RuntimeError as error:
+        lost = _lost_process(str(error))
+        if lost is None:
+            raise
+        _exit(f"{lost} The same command goes on from the last checkpoint.")
+
+
+def _lost_process(message):
+    """What to say of an error that another process has caused, if one has."""
+    if LOST_WORKER in message:
+        return (
+            "A process that reads audio is gone, out of memory perhaps: then "
+            f"lower num_workers. {message.splitlines()[0]}."
+        )
+    if torch.distributed.is_initialized() and any(
+        sign in message for sign in LOST_RANK
+    ):
+        return (
+            "Another process of this run has ended or does not answer: "
+            f"{message.splitlines()[0]}."
+        )
+    return None
+
+
+def _leave_group():
+    """Leaves the group of torchrun's processes.
+
+    Left to the end of Python, its threads may abort the process; and so they
+    may if a Brain, which is full of cycles, still holds the group.
+    """
+    if torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 
 def _exit(sentence):
