@@ -18,8 +18,13 @@ from speechbrain_cadino.interrupts import Interrupted, interruptible
 from speechbrain_cadino.processes import follow_parent
 
 # What PyTorch says where another process is gone or does not answer
-LOST_WORKER = "DataLoader worker"
+LOST_WORKER = ["DataLoader worker"]
 LOST_RANK = ["by peer", "Timed out waiting", "Broken pipe"]
+LOST = (
+    "Another process of this run has ended, or does not answer. Its own lines "
+    "say why; a data worker may have run out of memory: then lower num_workers."
+)
+GO_ON = "The same command goes on from the last checkpoint."
 
 # Holds the merged YAML files until the process ends.
 _merged_folder = None
@@ -225,6 +230,8 @@ def user_errors():
         )
         _leave_group()
         raise
+    except ConnectionError as error:
+        _exit(f"{LOST} {error}. {GO_ON}")
     except (ValueError, OSError, ImportError) as error:
         sentence = str(error)
         if "!PLACEHOLDER" in sentence:
@@ -236,27 +243,16 @@ def user_errors():
             raise
         _exit(f"No such flag. {error.args[0]}")
     except RuntimeError as error:
-        lost = _lost_process(str(error))
-        if lost is None:
+        if not _is_of_lost_process(str(error)):
             raise
-        _exit(f"{lost} The same command goes on from the last checkpoint.")
+        _exit(f"{LOST} {str(error).splitlines()[0]}. {GO_ON}")
 
 
-def _lost_process(message):
-    """What to say of an error that another process has caused, if one has."""
-    if LOST_WORKER in message:
-        return (
-            "A process that reads audio is gone, out of memory perhaps: then "
-            f"lower num_workers. {message.splitlines()[0]}."
-        )
-    if torch.distributed.is_initialized() and any(
-        sign in message for sign in LOST_RANK
-    ):
-        return (
-            "Another process of this run has ended or does not answer: "
-            f"{message.splitlines()[0]}."
-        )
-    return None
+def _is_of_lost_process(message):
+    """Whether PyTorch says so of a data worker, or of another rank."""
+    in_group = torch.distributed.is_initialized()
+    signs = LOST_WORKER + (LOST_RANK if in_group else [])
+    return any(sign in message for sign in signs)
 
 
 def _leave_group():

@@ -42,7 +42,7 @@ def test_a_lost_rank_ends_the_run_and_loses_nothing(
     assert not outcome.trouble
 
     output, witnesses = _stop_a_rank(command, log)
-    assert "ended or does not answer" in output
+    assert "has ended, or does not answer" in output
     assert not any(witness.alive() for witness in witnesses)
 
     outcome = faults.strike(
