@@ -3,7 +3,9 @@
 import contextlib
 import gc
 import io
+import os
 import pathlib
+import signal
 import sys
 import tempfile
 
@@ -12,6 +14,17 @@ from ruamel.yaml import YAML
 
 import speechbrain as sb
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.interrupts import Interrupted, interruptible
+from speechbrain_cadino.processes import follow_parent
+
+# What PyTorch says where another process is gone or does not answer
+LOST_WORKER = ["DataLoader worker"]
+LOST_RANK = ["by peer", "Timed out waiting", "Broken pipe"]
+LOST = (
+    "Another process of this run has ended, or does not answer. Its own lines "
+    "say why; a data worker may have run out of memory: then lower num_workers."
+)
+GO_ON = "The same command goes on from the last checkpoint."
 
 # Holds the merged YAML files until the process ends.
 _merged_folder = None
@@ -183,13 +196,17 @@ def user_errors():
 
     ``ValueError``, ``OSError`` and, where an extra is missing, ``ImportError``
     are what this package raises with a message for the user; the traceback
-    goes to ``log.txt`` only. Where all went well, the process leaves the group
-    of torchrun. Serves as a context manager and as a decorator.
+    goes to ``log.txt`` only. So it is if another process of the run is gone.
+    Asked to end by SIGTERM or SIGINT, a script says so in its last line. Where
+    all went well, the process leaves the group of torchrun. Serves as a
+    context manager and as a decorator.
 
     Raises
     ------
     SystemExit
         With code 1.
+    Interrupted
+        If the process was asked to end.
 
     Example
     -------
@@ -201,13 +218,22 @@ def user_errors():
     ...
     SystemExit: 1
     """
+    if "LOCAL_RANK" in os.environ:
+        # The ranks of a torchrun that was killed would train on, unseen.
+        follow_parent(signal.SIGTERM)
     try:
-        yield
-        # Left to the end of Python, its threads may abort the process; and so
-        # they may if a Brain, which is full of cycles, still holds the group.
-        if torch.distributed.is_initialized():
-            gc.collect()
-            torch.distributed.destroy_process_group()
+        with interruptible():
+            yield
+        _leave_group()
+    except Interrupted as end:
+        get_logger(__name__).error(
+            f"Ended by {end.signal.name}{end.place}: the same command goes on "
+            "from there."
+        )
+        _leave_group()
+        raise
+    except ConnectionError as error:
+        _exit(f"{LOST} {error}. {GO_ON}")
     except (ValueError, OSError, ImportError) as error:
         sentence = str(error)
         if "!PLACEHOLDER" in sentence:
@@ -218,6 +244,28 @@ def user_errors():
         if "Override '" not in str(error):
             raise
         _exit(f"No such flag. {error.args[0]}")
+    except RuntimeError as error:
+        if not _is_of_lost_process(str(error)):
+            raise
+        _exit(f"{LOST} {str(error).splitlines()[0]}. {GO_ON}")
+
+
+def _is_of_lost_process(message):
+    """Whether PyTorch says so of a data worker, or of another rank."""
+    in_group = torch.distributed.is_initialized()
+    signs = LOST_WORKER + (LOST_RANK if in_group else [])
+    return any(sign in message for sign in signs)
+
+
+def _leave_group():
+    """Leaves the group of torchrun's processes.
+
+    Left to the end of Python, its threads may abort the process; and so they
+    may if a Brain, which is full of cycles, still holds the group.
+    """
+    if torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 
 def _exit(sentence):

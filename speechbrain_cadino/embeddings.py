@@ -14,6 +14,7 @@ from speechbrain.utils.fetching import fetch
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import AudioReader, MediaError
 from speechbrain_cadino.files import atomic_path, write_text
+from speechbrain_cadino.processes import shield_worker
 
 logger = get_logger(__name__)
 
@@ -295,6 +296,7 @@ def embed(
         batch_sampler=_equal_length_batches(table, batch_size),
         num_workers=num_workers,
         collate_fn=list,
+        worker_init_fn=shield_worker,
         # Its own, so that evaluating does not move the training's.
         generator=torch.Generator(),
     )

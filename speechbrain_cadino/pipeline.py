@@ -5,7 +5,6 @@ came to its end, is in ``step.json`` in that folder.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import itertools
 import json
@@ -20,11 +19,13 @@ import time
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.files import write_json
+from speechbrain_cadino.interrupts import Interrupted, interruptible
 from speechbrain_cadino.pipeline_report import (
     Stage,
     format_report,
     write_report,
 )
+from speechbrain_cadino.processes import follow_parent
 from speechbrain_cadino.settings import differences
 
 logger = get_logger(__name__)
@@ -35,15 +36,12 @@ PARTS = {"labels", "train", "gate"}
 # A killed pipeline has counted the time of its step up to so many seconds.
 UPDATE_SECONDS = 10
 
-# So long may a script take to end when asked to; torchrun gives its processes
-# 30 seconds.
+# So long may a script take to end when asked to: to finish a step and save a
+# checkpoint. torchrun gives its processes 30 seconds.
 GRACE_SECONDS = 40
 
-# So long may the script of a killed pipeline take to end.
-LOCK_SECONDS = 10
-
-# prctl: which signal a process gets when its parent dies (Linux)
-PR_SET_PDEATHSIG = 1
+# So long may the script of a killed pipeline take: it is asked to end, too.
+LOCK_SECONDS = GRACE_SECONDS
 
 
 @contextlib.contextmanager
@@ -156,41 +154,34 @@ def run(folder, steps, lock):
     ------
     ValueError
         If a script fails.
-    SystemExit
-        If the pipeline is asked to end, by SIGTERM or Ctrl-C. The script has
-        ended then, too.
+    Interrupted
+        If the pipeline is asked to end, by SIGTERM or Ctrl-C. The script was
+        asked too, and has ended.
     """
-    handler = signal.signal(signal.SIGTERM, _exit)
     step = steps[0]
     try:
-        for place, step in enumerate(steps):
-            record = _read_record(folder, step)
-            if (
-                record
-                and record["done"]
-                and record["settings"] == step.settings
-            ):
-                logger.info(f"{step.name}: done before.")
-                continue
-            if not step.light:
-                for later in steps[place:]:
-                    if later.light:
-                        _record_file(folder, later).unlink(missing_ok=True)
-            _run_step(folder, step, lock)
-            write_report(folder, _stages(folder, steps))
-        rows = write_report(folder, _stages(folder, steps))
-    except (KeyboardInterrupt, SystemExit) as end:
-        logger.error(
-            f"Ended in {step.name}: the same command goes on from there."
-        )
-        sys.exit(getattr(end, "code", 128 + signal.SIGINT))
-    finally:
-        signal.signal(signal.SIGTERM, handler)
+        with interruptible():
+            for step in steps:
+                _run_if_needed(folder, steps, step, lock)
+    except Interrupted as end:
+        end.place = f" in {step.name}"
+        raise
+    rows = write_report(folder, _stages(folder, steps))
     logger.info(f"All done: {folder}/report.md\n{format_report(rows)}")
 
 
-def _exit(number, frame):
-    sys.exit(128 + number)
+def _run_if_needed(folder, steps, step, lock):
+    """Runs a step unless it is done, and writes the report."""
+    record = _read_record(folder, step)
+    if record and record["done"] and record["settings"] == step.settings:
+        logger.info(f"{step.name}: done before.")
+        return
+    if not step.light:
+        for later in steps[steps.index(step) :]:
+            if later.light:
+                _record_file(folder, later).unlink(missing_ok=True)
+    _run_step(folder, step, lock)
+    write_report(folder, _stages(folder, steps))
 
 
 def _run_step(folder, step, lock):
@@ -249,12 +240,10 @@ def _start(command, lock):
 
 def _follower():
     """What a child runs first to be asked to end when this process dies."""
-    if sys.platform != "linux":
-        return None
-    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+    parent = os.getpid()
 
     def follow():
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        follow_parent(signal.SIGTERM)
         if os.getppid() != parent:
             os._exit(1)
 

@@ -46,6 +46,21 @@ modules:
 """
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--kills",
+        type=int,
+        default=0,
+        help="so many random kills of a whole pipeline: tests/faults",
+    )
+    parser.addoption(
+        "--fault-seed",
+        type=int,
+        default=0,
+        help="which kills, and when",
+    )
+
+
 @pytest.fixture(scope="session")
 def run_hyperparams(tmp_path_factory):
     """The hyperparams.yaml of a training run."""
@@ -106,4 +121,33 @@ def corpus(tmp_path_factory):
         for test in names[:i]
     ]
     (folder / "trials.txt").write_text("".join(trials))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def speech(tmp_path_factory):
+    """24 files of 4 voices to train on, and two test speakers with three.
+
+    A folder with wav/, trials.txt and speakers.csv.
+    """
+    folder = tmp_path_factory.mktemp("speech")
+    rng = np.random.default_rng(0)
+    names = [f"train{i % 4}/{i:02}/0.wav" for i in range(24)]
+    names += [f"test{i}/a/{j}.wav" for i in range(2) for j in range(3)]
+    for name in names:
+        path = folder / "wav" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        voice = np.random.default_rng(list(name.split("/")[0].encode()))
+        wav = np.convolve(
+            rng.standard_normal(12000), voice.standard_normal(16), "same"
+        )
+        soundfile.write(path, 0.02 * wav, 16000)
+    test = [name for name in names if name.startswith("test")]
+    lines = [f"{int(a[:5] == b[:5])} {a} {b}\n" for a in test for b in test]
+    (folder / "trials.txt").write_text("".join(lines))
+    rows = [
+        f"wav/{name.removesuffix('.wav')},{name.split('/')[0]}\n"
+        for name in names
+    ]
+    (folder / "speakers.csv").write_text("ID,spk_id\n" + "".join(rows))
     return folder

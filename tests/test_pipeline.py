@@ -625,7 +625,8 @@ def test_asked_to_end_it_ends_with_its_script(recipe, number, code):
     assert process.returncode == code
     assert "Traceback" not in output
     assert output.splitlines()[-1].endswith(
-        "Ended in iteration_1/labels: the same command goes on from there."
+        f"Ended by {number.name} in iteration_1/labels: the same command goes "
+        "on from there."
     )
 
 

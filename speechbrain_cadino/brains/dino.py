@@ -11,7 +11,7 @@ from speechbrain_cadino.brains.collapse import (
     embedding_spread,
 )
 from speechbrain_cadino.brains.encoder import EncoderBrain
-from speechbrain_cadino.losses.dino import cosine_loss, ddp_mean
+from speechbrain_cadino.losses.dino import cosine_loss
 
 
 class DINOBrain(EncoderBrain):
@@ -116,10 +116,14 @@ class DINOBrain(EncoderBrain):
         self.modules.dino_loss.collected.clear()
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """The same BatchNorm statistics in the teacher on all ranks."""
-        for buffer in self.modules.teacher.buffers():
-            if buffer.is_floating_point():
-                ddp_mean(buffer)
+        """The same BatchNorm statistics in the teacher on all ranks.
+
+        Those of the main process, as DistributedDataParallel does for the
+        student: they are what is in a checkpoint within an epoch.
+        """
+        if self.distributed_launch:
+            for buffer in self.modules.teacher.buffers():
+                torch.distributed.broadcast(buffer, src=0)
         super().on_stage_end(stage, stage_loss, epoch)
 
     def make_dataloader(self, dataset, stage, **kwargs):
@@ -151,13 +155,14 @@ class DINOBrain(EncoderBrain):
     def _recluster(self, epoch):
         """Clusters the training set if it is due; the data get the clusters."""
         if self.reclustering.due(epoch):
-            self.reclustering(
-                epoch,
-                self.encode_batch,
-                self.modules.teacher,
-                self.train_dataset.table,
-                self.hparams.sample_rate,
-            )
+            with self.long_work():
+                self.reclustering(
+                    epoch,
+                    self.encode_batch,
+                    self.modules.teacher,
+                    self.train_dataset.table,
+                    self.hparams.sample_rate,
+                )
         if self.reclustering.labels is not None:
             self.train_dataset.set_clusters(self.reclustering.labels)
 

@@ -1,5 +1,7 @@
 """What all trainings of an encoder here have in common."""
 
+import contextlib
+import pathlib
 import random
 import time
 
@@ -10,13 +12,28 @@ from torch.nn.parallel import DistributedDataParallel
 import speechbrain as sb
 from speechbrain.utils.distributed import get_rank, run_on_main
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.brains.record import TrainingRecord
+from speechbrain_cadino.brains.record import (
+    TrainingRecord,
+    load_steps,
+    save_steps,
+    trim_log,
+)
 from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.dataio.augment import refresh_banks
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings import mean_embedding
 from speechbrain_cadino.export import export_encoder
-from speechbrain_cadino.losses.dino import ddp_mean
+from speechbrain_cadino.interrupts import (
+    Interrupted,
+    Requests,
+    interruptible,
+)
+from speechbrain_cadino.processes import (
+    STEP_PATIENCE,
+    WORK_PATIENCE,
+    patience,
+    shield_worker,
+)
 from speechbrain_cadino.verification.evaluate import verify
 from speechbrain_cadino.verification.results import format_results
 
@@ -32,6 +49,9 @@ class EncoderBrain(sb.Brain):
     Everything random in a step is seeded from (seed, rank, epoch, step), so
     that a resumed run draws what an uninterrupted one would have drawn. After
     each epoch it logs, evaluates if that is due, and saves a checkpoint.
+
+    Asked to end by SIGTERM or SIGINT, ``fit`` finishes its step, saves a
+    checkpoint and raises Interrupted; asked twice, it raises at once.
 
     What the YAML must hold:
 
@@ -54,6 +74,14 @@ class EncoderBrain(sb.Brain):
         self.record = TrainingRecord()
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("record", self.record)
+            if hasattr(self.hparams, "tensorboard_logger"):
+                self.checkpointer.add_recoverable(
+                    *("tensorboard", self.hparams.tensorboard_logger),
+                    *(load_steps, save_steps),
+                    optional_load=True,
+                )
+        self.requests = Requests()
+        self.ending = 0  # the signal that all processes end by
         self.processes = 1
         if self.distributed_launch:
             self.processes = torch.distributed.get_world_size()
@@ -91,6 +119,28 @@ class EncoderBrain(sb.Brain):
         """
         return []
 
+    def fit(self, *args, **kwargs):
+        """As SpeechBrain's; asked to end, it saves a checkpoint first.
+
+        Raises
+        ------
+        Interrupted
+            If SIGTERM or SIGINT came. They do afterwards what they did before.
+        """
+        with interruptible(postponed=True) as self.requests:
+            with patience(STEP_PATIENCE):
+                super().fit(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def long_work(self):
+        """For minutes or hours, amid ``fit``, of which nothing is to be saved.
+
+        Asked to end, it ends at once; and processes that wait for the main
+        one are patient.
+        """
+        with self.requests.at_once(), patience(WORK_PATIENCE):
+            yield
+
     def on_fit_start(self):
         """As SpeechBrain's; tells if a checkpoint is of other settings."""
         try:
@@ -104,6 +154,8 @@ class EncoderBrain(sb.Brain):
                 "with another number of classes. Give another output_folder, "
                 f"or remove that one. {error}"
             ) from error
+        if self.checkpointer is not None:
+            run_on_main(self._trim_log)
 
     def on_fit_batch_start(self, batch, should_step):
         """Seeds the step, sets the learning rate, tells of bad files."""
@@ -132,8 +184,11 @@ class EncoderBrain(sb.Brain):
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs the epoch, evaluates the encoder and saves a checkpoint."""
         seconds = time.time() - self.stage_started
+        self.record.share(self.device)
+        # To fp32: the last digits of sums over processes depend on when
+        # checkpoints were saved.
         means = {
-            name: ddp_mean(torch.tensor(mean, device=self.device)).item()
+            name: torch.tensor(mean, dtype=torch.float32).item()
             for name, mean in self.record.means().items()
         }
         meta = {
@@ -143,7 +198,10 @@ class EncoderBrain(sb.Brain):
             "seconds": seconds,
             "utts_per_second": self.utterances * self.processes / seconds,
         }
-        valid = run_on_main(self._evaluate, args=[epoch])
+        valid = {}
+        if self._evaluates(epoch):
+            with self.long_work():
+                valid = run_on_main(self._evaluate)
         self.record.end_epoch({**meta, **means, **valid})
         run_on_main(self._log_epoch, args=[meta, means, valid])
         # SpeechBrain resets these after the checkpoint: a run resumed from it
@@ -224,8 +282,10 @@ class EncoderBrain(sb.Brain):
 
     def make_dataloader(self, dataset, stage, **kwargs):
         """As SpeechBrain's; checks that there are utterances enough."""
+        kwargs.setdefault("worker_init_fn", shield_worker)
         loader = super().make_dataloader(dataset, stage, **kwargs)
         self.train_dataset = dataset
+        self.batches_per_epoch = len(loader)
         self.steps_per_epoch = len(loader) // self.grad_accumulation_factor
         if not self.steps_per_epoch:
             batch = loader.batch_size * self.grad_accumulation_factor
@@ -314,12 +374,14 @@ class EncoderBrain(sb.Brain):
         )
         logger.info(format_results(metrics))
 
-    def _evaluate(self, epoch):
-        """EER of the encoder, if it is due in this epoch."""
+    def _evaluates(self, epoch):
+        """Whether the encoder is evaluated after this epoch."""
         evaluator = getattr(self.hparams, "evaluator", None)
-        if evaluator is None or epoch % self.hparams.evaluate_every:
-            return {}
-        return {"EER": evaluator(self.encode_batch)["eer"]}
+        return evaluator is not None and not epoch % self.hparams.evaluate_every
+
+    def _evaluate(self):
+        """EER of the encoder."""
+        return {"EER": self.hparams.evaluator(self.encode_batch)["eer"]}
 
     def _log_epoch(self, meta, means, valid):
         """Writes one epoch to the logs."""
@@ -330,17 +392,51 @@ class EncoderBrain(sb.Brain):
         for warning in self.warnings(means):
             logger.warning(warning)
 
+    def _trim_log(self):
+        """What was logged after the checkpoint will be logged again."""
+        log = getattr(self.hparams, "train_log", None)
+        if log is not None and pathlib.Path(log).is_file():
+            trim_log(log, len(self.record.rows))
+
     def _save_intra_epoch_ckpt(self):
         # The main process saves, for all
         self.record.share(self.device)
         super()._save_intra_epoch_ckpt()
+        if self.ending:
+            logger.info(f"Saved after step {self.step} of epoch {self.epoch}.")
+            raise Interrupted(self.ending)
 
-    def _should_save_intra_epoch_ckpt(self, *args):
+    def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
         # Not between the micro-batches of one step, whose gradients would be
         # lost.
-        if self.step % self.grad_accumulation_factor:
+        if (
+            self.checkpointer is None
+            or self.step % self.grad_accumulation_factor
+        ):
             return False
-        return super()._should_save_intra_epoch_ckpt(*args)
+        minutes = (time.time() - last_ckpt_time) / 60
+        due = (
+            0 < self.ckpt_interval_minutes < minutes
+            or 0 < self.ckpt_interval_steps <= steps_since_ckpt
+            # An evaluation, which takes long, ends at once if asked to.
+            or (
+                self.step == self.batches_per_epoch
+                and self._evaluates(self.epoch)
+            )
+        )
+        due, self.ending = self._agree(due, self.requests.number)
+        return bool(due or self.ending)
+
+    def _agree(self, *numbers):
+        """The largest of each number on all processes, the same on all.
+
+        In place of SpeechBrain's broadcast of two objects in each step.
+        """
+        if not self.distributed_launch:
+            return numbers
+        numbers = torch.tensor(numbers, device=self.device)
+        torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MAX)
+        return numbers.tolist()
 
     def _wrap_distributed(self):
         """As SpeechBrain's; BatchNorm over all ranks in all networks.

@@ -1,6 +1,8 @@
 """What a training run was like: means per epoch, kept across restarts."""
 
 import json
+import pathlib
+import re
 
 import pandas as pd
 import torch
@@ -10,7 +12,7 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
-from speechbrain_cadino.files import write_csv
+from speechbrain_cadino.files import write_csv, write_text
 from speechbrain_cadino.losses.dino import ddp_mean
 
 
@@ -117,3 +119,62 @@ class TrainingRecord:
             name: torch.tensor(value, dtype=torch.float64)
             for name, value in state["sums"].items()
         }
+
+
+def trim_log(path, epochs):
+    """Keeps the lines of the first epochs in SpeechBrain's train_log.txt.
+
+    It is written before the checkpoint: a run killed in between would log an
+    epoch twice.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The log, a line for each epoch.
+    epochs : int
+        How many epochs the checkpoint has seen.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "train_log.txt"
+    >>> _ = path.write_text("epoch: 1, lr: 0.1\\nepoch: 2, lr: 0.05\\nepo")
+    >>> trim_log(path, epochs=1)
+    >>> path.read_text()
+    'epoch: 1, lr: 0.1\\n'
+    """
+    text = pathlib.Path(path).read_text(encoding="utf-8")
+    kept = []
+    for line in text.splitlines(keepends=True):
+        epoch = re.match(r"epoch: (\d+),.*\n", line)
+        if epoch and int(epoch[1]) <= epochs:
+            kept.append(line)
+    if kept != text.splitlines(keepends=True):
+        write_text(path, "".join(kept))
+
+
+def save_steps(logger, path):
+    """A save hook for SpeechBrain's TensorboardLogger: where its curves are.
+
+    Arguments
+    ---------
+    logger : TensorboardLogger
+        Its counters are saved.
+    path : pathlib.Path
+        Of the file in the checkpoint.
+    """
+    path.write_text(json.dumps(logger.global_step), encoding="utf-8")
+
+
+def load_steps(logger, path, end_of_epoch):
+    """The load hook to it: a resumed run goes on with the same curves.
+
+    Arguments
+    ---------
+    logger : TensorboardLogger
+        Its counters are set.
+    path : pathlib.Path
+        Of the file in the checkpoint.
+    end_of_epoch : bool
+        Not used.
+    """
+    logger.global_step = json.loads(path.read_text(encoding="utf-8"))

@@ -1,8 +1,12 @@
 """One function over many files, in processes, with a progress bar."""
 
+import functools
 import os
+import signal
 
 from tqdm.contrib.concurrent import process_map
+
+from speechbrain_cadino.processes import follow_parent
 
 
 def in_parallel(function, *arguments, chunk, description, num_workers=None):
@@ -38,7 +42,7 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
     count = len(arguments[0])
     chunks = -(-count // chunk)
     return process_map(
-        function,
+        functools.partial(_follow_and_call, function),
         *arguments,
         max_workers=max(1, min(num_workers or os.cpu_count(), chunks)),
         chunksize=chunk,
@@ -47,3 +51,9 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
         unit="file",
         delay=1,
     )
+
+
+def _follow_and_call(function, *arguments):
+    # A pool whose parent was killed would wait for work for ever.
+    follow_parent(signal.SIGKILL)
+    return function(*arguments)

@@ -4,13 +4,18 @@ import numpy as np
 import pandas as pd
 import torch
 
+from speechbrain.utils.train_logger import TensorboardLogger
 from speechbrain_cadino.brains.collapse import (
     collapse_warnings,
     effective_dimensions,
     embedding_spread,
 )
 from speechbrain_cadino.brains.plots import plot_training
-from speechbrain_cadino.brains.record import TrainingRecord
+from speechbrain_cadino.brains.record import (
+    TrainingRecord,
+    load_steps,
+    save_steps,
+)
 from speechbrain_cadino.checkpoints import AtomicCheckpointer
 
 
@@ -94,3 +99,20 @@ def test_plot_is_drawn_with_and_without_trials_and_clusters(tmp_path):
     plot_training(rows, tmp_path / "clusters.png", out_dim=64)
     names = ("with.png", "without.png", "clusters.png")
     assert min((tmp_path / name).stat().st_size for name in names) > 20_000
+
+
+def test_tensorboards_curves_go_on_after_a_resume(tmp_path):
+    logger = TensorboardLogger(tmp_path / "one")
+    for epoch in (1, 2):
+        valid = {"EER": 9.0} if epoch == 2 else {}
+        logger.log_stats({"epoch": epoch}, {"loss": 3.0}, valid)
+    save_steps(logger, tmp_path / "steps")
+    resumed = TensorboardLogger(tmp_path / "two")
+    load_steps(resumed, tmp_path / "steps", end_of_epoch=True)
+    resumed.log_stats({"epoch": 3}, {"loss": 2.0}, {"EER": 8.0})
+    assert resumed.global_step == {
+        "train": {"loss": 3},
+        "valid": {"EER": 2},
+        "test": {},
+        "meta": 3,
+    }

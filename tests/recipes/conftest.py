@@ -1,4 +1,4 @@
-"""What the tests of the real scripts share: tiny data, and a way to kill."""
+"""What the tests of the real scripts share: ways to run and to kill them."""
 
 import os
 import signal
@@ -6,9 +6,7 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-import soundfile
 
 # Python runs it first in every process: tells of each file that is read.
 AUDIT = """
@@ -21,35 +19,6 @@ def tell(event, args):
 
 sys.addaudithook(tell)
 """
-
-
-@pytest.fixture(scope="session")
-def speech(tmp_path_factory):
-    """24 files of 4 voices to train on, and two test speakers with three.
-
-    A folder with wav/, trials.txt and speakers.csv.
-    """
-    folder = tmp_path_factory.mktemp("speech")
-    rng = np.random.default_rng(0)
-    names = [f"train{i % 4}/{i:02}/0.wav" for i in range(24)]
-    names += [f"test{i}/a/{j}.wav" for i in range(2) for j in range(3)]
-    for name in names:
-        path = folder / "wav" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        voice = np.random.default_rng(list(name.split("/")[0].encode()))
-        wav = np.convolve(
-            rng.standard_normal(12000), voice.standard_normal(16), "same"
-        )
-        soundfile.write(path, 0.02 * wav, 16000)
-    test = [name for name in names if name.startswith("test")]
-    lines = [f"{int(a[:5] == b[:5])} {a} {b}\n" for a in test for b in test]
-    (folder / "trials.txt").write_text("".join(lines))
-    rows = [
-        f"wav/{name.removesuffix('.wav')},{name.split('/')[0]}\n"
-        for name in names
-    ]
-    (folder / "speakers.csv").write_text("ID,spk_id\n" + "".join(rows))
-    return folder
 
 
 @pytest.fixture(scope="session")
