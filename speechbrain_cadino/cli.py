@@ -208,9 +208,12 @@ def user_errors():
             torch.distributed.destroy_process_group()
     except (ValueError, OSError, ImportError) as error:
         sentence = str(error)
+        if sentence.startswith("Caught ") and "Traceback" in sentence:
+            # Of a worker of a DataLoader, which adds its traceback
+            _, _, sentence = sentence.rpartition(f"{type(error).__name__}: ")
         if "!PLACEHOLDER" in sentence:
             sentence += " Give it in the YAML file or as a flag: --NAME=VALUE."
-        _exit(sentence)
+        _exit(sentence.strip())
     except KeyError as error:
         # HyperPyYAML's answer to a flag that is not in the YAML file.
         if "Override '" not in str(error):
