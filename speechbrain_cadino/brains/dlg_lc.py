@@ -79,8 +79,19 @@ class PseudoLabelBrain(EncoderBrain):
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Fits the gate to the losses of the epoch."""
+        self.settle()
         self._update_gate(epoch)
         super().on_stage_end(stage, stage_loss, epoch)
+
+    def begin_step(self):
+        """As EncoderBrain's; the samples' losses so far too."""
+        super().begin_step()
+        self.gate_record.mark()
+
+    def undo_step(self):
+        """As EncoderBrain's; the gate never gets to know the losses."""
+        super().undo_step()
+        self.gate_record.rewind()
 
     def epoch_figures(self):
         """The gate that was in force."""
