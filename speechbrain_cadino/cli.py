@@ -1,6 +1,7 @@
 """What the scripts in recipes/ share."""
 
 import contextlib
+import errno
 import gc
 import io
 import pathlib
@@ -211,6 +212,11 @@ def user_errors():
         if sentence.startswith("Caught ") and "Traceback" in sentence:
             # Of a worker of a DataLoader, which adds its traceback
             _, _, sentence = sentence.rpartition(f"{type(error).__name__}: ")
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            sentence = (
+                f"A disk is full ({error}): make space where this run writes, "
+                "and start the same command again."
+            )
         if "!PLACEHOLDER" in sentence:
             sentence += " Give it in the YAML file or as a flag: --NAME=VALUE."
         _exit(sentence.strip())

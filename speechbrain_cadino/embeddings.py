@@ -13,7 +13,7 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.utils.fetching import fetch
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import AudioError, read_audio
-from speechbrain_cadino.files import atomic_path, write_text
+from speechbrain_cadino.files import atomic_path
 
 logger = get_logger(__name__)
 
@@ -422,12 +422,16 @@ def save_embeddings(folder, ids, embeddings):
     (['a', 'b'], [0.0, 1.0], 'float32')
     """
     folder = pathlib.Path(folder)
-    (folder / "ids.txt").unlink(missing_ok=True)
-    # An extraction would take these for its own.
-    (folder / "extraction.json").unlink(missing_ok=True)
-    with atomic_path(folder / "embeddings.npy") as temporary:
-        np.save(temporary, np.asarray(embeddings, np.float32))
-    write_text(folder / "ids.txt", "".join(f"{name}\n" for name in ids))
+    text = "".join(f"{name}\n" for name in ids)
+    with (
+        atomic_path(folder / "ids.txt") as names,
+        atomic_path(folder / "embeddings.npy") as array,
+    ):
+        names.write_text(text, encoding="utf-8")
+        np.save(array, np.asarray(embeddings, np.float32))
+        (folder / "ids.txt").unlink(missing_ok=True)
+        # An extraction would take these for its own.
+        (folder / "extraction.json").unlink(missing_ok=True)
 
 
 def load_embeddings(folder):
