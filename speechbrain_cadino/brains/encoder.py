@@ -2,6 +2,7 @@
 
 import random
 import time
+from pickle import UnpicklingError
 
 import torch
 from torch.nn import SyncBatchNorm
@@ -112,6 +113,11 @@ class EncoderBrain(sb.Brain):
         """As SpeechBrain's; tells if a checkpoint is of other settings."""
         try:
             super().on_fit_start()
+        except UnpicklingError as error:
+            raise ValueError(
+                f"A checkpoint in {self.checkpointer.checkpoints_dir} holds "
+                f"more than weights, and is not loaded: {error}"
+            ) from error
         except RuntimeError as error:
             if not any(sign in str(error) for sign in OTHER_SETTINGS):
                 raise
