@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 import speechbrain as sb
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.lock import release_all
 
 # Holds the merged YAML files until the process ends.
 _merged_folder = None
@@ -225,6 +226,8 @@ def user_errors():
         if "Override '" not in str(error):
             raise
         _exit(f"No such flag. {error.args[0]}")
+    finally:
+        release_all()
 
 
 def _exit(sentence):
