@@ -51,7 +51,8 @@ def embed(parser):
         files = inference.find_files(arguments.inputs)
         _check_folder(arguments.output)
         files, embeddings = inference.embed_files(
-            arguments.encoder, files, arguments.device
+            *(arguments.encoder, files, arguments.device),
+            trusted=not arguments.untrusted,
         )
         save_embeddings(arguments.output, files, embeddings)
         logger.info(
@@ -100,6 +101,7 @@ def verify(parser):
             inference.find_files(arguments.tests),
             arguments.threshold,
             arguments.device,
+            trusted=not arguments.untrusted,
         )
         if arguments.csv:
             write_csv(arguments.csv, table)
@@ -138,7 +140,8 @@ def cluster(parser):
         inference.check_number(len(files), arguments.num_clusters)
         _check_file(arguments.csv)
         files, embeddings = inference.embed_files(
-            arguments.encoder, files, arguments.device
+            *(arguments.encoder, files, arguments.device),
+            trusted=not arguments.untrusted,
         )
         path = pathlib.Path(arguments.csv)
         labels = inference.find_speakers(
@@ -272,6 +275,12 @@ def _add_encoder(parser):
         "--device",
         type=_device,
         help="such as cpu or cuda:0; SpeechBrain's by default",
+    )
+    parser.add_argument(
+        "--untrusted",
+        action="store_true",
+        help="the encoder is a stranger's, whose YAML file must not run code: "
+        "load it only if it is made of well-known parts",
     )
 
 

@@ -1,6 +1,7 @@
 """What the scripts in recipes/ share."""
 
 import contextlib
+import errno
 import gc
 import io
 import os
@@ -15,6 +16,7 @@ from ruamel.yaml import YAML
 import speechbrain as sb
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.interrupts import Interrupted, interruptible
+from speechbrain_cadino.lock import release_all
 from speechbrain_cadino.processes import follow_parent
 
 # What PyTorch says where another process is gone or does not answer
@@ -236,9 +238,17 @@ def user_errors():
         _exit(f"{LOST} {error}. {GO_ON}")
     except (ValueError, OSError, ImportError) as error:
         sentence = str(error)
+        if sentence.startswith("Caught ") and "Traceback" in sentence:
+            # Of a worker of a DataLoader, which adds its traceback
+            _, _, sentence = sentence.rpartition(f"{type(error).__name__}: ")
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            sentence = (
+                f"A disk is full ({error}): make space where this run writes, "
+                "and start the same command again."
+            )
         if "!PLACEHOLDER" in sentence:
             sentence += " Give it in the YAML file or as a flag: --NAME=VALUE."
-        _exit(sentence)
+        _exit(sentence.strip())
     except KeyError as error:
         # HyperPyYAML's answer to a flag that is not in the YAML file.
         if "Override '" not in str(error):
@@ -248,6 +258,9 @@ def user_errors():
         if not _is_of_lost_process(str(error)):
             raise
         _exit(f"{LOST} {str(error).splitlines()[0]}. {GO_ON}")
+
+    finally:
+        release_all()
 
 
 def _is_of_lost_process(message):

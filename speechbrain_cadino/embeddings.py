@@ -7,14 +7,16 @@ from pickle import UnpicklingError
 import numpy as np
 import torch
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.utils.fetching import fetch
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import AudioReader, MediaError
-from speechbrain_cadino.files import atomic_path, write_text
+from speechbrain_cadino.files import atomic_path
 from speechbrain_cadino.processes import shield_worker
+from speechbrain_cadino.trust import check_known
 
 logger = get_logger(__name__)
 
@@ -39,11 +41,14 @@ SHORTEST = 0.1  # seconds
 MEAN_UTTERANCES = 10_000
 
 
-def load_encoder(source, device=None):
+def load_encoder(source, device=None, trusted=True):
     """Loads an encoder through SpeechBrain's own interface.
 
     Nothing is linked or copied into the working folder: local files are read
     where they are, those of a hub stay in its cache.
+
+    A ``hyperparams.yaml`` can name any function to call: to load the encoder of
+    a stranger is to run the stranger's code. The weights beside it cannot.
 
     Arguments
     ---------
@@ -51,6 +56,9 @@ def load_encoder(source, device=None):
         An encoder folder, or the id of a model on the Hugging Face hub.
     device : str, optional
         E.g. "cpu" or "cuda:0"; SpeechBrain's choice by default.
+    trusted : bool
+        Whether its YAML file may do anything. If not, the encoder is loaded
+        only if it is made of well-known parts: see ``trust.check_known``.
 
     Returns
     -------
@@ -62,7 +70,8 @@ def load_encoder(source, device=None):
     FileNotFoundError
         If the folder or a file in it is missing.
     ValueError
-        If the folder holds something else than an encoder.
+        If the folder holds something else than an encoder, or one that is not
+        trusted has a part that is not known.
 
     Example
     -------
@@ -71,10 +80,16 @@ def load_encoder(source, device=None):
     ...
     FileNotFoundError: ... has no hyperparams.yaml...
     """
-    encoder_hyperparams(source)
-    return EncoderClassifier.from_hparams(
-        source=str(source), run_opts={"device": device} if device else None
-    )
+    path = encoder_hyperparams(source)
+    if not trusted:
+        check_known(path)
+    try:
+        return EncoderClassifier.from_hparams(
+            source=str(source), run_opts={"device": device} if device else None
+        )
+    # What PyTorch says of weights that do not fit, or are none
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise ValueError(f"{source} cannot be loaded: {error}") from error
 
 
 def encoder_hyperparams(source):
@@ -111,9 +126,13 @@ def _check_folder(folder):
     hint = f"Did you mean {inner}?" if inner.is_dir() else HINT
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no hyperparams.yaml. {hint}")
-    root = YAML().load(path)
+    try:
+        root = YAML().load(path)
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a YAML file: {error}") from error
     for section, name in NEEDED:
-        if name not in root.get(section, {}):
+        part = root.get(section) if isinstance(root, dict) else None
+        if not isinstance(part, dict) or name not in part:
             raise ValueError(
                 f"{path} is not that of an encoder, it has no '{name}' in "
                 f"'{section}'. {hint}"
@@ -447,12 +466,16 @@ def save_embeddings(folder, ids, embeddings):
     (['a', 'b'], [0.0, 1.0], 'float32')
     """
     folder = pathlib.Path(folder)
-    (folder / "ids.txt").unlink(missing_ok=True)
-    # An extraction would take these for its own.
-    (folder / "extraction.json").unlink(missing_ok=True)
-    with atomic_path(folder / "embeddings.npy") as temporary:
-        np.save(temporary, np.asarray(embeddings, np.float32))
-    write_text(folder / "ids.txt", "".join(f"{name}\n" for name in ids))
+    text = "".join(f"{name}\n" for name in ids)
+    with (
+        atomic_path(folder / "ids.txt") as names,
+        atomic_path(folder / "embeddings.npy") as array,
+    ):
+        names.write_text(text, encoding="utf-8")
+        np.save(array, np.asarray(embeddings, np.float32))
+        (folder / "ids.txt").unlink(missing_ok=True)
+        # An extraction would take these for its own.
+        (folder / "extraction.json").unlink(missing_ok=True)
 
 
 def load_embeddings(folder):
@@ -484,7 +507,13 @@ def load_embeddings(folder):
                 f"{folder} has no {name}: embed the utterances (again)."
             )
     ids = (folder / "ids.txt").read_text(encoding="utf-8").splitlines()
-    embeddings = np.load(folder / "embeddings.npy", mmap_mode="r")
+    try:
+        embeddings = np.load(folder / "embeddings.npy", mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise ValueError(
+            f"{folder / 'embeddings.npy'} is damaged or no array ({error}). "
+            "Embed the utterances again."
+        ) from error
     if len(ids) != len(embeddings):
         raise ValueError(
             f"{folder}: {len(ids)} lines in ids.txt, {len(embeddings)} rows in "

@@ -27,6 +27,7 @@ from speechbrain_cadino.embeddings import (
 )
 from speechbrain_cadino.files import (
     atomic_path,
+    removed_if_full,
     write_csv,
     write_json,
     write_text,
@@ -259,7 +260,8 @@ class _Shards:
         # Among the shards: if it is never finished, it goes with them. Not a
         # memmap: its pages would fill the memory.
         path = self.folder / "shards" / "joined.npy"
-        with open(path, "wb") as file:
+        final = self.folder / "embeddings.npy"
+        with removed_if_full(path, final), open(path, "wb") as file:
             shape = len(missing), width
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
@@ -270,7 +272,7 @@ class _Shards:
                 np.broadcast_to(part, (len(part), width)).tofile(file)
         if missing.any():
             self._report(missing)
-        path.replace(self.folder / "embeddings.npy")
+        path.replace(final)
         write_text(
             self.folder / "ids.txt",
             "".join(f"{name}\n" for name in self.table["ID"]),

@@ -1,10 +1,93 @@
 """Writing files so that nobody ever sees half of one."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
 import shutil
+
+# NumPy, PyTorch and libsndfile do not say that a disk is full: it is, if there
+# is less than this left when they fail. In bytes.
+LEFT_WHEN_FULL = 2**20
+
+
+class DiskFullError(OSError):
+    """No space left, with a sentence that says where."""
+
+
+@contextlib.contextmanager
+def removed_if_full(temporary, path, needed=None):
+    """Makes a full disk one sentence, and leaves nothing behind on it.
+
+    Arguments
+    ---------
+    temporary : pathlib.Path
+        The file or folder that the block writes.
+    path : pathlib.Path
+        What it is to become.
+    needed : int, optional
+        How many bytes it takes; by default, more than there were.
+
+    Raises
+    ------
+    DiskFullError
+        If the block fails because the disk is full.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> with removed_if_full(folder / "partial", folder / "whole"):
+    ...     _ = (folder / "partial").write_text("half")
+    ...     raise OSError(errno.ENOSPC, "No space left on device")
+    Traceback (most recent call last):
+    ...
+    speechbrain_cadino.files.DiskFullError: No space left to write ...
+    >>> list(folder.iterdir())
+    []
+    """
+    try:
+        yield
+    # RuntimeError is what PyTorch and libsndfile raise
+    except (OSError, RuntimeError) as error:
+        if not _is_full(error, path):
+            raise
+        remove(temporary)
+        free = shutil.disk_usage(path.parent).free
+        needed = f"about {_megabytes(needed)} are" if needed else "more is"
+        raise DiskFullError(
+            f"No space left to write {path}: {needed} needed, and "
+            f"{_megabytes(free)} are free there. What was there before is "
+            "whole: make space, and start the same command again."
+        ) from error
+
+
+def remove(path):
+    """Removes a file or a folder, if it is there.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        Which.
+    """
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_full(error, path):
+    """Whether an error comes from a full disk, or a quota that is used up."""
+    if isinstance(error, DiskFullError):
+        return True
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return shutil.disk_usage(path.parent).free < LEFT_WHEN_FULL
+
+
+def _megabytes(size):
+    """A size in words."""
+    return f"{size / 1e6:.1f} MB"
 
 
 @contextlib.contextmanager
@@ -24,6 +107,11 @@ def atomic_path(path):
     pathlib.Path
         Where to write, with the same suffix as ``path``.
 
+    Raises
+    ------
+    DiskFullError
+        If there is no space left.
+
     Example
     -------
     >>> path = getfixture("tmp_path") / "numbers.txt"
@@ -38,8 +126,9 @@ def atomic_path(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with removed_if_full(temporary, path):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -62,6 +151,11 @@ def atomic_folder(path):
     pathlib.Path
         An empty folder to write into.
 
+    Raises
+    ------
+    DiskFullError
+        If there is no space left.
+
     Example
     -------
     >>> path = getfixture("tmp_path") / "encoder"
@@ -80,10 +174,11 @@ def atomic_folder(path):
     shutil.rmtree(previous, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        yield temporary
-        if path.exists():
-            path.rename(previous)
-        temporary.rename(path)
+        with removed_if_full(temporary, path):
+            yield temporary
+            if path.exists():
+                path.rename(previous)
+            temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(previous, ignore_errors=True)

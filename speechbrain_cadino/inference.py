@@ -88,7 +88,7 @@ def find_files(inputs):
     return list(files)
 
 
-def embed_files(encoder, files, device=None):
+def embed_files(encoder, files, device=None, trusted=True):
     """Embeds whole audio files, as SpeechBrain's ``encode_batch`` does.
 
     Arguments
@@ -100,6 +100,8 @@ def embed_files(encoder, files, device=None):
         a temporary folder, by the extra ``convert``.
     device : str, optional
         See ``load_encoder``, also for the errors.
+    trusted : bool
+        See ``load_encoder``.
 
     Returns
     -------
@@ -115,7 +117,7 @@ def embed_files(encoder, files, device=None):
     ValueError
         If no file can be read, or an embedding is not finite.
     """
-    loaded = load_encoder(encoder, device)
+    loaded = load_encoder(encoder, device, trusted)
     rate = loaded.audio_normalizer.sample_rate
     with tempfile.TemporaryDirectory() as folder:
         recordings = _examine(files, rate, folder)
@@ -184,7 +186,9 @@ def _report_skipped(files, recordings):
         logger.warning(f"{len(problems)} of {len(files)} files are skipped.")
 
 
-def verify_files(encoder, enrol, tests, threshold=None, device=None):
+def verify_files(
+    encoder, enrol, tests, threshold=None, device=None, trusted=True
+):
     """Compares one speaker with the speakers of audio files.
 
     Arguments
@@ -200,6 +204,8 @@ def verify_files(encoder, enrol, tests, threshold=None, device=None):
         The lowest score of the same speaker.
     device : str, optional
         See ``embed_files``, also for the errors.
+    trusted : bool
+        See ``load_encoder``.
 
     Returns
     -------
@@ -214,7 +220,7 @@ def verify_files(encoder, enrol, tests, threshold=None, device=None):
         If no file of either side can be read.
     """
     files, embeddings = embed_files(
-        encoder, list(dict.fromkeys([*enrol, *tests])), device
+        encoder, list(dict.fromkeys([*enrol, *tests])), device, trusted
     )
     rows = pd.Index(files)
     enrol = embeddings[rows.isin(enrol)]

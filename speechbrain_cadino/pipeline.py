@@ -5,7 +5,6 @@ came to its end, is in ``step.json`` in that folder.
 """
 
 import contextlib
-import fcntl
 import itertools
 import json
 import os
@@ -42,58 +41,6 @@ GRACE_SECONDS = 40
 
 # So long may the script of a killed pipeline take: it is asked to end, too.
 LOCK_SECONDS = GRACE_SECONDS
-
-
-@contextlib.contextmanager
-def locked(folder):
-    """Keeps other pipelines away from an output folder.
-
-    Scripts inherit the lock: it lasts until the last of them has ended, too.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        The output folder. It is made if needed.
-
-    Yields
-    ------
-    int
-        The descriptor of the lock, for ``run``.
-
-    Raises
-    ------
-    ValueError
-        If another pipeline, or a script that one has started, is at work
-        there and does not end within ``LOCK_SECONDS``.
-    """
-    path = pathlib.Path(folder) / ".lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while not _lock(file):
-            if time.monotonic() > deadline:
-                raise ValueError(
-                    "Another pipeline, or a script that it has started, is at "
-                    f"work in {folder}: wait for its end, or give another "
-                    "--output_folder."
-                )
-            time.sleep(0.1)
-        yield file.fileno()
-
-
-def _lock(file):
-    """Whether nobody else has the lock."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        # Such as Lustre without its option flock
-        logger.warning(
-            f"{file.name} cannot be locked ({error.strerror}): start no second "
-            "pipeline there while this one runs."
-        )
-    return True
 
 
 def check(folder, steps):

@@ -1,6 +1,7 @@
 """A small encoder and a small corpus that several rooms' tests share."""
 
 import os
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -151,3 +152,25 @@ def speech(tmp_path_factory):
     ]
     (folder / "speakers.csv").write_text("ID,spk_id\n" + "".join(rows))
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that gives a folder on a disk of its own, of some kB."""
+    mounted = []
+
+    def mount(kilobytes):
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs"]
+        process = subprocess.run(
+            [*command, folder], capture_output=True, text=True
+        )
+        if process.returncode:
+            pytest.skip(f"no disk can be mounted: {process.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", folder], check=True)

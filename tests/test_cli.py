@@ -2,9 +2,11 @@ import logging
 import re
 
 import pytest
+import torch
 from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain_cadino.cli import change_overrides, user_errors
+from speechbrain_cadino.dataio.audio import AudioError
 
 YAML = "encoder: !PLACEHOLDER\nrate: 16000"
 
@@ -47,3 +49,20 @@ def test_flags_keep_what_yaml_makes_of_them():
     changed = change_overrides(flags, without=["a", "gone"], c=[0.1, 1])
     assert changed == "name: '1986'\nb: !ref <a>\nc:\n- 0.1\n- 1\n"
     assert change_overrides("", share=0.1) == "share: 0.1\n"
+
+
+class Unreadable(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise AudioError("a.wav: no such file. Was it moved?")
+
+
+def test_a_mistake_in_a_worker_is_one_sentence_too(caplog):
+    loader = torch.utils.data.DataLoader(Unreadable(), num_workers=1)
+    with pytest.raises(SystemExit), user_errors():
+        next(iter(loader))
+    (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert record.message.endswith("a.wav: no such file. Was it moved?")
+    assert "Traceback" not in record.message

@@ -175,6 +175,8 @@ def test_embeddings_and_ids_of_two_runs_are_never_paired(tmp_path):
     save_embeddings(tmp_path, ["a", "b"], np.eye(2))
     with pytest.raises(ValueError):  # dies before the new array is written
         save_embeddings(tmp_path, ["c", "d"], [["x"]])
+    assert load_embeddings(tmp_path)[0] == ["a", "b"]
+    (tmp_path / "ids.txt").unlink()  # killed before the new one is there
     with pytest.raises(FileNotFoundError, match=r"no ids.txt"):
         load_embeddings(tmp_path)
     (tmp_path / "ids.txt").write_text("a\n")

@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 import speechbrain as sb
 from speechbrain_cadino import pipeline, pipeline_plan
 from speechbrain_cadino.cli import parse_arguments
+from speechbrain_cadino.lock import locked
 from speechbrain_cadino.pipeline_report import (
     Stage,
     format_report,
@@ -162,7 +163,7 @@ def run(recipe, **flags):
     """As run_pipeline.py does, in this process."""
     folder = flags.get("output_folder", recipe / "out")
     steps = plan(recipe, **flags)
-    with pipeline.locked(folder) as lock:
+    with locked(folder, pipeline.LOCK_SECONDS) as lock:
         pipeline.check(folder, steps)
         pipeline.run(folder, steps, lock)
 

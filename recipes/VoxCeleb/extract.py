@@ -17,6 +17,7 @@ import speechbrain as sb
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.cli import user_errors
 from speechbrain_cadino.extract import extract_manifest
+from speechbrain_cadino.lock import claim_output_folder
 
 logger = get_logger(__name__)
 
@@ -26,6 +27,7 @@ def main(arguments):
     """Reads the flags, embeds."""
     hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
     sb.utils.distributed.ddp_init_group(run_opts)
+    claim_output_folder(hparams_file, overrides)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
     sb.create_experiment_directory(

@@ -26,6 +26,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.cli import parse_arguments, user_errors
 from speechbrain_cadino.finetune import format_results, plan, write_results
 from speechbrain_cadino.foreign import adopt_encoder
+from speechbrain_cadino.lock import claim_output_folder
 
 logger = get_logger(__name__)
 
@@ -45,6 +46,9 @@ def main():
 
     # Initialize ddp (useful only for multi-GPU DDP training)
     sb.utils.distributed.ddp_init_group(run_opts)
+
+    # One run at a time in the output folder
+    claim_output_folder(hparams_file, overrides)
 
     # An encoder to start from brings its own features and sizes
     overrides = adopt_encoder(hparams_file, overrides)

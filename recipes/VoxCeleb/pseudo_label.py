@@ -21,6 +21,7 @@ from hyperpyyaml import load_hyperpyyaml
 
 import speechbrain as sb
 from speechbrain_cadino.cli import parse_arguments, user_errors
+from speechbrain_cadino.lock import claim_output_folder
 from speechbrain_cadino.pseudo_labels import pseudo_label
 
 
@@ -29,6 +30,7 @@ def main(arguments):
     """Reads the flags, embeds, clusters, labels."""
     hparams_file, run_opts, overrides = parse_arguments(arguments)
     sb.utils.distributed.ddp_init_group(run_opts)
+    claim_output_folder(hparams_file, overrides)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
     sb.create_experiment_directory(

@@ -28,7 +28,8 @@ from hyperpyyaml import load_hyperpyyaml
 
 import speechbrain as sb
 from speechbrain_cadino.cli import parse_arguments, user_errors
-from speechbrain_cadino.pipeline import check, locked, run
+from speechbrain_cadino.lock import locked
+from speechbrain_cadino.pipeline import LOCK_SECONDS, check, run
 from speechbrain_cadino.pipeline_plan import plan
 
 
@@ -41,7 +42,7 @@ def main(arguments):
     hparams_folder = pathlib.Path(run_opts["param_file"]).parent
     recipe = pathlib.Path(__file__).parent
     steps = plan(hparams, hparams_folder, recipe, run_opts)
-    with locked(hparams["output_folder"]) as lock:
+    with locked(hparams["output_folder"], LOCK_SECONDS) as lock:
         check(hparams["output_folder"], steps)
         sb.create_experiment_directory(
             experiment_directory=hparams["output_folder"],

@@ -28,6 +28,7 @@ from speechbrain_cadino.cli import parse_arguments, user_errors
 from speechbrain_cadino.embeddings import start_from_encoder, start_from_file
 from speechbrain_cadino.foreign import adopt_encoder
 from speechbrain_cadino.gate_report import report_gate
+from speechbrain_cadino.lock import claim_output_folder
 from speechbrain_cadino.memory import keep_freed_memory
 from speechbrain_cadino.verification.evaluate import training_evaluator
 
@@ -106,6 +107,9 @@ def main():
 
     # Initialize ddp (useful only for multi-GPU DDP training)
     sb.utils.distributed.ddp_init_group(run_opts)
+
+    # One run at a time in the output folder
+    claim_output_folder(hparams_file, overrides)
 
     # An encoder to start from brings its own features and sizes
     overrides = adopt_encoder(hparams_file, overrides)

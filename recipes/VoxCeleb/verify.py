@@ -19,6 +19,7 @@ from hyperpyyaml import load_hyperpyyaml
 import speechbrain as sb
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.cli import user_errors
+from speechbrain_cadino.lock import claim_output_folder
 from speechbrain_cadino.verification.evaluate import verify
 from speechbrain_cadino.verification.fusion import verify_fused
 from speechbrain_cadino.verification.results import format_results
@@ -30,6 +31,7 @@ logger = get_logger(__name__)
 def main(arguments):
     """Reads the flags, scores, shows the table."""
     hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
+    claim_output_folder(hparams_file, overrides)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
     sb.create_experiment_directory(

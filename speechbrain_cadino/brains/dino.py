@@ -102,10 +102,15 @@ class DINOBrain(EncoderBrain):
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """The teacher and the centre follow after each optimiser step."""
-        if should_step:
+        if should_step and not self.step_skipped:
             momentum = self.hparams.momentum_schedule(self.position)
             self.modules.teacher.follow(self.modules.student, momentum)
             self.modules.dino_loss.update_centre()
+
+    def undo_step(self):
+        """As EncoderBrain's; the centre forgets them too."""
+        super().undo_step()
+        self.modules.dino_loss.collected.clear()
 
     def on_stage_start(self, stage, epoch=None):
         """Clusters the training set if it is due."""
@@ -121,6 +126,7 @@ class DINOBrain(EncoderBrain):
         Those of the main process, as DistributedDataParallel does for the
         student: they are what is in a checkpoint within an epoch.
         """
+        self.settle()
         if self.distributed_launch:
             for buffer in self.modules.teacher.buffers():
                 torch.distributed.broadcast(buffer, src=0)
@@ -143,8 +149,11 @@ class DINOBrain(EncoderBrain):
         gradients = [p.grad for p in params if p.grad is not None]
         # All at once: on a GPU, hundreds of small kernels less in each step
         norms = torch.stack(torch._foreach_norm(gradients))
+        if not self.max_grad_norm > 0:
+            return norms
         scales = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
         torch._foreach_mul_(gradients, scales.unbind())
+        return norms
 
     def _features(self, crops, augment):
         """(batch, views, samples) to features, (views * batch, time, bands)."""

@@ -120,9 +120,22 @@ class PseudoLabelBrain(EncoderBrain):
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Fits the gate to the losses of the epoch."""
+        self.settle()
         for sense in self.senses:
             self._update_gate(sense, epoch)
         super().on_stage_end(stage, stage_loss, epoch)
+
+    def begin_step(self):
+        """As EncoderBrain's; the samples' losses so far too."""
+        super().begin_step()
+        for sense in self.senses:
+            sense.gate_record.mark()
+
+    def undo_step(self):
+        """As EncoderBrain's; the gate never gets to know the losses."""
+        super().undo_step()
+        for sense in self.senses:
+            sense.gate_record.rewind()
 
     def epoch_figures(self):
         """The gate that was in force."""

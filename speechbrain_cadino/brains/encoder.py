@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 import random
 import time
+from pickle import UnpicklingError
 
 import torch
 from torch.nn import SyncBatchNorm
@@ -28,6 +29,7 @@ from speechbrain_cadino.interrupts import (
     Requests,
     interruptible,
 )
+from speechbrain_cadino.losses.dino import ddp_mean
 from speechbrain_cadino.processes import (
     STEP_PATIENCE,
     WORK_PATIENCE,
@@ -38,6 +40,15 @@ from speechbrain_cadino.verification.evaluate import verify
 from speechbrain_cadino.verification.results import format_results
 
 logger = get_logger(__name__)
+
+# More of an epoch's items than this share must not be unreadable.
+MOST_REPLACED = 0.1
+
+# What helps where the loss is not finite
+DIVERGED = (
+    "If these files sound fine, training has diverged: lower lr or "
+    "max_grad_norm, or train in fp32."
+)
 
 # In what PyTorch and SpeechBrain say of a checkpoint that does not fit
 OTHER_SETTINGS = ["size mismatch", "Missing key", "missing a load path"]
@@ -52,6 +63,10 @@ class EncoderBrain(sb.Brain):
 
     Asked to end by SIGTERM or SIGINT, ``fit`` finishes its step, saves a
     checkpoint and raises Interrupted; asked twice, it raises at once.
+
+    A step whose loss or gradients are not finite is undone on all ranks, as if
+    it had not been taken, and counted. SpeechBrain's run option
+    ``nonfinite_patience`` is how many of them in a row are borne.
 
     What the YAML must hold:
 
@@ -72,6 +87,12 @@ class EncoderBrain(sb.Brain):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.record = TrainingRecord()
+        self.problems = []  # the first of the epoch
+        self.step_skipped = False
+        self.skipped_in_a_row = 0
+        self._finite = []  # of the losses since the last step
+        self._ids = []  # of their utterances
+        self._buffers = self._saved_buffers = None
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("record", self.record)
             if hasattr(self.hparams, "tensorboard_logger"):
@@ -145,6 +166,11 @@ class EncoderBrain(sb.Brain):
         """As SpeechBrain's; tells if a checkpoint is of other settings."""
         try:
             super().on_fit_start()
+        except UnpicklingError as error:
+            raise ValueError(
+                f"A checkpoint in {self.checkpointer.checkpoints_dir} holds "
+                f"more than weights, and is not loaded: {error}"
+            ) from error
         except RuntimeError as error:
             if not any(sign in str(error) for sign in OTHER_SETTINGS):
                 raise
@@ -159,23 +185,24 @@ class EncoderBrain(sb.Brain):
 
     def on_fit_batch_start(self, batch, should_step):
         """Seeds the step, sets the learning rate, tells of bad files."""
+        if not self._finite:
+            self.begin_step()
+        self._ids += batch["id"]
         step = (self.hparams.seed, get_rank() or 0, self.epoch, self.step)
         step_seed = random.Random(repr(step)).getrandbits(63)
         torch.manual_seed(step_seed)
         random.seed(step_seed)
         for group in self.optimizer.param_groups:
             group["lr"] = self.hparams.lr_schedule(self.position)
-        for problem in filter(None, batch["problem"]):
-            logger.warning(
-                f"Replaced by another utterance: {problem}",
-                main_process_only=False,
-            )
+        self._count_replaced(list(filter(None, batch["problem"])))
         self.utterances += len(batch["id"])
 
     def on_stage_start(self, stage, epoch=None):
         """Tells the data which epoch begins."""
         self.epoch = epoch
         self.utterances = 0
+        self.problems = []
+        self._finite = []
         self.stage_started = time.time()
         self.train_dataset.set_epoch(epoch)
         if hasattr(self.hparams, "augment"):
@@ -183,6 +210,7 @@ class EncoderBrain(sb.Brain):
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs the epoch, evaluates the encoder and saves a checkpoint."""
+        self.settle()
         seconds = time.time() - self.stage_started
         self.record.share(self.device)
         # To fp32: the last digits of sums over processes depend on when
@@ -191,12 +219,22 @@ class EncoderBrain(sb.Brain):
             name: torch.tensor(mean, dtype=torch.float32).item()
             for name, mean in self.record.means().items()
         }
+        counts = {
+            name: self._total(count)
+            for name, count in self.record.counts.items()
+        }
+        if counts["skipped_steps"] and not means:
+            raise ValueError(
+                f"No step of epoch {epoch} had a finite loss. See the warnings "
+                f"above: {DIVERGED}"
+            )
         meta = {
             "epoch": epoch,
             "lr": self.optimizer.param_groups[0]["lr"],
             **self.epoch_figures(),
             "seconds": seconds,
             "utts_per_second": self.utterances * self.processes / seconds,
+            **counts,
         }
         valid = {}
         if self._evaluates(epoch):
@@ -286,6 +324,7 @@ class EncoderBrain(sb.Brain):
         loader = super().make_dataloader(dataset, stage, **kwargs)
         self.train_dataset = dataset
         self.batches_per_epoch = len(loader)
+        self.items_per_epoch = len(dataset) / self.processes
         self.steps_per_epoch = len(loader) // self.grad_accumulation_factor
         if not self.steps_per_epoch:
             batch = loader.batch_size * self.grad_accumulation_factor
@@ -309,13 +348,17 @@ class EncoderBrain(sb.Brain):
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
 
     def optimizers_step(self):
-        """As SpeechBrain's, which clips the first parameter group alone."""
+        """As SpeechBrain's, which clips the first parameter group alone; a
+        step that is not finite is undone."""
         self.scaler.unscale_(self.optimizer)
-        if self.max_grad_norm > 0:
-            self.clip_gradients(
-                [p for g in self.optimizer.param_groups for p in g["params"]]
-            )
-        self.scaler.step(self.optimizer)
+        norms = self.clip_gradients(
+            [p for g in self.optimizer.param_groups for p in g["params"]]
+        )
+        # In fp16 gradients overflow at times: then the scaler takes no step
+        judged = [] if self.scaler.is_enabled() else [norms.isfinite().all()]
+        self.settle(*judged)
+        if not self.step_skipped:
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
@@ -327,8 +370,112 @@ class EncoderBrain(sb.Brain):
         ---------
         params : list of torch.nn.Parameter
             All that are trained.
+
+        Returns
+        -------
+        torch.Tensor
+            One norm or several, finite if all gradients are.
         """
-        torch.nn.utils.clip_grad_norm_(params, self.max_grad_norm)
+        most = self.max_grad_norm if self.max_grad_norm > 0 else float("inf")
+        return torch.nn.utils.clip_grad_norm_(params, most)
+
+    def check_loss_isfinite(self, loss):
+        """Takes note whether it is: the end of the step asks, so that the host
+        waits once in a step."""
+        self._finite.append(loss.detach().isfinite().all())
+
+    def begin_step(self):
+        """Remembers what ``undo_step`` has to restore."""
+        self._ids = []
+        self.record.mark()
+        if self._buffers is None:
+            self._buffers = [
+                buffer
+                for buffer in self.modules.buffers()
+                if buffer.is_floating_point()
+            ]
+            self._saved_buffers = [b.clone() for b in self._buffers]
+        elif self._buffers:
+            torch._foreach_copy_(self._saved_buffers, self._buffers)
+
+    def undo_step(self):
+        """Forgets the forward passes since the last step.
+
+        Those have put what is not finite into the running statistics of
+        BatchNorm long before anybody looks at the loss.
+        """
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._saved_buffers)
+        self.record.rewind()
+
+    def settle(self, *finite):
+        """Undoes what was done since the last step if it was not finite on all
+        ranks: they skip a step together.
+
+        Arguments
+        ---------
+        *finite : torch.Tensor
+            Booleans to judge by, beside the losses since the last step.
+        """
+        losses, self._finite = self._finite, []
+        if not (losses or finite):
+            return
+        sound = torch.stack([*losses, *finite]).all()
+        # The one place of a step where the host waits for the device
+        self.step_skipped = ddp_mean(sound.float()).item() < 1
+        if not self.step_skipped:
+            self.skipped_in_a_row = 0
+            return
+        self.undo_step()
+        self.record.count("skipped_steps", 1 / self.processes)
+        self.skipped_in_a_row += 1
+        utterances = f"The utterances in it: {self._suspects(losses)}."
+        where = f"step {self.step} of epoch {self.epoch}"
+        if self.skipped_in_a_row > self.nonfinite_patience:
+            raise ValueError(
+                f"The loss or its gradient was not finite in "
+                f"{self.skipped_in_a_row} steps in a row, up to {where}. "
+                f"{utterances} {DIVERGED}"
+            )
+        logger.warning(
+            f"Skipped {where}: the loss or its gradient is not finite. "
+            f"{utterances}"
+        )
+
+    def _suspects(self, losses):
+        """The IDs behind losses that are not finite, of all processes; all IDs
+        if only the gradients are not."""
+        parts = [(all(losses), self._ids)]
+        if self.distributed_launch:
+            parts *= self.processes
+            torch.distributed.all_gather_object(parts, parts[0])
+        guilty = [part for part in parts if not part[0]] or parts
+        return ", ".join(name for _, ids in guilty for name in ids)
+
+    def _count_replaced(self, problems):
+        """Tells of files that could not be read; raises if they are many."""
+        for problem in problems:
+            logger.warning(
+                f"Replaced by another utterance: {problem}",
+                main_process_only=False,
+            )
+        self.problems = (self.problems + problems)[:3]
+        self.record.count("replaced", len(problems))
+        replaced = self.record.counts["replaced"]
+        if problems and replaced > MOST_REPLACED * self.items_per_epoch:
+            raise MediaError(
+                f"{replaced:.0f} times in epoch {self.epoch}, for more than "
+                f"{MOST_REPLACED:.0%} of its {self.items_per_epoch:.0f} "
+                "utterances, another one had to stand in. The first: "
+                f"{' '.join(self.problems)} Is data_folder complete? Mend the "
+                "files and start the same command again, or leave them out "
+                "and give another output_folder."
+            )
+
+    def _total(self, count):
+        """The sum of a count over all processes."""
+        count = torch.tensor(float(count), device=self.device)
+        return round(ddp_mean(count).item() * self.processes)
 
     @property
     def position(self):

@@ -108,6 +108,14 @@ class GateRecord:
         # Left on the device until they are needed: no step waits for them
         self._steps.append({"samples": samples, **results})
 
+    def mark(self):
+        """Remembers where ``rewind`` goes back to."""
+        self._marked = len(self._steps)
+
+    def rewind(self):
+        """Forgets the steps added since ``mark``."""
+        del self._steps[self._marked :]
+
     def gather(self, device):
         """Brings the samples of all processes together.
 

@@ -39,8 +39,12 @@ class TrainingRecord:
 
     def __init__(self):
         self.rows = []
-        self._sums = {}
-        self._count = 0
+        self._clear()
+
+    def _clear(self):
+        self.counts = {"replaced": 0.0, "skipped_steps": 0.0}
+        self._sums, self._count = {}, 0
+        self.mark()
 
     def add(self, stats):
         """Adds the values of one step.
@@ -56,6 +60,28 @@ class TrainingRecord:
             self._sums[name] = self._sums.get(name, 0.0) + value.double()
         self._count += 1
 
+    def mark(self):
+        """Remembers where ``rewind`` goes back to."""
+        self._marked = dict(self._sums), self._count
+
+    def rewind(self):
+        """Forgets the steps added since ``mark``."""
+        sums, self._count = self._marked
+        self._sums = dict(sums)
+
+    def count(self, name, number):
+        """Adds to the counts of the epoch, which ``rewind`` leaves alone.
+
+        Arguments
+        ---------
+        name : str
+            "replaced", the utterances that could not be read, or
+            "skipped_steps", those that were not finite.
+        number : float
+            How many on this process.
+        """
+        self.counts[name] += number
+
     def means(self):
         """The means over the steps of the epoch so far.
 
@@ -69,7 +95,7 @@ class TrainingRecord:
         }
 
     def share(self, device):
-        """Replaces the sums by their means over all processes.
+        """Replaces sums and counts by their means over all processes.
 
         Arguments
         ---------
@@ -80,6 +106,9 @@ class TrainingRecord:
             return
         for name, value in self._sums.items():
             self._sums[name] = ddp_mean(value.to(device))
+        for name, number in self.counts.items():
+            number = torch.tensor(float(number), device=device)
+            self.counts[name] = ddp_mean(number).item()
 
     def end_epoch(self, row):
         """Closes the epoch.
@@ -90,7 +119,7 @@ class TrainingRecord:
             What is kept of it.
         """
         self.rows.append(row)
-        self._sums, self._count = {}, 0
+        self._clear()
 
     def write_csv(self, path):
         """Writes the table of all epochs.
@@ -106,6 +135,7 @@ class TrainingRecord:
     def _save(self, path):
         sums = {name: float(value) for name, value in self._sums.items()}
         state = {"rows": self.rows, "sums": sums, "count": self._count}
+        state["counts"] = self.counts
         with open(path, "w", encoding="utf-8") as file:
             json.dump(state, file)
 
@@ -113,7 +143,10 @@ class TrainingRecord:
     def _load(self, path, end_of_epoch):
         with open(path, encoding="utf-8") as file:
             state = json.load(file)
+        self._clear()
         self.rows = state["rows"]
+        # Those of before this was counted have none
+        self.counts.update(state.get("counts", {}))
         self._count = state["count"]
         self._sums = {
             name: torch.tensor(value, dtype=torch.float64)

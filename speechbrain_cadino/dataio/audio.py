@@ -7,6 +7,10 @@ import soundfile
 import torch
 from torchaudio.functional import resample
 
+# The power spectrum of louder samples is not finite in fp32; 32-bit integers
+# that pass for floats are far below.
+LOUDEST = 1e15
+
 
 class MediaError(ValueError):
     """A file that cannot be used, with the reason."""
@@ -116,7 +120,7 @@ class AudioReader:
         ------
         AudioError
             If the file ends before ``stop`` or breaks in between, or a sample
-            is not finite.
+            is not finite, or so large that its features would not be.
         """
         stop = len(self) if stop is None else stop
         first, last = round(start * self._ratio), round(stop * self._ratio)
@@ -133,8 +137,12 @@ class AudioReader:
             )
         # numpy: torch would start a thread pool for work of a millisecond
         mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(1)
-        if not np.isfinite(mono.sum()):
-            raise AudioError(f"{self.path}: holds samples that are NaN or inf.")
+        # Not above, as NaN is neither
+        if not np.abs(mono).max(initial=0.0) < LOUDEST:
+            raise AudioError(
+                f"{self.path}: holds samples that are NaN, inf or beyond all "
+                "measure."
+            )
         signal = torch.from_numpy(np.ascontiguousarray(mono))
         if self._ratio != 1:
             signal = resample(signal, self._file.samplerate, self.sample_rate)[

@@ -218,7 +218,7 @@ def _tone(ends, tone):
 
 
 def _skin(person):
-    return _tone(SKIN, person["skin_tone"]) + [person["skin_red"], 0, 0]
+    return np.add(_tone(SKIN, person["skin_tone"]), [person["skin_red"], 0, 0])
 
 
 def _hair(person):

@@ -68,3 +68,14 @@ def test_errors_name_the_file_and_the_reason(tmp_path):
         read_audio(bad)
     with pytest.raises(AudioError, match="ends after 16000 samples"):
         read_audio(bad, 0, 20000)
+
+
+@pytest.mark.parametrize("sample", [np.nan, np.inf, -np.inf, 1e30])
+def test_samples_that_no_feature_can_be_made_of(tmp_path, sample):
+    path = tmp_path / "loud.wav"
+    wav = tone(16000)
+    wav[800] = sample
+    soundfile.write(path, wav, 16000, "FLOAT")
+    with pytest.raises(AudioError, match=r"loud\.wav: holds samples"):
+        read_audio(path)
+    assert len(read_audio(path, 1000)) == 15000

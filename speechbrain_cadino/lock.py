@@ -1,0 +1,130 @@
+"""One run at a time in an output folder."""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import time
+
+from hyperpyyaml import resolve_references
+from ruamel.yaml import YAML
+
+from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+# So long may a run that was killed take to end.
+PATIENCE = 10  # seconds
+
+# What this process has claimed, until it releases all of it
+_claims = contextlib.ExitStack()
+_descriptors = []
+
+
+@contextlib.contextmanager
+def locked(folder, patience=PATIENCE):
+    """Keeps other runs away from an output folder.
+
+    Processes that inherit the descriptor hold the lock, too: it lasts until
+    the last of them has ended.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The output folder. It is made if needed.
+    patience : float
+        Seconds to wait for another run to end.
+
+    Yields
+    ------
+    int
+        The descriptor of the lock.
+
+    Raises
+    ------
+    ValueError
+        If another run is at work there, and stays.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> with locked(folder), locked(folder, patience=0.1):
+    ...     pass
+    Traceback (most recent call last):
+    ...
+    ValueError: Another run, or a script that it has started, is at work in ...
+    """
+    path = pathlib.Path(folder) / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        deadline = time.monotonic() + patience
+        while not _lock(file):
+            if time.monotonic() > deadline:
+                raise ValueError(
+                    "Another run, or a script that it has started, is at work "
+                    f"in {folder}: wait for its end, or give another "
+                    "--output_folder."
+                )
+            time.sleep(0.1)
+        yield file.fileno()
+
+
+def _lock(file):
+    """Whether nobody else has the lock."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        # Such as Lustre without its option flock
+        logger.warning(
+            f"{file.name} cannot be locked ({error.strerror}): start no second "
+            "run there while this one is at work."
+        )
+    return True
+
+
+def claim_output_folder(hparams_file, overrides):
+    """Keeps other runs away from the output folder of a script, to its end.
+
+    To be called before the YAML file is loaded: that removes what a run that
+    was killed has left behind. Under torchrun the main process claims, and
+    the others wait for it.
+
+    Arguments
+    ---------
+    hparams_file : str or pathlib.Path
+        The YAML file, with ``output_folder``.
+    overrides : str
+        The flags.
+
+    Raises
+    ------
+    ValueError
+        If another run is at work there, and stays.
+    """
+    with open(hparams_file, encoding="utf-8") as fin:
+        settings = YAML().load(resolve_references(fin, overrides))
+    run_on_main(_claim, args=[settings["output_folder"]])
+
+
+def _claim(folder):
+    _descriptors.append(_claims.enter_context(locked(folder)))
+
+
+def release_all():
+    """Gives up what this process has claimed."""
+    _descriptors.clear()
+    _claims.close()
+
+
+def _drop_in_child():
+    # Workers that read audio outlive a killed run by seconds: they have no
+    # part in the lock. To close it here leaves it to the parent.
+    for descriptor in _descriptors:
+        os.close(descriptor)
+    _descriptors.clear()
+
+
+os.register_at_fork(after_in_child=_drop_in_child)

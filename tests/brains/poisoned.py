@@ -1,0 +1,178 @@
+"""Trains an epoch in which some batches are not finite, and one without them.
+
+> python poisoned.py STAGE OUTPUT BATCHES [OPTIONS]
+
+STAGE is dino or labels. BATCHES are the numbers of the batches that each
+process sees, such as 0,1,-1,2: a negative one is not finite on the last
+process. What the networks, BatchNorm, the centre, the optimiser and the
+records hold in the end goes to OUTPUT.
+"""
+
+import logging
+import sys
+
+import numpy as np
+import torch
+
+import speechbrain as sb
+from speechbrain.lobes.features import Fbank
+from speechbrain.lobes.models.ECAPA_TDNN import Classifier
+from speechbrain.processing.features import InputNormalization
+from speechbrain.utils.distributed import get_rank, if_main_process
+from speechbrain_cadino.brains.dino import DINOBrain
+from speechbrain_cadino.brains.dlg_lc import PseudoLabelBrain
+from speechbrain_cadino.cli import user_errors
+from speechbrain_cadino.lobes.ecapa import ECAPA_TDNN
+from speechbrain_cadino.lobes.heads import DINOHead
+from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
+from speechbrain_cadino.loss_gate import DynamicLossGate
+from speechbrain_cadino.losses.dino import DINOLoss
+from speechbrain_cadino.losses.label_correction import LabelCorrectionLoss
+
+BATCH, CLASSES = 4, 3
+
+
+class Crops(torch.utils.data.Dataset):
+    """Batches of noise, by their numbers."""
+
+    def __init__(self, batches, processes):
+        self.batches = batches
+        self.processes = processes
+        self.labels = np.arange(len(self)) % CLASSES
+
+    def __len__(self):
+        return len(self.batches) * BATCH * self.processes
+
+    def __getitem__(self, index):
+        # Unshuffled, the rows are dealt out to the processes in turn
+        row, rank = divmod(index, self.processes)
+        batch = self.batches[row // BATCH]
+        torch.manual_seed(abs(batch) * 1000 + index % (BATCH * self.processes))
+        level = 1.0
+        if batch < 0 and rank == self.processes - 1 and row % BATCH == 2:
+            level = torch.inf
+        return {
+            "id": f"batch{batch}/{index}",
+            "globals": level * torch.randn(2, 8000),
+            "locals": torch.randn(1, 6000),
+            "sample": index,
+            "wav": level * torch.randn(8000),
+            "label": self.labels[row % BATCH],
+            "problem": "",
+        }
+
+    def set_epoch(self, epoch):
+        pass
+
+
+class KeptDINOBrain(DINOBrain):
+    """Shows what an epoch leaves behind."""
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        self.settle()
+
+
+class KeptPseudoLabelBrain(PseudoLabelBrain):
+    """Shows what an epoch leaves behind."""
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        self.settle()
+
+
+def dino_parts():
+    student = MultiCropNetwork(
+        ECAPA_TDNN(20, channels=[16] * 5, lin_neurons=8),
+        DINOHead(8, 24, hidden_size=16, bottleneck_size=6, batch_norm=True),
+    )
+    modules = {
+        "student": student,
+        "teacher": Teacher(student),
+        "dino_loss": DINOLoss(out_dim=24),
+    }
+    hparams = {
+        "student": student,
+        "cosine_weight": 1.0,
+        "freeze_prototypes_epochs": 0,
+        "momentum_schedule": lambda position: 0.9,
+        "temperature_schedule": lambda position: 0.05,
+    }
+    return KeptDINOBrain, modules, hparams
+
+
+def label_parts():
+    modules = {
+        "embedding_model": ECAPA_TDNN(20, channels=[16] * 5, lin_neurons=8),
+        "classifier": Classifier(8, out_neurons=CLASSES),
+    }
+    hparams = {
+        **modules,
+        # Half of the labels are behind the gate, and corrected
+        "loss_gate": DynamicLossGate(6.0, first_epoch=1),
+        "label_loss": LabelCorrectionLoss(scale=10.0, confidence=0.0),
+    }
+    return KeptPseudoLabelBrain, modules, hparams
+
+
+def train(stage, batches, *options):
+    """The Brain, after an epoch of some batches."""
+    options = ["--device=cpu", "--distributed_backend=gloo", *options]
+    _, run_opts, _ = sb.parse_arguments(["none.yaml", *options])
+    sb.utils.distributed.ddp_init_group(run_opts)
+    torch.manual_seed(0)
+    make = {"dino": dino_parts, "labels": label_parts}[stage]
+    brain_class, modules, hparams = make()
+    brain = brain_class(
+        modules={
+            **modules,
+            "compute_features": Fbank(n_mels=20),
+            "mean_var_norm": InputNormalization(norm_type="sentence"),
+        },
+        opt_class=lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9),
+        hparams={
+            "seed": 1,
+            "lr_schedule": lambda position: 0.1,
+            "sorting": "ascending",  # batches in order, on every rank
+            **hparams,
+        },
+        run_opts=run_opts,
+    )
+    brain.fit(
+        [1],
+        Crops(batches, brain.processes),
+        train_loader_kwargs={"batch_size": BATCH},
+        progressbar=False,
+    )
+    return brain
+
+
+def state(brain):
+    """All that the next epoch depends on."""
+    stage_two = isinstance(brain, PseudoLabelBrain)
+    return {
+        "modules": {
+            name.replace("module.", ""): value
+            for name, value in brain.modules.state_dict().items()
+            if not name.endswith("num_batches_tracked")
+        },
+        "optimizer": [
+            value["momentum_buffer"]
+            for value in brain.optimizer.state_dict()["state"].values()
+        ],
+        "means": brain.record.means(),
+        "skipped": brain._total(brain.record.counts["skipped_steps"]),
+        "losses": brain.gate_record.losses if stage_two else None,
+    }
+
+
+@user_errors()
+def main(stage, output, batches, *options):
+    logging.basicConfig(level="INFO")
+    batches = [int(batch) for batch in batches.split(",")]
+    result = state(train(stage, batches, *options))
+    if if_main_process():
+        torch.save(result, output)
+    print("done", get_rank())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

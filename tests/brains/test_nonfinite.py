@@ -1,0 +1,88 @@
+"""A batch that is not finite leaves nothing behind, in real Brains."""
+
+import pathlib
+import runpy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+SCRIPT = pathlib.Path(__file__).with_name("poisoned.py")
+poisoned = runpy.run_path(SCRIPT)
+TWO_PROCESSES = [
+    *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+    *("--nproc_per_node=2", SCRIPT),
+]
+
+
+def end(stage, batches, *options):
+    return poisoned["state"](poisoned["train"](stage, batches, *options))
+
+
+def assert_same(result, expected):
+    for name in ("modules", "optimizer", "means"):
+        torch.testing.assert_close(
+            result[name], expected[name], rtol=1e-5, atol=1e-7
+        )
+    assert all(t.isfinite().all() for t in result["modules"].values())
+
+
+@pytest.mark.parametrize("stage", ["dino", "labels"])
+@pytest.mark.parametrize(
+    ("batches", "without", "options"),
+    [
+        ([1, 2, -3, 4], [1, 2, 4], []),
+        ([-3, 1], [1], ["--max_grad_norm=0"]),
+        # The other half of the step goes with it
+        ([1, 2, -3, 4, 5, 6], [1, 2, 5, 6], ["--grad_accumulation_factor=2"]),
+        ([1, 2, 4, -3, 5, 6], [1, 2, 5, 6], ["--grad_accumulation_factor=2"]),
+        # So does what never became a step
+        ([1, 2, -3], [1, 2], ["--grad_accumulation_factor=2"]),
+    ],
+)
+def test_a_step_that_is_not_finite_is_as_if_not_taken(
+    stage, batches, without, options
+):
+    result = end(stage, batches, *options)
+    assert_same(result, end(stage, without, *options))
+    assert result["skipped"] == 1
+    if stage == "labels":
+        drawn = [not np.isnan(loss) for loss in result["losses"]]
+        bad = batches.index(-3)
+        size = 4 * (2 if "accumulation" in "".join(options) else 1)
+        skipped = range(bad * 4 // size * size, bad * 4 // size * size + size)
+        assert drawn == [i not in skipped for i in range(len(drawn))]
+
+
+@pytest.mark.parametrize("stage", ["dino", "labels"])
+def test_processes_skip_together(stage, tmp_path):
+    """Only one of them has seen what is not finite."""
+    for name, batches in [("bad", "1,2,-3,4"), ("good", "1,2,4")]:
+        process = subprocess.run(
+            [*TWO_PROCESSES, stage, tmp_path / name, batches, "--device=cpu"],
+            capture_output=True,
+            text=True,
+        )
+        output = process.stdout + process.stderr
+        assert process.returncode == 0, output
+        if name == "bad":
+            assert "Skipped step 3 of epoch 1" in output
+            # the IDs of the other process are free from suspicion
+            assert "The utterances in it: batch-3/17, batch-3/19," in output
+    result, expected = (
+        torch.load(tmp_path / name, weights_only=False)
+        for name in ("bad", "good")
+    )
+    assert_same(result, expected)
+    assert (result["skipped"], expected["skipped"]) == (1, 0)
+
+
+def test_many_in_a_row_stop_the_run_and_name_the_utterances(caplog):
+    good_between = [1, -2, -3, -4, 5, -6, -7, -8, 9]
+    assert end("dino", good_between)["skipped"] == 6
+    with pytest.raises(ValueError, match=r"in 4 steps in a row.* batch-5/16,"):
+        end("dino", [1, -2, -3, -4, -5, 6])
+    with pytest.raises(ValueError, match="in 2 steps in a row"):
+        end("labels", [1, -2, -3], "--nonfinite_patience=1")
