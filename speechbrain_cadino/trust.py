@@ -25,6 +25,8 @@ CLASSES = {
     "speechbrain.processing.features.InputNormalization",
     "speechbrain.utils.parameter_transfer.Pretrainer",
     "speechbrain_cadino.lobes.ecapa.ECAPA_TDNN",
+    "speechbrain_cadino.lobes.face_resnet.FaceNormalization",
+    "speechbrain_cadino.lobes.face_resnet.FaceResNet",
     "torch.nn.Identity",
     "torch.nn.LeakyReLU",
     "torch.nn.ReLU",
@@ -32,6 +34,7 @@ CLASSES = {
 }
 TAGS = {f"!new:{name}" for name in CLASSES} | {"!ref", "!copy", "!tuple"}
 TAGS |= {f"!name:{name}" for name in CLASSES if name.startswith("torch.nn.")}
+TAGS.add("!name:speechbrain_cadino.dataio.faces.FaceReader")
 TAGS |= {
     f"tag:yaml.org,2002:{kind}"
     for kind in ("bool", "float", "int", "map", "merge", "null", "seq", "str")

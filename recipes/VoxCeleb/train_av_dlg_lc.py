@@ -25,6 +25,7 @@ import speechbrain as sb
 from speechbrain_cadino.brains.audio_visual import AudioVisualBrain
 from speechbrain_cadino.cli import parse_arguments, user_errors
 from speechbrain_cadino.foreign import adopt_encoder
+from speechbrain_cadino.lock import claim_output_folder
 
 
 @user_errors()
@@ -35,6 +36,9 @@ def main():
 
     # Initialize ddp (useful only for multi-GPU DDP training)
     sb.utils.distributed.ddp_init_group(run_opts)
+
+    # One run at a time in the output folder
+    claim_output_folder(hparams_file, overrides)
 
     # An encoder to start from brings its own features and sizes
     overrides = adopt_encoder(hparams_file, overrides)

@@ -19,7 +19,7 @@ from speechbrain_cadino.brains.record import (
     save_steps,
     trim_log,
 )
-from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.dataio.audio import AudioReader, MediaError
 from speechbrain_cadino.dataio.augment import refresh_banks
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings import mean_embedding

@@ -70,7 +70,7 @@ def faces(corpus, tmp_path_factory):
 
 
 def test_an_encoder_of_faces_comes_with_its_reader(face_encoder, faces):
-    loaded = load_encoder(face_encoder)
+    loaded = load_encoder(face_encoder, trusted=False)
     text = (face_encoder / "hyperparams.yaml").read_text()
     assert "face_compute_features" not in text
     with reader_of(loaded)(faces / "a" / "0") as track:
