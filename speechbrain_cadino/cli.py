@@ -234,8 +234,11 @@ def user_errors():
         )
         _leave_group()
         raise
-    except ConnectionError as error:
-        _exit(f"{LOST} {error}. {GO_ON}")
+    except (ConnectionError, EOFError) as error:
+        # That of a file that ends too early says more than nothing.
+        if isinstance(error, EOFError) and str(error):
+            raise
+        _exit(f"{LOST} {error!r}. {GO_ON}")
     except (ValueError, OSError, ImportError) as error:
         sentence = str(error)
         if sentence.startswith("Caught ") and "Traceback" in sentence:

@@ -28,7 +28,23 @@ def test_a_mistake_becomes_one_sentence(mistake, sentence, caplog):
     assert not record.exc_info
 
 
-@pytest.mark.parametrize("bug", [KeyError("wav"), RuntimeError("shapes")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
+        ConnectionResetError(104, "Connection reset by peer"),
+        EOFError(),
+    ],
+)
+def test_a_lost_data_worker_is_no_bug(error, caplog):
+    with pytest.raises(SystemExit), user_errors():
+        raise error
+    assert "Another process of this run has ended" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "bug", [KeyError("wav"), RuntimeError("shapes"), EOFError("no data left")]
+)
 def test_a_bug_keeps_its_traceback(bug):
     with pytest.raises(type(bug)), user_errors():
         raise bug
