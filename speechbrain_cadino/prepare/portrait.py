@@ -57,8 +57,6 @@ TURN = np.linspace(0, 2 * np.pi, 32, endpoint=False)
 class Setting(NamedTuple):
     """What the frames of an utterance share: see ``draw_setting``."""
 
-    backdrop: np.ndarray
-    blobs: list
     clothes: np.ndarray
     hat: np.ndarray
     glasses: np.ndarray
@@ -101,23 +99,14 @@ def draw_setting(rng):
     Setting
     """
     return Setting(
-        backdrop=rng.uniform(0.05, 0.95, (2, 3)),
-        blobs=[
-            (
-                rng.uniform(0, 1, 3),
-                rng.uniform(-1.6, 1.6, 2),
-                rng.uniform(0.1, 1),
-            )
-            for _ in range(5)
-        ],
         clothes=rng.uniform(0, 1, 3),
         hat=rng.uniform(0, 1, 3) if rng.random() < HAT else None,
         glasses=rng.uniform(0, 0.4, 3) if rng.random() < GLASSES else None,
         pose=rng.normal(0, [0.22, 0.12, 0.06]),
         centre=rng.normal(0, 0.09, 2),
-        scale=rng.uniform(0.62, 0.82),
+        scale=rng.uniform(0.8, 1.0),
         light=rng.normal(0, 0.45, 2),
-        tint=rng.uniform(0.78, 1.22, 3),
+        tint=rng.uniform(0.85, 1.15, 3),
         noise=rng.uniform(0.01, 0.05),
     )
 
@@ -244,15 +233,18 @@ def _outline(person, larger=0.0):
 
 def _draw_behind(sheet, person, setting, rng):
     """All that the head covers: backdrop, clothes, neck, hair and ears."""
+    # The camera moves: another backdrop in each frame
     rows = np.linspace(0, 1, sheet.pixels)[:, None, None]
     backdrop = np.broadcast_to(
-        _tone(setting.backdrop, rows), (sheet.pixels, sheet.pixels, 3)
+        _tone(rng.uniform(0.05, 0.95, (2, 3)), rows),
+        (sheet.pixels, sheet.pixels, 3),
     )
     sheet.image.paste(Image.fromarray(np.uint8(backdrop * 255)))
-    shift = rng.normal(0, 0.3, 2)
-    for colour, place, radius in setting.blobs:
-        left, top = (place + shift - radius + 1) * sheet.pixels / 2
-        right, bottom = (place + shift + radius + 1) * sheet.pixels / 2
+    for _ in range(5):
+        place, radius = rng.uniform(-1.6, 1.6, 2), rng.uniform(0.1, 1)
+        left, top = (place - radius + 1) * sheet.pixels / 2
+        right, bottom = (place + radius + 1) * sheet.pixels / 2
+        colour = rng.uniform(0, 1, 3)
         sheet.draw.ellipse([left, top, right, bottom], fill=_rgb(colour))
     flat = np.zeros_like(TURN)
     skin, hair, width = _skin(person), _hair(person), person["width"]
