@@ -99,7 +99,6 @@ DAMAGES = [
     ("a.ckpt", zero),
     ("a.ckpt", zero_the_middle),
     ("a.ckpt", pathlib.Path.unlink),
-    ("CKPT.yaml", pathlib.Path.unlink),
     ("CKPT.yaml", scribble),
     ("checksums.json", scribble),
 ]

@@ -120,13 +120,14 @@ def apart(folder, flags):
 
 def count_bytes(flags):
     """What a step sends, and what the model needs to send."""
-    hparams, run_opts = load_recipe(
-        [
-            *recipe_flags(pathlib.Path("nowhere"), flags),
-            "--output_folder=nowhere",
-            "--device=cpu",
-        ]
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        hparams, run_opts = load_recipe(
+            [
+                *recipe_flags(pathlib.Path(folder), flags),
+                f"--output_folder={folder}",
+                "--device=cpu",
+            ]
+        )
     del hparams["augment"]
     brain = DINOBrain(
         hparams["modules"], hparams["opt_class"], hparams, run_opts

@@ -107,6 +107,7 @@ def label_parts():
     hparams = {
         **modules,
         # Half of the labels are behind the gate, and corrected
+        "output_folder": "",
         "loss_gate": DynamicLossGate(6.0, first_epoch=1),
         "label_loss": LabelCorrectionLoss(scale=10.0, confidence=0.0),
     }
@@ -160,7 +161,7 @@ def state(brain):
         ],
         "means": brain.record.means(),
         "skipped": brain._total(brain.record.counts["skipped_steps"]),
-        "losses": brain.gate_record.losses if stage_two else None,
+        "losses": brain.senses[0].gate_record.losses if stage_two else None,
     }
 
 
