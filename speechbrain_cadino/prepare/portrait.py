@@ -65,7 +65,6 @@ class Setting(NamedTuple):
     scale: float
     light: np.ndarray
     tint: np.ndarray
-    noise: float
 
 
 def draw_person(rng):
@@ -102,12 +101,11 @@ def draw_setting(rng):
         clothes=rng.uniform(0, 1, 3),
         hat=rng.uniform(0, 1, 3) if rng.random() < HAT else None,
         glasses=rng.uniform(0, 0.4, 3) if rng.random() < GLASSES else None,
-        pose=rng.normal(0, [0.22, 0.12, 0.06]),
+        pose=rng.normal(0, [0.1, 0.06, 0.03]),
         centre=rng.normal(0, 0.09, 2),
         scale=rng.uniform(0.8, 1.0),
-        light=rng.normal(0, 0.45, 2),
-        tint=rng.uniform(0.85, 1.15, 3),
-        noise=rng.uniform(0.01, 0.05),
+        light=rng.normal(0, 0.15, 2),
+        tint=rng.uniform(0.9, 1.1, 3),
     )
 
 
@@ -135,7 +133,7 @@ def draw_portrait(person, setting, rng, size=64):
     >>> draw_portrait(draw_person(rng), draw_setting(rng), rng).size
     (64, 64)
     """
-    pose = setting.pose + rng.normal(0, [0.2, 0.1, 0.07])
+    pose = setting.pose + rng.normal(0, [0.25, 0.14, 0.08])
     centre = setting.centre + rng.normal(0, 0.05, 2)
     scale = setting.scale * rng.uniform(0.94, 1.06)
     sheet = _Sheet(size, pose, centre, scale, person["width"])
@@ -380,9 +378,9 @@ def _photograph(sheet, setting, rng):
     image = image.resize((sheet.size, sheet.size), Image.Resampling.BOX)
     pixels = np.asarray(image, np.float64) / 255
     ramp = np.linspace(-1, 1, sheet.size)
-    across, down = setting.light + rng.normal(0, 0.1, 2)
+    across, down = setting.light + rng.normal(0, 0.4, 2)
     light = 1 + across * ramp + down * ramp[:, None]
     light = np.clip(light, 0.25, 1.75) * rng.uniform(0.75, 1.2)
     pixels = pixels * light[..., None] * setting.tint
-    pixels += rng.normal(0, setting.noise, pixels.shape)
+    pixels += rng.normal(0, rng.uniform(0.01, 0.05), pixels.shape)
     return Image.fromarray(np.uint8(np.clip(pixels, 0, 1) * 255))
