@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import struct
 
@@ -21,9 +22,9 @@ BREAKS_LATER = {
     "nan.wav": "holds samples that are NaN",
     "inf.wav": "holds samples that are NaN",
     "loud.wav": "holds samples that are NaN, inf or beyond all measure",
-    "silent.wav": "silent from sample",
+    "silent.wav": "silent or black from",
     "removed.wav": "no such file",
-    "cut_short.flac": "cut_short.flac",
+    "cut_short.flac": "damaged or cut short",
 }
 SKIPPED = {
     "empty.wav": "empty file (zero bytes)",
@@ -249,6 +250,8 @@ def test_a_tenth_of_unreadable_files_stops_the_run(faulty, trained, tmp_path):
     assert code == 1
     assert "Traceback" not in output
     count = GOOD + len(UNUSUAL) + len(BREAKS_LATER) + 1
-    sentence = f"12 times in epoch 5, for more than 10% of its {count} utter"
-    assert sentence in output
+    sentence = rf"(\d+) times in epoch 5, for more than 10% of its {count} utt"
+    found = re.search(sentence, output)
+    # At once, but for the rest of a batch
+    assert 0.1 * count < int(found[1]) < 0.1 * count + 8
     assert "another one had to stand in. The first: " in output
