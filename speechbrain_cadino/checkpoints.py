@@ -66,15 +66,8 @@ class AtomicCheckpointer(Checkpointer):
     def __init__(self, checkpoints_dir, **kwargs):
         super().__init__(checkpoints_dir, **kwargs)
         if if_main_process():
-            for torso in self._torsos():
+            for torso in self.checkpoints_dir.glob(PARTIAL + "*"):
                 shutil.rmtree(torso)
-
-    def _torsos(self):
-        """What is left of a killed process that was saving, or deleting."""
-        yield from self.checkpoints_dir.glob(PARTIAL + "*")
-        for path in self.checkpoints_dir.glob("CKPT+*"):
-            if not self._is_checkpoint_dir(path):
-                yield path
 
     def _new_checkpoint_dirpath(self):
         path = super()._new_checkpoint_dirpath()

@@ -36,6 +36,10 @@ NEEDED = [
 # Below it, the padding of an encoder's convolutions exceeds the utterance.
 SHORTEST = 0.1  # seconds
 
+# Memory grows with the length: of a longer utterance the beginning is taken,
+# and utterances of a batch are not longer than twice this together.
+LONGEST = 300  # seconds
+
 # The standard error of a mean of so many is a hundredth of the standard
 # deviation: as good as the mean of millions.
 MEAN_UTTERANCES = 10_000
@@ -264,6 +268,7 @@ def embed(
 
     Only utterances of the same length share a batch: an encoder's
     convolutions see padding, so an embedding would depend on its neighbours.
+    Of an utterance of more than ``LONGEST`` seconds the beginning is taken.
 
     Arguments
     ---------
@@ -310,9 +315,12 @@ def embed(
     >>> embed(lambda wavs, lens: wavs.mean(1, keepdim=True), table)
     array([[0.5]], dtype=float32)
     """
+    table = _without_ends(table, LONGEST * sample_rate)
     loader = torch.utils.data.DataLoader(
         _Utterances(table, sample_rate, reader),
-        batch_sampler=_equal_length_batches(table, batch_size),
+        batch_sampler=_equal_length_batches(
+            table, batch_size, 2 * LONGEST * sample_rate
+        ),
         num_workers=num_workers,
         collate_fn=list,
         worker_init_fn=shield_worker,
@@ -382,16 +390,32 @@ class _Utterances(torch.utils.data.Dataset):
             return row, error
 
 
-def _equal_length_batches(table, batch_size):
-    """Row numbers in lists of at most batch_size, one length in each."""
+def _without_ends(table, most):
+    """The table, with at most so many samples of each utterance."""
+    long = table["stop"] - table["start"] > most
+    if not long.any():
+        return table
+    logger.info(
+        f"{long.sum()} of {len(table)} utterances are longer than {LONGEST} s: "
+        f"their first {LONGEST} s are embedded. cut_seconds in the prepare "
+        "step would make several of each."
+    )
+    stops = np.minimum(table["stop"], table["start"] + most)
+    return table.assign(stop=stops)
+
+
+def _equal_length_batches(table, batch_size, most):
+    """Row numbers in lists of at most batch_size and at most so many samples,
+    one length in each."""
     lengths = (table["stop"] - table["start"]).to_numpy()
     order = np.argsort(lengths, kind="stable")
     edges = np.flatnonzero(np.diff(lengths[order])) + 1
-    return [
-        same[first : first + batch_size].tolist()
-        for same in np.split(order, edges)
-        for first in range(0, len(same), batch_size)
-    ]
+    batches = []
+    for same in np.split(order, edges):
+        longest = max(int(lengths[same].max(initial=1)), 1)
+        size = max(1, min(batch_size, most // longest))
+        batches += np.split(same, range(size, len(same), size))
+    return [batch.tolist() for batch in batches if len(batch)]
 
 
 def _check_finite(embeddings, rows):

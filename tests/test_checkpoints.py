@@ -2,6 +2,7 @@
 that are damaged."""
 
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,14 @@ def test_with_all_checkpoints_damaged_nothing_starts_from_scratch(tmp_path):
         with pytest.raises(ValueError, match=r"No .* is whole.* a\.ckpt is"):
             recover(tmp_path)
     assert len(list(tmp_path.glob("CKPT+*"))) == 2
+
+
+def test_a_last_checkpoint_without_its_meta_file_is_no_fresh_start(tmp_path):
+    oldest, newest = save_two(tmp_path)
+    shutil.rmtree(oldest)
+    (newest / "CKPT.yaml").unlink()
+    with pytest.raises(ValueError, match=r"No .* is whole.* CKPT\.yaml: No"):
+        recover(tmp_path)
 
 
 def test_what_is_left_of_a_deleted_checkpoint_is_no_cause_for_alarm(

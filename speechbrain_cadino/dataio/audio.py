@@ -128,7 +128,9 @@ class AudioReader:
             self._file.seek(first)
             samples = self._file.read(last - first, "float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise AudioError(f"{self.path}: {error}") from error
+            raise AudioError(
+                f"{self.path}: damaged or cut short ({error})."
+            ) from error
         if len(samples) < last - first:
             raise AudioError(
                 f"{self.path}: ends after {first + len(samples)} samples, "
