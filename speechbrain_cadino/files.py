@@ -1,6 +1,7 @@
 """Writing files so that nobody ever sees half of one."""
 
 import contextlib
+import csv
 import errno
 import json
 import os
@@ -208,8 +209,14 @@ def write_csv(path, table):
     table : pandas.DataFrame
         What to write, without its index.
     """
+    # pandas quotes no carriage return, and reads it as the end of a line
+    texts = table.select_dtypes(exclude="number")
+    odd = any("\r" in str(text) for name in texts for text in texts[name])
+    quoting = csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL
     with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+        table.to_csv(
+            temporary, index=False, lineterminator="\n", quoting=quoting
+        )
 
 
 def write_json(path, content):

@@ -103,7 +103,11 @@ def read_manifest(path, data_root=None):
         )
     try:
         table = _read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+        UnicodeDecodeError,
+    ) as error:
         raise ValueError(
             f"{path} is not a readable CSV file ({error}). Prepare it again."
         ) from error
