@@ -1,7 +1,5 @@
 """One training step on pseudo labels of voices and faces: DLG-LC."""
 
-import functools
-
 import torch
 
 from speechbrain.utils.logger import get_logger
@@ -11,10 +9,6 @@ from speechbrain_cadino.brains.dlg_lc import (
     accuracy,
     decision_shares,
 )
-from speechbrain_cadino.dataio.manifest import read_manifest
-from speechbrain_cadino.embeddings import mean_embedding
-from speechbrain_cadino.export import export_encoder
-from speechbrain_cadino.files import atomic_path
 from speechbrain_cadino.verification.fusion import verify_fused
 from speechbrain_cadino.verification.results import format_results
 
@@ -101,24 +95,10 @@ class AudioVisualBrain(PseudoLabelBrain):
     def export(self):
         """Writes both encoder folders, and the classifiers."""
         super().export()
-        _, face = self.senses
-        table = read_manifest(
-            self.hparams.face_manifest, self.hparams.face_folder
+        self.export_with(
+            *(self.hparams.face_embedding_model, FACE),
+            *(self.hparams.face_manifest, self.hparams.face_folder),
         )
-        mean = mean_embedding(
-            functools.partial(self.encode_with, face.encoder, FACE),
-            *(table, self.hparams.face_sample_rate),
-            reader=self.hparams.face_reader,
-        )
-        export_encoder(
-            self.hparams.face_encoder_folder,
-            f"{self.hparams.output_folder}/hyperparams.yaml",
-            {"embedding_model": face.encoder},
-            mean,
-            prefix=FACE,
-        )
-        with atomic_path(self.hparams.face_classifier_file) as temporary:
-            torch.save(face.classifier.state_dict(), temporary)
 
     def verify(self, baselines):
         """Scores the trials, if there are any, by voice, by face and by both.

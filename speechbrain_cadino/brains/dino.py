@@ -171,6 +171,7 @@ class DINOBrain(EncoderBrain):
                     self.modules.teacher,
                     self.train_dataset.table,
                     self.hparams.sample_rate,
+                    self.train_dataset.reader,
                 )
         if self.reclustering.labels is not None:
             self.train_dataset.set_clusters(self.reclustering.labels)

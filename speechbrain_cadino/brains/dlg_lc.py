@@ -157,10 +157,13 @@ class PseudoLabelBrain(EncoderBrain):
         return super().make_dataloader(dataset, stage, **kwargs)
 
     def export(self):
-        """Writes the encoder folder, and the classifier beside it."""
+        """Writes the encoder folder, and the classifiers beside it."""
         super().export()
-        with atomic_path(self.hparams.classifier_file) as temporary:
-            torch.save(self.hparams.classifier.state_dict(), temporary)
+        for sense in self.senses:
+            prefix = sense.prefix
+            path = getattr(self.hparams, f"{prefix}classifier_file")
+            with atomic_path(path) as temporary:
+                torch.save(sense.classifier.state_dict(), temporary)
 
     def cosines(self, sense, crops):
         """The cosines of augmented crops to the classes.

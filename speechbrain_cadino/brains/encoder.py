@@ -1,6 +1,7 @@
 """What all trainings of an encoder here have in common."""
 
 import contextlib
+import functools
 import pathlib
 import random
 import time
@@ -484,18 +485,38 @@ class EncoderBrain(sb.Brain):
 
     def export(self):
         """Writes the encoder folder."""
-        table = read_manifest(
-            self.hparams.train_manifest, self.hparams.data_folder
+        self.export_with(
+            *(self.encoder, ""),
+            *(self.hparams.train_manifest, self.hparams.data_folder),
         )
+
+    def export_with(self, encoder, prefix, manifest, data_folder):
+        """Writes the folder of one of several encoders.
+
+        Arguments
+        ---------
+        encoder : torch.nn.Module
+            See ``encode_with``.
+        prefix : str
+            Of the names of its features among the modules, and of
+            ``sample_rate``, ``reader`` and ``encoder_folder``.
+        manifest : str or pathlib.Path
+            What it was trained on.
+        data_folder : str or pathlib.Path
+            What ``$data_root`` in the manifest stands for.
+        """
         mean = mean_embedding(
-            *(self.encode_batch, table, self.hparams.sample_rate),
-            reader=getattr(self.hparams, "reader", AudioReader),
+            functools.partial(self.encode_with, encoder, prefix),
+            read_manifest(manifest, data_folder),
+            getattr(self.hparams, f"{prefix}sample_rate"),
+            reader=getattr(self.hparams, f"{prefix}reader", AudioReader),
         )
         export_encoder(
-            self.hparams.encoder_folder,
+            getattr(self.hparams, f"{prefix}encoder_folder"),
             f"{self.hparams.output_folder}/hyperparams.yaml",
-            {"embedding_model": self.encoder},
+            {"embedding_model": encoder},
             mean,
+            prefix,
         )
 
     def verify(self, baselines):

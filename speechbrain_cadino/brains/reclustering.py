@@ -16,6 +16,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.kmeans import check_options, cluster
 from speechbrain_cadino.clustering.quality import agreement, quality
 from speechbrain_cadino.clustering.whitening import check_power, whiten
+from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.embeddings import load_embeddings
 from speechbrain_cadino.extract import extract
 from speechbrain_cadino.files import atomic_path
@@ -172,7 +173,15 @@ class Reclustering:
         for number in (self.numbers.start, self.numbers.end):
             check_options(count, number, **options)
 
-    def __call__(self, epoch, encode_batch, weights, table, sample_rate):
+    def __call__(
+        self,
+        epoch,
+        encode_batch,
+        weights,
+        table,
+        sample_rate,
+        reader=AudioReader,
+    ):
         """Embeds the training set, on all processes, and clusters it.
 
         Arguments
@@ -187,6 +196,8 @@ class Reclustering:
             The training set.
         sample_rate : int
             In Hz.
+        reader : callable
+            See ``extract``.
         """
         extract(
             self.folder,
@@ -194,6 +205,7 @@ class Reclustering:
             table,
             weights,
             sample_rate,
+            reader=reader,
             **self.extract_options,
         )
         # By the main process, for all to read
