@@ -107,13 +107,13 @@ class _Plan:
         self.steps.append(step)
         return step
 
-    def add_training(self, name, entry, script="train_dlg_lc.py", **own):
-        """Adds a training of stage II and the report of its gate; returns its
-        folder."""
+    def add_training(
+        self, name, entry, script="train_dlg_lc.py", gates=("",), **own
+    ):
+        """Adds a training of stage II and the reports of its gates, which are
+        in these of its folders; returns its folder."""
         manifest = self.add(name, script, entry, **own).manifest
-        # Each sense has a gate and a folder of its own
-        senses = ["audio", "face"] if "av" in script else [""]
-        for sense in senses if self.speakers is not None else []:
+        for sense in gates if self.speakers is not None else []:
             gate = pathlib.PurePosixPath(name, sense)
             self.add(
                 *(f"{gate}/gate", "report_gate.py", "report_gate"),
@@ -128,7 +128,8 @@ class _Plan:
         """Adds pseudo labels and trainings in turn.
 
         ``label`` and ``train`` each map a name and the folder of the training
-        before to a step; returns the folder of the last training.
+        before to a step; returns the folder of the last training and the
+        manifest that it has.
         """
         for iteration in range(1, self.hparams["iterations"] + 1):
             name = f"{prefix}iteration_{iteration}"
@@ -137,31 +138,38 @@ class _Plan:
             last = train(f"{name}/train", last, manifest)
         return last, manifest
 
-    def add_audio(self, prefix=""):
-        """Adds the iterations of voices."""
+    def add_alone(self, prefix, first, entry, **train_own):
+        """Adds the iterations of voices alone or of faces alone, from a
+        training of stage I on; ``train_own`` is where they lie, if not where
+        the pipeline says."""
+        label_own = {
+            key: train_own[key] for key in ["data_folder"] if key in train_own
+        }
 
         def label(name, last):
             return self.add(
                 *(name, "pseudo_label.py", "pseudo_label"),
                 encoder=last / "encoder",
-                manifest=self.steps[0].manifest,
+                manifest=first.manifest,
                 speakers=self.speakers,
+                **label_own,
             )
 
         def train(name, last, manifest):
             return self.add_training(
-                *(name, "dlg_lc"),
+                *(name, entry),
                 train_manifest=manifest,
                 start_encoder=last / "encoder",
+                **train_own,
             )
 
-        first = self.folder / "stage_1"
-        return self.add_iterations(prefix, first, label, train)
+        start = self.folder / first.name
+        return self.add_iterations(prefix, start, label, train)
 
     def all_steps(self):
         """All steps, in the order in which they run."""
-        self.add("stage_1", "train_dino.py", "stage_1")
-        last, manifest = self.add_audio()
+        first = self.add("stage_1", "train_dino.py", "stage_1")
+        last, manifest = self.add_alone("", first, "dlg_lc")
         if self.hparams["large_margin"] is not None:
             last = self.add_training(
                 *("large_margin", "large_margin"),
@@ -189,9 +197,11 @@ class _AudioVisualPlan(_Plan):
         """All steps, in the order in which they run."""
         hparams = self.hparams
         add = {
-            "audio": lambda: self.add_audio("audio/"),
-            "face": self.add_face,
-            "audio_visual": self.add_audio_visual,
+            "audio": lambda: self.add_alone("audio/", voices, "dlg_lc"),
+            "face": lambda: self.add_alone(
+                "face/", faces, "face_dlg_lc", **self.faces
+            ),
+            "audio_visual": lambda: self.add_audio_visual(voices, faces),
         }
         systems = hparams["systems"]
         if not systems or not set(systems) <= set(add):
@@ -204,11 +214,11 @@ class _AudioVisualPlan(_Plan):
             "trials_folder": hparams["face_trials_folder"],
         }
         voices = self.add("stage_1", "train_dino.py", "stage_1")
-        self.face_manifest = self.add(
+        faces = self.add(
             *("stage_1_face", "train_dino.py", "stage_1_face"),
             audio_manifest=voices.manifest,
             **self.faces,
-        ).manifest
+        )
         for system in systems:
             last, _ = add[system]()
         if hparams["trials"] is not None and systems[-1] == "audio_visual":
@@ -223,39 +233,16 @@ class _AudioVisualPlan(_Plan):
             )
         return self.steps
 
-    def add_face(self):
-        """Adds the iterations of faces."""
-
-        def label(name, last):
-            return self.add(
-                *(name, "pseudo_label.py", "pseudo_label"),
-                encoder=last / "encoder",
-                manifest=self.face_manifest,
-                data_folder=self.faces["data_folder"],
-                speakers=self.speakers,
-            )
-
-        def train(name, last, manifest):
-            return self.add_training(
-                *(name, "face_dlg_lc"),
-                train_manifest=manifest,
-                start_encoder=last / "encoder",
-                **self.faces,
-            )
-
-        first = self.folder / "stage_1_face"
-        return self.add_iterations("face/", first, label, train)
-
-    def add_audio_visual(self):
+    def add_audio_visual(self, voices, faces):
         """Adds the iterations of both."""
-        faces = {
-            "face_manifest": self.face_manifest,
+        own = {
+            "face_manifest": faces.manifest,
             "face_folder": self.faces["data_folder"],
         }
 
         def encoders(last):
-            if last.name == "stage_1":
-                return last / "encoder", self.folder / "stage_1_face/encoder"
+            if last.name == voices.name:
+                return last / "encoder", self.folder / faces.name / "encoder"
             return last / "encoder", last / "face_encoder"
 
         def label(name, last):
@@ -264,25 +251,26 @@ class _AudioVisualPlan(_Plan):
                 *(name, "pseudo_label.py", "av_pseudo_label"),
                 encoder=encoder,
                 face_encoder=face_encoder,
-                manifest=self.steps[0].manifest,
+                manifest=voices.manifest,
                 speakers=self.speakers,
-                **faces,
+                **own,
             )
 
         def train(name, last, manifest):
             encoder, face_encoder = encoders(last)
             return self.add_training(
                 *(name, "av_dlg_lc", "train_av_dlg_lc.py"),
+                gates=["audio", "face"],
                 train_manifest=manifest,
                 start_encoder=encoder,
                 start_face_encoder=face_encoder,
                 face_trials_manifest=self.faces["trials_manifest"],
                 face_trials_folder=self.faces["trials_folder"],
-                **faces,
+                **own,
             )
 
-        first = self.folder / "stage_1"
-        return self.add_iterations("audio_visual/", first, label, train)
+        start = self.folder / voices.name
+        return self.add_iterations("audio_visual/", start, label, train)
 
 
 def _step(hparams, options, hparams_folder, recipe, name, script, entry, **own):

@@ -17,34 +17,9 @@ Authors
  * The speechbrain_cadino developers 2026
 """
 
-import sys
+from train_dlg_lc import main
 
-from train_dlg_lc import train
-
-import speechbrain as sb
 from speechbrain_cadino.brains.audio_visual import AudioVisualBrain
-from speechbrain_cadino.cli import parse_arguments, user_errors
-from speechbrain_cadino.foreign import adopt_encoder
-from speechbrain_cadino.lock import claim_output_folder
-
-
-@user_errors()
-def main():
-    """Reads the command line, trains."""
-    # Reading command line arguments
-    hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
-
-    # Initialize ddp (useful only for multi-GPU DDP training)
-    sb.utils.distributed.ddp_init_group(run_opts)
-
-    # One run at a time in the output folder
-    claim_output_folder(hparams_file, overrides)
-
-    # An encoder to start from brings its own features and sizes
-    overrides = adopt_encoder(hparams_file, overrides)
-
-    train(hparams_file, run_opts, overrides, AudioVisualBrain)
-
 
 if __name__ == "__main__":
-    main()
+    main(AudioVisualBrain)

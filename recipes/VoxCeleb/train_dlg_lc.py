@@ -100,7 +100,7 @@ def train(hparams_file, run_opts, overrides, brain_class=PseudoLabelBrain):
 
 
 @user_errors()
-def main():
+def main(brain_class=PseudoLabelBrain):
     """Reads the command line, trains."""
     # Reading command line arguments
     hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
@@ -114,7 +114,7 @@ def main():
     # An encoder to start from brings its own features and sizes
     overrides = adopt_encoder(hparams_file, overrides)
 
-    train(hparams_file, run_opts, overrides)
+    train(hparams_file, run_opts, overrides, brain_class)
 
 
 if __name__ == "__main__":
