@@ -261,7 +261,6 @@ def user_errors():
         if not _is_of_lost_process(str(error)):
             raise
         _exit(f"{LOST} {str(error).splitlines()[0]}. {GO_ON}")
-
     finally:
         release_all()
 

@@ -249,14 +249,20 @@ def pseudo_label(
     return run_on_main(finish)
 
 
+def _readable(folder, whitening):
+    """Which utterances have an embedding, (N,); their IDs and embeddings,
+    whitened if that is wanted."""
+    ids, embeddings = load_embeddings(folder)
+    readable = np.isfinite(embeddings).all(1)
+    points = embeddings[readable]
+    if whitening:
+        points = whiten(points, whitening)
+    return readable, [n for n, fine in zip(ids, readable) if fine], points
+
+
 def _faces(folder, ids, whitening):
     """The faces of utterances, (N, E); NaN where there is none."""
-    names, embeddings = load_embeddings(folder / "face_embeddings")
-    readable = np.isfinite(embeddings).all(1)
-    found = embeddings[readable]
-    if whitening:
-        found = whiten(found, whitening)
-    names = [name for name, fine in zip(names, readable) if fine]
+    _, names, found = _readable(folder / "face_embeddings", whitening)
     rows = pd.Index(names).get_indexer(ids)
     faces = found[rows]
     faces[rows < 0] = np.nan
@@ -265,10 +271,5 @@ def _faces(folder, ids, whitening):
 
 def _points(folder, whitening, speakers):
     """What there is to cluster: IDs, embeddings, speakers if given."""
-    ids, embeddings = load_embeddings(folder / "embeddings")
-    readable = np.isfinite(embeddings).all(1)
-    points = embeddings[readable]
-    if whitening:
-        points = whiten(points, whitening)
-    ids = [name for name, fine in zip(ids, readable) if fine]
+    readable, ids, points = _readable(folder / "embeddings", whitening)
     return ids, points, None if speakers is None else speakers[readable]

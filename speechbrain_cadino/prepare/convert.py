@@ -56,14 +56,10 @@ def convert_files(sources, targets, sample_rate=16000, num_workers=None):
     >>> info.samplerate, info.channels, info.frames
     (16000, 1, 16000)
     """
-    try:
-        import av  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"{len(sources)} file(s) have to be converted, the first is "
-            f"{sources[0]}, and PyAV, which does it, is not installed: "
-            'pip install "speechbrain_cadino[convert]"'
-        ) from error
+    require_av(
+        f"{len(sources)} file(s) have to be converted, the first is "
+        f"{sources[0]}"
+    )
     failures = in_parallel(
         _convert,
         sources,
@@ -76,6 +72,28 @@ def convert_files(sources, targets, sample_rate=16000, num_workers=None):
     failed = sum(map(bool, failures))
     logger.info(f"Converted {len(sources) - failed} files, {failed} failed.")
     return failures
+
+
+def require_av(why):
+    """Makes sure that PyAV is installed.
+
+    Arguments
+    ---------
+    why : str
+        What has to be done, and to which files.
+
+    Raises
+    ------
+    ImportError
+        If it is not.
+    """
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"{why}, and PyAV, which does it, is not installed: "
+            'pip install "speechbrain_cadino[convert]"'
+        ) from error
 
 
 def _convert(source, target, sample_rate):

@@ -7,6 +7,7 @@ from PIL import Image
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.files import atomic_folder
+from speechbrain_cadino.prepare.convert import require_av
 from speechbrain_cadino.prepare.parallel import in_parallel
 
 logger = get_logger(__name__)
@@ -42,14 +43,9 @@ def sample_frames(videos, folders, frames_per_second=1, num_workers=None):
     ImportError
         If PyAV is not there.
     """
-    try:
-        import av  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"{len(videos)} video(s) have to be decoded, the first is "
-            f"{videos[0]}, and PyAV, which does it, is not installed: "
-            'pip install "speechbrain_cadino[convert]"'
-        ) from error
+    require_av(
+        f"{len(videos)} video(s) have to be decoded, the first is {videos[0]}"
+    )
     failures = in_parallel(
         _sample,
         videos,

@@ -6,7 +6,10 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
+
+from speechbrain_cadino.dataio.manifest import write_manifest
 
 # Python runs it first in every process: tells of each file that is read.
 AUDIT = """
@@ -19,6 +22,22 @@ def tell(event, args):
 
 sys.addaudithook(tell)
 """
+
+
+@pytest.fixture(scope="session")
+def labels(speech, tmp_path_factory):
+    """A manifest of the 24 files to train on; every fifth label is wrong."""
+    folder = tmp_path_factory.mktemp("labels")
+    rows = []
+    for number in range(24):
+        name = f"train{number % 4}/{number:02}/0"
+        label = f"{(number + (number % 5 == 0)) % 4:02}"
+        wav = f"$data_root/wav/{name}.wav"
+        rows.append((f"wav/{name}", 0.75, wav, 0, 12000, label))
+    columns = ["ID", "duration", "wav", "start", "stop", "spk_id"]
+    table = pd.DataFrame(rows, columns=columns)
+    write_manifest(folder / "pseudo_labels.csv", table)
+    return folder / "pseudo_labels.csv"
 
 
 @pytest.fixture(scope="session")

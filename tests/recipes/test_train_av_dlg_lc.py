@@ -49,21 +49,6 @@ def faces(speech, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def labels(speech, tmp_path_factory):
-    """A manifest of the 24 files to train on; every fifth label is wrong."""
-    folder = tmp_path_factory.mktemp("labels")
-    rows = []
-    for number in range(24):
-        name = f"train{number % 4}/{number:02}/0"
-        label = f"{(number + (number % 5 == 0)) % 4:02}"
-        wav = f"$data_root/wav/{name}.wav"
-        rows.append((f"wav/{name}", 0.75, wav, 0, 12000, label))
-    table = pd.DataFrame(rows, columns=[*COLUMNS, "spk_id"])
-    write_manifest(folder / "pseudo_labels.csv", table)
-    return folder / "pseudo_labels.csv"
-
-
-@pytest.fixture(scope="module")
 def command(speech, faces, labels):
     """A function that gives the command line of a tiny training."""
 

@@ -7,26 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from speechbrain_cadino.dataio.manifest import write_manifest
-
 RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-
-
-@pytest.fixture(scope="module")
-def labels(speech, tmp_path_factory):
-    """A manifest of the 24 files to train on; every fifth label is wrong."""
-    folder = tmp_path_factory.mktemp("labels")
-    rows = []
-    for number in range(24):
-        name = f"train{number % 4}/{number:02}/0"
-        label = f"{(number + (number % 5 == 0)) % 4:02}"
-        wav = f"$data_root/wav/{name}.wav"
-        rows.append((f"wav/{name}", 0.75, wav, 0, 12000, label))
-    columns = ["ID", "duration", "wav", "start", "stop", "spk_id"]
-    table = pd.DataFrame(rows, columns=columns)
-    write_manifest(folder / "pseudo_labels.csv", table)
-    return folder / "pseudo_labels.csv"
 
 
 @pytest.fixture(scope="module")
