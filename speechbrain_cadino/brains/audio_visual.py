@@ -47,18 +47,20 @@ class AudioVisualBrain(PseudoLabelBrain):
         ]
 
     def compute_forward(self, batch, stage):
-        """The cosines of each sense to the classes, each (batch, C)."""
-        # Frames of others in place of black ones, for the sake of BatchNorm;
-        # what comes of them does not count
-        seen = batch["has_face"].nonzero().squeeze(1)
-        if len(seen):
-            stand_in = torch.arange(len(batch["face"]))
-            unseen = ~batch["has_face"]
-            stand_in[unseen] = seen[torch.arange(unseen.sum()) % len(seen)]
-            batch["face"] = batch["face"][stand_in]
+        """The cosines of each sense to the classes, each (batch, C).
+
+        Those of an utterance without a face are zeros.
+        """
+        audio, face = self.senses
         for sense in self.senses:
             batch[sense.key] = batch[sense.key].to(self.device)
-        return [self.cosines(sense, batch[sense.key]) for sense in self.senses]
+        heard = self.cosines(audio, batch["wav"])
+        # Two rows at least, for the sake of BatchNorm
+        unseen = (~batch["has_face"]).int()
+        rows = unseen.argsort(stable=True)[: max(2, (1 - unseen).sum())]
+        rows = rows.to(self.device)
+        seen = self.cosines(face, batch["face"][rows])
+        return [heard, torch.zeros_like(heard).index_copy(0, rows, seen)]
 
     def compute_objectives(self, cosines, batch, stage):
         """The gated losses of both senses, with label correction."""
@@ -85,7 +87,10 @@ class AudioVisualBrain(PseudoLabelBrain):
             {
                 "loss": loss.detach(),
                 "accuracy": accuracy(cosines[0], labels),
-                "face_accuracy": accuracy(cosines[1], labels),
+                # 0 where a batch has no face
+                "face_accuracy": accuracy(
+                    cosines[1][has_face], labels[has_face]
+                ).nan_to_num(),
                 "faces": has_face.float().mean(),
                 **decision_shares(results[0]["decisions"]),
             }

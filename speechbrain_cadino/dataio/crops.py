@@ -339,10 +339,10 @@ class PseudoLabelDataset(MultiCropDataset):
 
 
 class AudioVisualDataset(PseudoLabelDataset):
-    """As PseudoLabelDataset, with a random frame of the utterance's face.
+    """As PseudoLabelDataset, with random frames of the utterance's face.
 
     An utterance without a face, or with one that cannot be read or is of one
-    colour, is heard only: its frame is black.
+    colour, is heard only: its frames are black.
 
     Arguments
     ---------
@@ -352,11 +352,13 @@ class AudioVisualDataset(PseudoLabelDataset):
         Face tracks under the IDs of the manifest: see ``prepare.faces``.
     face_size : int
         Height and width of the frames: see FaceReader.
+    face_frames : int
+        How many an item has. They differ, if the track has so many.
     face_root : str or pathlib.Path, optional
         What ``$data_root`` in face_manifest stands for.
     **options
-        The other arguments of PseudoLabelDataset, but no ``speeds``: a face
-        has no other voice.
+        The other arguments of PseudoLabelDataset. At another speed an
+        utterance is of a voice that has no face.
 
     Raises
     ------
@@ -365,10 +367,17 @@ class AudioVisualDataset(PseudoLabelDataset):
     """
 
     def __init__(
-        self, manifest, face_manifest, face_size=64, face_root=None, **options
+        self,
+        manifest,
+        face_manifest,
+        face_size=64,
+        face_frames=1,
+        face_root=None,
+        **options,
     ):
         super().__init__(manifest, **options)
         self.face_size = face_size
+        self.face_frames = face_frames
         faces = read_manifest(face_manifest, face_root)
         self.tracks = PackedStrings(faces.pop("wav"))
         self.frames = faces[["start", "stop"]].to_numpy()
@@ -381,35 +390,41 @@ class AudioVisualDataset(PseudoLabelDataset):
             )
 
     def __getitem__(self, index):
-        """A crop of an utterance, and a frame.
+        """A crop of an utterance, and frames.
 
         Returns
         -------
         dict
-            As of PseudoLabelDataset; ``face``, (1, 3, size, size), uint8; and
-            ``has_face``, whether it is one.
+            As of PseudoLabelDataset; ``face``, (face_frames, 3, size, size),
+            uint8; and ``has_face``, whether it is one.
         """
         item = super().__getitem__(index)
         rng = np.random.default_rng((self.seed, self._epoch.item(), index, 1))
-        frame = self._read_frame(self.track_of[item["sample"]], rng)
-        item["has_face"] = frame is not None
-        if frame is None:
-            shape = 1, 3, self.face_size, self.face_size
-            frame = torch.zeros(shape, dtype=torch.uint8)
-        return {**item, "face": frame}
+        turn, row = divmod(item["sample"], len(self.ids))
+        track = self.track_of[row] if self.speeds[turn] == 1 else -1
+        frames = self._read_frames(track, rng)
+        item["has_face"] = frames is not None
+        if frames is None:
+            shape = self.face_frames, 3, self.face_size, self.face_size
+            frames = torch.zeros(shape, dtype=torch.uint8)
+        return {**item, "face": frames}
 
-    def _read_frame(self, track, rng):
-        """A random frame of a track; None if there is none to be used."""
+    def _read_frames(self, track, rng):
+        """Random frames of a track; None if there are none to be used."""
         if track < 0:
             return None
         start, stop = self.frames[track]
-        first = int(rng.integers(start, stop))
+        count = int(stop - start)
+        picks = rng.permutation(count)[: self.face_frames]
         try:
             with FaceReader(self.tracks[track], size=self.face_size) as face:
-                frame = face.read(first, first + 1)
+                frames = [face.read(pick, pick + 1) for pick in start + picks]
         except MediaError:
             return None
-        return frame if frame.min() < frame.max() else None
+        if any(frame.min() == frame.max() for frame in frames):
+            return None
+        frames = torch.cat(frames)
+        return frames[torch.arange(self.face_frames) % len(frames)]
 
 
 def count_classes(manifest, speeds=(1.0,)):

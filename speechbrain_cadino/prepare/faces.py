@@ -45,6 +45,9 @@ LAYOUTS = {"folders": 3, "flat": 2}
 # What the ID of a piece has beyond that of its recording.
 PIECE = re.compile(r"_\d{4,}$")
 
+# A JPEG decodes faster at about this size, enough to see that it is not blank
+SMALL = 32, 32
+
 
 @dataclass(slots=True)
 class Track:
@@ -106,9 +109,10 @@ def prepare_faces(
     manifest.
 
     Nothing is done if neither the files nor the arguments changed since the
-    last time, which ``faces.json`` tells. Hidden files are passed over. Of
-    the images of a track one is opened, none is decoded: others that are
-    broken are found when they are read.
+    last time, which ``faces.json`` tells. Hidden files are passed over. A
+    track of which no image can be decoded, or each is of one colour, is left
+    out; once one is good, the others are not looked at: those that are broken
+    are found when they are read.
 
     Arguments
     ---------
@@ -168,7 +172,8 @@ def prepare_faces(
     ...     track = folder / "face" / "id1" / "video" / utterance
     ...     track.mkdir(parents=True)
     ...     for frame in range(frames):
-    ...         Image.new("RGB", (8, 8)).save(track / f"{frame}.jpg")
+    ...         image = Image.linear_gradient("L").resize((8, 8))
+    ...         image.save(track / f"{frame}.jpg")
     >>> prepare_faces(folder / "face", folder / "save")
     >>> print((folder / "save" / "faces.csv").read_text().strip())
     ID,duration,wav,start,stop
@@ -389,28 +394,31 @@ def _sample_videos(tracks, frame_folder, frames_per_second, num_workers):
 
 
 def _judge_tracks(tracks, num_workers):
-    """Finds the tracks without a readable image."""
-    readable = in_parallel(
-        _any_readable,
+    """Finds the tracks that show nothing."""
+    showing = in_parallel(
+        _any_shows,
         [track.folder for track in tracks],
         [track.images for track in tracks],
         chunk=256,
-        description="Opening images",
+        description="Looking at images",
         num_workers=num_workers,
     )
-    for track, good in zip(tracks, readable):
+    for track, good in zip(tracks, showing):
         if not good:
-            track.problem = "no readable image in it"
+            track.problem = "no image in it that is readable and not blank"
 
 
-def _any_readable(folder, images):
-    """Whether one of the images can be opened."""
-    for image in images:
+def _any_shows(folder, images):
+    """Whether one of the images can be decoded and is not of one colour."""
+    for name in images:
         try:
-            Image.open(f"{folder}/{image}").close()
-            return True
+            with Image.open(f"{folder}/{name}") as image:
+                image.draft("RGB", SMALL)
+                darkest, brightest = image.convert("L").getextrema()
         except IMAGE_ERRORS:
             continue
+        if darkest < brightest:
+            return True
     return False
 
 

@@ -12,29 +12,29 @@ from PIL import Image, ImageDraw, ImageFilter
 # What a person keeps. The unit is half the height of a head, y points down,
 # the origin is between the eyes; angles are in radians.
 PERSON = {
-    "width": (0.66, 0.9),
-    "jaw": (0.35, 0.95),  # how wide the chin is, of the width
-    "chin": (0.9, 1.15),
-    "eye_x": (0.25, 0.42),
-    "eye_y": (-0.15, 0.1),
-    "eye_width": (0.11, 0.2),
-    "eye_height": (0.35, 0.75),  # of its width
-    "eye_slant": (-0.35, 0.35),
-    "brow_y": (0.17, 0.32),  # above the eye
-    "brow_width": (0.14, 0.27),
-    "brow_height": (0.02, 0.085),
-    "brow_slant": (-0.4, 0.4),
-    "nose_length": (0.22, 0.5),
-    "nose_width": (0.08, 0.22),
-    "mouth_y": (0.1, 0.22),  # below the nose
-    "mouth_width": (0.17, 0.38),
-    "lip": (0.035, 0.11),
-    "smile": (-0.08, 0.08),
-    "ear": (0.1, 0.28),
-    "hairline": (-0.8, -0.42),
+    "width": (0.6, 0.95),
+    "jaw": (0.25, 1.0),  # how wide the chin is, of the width
+    "chin": (0.85, 1.2),
+    "eye_x": (0.22, 0.46),
+    "eye_y": (-0.2, 0.14),
+    "eye_width": (0.09, 0.23),
+    "eye_height": (0.3, 0.85),  # of its width
+    "eye_slant": (-0.5, 0.5),
+    "brow_y": (0.15, 0.36),  # above the eye
+    "brow_width": (0.1, 0.3),
+    "brow_height": (0.015, 0.11),
+    "brow_slant": (-0.6, 0.6),
+    "nose_length": (0.15, 0.58),
+    "nose_width": (0.06, 0.27),
+    "mouth_y": (0.08, 0.26),  # below the nose
+    "mouth_width": (0.12, 0.46),
+    "lip": (0.02, 0.14),
+    "smile": (-0.12, 0.12),
+    "ear": (0.06, 0.35),
+    "hairline": (-0.85, -0.35),
     "parting": (-0.6, 0.6),
-    "hair_volume": (0.03, 0.3),
-    "hair_length": (-0.4, 1.3),
+    "hair_volume": (0.02, 0.4),
+    "hair_length": (-0.5, 1.5),
     "hair_tone": (0.0, 1.0),
     "hair_light": (0.1, 0.9),
     "skin_tone": (0.0, 1.0),
@@ -48,7 +48,7 @@ HAIR = np.array([[0.9, 0.65, 0.3], [0.35, 0.15, 0.08]])
 IRIS = np.array([[0.3, 0.55, 0.75], [0.3, 0.17, 0.06]])
 
 # How often an utterance is with these, and a frame with the last.
-HAT, GLASSES, COVERED = 0.15, 0.2, 0.12
+HAT, GLASSES, COVERED = 0.1, 0.15, 0.08
 # The head is this deep, and this much of it is drawn larger, then made small.
 DEPTH, OVERSAMPLING = 0.8, 3
 TURN = np.linspace(0, 2 * np.pi, 32, endpoint=False)
@@ -63,8 +63,6 @@ class Setting(NamedTuple):
     pose: np.ndarray
     centre: np.ndarray
     scale: float
-    light: np.ndarray
-    tint: np.ndarray
 
 
 def draw_person(rng):
@@ -98,14 +96,12 @@ def draw_setting(rng):
     Setting
     """
     return Setting(
-        clothes=rng.uniform(0, 1, 3),
+        clothes=rng.uniform(0.1, 0.3) * np.ones(3),
         hat=rng.uniform(0, 1, 3) if rng.random() < HAT else None,
         glasses=rng.uniform(0, 0.4, 3) if rng.random() < GLASSES else None,
-        pose=rng.normal(0, [0.1, 0.06, 0.03]),
-        centre=rng.normal(0, 0.09, 2),
+        pose=rng.normal(0, [0.08, 0.05, 0.03]),
+        centre=rng.normal(0, 0.07, 2),
         scale=rng.uniform(0.8, 1.0),
-        light=rng.normal(0, 0.15, 2),
-        tint=rng.uniform(0.9, 1.1, 3),
     )
 
 
@@ -133,8 +129,8 @@ def draw_portrait(person, setting, rng, size=64):
     >>> draw_portrait(draw_person(rng), draw_setting(rng), rng).size
     (64, 64)
     """
-    pose = setting.pose + rng.normal(0, [0.25, 0.14, 0.08])
-    centre = setting.centre + rng.normal(0, 0.05, 2)
+    pose = setting.pose + rng.normal(0, [0.2, 0.12, 0.07])
+    centre = setting.centre + rng.normal(0, 0.07, 2)
     scale = setting.scale * rng.uniform(0.94, 1.06)
     sheet = _Sheet(size, pose, centre, scale, person["width"])
     _draw_behind(sheet, person, setting, rng)
@@ -145,7 +141,7 @@ def draw_portrait(person, setting, rng, size=64):
     _draw_on_top(sheet, person, setting)
     if rng.random() < COVERED:
         _draw_cover(sheet, person, rng)
-    return _photograph(sheet, setting, rng)
+    return _photograph(sheet, rng)
 
 
 class _Sheet:
@@ -371,16 +367,16 @@ def _draw_cover(sheet, person, rng):
     sheet.oval(colour, x, y, 0.75, rng.uniform(0.12, 0.25), slant, near)
 
 
-def _photograph(sheet, setting, rng):
+def _photograph(sheet, rng):
     """Lights the drawing and takes it with a camera."""
     blur = OVERSAMPLING * rng.uniform(0.3, 1.1) * sheet.size / 64
     image = sheet.image.filter(ImageFilter.GaussianBlur(blur))
     image = image.resize((sheet.size, sheet.size), Image.Resampling.BOX)
     pixels = np.asarray(image, np.float64) / 255
     ramp = np.linspace(-1, 1, sheet.size)
-    across, down = setting.light + rng.normal(0, 0.4, 2)
+    across, down = rng.normal(0, 0.4, 2)
     light = 1 + across * ramp + down * ramp[:, None]
     light = np.clip(light, 0.25, 1.75) * rng.uniform(0.75, 1.2)
-    pixels = pixels * light[..., None] * setting.tint
-    pixels += rng.normal(0, rng.uniform(0.01, 0.05), pixels.shape)
+    pixels = pixels * light[..., None] * rng.uniform(0.9, 1.1, 3)
+    pixels += rng.normal(0, rng.uniform(0.01, 0.04), pixels.shape)
     return Image.fromarray(np.uint8(np.clip(pixels, 0, 1) * 255))

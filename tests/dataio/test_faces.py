@@ -3,10 +3,12 @@ import sys
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from PIL import Image
 
 from speechbrain_cadino.dataio.audio import MediaError
+from speechbrain_cadino.dataio.crops import AudioVisualDataset
 from speechbrain_cadino.dataio.faces import FaceAugmenter, FaceError, FaceReader
 
 RED, GREEN, BLUE = (250, 10, 10), (10, 250, 10), (10, 10, 250)
@@ -207,3 +209,71 @@ def test_missing_extra_is_named():
     last = process.stderr.strip().split("\n")[-1]
     assert last.startswith("ImportError")
     assert 'pip install "speechbrain_cadino[faces]"' in last
+
+
+@pytest.fixture
+def heard_and_seen(tmp_path):
+    """Two utterances on one manifest, and the face of the first: RED, GREEN
+    and BLUE, each with a white corner, for a black image is none."""
+    wave = 0.1 * np.random.default_rng(0).standard_normal(8000)
+    soundfile.write(tmp_path / "a.wav", wave, 16000)
+    (tmp_path / "labels.csv").write_text(
+        "ID,duration,wav,start,stop,spk_id\n"
+        "a,0.5,$data_root/a.wav,0,8000,x\n"
+        "b,0.5,$data_root/a.wav,0,8000,y\n"
+    )
+    for frame, colour in enumerate([RED, GREEN, BLUE]):
+        image = Image.new("RGB", (16, 16), colour)
+        image.paste((255, 255, 255), (0, 0, 2, 2))
+        (tmp_path / "track").mkdir(exist_ok=True)
+        image.save(tmp_path / "track" / f"{frame}.png")
+    (tmp_path / "faces.csv").write_text(
+        "ID,duration,wav,start,stop\na,3,$data_root/track,0,3\n"
+    )
+
+    def make(**options):
+        return AudioVisualDataset(
+            tmp_path / "labels.csv",
+            tmp_path / "faces.csv",
+            face_size=16,
+            face_root=tmp_path,
+            data_root=tmp_path,
+            crop_seconds=0.3,
+            **options,
+        )
+
+    return make
+
+
+def colours_of(item):
+    return [tuple(frame[:, 8, 8].tolist()) for frame in item["face"]]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_frames_of_an_item_differ(heard_and_seen, count):
+    data = heard_and_seen(face_frames=count)
+    drawn = set()
+    for epoch in range(1, 30):
+        data.set_epoch(epoch)
+        item = data[0]
+        assert item["has_face"]
+        colours = colours_of(item)
+        assert len(set(colours)) == count
+        drawn.update(colours)
+    assert drawn == {RED, GREEN, BLUE}
+
+
+def test_frames_of_a_short_track_are_repeated(heard_and_seen):
+    colours = colours_of(heard_and_seen(face_frames=5)[0])
+    assert len(colours) == 5
+    assert set(colours) == {RED, GREEN, BLUE}
+
+
+def test_a_voice_at_another_speed_has_no_face(heard_and_seen):
+    data = heard_and_seen(face_frames=2, speeds=[0.9, 1.0])
+    items = [data[index] for index in range(len(data))]
+    assert [item["label"] for item in items] == [0, 1, 2, 3]
+    assert [item["has_face"] for item in items] == [False, False, True, False]
+    for item in items:
+        assert item["face"].shape == (2, 3, 16, 16)
+        assert item["face"].any() == item["has_face"]

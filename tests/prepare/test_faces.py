@@ -18,11 +18,13 @@ from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
 from speechbrain_cadino.prepare.faces import prepare_faces
 from speechbrain_cadino.prepare.frames import sample_frames
 
+BLANK = "no image in it that is readable and not blank"
+
 
 def write_frames(folder, *names):
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        Image.new("RGB", (8, 8)).save(folder / name)
+        Image.linear_gradient("L").resize((8, 8)).save(folder / name)
 
 
 def write_video(path, seconds=3.0, rate=10):
@@ -174,20 +176,26 @@ def test_what_cannot_be_used_is_listed(data, save, caplog):
     write_frames(tracks / "id3" / "$HOME" / "00001", "0.jpg")
     (tracks / "id3" / "c" / "00001").mkdir(parents=True)
     (tracks / "id3" / "c" / "00001" / "0.jpg").symlink_to("nothing")
+    write_frames(tracks / "id3" / "d" / "00001", "1.jpg")
+    for name in ["d", "e"]:
+        (tracks / "id3" / name / "00001").mkdir(parents=True, exist_ok=True)
+        black = Image.new("RGB", (8, 8))
+        black.save(tracks / "id3" / name / "00001" / "0.jpg")
     with caplog.at_level(logging.INFO):
         prepare_faces(data, save)
-    # One image of id3/b can be read, so its track stays.
-    assert len(wavs(save)) == 4
+    # One image of id3/b can be read, one of id3/d is not black: they stay.
+    assert len(wavs(save)) == 5
     assert wavs(save)["id1/x/00001"] == "ROOT/1fps/id1/x/00001"
     assert skipped(save) == {
-        "id3/a/00001": "no readable image in it",
-        "id3/c/00001": "no readable image in it",
+        "id3/a/00001": BLANK,
+        "id3/c/00001": BLANK,
+        "id3/e/00001": BLANK,
         "id1/x/00001": "another track has this ID",
         "plots": "a path of fewer than 3 parts",
         "1fps/id3/$HOME/00001": "a name with control characters, $ or a space "
         "first",
     }
-    assert "2 skipped: no readable image in it" in caplog.text
+    assert f"3 skipped: {BLANK}" in caplog.text
 
 
 def test_broken_track_leaves_its_utterance_audio_only(data, save, caplog):
@@ -197,7 +205,7 @@ def test_broken_track_leaves_its_utterance_audio_only(data, save, caplog):
     )
     with caplog.at_level(logging.INFO):
         prepare_faces(data, save, audio)
-    assert skipped(save) == {"id2/z/00007_0001": "no readable image in it"}
+    assert skipped(save) == {"id2/z/00007_0001": BLANK}
     assert "1 utterances have a face, 1 are audio-only, 1 tra" in caplog.text
 
 

@@ -68,8 +68,10 @@ def command(speech, faces, labels):
             "batch_size": 4,
             "evaluate_every": 1,
             "crop_seconds": 0.4,
+            "speeds": "[1.0, 0.9]",
             "channels": 16,
             "face_size": 16,
+            "face_frames": 2,
             "face_channels": "[4, 8]",
             "face_block_sizes": "[1, 1]",
             "ckpt_interval_minutes": 0,
@@ -117,11 +119,12 @@ def test_each_sense_has_a_gate_and_they_decide_together(uninterrupted):
     table = pd.read_csv(folder / "training.csv")
     assert table["gate"].tolist()[1:] == [12.0, 12.0]
     assert table["face_gate"].tolist()[1:] == [12.0, 12.0]
-    # 24 utterances; 2 have no face and the blank one counts as none
+    # 24 utterances, each at two speeds; 2 have no face, the blank one counts as
+    # none, and a voice at another speed has none
     drawn = ["reliable", "corrected", "dropped"]
-    assert (gates["audio"][drawn].sum(axis=1) == 24).all()
+    assert (gates["audio"][drawn].sum(axis=1) == 48).all()
     assert (gates["face"][drawn].sum(axis=1) == 21).all()
-    assert table["faces"].tolist() == pytest.approx([21 / 24] * 3)
+    assert table["faces"].tolist() == pytest.approx([21 / 48] * 3)
     for sense in gates:
         assert (folder / sense / "plots" / "gate.png").stat().st_size > 10_000
     with (
