@@ -49,22 +49,27 @@ class AudioVisualBrain(PseudoLabelBrain):
     def compute_forward(self, batch, stage):
         """The cosines of each sense to the classes, each (batch, C).
 
-        Those of an utterance without a face are zeros.
+        Those of an utterance without a face do not count.
         """
-        audio, face = self.senses
         for sense in self.senses:
             batch[sense.key] = batch[sense.key].to(self.device)
+        batch["label"] = batch["label"].to(self.device)
+        audio, face = self.senses
         heard = self.cosines(audio, batch["wav"])
         # Two rows at least, for the sake of BatchNorm
         unseen = (~batch["has_face"]).int()
         rows = unseen.argsort(stable=True)[: max(2, (1 - unseen).sum())]
         rows = rows.to(self.device)
-        seen = self.cosines(face, batch["face"][rows])
+        seen = at_speed(
+            self.cosines(face, batch["face"][rows]),
+            batch["label"][rows],
+            heard.shape[1],
+        )
         return [heard, torch.zeros_like(heard).index_copy(0, rows, seen)]
 
     def compute_objectives(self, cosines, batch, stage):
         """The gated losses of both senses, with label correction."""
-        labels = batch["label"].to(self.device)
+        labels = batch["label"]
         has_face = batch["has_face"].to(self.device)
         present = [torch.ones_like(has_face), has_face]
         loss, results = self.hparams.label_loss(
@@ -72,10 +77,7 @@ class AudioVisualBrain(PseudoLabelBrain):
             labels,
             [sense.loss_gate.threshold for sense in self.senses],
             present,
-            lambda rows: [
-                self.clean_cosines(sense, batch[sense.key][rows])
-                for sense in self.senses
-            ],
+            lambda rows: self._answer(batch, rows),
         )
         for sense, there, result in zip(self.senses, present, results):
             there = there.cpu()
@@ -96,6 +98,15 @@ class AudioVisualBrain(PseudoLabelBrain):
             }
         )
         return loss
+
+    def _answer(self, batch, rows):
+        """What each sense says of clean crops, (n, C)."""
+        heard, seen = (
+            self.clean_cosines(sense, batch[sense.key][rows])
+            for sense in self.senses
+        )
+        labels = batch["label"][rows]
+        return [heard, at_speed(seen, labels, heard.shape[1])]
 
     def export(self):
         """Writes both encoder folders, and the classifiers."""
@@ -126,3 +137,37 @@ class AudioVisualBrain(PseudoLabelBrain):
             device=self.device,
         )
         logger.info(format_results(metrics))
+
+
+def at_speed(cosines, labels, num_classes):
+    """The cosines of faces to the classes of voices.
+
+    A voice at another speed is of another class, its face is not: a face is
+    compared with the classes of the speed at which its utterance is played.
+
+    Arguments
+    ---------
+    cosines : torch.Tensor
+        To the F classes of one speed, (batch, F).
+    labels : torch.Tensor
+        Classes of the voices, (batch,): F for each speed, one speed after the
+        other.
+    num_classes : int
+        C, F times the number of speeds.
+
+    Returns
+    -------
+    torch.Tensor
+        (batch, C); -1, the smallest cosine, for other speeds.
+
+    Example
+    -------
+    >>> cosines = torch.tensor([[0.5, 0.2], [0.1, 0.3]])
+    >>> at_speed(cosines, torch.tensor([1, 2]), num_classes=4).tolist()
+    [[0.5, 0.2..., -1.0, -1.0], [-1.0, -1.0, 0.1..., 0.3...]]
+    """
+    faces = cosines.shape[1]
+    first = labels.div(faces, rounding_mode="floor") * faces
+    columns = first[:, None] + torch.arange(faces, device=labels.device)
+    spread = cosines.new_full((len(labels), num_classes), -1.0)
+    return spread.scatter(1, columns, cosines)

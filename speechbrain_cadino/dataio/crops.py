@@ -358,7 +358,7 @@ class AudioVisualDataset(PseudoLabelDataset):
         What ``$data_root`` in face_manifest stands for.
     **options
         The other arguments of PseudoLabelDataset. At another speed an
-        utterance is of a voice that has no face.
+        utterance is of another voice, but of the same face.
 
     Raises
     ------
@@ -400,9 +400,8 @@ class AudioVisualDataset(PseudoLabelDataset):
         """
         item = super().__getitem__(index)
         rng = np.random.default_rng((self.seed, self._epoch.item(), index, 1))
-        turn, row = divmod(item["sample"], len(self.ids))
-        track = self.track_of[row] if self.speeds[turn] == 1 else -1
-        frames = self._read_frames(track, rng)
+        row = item["sample"] % len(self.ids)
+        frames = self._read_frames(self.track_of[row], rng)
         item["has_face"] = frames is not None
         if frames is None:
             shape = self.face_frames, 3, self.face_size, self.face_size

@@ -119,12 +119,12 @@ def test_each_sense_has_a_gate_and_they_decide_together(uninterrupted):
     table = pd.read_csv(folder / "training.csv")
     assert table["gate"].tolist()[1:] == [12.0, 12.0]
     assert table["face_gate"].tolist()[1:] == [12.0, 12.0]
-    # 24 utterances, each at two speeds; 2 have no face, the blank one counts as
-    # none, and a voice at another speed has none
+    # 24 utterances, each at two speeds; 2 have no face and the blank one counts
+    # as none
     drawn = ["reliable", "corrected", "dropped"]
     assert (gates["audio"][drawn].sum(axis=1) == 48).all()
-    assert (gates["face"][drawn].sum(axis=1) == 21).all()
-    assert table["faces"].tolist() == pytest.approx([21 / 48] * 3)
+    assert (gates["face"][drawn].sum(axis=1) == 42).all()
+    assert table["faces"].tolist() == pytest.approx([21 / 24] * 3)
     for sense in gates:
         assert (folder / sense / "plots" / "gate.png").stat().st_size > 10_000
     with (
@@ -132,7 +132,7 @@ def test_each_sense_has_a_gate_and_they_decide_together(uninterrupted):
         np.load(folder / "face" / "gate" / "epoch003.npz") as face,
     ):
         seen = face["decisions"] >= 0
-        assert seen.sum() == 21
+        assert seen.sum() == 42
         assert (audio["decisions"][seen] == face["decisions"][seen]).all()
         reliable = (audio["losses"] < 12) & (~seen | (face["losses"] < 12))
         assert ((audio["decisions"] == 1) == reliable).all()
