@@ -188,6 +188,23 @@ def test_faces_of_another_corpus_are_refused(
     assert "Traceback" not in output
 
 
+def test_batches_with_a_single_face_or_none(
+    command, faces, run_script, tmp_path
+):
+    table = pd.read_csv(faces / "faces.csv")
+    write_manifest(tmp_path / "faces.csv", table[1:2])
+    code, output = run_script(
+        *command(
+            tmp_path / "run",
+            face_manifest=tmp_path / "faces.csv",
+            number_of_epochs=1,
+            warmup_epochs=0,
+        )
+    )
+    assert code == 0, output
+    assert len(pd.read_csv(tmp_path / "run" / "training.csv")) == 1
+
+
 def test_a_gate_for_all_rules(command, run_script, tmp_path):
     code, output = run_script(*command(tmp_path, reliable_rule="all"))
     assert code == 1
