@@ -339,10 +339,10 @@ class PseudoLabelDataset(MultiCropDataset):
 
 
 class AudioVisualDataset(PseudoLabelDataset):
-    """As PseudoLabelDataset, with random frames of the utterance's face.
+    """As PseudoLabelDataset, with a random frame of the utterance's face.
 
     An utterance without a face, or with one that cannot be read or is of one
-    colour, is heard only: its frames are black.
+    colour, is heard only: its frame is black.
 
     Arguments
     ---------
@@ -352,8 +352,6 @@ class AudioVisualDataset(PseudoLabelDataset):
         Face tracks under the IDs of the manifest: see ``prepare.faces``.
     face_size : int
         Height and width of the frames: see FaceReader.
-    face_frames : int
-        How many an item has. They differ, if the track has so many.
     face_root : str or pathlib.Path, optional
         What ``$data_root`` in face_manifest stands for.
     **options
@@ -367,17 +365,10 @@ class AudioVisualDataset(PseudoLabelDataset):
     """
 
     def __init__(
-        self,
-        manifest,
-        face_manifest,
-        face_size=64,
-        face_frames=1,
-        face_root=None,
-        **options,
+        self, manifest, face_manifest, face_size=64, face_root=None, **options
     ):
         super().__init__(manifest, **options)
         self.face_size = face_size
-        self.face_frames = face_frames
         faces = read_manifest(face_manifest, face_root)
         self.tracks = PackedStrings(faces.pop("wav"))
         self.frames = faces[["start", "stop"]].to_numpy()
@@ -390,40 +381,36 @@ class AudioVisualDataset(PseudoLabelDataset):
             )
 
     def __getitem__(self, index):
-        """A crop of an utterance, and frames.
+        """A crop of an utterance, and a frame.
 
         Returns
         -------
         dict
-            As of PseudoLabelDataset; ``face``, (face_frames, 3, size, size),
-            uint8; and ``has_face``, whether it is one.
+            As of PseudoLabelDataset; ``face``, (1, 3, size, size), uint8; and
+            ``has_face``, whether it is one.
         """
         item = super().__getitem__(index)
         rng = np.random.default_rng((self.seed, self._epoch.item(), index, 1))
         row = item["sample"] % len(self.ids)
-        frames = self._read_frames(self.track_of[row], rng)
-        item["has_face"] = frames is not None
-        if frames is None:
-            shape = self.face_frames, 3, self.face_size, self.face_size
-            frames = torch.zeros(shape, dtype=torch.uint8)
-        return {**item, "face": frames}
+        frame = self._read_frame(self.track_of[row], rng)
+        item["has_face"] = frame is not None
+        if frame is None:
+            shape = 1, 3, self.face_size, self.face_size
+            frame = torch.zeros(shape, dtype=torch.uint8)
+        return {**item, "face": frame}
 
-    def _read_frames(self, track, rng):
-        """Random frames of a track; None if there are none to be used."""
+    def _read_frame(self, track, rng):
+        """A random frame of a track; None if there is none to be used."""
         if track < 0:
             return None
         start, stop = self.frames[track]
-        count = int(stop - start)
-        picks = rng.permutation(count)[: self.face_frames]
+        first = int(rng.integers(start, stop))
         try:
             with FaceReader(self.tracks[track], size=self.face_size) as face:
-                frames = [face.read(pick, pick + 1) for pick in start + picks]
+                frame = face.read(first, first + 1)
         except MediaError:
             return None
-        if any(frame.min() == frame.max() for frame in frames):
-            return None
-        frames = torch.cat(frames)
-        return frames[torch.arange(self.face_frames) % len(frames)]
+        return frame if frame.min() < frame.max() else None
 
 
 def count_classes(manifest, speeds=(1.0,)):

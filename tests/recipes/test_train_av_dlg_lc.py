@@ -71,7 +71,6 @@ def command(speech, faces, labels):
             "speeds": "[1.0, 0.9]",
             "channels": 16,
             "face_size": 16,
-            "face_frames": 2,
             "face_channels": "[4, 8]",
             "face_block_sizes": "[1, 1]",
             "ckpt_interval_minutes": 0,
