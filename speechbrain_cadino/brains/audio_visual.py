@@ -57,9 +57,9 @@ class AudioVisualBrain(PseudoLabelBrain):
         audio, face = self.senses
         heard = self.cosines(audio, batch["wav"])
         # Two rows at least, for the sake of BatchNorm
-        unseen = (~batch["has_face"]).int()
-        rows = unseen.argsort(stable=True)[: max(2, (1 - unseen).sum())]
-        rows = rows.to(self.device)
+        has_face = batch["has_face"].int()
+        rows = has_face.argsort(descending=True, stable=True)
+        rows = rows[: max(2, has_face.sum())].to(self.device)
         seen = at_speed(
             self.cosines(face, batch["face"][rows]),
             batch["label"][rows],
@@ -167,7 +167,7 @@ def at_speed(cosines, labels, num_classes):
     [[0.5, 0.2..., -1.0, -1.0], [-1.0, -1.0, 0.1..., 0.3...]]
     """
     faces = cosines.shape[1]
-    first = labels.div(faces, rounding_mode="floor") * faces
+    first = labels // faces * faces
     columns = first[:, None] + torch.arange(faces, device=labels.device)
     spread = cosines.new_full((len(labels), num_classes), -1.0)
     return spread.scatter(1, columns, cosines)

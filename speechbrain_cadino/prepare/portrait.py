@@ -96,7 +96,7 @@ def draw_setting(rng):
     Setting
     """
     return Setting(
-        clothes=rng.uniform(0.1, 0.3) * np.ones(3),
+        clothes=np.full(3, rng.uniform(0.1, 0.3)),
         hat=rng.uniform(0, 1, 3) if rng.random() < HAT else None,
         glasses=rng.uniform(0, 0.4, 3) if rng.random() < GLASSES else None,
         pose=rng.normal(0, [0.08, 0.05, 0.03]),
