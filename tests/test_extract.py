@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from recipe import TORCHRUN, script
 
 from speechbrain_cadino.dataio.audio import MediaError, read_audio
 from speechbrain_cadino.embeddings import embed, load_encoder
@@ -17,8 +18,6 @@ from speechbrain_cadino.extract import (
     extract,
     extract_manifest,
 )
-
-RECIPE = pathlib.Path(__file__).parents[1] / "recipes" / "VoxCeleb"
 
 
 def table_of(folder, lengths):
@@ -263,9 +262,8 @@ def extract_script(corpus, encoder_folder, folder, launcher=(), **flags):
         **flags,
     }
     return [
-        *(sys.executable, *launcher, str(RECIPE / "extract.py")),
-        str(RECIPE / "hparams" / "extract.yaml"),
-        *(f"--{name}={value}" for name, value in flags.items()),
+        *(sys.executable, *launcher),
+        *script("extract.py", "extract.yaml", **flags),
     ]
 
 
@@ -288,10 +286,7 @@ def test_script_and_two_processes_equal_one(encoder_folder, corpus, tmp_path):
     code, output = run(
         extract_script(
             *(corpus, encoder_folder, tmp_path / "two"),
-            launcher=[
-                *("-m", "torch.distributed.run", "--standalone"),
-                "--nproc_per_node=2",
-            ],
+            launcher=TORCHRUN,
             distributed_backend="gloo",
         )
     )

@@ -1,7 +1,6 @@
 """Figures against plain loops, and the picture's content."""
 
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from recipe import script
 from scipy.stats import norm
 
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
@@ -19,7 +19,6 @@ from speechbrain_cadino.gate_report import (
     report_gate,
 )
 
-RECIPE = pathlib.Path(__file__).parents[1] / "recipes" / "VoxCeleb"
 UTTERANCES = 60
 # As text, "10" comes before "2".
 CLUSTERS = ["0", "1", "10", "2", "3", "4"]
@@ -378,13 +377,12 @@ def test_last_epoch_as_text():
     ]
 
 
-def script(folder, **flags):
+def run_report(folder, **flags):
     """Runs the script; its exit code and all that it said."""
     process = subprocess.run(
         [
-            *(sys.executable, RECIPE / "report_gate.py"),
-            RECIPE / "hparams" / "report_gate.yaml",
-            *(f"--{name}={value}" for name, value in flags.items()),
+            sys.executable,
+            *script("report_gate.py", "report_gate.yaml", **flags),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -399,7 +397,7 @@ def test_script(manifest, speakers, tmp_path):
     folder, same = write_run(tmp_path / "run"), write_run(tmp_path / "same")
     (folder / "hyperparams.yaml").write_text("seed: 1986\n")
     flags = {"manifest": manifest, "speakers": speakers}
-    code, output = script(tmp_path, run_folder=folder, **flags)
+    code, output = run_report(tmp_path, run_folder=folder, **flags)
     assert code == 0, output
     table = report_gate(same, manifest, speakers)
     assert format_gate(table) in output

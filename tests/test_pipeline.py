@@ -14,6 +14,7 @@ import time
 
 import pytest
 from hyperpyyaml import load_hyperpyyaml
+from recipe import RECIPE
 from ruamel.yaml import YAML
 
 import speechbrain as sb
@@ -27,7 +28,6 @@ from speechbrain_cadino.pipeline_report import (
 )
 
 ROOT = pathlib.Path(__file__).parents[1]
-RECIPE = ROOT / "recipes" / "VoxCeleb"
 
 # Notes how it was called; writes the files that the next one needs. In the
 # data folder, a file hold_<stage> makes it wait, fail_<stage> makes it fail.

@@ -1,15 +1,12 @@
 """The steps of the audio-visual pipeline, from its real YAML files."""
 
-import pathlib
-
 import pytest
 from hyperpyyaml import load_hyperpyyaml
+from recipe import RECIPE
 
 from speechbrain_cadino.cli import parse_arguments
 from speechbrain_cadino.dataio.manifest import DATA_ROOT
 from speechbrain_cadino.pipeline_plan import plan
-
-RECIPE = pathlib.Path(__file__).parents[1] / "recipes" / "VoxCeleb"
 
 
 @pytest.fixture

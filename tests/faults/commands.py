@@ -1,28 +1,17 @@
 """The commands that are killed: real scripts on tiny data."""
 
 import json
-import pathlib
 
-RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+from recipe import TINY_STAGE_1, script
 
 # CA-DINO that clusters twice, with a data worker
 STAGE_1 = {
+    **TINY_STAGE_1,
     "number_of_epochs": 3,
     "first_clustering": 2,
     "clustering_every": 1,
     "num_clusters": 6,
-    "warmup_epochs": 1,
-    "batch_size": 4,
     "evaluate_every": 2,
-    "min_duration": 0.1,
-    "global_seconds": 0.5,
-    "local_seconds": 0.3,
-    "local_crops": 2,
-    "channels": 16,
-    "out_dim": 32,
-    "head_size": 16,
-    "bottleneck_size": 8,
     "num_workers": 1,
     "ckpt_interval_minutes": 0,
     "ckpt_interval_steps": 4,
@@ -55,8 +44,7 @@ def train(speech, folder, **flags):
         "output_folder": folder,
         **flags,
     }
-    yaml = RECIPE / "hparams" / "small_ca_dino.yaml"
-    return [RECIPE / "train_dino.py", yaml, *_flags(flags)]
+    return script("train_dino.py", "small_ca_dino.yaml", **flags)
 
 
 def pipeline(speech, folder, processes=1):
@@ -77,9 +65,4 @@ def pipeline(speech, folder, processes=1):
         "output_folder": folder,
         **(RANKS if processes > 1 else {}),
     }
-    yaml = RECIPE / "hparams" / "pipeline.yaml"
-    return [RECIPE / "run_pipeline.py", yaml, *_flags(flags)]
-
-
-def _flags(flags):
-    return [f"--{name}={value}" for name, value in flags.items()]
+    return script("run_pipeline.py", "pipeline.yaml", **flags)

@@ -10,6 +10,7 @@ import time
 import commands
 import faults
 import pytest
+from recipe import TORCHRUN
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="looks for processes in /proc"
@@ -26,12 +27,12 @@ def test_a_lost_rank_ends_the_run_and_loses_nothing(
     # 72 samples: 36 for each process, 7 batches and a rest
     flags = {"batch_size": 5, **commands.RANKS}
     (outcome,) = faults.harass(
-        [*commands.TORCHRUN, *commands.train(speech, whole, **flags)],
+        [*TORCHRUN, *commands.train(speech, whole, **flags)],
         *(tmp_path / "logs", None, 0),
     )
     assert outcome.code == 0, outcome.output
     command = commands.train(speech, killed, **flags)
-    command = [*commands.TORCHRUN, *IMPATIENT, *command]
+    command = [*TORCHRUN, *IMPATIENT, *command]
     log = tmp_path / "log.txt"
 
     outcome = faults.strike(

@@ -1,7 +1,6 @@
 """A corpus with every fault at once, through prepare and both stages."""
 
 import os
-import pathlib
 import re
 import shutil
 import struct
@@ -10,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from recipe import TINY_STAGE_1, script
 
 from speechbrain_cadino.embeddings import load_embeddings
 
-RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
 RATE = 16000
 GOOD = 100
 
@@ -109,25 +108,18 @@ def trained(faulty, run_script, tmp_path_factory):
     """Stage I: the run folder, and a function that goes on with a copy."""
     run = tmp_path_factory.mktemp("run")
     flags = {
+        **TINY_STAGE_1,
         "data_folder": faulty,
         "min_duration": 0.5,
         "speeds": "[1.0]",
         "number_of_epochs": 2,
         "batch_size": 8,
-        "global_seconds": 0.5,
-        "local_seconds": 0.3,
-        "local_crops": 2,
-        "channels": 16,
-        "out_dim": 32,
-        "head_size": 16,
         "num_workers": 1,
     }
 
     def train(folder, **more):
         return run_script(
-            RECIPE / "train_dino.py",
-            RECIPE / "hparams" / "small_dino.yaml",
-            *(f"--{k}={v}" for k, v in {**flags, **more}.items()),
+            *script("train_dino.py", "small_dino.yaml", **{**flags, **more}),
             f"--output_folder={folder}",
         )
 
@@ -180,8 +172,7 @@ def labelled(faulty, trained, run_script, tmp_path_factory):
     run, _ = trained
     folder = tmp_path_factory.mktemp("labels")
     code, output = run_script(
-        RECIPE / "pseudo_label.py",
-        RECIPE / "hparams" / "pseudo_label.yaml",
+        *script("pseudo_label.py", "pseudo_label.yaml"),
         f"--encoder={run / 'encoder'}",
         f"--manifest={run / 'save' / 'train.csv'}",
         f"--data_folder={faulty}",
@@ -208,8 +199,7 @@ def test_unreadable_utterances_get_no_label(labelled):
 
 def test_stage_two_ends_too(faulty, labelled, run_script, tmp_path):
     code, output = run_script(
-        RECIPE / "train_dlg_lc.py",
-        RECIPE / "hparams" / "small_dlg_lc.yaml",
+        *script("train_dlg_lc.py", "small_dlg_lc.yaml"),
         f"--data_folder={faulty}",
         f"--train_manifest={labelled / 'pseudo_labels.csv'}",
         f"--output_folder={tmp_path}",

@@ -2,17 +2,15 @@
 
 import json
 import logging
-import pathlib
 import shutil
 
 import pandas as pd
 import pytest
 from hyperpyyaml import load_hyperpyyaml
+from recipe import RECIPE, TORCHRUN, script
 
 from speechbrain_cadino.cli import parse_arguments
 from speechbrain_cadino.finetune import draw_labels, plan
-
-RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +112,7 @@ def command(speech, tmp_path_factory):
             "channels": 16,
             **flags,
         }
-        return [
-            RECIPE / "finetune.py",
-            RECIPE / "hparams" / "small_finetune.yaml",
-            *(f"--{name}={value}" for name, value in flags.items()),
-        ]
+        return script("finetune.py", "small_finetune.yaml", **flags)
 
     return make
 
@@ -204,7 +198,7 @@ def test_goes_on_from_an_encoder_on_two_processes(
     command, run_script, finished, tmp_path
 ):
     code, output = run_script(
-        *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+        *TORCHRUN,
         *command(
             tmp_path,
             start_encoder=finished[0] / "share_1" / "encoder",

@@ -6,6 +6,7 @@ import shlex
 
 import pytest
 import yaml
+from recipe import RECIPE
 from ruamel.yaml import YAML
 
 from speechbrain.utils.run_opts import RunOptions
@@ -14,7 +15,6 @@ from speechbrain_cadino.cli import parse_arguments
 
 ROOT = pathlib.Path(__file__).parents[2]
 FLAGS = re.MULTILINE | re.DOTALL
-RECIPE = ROOT / "recipes" / "VoxCeleb"
 
 
 def commands():

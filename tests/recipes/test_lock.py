@@ -1,37 +1,26 @@
 """Two runs of the real scripts in one output folder."""
 
-import pathlib
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from recipe import TINY_STAGE_1, TORCHRUN, script
 
-RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
 
-
-def command(script, yaml, *launcher, **flags):
-    return [
-        *(sys.executable, *launcher, RECIPE / script),
-        RECIPE / "hparams" / yaml,
-        *(f"--{name}={value}" for name, value in flags.items()),
-    ]
+def command(name, yaml, *launcher, **flags):
+    return [sys.executable, *launcher, *script(name, yaml, **flags)]
 
 
 @pytest.fixture
 def training(speech, tmp_path):
     """The flags of a training that is under way, and its process."""
     flags = {
+        **TINY_STAGE_1,
         "data_folder": speech,
         "output_folder": tmp_path / "run",
         "number_of_epochs": 2,
-        "warmup_epochs": 1,
-        "batch_size": 4,
-        "min_duration": 0.1,
-        "channels": 16,
-        "out_dim": 32,
-        "head_size": 16,
         "num_workers": 1,
     }
     process = subprocess.Popen(
@@ -57,12 +46,10 @@ def test_the_second_is_refused_and_the_first_goes_on(training, speech):
     process.send_signal(signal.SIGSTOP)
     others = {"data_folder": speech, "output_folder": folder}
     nowhere = {**others, "encoder": "nowhere", "manifest": "nowhere.csv"}
-    torchrun = ["-m", "torch.distributed.run", "--standalone"]
-    torchrun += ["--nproc_per_node=2"]
     second = [
         command("train_dino.py", "small_dino.yaml", **flags),
         command(
-            *("train_dlg_lc.py", "small_dlg_lc.yaml", *torchrun),
+            *("train_dlg_lc.py", "small_dlg_lc.yaml", *TORCHRUN),
             **{**others, "train_manifest": folder / "save" / "train.csv"},
             **{"device": "cpu", "distributed_backend": "gloo"},
         ),

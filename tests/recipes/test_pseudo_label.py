@@ -2,16 +2,14 @@
 
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
+from recipe import TORCHRUN, script
 
 from speechbrain_cadino.dataio.manifest import DATA_ROOT, read_manifest
-
-RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
 
 
 def label(encoder_folder, corpus, folder, launcher=(), **flags):
@@ -28,9 +26,8 @@ def label(encoder_folder, corpus, folder, launcher=(), **flags):
     }
     process = subprocess.run(
         [
-            *(sys.executable, *launcher, RECIPE / "pseudo_label.py"),
-            RECIPE / "hparams" / "pseudo_label.yaml",
-            *(f"--{name}={value}" for name, value in flags.items()),
+            *(sys.executable, *launcher),
+            *script("pseudo_label.py", "pseudo_label.yaml", **flags),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -93,10 +90,7 @@ def test_speakers_change_nothing_but_the_report(
 def test_two_processes_equal_one(labelled, encoder_folder, corpus, tmp_path):
     code, output = label(
         *(encoder_folder, corpus, tmp_path),
-        launcher=[
-            *("-m", "torch.distributed.run", "--standalone"),
-            "--nproc_per_node=2",
-        ],
+        launcher=TORCHRUN,
         distributed_backend="gloo",
         shard_size=6,
     )

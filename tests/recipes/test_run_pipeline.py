@@ -1,33 +1,21 @@
 """All real scripts in a row, on tiny data."""
 
 import json
-import pathlib
 import re
 import shutil
 
 import pandas as pd
 import pytest
-
-RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
-
+from recipe import TINY_STAGE_1, script
 
 ENTRIES = {
     "stage_1": {
         "hparams": "small_ca_dino.yaml",
+        **TINY_STAGE_1,
         "number_of_epochs": 2,
         "first_clustering": 2,
         "clustering_every": 1,
         "num_clusters": 6,
-        "warmup_epochs": 1,
-        "batch_size": 4,
-        "min_duration": 0.1,
-        "global_seconds": 0.5,
-        "local_seconds": 0.3,
-        "local_crops": 2,
-        "channels": 16,
-        "out_dim": 32,
-        "head_size": 16,
-        "bottleneck_size": 8,
     },
     "pseudo_label": {"num_clusters": 5, "engine": "sklearn", "num_workers": 0},
     "dlg_lc": {
@@ -63,11 +51,7 @@ def command(speech, folder, **flags):
         "output_folder": folder,
         **flags,
     }
-    return [
-        str(RECIPE / "run_pipeline.py"),
-        str(RECIPE / "hparams" / "pipeline.yaml"),
-        *(f"--{name}={value}" for name, value in flags.items()),
-    ]
+    return script("run_pipeline.py", "pipeline.yaml", **flags)
 
 
 @pytest.fixture(scope="module")

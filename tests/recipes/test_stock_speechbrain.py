@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from recipe import RECIPE, script
 from ruamel.yaml import YAML
 
 from speechbrain.inference.classifiers import EncoderClassifier
@@ -18,7 +19,6 @@ from speechbrain_cadino.foreign import adopt_encoder
 from speechbrain_cadino.pseudo_labels import pseudo_label
 
 SCRIPT = pathlib.Path(__file__).with_name("stock_speaker_embeddings.py")
-RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
 
 # As a user of stock SpeechBrain goes on from an encoder: a pretrainer in the
 # YAML file, and two lines in the script.
@@ -151,17 +151,13 @@ def foreign(tmp_path_factory):
 def start(run_script, speech, tmp_path):
     """A function that runs a script of the recipe: its output."""
 
-    def run(script, yaml, **flags):
+    def run(name, yaml, **flags):
         flags = {
             "data_folder": speech,
             "output_folder": tmp_path / "run",
             **flags,
         }
-        code, output = run_script(
-            RECIPE / script,
-            RECIPE / "hparams" / yaml,
-            *(f"--{name}={value}" for name, value in flags.items()),
-        )
+        code, output = run_script(*script(name, yaml, **flags))
         assert code == 0, output
         return output
 

@@ -2,18 +2,17 @@
 what becomes of utterances without a face."""
 
 import json
-import pathlib
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from recipe import script
 
 from speechbrain_cadino.dataio.manifest import write_manifest
 from speechbrain_cadino.embeddings import load_encoder, reader_of
 
-RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
 COLUMNS = ["ID", "duration", "wav", "start", "stop"]
 SMALL_FACES = {"face_size": 16}
 
@@ -77,11 +76,7 @@ def command(speech, faces, labels):
             "ckpt_interval_steps": 2,
             **flags,
         }
-        return [
-            RECIPE / "train_av_dlg_lc.py",
-            RECIPE / "hparams" / "demo_av_dlg_lc.yaml",
-            *(f"--{name}={value}" for name, value in flags.items()),
-        ]
+        return script("train_av_dlg_lc.py", "demo_av_dlg_lc.yaml", **flags)
 
     return make
 
@@ -239,9 +234,7 @@ def face_run(faces, speech, run_script, tmp_path_factory):
         "ckpt_interval_minutes": 0,
     }
     code, output = run_script(
-        RECIPE / "train_dino.py",
-        RECIPE / "hparams" / "av_ca_dino_face.yaml",
-        *(f"--{name}={value}" for name, value in flags.items()),
+        *script("train_dino.py", "av_ca_dino_face.yaml", **flags),
     )
     assert code == 0, output
     return folder
@@ -272,9 +265,7 @@ def test_labels_of_voices_and_faces(
         "num_workers": 0,
     }
     code, output = run_script(
-        RECIPE / "pseudo_label.py",
-        RECIPE / "hparams" / "av_pseudo_label.yaml",
-        *(f"--{name}={value}" for name, value in flags.items()),
+        *script("pseudo_label.py", "av_pseudo_label.yaml", **flags),
     )
     assert code == 0, output
     report = json.loads((tmp_path / "clusters.json").read_text())

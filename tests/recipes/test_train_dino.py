@@ -1,12 +1,9 @@
 """The real script as real processes: killed, resumed, fed with bad input."""
 
-import pathlib
-
 import numpy as np
 import pandas as pd
 import pytest
-
-RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
+from recipe import TINY_STAGE_1, TORCHRUN, script
 
 # Clusters anew before the second epoch, and before the third
 CLUSTERED = {
@@ -20,31 +17,18 @@ CLUSTERED = {
 def command(speech, output_folder, yaml="small_dino.yaml", **flags):
     """A tiny training as a user would start it."""
     flags = {
+        **TINY_STAGE_1,
         "data_folder": speech,
         "trials": speech / "trials.txt",
         "output_folder": output_folder,
         "number_of_epochs": 3,
-        "warmup_epochs": 1,
         "passes_per_epoch": 1,
-        "batch_size": 4,
         "evaluate_every": 1,
-        "min_duration": 0.1,
-        "global_seconds": 0.5,
-        "local_seconds": 0.3,
-        "local_crops": 2,
-        "channels": 16,
-        "out_dim": 32,
-        "head_size": 16,
-        "bottleneck_size": 8,
         "ckpt_interval_minutes": 0,
         "ckpt_interval_steps": 2,
         **flags,
     }
-    return [
-        str(RECIPE / "train_dino.py"),
-        str(RECIPE / "hparams" / yaml),
-        *(f"--{name}={value}" for name, value in flags.items()),
-    ]
+    return script("train_dino.py", yaml, **flags)
 
 
 @pytest.fixture(scope="module")
@@ -208,10 +192,7 @@ def test_mistakes_are_one_sentence(train, tmp_path, flags, sentence):
 def test_cluster_aware_on_two_processes_in_half_precision(train, tmp_path):
     code, output = train(
         tmp_path,
-        launcher=[
-            *("-m", "torch.distributed.run", "--standalone"),
-            "--nproc_per_node=2",
-        ],
+        launcher=TORCHRUN,
         device="cpu",
         distributed_backend="gloo",
         batch_size=2,

@@ -1,14 +1,10 @@
 """Stage II as real processes: killed, resumed, with and without a gate."""
 
-import pathlib
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-
-RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+from recipe import TORCHRUN, script
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +31,7 @@ def command(speech, labels):
             "ckpt_interval_steps": 2,
             **flags,
         }
-        return [
-            RECIPE / "train_dlg_lc.py",
-            RECIPE / "hparams" / "small_dlg_lc.yaml",
-            *(f"--{name}={value}" for name, value in flags.items()),
-        ]
+        return script("train_dlg_lc.py", "small_dlg_lc.yaml", **flags)
 
     return make
 

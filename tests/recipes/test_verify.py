@@ -1,9 +1,8 @@
 import json
-import pathlib
 import subprocess
 import sys
 
-RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
+from recipe import script
 
 
 def verify(tmp_path, **flags):
@@ -12,9 +11,7 @@ def verify(tmp_path, **flags):
     process = subprocess.run(
         [
             sys.executable,
-            RECIPE / "verify.py",
-            RECIPE / "hparams" / "verify.yaml",
-            *(f"--{name}={value}" for name, value in flags.items()),
+            *script("verify.py", "verify.yaml", **flags),
         ],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
