@@ -11,12 +11,12 @@ from speechbrain_cadino.pipeline_plan import plan
 
 @pytest.fixture
 def steps(tmp_path):
-    """A function that plans demo_av.yaml, with flags."""
+    """A function that plans a pipeline, with flags."""
 
-    def make(*flags):
+    def make(*flags, yaml="demo_av.yaml"):
         path, run_opts, overrides = parse_arguments(
             [
-                str(RECIPE / "hparams" / "demo_av.yaml"),
+                str(RECIPE / "hparams" / yaml),
                 f"--output_folder={tmp_path}",
                 "--data_folder=corpus",
                 *flags,
@@ -84,3 +84,14 @@ def test_one_system_has_what_it_needs_and_no_more(steps):
     commands = steps("--systems=[face]")
     assert "verify" not in commands
     assert not any(name.startswith("audio") for name in commands)
+
+
+def test_little_data_is_learnt_whole_and_labelled_in_pieces(steps):
+    commands = steps(yaml="small.yaml")
+    assert not any("cut_seconds" in flag for flag in commands["stage_1"])
+    for number, last in (1, "stage_1"), (2, "iteration_1/train"):
+        labels = commands[f"iteration_{number}/labels"]
+        assert "--manifest=stage_1/save/pieces.csv" in labels
+        assert f"--encoder={last}/encoder" in labels
+        train = commands[f"iteration_{number}/train"]
+        assert "--start_encoder=stage_1/encoder" in train

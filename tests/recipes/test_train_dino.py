@@ -23,6 +23,7 @@ def command(speech, output_folder, yaml="small_dino.yaml", **flags):
         "output_folder": output_folder,
         "number_of_epochs": 3,
         "passes_per_epoch": 1,
+        "piece_seconds": 0.3,
         "evaluate_every": 1,
         "ckpt_interval_minutes": 0,
         "ckpt_interval_steps": 2,
@@ -90,6 +91,19 @@ def test_test_speakers_and_labels_stay_out_of_training(uninterrupted):
     assert list(manifest) == ["ID", "duration", "wav", "start", "stop"]
     assert len(manifest) == 24
     assert not manifest["wav"].str.contains("test").any()
+
+
+def test_pieces_are_those_of_the_recordings(uninterrupted):
+    folder, _, _ = uninterrupted
+    whole = pd.read_csv(folder / "save" / "train.csv").set_index("wav")
+    pieces = pd.read_csv(folder / "save" / "pieces.csv")
+    assert pieces["duration"].between(0.2, 0.5).all()
+    ends = pieces.groupby("wav").agg({"start": "min", "stop": "max"})
+    pd.testing.assert_frame_equal(
+        ends, whole[["start", "stop"]], check_like=True
+    )
+    samples = (pieces["stop"] - pieces["start"]).groupby(pieces["wav"]).sum()
+    assert (samples == ends["stop"] - ends["start"]).all()
 
 
 @pytest.mark.parametrize(("steps", "end"), [(2, False), (1000, True)])
