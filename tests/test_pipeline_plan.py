@@ -1,4 +1,4 @@
-"""The steps of the audio-visual pipeline, from its real YAML files."""
+"""The steps of pipelines, from the real YAML files."""
 
 import pytest
 from hyperpyyaml import load_hyperpyyaml

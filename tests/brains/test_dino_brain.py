@@ -5,6 +5,7 @@ import types
 
 import pytest
 import torch
+from recipe import TORCHRUN
 
 from speechbrain_cadino.brains.dino import DINOBrain
 
@@ -41,8 +42,7 @@ def assert_same_steps(folder, other):
 
 def test_two_processes_equal_one_on_the_joined_batch(folder):
     run(
-        *("-m", "torch.distributed.run", "--standalone"),
-        *("--nproc_per_node=2", SCRIPT, folder / "two.pt", 2),
+        *(*TORCHRUN, SCRIPT, folder / "two.pt", 2),
         "--distributed_backend=gloo",
     )
     assert assert_same_steps(folder, "two.pt") == (1, 2)

@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from recipe import TORCHRUN
 
 SCRIPT = pathlib.Path(__file__).with_name("poisoned.py")
 poisoned = runpy.run_path(SCRIPT)
 TWO_PROCESSES = [
-    *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-    *("--nproc_per_node=2", SCRIPT),
+    *(sys.executable, *TORCHRUN, SCRIPT),
 ]
 
 

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from recipe import TORCHRUN
 
 SCRIPT = pathlib.Path(__file__).with_name("label_epochs.py")
 
@@ -28,8 +29,7 @@ def test_two_processes_have_the_gates_and_counts_of_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     gates = run(SCRIPT, one, 1)
     both = run(
-        *("-m", "torch.distributed.run", "--standalone"),
-        *("--nproc_per_node=2", SCRIPT, two, 2),
+        *(*TORCHRUN, SCRIPT, two, 2),
         "--distributed_backend=gloo",
     )
     table, other = (pd.read_csv(folder / "gate.csv") for folder in (one, two))

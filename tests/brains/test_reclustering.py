@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from recipe import TORCHRUN
 
 from speechbrain_cadino.brains.reclustering import Reclustering
 from speechbrain_cadino.clustering.kmeans import cluster
@@ -28,8 +29,7 @@ def test_two_processes_agree_with_each_other_and_with_one(
 ):
     run(SCRIPT, corpus, encoder_folder, tmp_path / "one")
     run(
-        *("-m", "torch.distributed.run", "--standalone"),
-        *("--nproc_per_node=2", SCRIPT, corpus, encoder_folder),
+        *(*TORCHRUN, SCRIPT, corpus, encoder_folder),
         *(tmp_path / "two", "--distributed_backend=gloo"),
     )
     one = torch.load(tmp_path / "one" / "0.pt")
