@@ -127,10 +127,11 @@ def pseudo_label(
         The manifest. A ``$data_root`` in it stays in ``pseudo_labels.csv``.
     data_folder : str or pathlib.Path, optional
         What ``$data_root`` stands for.
-    num_clusters : int
-        K; None to take the choice of the sweep.
-    merge_to : int, optional
-        See ``cluster``.
+    num_clusters : int or float, optional
+        K; below 1, the share of the utterances that it is; None to take the
+        choice of the sweep.
+    merge_to : int or float, optional
+        See ``cluster``; a share of the utterances, too, if it is below 1.
     sweep : list of int, optional
         Numbers of clusters to compare first, before any merging: see
         ``clustering.sweep``. Writes ``sweep.json`` and ``plots/sweep.png``.
@@ -180,6 +181,8 @@ def pseudo_label(
         check_candidates(sweep)
     elif num_clusters is None:
         raise ValueError("Give num_clusters, or in sweep a list of candidates.")
+    num_clusters = whole_number(num_clusters, len(table))
+    merge_to = whole_number(merge_to, len(table))
     numbers = [num_clusters, *(sweep or [])]
     for number in [number for number in numbers if number is not None]:
         check_options(len(table), number, merge_to, engine)
@@ -247,6 +250,29 @@ def pseudo_label(
         return report
 
     return run_on_main(finish)
+
+
+def whole_number(number, count):
+    """A number of clusters that may be a share of the utterances.
+
+    Arguments
+    ---------
+    number : int or float, optional
+        If it is above 0 and below 1, a share; any other is left as it is.
+    count : int
+        The number of utterances.
+
+    Returns
+    -------
+    int, float or None
+
+    Example
+    -------
+    >>> whole_number(0.7, 865), whole_number(600, 865)
+    (606, 600)
+    """
+    is_share = number is not None and 0 < number < 1
+    return max(1, round(number * count)) if is_share else number
 
 
 def _readable(folder, whitening):

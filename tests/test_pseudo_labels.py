@@ -76,7 +76,8 @@ def test_whole_step_against_its_parts(encoder_folder, corpus, tmp_path):
     kept["stop"], kept["duration"] = 4800, 0.3
     write_manifest(manifest, kept)
     pseudo_label(
-        *(tmp_path / "out", encoder_folder, manifest, corpus, 3),
+        *(tmp_path / "out", encoder_folder, manifest, corpus),
+        num_clusters=0.25,  # of 12 utterances
         seed=5,
         device="cpu",
     )
@@ -101,6 +102,7 @@ def test_whole_step_against_its_parts(encoder_folder, corpus, tmp_path):
         ({"sweep": [3, 13]}, ValueError, "12 utterances cannot make 13"),
         ({"engine": "fais"}, ValueError, "no engine 'fais'"),
         ({"merge_to": 5}, ValueError, "merge_to is 5"),
+        ({"merge_to": 0.25}, ValueError, "merge_to is 3"),
         ({"speakers": "/gone.csv"}, FileNotFoundError, "/gone.csv"),
     ],
 )
