@@ -7,24 +7,22 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import (
-    LogLocator,
-    MaxNLocator,
-    NullFormatter,
-    PercentFormatter,
-)
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from speechbrain_cadino.dataio.manifest import DATA_ROOT, LABEL, read_manifest
 from speechbrain_cadino.files import atomic_path, write_csv
 from speechbrain_cadino.labels import labels_of
+from speechbrain_cadino.loss_gate import LOWEST, log_odds, losses_of
 from speechbrain_cadino.losses.label_correction import (
     CORRECTED,
     DROPPED,
     RELIABLE,
 )
 
-# Lower losses are drawn as this: some are 0, and the axis is logarithmic.
-LOWEST = 1e-4
+# Losses that may be written at an axis, and the share of it that is left free
+# between two of them.
+TICKS = [0.0001, 0.001, 0.01, 0.1, 1, *range(5, 100, 5)]
+BETWEEN_TICKS = 0.08
 
 # Of the component of right labels, of that of wrong ones, of the gate.
 LOW, HIGH, GATE = "C0", "C1", "C3"
@@ -328,55 +326,70 @@ def plot_gate(path, table, epochs):
 
 def _plot_losses(figure, rows, epochs):
     """A histogram for each epoch, on the same scale of losses."""
-    logs = [_logs(losses) for losses, _ in epochs.values()]
-    lowest = min(float(values.min()) for values in logs)
-    highest = max(float(values.max()) for values in logs)
-    bars = int(np.clip(len(logs[0]) ** 0.5, 20, 60))
+    odds = [_odds(losses) for losses, _ in epochs.values()]
+    lowest = min(float(values.min()) for values in odds)
+    highest = max(float(values.max()) for values in odds)
+    bars = int(np.clip(len(odds[0]) ** 0.5, 20, 60))
     # Wider than nothing where all losses are the same.
     edges = np.histogram_bin_edges([lowest, highest], bars)
     axes = figure.subplots(1, len(epochs), squeeze=False, sharex=True)[0]
-    for axis, epoch, values in zip(axes, epochs, logs):
+    for axis, epoch, values in zip(axes, epochs, odds):
         row = rows.loc[epoch]
         heights = _plot_histogram(axis, values, epochs[epoch][1], edges)
         if np.isfinite(row["crossing"]):
             _plot_components(axis, row, edges)
         if np.isfinite(row["gate"]):
-            gate = max(row["gate"], LOWEST)
-            axis.axvline(gate, color=GATE, label="gate in force")
-        axis.set_xscale("log")
-        axis.set_xlim(*np.exp(edges[[0, -1]]))
-        _number(axis.xaxis, *axis.get_xlim())
+            axis.axvline(row["gate"], color=GATE, label="gate in force")
+        axis.set_xscale("function", functions=(_odds, losses_of))
+        axis.set_xlim(*losses_of(edges[[0, -1]]))
+        axis.set_xticks(_ticks(*axis.get_xlim()))
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.tick_params(axis="x", labelsize="small")
         axis.set_xlabel("loss (nats)")
         axis.set_title(f"epoch {epoch}")
         axis.grid(alpha=0.3)
         # The losses below the lowest, all in one bar, may rise above it.
         axis.set_ylim(0, 1.1 * (heights[1:].max() or heights[0]))
-    axes[0].set_ylabel("density of the log-loss")
+    axes[0].set_ylabel("density of the log-odds")
     _legend(figure, axes, "outside upper center")
 
 
-def _logs(losses):
-    return np.log(np.maximum(losses, LOWEST))
+def _odds(losses):
+    """Lower losses than the lowest are drawn as that."""
+    return log_odds(np.maximum(losses, LOWEST))
 
 
-def _plot_histogram(axis, logs, right, edges):
+def _ticks(low, high):
+    """Losses between two others, in round numbers, not too near each other."""
+    ticks = [tick for tick in TICKS if low <= tick <= high]
+    if len(ticks) < 3:
+        ticks = MaxNLocator(4).tick_values(low, high)
+        ticks = [tick for tick in ticks if low <= tick <= high]
+    nearest = BETWEEN_TICKS * (_odds(high) - _odds(low))
+    kept = ticks[:1]
+    for tick in ticks[1:]:
+        if _odds(tick) - _odds(kept[-1]) > nearest:
+            kept.append(tick)
+    return kept
+
+
+def _plot_histogram(axis, odds, right, edges):
     """Stacked; gives the heights of the bars."""
     if right is None:
-        parts = {"losses": (logs, "0.5")}
+        parts = {"losses": (odds, "0.5")}
     else:
         codes = np.nan_to_num(right, nan=UNKNOWN)
         parts = {
-            name: (logs[codes == code], colour)
+            name: (odds[codes == code], colour)
             for name, (code, colour) in KINDS.items()
         }
     base = np.zeros(len(edges) - 1)
     for name, (part, colour) in parts.items():
         if len(part):
             counts = np.histogram(part, edges)[0]
-            top = base + counts / (len(logs) * np.diff(edges))
+            top = base + counts / (len(odds) * np.diff(edges))
             axis.stairs(
-                *(top, np.exp(edges)),
+                *(top, losses_of(edges)),
                 baseline=base,
                 fill=True,
                 color=colour,
@@ -388,21 +401,18 @@ def _plot_histogram(axis, logs, right, edges):
 
 
 def _plot_components(axis, row, edges):
-    logs = np.linspace(edges[0], edges[-1], 400)
-    total = 0
+    odds = np.linspace(edges[0], edges[-1], 400)
+    losses, total = losses_of(odds), 0
     for name, colour in [("low", LOW), ("high", HIGH)]:
         variance = row[f"variance_{name}"]
-        exponent = -((logs - row[f"mean_{name}"]) ** 2) / (2 * variance)
+        exponent = -((odds - row[f"mean_{name}"]) ** 2) / (2 * variance)
         scale = row[f"weight_{name}"] / np.sqrt(2 * np.pi * variance)
         density = scale * np.exp(exponent)
         label = f"{name} component"
-        axis.plot(np.exp(logs), density, color=colour, label=label)
+        axis.plot(losses, density, color=colour, label=label)
         total = total + density
-    axis.plot(
-        *(np.exp(logs), total), color="0.2", lw=1, zorder=1.9, label="sum"
-    )
-    crossing = max(row["crossing"], LOWEST)
-    axis.axvline(crossing, color=GATE, ls=":", label="crossing")
+    axis.plot(losses, total, color="0.2", lw=1, zorder=1.9, label="sum")
+    axis.axvline(row["crossing"], color=GATE, ls=":", label="crossing")
 
 
 def _steps(table):
@@ -438,16 +448,16 @@ def _plot_gates(axis, table):
         mean = table[f"mean_{name}"]
         deviation = np.sqrt(table[f"variance_{name}"])
         axis.stairs(
-            *(_seen(mean + deviation), _steps(table)),
-            baseline=_seen(mean - deviation),
+            *(losses_of(mean + deviation), _steps(table)),
+            baseline=losses_of(mean - deviation),
             fill=True,
             color=colour,
             alpha=0.4,
         )
-    gates = np.maximum(table["gate"].replace(np.inf, np.nan), LOWEST)
+    gates = table["gate"].replace(np.inf, np.nan)
     axis.stairs(gates, _steps(table), baseline=None, color=GATE, lw=1.5)
     axis.plot(
-        *(table["epoch"], np.maximum(table["crossing"], LOWEST)),
+        *(table["epoch"], table["crossing"]),
         color=GATE,
         ls=":",
         marker=_marker(table),
@@ -455,14 +465,11 @@ def _plot_gates(axis, table):
     )
     # Bands need room above and below.
     axis.use_sticky_edges = False
-    axis.set_yscale("log")
-    _number(axis.yaxis, *axis.get_ylim())
+    axis.set_yscale("function", functions=(_odds, losses_of))
+    axis.set_yticks(_ticks(*axis.get_ylim()))
+    axis.yaxis.set_major_formatter("{x:g}")
     axis.set_title("gate and components (± deviation)")
     axis.set_ylabel("loss (nats)")
-
-
-def _seen(logs):
-    return np.maximum(np.exp(logs), LOWEST)
 
 
 def _plot_right(axis, table):
@@ -479,15 +486,6 @@ def _plot_right(axis, table):
 def _percent(axis, top):
     axis.set_ylim(0, top)
     axis.yaxis.set_major_formatter(PercentFormatter(1))
-
-
-def _number(axis, low, high):
-    """Ticks of a logarithmic axis as plain numbers, few enough to read."""
-    decades = np.log10(high / low)
-    subs = (1,) if decades > 3 else (1, 3) if decades > 1.5 else (1, 2, 5)
-    axis.set_major_locator(LogLocator(subs=subs))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _legend(figure, axes, place):

@@ -23,10 +23,10 @@ logger = get_logger(__name__)
 # crossing with all the others is no gate.
 LOWEST = 1e-4
 
-# A label of a lower loss has more than half of the probability: it is what the
-# model answers. Around such losses there is no component of wrong labels; there
-# is one mode with a long tail, or one that LOWEST cut.
-LEAST_WRONG = math.log(2)
+# In log-odds: a label below it has more than half of the probability, it is what
+# the model answers. Around such losses there is no component of wrong labels;
+# there is one mode with a long tail, or one that LOWEST cut.
+LEAST_WRONG = 0
 
 # The mixture is fitted to so many order statistics at most: enough for three
 # digits of its parameters, and a second's work for millions of losses.
@@ -37,7 +37,7 @@ FEWEST_VALUES = 10
 # outliers do not make a component.
 OUTLIERS = 0.005
 
-# Of the log-losses: no component is narrower than a standard deviation of 0.03,
+# Of the log-odds: no component is narrower than a standard deviation of 0.03,
 # such as one of equal losses would be.
 LEAST_VARIANCE = 1e-3
 
@@ -46,21 +46,74 @@ LEAST_WEIGHT = 0.02
 
 # With fewer right labels, the lower component is the few that are learnt first:
 # a gate that trusted only them never let the others be learnt.
-LEAST_TRUSTED = 0.4
+LEAST_TRUSTED = 0.3
 
 # Ashman's D. Two equal Gaussians have two modes from D = 2 on (Ashman, Bird
-# and Zepf, 1994); those of right and wrong labels overlap more. What a fit to
-# one mode finds has a D of 1.3 or less, of one with a tail 1.7 or less.
-LEAST_SEPARATION = 1.75
+# and Zepf, 1994); those of right and wrong labels overlap more at first. What a
+# fit to one Gaussian finds has a D of 1.35 or less, to one skewed mode, such as
+# Gumbel's, hardly ever more than this.
+LEAST_SEPARATION = 1.6
+
+
+def log_odds(losses):
+    """Losses as log-odds against the label: ``log(exp(loss) - 1)``.
+
+    A loss l is a probability ``p = exp(-l)`` of the label, whose log-odds
+    ``log((1 - p) / p)`` are those of the other classes. Small losses are log-
+    losses there, as in the papers of DLG, and large ones what they are: with
+    AAM-softmax, differences of scaled cosines. On the logarithmic scale the
+    large losses are skewed, so that the fit splits one mode in two, and cuts
+    off the smallest of the right labels' only.
+
+    Arguments
+    ---------
+    losses : array_like
+        In nats, above 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the same shape.
+
+    Example
+    -------
+    >>> log_odds([1e-4, math.log(2), 20.0]).round(4) + 0.0
+    array([-9.2103,  0.    , 20.    ])
+    """
+    losses = np.asarray(losses, np.float64)
+    return losses + np.log(-np.expm1(-losses))
+
+
+def losses_of(odds):
+    """The losses of log-odds: the inverse of ``log_odds``.
+
+    Arguments
+    ---------
+    odds : array_like
+        Log-odds.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the same shape, in nats.
+
+    Example
+    -------
+    >>> losses_of(log_odds([0.001, 2.0, 20.0])).round(6)
+    array([1.e-03, 2.e+00, 2.e+01])
+    """
+    odds = np.asarray(odds, np.float64)
+    # No overflow, and no warning of NaN as np.logaddexp has it
+    return np.maximum(odds, 0) + np.log1p(np.exp(-np.abs(odds)))
 
 
 class LossMixture(NamedTuple):
-    """Two Gaussians of log-losses, that with the lower mean first.
+    """Two Gaussians of log-odds, that with the lower mean first.
 
     Arguments
     ---------
     means : tuple of float
-        Of the natural logarithms of the losses.
+        Of the losses as ``log_odds``.
     variances : tuple of float
         Of these, too.
     weights : tuple of float
@@ -71,6 +124,8 @@ class LossMixture(NamedTuple):
     >>> mixture = LossMixture((-1.0, 3.0), (1.0, 1.0), (0.5, 0.5))
     >>> mixture.crossing
     1.0
+    >>> round(mixture.gate, 3)
+    1.313
     """
 
     means: tuple
@@ -78,9 +133,15 @@ class LossMixture(NamedTuple):
     weights: tuple
 
     @property
+    def gate(self):
+        """The loss at the crossing, in nats; None if there is none."""
+        crossing = self.crossing
+        return None if crossing is None else float(losses_of(crossing))
+
+    @property
     def crossing(self):
-        """Where the weighted densities are equal between the means, as a
-        log-loss; None if one is above the other all the way."""
+        """Where the weighted densities are equal between the means, in
+        log-odds; None if one is above the other all the way."""
         (low, high), (low_var, high_var) = self.means, self.variances
         # The logarithm of the ratio of the densities, of the lower to the
         # higher component, is a x^2 + b x + c at a distance x from the lower
@@ -105,7 +166,7 @@ class LossMixture(NamedTuple):
 
 
 def fit_mixture(losses, seed=0):
-    """Fits two Gaussians to the logarithms of losses.
+    """Fits two Gaussians to the log-odds of losses.
 
     It depends neither on the order of the losses nor on a few outliers: see
     the constants of this file. One mode that is skewed can pass for two: two
@@ -131,17 +192,17 @@ def fit_mixture(losses, seed=0):
     Example
     -------
     >>> rng = np.random.default_rng(0)
-    >>> right = rng.lognormal(-1.0, 1.0, size=7000)
-    >>> wrong = rng.lognormal(2.3, 0.5, size=3000)
+    >>> right = losses_of(rng.normal(-1, 2, size=7000))
+    >>> wrong = losses_of(rng.normal(9, 3, size=3000))
     >>> mixture = fit_mixture(np.concatenate([right, wrong]))
-    >>> [round(mean, 1) for mean in mixture.means]
-    [-1.0, 2.3]
-    >>> 3 < math.exp(mixture.crossing) < 4
+    >>> [round(mean) for mean in mixture.means]
+    [-1, 9]
+    >>> 3 < mixture.gate < 4
     True
     """
     values = np.asarray(losses, np.float64)
     finite = np.isfinite(values).sum()
-    values = np.log(values[np.isfinite(values) & (values >= LOWEST)])
+    values = log_odds(values[np.isfinite(values) & (values >= LOWEST)])
     if len(values) < FEWEST_VALUES:
         raise ValueError(
             f"only {len(values)} of the losses are finite and not below "
@@ -181,7 +242,7 @@ def fit_mixture(losses, seed=0):
     )
     if mixture.weights[1] < LEAST_WEIGHT:
         raise ValueError("they have one mode and a tail")
-    if mixture.means[1] < math.log(LEAST_WRONG):
+    if mixture.means[1] < LEAST_WRONG:
         raise ValueError("both of their components are of learnt labels")
     if mixture.separation < LEAST_SEPARATION or mixture.crossing is None:
         raise ValueError("their two components overlap like one mode")
@@ -195,10 +256,10 @@ def fit_mixture(losses, seed=0):
 class DynamicLossGate:
     """Which losses are those of labels that can be trusted.
 
-    After each epoch two Gaussians are fitted to the logarithms of its losses;
-    where they cross is the gate of the next epoch: dynamic loss gate (DLG, Han
-    et al., Interspeech 2022, https://arxiv.org/abs/2208.01928). A constant
-    gate makes it loss-gated learning (LGL, Tao et al., 2022,
+    After each epoch two Gaussians are fitted to its losses; where they cross is
+    the gate of the next epoch: dynamic loss gate (DLG, Han et al., Interspeech
+    2022, https://arxiv.org/abs/2208.01928), on the scale of ``log_odds``. A
+    constant gate makes it loss-gated learning (LGL, Tao et al., 2022,
     https://arxiv.org/abs/2110.03869).
 
     It is a recoverable of SpeechBrain's Checkpointer.
@@ -295,7 +356,7 @@ class DynamicLossGate:
                     f" The last one stays: {self._crossing:.3g}."
                 )
             return None
-        self._crossing = math.exp(mixture.crossing)
+        self._crossing = mixture.gate
         return mixture
 
     def state_dict(self):

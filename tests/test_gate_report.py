@@ -18,6 +18,7 @@ from speechbrain_cadino.gate_report import (
     plot_gate,
     report_gate,
 )
+from speechbrain_cadino.loss_gate import log_odds, losses_of
 
 UTTERANCES = 60
 # As text, "10" comes before "2".
@@ -298,33 +299,33 @@ def test_picture_has_the_panels_that_have_content(
 def test_picture_shows_losses_components_and_gates(figures, tmp_path):
     rng = np.random.default_rng(6)
     right = rng.choice([1, 0, np.nan], 900, p=[0.7, 0.2, 0.1])
-    losses = np.exp(rng.normal(np.where(right == 0, 2, -1), 0.8))
+    losses = losses_of(rng.normal(np.where(right == 0, 7, -1), 2))
     losses[:50] = 0
-    row = [5, 2.5, -1.1, 2.2, 0.6, 0.5, 0.7, 0.3, 1.75, 700, 150, 50]
+    row = [5, 2.5, -1.1, 7.2, 4.1, 3.9, 0.7, 0.3, 1.75, 700, 150, 50]
     table = pd.DataFrame([row], columns=TRAINED)
     plot_gate(tmp_path / "gate.png", table, {5: (losses, right)})
     axis = figures[0].subfigs[0].axes[0]
-    assert axis.get_xscale() == "log"
+    assert axis.get_xscale() == "function"
     stack = axis.patches
     edges = stack[0].get_data().edges
     assert (edges[0], edges[-1]) == pytest.approx((1e-4, losses.max()))
     edges[[0, -1]] += [-1e-9, 1e-9]  # rounding
     clipped = np.maximum(losses, 1e-4)
-    scale = 900 * np.diff(np.log(edges))
+    widths = np.diff(log_odds(edges))
     base = 0
     for part, chosen in zip(stack, [right == 1, right == 0, np.isnan(right)]):
-        heights = np.histogram(clipped[chosen], edges)[0] / scale
+        heights = np.histogram(clipped[chosen], edges)[0] / (900 * widths)
         values, _, below = part.get_data()
         np.testing.assert_allclose(below, base + np.zeros_like(heights))
         np.testing.assert_allclose(values, base + heights, rtol=1e-4)
         base = values
-    assert (base * np.diff(np.log(edges))).sum() == pytest.approx(1, abs=1e-3)
+    assert (base * widths).sum() == pytest.approx(1, abs=1e-3)
     lines = {line.get_label(): line for line in axis.lines}
     x, low = lines["low component"].get_data()
     x, high = lines["high component"].get_data()
-    expected = 0.7 * norm.pdf(np.log(x), -1.1, 0.6**0.5)
+    expected = 0.7 * norm.pdf(log_odds(x), -1.1, 4.1**0.5)
     np.testing.assert_allclose(low, expected)
-    expected = 0.3 * norm.pdf(np.log(x), 2.2, 0.5**0.5)
+    expected = 0.3 * norm.pdf(log_odds(x), 7.2, 3.9**0.5)
     np.testing.assert_allclose(high, expected)
     np.testing.assert_allclose(lines["sum"].get_ydata(), low + high)
     assert lines["crossing"].get_xdata() == [1.75, 1.75]
@@ -343,7 +344,7 @@ def test_picture_numbers_the_losses_plainly(figures, tmp_path):
         for tick in axis.xaxis.get_major_ticks()
         if low <= tick.get_loc() <= high
     ]
-    assert shown == ["0.01", "0.1", "1", "10"]
+    assert shown == ["0.01", "0.1", "1", "5", "10", "15", "20"]
 
 
 @pytest.mark.parametrize("losses", [[0.5, 0.5], [0, 0]])

@@ -12,6 +12,8 @@ from speechbrain_cadino.loss_gate import (
     DynamicLossGate,
     LossMixture,
     fit_mixture,
+    log_odds,
+    losses_of,
 )
 
 
@@ -21,8 +23,8 @@ def two_modes(count=2000, seed=0):
     right = round(0.7 * count)
     losses = np.concatenate(
         [
-            rng.lognormal(-1.0, 1.0, right),
-            rng.lognormal(2.3, 0.5, count - right),
+            losses_of(rng.normal(-1, 2, right)),
+            losses_of(rng.normal(9, 3, count - right)),
         ]
     )
     return rng.permutation(losses)
@@ -75,10 +77,22 @@ def test_crossing_of_almost_equal_variances(difference):
     assert mixture.crossing == pytest.approx(expected, abs=1e-8)
 
 
+def test_log_odds_are_those_against_the_label():
+    probabilities = np.array([1e-30, 0.01, 0.5, 0.9, 1 - 1e-4])
+    odds = log_odds(-np.log(probabilities))
+    expected = np.log((1 - probabilities) / probabilities)
+    np.testing.assert_allclose(odds, expected, atol=1e-12)
+    # Small losses are log-losses, large ones are what they are
+    np.testing.assert_allclose(log_odds([1e-8, 800.0]), [math.log(1e-8), 800])
+    np.testing.assert_allclose(losses_of(odds), -np.log(probabilities))
+    assert losses_of(-800) == 0
+    assert losses_of([800]) == [800]
+
+
 def test_finds_the_components():
     mixture = fit_mixture(two_modes(50_000))
-    assert mixture.means == pytest.approx((-1.0, 2.3), abs=0.05)
-    assert mixture.variances == pytest.approx((1.0, 0.25), rel=0.1)
+    assert mixture.means == pytest.approx((-1, 9), abs=0.1)
+    assert mixture.variances == pytest.approx((4, 9), rel=0.1)
     assert mixture.weights == pytest.approx((0.7, 0.3), abs=0.02)
 
 
@@ -119,7 +133,7 @@ def test_zeros_do_not_move_the_gate(share):
 @pytest.mark.parametrize("mean", [-4, -6, -8])
 def test_right_labels_that_are_learnt_well_get_no_gate(mean):
     """A part is below the lowest loss, and the rest is skewed."""
-    losses = np.random.default_rng(0).lognormal(mean, 3, 3000)
+    losses = losses_of(np.random.default_rng(0).normal(mean, 3, 3000))
     with pytest.raises(ValueError, match="of learnt labels"):
         fit_mixture(losses)
 
@@ -127,8 +141,9 @@ def test_right_labels_that_are_learnt_well_get_no_gate(mean):
 @pytest.mark.parametrize("mean", [-6, -10])
 def test_wrong_labels_among_well_learnt_ones(mean):
     rng = np.random.default_rng(0)
-    right, wrong = rng.lognormal(mean, 3, 7000), rng.lognormal(2.3, 0.5, 3000)
-    gate = math.exp(fit_mixture(np.concatenate([right, wrong])).crossing)
+    right = losses_of(rng.normal(mean, 3, 7000))
+    wrong = losses_of(rng.normal(9, 2, 3000))
+    gate = fit_mixture(np.concatenate([right, wrong])).gate
     assert (right < gate).mean() > 0.98
     assert (wrong >= gate).mean() > 0.98
 
@@ -146,11 +161,12 @@ def test_a_fit_that_does_not_converge_says_nothing(monkeypatch, recwarn):
 
 def test_labels_below_the_lowest_loss_count_as_learnt():
     rng = np.random.default_rng(0)
-    right, wrong = rng.lognormal(-13, 2.5, 1600), rng.lognormal(2.3, 0.5, 400)
+    right = losses_of(rng.normal(-13, 2.5, 1600))
+    wrong = losses_of(rng.normal(9, 2, 400))
     mixture = fit_mixture(np.concatenate([right, wrong]))
     assert mixture.weights[0] < 0.4  # of those that are fitted
-    assert (right < math.exp(mixture.crossing)).all()
-    assert (wrong > math.exp(mixture.crossing)).mean() > 0.99
+    assert (right < mixture.gate).all()
+    assert (wrong > mixture.gate).mean() > 0.99
     # A few learnt labels and a crowd that is not
     with pytest.raises(ValueError, match="most labels are not learnt yet"):
         fit_mixture(np.concatenate([right[:100], wrong]))
@@ -193,7 +209,7 @@ def test_losses_without_two_modes(losses, reason, caplog):
 
 def test_ten_losses():
     losses = [0.01, 0.02, 0.02, 0.03, 0.05, 0.04, 9.0, 10.0, 11.0, 12.0]
-    assert 0.05 < math.exp(fit_mixture(losses).crossing) < 9.0
+    assert 0.05 < fit_mixture(losses).gate < 9.0
 
 
 def gates(gate, epochs=4):
@@ -208,8 +224,7 @@ def gates(gate, epochs=4):
 
 def test_when_there_is_which_gate():
     crossings = [
-        math.exp(fit_mixture(two_modes(seed=epoch)).crossing)
-        for epoch in range(1, 4)
+        fit_mixture(two_modes(seed=epoch)).gate for epoch in range(1, 4)
     ]
     inf = math.inf
     assert gates(DynamicLossGate("dynamic", 2)) == [inf, *crossings]

@@ -26,6 +26,8 @@ from speechbrain_cadino.loss_gate import (
     DynamicLossGate,
     LossMixture,
     fit_mixture,
+    log_odds,
+    losses_of,
 )
 from speechbrain_cadino.verification.metrics import (
     act_dcf,
@@ -186,21 +188,21 @@ def test_the_gate_stands_any_losses(losses):
 
 @settings(max_examples=15)
 @given(
-    st.floats(0.5, 3.0),
-    st.floats(1.0, 4.0),
+    st.floats(4.0, 8.0),
+    st.floats(0.5, 4.0),
     st.integers(0, 2**32 - 1),
 )
-def test_the_gate_grows_with_the_losses(gap, factor, seed):
-    """Twice the losses, twice the gate."""
+def test_the_gate_grows_with_the_losses(gap, shift, seed):
+    """So much more against all labels, so much higher a gate."""
     rng = np.random.default_rng(seed)
-    right = rng.lognormal(-1.0, 0.4, 300)
-    wrong = rng.lognormal(1.5 + gap, 0.4, 150)
-    losses = np.concatenate([right, wrong])
-    assume(losses.min() > LOWEST)
+    right = rng.normal(-1.0, 1.0, 300)
+    wrong = rng.normal(gap, 1.0, 150)
+    odds = np.concatenate([right, wrong])
+    assume(odds.min() > log_odds(LOWEST))
     gates = [
-        math.exp(fit_mixture(scale * losses).crossing) for scale in (1, factor)
+        fit_mixture(losses_of(odds + more)).crossing for more in (0, shift)
     ]
-    assert gates[1] == pytest.approx(factor * gates[0], rel=1e-3)
+    assert gates[1] == pytest.approx(gates[0] + shift, abs=1e-3)
     assert right.mean() < gates[0] < wrong.mean()
 
 

@@ -1,6 +1,5 @@
 """What became of each sample behind the loss gate, epoch by epoch."""
 
-import math
 import pathlib
 
 import numpy as np
@@ -39,18 +38,18 @@ def mixture_columns(mixture):
     Arguments
     ---------
     mixture : LossMixture
-        Of the logarithms of the losses; None if there were no two components.
+        Of the losses of an epoch; None if there were no two components.
 
     Returns
     -------
     dict of str:float
-        Mean, variance and weight of the lower and the higher component, and
-        ``crossing``, in units of the loss. All None if there is no mixture.
+        Mean, variance and weight of the lower and the higher component, in
+        log-odds, and ``crossing``, in units of the loss. All None if there is no mixture.
     """
     if mixture is None:
         return dict.fromkeys(MIXTURE)
     values = [*mixture.means, *mixture.variances, *mixture.weights]
-    return dict(zip(MIXTURE, [*values, math.exp(mixture.crossing)]))
+    return dict(zip(MIXTURE, [*values, mixture.gate]))
 
 
 @register_checkpoint_hooks
