@@ -23,9 +23,9 @@ logger = get_logger(__name__)
 # crossing with all the others is no gate.
 LOWEST = 1e-4
 
-# In log-odds: a label below it has more than half of the probability, it is what
-# the model answers. Around such losses there is no component of wrong labels;
-# there is one mode with a long tail, or one that LOWEST cut.
+# In log-odds: a label below it has more than half of the probability, it is
+# what the model answers. Around such losses there is no component of wrong
+# labels; there is one mode with a long tail, or one that LOWEST cut.
 LEAST_WRONG = 0
 
 # The mixture is fitted to so many order statistics at most: enough for three
@@ -58,12 +58,12 @@ LEAST_SEPARATION = 1.6
 def log_odds(losses):
     """Losses as log-odds against the label: ``log(exp(loss) - 1)``.
 
-    A loss l is a probability ``p = exp(-l)`` of the label, whose log-odds
-    ``log((1 - p) / p)`` are those of the other classes. Small losses are log-
-    losses there, as in the papers of DLG, and large ones what they are: with
-    AAM-softmax, differences of scaled cosines. On the logarithmic scale the
-    large losses are skewed, so that the fit splits one mode in two, and cuts
-    off the smallest of the right labels' only.
+    A loss l is a probability ``p = exp(-l)`` of the label, and its log-odds are
+    ``log((1 - p) / p)``. They are log(l) for small losses, as in the papers of
+    DLG, and l for large ones: with AAM-softmax, a difference of scaled cosines,
+    which is far more like a Gaussian than its logarithm is. On the logarithmic
+    scale large losses have a long lower tail, which the fit takes for a
+    component of its own.
 
     Arguments
     ---------

@@ -44,7 +44,7 @@ def mixture_columns(mixture):
     -------
     dict of str:float
         Mean, variance and weight of the lower and the higher component, in
-        log-odds, and ``crossing``, in units of the loss. All None if there is no mixture.
+        log-odds, and ``crossing``, in nats. All None if there is no mixture.
     """
     if mixture is None:
         return dict.fromkeys(MIXTURE)
