@@ -21,7 +21,7 @@ from speechbrain_cadino.losses.label_correction import (
 
 # Losses that may be written at an axis, and the share of it that is left free
 # between two of them.
-TICKS = [0.0001, 0.001, 0.01, 0.1, 1, *range(5, 100, 5)]
+TICKS = [0.001, 0.01, 0.1, 1, *range(5, 100, 5)]
 BETWEEN_TICKS = 0.08
 
 # Of the component of right labels, of that of wrong ones, of the gate.
@@ -366,11 +366,11 @@ def _ticks(low, high):
         ticks = MaxNLocator(4).tick_values(low, high)
         ticks = [tick for tick in ticks if low <= tick <= high]
     nearest = BETWEEN_TICKS * (_odds(high) - _odds(low))
-    kept = ticks[:1]
-    for tick in ticks[1:]:
-        if _odds(tick) - _odds(kept[-1]) > nearest:
+    kept = ticks[-1:]
+    for tick in reversed(ticks[:-1]):
+        if _odds(kept[-1]) - _odds(tick) > nearest:
             kept.append(tick)
-    return kept
+    return kept[::-1]
 
 
 def _plot_histogram(axis, odds, right, edges):

@@ -77,8 +77,8 @@ def log_odds(losses):
 
     Example
     -------
-    >>> log_odds([1e-4, math.log(2), 20.0]).round(4) + 0.0
-    array([-9.2103,  0.    , 20.    ])
+    >>> log_odds([1e-4, 1.0, 20.0]).round(2)
+    array([-9.21,  0.54, 20.  ])
     """
     losses = np.asarray(losses, np.float64)
     return losses + np.log(-np.expm1(-losses))
