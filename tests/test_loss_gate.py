@@ -148,6 +148,17 @@ def test_wrong_labels_among_well_learnt_ones(mean):
     assert (wrong >= gate).mean() > 0.98
 
 
+def test_labels_half_of_which_are_wrong_and_none_is_learnt_by_heart():
+    """Losses of all labels are large: logarithms of them have one mode."""
+    rng = np.random.default_rng(0)
+    right = losses_of(rng.normal(3, 3, 1000))
+    wrong = losses_of(rng.normal(11, 3, 1000))
+    gate = fit_mixture(np.concatenate([right, wrong])).gate
+    assert gate == pytest.approx(7, abs=0.5)
+    assert (right < gate).mean() > 0.85
+    assert (wrong >= gate).mean() > 0.85
+
+
 def test_a_fit_that_does_not_converge_says_nothing(monkeypatch, recwarn):
     monkeypatch.setattr(
         "speechbrain_cadino.loss_gate.GaussianMixture",
