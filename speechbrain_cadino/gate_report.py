@@ -342,8 +342,7 @@ def _plot_losses(figure, rows, epochs):
             axis.axvline(row["gate"], color=GATE, label="gate in force")
         axis.set_xscale("function", functions=(_odds, losses_of))
         axis.set_xlim(*losses_of(edges[[0, -1]]))
-        axis.set_xticks(_ticks(*axis.get_xlim()))
-        axis.xaxis.set_major_formatter("{x:g}")
+        _number(axis.xaxis, *axis.get_xlim())
         axis.tick_params(axis="x", labelsize="small")
         axis.set_xlabel("loss (nats)")
         axis.set_title(f"epoch {epoch}")
@@ -357,20 +356,6 @@ def _plot_losses(figure, rows, epochs):
 def _odds(losses):
     """Lower losses than the lowest are drawn as that."""
     return log_odds(np.maximum(losses, LOWEST))
-
-
-def _ticks(low, high):
-    """Losses between two others, in round numbers, not too near each other."""
-    ticks = [tick for tick in TICKS if low <= tick <= high]
-    if len(ticks) < 3:
-        ticks = MaxNLocator(4).tick_values(low, high)
-        ticks = [tick for tick in ticks if low <= tick <= high]
-    nearest = BETWEEN_TICKS * (_odds(high) - _odds(low))
-    kept = ticks[-1:]
-    for tick in reversed(ticks[:-1]):
-        if _odds(kept[-1]) - _odds(tick) > nearest:
-            kept.append(tick)
-    return kept[::-1]
 
 
 def _plot_histogram(axis, odds, right, edges):
@@ -466,8 +451,7 @@ def _plot_gates(axis, table):
     # Bands need room above and below.
     axis.use_sticky_edges = False
     axis.set_yscale("function", functions=(_odds, losses_of))
-    axis.set_yticks(_ticks(*axis.get_ylim()))
-    axis.yaxis.set_major_formatter("{x:g}")
+    _number(axis.yaxis, *axis.get_ylim())
     axis.set_title("gate and components (± deviation)")
     axis.set_ylabel("loss (nats)")
 
@@ -486,6 +470,22 @@ def _plot_right(axis, table):
 def _percent(axis, top):
     axis.set_ylim(0, top)
     axis.yaxis.set_major_formatter(PercentFormatter(1))
+
+
+def _number(axis, low, high):
+    """Losses between two others at an axis, in round numbers, not too near
+    each other."""
+    ticks = [tick for tick in TICKS if low <= tick <= high]
+    if len(ticks) < 3:
+        ticks = MaxNLocator(4).tick_values(low, high)
+        ticks = [tick for tick in ticks if low <= tick <= high]
+    nearest = BETWEEN_TICKS * (_odds(high) - _odds(low))
+    kept = ticks[-1:]
+    for tick in reversed(ticks[:-1]):
+        if _odds(kept[-1]) - _odds(tick) > nearest:
+            kept.append(tick)
+    axis.set_ticks(kept[::-1])
+    axis.set_major_formatter("{x:g}")
 
 
 def _legend(figure, axes, place):
