@@ -60,6 +60,11 @@ def pytest_addoption(parser):
         default=0,
         help="which kills, and when",
     )
+    parser.addoption(
+        "--keep-digests",
+        action="store_true",
+        help="write tests/recipes/digests.json anew",
+    )
 
 
 @pytest.fixture(scope="session")

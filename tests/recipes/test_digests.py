@@ -1,0 +1,162 @@
+"""Trainings of the real scripts that have to give the digits they always gave.
+
+digests.json holds what they ended with. On the machine and with the versions
+it was written by, not a bit may differ; elsewhere the figures must be close.
+A wanted change of the digits is kept by --keep-digests.
+"""
+
+import hashlib
+import json
+import pathlib
+import platform
+import re
+
+import numpy
+import pandas as pd
+import pytest
+import sklearn
+import torch
+from recipe import TINY_STAGE_1, script
+
+import speechbrain
+
+DIGESTS = pathlib.Path(__file__).with_name("digests.json")
+SPEED = ["seconds", "utts_per_second"]
+PACKAGES = [torch, numpy, sklearn, speechbrain]
+
+# Six steps: with a centre, a cosine term and prototypes that thaw; and with
+# clusters and balanced targets
+DINO = {
+    **TINY_STAGE_1,
+    "number_of_epochs": 1,
+    "warmup_epochs": 0.5,
+    "num_workers": 0,
+    "ckpt_interval_minutes": 0,
+    "passes_per_epoch": 1,
+    "speeds": "[1.0]",
+    "evaluate_every": 1,
+}
+RUNS = {
+    "dino": {
+        **DINO,
+        "sinkhorn_rounds": 0,
+        "cosine_weight": 0.5,
+        "freeze_prototypes_epochs": 0.3,
+    },
+    "ca_dino": {
+        **DINO,
+        "first_clustering": 1,
+        "clustering_every": 1,
+        "num_clusters": 6,
+    },
+    "dlg_lc": {
+        "number_of_epochs": 3,
+        "first_gated_epoch": 2,
+        "gate": 8.0,
+        "confidence": 0.2,
+        "batch_size": 8,
+        "lr": 0.003,
+        "crop_seconds": 0.5,
+        "channels": 16,
+        "num_workers": 0,
+        "ckpt_interval_minutes": 0,
+        "evaluate_every": 1,
+    },
+}
+
+
+def machine():
+    """What the last bits depend on."""
+    info = pathlib.Path("/proc/cpuinfo")
+    model = platform.processor()
+    if info.is_file():
+        model = "".join(
+            re.findall(r"model name\s*: (.*)", info.read_text())[:1]
+        )
+    versions = [f"{p.__name__} {p.__version__}" for p in PACKAGES]
+    return [model, torch.backends.cpu.get_cpu_capability(), *versions]
+
+
+def command(name, speech, labels, folder):
+    flags = {
+        "data_folder": speech,
+        "trials": speech / "trials.txt",
+        "output_folder": folder,
+        **RUNS[name],
+    }
+    if name == "dlg_lc":
+        flags["train_manifest"] = labels
+        return script("train_dlg_lc.py", "small_dlg_lc.yaml", **flags)
+    return script("train_dino.py", f"small_{name}.yaml", **flags)
+
+
+def tensors(path):
+    """The tensors of a file, by name."""
+    state = torch.load(path, weights_only=True)
+    return {
+        name: value for name, value in state.items() if torch.is_tensor(value)
+    }
+
+
+def centers(folder):
+    """The centre of the teacher's answers, and the centroids of clusters."""
+    (checkpoint,) = sorted((folder / "save").glob("CKPT+*"))[-1:]
+    found = [
+        value
+        for path in sorted(checkpoint.glob("*.ckpt"))
+        for name, value in tensors_if_any(path).items()
+        if re.search(r"(^|\.)cent(re|er|roids)$", name)
+    ]
+    return sorted(found, key=lambda value: value.numpy().tobytes())
+
+
+def tensors_if_any(path):
+    try:
+        return tensors(path)
+    except Exception:  # JSON, YAML or a plain number
+        return {}
+
+
+def digest(folder):
+    """All that a run found out: a hash of the bits, and figures to compare."""
+    table = pd.read_csv(folder / "training.csv").drop(columns=SPEED)
+    bits = hashlib.sha256((folder / "metrics.json").read_bytes())
+    bits.update(table.to_csv().encode())
+    weights = tensors(folder / "encoder" / "embedding_model.ckpt").values()
+    parts = {"encoder": list(weights), "centers": centers(folder)}
+    for value in [*parts["encoder"], *parts["centers"]]:
+        bits.update(value.numpy().tobytes())
+    if (folder / "gate.csv").is_file():
+        bits.update((folder / "gate.csv").read_bytes())
+    return {
+        "bits": bits.hexdigest(),
+        "figures": json.loads(table.to_json(orient="records")),
+        "norms": {name: norm(values) for name, values in parts.items()},
+    }
+
+
+def norm(values):
+    return sum(value.double().square().sum().item() for value in values) ** 0.5
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_digits_are_those_they_always_were(
+    name, speech, labels, run_script, tmp_path, request
+):
+    code, output = run_script(*command(name, speech, labels, tmp_path))
+    assert code == 0, output
+    found = digest(tmp_path)
+    kept = json.loads(DIGESTS.read_text()) if DIGESTS.is_file() else {}
+    if request.config.getoption("keep_digests"):
+        if kept.get("machine") != machine():
+            kept = {"machine": machine(), "runs": {}}
+        kept["runs"][name] = found
+        DIGESTS.write_text(json.dumps(kept, indent=1) + "\n")
+        return
+    expected = kept["runs"][name]
+    if machine() == kept["machine"]:
+        assert found == expected
+        return
+    assert found["norms"] == pytest.approx(expected["norms"], rel=1e-3)
+    for row, wanted in zip(found["figures"], expected["figures"], strict=True):
+        assert row == pytest.approx(wanted, rel=1e-2, abs=1e-4)
