@@ -1,7 +1,11 @@
-"""A small encoder and a small corpus that several rooms' tests share."""
+"""A small encoder, small corpora and files that several rooms' tests share."""
 
+import contextlib
 import os
+import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +15,7 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain_cadino.dataio.manifest import write_manifest
-from speechbrain_cadino.export import export_encoder
+from speechbrain_cadino.encoders.export import export_encoder
 
 # Tests run side by side: more threads than cores would wait for each other,
 # here and in the processes that tests start.
@@ -179,3 +183,43 @@ def small_disk(tmp_path):
     yield mount
     for folder in mounted:
         subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture(scope="session")
+def write_tone():
+    """write_tone(path, seconds, rate, channels, **soundfile's options)."""
+
+    def write(path, seconds=2.0, rate=16000, channels=1, **options):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        time = np.arange(round(seconds * rate)) / rate
+        tone = 0.3 * np.sin(2 * np.pi * 440 * time)
+        soundfile.write(path, np.stack([tone] * channels, 1), rate, **options)
+
+    return write
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that every user may enter and write to."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def no_root():
+    """A context without root's right to read everything."""
+
+    @contextlib.contextmanager
+    def become_nobody():
+        if os.geteuid() != 0:
+            yield
+            return
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return become_nobody

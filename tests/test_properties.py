@@ -15,15 +15,15 @@ from hypothesis.extra import numpy as arrays
 from torch.utils.data import DataLoader
 
 from speechbrain_cadino.dataio.crops import MultiCropDataset
+from speechbrain_cadino.dataio.labels import read_labels
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     read_manifest,
     write_manifest,
 )
-from speechbrain_cadino.labels import read_labels
-from speechbrain_cadino.loss_gate import (
+from speechbrain_cadino.gate.loss_gate import DynamicLossGate
+from speechbrain_cadino.gate.mixture import (
     LOWEST,
-    DynamicLossGate,
     LossMixture,
     fit_mixture,
     log_odds,

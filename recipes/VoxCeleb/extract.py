@@ -15,9 +15,9 @@ from hyperpyyaml import load_hyperpyyaml
 
 import speechbrain as sb
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.cli import user_errors
-from speechbrain_cadino.extract import extract_manifest
-from speechbrain_cadino.lock import claim_output_folder
+from speechbrain_cadino.embeddings.extract import extract_manifest
+from speechbrain_cadino.process.errors import user_errors
+from speechbrain_cadino.process.lock import claim_output_folder
 
 logger = get_logger(__name__)
 

@@ -23,10 +23,11 @@ from train_dlg_lc import train
 import speechbrain as sb
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.cli import parse_arguments, user_errors
-from speechbrain_cadino.finetune import format_results, plan, write_results
-from speechbrain_cadino.foreign import adopt_encoder
-from speechbrain_cadino.lock import claim_output_folder
+from speechbrain_cadino.config.overlays import parse_arguments
+from speechbrain_cadino.encoders.adopt import adopt_encoder
+from speechbrain_cadino.process.errors import user_errors
+from speechbrain_cadino.process.lock import claim_output_folder
+from speechbrain_cadino.runs.finetune import format_results, plan, write_results
 
 logger = get_logger(__name__)
 

@@ -20,9 +20,10 @@ import sys
 from hyperpyyaml import load_hyperpyyaml
 
 import speechbrain as sb
-from speechbrain_cadino.cli import parse_arguments, user_errors
-from speechbrain_cadino.lock import claim_output_folder
-from speechbrain_cadino.pseudo_labels import pseudo_label
+from speechbrain_cadino.clustering.pseudo_labels import pseudo_label
+from speechbrain_cadino.config.overlays import parse_arguments
+from speechbrain_cadino.process.errors import user_errors
+from speechbrain_cadino.process.lock import claim_output_folder
 
 
 @user_errors()

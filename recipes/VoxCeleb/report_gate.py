@@ -19,8 +19,8 @@ from hyperpyyaml import load_hyperpyyaml
 
 import speechbrain as sb
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.cli import user_errors
-from speechbrain_cadino.gate_report import format_gate, report_gate
+from speechbrain_cadino.gate.report import format_gate, report_gate
+from speechbrain_cadino.process.errors import user_errors
 
 logger = get_logger(__name__)
 

@@ -27,10 +27,11 @@ import sys
 from hyperpyyaml import load_hyperpyyaml
 
 import speechbrain as sb
-from speechbrain_cadino.cli import parse_arguments, user_errors
-from speechbrain_cadino.lock import locked
-from speechbrain_cadino.pipeline import LOCK_SECONDS, check, run
-from speechbrain_cadino.pipeline_plan import plan
+from speechbrain_cadino.config.overlays import parse_arguments
+from speechbrain_cadino.process.errors import user_errors
+from speechbrain_cadino.process.lock import locked
+from speechbrain_cadino.runs.pipeline import LOCK_SECONDS, check, run
+from speechbrain_cadino.runs.plan import plan
 
 
 @user_errors()

@@ -19,7 +19,7 @@ Authors
 
 from train_dlg_lc import main
 
-from speechbrain_cadino.brains.audio_visual import AudioVisualBrain
+from speechbrain_cadino.audio_visual.brain import AudioVisualBrain
 
 if __name__ == "__main__":
     main(AudioVisualBrain)

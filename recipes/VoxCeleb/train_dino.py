@@ -23,12 +23,13 @@ from hyperpyyaml import load_hyperpyyaml
 import speechbrain as sb
 from speechbrain.utils.distributed import run_on_main
 from speechbrain_cadino.brains.dino import DINOBrain
-from speechbrain_cadino.brains.plots import plot_training
-from speechbrain_cadino.cli import parse_arguments, user_errors
-from speechbrain_cadino.embeddings import start_from_encoder
-from speechbrain_cadino.foreign import adopt_encoder
-from speechbrain_cadino.lock import claim_output_folder
-from speechbrain_cadino.memory import keep_freed_memory
+from speechbrain_cadino.config.overlays import parse_arguments
+from speechbrain_cadino.encoders.adopt import adopt_encoder
+from speechbrain_cadino.encoders.load import start_from_encoder
+from speechbrain_cadino.process.errors import user_errors
+from speechbrain_cadino.process.lock import claim_output_folder
+from speechbrain_cadino.process.memory import keep_freed_memory
+from speechbrain_cadino.training.plots import plot_training
 from speechbrain_cadino.verification.evaluate import training_evaluator
 
 

@@ -18,10 +18,10 @@ from hyperpyyaml import load_hyperpyyaml
 
 import speechbrain as sb
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.cli import user_errors
-from speechbrain_cadino.lock import claim_output_folder
+from speechbrain_cadino.audio_visual.fusion import verify_fused
+from speechbrain_cadino.process.errors import user_errors
+from speechbrain_cadino.process.lock import claim_output_folder
 from speechbrain_cadino.verification.evaluate import verify
-from speechbrain_cadino.verification.fusion import verify_fused
 from speechbrain_cadino.verification.results import format_results
 
 logger = get_logger(__name__)

@@ -5,13 +5,13 @@ Cluster-Aware DINO is the same step on other crops.
 
 import torch
 
-from speechbrain_cadino.brains.collapse import (
+from speechbrain_cadino.brains.base import EncoderBrain
+from speechbrain_cadino.losses.dino import cosine_loss
+from speechbrain_cadino.losses.meters import (
     collapse_warnings,
     effective_dimensions,
     embedding_spread,
 )
-from speechbrain_cadino.brains.encoder import EncoderBrain
-from speechbrain_cadino.losses.dino import cosine_loss
 
 
 class DINOBrain(EncoderBrain):

@@ -6,14 +6,14 @@ import zlib
 import torch
 
 from speechbrain.utils.distributed import ddp_broadcast, if_main_process
-from speechbrain_cadino.brains.encoder import EncoderBrain
-from speechbrain_cadino.brains.gate_record import GateRecord, mixture_columns
-from speechbrain_cadino.files import atomic_path
+from speechbrain_cadino.brains.base import EncoderBrain
+from speechbrain_cadino.gate.record import GateRecord, mixture_columns
 from speechbrain_cadino.losses.label_correction import (
     CORRECTED,
     DROPPED,
     RELIABLE,
 )
+from speechbrain_cadino.process.files import atomic_path
 
 
 class Sense:

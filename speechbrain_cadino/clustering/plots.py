@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from speechbrain_cadino.files import atomic_path
+from speechbrain_cadino.process.files import atomic_path
 
 TITLES = {
     "silhouette": "silhouette",

@@ -13,12 +13,9 @@ from sklearn.metrics import (
 )
 from sklearn.metrics.cluster import contingency_matrix
 
-from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.kmeans import sums_of_members, unit_rows
 from speechbrain_cadino.clustering.plots import plot_clusters
-from speechbrain_cadino.files import write_json
-
-logger = get_logger(__name__)
+from speechbrain_cadino.process.files import write_json
 
 # Utterances whose similarity to all the clusters is looked at. The standard
 # error of a mean of so many cosines is below 0.01.

@@ -9,7 +9,6 @@ from torch.utils.data import Dataset
 from torchaudio.functional import resample
 
 from speechbrain_cadino.dataio.audio import AudioReader, MediaError
-from speechbrain_cadino.dataio.faces import FaceReader
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     pseudo_labels,
@@ -336,81 +335,6 @@ class PseudoLabelDataset(MultiCropDataset):
             "wav": item["globals"][0],
             "problem": item["problem"],
         }
-
-
-class AudioVisualDataset(PseudoLabelDataset):
-    """As PseudoLabelDataset, with a random frame of the utterance's face.
-
-    An utterance without a face, or with one that cannot be read or is of one
-    colour, is heard only: its frame is black.
-
-    Arguments
-    ---------
-    manifest : str or pathlib.Path
-        See PseudoLabelDataset.
-    face_manifest : str or pathlib.Path
-        Face tracks under the IDs of the manifest: see ``prepare.faces``.
-    face_size : int
-        Height and width of the frames: see FaceReader.
-    face_root : str or pathlib.Path, optional
-        What ``$data_root`` in face_manifest stands for.
-    **options
-        The other arguments of PseudoLabelDataset. At another speed an
-        utterance is of another voice, but of the same face.
-
-    Raises
-    ------
-    ValueError
-        If no utterance has a face.
-    """
-
-    def __init__(
-        self, manifest, face_manifest, face_size=64, face_root=None, **options
-    ):
-        super().__init__(manifest, **options)
-        self.face_size = face_size
-        faces = read_manifest(face_manifest, face_root)
-        self.tracks = PackedStrings(faces.pop("wav"))
-        self.frames = faces[["start", "stop"]].to_numpy()
-        # The track of each utterance, -1 for none
-        self.track_of = pd.Index(faces["ID"]).get_indexer(list(self.ids))
-        if (self.track_of < 0).all():
-            raise ValueError(
-                f"{face_manifest} has the face of no utterance in {manifest}: "
-                "prepare it again, with this audio_manifest."
-            )
-
-    def __getitem__(self, index):
-        """A crop of an utterance, and a frame.
-
-        Returns
-        -------
-        dict
-            As of PseudoLabelDataset; ``face``, (1, 3, size, size), uint8; and
-            ``has_face``, whether it is one.
-        """
-        item = super().__getitem__(index)
-        rng = np.random.default_rng((self.seed, self._epoch.item(), index, 1))
-        row = item["sample"] % len(self.ids)
-        frame = self._read_frame(self.track_of[row], rng)
-        item["has_face"] = frame is not None
-        if frame is None:
-            shape = 1, 3, self.face_size, self.face_size
-            frame = torch.zeros(shape, dtype=torch.uint8)
-        return {**item, "face": frame}
-
-    def _read_frame(self, track, rng):
-        """A random frame of a track; None if there is none to be used."""
-        if track < 0:
-            return None
-        start, stop = self.frames[track]
-        first = int(rng.integers(start, stop))
-        try:
-            with FaceReader(self.tracks[track], size=self.face_size) as face:
-                frame = face.read(first, first + 1)
-        except MediaError:
-            return None
-        return frame if frame.min() < frame.max() else None
 
 
 def count_classes(manifest, speeds=(1.0,)):

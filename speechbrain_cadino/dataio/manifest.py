@@ -11,7 +11,7 @@ from collections import defaultdict
 
 import pandas as pd
 
-from speechbrain_cadino.files import write_csv
+from speechbrain_cadino.process.files import write_csv
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop"]
 LABEL = "spk_id"

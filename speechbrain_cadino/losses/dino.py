@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from speechbrain.utils.distributed import ddp_all_reduce
+from speechbrain_cadino.process.ranks import ddp_mean
 
 # So many outputs of a view live at once: those of 8 utterances if K is 65536.
 CHUNK = 2**19
@@ -260,31 +260,6 @@ def mean_over_pairs(values, pairs):
     tensor(1.)
     """
     return (values * pairs).sum() / (len(values) * pairs.sum())
-
-
-def ddp_mean(tensor):
-    """The mean of a tensor over all ranks, the tensor itself without DDP.
-
-    Arguments
-    ---------
-    tensor : torch.Tensor
-        Changed in place.
-
-    Returns
-    -------
-    torch.Tensor
-        The same on all ranks.
-
-    Example
-    -------
-    >>> ddp_mean(torch.tensor([1.0, 2.0]))
-    tensor([1., 2.])
-    """
-    if not torch.distributed.is_initialized():
-        return tensor
-    # gloo knows no mean
-    tensor = ddp_all_reduce(tensor, torch.distributed.ReduceOp.SUM)
-    return tensor.div_(torch.distributed.get_world_size())
 
 
 def sinkhorn(logits, rounds):

@@ -7,8 +7,8 @@ import pathlib
 import soundfile
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.files import atomic_path
 from speechbrain_cadino.prepare.parallel import in_parallel
+from speechbrain_cadino.process.files import atomic_path
 
 logger = get_logger(__name__)
 

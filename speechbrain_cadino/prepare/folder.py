@@ -8,7 +8,6 @@ import pandas as pd
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino import __version__
 from speechbrain_cadino.dataio.manifest import COLUMNS, LABEL, write_manifest
-from speechbrain_cadino.files import write_csv, write_json
 from speechbrain_cadino.prepare.convert import CONVERTIBLE
 from speechbrain_cadino.prepare.inputs import (
     check_folders,
@@ -27,6 +26,7 @@ from speechbrain_cadino.prepare.recordings import (
     read_headers,
 )
 from speechbrain_cadino.prepare.scan import fingerprint, list_files
+from speechbrain_cadino.process.files import write_csv, write_json
 from speechbrain_cadino.verification.trials import read_trials
 
 logger = get_logger(__name__)

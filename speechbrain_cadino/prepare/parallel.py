@@ -6,7 +6,7 @@ import signal
 
 from tqdm.contrib.concurrent import process_map
 
-from speechbrain_cadino.processes import follow_parent
+from speechbrain_cadino.process.ranks import follow_parent
 
 
 def in_parallel(function, *arguments, chunk, description, num_workers=None):

@@ -7,7 +7,7 @@ import functools
 
 import pandas as pd
 
-from speechbrain_cadino.clustering.whitening import fit_whitening
+from speechbrain_cadino.embeddings.whitening import fit_whitening
 from speechbrain_cadino.verification.normalisation import (
     cohort_means,
     cohort_statistics,

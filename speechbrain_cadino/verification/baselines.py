@@ -9,9 +9,9 @@ from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.lobes.features import Fbank
+from speechbrain_cadino.audio_visual.face_resnet import FaceNormalization
 from speechbrain_cadino.dataio.audio import MediaError
-from speechbrain_cadino.embeddings import encoder_hyperparams, reader_of
-from speechbrain_cadino.lobes.face_resnet import FaceNormalization
+from speechbrain_cadino.encoders.load import encoder_hyperparams, reader_of
 
 CALIBRATION_BATCHES = 25
 CALIBRATION_BATCH_SIZE = 32

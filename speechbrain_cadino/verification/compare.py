@@ -2,7 +2,7 @@
 
 import pathlib
 
-from speechbrain_cadino.files import write_json
+from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.verification.bootstrap import Bootstrap, trial_speakers
 from speechbrain_cadino.verification.plots import plot_det
 from speechbrain_cadino.verification.results import format_results

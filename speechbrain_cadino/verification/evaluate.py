@@ -6,17 +6,16 @@ import numpy as np
 import pandas as pd
 
 from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.dataio.labels import read_labels
 from speechbrain_cadino.dataio.manifest import pseudo_labels, read_manifest
-from speechbrain_cadino.embeddings import (
-    MEAN_UTTERANCES,
-    embed,
+from speechbrain_cadino.embeddings.embedder import MEAN_UTTERANCES, embed
+from speechbrain_cadino.embeddings.extract import extract
+from speechbrain_cadino.embeddings.segments import Segments
+from speechbrain_cadino.encoders.load import (
     load_encoder,
     reader_of,
     stored_mean,
 )
-from speechbrain_cadino.extract import extract
-from speechbrain_cadino.labels import read_labels
-from speechbrain_cadino.segments import Segments
 from speechbrain_cadino.verification.back_ends import (
     BackEnd,
     BackEnds,

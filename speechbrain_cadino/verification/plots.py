@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import norm
 
-from speechbrain_cadino.files import atomic_path
+from speechbrain_cadino.process.files import atomic_path
 from speechbrain_cadino.verification.metrics import eer, error_rates
 
 TICKS = np.array([0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60, 80])  # percent

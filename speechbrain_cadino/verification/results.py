@@ -6,7 +6,7 @@ import pathlib
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.files import write_json
+from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.verification.bootstrap import (
     Bootstrap,
     too_few_speakers,

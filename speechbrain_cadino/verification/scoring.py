@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import linalg
 
 from speechbrain.processing import PLDA_LDA
-from speechbrain_cadino.files import atomic_path
+from speechbrain_cadino.process.files import atomic_path
 
 # So many trials at a time keep the working memory near 100 MB at 192
 # dimensions, however long the list is.

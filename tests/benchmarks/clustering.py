@@ -22,7 +22,7 @@ import torch
 
 from speechbrain_cadino.clustering.kmeans import cluster
 from speechbrain_cadino.clustering.quality import quality
-from speechbrain_cadino.files import write_json
+from speechbrain_cadino.process.files import write_json
 
 CHUNK = 2**14
 

@@ -8,7 +8,7 @@ import resource
 import torch
 from hyperpyyaml import load_hyperpyyaml
 
-from speechbrain_cadino.cli import parse_arguments
+from speechbrain_cadino.config.overlays import parse_arguments
 
 RECIPE = pathlib.Path(__file__).parents[2] / "recipes" / "VoxCeleb"
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from speechbrain_cadino.files import write_json
+from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.verification.bootstrap import Bootstrap, interval
 from speechbrain_cadino.verification.metrics import summary
 from speechbrain_cadino.verification.scoring import cosine, trial_scores

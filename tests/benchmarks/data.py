@@ -45,7 +45,7 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain_cadino.dataio.augment import AddNoise, AddReverb, CropAugmenter
 from speechbrain_cadino.dataio.crops import MultiCropDataset
 from speechbrain_cadino.dataio.manifest import write_manifest
-from speechbrain_cadino.files import write_json
+from speechbrain_cadino.process.files import write_json
 
 RATE = 16000
 CROPS = {"globals": (2, 3 * RATE), "locals": (4, 2 * RATE)}

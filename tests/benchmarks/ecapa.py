@@ -17,8 +17,8 @@ from common import added_memory, in_own_process, load_class
 from tqdm import tqdm
 
 from speechbrain.lobes.models import ECAPA_TDNN as speechbrain_ecapa
-from speechbrain_cadino.files import write_json
 from speechbrain_cadino.lobes import ecapa
+from speechbrain_cadino.process.files import write_json
 
 FEATURES = 80
 FRAMES_PER_SECOND = 100

@@ -25,9 +25,9 @@ from speechbrain.dataio.dataio import read_audio
 from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models import ECAPA_TDNN as speechbrain_ecapa
 from speechbrain.processing.features import InputNormalization
-from speechbrain_cadino.extract import extract
-from speechbrain_cadino.files import write_json
+from speechbrain_cadino.embeddings.extract import extract
 from speechbrain_cadino.lobes import ecapa
+from speechbrain_cadino.process.files import write_json
 
 RATE = 16000
 BANDS = 80

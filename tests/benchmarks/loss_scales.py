@@ -14,7 +14,7 @@ import pathlib
 import numpy as np
 from sklearn.mixture import GaussianMixture
 
-from speechbrain_cadino.loss_gate import LOWEST, log_odds
+from speechbrain_cadino.gate.mixture import LOWEST, log_odds
 
 # The scale, and by how much it stretches the losses, as a logarithm.
 SCALES = {

@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from speechbrain.utils.metric_stats import EER, minDCF
-from speechbrain_cadino.files import write_json
+from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.verification.metrics import summary
 
 

@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from speechbrain_cadino.files import write_json
 from speechbrain_cadino.prepare.voxceleb import prepare_voxceleb
+from speechbrain_cadino.process.files import write_json
 
 SECONDS = 3.1  # the peer may drop what is shorter than 3 s
 TRIAL = "1 id00000/0/00000.wav id00000/0/00001.wav\n"

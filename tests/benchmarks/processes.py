@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 import speechbrain as sb
 from speechbrain_cadino.brains.dino import DINOBrain
-from speechbrain_cadino.files import write_json
+from speechbrain_cadino.process.files import write_json
 
 UTTERANCES_PER_STEP = 2  # in the step that is counted: it does not matter
 SECONDS = 4

@@ -16,13 +16,13 @@ import argparse
 import numpy as np
 import pandas as pd
 
+from speechbrain_cadino.dataio.labels import labels_of
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     LABEL,
     read_manifest,
     write_manifest,
 )
-from speechbrain_cadino.labels import labels_of
 
 
 def main():

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from speechbrain_cadino.files import write_json
+from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.verification.normalisation import (
     cohort_statistics,
     normalise,

@@ -38,8 +38,8 @@ from tqdm import tqdm
 import speechbrain as sb
 from speechbrain_cadino.brains.dino import DINOBrain, _by_view
 from speechbrain_cadino.brains.dlg_lc import PseudoLabelBrain
-from speechbrain_cadino.files import write_json
-from speechbrain_cadino.memory import keep_freed_memory
+from speechbrain_cadino.process.files import write_json
+from speechbrain_cadino.process.memory import keep_freed_memory
 
 RATE = 16000
 SECONDS = 5  # of an utterance

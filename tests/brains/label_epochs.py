@@ -17,11 +17,11 @@ from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
 from speechbrain.processing.features import InputNormalization
 from speechbrain_cadino.brains.dlg_lc import PseudoLabelBrain
-from speechbrain_cadino.checkpoints import AtomicCheckpointer
-from speechbrain_cadino.cli import user_errors
-from speechbrain_cadino.loss_gate import DynamicLossGate
+from speechbrain_cadino.gate.loss_gate import DynamicLossGate
 from speechbrain_cadino.losses.label_correction import LabelCorrectionLoss
-from speechbrain_cadino.schedules import CosineSchedule
+from speechbrain_cadino.process.errors import user_errors
+from speechbrain_cadino.training.checkpoints import AtomicCheckpointer
+from speechbrain_cadino.training.schedules import CosineSchedule
 
 BATCH, SAMPLES, VOICES = 4, 48, 6
 

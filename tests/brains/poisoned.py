@@ -21,13 +21,13 @@ from speechbrain.processing.features import InputNormalization
 from speechbrain.utils.distributed import get_rank, if_main_process
 from speechbrain_cadino.brains.dino import DINOBrain
 from speechbrain_cadino.brains.dlg_lc import PseudoLabelBrain
-from speechbrain_cadino.cli import user_errors
+from speechbrain_cadino.gate.loss_gate import DynamicLossGate
 from speechbrain_cadino.lobes.ecapa import ECAPA_TDNN
 from speechbrain_cadino.lobes.heads import DINOHead
 from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
-from speechbrain_cadino.loss_gate import DynamicLossGate
 from speechbrain_cadino.losses.dino import DINOLoss
 from speechbrain_cadino.losses.label_correction import LabelCorrectionLoss
+from speechbrain_cadino.process.errors import user_errors
 
 BATCH, CLASSES = 4, 3
 

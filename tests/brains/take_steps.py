@@ -16,11 +16,12 @@ from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.processing.features import InputNormalization
 from speechbrain_cadino.brains.dino import DINOBrain
-from speechbrain_cadino.cli import user_errors
 from speechbrain_cadino.lobes.heads import DINOHead
 from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
-from speechbrain_cadino.losses.dino import DINOLoss, ddp_mean
-from speechbrain_cadino.schedules import CosineSchedule, LinearSchedule
+from speechbrain_cadino.losses.dino import DINOLoss
+from speechbrain_cadino.process.errors import user_errors
+from speechbrain_cadino.process.ranks import ddp_mean
+from speechbrain_cadino.training.schedules import CosineSchedule, LinearSchedule
 
 BATCH = 4
 

@@ -7,9 +7,9 @@ import datetime
 import runpy
 import sys
 
-from speechbrain_cadino.brains import encoder
+from speechbrain_cadino.brains import base
 
 if __name__ == "__main__":
     seconds, sys.argv = float(sys.argv[1]), sys.argv[2:]
-    encoder.STEP_PATIENCE = datetime.timedelta(seconds=seconds)
+    base.STEP_PATIENCE = datetime.timedelta(seconds=seconds)
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -5,11 +5,13 @@ import math
 import pytest
 import torch
 
+from speechbrain_cadino.audio_visual.label_correction import (
+    AudioVisualCorrectionLoss,
+)
 from speechbrain_cadino.losses.label_correction import (
     CORRECTED,
     DROPPED,
     RELIABLE,
-    AudioVisualCorrectionLoss,
     LabelCorrectionLoss,
 )
 

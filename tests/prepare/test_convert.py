@@ -195,7 +195,7 @@ def test_without_pyav(mixed, tmp_path):
     program = f"""
 import sys
 sys.modules["av"] = None
-from speechbrain_cadino.prepare.folder import prepare_folder
+from speechbrain_cadino.prepare.folder import (prepare_folder)
 prepare_folder({str(mixed)!r}, {str(tmp_path / "save")!r})
 prepare_folder(
     {str(mixed)!r}, {str(tmp_path / "save")!r}, convert_folder="converted"

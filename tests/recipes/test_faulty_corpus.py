@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from recipe import TINY_STAGE_1, script
 
-from speechbrain_cadino.embeddings import load_embeddings
+from speechbrain_cadino.embeddings.store import load_embeddings
 
 RATE = 16000
 GOOD = 100

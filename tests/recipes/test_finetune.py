@@ -9,8 +9,8 @@ import pytest
 from hyperpyyaml import load_hyperpyyaml
 from recipe import RECIPE, TORCHRUN, script
 
-from speechbrain_cadino.cli import parse_arguments
-from speechbrain_cadino.finetune import draw_labels, plan
+from speechbrain_cadino.config.overlays import parse_arguments
+from speechbrain_cadino.runs.finetune import draw_labels, plan
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from recipe import RECIPE
 from ruamel.yaml import YAML
 
 from speechbrain.utils.run_opts import RunOptions
-from speechbrain_cadino.__main__ import make_parser
-from speechbrain_cadino.cli import parse_arguments
+from speechbrain_cadino.commands.main import make_parser
+from speechbrain_cadino.config.overlays import parse_arguments
 
 ROOT = pathlib.Path(__file__).parents[2]
 FLAGS = re.MULTILINE | re.DOTALL

@@ -8,7 +8,7 @@ from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
 
 from speechbrain.utils.run_opts import RunOptions
-from speechbrain_cadino.cli import parse_arguments
+from speechbrain_cadino.config.overlays import parse_arguments
 
 ROOT = pathlib.Path(__file__).parents[2]
 HPARAMS = ROOT / "recipes" / "VoxCeleb" / "hparams"

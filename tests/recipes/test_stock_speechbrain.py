@@ -14,9 +14,9 @@ from recipe import RECIPE, script
 from ruamel.yaml import YAML
 
 from speechbrain.inference.classifiers import EncoderClassifier
-from speechbrain_cadino.cli import parse_arguments
-from speechbrain_cadino.foreign import adopt_encoder
-from speechbrain_cadino.pseudo_labels import pseudo_label
+from speechbrain_cadino.clustering.pseudo_labels import pseudo_label
+from speechbrain_cadino.config.overlays import parse_arguments
+from speechbrain_cadino.encoders.adopt import adopt_encoder
 
 SCRIPT = pathlib.Path(__file__).with_name("stock_speaker_embeddings.py")
 

@@ -11,7 +11,7 @@ from PIL import Image
 from recipe import script
 
 from speechbrain_cadino.dataio.manifest import write_manifest
-from speechbrain_cadino.embeddings import load_encoder, reader_of
+from speechbrain_cadino.encoders.load import load_encoder, reader_of
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop"]
 SMALL_FACES = {"face_size": 16}

@@ -3,7 +3,8 @@ import torch
 
 from speechbrain_cadino.dataio.audio import AudioReader, read_audio
 from speechbrain_cadino.dataio.manifest import read_manifest
-from speechbrain_cadino.embeddings import embed, load_encoder
+from speechbrain_cadino.embeddings.embedder import embed
+from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.verification import baselines
 from speechbrain_cadino.verification.baselines import (
     LogMelStats,

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
-from speechbrain_cadino.embeddings import embed, load_encoder, mean_embedding
+from speechbrain_cadino.embeddings.embedder import embed, mean_embedding
+from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.verification.baselines import LogMelStats
 from speechbrain_cadino.verification.evaluate import TrialEvaluator, verify
 from speechbrain_cadino.verification.metrics import summary

@@ -1,0 +1,1 @@
+"""Faces beside voices: all that knows of faces."""

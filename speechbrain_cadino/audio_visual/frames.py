@@ -1,0 +1,104 @@
+"""Sampling the frames of videos, once and for all."""
+
+import os
+import pathlib
+
+from PIL import Image
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.prepare.convert import require_av
+from speechbrain_cadino.prepare.parallel import in_parallel
+from speechbrain_cadino.process.files import atomic_folder
+
+logger = get_logger(__name__)
+
+VIDEOS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm"}
+QUALITY = 95
+
+
+def sample_frames(videos, folders, frames_per_second=1, num_workers=None):
+    """Writes frames of videos as numbered JPEGs, in parallel.
+
+    Run it again after it was stopped, and it goes on where it was: a folder
+    that is newer than its video and has the right rate is left as it is.
+
+    Arguments
+    ---------
+    videos : list of str
+        What to sample: whatever PyAV, that is FFmpeg, decodes.
+    folders : list of str
+        The folder for the frames of each video.
+    frames_per_second : float
+        How many frames of a second are taken, the first of each stretch.
+    num_workers : int, optional
+        How many processes; as many as there are CPUs by default.
+
+    Returns
+    -------
+    list of str
+        For each video why it failed; an empty text if it did not.
+
+    Raises
+    ------
+    ImportError
+        If PyAV is not there.
+    """
+    require_av(
+        f"{len(videos)} video(s) have to be decoded, the first is {videos[0]}"
+    )
+    failures = in_parallel(
+        _sample,
+        videos,
+        folders,
+        [frames_per_second] * len(videos),
+        chunk=8,
+        description="Sampling frames",
+        num_workers=num_workers,
+    )
+    failed = sum(map(bool, failures))
+    logger.info(f"Sampled {len(videos) - failed} videos, {failed} failed.")
+    return failures
+
+
+def _sample(video, folder, frames_per_second):
+    """Samples one video; returns why it could not, or an empty text."""
+    import av
+
+    # It tells at which rate a folder was made.
+    comment = f"{frames_per_second:g} frames per second".encode()
+    if _is_current(video, folder, comment):
+        return ""
+    number = 0
+    try:
+        with av.open(str(video)) as container:
+            if not container.streams.video:
+                return "not usable (no video in it)"
+            with atomic_folder(folder) as temporary:
+                for image in _decode(container, frames_per_second):
+                    path = temporary / f"{number:05d}.jpg"
+                    image.save(path, quality=QUALITY, comment=comment)
+                    number += 1
+    except av.FFmpegError as error:
+        return f"not readable as video ({error.strerror})"
+    return "" if number else "not usable (no frame in it)"
+
+
+def _decode(container, frames_per_second):
+    """Yields the first image of each stretch of the video."""
+    start, due = None, 0
+    for frame in container.decode(video=0):
+        start = frame.time if start is None else start
+        # The tolerance is for rounding: 0.3 * 10 is less than 3.
+        stretch = int((frame.time - start) * frames_per_second + 1e-6)
+        if stretch >= due:
+            yield frame.to_image()
+            due = stretch + 1
+
+
+def _is_current(video, folder, comment):
+    """Whether a folder needs no work."""
+    first = pathlib.Path(folder, "00000.jpg")
+    if not first.is_file() or first.stat().st_mtime < os.path.getmtime(video):
+        return False
+    with Image.open(first) as image:
+        return image.info.get("comment") == comment

@@ -1,0 +1,128 @@
+"""The loss of stage II for voices and faces that decide together."""
+
+import torch
+
+from speechbrain_cadino.losses.label_correction import (
+    CORRECTED,
+    LabelCorrectionLoss,
+    _begin,
+)
+
+
+class AudioVisualCorrectionLoss(LabelCorrectionLoss):
+    """DLG-LC for an utterance that is heard and seen (Han et al., 2023).
+
+    Each sense has its own AAM-softmax loss and its own gate. Whether a label
+    is reliable, they decide together; where it is not, what both answer to the
+    clean crops is averaged, and each is trained towards that. A sense that an
+    utterance lacks has no say, and is not trained on it.
+
+    Arguments
+    ---------
+    rule : str
+        "both": each loss has to be below its gate, as in the paper; "either":
+        one of them; "mean": the mean of the losses below that of the gates.
+    **options
+        The arguments of LabelCorrectionLoss.
+
+    Example
+    -------
+    >>> loss = AudioVisualCorrectionLoss()
+    >>> heard = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1]])
+    >>> seen = torch.tensor([[0.8, 0.1], [0.1, 0.9], [0.0, 0.0]])
+    >>> labels = torch.tensor([0, 1, 0])
+    >>> has_face = torch.tensor([True, True, False])
+    >>> value, (audio, face) = loss(
+    ...     [heard, seen],
+    ...     labels,
+    ...     [1.0, 1.0],
+    ...     [torch.ones(3, dtype=torch.bool), has_face],
+    ... )
+    >>> audio["decisions"].tolist()  # the voice speaks against the second
+    [1, 0, 1]
+    """
+
+    RULES = ("both", "either", "mean")
+
+    def __init__(self, rule="both", **options):
+        super().__init__(**options)
+        if rule not in self.RULES:
+            raise ValueError(
+                f"reliable_rule={rule}: give one of {', '.join(self.RULES)}."
+            )
+        self.rule = rule
+
+    def forward(self, cosines, labels, gates, present, answer=None):
+        """The loss of a batch.
+
+        Arguments
+        ---------
+        cosines : list of torch.Tensor
+            Of each sense, (B, C).
+        labels : torch.Tensor
+            Pseudo labels, (B,).
+        gates : list of float
+            Of each sense, in units of its loss; inf for none.
+        present : list of torch.Tensor
+            (B,), bool: which utterances each sense has. An utterance needs
+            one of them.
+        answer : callable, optional
+            From the indices (n,) of the samples behind the gate to a list:
+            for each sense the cosines (n, C) of their clean crops.
+
+        Returns
+        -------
+        loss : torch.Tensor
+            Scalar: the sum over the senses.
+        results : list of dict
+            Of each sense, see LabelCorrectionLoss; the decisions are the same.
+        """
+        losses = [self.aam_losses(each, labels) for each in cosines]
+        reliable = self._reliable(losses, gates, present)
+        total = sum(
+            (loss * (reliable & there)).sum()
+            for loss, there in zip(losses, present)
+        )
+        decisions, corrected = _begin(reliable, labels)
+        behind = (~reliable).nonzero().squeeze(1)
+        if answer is not None and self.confidence < 1 and len(behind):
+            posteriors = self._fuse(
+                answer(behind), [there[behind] for there in present]
+            )
+            chosen, classes, targets = self.correct(posteriors)
+            rows = behind[chosen]
+            for each, there in zip(cosines, present):
+                distances = self.distance(each[rows], targets)
+                total = total + (distances * there[rows]).sum()
+            decisions[rows] = CORRECTED
+            corrected[rows] = classes
+        return total / len(labels), [
+            {
+                "losses": loss.detach(),
+                "decisions": decisions,
+                "corrected": corrected,
+            }
+            for loss in losses
+        ]
+
+    def _reliable(self, losses, gates, present):
+        """Which labels are reliable, (B,)."""
+        losses = torch.stack(losses).detach()
+        gates = losses.new_tensor(gates)[:, None]
+        present = torch.stack(present)
+        if self.rule == "mean":
+            # As many of both: the sums compare like the means
+            low = losses.where(present, 0).sum(0)
+            return low < gates.where(present, 0).sum(0)
+        if self.rule == "both":
+            return ((losses < gates) | ~present).all(0)
+        return ((losses < gates) & present).any(0)
+
+    def _fuse(self, cosines, present):
+        """The mean posteriors of the senses, as logarithms, (n, C)."""
+        posteriors = [
+            (self.scale * each.float()).softmax(1) * there[:, None]
+            for each, there in zip(cosines, present)
+        ]
+        count = torch.stack(present).sum(0)[:, None]
+        return (sum(posteriors) / count).log()

@@ -1,0 +1,452 @@
+"""Face tracks to a manifest, under the IDs of the utterances they belong to."""
+
+import hashlib
+import os
+import pathlib
+import re
+from dataclasses import dataclass, field
+
+import pandas as pd
+from PIL import Image
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino import __version__
+from speechbrain_cadino.audio_visual.faces import (
+    IMAGE_ERRORS,
+    IMAGES,
+    flat_track,
+    is_image,
+)
+from speechbrain_cadino.audio_visual.frames import VIDEOS, sample_frames
+from speechbrain_cadino.dataio.manifest import (
+    COLUMNS,
+    DATA_ROOT,
+    LABEL,
+    read_manifest,
+    write_manifest,
+)
+from speechbrain_cadino.prepare.inputs import (
+    check_folders,
+    check_made_folder,
+    inputs_path,
+    is_done,
+    with_converted,
+)
+from speechbrain_cadino.prepare.parallel import in_parallel
+from speechbrain_cadino.prepare.recordings import UNSAFE
+from speechbrain_cadino.prepare.scan import fingerprint, list_files
+from speechbrain_cadino.process.files import write_csv, write_json
+from speechbrain_cadino.verification.trials import read_trials
+
+logger = get_logger(__name__)
+
+# How many of the last parts of a path are the ID, in each layout.
+LAYOUTS = {"folders": 3, "flat": 2}
+# What the ID of a piece has beyond that of its recording.
+PIECE = re.compile(r"_\d{4,}$")
+
+# A JPEG decodes faster at about this size, enough to see that it is not blank
+SMALL = 32, 32
+
+
+@dataclass(slots=True)
+class Track:
+    """A face track on its way into a manifest.
+
+    Arguments
+    ---------
+    id : str
+        Its ID.
+    wav : str
+        Where it is, in the words of the manifest.
+    folder : str
+        Where its files are.
+    problem : str
+        Why it cannot be used; empty as long as nothing is known against it.
+    video : str
+        Its video, below the folder; empty if there is none.
+    frames : int
+        How many images it has.
+    images : list of str
+        Those of them that may be readable, below the folder.
+    """
+
+    id: str
+    wav: str = ""
+    folder: str = ""
+    problem: str = ""
+    video: str = ""
+    frames: int = 0
+    images: list = field(default_factory=list)
+
+
+# What an utterance without a face has.
+NO_TRACK = Track("", problem="no face track")
+
+
+def prepare_faces(
+    data_folder,
+    manifest_folder,
+    audio_manifest=None,
+    trials=None,
+    layout="folders",
+    glob="**/*",
+    frames_per_second=1,
+    frame_folder=None,
+    id_parts=None,
+    num_workers=None,
+    skip_prep=False,
+    manifest="faces.csv",
+):
+    """Writes the manifest of a folder of face tracks.
+
+    It has the columns of a manifest of audio; ``start`` and ``stop`` count
+    frames. With an audio manifest or a trial list, it has a row for each of
+    their utterances that has a track, under the ID of the utterance: that of
+    the track or, where ``cut_seconds`` of ``prepare_folder`` made pieces, with
+    the number of the piece after it. What has no face, or none that can be
+    read, goes to ``faces_skipped.csv`` (``ID,reason``), named after the
+    manifest.
+
+    Nothing is done if neither the files nor the arguments changed since the
+    last time, which ``faces.json`` tells. Hidden files are passed over. A
+    track of which no image can be decoded, or each is of one colour, is left
+    out; once one is good, the others are not looked at: those that are broken
+    are found when they are read.
+
+    Arguments
+    ---------
+    data_folder : str or list of str
+        The folder, ``$data_root`` in the manifest. Of several folders the
+        manifest holds absolute paths.
+    manifest_folder : str
+        Where to write.
+    audio_manifest : str, optional
+        The manifest of the utterances to find faces for.
+    trials : str or list of str, optional
+        Trial lists (see ``read_trials``) of such utterances. Their IDs are
+        the names in the list without the suffix.
+    layout : str
+        "folders": the images in one folder, or a video, are a track, as in
+        VoxCeleb's ``<speaker>/<video>/<utterance>/<frame>.jpg`` and
+        ``<speaker>/<video>/<utterance>.mp4``. "flat": images that differ
+        after the last ``_`` only are a track, as in VGGFace2's
+        ``<speaker>/<track>_<frame>.jpg``. Both below any folders.
+    glob : str
+        Which images and videos to take, as paths below the folder: ``*`` and
+        ``?`` stay within one part of the path, ``**`` is any number of
+        folders.
+    frames_per_second : float
+        How many frames of a second of video are taken, and by how many the
+        frames are divided to give ``duration``.
+    frame_folder : str, optional
+        Where to put the frames of videos, a folder for each ID: made once,
+        used from then on. Needs ``pip install "speechbrain_cadino[convert]"``.
+    id_parts : int, optional
+        How many of the last parts of a path are the ID; 3 in the layout
+        "folders", 2 in "flat" by default. The first of them is taken for the
+        true speaker: without an audio manifest and trials it is written to
+        ``speakers.csv`` (``ID,spk_id``), which no training but finetune.py
+        opens.
+    num_workers : int, optional
+        How many processes; as many as there are CPUs by default.
+    skip_prep : bool
+        If True, do nothing.
+    manifest : str
+        The name of the manifest.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder, audio manifest or trial list.
+    ImportError
+        If there are videos and PyAV is not installed.
+    ValueError
+        If no track is left, there are videos and no ``frame_folder``, or it
+        lies around the data.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> for utterance, frames in [("00001", 2), ("00002", 3)]:
+    ...     track = folder / "face" / "id1" / "video" / utterance
+    ...     track.mkdir(parents=True)
+    ...     for frame in range(frames):
+    ...         image = Image.linear_gradient("L").resize((8, 8))
+    ...         image.save(track / f"{frame}.jpg")
+    >>> prepare_faces(folder / "face", folder / "save")
+    >>> print((folder / "save" / "faces.csv").read_text().strip())
+    ID,duration,wav,start,stop
+    id1/video/00001,2.0,$data_root/id1/video/00001,0,2
+    id1/video/00002,3.0,$data_root/id1/video/00002,0,3
+    """
+    if skip_prep:
+        return
+    if layout not in LAYOUTS:
+        raise ValueError(
+            f"There is no layout '{layout}': give {' or '.join(LAYOUTS)}."
+        )
+    id_parts = id_parts or LAYOUTS[layout]
+    folders = check_folders(data_folder, content="faces")
+    frame_folder = check_made_folder(frame_folder, folders, "frame_folder")
+    utterances = _read_utterances(audio_manifest, trials)
+    suffixes = IMAGES | VIDEOS if layout == "folders" else IMAGES
+    listings = {
+        folder: list_files(folder, glob, suffixes, leave_out=frame_folder)
+        for folder in folders
+    }
+    manifest = pathlib.Path(manifest_folder, manifest)
+    skipped_path = manifest.with_name(f"{manifest.stem}_skipped.csv")
+    speakers_path = manifest.with_name("speakers.csv")
+    beside = [skipped_path, *([speakers_path] if utterances is None else [])]
+    inputs = {
+        "version": __version__,
+        "data_folder": folders,
+        "utterances": _digest(utterances),
+        "layout": layout,
+        "glob": glob,
+        "frames_per_second": frames_per_second,
+        "frame_folder": frame_folder,
+        "id_parts": id_parts,
+        "files": [fingerprint(listing) for listing in listings.values()],
+    }
+    if is_done(manifest, beside, with_converted(inputs, frame_folder, IMAGES)):
+        logger.info(f"{manifest}: nothing has changed, preparation skipped.")
+        return
+
+    tracks = find_tracks(listings, layout, id_parts)
+    usable = [track for track in tracks if not track.problem]
+    unusable = [(track.id, track) for track in tracks if track.problem]
+    pairs = _pair(usable, utterances, id_parts)
+    # Several pieces of a recording share a track.
+    wanted = {track.id: track for _, track in pairs if not track.problem}
+    wanted = list(wanted.values())
+    _judge_tracks([track for track in wanted if track.frames], num_workers)
+    _sample_videos(
+        [track for track in wanted if not track.frames],
+        frame_folder,
+        frames_per_second,
+        num_workers,
+    )
+
+    # Killed from here on, it is done again.
+    inputs_path(manifest).unlink(missing_ok=True)
+    reasons = _report_skipped(skipped_path, unusable + pairs)
+    found = [(name, track) for name, track in pairs if not track.problem]
+    if not found:
+        raise ValueError(
+            f"No face tracks for {manifest} in {', '.join(folders)} with the "
+            f"layout {layout} and the glob {glob}: "
+            f"{reasons or 'no images or videos'}"
+        )
+    _report_found(manifest, found, utterances, len(usable) - len(wanted))
+    rows = [
+        (name, track.frames / frames_per_second, track.wav, 0, track.frames)
+        for name, track in found
+    ]
+    table = pd.DataFrame(rows, columns=COLUMNS).sort_values("ID")
+    write_manifest(manifest, table)
+    if utterances is None:
+        table[LABEL] = table["ID"].str.partition("/")[0]
+        write_csv(speakers_path, table[["ID", LABEL]])
+    write_json(
+        inputs_path(manifest), with_converted(inputs, frame_folder, IMAGES)
+    )
+
+
+def find_tracks(listings, layout, id_parts):
+    """Finds the face tracks among listed files.
+
+    Arguments
+    ---------
+    listings : dict of str to list of Found
+        The images and videos of each folder.
+    layout : str
+        See ``prepare_faces``.
+    id_parts : int
+        How many of the last parts of a path are the ID.
+
+    Returns
+    -------
+    list of Track
+        All tracks; what cannot be used has its ``problem``.
+
+    Example
+    -------
+    >>> from speechbrain_cadino.prepare.scan import Found
+    >>> names = ["id1/x/1.mp4", "id1/x/1/0.jpg", "id1/x/1/1.jpg", "1.jpg"]
+    >>> listing = [Found(name, size=99) for name in names]
+    >>> for track in find_tracks({"/data": listing}, "folders", id_parts=3):
+    ...     print(track.id, track.frames, track.wav, [track.problem])
+    id1/x/1 2 $data_root/id1/x/1 ['']
+    . 1 $data_root/. ['a path of fewer than 3 parts']
+    """
+    root = "" if len(listings) > 1 else DATA_ROOT
+    tracks = {}
+    for folder, listing in listings.items():
+        for file in listing:
+            name = _track_name(file, layout)
+            track = tracks.setdefault((folder, name), Track(name))
+            track.folder = folder
+            track.wav = f"{root or folder}/{name}"
+            if file.suffix in VIDEOS:
+                track.video = file.name
+            elif file.suffix not in IMAGES:
+                track.problem = file.problem
+            elif name == file.name:
+                track.problem = "no _ before the number of the frame"
+            else:
+                track.frames += 1
+                track.images += [] if file.problem else [file.name]
+    # Where a track is there twice, what needs no decoding is taken.
+    tracks = sorted(tracks.values(), key=lambda track: not track.frames)
+    _give_ids(tracks, id_parts)
+    return tracks
+
+
+def _track_name(file, layout):
+    """The track of a file as a path below its folder; the file's own name if
+    it is a folder that cannot be entered, or belongs to no track."""
+    if file.suffix in VIDEOS:
+        return os.path.splitext(file.name)[0]
+    if file.suffix not in IMAGES:
+        return file.name
+    if layout == "flat":
+        return flat_track(file.name) or file.name
+    return os.path.dirname(file.name) or "."
+
+
+def _give_ids(tracks, id_parts):
+    """Makes IDs of the names of tracks, and finds those that have none."""
+    taken = set()
+    for track in tracks:
+        parts = track.id.split("/")
+        if UNSAFE.search(track.id):
+            track.problem = "a name with control characters, $ or a space first"
+            track.id = track.id.encode("unicode_escape").decode()
+        elif len(parts) < id_parts:
+            track.problem = (
+                track.problem or f"a path of fewer than {id_parts} parts"
+            )
+        else:
+            track.id = "/".join(parts[-id_parts:])
+        if not track.problem and track.id in taken:
+            track.problem = "another track has this ID"
+        if not track.problem:
+            taken.add(track.id)
+
+
+def _read_utterances(audio_manifest, trials):
+    """The IDs of the utterances to find faces for; None for all tracks."""
+    if audio_manifest is None and trials is None:
+        return None
+    utterances = set()
+    if audio_manifest is not None:
+        utterances.update(read_manifest(audio_manifest, data_root="")["ID"])
+    if isinstance(trials, (str, os.PathLike)):
+        trials = [trials]
+    for path in trials or []:
+        table = read_trials(path)
+        names = {*table["enrol"], *table["test"]}
+        utterances.update(os.path.splitext(name)[0] for name in names)
+    return sorted(utterances)
+
+
+def _digest(utterances):
+    """A short text that changes when a list of utterances does."""
+    if utterances is None:
+        return ""
+    return hashlib.sha256("\n".join(utterances).encode()).hexdigest()
+
+
+def _pair(tracks, utterances, id_parts):
+    """Each utterance, or each track, by its ID, with its track."""
+    tracks = {track.id: track for track in tracks}
+    if utterances is None:
+        return list(tracks.items())
+    pairs = []
+    for utterance in utterances:
+        name = "/".join(utterance.split("/")[-id_parts:])
+        recording = PIECE.sub("", name)
+        track = tracks.get(name) or tracks.get(recording) or NO_TRACK
+        pairs.append((utterance, track))
+    return pairs
+
+
+def _sample_videos(tracks, frame_folder, frames_per_second, num_workers):
+    """Puts folders of frames, or a problem, in the place of videos."""
+    if not tracks:
+        return
+    videos = [f"{track.folder}/{track.video}" for track in tracks]
+    if not frame_folder:
+        raise ValueError(
+            f"{len(videos)} face track(s) are videos, the first is "
+            f"{videos[0]}: give frame_folder, a folder for their frames, with "
+            'pip install "speechbrain_cadino[convert]"'
+        )
+    folders = [f"{frame_folder}/{track.id}" for track in tracks]
+    problems = sample_frames(videos, folders, frames_per_second, num_workers)
+    for track, folder, problem in zip(tracks, folders, problems):
+        track.problem = problem
+        if not problem:
+            track.wav = folder
+            track.frames = sum(map(is_image, os.listdir(folder)))
+
+
+def _judge_tracks(tracks, num_workers):
+    """Finds the tracks that show nothing."""
+    showing = in_parallel(
+        _any_shows,
+        [track.folder for track in tracks],
+        [track.images for track in tracks],
+        chunk=256,
+        description="Looking at images",
+        num_workers=num_workers,
+    )
+    for track, good in zip(tracks, showing):
+        if not good:
+            track.problem = "no image in it that is readable and not blank"
+
+
+def _any_shows(folder, images):
+    """Whether one of the images can be decoded and is not of one colour."""
+    for name in images:
+        try:
+            with Image.open(f"{folder}/{name}") as image:
+                image.draft("RGB", SMALL)
+                darkest, brightest = image.convert("L").getextrema()
+        except IMAGE_ERRORS:
+            continue
+        if darkest < brightest:
+            return True
+    return False
+
+
+def _report_skipped(path, pairs):
+    """Lists the utterances or tracks left out; logs and returns how many, and
+    why."""
+    skipped = pd.DataFrame(
+        sorted((name, track.problem) for name, track in pairs if track.problem),
+        columns=["ID", "reason"],
+    )
+    write_csv(path, skipped)
+    reasons = [
+        f"{count} skipped: {reason}"
+        for reason, count in skipped["reason"].value_counts().items()
+    ]
+    for line in reasons:
+        logger.info(f"{path}: {line}")
+    return "; ".join(reasons)
+
+
+def _report_found(manifest, found, utterances, others):
+    """Says in the log what there is."""
+    if utterances is None:
+        frames = sum(track.frames for _, track in found)
+        logger.info(f"{manifest}: {len(found)} face tracks, {frames} frames.")
+    else:
+        logger.info(
+            f"{manifest}: {len(found)} utterances have a face, "
+            f"{len(utterances) - len(found)} are audio-only, {others} tracks "
+            "have no utterance."
+        )

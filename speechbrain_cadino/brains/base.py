@@ -1,0 +1,627 @@
+"""What all trainings of an encoder here have in common."""
+
+import contextlib
+import functools
+import pathlib
+import random
+import time
+from pickle import UnpicklingError
+
+import torch
+from torch.nn import SyncBatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+import speechbrain as sb
+from speechbrain.utils.distributed import get_rank, run_on_main
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.audio import AudioReader, MediaError
+from speechbrain_cadino.dataio.augment import refresh_banks
+from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.embeddings.embedder import mean_embedding
+from speechbrain_cadino.encoders.export import export_encoder
+from speechbrain_cadino.process.interrupts import (
+    Interrupted,
+    Requests,
+    interruptible,
+)
+from speechbrain_cadino.process.ranks import (
+    STEP_PATIENCE,
+    WORK_PATIENCE,
+    ddp_mean,
+    patience,
+    shield_worker,
+)
+from speechbrain_cadino.training.record import (
+    TrainingRecord,
+    load_steps,
+    save_steps,
+    trim_log,
+)
+from speechbrain_cadino.verification.evaluate import verify
+from speechbrain_cadino.verification.results import format_results
+
+logger = get_logger(__name__)
+
+# More of an epoch's items than this share must not be unreadable.
+MOST_REPLACED = 0.1
+
+# What helps where the loss is not finite
+DIVERGED = (
+    "If these files sound fine, training has diverged: lower lr or "
+    "max_grad_norm, or train in fp32."
+)
+
+# In what PyTorch and SpeechBrain say of a checkpoint that does not fit
+OTHER_SETTINGS = ["size mismatch", "Missing key", "missing a load path"]
+
+
+class EncoderBrain(sb.Brain):
+    """Trains a speaker encoder on random crops; the base of our Brains.
+
+    Everything random in a step is seeded from (seed, rank, epoch, step), so
+    that a resumed run draws what an uninterrupted one would have drawn. After
+    each epoch it logs, evaluates if that is due, and saves a checkpoint.
+
+    Asked to end by SIGTERM or SIGINT, ``fit`` finishes its step, saves a
+    checkpoint and raises Interrupted; asked twice, it raises at once.
+
+    A step whose loss or gradients are not finite is undone on all ranks, as if
+    it had not been taken, and counted. SpeechBrain's run option
+    ``nonfinite_patience`` is how many of them in a row are borne.
+
+    What the YAML must hold:
+
+    * modules: ``compute_features`` and ``mean_var_norm``;
+    * hparams: ``seed``, ``sample_rate``, ``lr_schedule`` (a function of the
+      epoch), ``output_folder``, ``encoder_folder``, ``train_manifest``,
+      ``data_folder``, ``trials``, ``trials_folder``, ``train_logger``;
+      optionally ``reader`` (see ``embeddings.embed``) with
+      ``trials_manifest`` (see ``TrialEvaluator``), ``augment``
+      (CropAugmenter), ``evaluator`` (TrialEvaluator) with ``evaluate_every``
+      (epochs), and ``tensorboard_logger``.
+
+    A subclass has ``compute_forward`` and ``compute_objectives``, adds the
+    figures of each step to ``record``, and gives ``encoder``. The training set
+    has ``set_epoch`` and its items ``id`` and ``problem``.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.record = TrainingRecord()
+        self.problems = []  # the first of the epoch
+        self.step_skipped = False
+        self.skipped_in_a_row = 0
+        self._finite = []  # of the losses since the last step
+        self._ids = []  # of their utterances
+        self._buffers = self._saved_buffers = None
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("record", self.record)
+            if hasattr(self.hparams, "tensorboard_logger"):
+                self.checkpointer.add_recoverable(
+                    *("tensorboard", self.hparams.tensorboard_logger),
+                    *(load_steps, save_steps),
+                    optional_load=True,
+                )
+        self.requests = Requests()
+        self.ending = 0  # the signal that all processes end by
+        self.processes = 1
+        if self.distributed_launch:
+            self.processes = torch.distributed.get_world_size()
+
+    @property
+    def encoder(self):
+        """The module that is evaluated and exported.
+
+        From features, (batch, time, bands), to embeddings, (batch, 1, D).
+        """
+        raise NotImplementedError
+
+    def epoch_figures(self):
+        """Figures of an epoch beside the means over its steps.
+
+        All processes call it, after the last step of the epoch.
+
+        Returns
+        -------
+        dict of str:float
+        """
+        return {}
+
+    def warnings(self, means):
+        """Sentences for the log after an epoch.
+
+        Arguments
+        ---------
+        means : dict of str:float
+            The means over the steps of the epoch.
+
+        Returns
+        -------
+        list of str
+        """
+        return []
+
+    def fit(self, *args, **kwargs):
+        """As SpeechBrain's; asked to end, it saves a checkpoint first.
+
+        Raises
+        ------
+        Interrupted
+            If SIGTERM or SIGINT came. They do afterwards what they did before.
+        """
+        with interruptible(postponed=True) as self.requests:
+            with patience(STEP_PATIENCE):
+                super().fit(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def long_work(self):
+        """For minutes or hours, amid ``fit``, of which nothing is to be saved.
+
+        Asked to end, it ends at once; and processes that wait for the main
+        one are patient.
+        """
+        with self.requests.at_once(), patience(WORK_PATIENCE):
+            yield
+
+    def on_fit_start(self):
+        """As SpeechBrain's; tells if a checkpoint is of other settings."""
+        try:
+            super().on_fit_start()
+        except UnpicklingError as error:
+            raise ValueError(
+                f"A checkpoint in {self.checkpointer.checkpoints_dir} holds "
+                f"more than weights, and is not loaded: {error}"
+            ) from error
+        except RuntimeError as error:
+            if not any(sign in str(error) for sign in OTHER_SETTINGS):
+                raise
+            folder = self.checkpointer.checkpoints_dir
+            raise ValueError(
+                f"The checkpoints in {folder} were made with other settings or "
+                "with another number of classes. Give another output_folder, "
+                f"or remove that one. {error}"
+            ) from error
+        if self.checkpointer is not None:
+            run_on_main(self._trim_log)
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Seeds the step, sets the learning rate, tells of bad files."""
+        if not self._finite:
+            self.begin_step()
+        self._ids += batch["id"]
+        step = (self.hparams.seed, get_rank() or 0, self.epoch, self.step)
+        step_seed = random.Random(repr(step)).getrandbits(63)
+        torch.manual_seed(step_seed)
+        random.seed(step_seed)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.hparams.lr_schedule(self.position)
+        self._count_replaced(list(filter(None, batch["problem"])))
+        self.utterances += len(batch["id"])
+
+    def on_stage_start(self, stage, epoch=None):
+        """Tells the data which epoch begins."""
+        self.epoch = epoch
+        self.utterances = 0
+        self.problems = []
+        self._finite = []
+        self.stage_started = time.time()
+        self.train_dataset.set_epoch(epoch)
+        if hasattr(self.hparams, "augment"):
+            refresh_banks(self.hparams.augment, epoch)
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Logs the epoch, evaluates the encoder and saves a checkpoint."""
+        self.settle()
+        seconds = time.time() - self.stage_started
+        self.record.share(self.device)
+        # To fp32: the last digits of sums over processes depend on when
+        # checkpoints were saved.
+        means = {
+            name: torch.tensor(mean, dtype=torch.float32).item()
+            for name, mean in self.record.means().items()
+        }
+        counts = {
+            name: self._total(count)
+            for name, count in self.record.counts.items()
+        }
+        if counts["skipped_steps"] and not means:
+            raise ValueError(
+                f"No step of epoch {epoch} had a finite loss. See the warnings "
+                f"above: {DIVERGED}"
+            )
+        meta = {
+            "epoch": epoch,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            **self.epoch_figures(),
+            "seconds": seconds,
+            "utts_per_second": self.utterances * self.processes / seconds,
+            **counts,
+        }
+        valid = {}
+        if self._evaluates(epoch):
+            with self.long_work():
+                valid = run_on_main(self._evaluate)
+        self.record.end_epoch({**meta, **means, **valid})
+        run_on_main(self._log_epoch, args=[meta, means, valid])
+        # SpeechBrain resets these after the checkpoint: a run resumed from it
+        # would count on from the last step of the epoch before.
+        self.step = 0
+        self.avg_train_loss = 0.0
+        self.checkpointer.save_and_keep_only(meta={"epoch": epoch})
+
+    def encode_batch(self, wavs, wav_lens=None):
+        """The encoder's embeddings, as of EncoderClassifier.encode_batch.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            (batch, samples).
+        wav_lens : torch.Tensor, optional
+            Relative lengths, (batch,).
+
+        Returns
+        -------
+        torch.Tensor
+            (batch, 1, D).
+        """
+        return self.encode_with(self.encoder, "", wavs, wav_lens)
+
+    def encode_with(self, encoder, prefix, wavs, wav_lens=None):
+        """The embeddings of one of several encoders: see ``encode_batch``.
+
+        Arguments
+        ---------
+        encoder : torch.nn.Module
+            From features to embeddings.
+        prefix : str
+            Of the names of its features among the modules.
+        wavs : torch.Tensor
+            (batch, samples).
+        wav_lens : torch.Tensor, optional
+            Relative lengths, (batch,).
+
+        Returns
+        -------
+        torch.Tensor
+            (batch, 1, D).
+        """
+        self.modules.eval()
+        wavs = wavs.to(self.device)
+        if wav_lens is None:
+            wav_lens = torch.ones(len(wavs))
+        wav_lens = wav_lens.to(self.device)
+        with torch.inference_mode(), self.evaluation_ctx:
+            feats = self.modules[f"{prefix}compute_features"](wavs)
+            feats = self.modules[f"{prefix}mean_var_norm"](feats, wav_lens)
+            return encoder(feats, wav_lens)
+
+    def features(self, wavs, augment=None, prefix=""):
+        """Features of crops.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            (batch, samples), on the device.
+        augment : callable, optional
+            Changes each crop on its own.
+        prefix : str
+            See ``encode_with``.
+
+        Returns
+        -------
+        torch.Tensor
+            (batch, time, bands).
+        """
+        # In fp32 whatever the precision of the networks
+        with torch.no_grad(), torch.autocast(self.device_type, enabled=False):
+            if augment is not None:
+                wavs = augment(wavs)
+            feats = self.modules[f"{prefix}compute_features"](wavs)
+            return self.modules[f"{prefix}mean_var_norm"](feats)
+
+    def make_dataloader(self, dataset, stage, **kwargs):
+        """As SpeechBrain's; checks that there are utterances enough."""
+        kwargs.setdefault("worker_init_fn", shield_worker)
+        loader = super().make_dataloader(dataset, stage, **kwargs)
+        self.train_dataset = dataset
+        self.batches_per_epoch = len(loader)
+        self.items_per_epoch = len(dataset) / self.processes
+        self.steps_per_epoch = len(loader) // self.grad_accumulation_factor
+        if not self.steps_per_epoch:
+            batch = loader.batch_size * self.grad_accumulation_factor
+            raise ValueError(
+                f"{len(dataset)} utterances on {self.processes} process(es) "
+                f"do not make one batch of {batch}. Lower batch_size, or "
+                "add data."
+            )
+        return loader
+
+    def init_optimizers(self):
+        """As SpeechBrain's; no weight decay on biases and norms."""
+        params = [p for p in self.modules.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in params if p.ndim > 1]},
+            {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = self.opt_class(groups)
+        self.optimizers_dict = {"opt_class": self.optimizer}
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("optimizer", self.optimizer)
+
+    def optimizers_step(self):
+        """As SpeechBrain's, which clips the first parameter group alone; a
+        step that is not finite is undone."""
+        self.scaler.unscale_(self.optimizer)
+        norms = self.clip_gradients(
+            [p for g in self.optimizer.param_groups for p in g["params"]]
+        )
+        # In fp16 gradients overflow at times: then the scaler takes no step
+        judged = [] if self.scaler.is_enabled() else [norms.isfinite().all()]
+        self.settle(*judged)
+        if not self.step_skipped:
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer_step += 1
+
+    def clip_gradients(self, params):
+        """Scales all gradients down to a norm of ``max_grad_norm``, if larger.
+
+        Arguments
+        ---------
+        params : list of torch.nn.Parameter
+            All that are trained.
+
+        Returns
+        -------
+        torch.Tensor
+            One norm or several, finite if all gradients are.
+        """
+        most = self.max_grad_norm if self.max_grad_norm > 0 else float("inf")
+        return torch.nn.utils.clip_grad_norm_(params, most)
+
+    def check_loss_isfinite(self, loss):
+        """Takes note whether it is: the end of the step asks, so that the host
+        waits once in a step."""
+        self._finite.append(loss.detach().isfinite().all())
+
+    def begin_step(self):
+        """Remembers what ``undo_step`` has to restore."""
+        self._ids = []
+        self.record.mark()
+        if self._buffers is None:
+            self._buffers = [
+                buffer
+                for buffer in self.modules.buffers()
+                if buffer.is_floating_point()
+            ]
+            self._saved_buffers = [b.clone() for b in self._buffers]
+        elif self._buffers:
+            torch._foreach_copy_(self._saved_buffers, self._buffers)
+
+    def undo_step(self):
+        """Forgets the forward passes since the last step.
+
+        Those have put what is not finite into the running statistics of
+        BatchNorm long before anybody looks at the loss.
+        """
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._saved_buffers)
+        self.record.rewind()
+
+    def settle(self, *finite):
+        """Undoes what was done since the last step if it was not finite on all
+        ranks: they skip a step together.
+
+        Arguments
+        ---------
+        *finite : torch.Tensor
+            Booleans to judge by, beside the losses since the last step.
+        """
+        losses, self._finite = self._finite, []
+        if not (losses or finite):
+            return
+        sound = torch.stack([*losses, *finite]).all()
+        # The one place of a step where the host waits for the device
+        self.step_skipped = ddp_mean(sound.float()).item() < 1
+        if not self.step_skipped:
+            self.skipped_in_a_row = 0
+            return
+        self.undo_step()
+        self.record.count("skipped_steps", 1 / self.processes)
+        self.skipped_in_a_row += 1
+        utterances = f"The utterances in it: {self._suspects(losses)}."
+        where = f"step {self.step} of epoch {self.epoch}"
+        if self.skipped_in_a_row > self.nonfinite_patience:
+            raise ValueError(
+                f"The loss or its gradient was not finite in "
+                f"{self.skipped_in_a_row} steps in a row, up to {where}. "
+                f"{utterances} {DIVERGED}"
+            )
+        logger.warning(
+            f"Skipped {where}: the loss or its gradient is not finite. "
+            f"{utterances}"
+        )
+
+    def _suspects(self, losses):
+        """The IDs behind losses that are not finite, of all processes; all IDs
+        if only the gradients are not."""
+        parts = [(all(losses), self._ids)]
+        if self.distributed_launch:
+            parts *= self.processes
+            torch.distributed.all_gather_object(parts, parts[0])
+        guilty = [part for part in parts if not part[0]] or parts
+        return ", ".join(name for _, ids in guilty for name in ids)
+
+    def _count_replaced(self, problems):
+        """Tells of files that could not be read; raises if they are many."""
+        for problem in problems:
+            logger.warning(
+                f"Replaced by another utterance: {problem}",
+                main_process_only=False,
+            )
+        self.problems = (self.problems + problems)[:3]
+        self.record.count("replaced", len(problems))
+        replaced = self.record.counts["replaced"]
+        if problems and replaced > MOST_REPLACED * self.items_per_epoch:
+            raise MediaError(
+                f"{replaced:.0f} times in epoch {self.epoch}, for more than "
+                f"{MOST_REPLACED:.0%} of its {self.items_per_epoch:.0f} "
+                "utterances, another one had to stand in. The first: "
+                f"{' '.join(self.problems)} Is data_folder complete? Mend the "
+                "files and start the same command again, or leave them out "
+                "and give another output_folder."
+            )
+
+    def _total(self, count):
+        """The sum of a count over all processes."""
+        count = torch.tensor(float(count), device=self.device)
+        return round(ddp_mean(count).item() * self.processes)
+
+    @property
+    def position(self):
+        """How far training is, in epochs."""
+        return self.optimizer_step / self.steps_per_epoch
+
+    def export(self):
+        """Writes the encoder folder."""
+        self.export_with(
+            *(self.encoder, ""),
+            *(self.hparams.train_manifest, self.hparams.data_folder),
+        )
+
+    def export_with(self, encoder, prefix, manifest, data_folder):
+        """Writes the folder of one of several encoders.
+
+        Arguments
+        ---------
+        encoder : torch.nn.Module
+            See ``encode_with``.
+        prefix : str
+            Of the names of its features among the modules, and of
+            ``sample_rate``, ``reader`` and ``encoder_folder``.
+        manifest : str or pathlib.Path
+            What it was trained on.
+        data_folder : str or pathlib.Path
+            What ``$data_root`` in the manifest stands for.
+        """
+        mean = mean_embedding(
+            functools.partial(self.encode_with, encoder, prefix),
+            read_manifest(manifest, data_folder),
+            getattr(self.hparams, f"{prefix}sample_rate"),
+            reader=getattr(self.hparams, f"{prefix}reader", AudioReader),
+        )
+        export_encoder(
+            getattr(self.hparams, f"{prefix}encoder_folder"),
+            f"{self.hparams.output_folder}/hyperparams.yaml",
+            {"embedding_model": encoder},
+            mean,
+            prefix,
+        )
+
+    def verify(self, baselines):
+        """Scores the trials, if there are any, with the exported encoder.
+
+        Arguments
+        ---------
+        baselines : bool
+            Whether to score an untrained encoder and log-mel statistics too.
+        """
+        if self.hparams.trials is None:
+            return
+        metrics = verify(
+            self.hparams.output_folder,
+            self.hparams.encoder_folder,
+            self.hparams.trials,
+            self.hparams.trials_folder,
+            baselines=baselines,
+            trials_manifest=getattr(self.hparams, "trials_manifest", None),
+            train_manifest=self.hparams.train_manifest,
+            train_data_folder=self.hparams.data_folder,
+            device=self.device,
+        )
+        logger.info(format_results(metrics))
+
+    def _evaluates(self, epoch):
+        """Whether the encoder is evaluated after this epoch."""
+        evaluator = getattr(self.hparams, "evaluator", None)
+        return evaluator is not None and not epoch % self.hparams.evaluate_every
+
+    def _evaluate(self):
+        """EER of the encoder."""
+        return {"EER": self.hparams.evaluator(self.encode_batch)["eer"]}
+
+    def _log_epoch(self, meta, means, valid):
+        """Writes one epoch to the logs."""
+        self.hparams.train_logger.log_stats(meta, means, valid)
+        if hasattr(self.hparams, "tensorboard_logger"):
+            self.hparams.tensorboard_logger.log_stats(meta, means, valid)
+        self.record.write_csv(f"{self.hparams.output_folder}/training.csv")
+        for warning in self.warnings(means):
+            logger.warning(warning)
+
+    def _trim_log(self):
+        """What was logged after the checkpoint will be logged again."""
+        log = getattr(self.hparams, "train_log", None)
+        if log is not None and pathlib.Path(log).is_file():
+            trim_log(log, len(self.record.rows))
+
+    def _save_intra_epoch_ckpt(self):
+        # The main process saves, for all
+        self.record.share(self.device)
+        super()._save_intra_epoch_ckpt()
+        if self.ending:
+            logger.info(f"Saved after step {self.step} of epoch {self.epoch}.")
+            raise Interrupted(self.ending)
+
+    def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
+        # Not between the micro-batches of one step, whose gradients would be
+        # lost.
+        if (
+            self.checkpointer is None
+            or self.step % self.grad_accumulation_factor
+        ):
+            return False
+        minutes = (time.time() - last_ckpt_time) / 60
+        due = (
+            0 < self.ckpt_interval_minutes < minutes
+            or 0 < self.ckpt_interval_steps <= steps_since_ckpt
+            # An evaluation, which takes long, ends at once if asked to.
+            or (
+                self.step == self.batches_per_epoch
+                and self._evaluates(self.epoch)
+            )
+        )
+        due, self.ending = self._agree(due, self.requests.number)
+        return bool(due or self.ending)
+
+    def _agree(self, *numbers):
+        """The largest of each number on all processes, the same on all.
+
+        In place of SpeechBrain's broadcast of two objects in each step.
+        """
+        if not self.distributed_launch:
+            return numbers
+        numbers = torch.tensor(numbers, device=self.device)
+        torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MAX)
+        return numbers.tolist()
+
+    def _wrap_distributed(self):
+        """As SpeechBrain's; BatchNorm over all ranks in all networks.
+
+        SpeechBrain leaves modules without gradients, such as a teacher, out.
+        On CPUs it fails, as PyTorch has SyncBatchNorm for GPUs only: there,
+        each rank normalises over its own part of the batch.
+        """
+        if not self.distributed_launch:
+            return
+        on_gpu = self.device_type == "cuda"
+        if on_gpu:
+            SyncBatchNorm.convert_sync_batchnorm(self.modules)
+        else:
+            logger.info("No SyncBatchNorm on CPU: BatchNorm per process.")
+        for name, module in self.modules.items():
+            if any(p.requires_grad for p in module.parameters()):
+                self.modules[name] = DistributedDataParallel(
+                    module, device_ids=[self.device] if on_gpu else None
+                )

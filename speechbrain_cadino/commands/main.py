@@ -1,0 +1,376 @@
+"""The command line: ``python -m speechbrain_cadino COMMAND ...``."""
+
+import argparse
+import contextlib
+import inspect
+import logging
+import pathlib
+import sys
+import tempfile
+
+import pandas as pd
+import torch
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.clustering.map import plot_map
+from speechbrain_cadino.commands import inference
+from speechbrain_cadino.dataio.labels import labels_of, read_labels
+from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
+from speechbrain_cadino.process.errors import user_errors
+from speechbrain_cadino.process.files import write_csv
+from speechbrain_cadino.verification.compare import compare, format_comparison
+
+logger = get_logger(__name__)
+
+# A command is a function that adds its arguments to a parser and returns what
+# to call with them; that returns the text for stdout, if any. Its docstring is
+# the help.
+
+
+def embed(parser):
+    """Embeds audio files: embeddings.npy and ids.txt in a folder.
+
+    A row of the array belongs to the line of the same number in ids.txt, the
+    path of the file.
+
+    Example:
+      python -m speechbrain_cadino embed results/encoder speech/ \\
+          --output embeddings
+    """
+    _add_encoder(parser)
+    _add_inputs(parser)
+    parser.add_argument(
+        "--output", metavar="FOLDER", required=True, help="where to write"
+    )
+
+    def run(arguments):
+        files = inference.find_files(arguments.inputs)
+        _check_folder(arguments.output)
+        files, embeddings = inference.embed_files(
+            *(arguments.encoder, files, arguments.device),
+            trusted=not arguments.untrusted,
+        )
+        save_embeddings(arguments.output, files, embeddings)
+        logger.info(
+            f"{len(files)} embeddings of {embeddings.shape[1]} dimensions are "
+            f"in {arguments.output}."
+        )
+
+    return run
+
+
+def verify(parser):
+    """Tells whether audio files are of the same speaker as others.
+
+    Prints a table: the file and its score, the cosine of the embeddings from
+    -1 to 1. From which score on it is the same speaker depends on encoder and
+    audio: verify.py finds a threshold on trials of your own.
+
+    Examples:
+      python -m speechbrain_cadino verify results/encoder anne.wav calls/
+      python -m speechbrain_cadino verify results/encoder anne/ call.flac \\
+          --threshold 0.4
+    """
+    _add_encoder(parser)
+    parser.add_argument(
+        "enrol",
+        metavar="ENROL",
+        help="audio file of the speaker, or a folder of such files",
+    )
+    parser.add_argument(
+        "tests", metavar="TEST", nargs="+", help="audio files and folders"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="X",
+        help="the lowest score of the same speaker",
+    )
+    parser.add_argument("--csv", metavar="FILE", help="write the table there")
+
+    def run(arguments):
+        if arguments.csv:
+            _check_file(arguments.csv)
+        table = inference.verify_files(
+            arguments.encoder,
+            inference.find_files([arguments.enrol]),
+            inference.find_files(arguments.tests),
+            arguments.threshold,
+            arguments.device,
+            trusted=not arguments.untrusted,
+        )
+        if arguments.csv:
+            write_csv(arguments.csv, table)
+        return _format(table)
+
+    return run
+
+
+def cluster(parser):
+    """Tells which audio files are of one speaker: clusters them.
+
+    Writes a table, the file and its cluster, and prints how many files each
+    cluster has. Cluster 0 is the largest. Files of several speakers at once
+    have to be cut before. Of more than 5000 files, only a few numbers of
+    clusters are compared; clusters_sweep/ beside clusters.csv shows them.
+
+    Example:
+      python -m speechbrain_cadino cluster results/encoder calls/ \\
+          --csv clusters.csv
+    """
+    _add_encoder(parser)
+    _add_inputs(parser)
+    parser.add_argument(
+        "--num_clusters",
+        type=int,
+        metavar="N",
+        help="how many speakers there are; by default the number, 2 or more, "
+        "whose clusters lie apart the best",
+    )
+    parser.add_argument(
+        "--csv", metavar="FILE", required=True, help="write the table there"
+    )
+
+    def run(arguments):
+        files = inference.find_files(arguments.inputs)
+        inference.check_number(len(files), arguments.num_clusters)
+        _check_file(arguments.csv)
+        files, embeddings = inference.embed_files(
+            *(arguments.encoder, files, arguments.device),
+            trusted=not arguments.untrusted,
+        )
+        path = pathlib.Path(arguments.csv)
+        labels = inference.find_speakers(
+            embeddings,
+            path.with_name(f"{path.stem}_sweep"),
+            arguments.num_clusters,
+        )
+        table = pd.DataFrame({"file": files, "cluster": labels})
+        write_csv(path, table)
+        logger.info(f"{len(files)} files, {labels.max() + 1} clusters: {path}")
+        sizes = table.groupby("cluster", as_index=False)["file"].count()
+        return _format(sizes.rename(columns={"file": "files"}))
+
+    return run
+
+
+def draw_map(parser):
+    """Draws embeddings in two dimensions, coloured by speaker or cluster.
+
+    Takes what embed, extract.py or pseudo_label.py have written.
+
+    Example:
+      python -m speechbrain_cadino map embeddings map.pdf \\
+          --labels clusters.csv
+    """
+    parser.add_argument(
+        "embeddings",
+        metavar="EMBEDDINGS_FOLDER",
+        help="folder with embeddings.npy and ids.txt",
+    )
+    parser.add_argument(
+        "plot", metavar="PLOT", help="the picture: .png, .pdf or .svg"
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="CSV",
+        help="file with the columns ID or file, and spk_id or cluster",
+    )
+
+    def run(arguments):
+        _check_file(arguments.plot)
+        ids, embeddings = load_embeddings(arguments.embeddings)
+        labels = None
+        if arguments.labels:
+            labels = labels_of(arguments.labels, ids)
+        logger.info("t-SNE takes up to a minute.")
+        plot_map(embeddings, labels, arguments.plot)
+        logger.info(f"The map is {arguments.plot}.")
+
+    return run
+
+
+def compare_scores(parser):
+    """Tells which of several systems is better on a list of trials.
+
+    Prints the figures of each with 95% intervals over speakers, and how far
+    the EER of each is from that of the first. The score files are those of
+    verify.py, or any with lines of "enrol test score".
+
+    Example:
+      python -m speechbrain_cadino compare trials.txt \\
+          before=results/1/scores_encoder.txt \\
+          after=results/2/scores_encoder.txt --output comparison
+    """
+    parser.add_argument(
+        "trials",
+        metavar="TRIALS",
+        help="the trial list, with lines of '1 enrol test' or "
+        "'enrol test target'",
+    )
+    parser.add_argument(
+        "scores",
+        metavar="NAME=FILE",
+        nargs="+",
+        type=_named_file,
+        help="a name for a system, and its score file",
+    )
+    parser.add_argument(
+        "--speakers",
+        metavar="CSV",
+        help="file with the columns ID and spk_id: who speaks in each file of "
+        "the list; by default their first folder, as in VoxCeleb, or whatever "
+        "target trials link",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        help="write comparison.json and det.png there",
+    )
+
+    def run(arguments):
+        if arguments.output:
+            _check_folder(arguments.output)
+        speakers = arguments.speakers and read_labels(arguments.speakers)
+        files = dict(arguments.scores)
+        if len(files) < len(arguments.scores):
+            raise ValueError("Give each score file a name of its own.")
+        results = compare(
+            arguments.trials, files, speakers, folder=arguments.output
+        )
+        return format_comparison(results) + "\n"
+
+    return run
+
+
+COMMANDS = {
+    "embed": embed,
+    "verify": verify,
+    "cluster": cluster,
+    "map": draw_map,
+    "compare": compare_scores,
+}
+
+
+def _named_file(text):
+    """A name and a file."""
+    name, separator, path = text.partition("=")
+    if not (name and separator and path):
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=FILE")
+    return name, path
+
+
+def _add_encoder(parser):
+    parser.add_argument(
+        "encoder",
+        metavar="ENCODER",
+        help="encoder folder of SpeechBrain or of this package, or a hub id "
+        "such as speechbrain/spkrec-ecapa-voxceleb",
+    )
+    parser.add_argument(
+        "--device",
+        type=_device,
+        help="such as cpu or cuda:0; SpeechBrain's by default",
+    )
+    parser.add_argument(
+        "--untrusted",
+        action="store_true",
+        help="the encoder is a stranger's, whose YAML file must not run code: "
+        "load it only if it is made of well-known parts",
+    )
+
+
+def _device(name):
+    """The name, if there is such a device."""
+    try:
+        torch.empty(0, device=name)
+    # AssertionError: PyTorch was built without CUDA.
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise argparse.ArgumentTypeError(f"no {name}: {reason}") from error
+    return name
+
+
+def _add_inputs(parser):
+    parser.add_argument(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="audio files, and folders to search for such, of any format, "
+        "rate and number of channels",
+    )
+
+
+def _check_file(path):
+    """Raises before the work if it could not be written there."""
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the name of a file.")
+    _check_folder(path.parent)
+
+
+def _check_folder(folder):
+    """Makes a folder; raises before the work if nothing can be put there."""
+    try:
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(
+            f"Nothing can be written into {folder} ({error.strerror}): give "
+            "another place for the results."
+        ) from error
+
+
+def _format(table):
+    """A table as lines with tabs between the columns."""
+    return table.to_csv(
+        sep="\t", index=False, float_format="%.4f", lineterminator="\n"
+    )
+
+
+def make_parser():
+    """The parser of the command line.
+
+    Returns
+    -------
+    argparse.ArgumentParser
+        It sets ``run``, to call with what it has parsed.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m speechbrain_cadino",
+        description="What a speaker encoder says about your audio. Results go "
+        "to stdout, all else to stderr.",
+        epilog="COMMAND --help tells more of a command.",
+    )
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True
+    )
+    for name, command in COMMANDS.items():
+        text = inspect.getdoc(command)
+        subparser = commands.add_parser(
+            name,
+            help=text.partition("\n")[0],
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        subparser.set_defaults(run=command(subparser))
+    return parser
+
+
+@user_errors()
+def main(arguments):
+    """Runs a command.
+
+    Arguments
+    ---------
+    arguments : list of str
+        The command line without the program.
+    """
+    parsed = make_parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("speechbrain_cadino").setLevel(logging.INFO)
+    # SpeechBrain and the models of others may print.
+    with contextlib.redirect_stdout(sys.stderr):
+        output = parsed.run(parsed)
+    if output is not None:
+        sys.stdout.write(output)

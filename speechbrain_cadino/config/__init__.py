@@ -1,0 +1,1 @@
+"""YAML files, flags, and what a result depends on."""

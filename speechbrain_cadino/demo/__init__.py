@@ -1,0 +1,1 @@
+"""The synthetic corpus: voices made on the spot."""

@@ -1,0 +1,1 @@
+"""From signals to embeddings, in memory and in files."""

@@ -1,0 +1,338 @@
+"""Embeddings of millions of utterances: resumable, over several processes."""
+
+import hashlib
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from speechbrain.utils.distributed import (
+    ddp_barrier,
+    ddp_prevent_block,
+    get_rank,
+    if_main_process,
+    run_on_main,
+)
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.audio import AudioReader, MediaError
+from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.embeddings.embedder import embed
+from speechbrain_cadino.embeddings.segments import Segments
+from speechbrain_cadino.embeddings.store import load_embeddings
+from speechbrain_cadino.encoders.load import load_encoder, reader_of
+from speechbrain_cadino.process.files import (
+    atomic_path,
+    removed_if_full,
+    write_csv,
+    write_json,
+    write_text,
+)
+
+logger = get_logger(__name__)
+
+
+def extract(
+    folder,
+    encode_batch,
+    table,
+    weights,
+    sample_rate=16000,
+    batch_size=16,
+    num_workers=0,
+    segment_seconds=None,
+    max_segments=10,
+    shard_size=5_000,
+    reader=AudioReader,
+):
+    """Embeds a manifest into a folder, as fast as ``embed`` is exact.
+
+    An utterance is cut at its end to a coarse grid of lengths, by at most 2%:
+    utterances of one length fill a batch (see ``embed``), and an embedding
+    still depends on its own utterance alone.
+
+    The table is embedded in shards, each of which gets a file, so a killed
+    extraction goes on where it was. Under torchrun the shards are dealt out
+    to the processes, all of which must see the folder and call this function.
+    ``extraction.json`` tells what the files belong to: another encoder, table
+    or segment length, or other shards, throw them away; if nothing has
+    changed, a finished extraction is returned as it is. Audio files that were
+    replaced are not noticed: to embed those again, delete the folder.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where ``embeddings.npy`` and ``ids.txt`` go.
+    encode_batch : callable
+        See ``embed``.
+    table : pandas.DataFrame
+        A manifest: the columns ``ID,wav,start,stop``.
+    weights : torch.nn.Module
+        What is behind ``encode_batch``: its state tells encoders apart.
+    sample_rate : int
+        See ``embed``.
+    batch_size : int
+        See ``embed``.
+    num_workers : int
+        See ``embed``; for each process.
+    segment_seconds : float, optional
+        Embed segments of this length instead of whole utterances: as many as
+        fit without overlap, evenly spread. The embedding is the mean of
+        theirs, each divided by its L2 norm. A shorter utterance is one
+        segment.
+    max_segments : int
+        Segments of an utterance, at most.
+    shard_size : int
+        Utterances in a shard.
+    reader : callable
+        See ``embed``.
+
+    Returns
+    -------
+    list of str
+        The N IDs.
+    numpy.memmap
+        Shape (N, D), float32, in the order of the table. The rows of files
+        that cannot be read are NaN.
+
+    Raises
+    ------
+    MediaError
+        If none of the utterances can be read.
+    ValueError
+        If an option makes no sense, or an embedding is not finite.
+
+    Example
+    -------
+    >>> import pandas as pd, soundfile
+    >>> folder = getfixture("tmp_path")
+    >>> soundfile.write(folder / "one.wav", np.full(16000, 0.5), 16000)
+    >>> table = pd.DataFrame(
+    ...     {
+    ...         "ID": ["one"],
+    ...         "wav": [folder / "one.wav"],
+    ...         "start": [0],
+    ...         "stop": [8000],
+    ...     }
+    ... )
+    >>> encode = lambda wavs, lens: wavs.mean(1, keepdim=True)
+    >>> ids, embeddings = extract(folder, encode, table, torch.nn.Identity())
+    >>> ids, embeddings.tolist()
+    (['one'], [[0.5]])
+    """
+    folder = pathlib.Path(folder)
+    segments = Segments(sample_rate, segment_seconds, max_segments)
+    shards = _Shards(folder, table, shard_size)
+    record = {
+        "weights": _hash_state(weights),
+        "table": _hash_table(table),
+        "sample_rate": sample_rate,
+        "segment_seconds": segment_seconds,
+        "max_segments": segment_seconds and max_segments,
+        "shard_size": shard_size,
+        "reader": str(reader),
+    }
+    if run_on_main(_is_there, args=[folder, record]):
+        logger.info(f"The embeddings in {folder} are up to date.")
+    else:
+        options = {
+            "sample_rate": sample_rate,
+            "batch_size": batch_size,
+            "num_workers": num_workers,
+            "reader": reader,
+        }
+        _embed_shards(shards, segments, encode_batch, options)
+        ddp_barrier()
+        run_on_main(shards.join)
+    return load_embeddings(folder)
+
+
+def extract_manifest(
+    output_folder, encoder, manifest, data_folder=None, device=None, **options
+):
+    """Embeds all utterances of a manifest file with a stored encoder.
+
+    Arguments
+    ---------
+    output_folder : str or pathlib.Path
+        Where ``embeddings.npy`` and ``ids.txt`` go.
+    encoder : str or pathlib.Path
+        An encoder folder or a hub id.
+    manifest : str or pathlib.Path
+        See ``read_manifest``, also for the errors.
+    data_folder : str or pathlib.Path, optional
+        What ``$data_root`` in the manifest stands for.
+    device : str, optional
+        See ``load_encoder``, also for the errors.
+    **options
+        Further arguments of ``extract``.
+
+    Returns
+    -------
+    ids : list of str
+        See ``extract``.
+    embeddings : numpy.memmap
+        See ``extract``.
+    """
+    table = read_manifest(manifest, data_folder)
+    loaded = load_encoder(encoder, device)
+    return extract(
+        output_folder,
+        loaded.encode_batch,
+        table,
+        loaded.mods,
+        loaded.audio_normalizer.sample_rate,
+        reader=reader_of(loaded),
+        **options,
+    )
+
+
+def _hash_state(module):
+    """A hash of all weights and buffers of a module."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        flat = value.detach().cpu().contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _hash_table(table):
+    """A hash of what ``extract`` looks at in a manifest."""
+    text = table[["ID", "wav", "start", "stop"]].to_csv(index=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_there(folder, record):
+    """Whether all is done. Deletes what belongs to another record."""
+    path = folder / "extraction.json"
+    try:
+        same = json.loads(path.read_text(encoding="utf-8")) == record
+    except (FileNotFoundError, ValueError):
+        same = False
+    names = ["ids.txt", "embeddings.npy"]
+    finished = same and all((folder / name).is_file() for name in names)
+    if not same:
+        # The record goes first and comes last: killed in between, the next
+        # start finds none and deletes the rest.
+        for name in ["extraction.json", "skipped.csv", *names]:
+            (folder / name).unlink(missing_ok=True)
+    if (finished or not same) and (folder / "shards").exists():
+        shutil.rmtree(folder / "shards")
+    if not same:
+        write_json(path, record)
+    return finished
+
+
+class _Shards:
+    """The stretches of a table that are embedded at a time, and their files."""
+
+    def __init__(self, folder, table, size):
+        if size < 1:
+            raise ValueError(f"shard_size={size}: give 1 or more.")
+        self.folder = folder
+        self.table = table
+        self.size = size
+        self.numbers = range(-(-len(table) // size))
+
+    def path(self, number):
+        return self.folder / "shards" / f"{number:05}.npy"
+
+    def rows(self, number):
+        return slice(number * self.size, (number + 1) * self.size)
+
+    def unfinished(self):
+        """The numbers of those that this process has to embed."""
+        mine = self.numbers
+        if not ddp_prevent_block():
+            mine = mine[get_rank() :: torch.distributed.get_world_size()]
+        return [number for number in mine if not self.path(number).is_file()]
+
+    def join(self):
+        """Makes one file of all shards, and the list of IDs."""
+        width = max(self._load(number).shape[1] for number in self.numbers)
+        missing = np.zeros(len(self.table), bool)
+        # Among the shards: if it is never finished, it goes with them. Not a
+        # memmap: its pages would fill the memory.
+        path = self.folder / "shards" / "joined.npy"
+        final = self.folder / "embeddings.npy"
+        with removed_if_full(path, final), open(path, "wb") as file:
+            shape = len(missing), width
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for number in self.numbers:
+                part = self._load(number)
+                missing[self.rows(number)] = np.isnan(part[:, 0])
+                # A shard without any embedding is one column of NaN.
+                np.broadcast_to(part, (len(part), width)).tofile(file)
+        if missing.any():
+            self._report(missing)
+        path.replace(final)
+        write_text(
+            self.folder / "ids.txt",
+            "".join(f"{name}\n" for name in self.table["ID"]),
+        )
+        shutil.rmtree(self.folder / "shards")
+
+    def _load(self, number):
+        path = self.path(number)
+        if not path.is_file():
+            raise ValueError(
+                f"There is no {path}, which another process has written: all "
+                "processes need the same output folder, on a shared disk."
+            )
+        return np.load(path)
+
+    def _report(self, missing):
+        """Lists utterances without an embedding; raises if none has one."""
+        skipped = self.table.loc[missing, ["ID", "wav"]]
+        first = skipped["wav"].iloc[0]
+        if missing.all():
+            # So that the next start tries again.
+            shutil.rmtree(self.folder / "shards")
+            raise MediaError(
+                f"None of the {len(missing)} utterances can be read, the first "
+                f"is {first}. Is data_folder right?"
+            )
+        write_csv(self.folder / "skipped.csv", skipped)
+        logger.warning(
+            f"{missing.sum()} of all {len(missing)} utterances cannot be read "
+            f"and have no embedding, the first is {first}. All are listed in "
+            f"{self.folder / 'skipped.csv'}."
+        )
+
+
+def _embed_shards(shards, segments, encode_batch, options):
+    """Embeds all shards of this process that are not there yet."""
+    todo = shards.unfinished()
+    done = sum(shards.path(number).is_file() for number in shards.numbers)
+    if done:
+        logger.info(
+            f"{done} of {len(shards.numbers)} shards in {shards.folder} are "
+            "there already."
+        )
+    tables = {number: shards.table.iloc[shards.rows(number)] for number in todo}
+    bar = tqdm(
+        total=sum(segments.counts(table).sum() for table in tables.values()),
+        desc="Embedding",
+        unit="utt" if segments.length is None else "segment",
+        disable=not if_main_process(),
+    )
+    with bar:
+        for number, table in tables.items():
+            counts = segments.counts(table)
+            pieces = segments.cut(table, counts)
+            try:
+                embeddings = embed(
+                    *(encode_batch, pieces),
+                    **options,
+                    skip_unreadable=True,
+                    bar=bar,
+                )
+            except MediaError as error:
+                logger.warning(f"Shard {number}: {error}")
+                embeddings = np.full((len(pieces), 1), np.nan, np.float32)
+            with atomic_path(shards.path(number)) as temporary:
+                np.save(temporary, segments.mean(embeddings, counts))

@@ -1,0 +1,151 @@
+"""Several segments of an utterance, in place of the whole."""
+
+import numpy as np
+
+from speechbrain_cadino.embeddings.embedder import SHORTEST
+
+
+class Segments:
+    """What is embedded of each utterance, and the mean over it.
+
+    Arguments
+    ---------
+    sample_rate : int
+        In Hz.
+    seconds : float, optional
+        Length of a segment: as many as fit without overlap, evenly spread. A
+        shorter utterance is one segment. By default each utterance is one.
+    most : int
+        Segments of an utterance, at most.
+
+    Raises
+    ------
+    ValueError
+        If a number makes no sense.
+
+    Example
+    -------
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"ID": ["one"], "start": [0], "stop": [36000]})
+    >>> segments = Segments(16000, seconds=1)
+    >>> counts = segments.counts(table)
+    >>> segments.cut(table, counts)[["start", "stop"]].to_numpy().tolist()
+    [[1000, 17000], [19000, 35000]]
+    >>> segments.mean(np.array([[3.0, 0.0], [0.0, 4.0]]), counts)
+    array([[0.5, 0.5]])
+    """
+
+    def __init__(self, sample_rate=16000, seconds=None, most=10):
+        if seconds is not None and not seconds >= SHORTEST:
+            raise ValueError(
+                f"segment_seconds={seconds}: give {SHORTEST} s or more, or "
+                "null for whole utterances."
+            )
+        if most < 1:
+            raise ValueError(f"max_segments={most}: give 1 or more.")
+        self.sample_rate = sample_rate
+        self.length = seconds and round(seconds * sample_rate)
+        self.most = most
+
+    def counts(self, table):
+        """The number of segments of each utterance.
+
+        Arguments
+        ---------
+        table : pandas.DataFrame
+            The columns ``start,stop``, in samples.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (N,), each at least 1.
+        """
+        lengths = (table["stop"] - table["start"]).to_numpy()
+        if self.length is None:
+            return np.ones_like(lengths)
+        return np.clip(lengths // self.length, 1, self.most)
+
+    def cut(self, table, counts):
+        """A table of all segments, those of an utterance together.
+
+        Arguments
+        ---------
+        table : pandas.DataFrame
+            As for ``counts``.
+        counts : numpy.ndarray
+            Of ``counts``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A copy with a row for each segment. What is not cut to a segment's
+            length has a ``trimmed_length``.
+        """
+        rows = np.repeat(np.arange(len(table)), counts)
+        pieces = table.iloc[rows].copy()
+        lengths = (pieces["stop"] - pieces["start"]).to_numpy()
+        wanted = trimmed_length(lengths, self.sample_rate)
+        if self.length is not None:
+            wanted = np.where(lengths < self.length, wanted, self.length)
+            # Each in the middle of its share of the utterance.
+            number = np.arange(len(rows)) - (counts.cumsum() - counts)[rows]
+            middle = (2 * number + 1) * lengths / (2 * counts[rows])
+            spare = lengths >= self.length
+            pieces["start"] += ((middle - wanted / 2) * spare).astype(int)
+        pieces["stop"] = pieces["start"] + wanted
+        return pieces
+
+    def mean(self, embeddings, counts):
+        """Averages the segments of each utterance.
+
+        Arguments
+        ---------
+        embeddings : numpy.ndarray
+            Shape (segments, D); the rows of unreadable ones are NaN.
+        counts : numpy.ndarray
+            Of ``counts``.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (N, D): the mean of the embeddings, each divided by its L2
+            norm; NaN where no segment is readable. With whole utterances, the
+            embeddings as they are.
+        """
+        if self.length is None:
+            return embeddings
+        norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        readable = np.isfinite(norms)
+        units = np.where(readable, embeddings / np.maximum(norms, 1e-12), 0)
+        first = counts.cumsum() - counts
+        with np.errstate(invalid="ignore"):  # none readable: 0 / 0
+            return np.add.reduceat(units, first) / np.add.reduceat(
+                readable.astype(np.float32), first
+            )
+
+
+def trimmed_length(lengths, sample_rate=16000):
+    """Lengths on a grid, of which there are 50 to 100 from 1 to 2 seconds,
+    just as many from 2 to 4 seconds, and so on.
+
+    Arguments
+    ---------
+    lengths : numpy.ndarray
+        In samples.
+    sample_rate : int
+        In Hz.
+
+    Returns
+    -------
+    numpy.ndarray
+        The next lengths below, at most 2% shorter. Below 10 s, multiples of
+        0.1 s are on the grid.
+
+    Example
+    -------
+    >>> trimmed_length(np.array([1600, 48000, 48700, 160000, 162000]))
+    array([  1600,  48000,  48000, 160000, 160000])
+    """
+    octave = np.floor(np.log2(np.maximum(lengths, 1) / (5 * sample_rate)))
+    step = np.maximum(sample_rate // 10 * 2**octave, 1).astype(int)
+    return lengths // step * step

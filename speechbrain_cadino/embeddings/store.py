@@ -1,0 +1,85 @@
+"""Embeddings in files: embeddings.npy and ids.txt."""
+
+import pathlib
+
+import numpy as np
+
+from speechbrain_cadino.process.files import atomic_path
+
+
+def save_embeddings(folder, ids, embeddings):
+    """Writes ``embeddings.npy`` and ``ids.txt``.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where to write. Killed in between, it holds no ids.txt, and
+        ``load_embeddings`` says so.
+    ids : list of str
+        The N IDs.
+    embeddings : numpy.ndarray
+        Shape (N, D), in the order of the IDs.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> save_embeddings(folder, ["a", "b"], np.eye(2))
+    >>> ids, embeddings = load_embeddings(folder)
+    >>> ids, embeddings[1].tolist(), str(embeddings.dtype)
+    (['a', 'b'], [0.0, 1.0], 'float32')
+    """
+    folder = pathlib.Path(folder)
+    text = "".join(f"{name}\n" for name in ids)
+    with (
+        atomic_path(folder / "ids.txt") as names,
+        atomic_path(folder / "embeddings.npy") as array,
+    ):
+        names.write_text(text, encoding="utf-8")
+        np.save(array, np.asarray(embeddings, np.float32))
+        (folder / "ids.txt").unlink(missing_ok=True)
+        # An extraction would take these for its own.
+        (folder / "extraction.json").unlink(missing_ok=True)
+
+
+def load_embeddings(folder):
+    """Opens what ``save_embeddings`` wrote.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder.
+
+    Returns
+    -------
+    list of str
+        The N IDs.
+    numpy.memmap
+        Shape (N, D), float32, read from disk when used.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one of the two files is missing.
+    ValueError
+        If they do not belong together.
+    """
+    folder = pathlib.Path(folder)
+    for name in ["embeddings.npy", "ids.txt"]:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {name}: embed the utterances (again)."
+            )
+    ids = (folder / "ids.txt").read_text(encoding="utf-8").splitlines()
+    try:
+        embeddings = np.load(folder / "embeddings.npy", mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise ValueError(
+            f"{folder / 'embeddings.npy'} is damaged or no array ({error}). "
+            "Embed the utterances again."
+        ) from error
+    if len(ids) != len(embeddings):
+        raise ValueError(
+            f"{folder}: {len(ids)} lines in ids.txt, {len(embeddings)} rows in "
+            "embeddings.npy. Embed the utterances again."
+        )
+    return ids, embeddings

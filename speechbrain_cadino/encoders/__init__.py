@@ -1,0 +1,1 @@
+"""The encoder folder: loading, exporting, adopting, trusting."""

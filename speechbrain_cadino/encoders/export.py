@@ -1,0 +1,213 @@
+"""The encoder folder: a trained encoder that stock SpeechBrain loads."""
+
+import io
+import pathlib
+
+import torch
+from hyperpyyaml import resolve_references
+from ruamel.yaml import YAML
+
+from speechbrain.processing.features import InputNormalization
+from speechbrain.utils.checkpoints import DEFAULT_SAVE_HOOKS, get_default_hook
+from speechbrain_cadino.process.files import atomic_folder
+
+# What makes an embedding of a waveform, in SpeechBrain's names.
+ENTRIES = ["sample_rate", "compute_features", "mean_var_norm"]
+ENTRIES += ["embedding_model"]
+
+# Our ECAPA-TDNN only computes the same faster: strangers get SpeechBrain's.
+OURS = "!new:speechbrain_cadino.lobes.ecapa.ECAPA_TDNN"
+STOCK = "!new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN"
+
+# Only an encoder of faces has it: what opens a file, see embeddings.embed
+READER = "reader"
+
+HEADER = """\
+# A speaker encoder trained by speechbrain_cadino. Only SpeechBrain is needed
+# to load it:
+#
+#     from speechbrain.inference.speaker import SpeakerRecognition
+#     encoder = SpeakerRecognition.from_hparams(source="this folder")
+#     score, same = encoder.verify_files("one.wav", "other.wav")
+"""
+
+FACES_HEADER = """\
+# An encoder of faces trained by speechbrain_cadino, which is needed to load it:
+#
+#     from speechbrain_cadino.embeddings.embedder import load_encoder, reader_of
+#     encoder = load_encoder("this folder")
+#     with reader_of(encoder)("folder of frames") as track:
+#         embedding = encoder.encode_batch(track.read()[None])
+"""
+
+# mean_var_norm_emb holds the mean embedding of the training set, which
+# encode_batch(wavs, normalize=True) subtracts. EncoderClassifier names a
+# classifier among its modules; an encoder folder of ours has none.
+REST = """\
+
+audio_normalizer: !new:speechbrain.dataio.preprocess.AudioNormalizer
+  sample_rate: !ref <sample_rate>
+mean_var_norm_emb: !new:speechbrain.processing.features.InputNormalization
+  norm_type: global
+  std_norm: false
+classifier: !new:torch.nn.Identity
+
+modules:
+  compute_features: !ref <compute_features>
+  mean_var_norm: !ref <mean_var_norm>
+  embedding_model: !ref <embedding_model>
+  mean_var_norm_emb: !ref <mean_var_norm_emb>
+  classifier: !ref <classifier>
+
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+  loadables:
+"""
+
+
+def export_encoder(
+    folder, hyperparams_file, modules, mean_embedding, prefix=""
+):
+    """Writes the encoder folder.
+
+    ``EncoderClassifier.from_hparams(source=folder)`` and
+    ``SpeakerRecognition.from_hparams(source=folder)`` load it, also where
+    this package is not installed. An existing folder is replaced as a whole.
+    Only an encoder of faces, whose run has a ``reader``, needs this package.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder to write.
+    hyperparams_file : str or pathlib.Path
+        The resolved ``hyperparams.yaml`` of the training run. Its entries
+        ``sample_rate``, ``compute_features``, ``mean_var_norm`` and
+        ``embedding_model`` are taken over.
+    modules : dict
+        The trained modules by the names of these entries:
+        ``embedding_model``, and others that have a state to load.
+    mean_embedding : array_like
+        Shape (D,): the mean embedding of the training set.
+    prefix : str
+        Of the names of the entries there.
+
+    Raises
+    ------
+    ValueError
+        If an entry is missing or needs this package to be loaded.
+
+    Example
+    -------
+    >>> tmp_path = getfixture("tmp_path")
+    >>> _ = (tmp_path / "hyperparams.yaml").write_text(
+    ...     '''
+    ... sample_rate: 16000
+    ... compute_features: !new:speechbrain.lobes.features.Fbank
+    ...   n_mels: 8
+    ... mean_var_norm: !new:torch.nn.Identity
+    ... embedding_model: !new:torch.nn.Linear
+    ...   in_features: 8
+    ...   out_features: 4
+    ... '''
+    ... )
+    >>> export_encoder(
+    ...     tmp_path / "encoder",
+    ...     tmp_path / "hyperparams.yaml",
+    ...     {"embedding_model": torch.nn.Linear(8, 4)},
+    ...     torch.zeros(4),
+    ... )
+    >>> sorted(file.name for file in (tmp_path / "encoder").iterdir())
+    ['embedding_model.ckpt', 'hyperparams.yaml', 'mean_var_norm_emb.ckpt']
+    """
+    norm = InputNormalization(norm_type="global", std_norm=False)
+    norm.count = 1
+    norm.glob_mean = torch.as_tensor(mean_embedding, dtype=torch.float32).cpu()
+    norm.glob_std = torch.ones_like(norm.glob_mean)
+    loadables = {**modules, "mean_var_norm_emb": norm}
+    text = _entries(hyperparams_file, prefix) + REST
+    text += "".join(f"    {name}: !ref <{name}>\n" for name in loadables)
+    with atomic_folder(folder) as temporary:
+        (temporary / "hyperparams.yaml").write_text(text, encoding="utf-8")
+        for name, module in loadables.items():
+            save = get_default_hook(module, DEFAULT_SAVE_HOOKS)
+            save(module, temporary / f"{name}.ckpt")
+
+
+def _entries(hyperparams_file, prefix):
+    """The text of the entries that make an embedding, and what it says of
+    them above."""
+    if prefix + READER in YAML().load(pathlib.Path(hyperparams_file)):
+        names = [*ENTRIES, READER]
+        return FACES_HEADER + read_entries(
+            hyperparams_file, names, prefix=prefix
+        )
+    text = read_entries(hyperparams_file, ENTRIES, prefix=prefix)
+    text = text.replace(OURS, STOCK)
+    if "speechbrain_cadino" in text:
+        raise ValueError(
+            f"{hyperparams_file}: an entry among {', '.join(ENTRIES)} names a "
+            "class of speechbrain_cadino, which the users of the encoder may "
+            "not have. Use a class of SpeechBrain or of PyTorch there."
+        )
+    return HEADER + text
+
+
+def read_entries(path, names, section=None, prefix=""):
+    """The text of some entries of a YAML file, able to stand alone.
+
+    References are resolved, comments stay behind. Nothing is built.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The YAML file.
+    names : list of str
+        The entries, in the order wanted.
+    section : str, optional
+        The entry that holds them; by default they are at the top.
+    prefix : str
+        What their names begin with there, and not in the text returned.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        If an entry is missing.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "hyperparams.yaml"
+    >>> _ = path.write_text(
+    ...     "size: 8 # units\\nmodel: !new:torch.nn.Identity {in: !ref <size>}"
+    ... )
+    >>> print(read_entries(path, ["model"]).strip())
+    model: !new:torch.nn.Identity {in: 8}
+    """
+    # Nodes, not objects: anchors shared with the rest of the file are written
+    # out where they are needed.
+    yaml = YAML(typ="safe", pure=True)
+    with open(path, encoding="utf-8") as fin:
+        root = yaml.compose(resolve_references(fin))
+    found = {key.value: (key, value) for key, value in root.value}
+    if section is not None:
+        _, node = found[section]
+        found = {key.value: (key, value) for key, value in node.value}
+    found = {
+        name.removeprefix(prefix): pair
+        for name, pair in found.items()
+        if name.startswith(prefix)
+    }
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(
+            f"{path} has no entry {', '.join(missing)}: an encoder is made of "
+            f"all of {', '.join(names)}."
+        )
+    root.value = [found[name] for name in names]
+    for name, (key, _) in zip(names, root.value):
+        key.value = name
+    stream = io.StringIO()
+    yaml.serialize(root, stream)
+    return stream.getvalue()

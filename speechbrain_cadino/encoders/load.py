@@ -1,0 +1,257 @@
+"""Loading encoders: folders, hub ids, and weights to start from."""
+
+import importlib
+import pathlib
+import sys
+from pickle import UnpicklingError
+
+import torch
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from speechbrain.inference.classifiers import EncoderClassifier
+from speechbrain.utils.fetching import fetch
+from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.encoders.trust import check_known
+
+HINT = (
+    "Give an encoder folder (the folder encoder/ in the output folder of a "
+    "training run) or a hub id."
+)
+
+# What encode_batch and from_hparams look up in an encoder's hyperparams.yaml.
+NEEDED = [
+    ("modules", "compute_features"),
+    ("modules", "mean_var_norm"),
+    ("modules", "embedding_model"),
+    ("pretrainer", "loadables"),
+]
+
+
+# Encoder folders of faces made before 0.2.0 name these.
+OLD_NAMES = {
+    "speechbrain_cadino.dataio.faces": "speechbrain_cadino.audio_visual.faces",
+    "speechbrain_cadino.lobes.face_resnet": (
+        "speechbrain_cadino.audio_visual.face_resnet"
+    ),
+}
+
+
+def load_encoder(source, device=None, trusted=True):
+    """Loads an encoder through SpeechBrain's own interface.
+
+    Nothing is linked or copied into the working folder: local files are read
+    where they are, those of a hub stay in its cache.
+
+    A ``hyperparams.yaml`` can name any function to call: to load the encoder of
+    a stranger is to run the stranger's code. The weights beside it cannot.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path
+        An encoder folder, or the id of a model on the Hugging Face hub.
+    device : str, optional
+        E.g. "cpu" or "cuda:0"; SpeechBrain's choice by default.
+    trusted : bool
+        Whether its YAML file may do anything. If not, the encoder is loaded
+        only if it is made of well-known parts: see ``trust.check_known``.
+
+    Returns
+    -------
+    speechbrain.inference.classifiers.EncoderClassifier
+        In eval mode; its ``encode_batch`` makes embeddings.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or a file in it is missing.
+    ValueError
+        If the folder holds something else than an encoder, or one that is not
+        trusted has a part that is not known.
+
+    Example
+    -------
+    >>> load_encoder(getfixture("tmp_path"))
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: ... has no hyperparams.yaml...
+    """
+    path = encoder_hyperparams(source)
+    if not trusted:
+        check_known(path)
+    _know_old_names(path)
+    try:
+        return EncoderClassifier.from_hparams(
+            source=str(source), run_opts={"device": device} if device else None
+        )
+    # What PyTorch says of weights that do not fit, or are none
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise ValueError(f"{source} cannot be loaded: {error}") from error
+
+
+def _know_old_names(path):
+    """Lets an encoder folder name modules as they were called once."""
+    text = pathlib.Path(path).read_text(encoding="utf-8")
+    for old, new in OLD_NAMES.items():
+        if f":{old}." in text:
+            sys.modules[old] = importlib.import_module(new)
+            room, _, name = old.rpartition(".")
+            setattr(importlib.import_module(room), name, sys.modules[old])
+
+
+def encoder_hyperparams(source):
+    """The ``hyperparams.yaml`` of an encoder, after a check that it is one.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path
+        See ``load_encoder``, also for the errors.
+
+    Returns
+    -------
+    pathlib.Path
+        The local file.
+    """
+    if pathlib.Path(source).is_dir():
+        return _check_folder(pathlib.Path(source))
+    # Hub ids are "name" or "owner/name" and nothing else.
+    if pathlib.Path(source).is_absolute() or str(source).startswith("."):
+        raise FileNotFoundError(f"There is no folder {source}. {HINT}")
+    try:
+        return fetch("hyperparams.yaml", str(source))
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"There is no folder {source}, and the Hugging Face hub gives no "
+            f"such model either ({error}). {HINT}"
+        ) from error
+
+
+def _check_folder(folder):
+    """The folder's hyperparams.yaml; raises if it is no encoder folder."""
+    path = folder / "hyperparams.yaml"
+    inner = folder / "encoder"
+    hint = f"Did you mean {inner}?" if inner.is_dir() else HINT
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no hyperparams.yaml. {hint}")
+    try:
+        root = YAML().load(path)
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a YAML file: {error}") from error
+    for section, name in NEEDED:
+        part = root.get(section) if isinstance(root, dict) else None
+        if not isinstance(part, dict) or name not in part:
+            raise ValueError(
+                f"{path} is not that of an encoder, it has no '{name}' in "
+                f"'{section}'. {hint}"
+            )
+    pretrainer = root["pretrainer"]
+    for name in pretrainer["loadables"]:
+        file = folder / f"{name}.ckpt"
+        if name not in pretrainer.get("paths", {}) and not file.is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {file.name}, which its hyperparams.yaml "
+                "names: copy the encoder folder again, whole."
+            )
+    return path
+
+
+def start_from_encoder(module, source):
+    """Copies the weights of a trained encoder into a module.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        Of the same architecture as the encoder's ``embedding_model``.
+    source : str or pathlib.Path
+        The encoder: see ``load_encoder``, also for the errors.
+
+    Raises
+    ------
+    ValueError
+        If the weights do not fit.
+    """
+    weights = load_encoder(source, "cpu").mods.embedding_model.state_dict()
+    _start_from(module, weights, source)
+
+
+def start_from_file(module, path):
+    """Copies the weights in a file into a module.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        Such as a classifier.
+    path : str or pathlib.Path
+        A state_dict, as ``torch.save`` writes it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file holds no weights, or they do not fit.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "classifier.ckpt"
+    >>> torch.save(torch.nn.Linear(2, 3).state_dict(), path)
+    >>> start_from_file(torch.nn.Linear(2, 3), path)
+    >>> start_from_file(torch.nn.Linear(2, 4), path)
+    Traceback (most recent call last):
+    ...
+    ValueError: ... does not fit...
+    """
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path} to start from.")
+    try:
+        weights = torch.load(path, "cpu", weights_only=True)
+    except (RuntimeError, EOFError, KeyError, UnpicklingError) as error:
+        raise ValueError(f"{path} holds no weights ({error}).") from error
+    _start_from(module, weights, path)
+
+
+def _start_from(module, weights, source):
+    """Loads weights; raises naming their source if they do not fit."""
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{source} does not fit: the sizes in the YAML file must be those "
+            f"that it was trained with. {error}"
+        ) from error
+
+
+def reader_of(encoder):
+    """What opens the files that an encoder takes.
+
+    Arguments
+    ---------
+    encoder : speechbrain.inference.classifiers.EncoderClassifier
+        Of ``load_encoder``.
+
+    Returns
+    -------
+    callable
+        ``AudioReader``, or what the encoder folder names as its ``reader``:
+        see ``embed``.
+    """
+    return getattr(encoder.hparams, "reader", AudioReader)
+
+
+def stored_mean(encoder):
+    """The mean embedding of the training set that came with an encoder.
+
+    Arguments
+    ---------
+    encoder : speechbrain.inference.classifiers.EncoderClassifier
+        Of ``load_encoder``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (D,), float32; None if there is none.
+    """
+    norm = getattr(encoder.hparams, "mean_var_norm_emb", None)
+    if norm is None or not norm.count:
+        return None
+    return norm.glob_mean.flatten().cpu().numpy()

@@ -1,0 +1,1 @@
+"""The dynamic loss gate, whole."""

@@ -1,0 +1,141 @@
+"""The dynamic loss gate: which labels of an epoch can be trusted."""
+
+import json
+import math
+
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.gate.mixture import fit_mixture
+
+logger = get_logger(__name__)
+
+
+@register_checkpoint_hooks
+class DynamicLossGate:
+    """Which losses are those of labels that can be trusted.
+
+    After each epoch two Gaussians are fitted to its losses; where they cross is
+    the gate of the next epoch: dynamic loss gate (DLG, Han et al., Interspeech
+    2022, https://arxiv.org/abs/2208.01928), on the scale of ``log_odds``. A
+    constant gate makes it loss-gated learning (LGL, Tao et al., 2022,
+    https://arxiv.org/abs/2110.03869).
+
+    It is a recoverable of SpeechBrain's Checkpointer.
+
+    Arguments
+    ---------
+    gate : str or float
+        "dynamic", "none", or a constant in nats.
+    first_epoch : int
+        The first epoch with a gate, counted from 1; before it all labels are
+        trusted. A dynamic gate needs an epoch before it.
+    seed : int
+        Of the fit.
+
+    Attributes
+    ----------
+    threshold : float
+        The gate of the current epoch, in nats: a label is trusted if its loss
+        is below it. inf for none.
+
+    Raises
+    ------
+    ValueError
+        If an argument makes no sense.
+
+    Example
+    -------
+    >>> gate = DynamicLossGate(first_epoch=2)
+    >>> gate.start_epoch(1)
+    >>> gate.threshold
+    inf
+    >>> right, wrong = np.geomspace(0.01, 0.5, 500), np.geomspace(4, 20, 300)
+    >>> mixture = gate.update(np.concatenate([right, wrong]))
+    >>> gate.start_epoch(2)
+    >>> 0.5 < gate.threshold < 4
+    True
+    """
+
+    def __init__(self, gate="dynamic", first_epoch=2, seed=0):
+        number = isinstance(gate, (int, float)) and not isinstance(gate, bool)
+        if gate not in ("dynamic", "none") and not (number and gate > 0):
+            raise ValueError(
+                f'gate={gate}: give "dynamic", "none", or a loss above 0.'
+            )
+        if first_epoch < (2 if gate == "dynamic" else 1):
+            raise ValueError(
+                f"first_gated_epoch={first_epoch}: a dynamic gate comes from "
+                "the losses of the epoch before, so it can begin with epoch 2; "
+                "a constant one with epoch 1."
+            )
+        self.gate = gate
+        self.first_epoch = first_epoch
+        self.seed = seed
+        self.threshold = math.inf
+        self._crossing = math.inf
+
+    def start_epoch(self, epoch):
+        """Sets the threshold of an epoch.
+
+        Arguments
+        ---------
+        epoch : int
+            Counted from 1.
+        """
+        if self.gate == "none" or epoch < self.first_epoch:
+            self.threshold = math.inf
+        elif self.gate == "dynamic":
+            self.threshold = self._crossing
+        else:
+            self.threshold = float(self.gate)
+
+    def update(self, losses):
+        """Takes the losses of an epoch, for the next one.
+
+        Where they do not have two components, a dynamic gate stays as it is,
+        and a warning says why.
+
+        Arguments
+        ---------
+        losses : array_like
+            (N,), in nats; NaN for a sample that was not drawn.
+
+        Returns
+        -------
+        LossMixture
+            None if there is none.
+        """
+        try:
+            mixture = fit_mixture(losses, self.seed)
+        except ValueError as reason:
+            if self.gate == "dynamic":
+                logger.warning(
+                    f"No new loss gate from the losses of this epoch: {reason}."
+                    f" The last one stays: {self._crossing:.3g}."
+                )
+            return None
+        self._crossing = mixture.gate
+        return mixture
+
+    def state_dict(self):
+        """What an epoch and its successors depend on: plain numbers."""
+        return {"threshold": self.threshold, "crossing": self._crossing}
+
+    def load_state_dict(self, state):
+        """Takes over what ``state_dict`` gave, here or on another process."""
+        self.threshold = state["threshold"]
+        self._crossing = state["crossing"]
+
+    @mark_as_saver
+    def _save(self, path):
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(self.state_dict(), file)
+
+    @mark_as_loader
+    def _load(self, path, end_of_epoch):
+        with open(path, encoding="utf-8") as file:
+            self.load_state_dict(json.load(file))

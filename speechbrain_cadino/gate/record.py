@@ -1,0 +1,212 @@
+"""What became of each sample behind the loss gate, epoch by epoch."""
+
+import pathlib
+
+import numpy as np
+import pandas as pd
+import torch
+
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+from speechbrain_cadino.losses.label_correction import (
+    CORRECTED,
+    DROPPED,
+    RELIABLE,
+)
+from speechbrain_cadino.process.files import atomic_path, write_csv
+
+# What each column of the epoch holds for a sample that was not drawn in it.
+NOT_DRAWN = {"losses": -torch.inf, "decisions": -1, "corrected": -1}
+TYPES = {
+    "losses": torch.float32,
+    "decisions": torch.int8,
+    "corrected": torch.int32,
+}
+
+MIXTURE = [
+    *("mean_low", "mean_high", "variance_low", "variance_high"),
+    *("weight_low", "weight_high", "crossing"),
+]
+
+
+def mixture_columns(mixture):
+    """What ``gate.csv`` tells of the two components of an epoch's losses.
+
+    Arguments
+    ---------
+    mixture : LossMixture
+        Of the losses of an epoch; None if there were no two components.
+
+    Returns
+    -------
+    dict of str:float
+        Mean, variance and weight of the lower and the higher component, in
+        log-odds, and ``crossing``, in nats. All None if there is no mixture.
+    """
+    if mixture is None:
+        return dict.fromkeys(MIXTURE)
+    values = [*mixture.means, *mixture.variances, *mixture.weights]
+    return dict(zip(MIXTURE, [*values, mixture.gate]))
+
+
+@register_checkpoint_hooks
+class GateRecord:
+    """Losses and decisions of an epoch, and one row per finished epoch.
+
+    A recoverable of SpeechBrain's Checkpointer: a resumed epoch knows the
+    samples that were drawn before.
+
+    Arguments
+    ---------
+    samples : int
+        S, how many there are.
+    labels : int
+        A checksum of their labels: a checkpoint of others is refused.
+
+    Example
+    -------
+    >>> record = GateRecord(3)
+    >>> record.add(
+    ...     torch.tensor([2, 0]),
+    ...     losses=torch.tensor([0.5, 8.0]),
+    ...     decisions=torch.tensor([RELIABLE, CORRECTED]),
+    ...     corrected=torch.tensor([-1, 7]),
+    ... )
+    >>> record.losses
+    array([8. , nan, 0.5], dtype=float32)
+    >>> record.counts()
+    {'reliable': 1, 'corrected': 1, 'dropped': 0}
+    """
+
+    def __init__(self, samples, labels=0):
+        self.samples = samples
+        self.labels = labels
+        self.rows = []
+        self._clear()
+
+    def _clear(self):
+        self._steps = []
+        self._columns = {
+            name: torch.full((self.samples,), missing, dtype=TYPES[name])
+            for name, missing in NOT_DRAWN.items()
+        }
+
+    def add(self, samples, **results):
+        """Adds a step.
+
+        Arguments
+        ---------
+        samples : torch.Tensor
+            Which samples they are, (B,).
+        **results : torch.Tensor
+            ``losses``, ``decisions``, ``corrected``: see LabelCorrectionLoss.
+        """
+        # Left on the device until they are needed: no step waits for them
+        self._steps.append({"samples": samples, **results})
+
+    def mark(self):
+        """Remembers where ``rewind`` goes back to."""
+        self._marked = len(self._steps)
+
+    def rewind(self):
+        """Forgets the steps added since ``mark``."""
+        del self._steps[self._marked :]
+
+    def gather(self, device):
+        """Brings the samples of all processes together.
+
+        Of a sample that two of them drew, in place of an unreadable one, the
+        columns may be of different draws.
+
+        Arguments
+        ---------
+        device : torch.device
+            Of the communication.
+        """
+        self._collect()
+        if not torch.distributed.is_initialized():
+            return
+        for name, column in self._columns.items():
+            # Drawn beats not drawn
+            column = column.to(device)
+            torch.distributed.all_reduce(column, torch.distributed.ReduceOp.MAX)
+            self._columns[name] = column.cpu()
+
+    @property
+    def losses(self):
+        """The loss of each sample in this epoch, (S,), NaN if not drawn."""
+        self._collect()
+        losses = self._columns["losses"].numpy()
+        return np.where(np.isneginf(losses), np.float32(np.nan), losses)
+
+    def counts(self):
+        """How many samples were ``reliable``, ``corrected``, ``dropped``."""
+        self._collect()
+        decisions = self._columns["decisions"]
+        return {
+            "reliable": int((decisions == RELIABLE).sum()),
+            "corrected": int((decisions == CORRECTED).sum()),
+            "dropped": int((decisions == DROPPED).sum()),
+        }
+
+    def write(self, folder, row):
+        """Writes ``gate.csv`` and ``gate/epoch<number>.npz``.
+
+        Arguments
+        ---------
+        folder : str or pathlib.Path
+            The output folder.
+        row : dict
+            What ``gate.csv`` gets of this epoch; with ``epoch``.
+        """
+        self.rows.append(row)
+        folder = pathlib.Path(folder)
+        write_csv(folder / "gate.csv", pd.DataFrame(self.rows))
+        path = folder / "gate" / f"epoch{row['epoch']:03}.npz"
+        columns = {
+            name: column.numpy() for name, column in self._columns.items()
+        }
+        with atomic_path(path) as temporary:
+            np.savez_compressed(temporary, **{**columns, "losses": self.losses})
+
+    def end_epoch(self):
+        """Forgets the samples of the epoch."""
+        self._clear()
+
+    def _collect(self):
+        for step in self._steps:
+            samples = step["samples"].cpu()
+            for name, column in self._columns.items():
+                column[samples] = step[name].cpu().to(column.dtype)
+        self._steps = []
+
+    @mark_as_saver
+    def _save(self, path):
+        self._collect()
+        state = {
+            "labels": self.labels,
+            "rows": self.rows,
+            "columns": self._columns,
+        }
+        torch.save(state, path)
+
+    @mark_as_loader
+    def _load(self, path, end_of_epoch):
+        state = torch.load(path, weights_only=True)
+        self.rows, self._steps = state["rows"], []
+        self._columns = state["columns"]
+        saved = len(self._columns["losses"])
+        if saved != self.samples:
+            raise ValueError(
+                f"{path} is of {saved} samples, the manifest makes "
+                f"{self.samples}. Give another output_folder, or remove that "
+                "one."
+            )
+        if state["labels"] != self.labels:
+            raise ValueError(
+                f"{path} is of other pseudo labels. Give another "
+                "output_folder, or remove that one."
+            )

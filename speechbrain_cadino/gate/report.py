@@ -1,0 +1,505 @@
+"""What the loss gate of DLG-LC did: its picture, and with the true speakers
+how often it was right."""
+
+import pathlib
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from speechbrain_cadino.dataio.labels import labels_of
+from speechbrain_cadino.dataio.manifest import DATA_ROOT, LABEL, read_manifest
+from speechbrain_cadino.gate.mixture import LOWEST, log_odds, losses_of
+from speechbrain_cadino.losses.label_correction import (
+    CORRECTED,
+    DROPPED,
+    RELIABLE,
+)
+from speechbrain_cadino.process.files import atomic_path, write_csv
+
+# Losses that may be written at an axis, and the share of it that is left free
+# between two of them.
+TICKS = [0.001, 0.01, 0.1, 1, *range(5, 100, 5)]
+BETWEEN_TICKS = 0.08
+
+# Of the component of right labels, of that of wrong ones, of the gate.
+LOW, HIGH, GATE = "C0", "C1", "C3"
+GROUPS = {
+    "reliable": (RELIABLE, "C2"),
+    "corrected": (CORRECTED, "C4"),
+    "dropped": (DROPPED, "0.55"),
+}
+UNKNOWN = -1
+KINDS = {
+    "right label": (1, LOW),
+    "wrong label": (0, HIGH),
+    "unknown speaker": (UNKNOWN, "0.5"),
+}
+
+
+def report_gate(output_folder, manifest, speakers=None):
+    """Draws ``plots/gate.png``; with the true speakers, adds to ``gate.csv``
+    how often the gate was right.
+
+    A label is right if the utterance's speaker is the one whom most
+    utterances of its cluster have (of equals the first by name); whatever
+    the speed at which it is played. Samples of utterances whose speaker is
+    unknown, or whose cluster has no known speaker, do not count. The columns
+    of ``gate.csv`` that are added are shares, empty where there is nothing to
+    share:
+
+    * ``right``: right labels, of all drawn samples;
+    * ``reliable_right``: right labels, of the reliable samples (precision);
+    * ``corrected_right``: right classes to correct to, of the corrected ones;
+    * ``dropped_right``: right labels, of the dropped ones;
+    * ``recall``: reliable samples, of those with a right label;
+    * ``wrong_recall``: samples that are not reliable, of those with a wrong
+      label.
+
+    Run again, it gives the same files.
+
+    Arguments
+    ---------
+    output_folder : str or pathlib.Path
+        The output folder of ``train_dlg_lc.py``.
+    manifest : str or pathlib.Path
+        The pseudo-labelled manifest that it trained on. Read only if there
+        are speakers.
+    speakers : str or pathlib.Path, optional
+        The true speakers, ``speakers.csv``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        What is in ``gate.csv``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such run, or if a file of it is gone.
+    ValueError
+        If the manifest is not that of the run, or has no pseudo labels, or if
+        the speakers are those of another corpus.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "gate.csv").write_text(
+    ...     "epoch,gate,crossing,reliable,corrected,dropped\\n1,inf,,2,0,0\\n"
+    ... )
+    >>> (folder / "gate").mkdir()
+    >>> np.savez(folder / "gate" / "epoch001.npz", losses=[0.1, 5.0])
+    >>> _ = report_gate(folder, "pseudo_labels.csv")
+    >>> [path.name for path in (folder / "plots").iterdir()]
+    ['gate.png']
+    """
+    folder = pathlib.Path(output_folder)
+    path = folder / "gate.csv"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no {path}: give the output folder of a run of "
+            "train_dlg_lc.py that has done an epoch."
+        )
+    # Else older pandas lose the last digit, and the file would change.
+    table = pd.read_csv(path, float_precision="round_trip")
+    shown = _epochs_to_show(table)
+    if speakers is None:
+        epochs = {
+            epoch: _drawn(_read(folder, epoch)["losses"]) for epoch in shown
+        }
+    else:
+        truth = _read_truth(manifest, speakers)
+        rows, epochs = [], {}
+        for epoch in table["epoch"]:
+            record = _read(folder, epoch)
+            samples = len(record["losses"])
+            if samples % len(truth.right):
+                raise ValueError(
+                    f"The run in {folder} has {samples} samples, no multiple "
+                    f"of the {len(truth.right)} utterances in {manifest}: "
+                    "give the manifest that it trained on."
+                )
+            right = np.tile(truth.right, samples // len(truth.right))
+            rows.append(_shares(record, right, truth))
+            if epoch in shown:
+                epochs[epoch] = _drawn(record["losses"], right)
+        rows = pd.DataFrame(rows)
+        table[rows.columns] = rows
+        write_csv(path, table)
+    plot_gate(folder / "plots" / "gate.png", table, epochs)
+    return table
+
+
+def _epochs_to_show(table):
+    """The first epoch with a fit, or the first if none has one; one between;
+    the last."""
+    fitted = np.flatnonzero(table["crossing"].notna())
+    first = fitted[0] if len(fitted) else 0
+    places = np.linspace(first, len(table) - 1, 3).astype(int)
+    return table["epoch"].iloc[np.unique(places)].tolist()
+
+
+def _read(folder, epoch):
+    """The arrays of an epoch, by name."""
+    path = folder / "gate" / f"epoch{epoch:03}.npz"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no {path}, but {folder / 'gate.csv'} has the epoch: "
+            "copy the run folder with all that is in it."
+        )
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def _drawn(losses, right=None):
+    drawn = np.isfinite(losses)
+    return losses[drawn], None if right is None else right[drawn]
+
+
+class Truth(NamedTuple):
+    """What is true of the N utterances and K clusters of a manifest.
+
+    Arguments
+    ---------
+    speakers : numpy.ndarray
+        Shape (N,): the number of each utterance's speaker, -1 if unknown.
+    main : numpy.ndarray
+        Shape (K,): the most frequent speaker of each cluster, the first of
+        equals; -1 if none is known.
+    right : numpy.ndarray
+        Shape (N,): whether the one is the other in the utterance's cluster,
+        see ``_is_right``.
+    """
+
+    speakers: np.ndarray
+    main: np.ndarray
+    right: np.ndarray
+
+
+def _read_truth(manifest, speakers):
+    utterances = read_manifest(manifest, DATA_ROOT)
+    if LABEL not in utterances:
+        raise ValueError(
+            f"{manifest} has no column {LABEL}: give the pseudo-labelled "
+            "manifest that the run trained on."
+        )
+    names = labels_of(speakers, utterances["ID"])
+    speakers = pd.factorize(names, sort=True)[0]
+    clusters, labels = pd.factorize(utterances[LABEL], sort=True)
+    table = pd.DataFrame({"cluster": clusters, "speaker": speakers})
+    table = table[speakers >= 0]
+    sizes = table.groupby(["cluster", "speaker"], as_index=False).size()
+    sizes = sizes.sort_values("size", ascending=False, kind="stable")
+    best = sizes.drop_duplicates("cluster").set_index("cluster")["speaker"]
+    main = best.reindex(range(len(labels)), fill_value=-1).to_numpy()
+    return Truth(speakers, main, _is_right(speakers, main[clusters]))
+
+
+def _is_right(speakers, main):
+    """1 where they are the same, 0 where not, NaN where one is unknown."""
+    known = (speakers >= 0) & (main >= 0)
+    return np.where(known, speakers == main, np.nan)
+
+
+def _shares(record, right, truth):
+    """What ``gate.csv`` gets of an epoch."""
+    decisions = record["decisions"]
+    reliable, drawn = decisions == RELIABLE, decisions >= 0
+    moved = np.flatnonzero(decisions == CORRECTED)
+    # Each speed has classes of its own, in the order of the clusters.
+    clusters = record["corrected"][moved] % len(truth.main)
+    speakers = truth.speakers[moved % len(truth.speakers)]
+    return {
+        "right": _share(right[drawn]),
+        "reliable_right": _share(right[reliable]),
+        "corrected_right": _share(_is_right(speakers, truth.main[clusters])),
+        "dropped_right": _share(right[decisions == DROPPED]),
+        "recall": _share(reliable[drawn & (right == 1)]),
+        "wrong_recall": _share(~reliable[drawn & (right == 0)]),
+    }
+
+
+def _share(truths):
+    """The share of ones among ones and zeros, whatever is NaN left out."""
+    return pd.Series(truths, dtype=float).mean()
+
+
+def format_gate(table):
+    """The last epoch of a run as text.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        Of ``report_gate``.
+
+    Returns
+    -------
+    str
+        Counts and shares, and what was right, if the table knows: of the
+        corrected samples the class they were corrected to, of the others the
+        label.
+
+    Example
+    -------
+    >>> counts = {"reliable": 90, "corrected": 10, "dropped": 0}
+    >>> row = {"epoch": 7, "gate": 0.5, "crossing": 0.25, **counts}
+    >>> print(format_gate(pd.DataFrame([row])))
+    epoch 7: gate 0.5, crossing 0.25
+                samples   share
+    reliable         90   90.0%
+    corrected        10   10.0%
+    dropped           0    0.0%
+    all             100  100.0%
+    """
+    row = table.to_dict("records")[-1]
+    gate = f"gate {row['gate']:.3g}" if np.isfinite(row["gate"]) else "no gate"
+    crossing = f"{row['crossing']:.3g}" if row["crossing"] > 0 else "none"
+    judged = "right" in row
+    counts = {name: row[name] for name in GROUPS}
+    counts["all"] = sum(counts.values())
+    lines = [
+        f"epoch {row['epoch']}: {gate}, crossing {crossing}",
+        f"{'':9}  {'samples':>8}   share" + "   right" * judged,
+    ]
+    for name, count in counts.items():
+        shares = [count / counts["all"]]
+        if judged:
+            shares.append(row[_column(name)])
+        lines.append(
+            f"{name:9}  {count:8,}  " + "  ".join(map(_percentage, shares))
+        )
+    if judged:
+        lines += [
+            f"{_percentage(row['recall'])} of the right labels are reliable",
+            f"{_percentage(row['wrong_recall'])} of the wrong labels are not",
+        ]
+    return "\n".join(lines)
+
+
+def _percentage(share):
+    return f"{'-' if np.isnan(share) else f'{share:.1%}':>6}"
+
+
+def _column(group):
+    """Where the table says what is right of them."""
+    return "right" if group == "all" else f"{group}_right"
+
+
+def plot_gate(path, table, epochs):
+    """Draws the losses of some epochs with their gates, and what the gates
+    decided in all.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The PNG file.
+    table : pandas.DataFrame
+        ``gate.csv``, with the columns that ``report_gate`` adds or without.
+    epochs : dict of int:tuple
+        Losses of the epochs to show, in nats, and whether the label is right
+        (1, 0 or NaN where unknown), both of shape (n,); None in place of the
+        second if there are no true speakers.
+    """
+    panels = [_plot_decisions]
+    if np.isfinite(table[["gate", "crossing"]]).any(axis=None):
+        panels.append(_plot_gates)
+    if "right" in table:
+        panels.append(_plot_right)
+    columns = max(len(epochs), len(panels))
+    figure = plt.figure(figsize=(3.8 * columns, 6.4), layout="constrained")
+    top, bottom = figure.subfigures(2, 1)
+    _plot_losses(top, table.set_index("epoch"), epochs)
+    axes = bottom.subplots(1, len(panels), squeeze=False)[0]
+    for panel, axis in zip(panels, axes):
+        panel(axis, table)
+        axis.set_xlabel("epoch")
+        axis.set_xlim(*_steps(table)[[0, -1]])
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axis.grid(alpha=0.3)
+    _legend(bottom, axes, "outside lower center")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=200)
+    plt.close(figure)
+
+
+def _plot_losses(figure, rows, epochs):
+    """A histogram for each epoch, on the same scale of losses."""
+    odds = [_odds(losses) for losses, _ in epochs.values()]
+    lowest = min(float(values.min()) for values in odds)
+    highest = max(float(values.max()) for values in odds)
+    bars = int(np.clip(len(odds[0]) ** 0.5, 20, 60))
+    # Wider than nothing where all losses are the same.
+    edges = np.histogram_bin_edges([lowest, highest], bars)
+    axes = figure.subplots(1, len(epochs), squeeze=False, sharex=True)[0]
+    for axis, epoch, values in zip(axes, epochs, odds):
+        row = rows.loc[epoch]
+        heights = _plot_histogram(axis, values, epochs[epoch][1], edges)
+        if np.isfinite(row["crossing"]):
+            _plot_components(axis, row, edges)
+        if np.isfinite(row["gate"]):
+            axis.axvline(row["gate"], color=GATE, label="gate in force")
+        axis.set_xscale("function", functions=(_odds, losses_of))
+        axis.set_xlim(*losses_of(edges[[0, -1]]))
+        _number(axis.xaxis, *axis.get_xlim())
+        axis.tick_params(axis="x", labelsize="small")
+        axis.set_xlabel("loss (nats)")
+        axis.set_title(f"epoch {epoch}")
+        axis.grid(alpha=0.3)
+        # The losses below the lowest, all in one bar, may rise above it.
+        axis.set_ylim(0, 1.1 * (heights[1:].max() or heights[0]))
+    axes[0].set_ylabel("density of the log-odds")
+    _legend(figure, axes, "outside upper center")
+
+
+def _odds(losses):
+    """Lower losses than the lowest are drawn as that."""
+    return log_odds(np.maximum(losses, LOWEST))
+
+
+def _plot_histogram(axis, odds, right, edges):
+    """Stacked; gives the heights of the bars."""
+    if right is None:
+        parts = {"losses": (odds, "0.5")}
+    else:
+        codes = np.nan_to_num(right, nan=UNKNOWN)
+        parts = {
+            name: (odds[codes == code], colour)
+            for name, (code, colour) in KINDS.items()
+        }
+    base = np.zeros(len(edges) - 1)
+    for name, (part, colour) in parts.items():
+        if len(part):
+            counts = np.histogram(part, edges)[0]
+            top = base + counts / (len(odds) * np.diff(edges))
+            axis.stairs(
+                *(top, losses_of(edges)),
+                baseline=base,
+                fill=True,
+                color=colour,
+                alpha=0.4,
+                label=name,
+            )
+            base = top
+    return base
+
+
+def _plot_components(axis, row, edges):
+    odds = np.linspace(edges[0], edges[-1], 400)
+    losses, total = losses_of(odds), 0
+    for name, colour in [("low", LOW), ("high", HIGH)]:
+        variance = row[f"variance_{name}"]
+        exponent = -((odds - row[f"mean_{name}"]) ** 2) / (2 * variance)
+        scale = row[f"weight_{name}"] / np.sqrt(2 * np.pi * variance)
+        density = scale * np.exp(exponent)
+        label = f"{name} component"
+        axis.plot(losses, density, color=colour, label=label)
+        total = total + density
+    axis.plot(losses, total, color="0.2", lw=1, zorder=1.9, label="sum")
+    axis.axvline(row["crossing"], color=GATE, ls=":", label="crossing")
+
+
+def _steps(table):
+    """Edges of the epochs: each is as wide as one."""
+    return np.append(table["epoch"] - 0.5, table["epoch"].iloc[-1] + 0.5)
+
+
+def _marker(table):
+    return "o" if len(table) < 40 else None
+
+
+def _plot_decisions(axis, table):
+    counts = table[list(GROUPS)]
+    tops = counts.div(counts.sum(axis=1), axis=0).cumsum(axis=1)
+    base = np.zeros(len(table))
+    for name, (_, colour) in GROUPS.items():
+        axis.stairs(
+            *(tops[name], _steps(table)),
+            baseline=base,
+            fill=True,
+            color=colour,
+            alpha=0.7,
+            label=name,
+        )
+        base = tops[name]
+    axis.set_title("decisions")
+    axis.set_ylabel("share of the samples")
+    _percent(axis, 1)
+
+
+def _plot_gates(axis, table):
+    for name, colour in [("low", LOW), ("high", HIGH)]:
+        mean = table[f"mean_{name}"]
+        deviation = np.sqrt(table[f"variance_{name}"])
+        axis.stairs(
+            *(losses_of(mean + deviation), _steps(table)),
+            baseline=losses_of(mean - deviation),
+            fill=True,
+            color=colour,
+            alpha=0.4,
+        )
+    gates = table["gate"].replace(np.inf, np.nan)
+    axis.stairs(gates, _steps(table), baseline=None, color=GATE, lw=1.5)
+    axis.plot(
+        *(table["epoch"], table["crossing"]),
+        color=GATE,
+        ls=":",
+        marker=_marker(table),
+        ms=3,
+    )
+    # Bands need room above and below.
+    axis.use_sticky_edges = False
+    axis.set_yscale("function", functions=(_odds, losses_of))
+    _number(axis.yaxis, *axis.get_ylim())
+    axis.set_title("gate and components (± deviation)")
+    axis.set_ylabel("loss (nats)")
+
+
+def _plot_right(axis, table):
+    options = {"marker": _marker(table), "ms": 3}
+    for name, (_, colour) in GROUPS.items():
+        shares = table[_column(name)]
+        axis.plot(table["epoch"], shares, color=colour, **options)
+    axis.plot(table["epoch"], table["right"], "--", color="0.2", label="all")
+    axis.set_title("right labels (corrected: new ones)")
+    axis.set_ylabel("share that is right")
+    _percent(axis, 1.03)
+
+
+def _percent(axis, top):
+    axis.set_ylim(0, top)
+    axis.yaxis.set_major_formatter(PercentFormatter(1))
+
+
+def _number(axis, low, high):
+    """Losses between two others at an axis, in round numbers, not too near
+    each other."""
+    ticks = [tick for tick in TICKS if low <= tick <= high]
+    if len(ticks) < 3:
+        ticks = MaxNLocator(4).tick_values(low, high)
+        ticks = [tick for tick in ticks if low <= tick <= high]
+    nearest = BETWEEN_TICKS * (_odds(high) - _odds(low))
+    kept = ticks[-1:]
+    for tick in reversed(ticks[:-1]):
+        if _odds(kept[-1]) - _odds(tick) > nearest:
+            kept.append(tick)
+    axis.set_ticks(kept[::-1])
+    axis.set_major_formatter("{x:g}")
+
+
+def _legend(figure, axes, place):
+    """One legend for all: each entry once."""
+    entries = {}
+    for axis in axes:
+        handles, names = axis.get_legend_handles_labels()
+        entries |= dict(zip(names, handles))
+    width = figure.bbox.width / figure.dpi
+    figure.legend(
+        *(entries.values(), entries.keys()),
+        loc=place,
+        ncols=max(3, int(0.72 * width)),
+        columnspacing=1.2,
+        handlelength=1.5,
+        frameon=False,
+    )

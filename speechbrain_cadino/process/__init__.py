@@ -1,0 +1,1 @@
+"""Files, signals, locks and errors of processes."""

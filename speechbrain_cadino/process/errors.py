@@ -1,0 +1,124 @@
+"""What the scripts in recipes/ share."""
+
+import contextlib
+import errno
+import gc
+import os
+import signal
+import sys
+
+import torch
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.process.interrupts import Interrupted, interruptible
+from speechbrain_cadino.process.lock import release_all
+from speechbrain_cadino.process.ranks import follow_parent
+
+# What PyTorch says where another process is gone or does not answer
+LOST_WORKER = ["DataLoader worker"]
+LOST_RANK = ["by peer", "Timed out waiting", "Broken pipe"]
+LOST = (
+    "Another process of this run has ended, or does not answer. Its own lines "
+    "say why; a data worker may have run out of memory: then lower num_workers."
+)
+GO_ON = "The same command goes on from the last checkpoint."
+
+
+@contextlib.contextmanager
+def user_errors():
+    """Turns a mistake in flags, files or data into one sentence and exit 1.
+
+    ``ValueError``, ``OSError`` and, where an extra is missing, ``ImportError``
+    are what this package raises with a message for the user; the traceback
+    goes to ``log.txt`` only. So it is if another process of the run is gone.
+    Asked to end by SIGTERM or SIGINT, a script says so in its last line. Where
+    all went well, the process leaves the group of torchrun. Serves as a
+    context manager and as a decorator.
+
+    Raises
+    ------
+    SystemExit
+        With code 1.
+    Interrupted
+        If the process was asked to end.
+
+    Example
+    -------
+    >>> @user_errors()
+    ... def main():
+    ...     raise ValueError("The list is empty.")
+    >>> main()
+    Traceback (most recent call last):
+    ...
+    SystemExit: 1
+    """
+    if "LOCAL_RANK" in os.environ:
+        # The ranks of a torchrun that was killed would train on, unseen.
+        follow_parent(signal.SIGTERM)
+    try:
+        with interruptible():
+            yield
+        _leave_group()
+    except Interrupted as end:
+        get_logger(__name__).error(
+            f"Ended by {end.signal.name}{end.place}: the same command goes on "
+            "from there."
+        )
+        _leave_group()
+        raise
+    except (ConnectionError, EOFError) as error:
+        # That of a file that ends too early says more than nothing.
+        if isinstance(error, EOFError) and str(error):
+            raise
+        _exit(f"{LOST} {error!r}. {GO_ON}")
+    except (ValueError, OSError, ImportError) as error:
+        sentence = str(error)
+        if sentence.startswith("Caught ") and "Traceback" in sentence:
+            # Of a worker of a DataLoader, which adds its traceback
+            _, _, sentence = sentence.rpartition(f"{type(error).__name__}: ")
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            sentence = (
+                f"A disk is full ({error}): make space where this run writes, "
+                "and start the same command again."
+            )
+        if "!PLACEHOLDER" in sentence:
+            sentence += " Give it in the YAML file or as a flag: --NAME=VALUE."
+        _exit(sentence.strip())
+    except KeyError as error:
+        # HyperPyYAML's answer to a flag that is not in the YAML file.
+        if "Override '" not in str(error):
+            raise
+        _exit(f"No such flag. {error.args[0]}")
+    except RuntimeError as error:
+        if not _is_of_lost_process(str(error)):
+            raise
+        _exit(f"{LOST} {str(error).splitlines()[0]}. {GO_ON}")
+    finally:
+        release_all()
+
+
+def _is_of_lost_process(message):
+    """Whether PyTorch says so of a data worker, or of another rank."""
+    in_group = torch.distributed.is_initialized()
+    signs = LOST_WORKER + (LOST_RANK if in_group else [])
+    return any(sign in message for sign in signs)
+
+
+def _leave_group():
+    """Leaves the group of torchrun's processes.
+
+    Left to the end of Python, its threads may abort the process; and so they
+    may if a Brain, which is full of cycles, still holds the group.
+    """
+    if torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()
+
+
+def _exit(sentence):
+    # Asked for only now: with the level that the experiment folder has set.
+    logger = get_logger(__name__)
+    logger.debug("Where the error below comes from:", exc_info=True)
+    # An error of one process alone must be heard too.
+    logger.error(sentence, main_process_only=False)
+    sys.exit(1)

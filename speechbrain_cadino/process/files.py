@@ -1,0 +1,232 @@
+"""Writing files so that nobody ever sees half of one."""
+
+import contextlib
+import csv
+import errno
+import json
+import os
+import pathlib
+import shutil
+
+# NumPy, PyTorch and libsndfile do not say that a disk is full: it is, if there
+# is less than this left when they fail. In bytes.
+LEFT_WHEN_FULL = 2**20
+
+
+class DiskFullError(OSError):
+    """No space left, with a sentence that says where."""
+
+
+@contextlib.contextmanager
+def removed_if_full(temporary, path, needed=None):
+    """Makes a full disk one sentence, and leaves nothing behind on it.
+
+    Arguments
+    ---------
+    temporary : pathlib.Path
+        The file or folder that the block writes.
+    path : pathlib.Path
+        What it is to become.
+    needed : int, optional
+        How many bytes it takes; by default, more than there were.
+
+    Raises
+    ------
+    DiskFullError
+        If the block fails because the disk is full.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> with removed_if_full(folder / "partial", folder / "whole"):
+    ...     _ = (folder / "partial").write_text("half")
+    ...     raise OSError(errno.ENOSPC, "No space left on device")
+    Traceback (most recent call last):
+    ...
+    speechbrain_cadino.process.files.DiskFullError: No space left to write ...
+    >>> list(folder.iterdir())
+    []
+    """
+    try:
+        yield
+    # RuntimeError is what PyTorch and libsndfile raise
+    except (OSError, RuntimeError) as error:
+        if not _is_full(error, path):
+            raise
+        remove(temporary)
+        free = shutil.disk_usage(path.parent).free
+        needed = f"about {_megabytes(needed)} are" if needed else "more is"
+        raise DiskFullError(
+            f"No space left to write {path}: {needed} needed, and "
+            f"{_megabytes(free)} are free there. What was there before is "
+            "whole: make space, and start the same command again."
+        ) from error
+
+
+def remove(path):
+    """Removes a file or a folder, if it is there.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        Which.
+    """
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_full(error, path):
+    """Whether an error comes from a full disk, or a quota that is used up."""
+    if isinstance(error, DiskFullError):
+        return True
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return shutil.disk_usage(path.parent).free < LEFT_WHEN_FULL
+
+
+def _megabytes(size):
+    """A size in words."""
+    return f"{size / 1e6:.1f} MB"
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Gives a temporary path that becomes ``path`` when the block ends.
+
+    If the block raises or the process dies, whatever was at ``path`` before
+    is still there, whole.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The final file. Its folder is made if needed.
+
+    Yields
+    ------
+    pathlib.Path
+        Where to write, with the same suffix as ``path``.
+
+    Raises
+    ------
+    DiskFullError
+        If there is no space left.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "numbers.txt"
+    >>> with atomic_path(path) as temporary:
+    ...     _ = temporary.write_text("1 2 3")
+    ...     path.exists()
+    False
+    >>> path.read_text()
+    '1 2 3'
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        with removed_if_full(temporary, path):
+            yield temporary
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path):
+    """Gives a temporary folder that replaces ``path`` when the block ends.
+
+    If the block raises or the process dies in it, whatever was at ``path``
+    before is still there. A folder cannot be swapped in one step: killed in
+    the instant between two renames, there is none, but never half of one.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The final folder. All that it held before is removed.
+
+    Yields
+    ------
+    pathlib.Path
+        An empty folder to write into.
+
+    Raises
+    ------
+    DiskFullError
+        If there is no space left.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "encoder"
+    >>> with atomic_folder(path) as temporary:
+    ...     _ = (temporary / "a.txt").write_text("a")
+    ...     path.exists()
+    False
+    >>> [file.name for file in path.iterdir()]
+    ['a.txt']
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    previous = temporary.with_suffix(".old")
+    # A killed process of the same number may have left them.
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(previous, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        with removed_if_full(temporary, path):
+            yield temporary
+            if path.exists():
+                path.rename(previous)
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(previous, ignore_errors=True)
+
+
+def write_text(path, text):
+    """Writes a text file atomically, in UTF-8.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+    text : str
+        What to write.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path, table):
+    """Writes a table as a CSV file atomically, the same bytes everywhere.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+    table : pandas.DataFrame
+        What to write, without its index.
+    """
+    # pandas quotes no carriage return, and reads it as the end of a line
+    texts = table.select_dtypes(exclude="number")
+    odd = any("\r" in str(text) for name in texts for text in texts[name])
+    quoting = csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL
+    with atomic_path(path) as temporary:
+        table.to_csv(
+            temporary, index=False, lineterminator="\n", quoting=quoting
+        )
+
+
+def write_json(path, content):
+    """Writes a JSON file atomically, indented, with a final newline.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+    content : dict or list
+        What to write.
+    """
+    write_text(path, json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,123 @@
+"""Processes that depend on each other: parents, data workers, ranks."""
+
+import contextlib
+import ctypes
+import datetime
+import os
+import signal
+import sys
+import threading
+
+import torch
+from torch.distributed.distributed_c10d import _set_pg_timeout
+
+from speechbrain.utils.distributed import ddp_all_reduce
+
+# prctl: which signal a process gets when its parent dies (Linux)
+PR_SET_PDEATHSIG = 1
+
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+# How long the processes of torchrun wait for each other: in a training step
+# for the slowest one's data; else for the main process, which prepares,
+# clusters and evaluates, as long as SpeechBrain's ddp_init_group says.
+STEP_PATIENCE = datetime.timedelta(minutes=10)
+WORK_PATIENCE = datetime.timedelta(hours=2)
+
+_patience = WORK_PATIENCE
+
+
+def follow_parent(number):
+    """This process gets a signal when its parent dies, on Linux.
+
+    Arguments
+    ---------
+    number : int
+        The signal.
+
+    Example
+    -------
+    >>> follow_parent(signal.SIGTERM)
+    """
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, int(number))
+
+
+def shield_worker(worker_id):
+    """A ``worker_init_fn`` for DataLoader: only its parent ends a worker.
+
+    Ctrl-C and torchrun signal whole process groups. The parent saves a
+    checkpoint first, and needs its workers until then.
+
+    Arguments
+    ---------
+    worker_id : int
+        Not used.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_parent, daemon=True).start()
+
+
+def _obey_parent():
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
+
+
+@contextlib.contextmanager
+def patience(limit):
+    """How long processes of torchrun wait for each other within a block.
+
+    One that waits longer, because another one hangs, ends with an error.
+
+    Arguments
+    ---------
+    limit : datetime.timedelta
+        E.g. ``STEP_PATIENCE``.
+
+    Example
+    -------
+    >>> with patience(STEP_PATIENCE):
+    ...     pass
+    """
+    global _patience
+    before = _patience
+    try:
+        _set_patience(limit)
+        yield
+    finally:
+        _set_patience(before)
+
+
+def _set_patience(limit):
+    global _patience
+    _patience = limit
+    if torch.distributed.is_initialized():
+        _set_pg_timeout(limit)
+
+
+def ddp_mean(tensor):
+    """The mean of a tensor over all ranks, the tensor itself without DDP.
+
+    Arguments
+    ---------
+    tensor : torch.Tensor
+        Changed in place.
+
+    Returns
+    -------
+    torch.Tensor
+        The same on all ranks.
+
+    Example
+    -------
+    >>> ddp_mean(torch.tensor([1.0, 2.0]))
+    tensor([1., 2.])
+    """
+    if not torch.distributed.is_initialized():
+        return tensor
+    # gloo knows no mean
+    tensor = ddp_all_reduce(tensor, torch.distributed.ReduceOp.SUM)
+    return tensor.div_(torch.distributed.get_world_size())

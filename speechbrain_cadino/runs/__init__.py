@@ -1,0 +1,1 @@
+"""Whole runs: the chain of scripts and its report."""

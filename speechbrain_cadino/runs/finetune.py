@@ -1,0 +1,302 @@
+"""Supervised fine-tuning on shares of the true labels: one training each."""
+
+import json
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from hyperpyyaml import resolve_references
+from ruamel.yaml import YAML
+
+from speechbrain.utils.distributed import run_on_main
+from speechbrain_cadino.config.overlays import change_overrides
+from speechbrain_cadino.config.settings import HARMLESS, differences, plain
+from speechbrain_cadino.dataio.labels import labels_of
+from speechbrain_cadino.dataio.manifest import (
+    DATA_ROOT,
+    LABEL,
+    read_manifest,
+    write_manifest,
+)
+from speechbrain_cadino.process.files import write_json
+
+# Elsewhere the speakers are for reports only.
+MAY_CHANGE = HARMLESS - {"speakers"}
+
+# Headings and forms of the table
+COLUMNS = {
+    "share": ("share", "{:g}"),
+    "utterances": ("utterances", "{:d}"),
+    "speakers": ("speakers", "{:d}"),
+    "eer": ("EER %", "{:.2f}"),
+    "min_dcf_0.01": ("minDCF(0.01)", "{:.4f}"),
+    "min_dcf_0.05": ("minDCF(0.05)", "{:.4f}"),
+}
+
+
+def draw_labels(path, manifest, speakers, share, seed=0):
+    """Writes a manifest with the true labels of a share of the utterances.
+
+    Of each speaker, the share of the utterances is drawn, rounded, but at
+    least one: the classes are the same for all shares. With the same seed, a
+    smaller share is a part of a larger one.
+
+    Under torchrun the main process writes, and the others wait for it.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The labelled manifest.
+    manifest : str or pathlib.Path
+        The manifest to draw from.
+    speakers : str or pathlib.Path
+        The true speakers, ``speakers.csv``. Utterances that it does not know
+        are left out, and counted in the log.
+    share : float
+        Above 0, at most 1.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    str
+        The path.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    ValueError
+        If the share makes no sense, or the speakers are of other utterances.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> rows = [f"u{i},2.0,u{i}.wav,0,32000\\n" for i in range(8)]
+    >>> header = "ID,duration,wav,start,stop\\n"
+    >>> _ = (folder / "train.csv").write_text(header + "".join(rows))
+    >>> rows = [f"u{i},{'anna' if i < 6 else 'bob'}\\n" for i in range(8)]
+    >>> _ = (folder / "speakers.csv").write_text("ID,spk_id\\n" + "".join(rows))
+    >>> files = folder / "train.csv", folder / "speakers.csv"
+    >>> path = draw_labels(folder / "labelled.csv", *files, share=0.3)
+    >>> pd.read_csv(path)["spk_id"].tolist()
+    ['anna', 'anna', 'bob']
+    """
+    check_share(share)
+    table = read_manifest(manifest, DATA_ROOT)
+    table[LABEL] = labels_of(speakers, table["ID"])
+    table = table.dropna(subset=LABEL).sort_values("ID", ignore_index=True)
+    order = np.random.default_rng(seed).permutation(len(table))
+    by_speaker = pd.Series(order).groupby(table[LABEL])
+    wanted = (share * by_speaker.transform("size")).round().clip(lower=1)
+    drawn = table[by_speaker.rank() <= wanted]
+    run_on_main(write_manifest, args=[path, drawn])
+    return str(path)
+
+
+def check_share(share):
+    """Raises if a share of the labels makes no sense.
+
+    Arguments
+    ---------
+    share : float
+        Above 0, at most 1.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    number = isinstance(share, (int, float)) and not isinstance(share, bool)
+    if not number or not 0 < share <= 1:
+        raise ValueError(
+            f"share={share}: give the share of each speaker's utterances whose "
+            "labels are used, above 0 and at most 1, or a list of such shares."
+        )
+
+
+class Training(NamedTuple):
+    """The training on one share.
+
+    Arguments
+    ---------
+    share : float
+        Of the labels.
+    folder : pathlib.Path
+        Its output folder.
+    overrides : str
+        Its flags.
+    """
+
+    share: float
+    folder: pathlib.Path
+    overrides: str
+
+    @property
+    def done(self):
+        """Whether it has come to its end."""
+        return (self.folder / "result.json").is_file()
+
+    def finish(self):
+        """Writes ``result.json``: the row of the table.
+
+        A debugging run makes no encoder, and has no row.
+        """
+        if not (self.folder / "encoder").is_dir():
+            return
+        path = self.folder / "save" / "labelled.csv"
+        labels = read_manifest(path, DATA_ROOT)
+        row = {
+            "share": self.share,
+            "utterances": len(labels),
+            "speakers": labels[LABEL].nunique(),
+        }
+        metrics = self.folder / "metrics.json"
+        if metrics.is_file():
+            row |= _read_json(metrics)["systems"]["encoder"]
+        write_json(self.folder / "result.json", row)
+
+
+def plan(hparams_file, overrides):
+    """The trainings of a fine-tuning, checked.
+
+    Arguments
+    ---------
+    hparams_file : str
+        Of ``parse_arguments``, for ``share`` and ``output_folder``.
+    overrides : str
+        Of ``parse_arguments``.
+
+    Returns
+    -------
+    output_folder : pathlib.Path
+        For the table.
+    trainings : list of Training
+        One for each share.
+
+    Raises
+    ------
+    ValueError
+        If a share makes no sense, a training was begun with other settings, or
+        a flag would put the files of all of them into one folder.
+    """
+    settings = _resolve(hparams_file, overrides)
+    output_folder = pathlib.Path(settings["output_folder"])
+    _check_folders(settings)
+    trainings = []
+    for share in _shares(settings["share"]):
+        folder = output_folder / f"share_{share:g}"
+        flags = {"share": share, "output_folder": str(folder)}
+        training = Training(share, folder, change_overrides(overrides, **flags))
+        _check_settings(training, hparams_file)
+        trainings.append(training)
+    return output_folder, trainings
+
+
+def _shares(shares):
+    """The shares to train on, each once."""
+    shares = shares if isinstance(shares, list) else [shares]
+    for share in shares or [None]:
+        check_share(share)
+    # As their folders are called: 1 and 1.0 are the same training
+    return list(dict.fromkeys(json.loads(f"{share:g}") for share in shares))
+
+
+def _check_folders(settings):
+    """Raises unless what a training writes is in its output folder."""
+    folder = pathlib.Path(settings["output_folder"])
+    for key in ["save_folder", "encoder_folder", "labelled_manifest"]:
+        path = settings[key]
+        if isinstance(path, str) and folder not in pathlib.Path(path).parents:
+            raise ValueError(
+                f"{key}={path}: each share has a folder of its own. Give "
+                "output_folder instead, and they are made in there."
+            )
+
+
+def _check_settings(training, hparams_file):
+    """Raises if a training was begun with settings other than now."""
+    path = training.folder / "hyperparams.yaml"
+    if not path.is_file():
+        return
+    old, new = (
+        plain(settings, settings["output_folder"], MAY_CHANGE)
+        for settings in (
+            _resolve(path),
+            _resolve(hparams_file, training.overrides),
+        )
+    )
+    changes = differences(old, new)
+    if changes:
+        raise ValueError(
+            f"{training.folder} was begun with other settings: {changes}. "
+            "Take the old ones, or give another --output_folder, or remove "
+            "that folder."
+        )
+
+
+def _resolve(hparams_file, overrides=None):
+    with open(hparams_file, encoding="utf-8") as fin:
+        return YAML().load(resolve_references(fin, overrides))
+
+
+def write_results(output_folder, trainings):
+    """Writes ``results.json``: the rows of all trainings that are done.
+
+    Arguments
+    ---------
+    output_folder : str or pathlib.Path
+        Where to write.
+    trainings : list of Training
+        Of ``plan``.
+
+    Returns
+    -------
+    list of dict
+        What ``shares`` is in ``results.json``: ``share``, ``utterances``,
+        ``speakers`` and, if there are trials, the error rates.
+    """
+    rows = [
+        _read_json(training.folder / "result.json")
+        for training in trainings
+        if training.done
+    ]
+    write_json(pathlib.Path(output_folder) / "results.json", {"shares": rows})
+    return rows
+
+
+def _read_json(path):
+    return json.loads(path.read_text("utf-8"))
+
+
+def format_results(rows):
+    """The shares side by side.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Of ``write_results``.
+
+    Returns
+    -------
+    str
+        A table of one line for each share.
+
+    Example
+    -------
+    >>> row = {"share": 0.1, "utterances": 60, "speakers": 60, "eer": 4.567}
+    >>> print(format_results([row, {**row, "share": 1, "utterances": 720}]))
+    share utterances speakers EER %
+      0.1         60       60  4.57
+        1        720       60  4.57
+    """
+    table = pd.DataFrame(rows)
+    table = pd.DataFrame(
+        {
+            heading: table[key].map(form.format)
+            for key, (heading, form) in COLUMNS.items()
+            if key in table
+        }
+    )
+    return table.to_string(index=False)

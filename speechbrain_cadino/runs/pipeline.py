@@ -1,0 +1,244 @@
+"""The whole of CA-DINO + DLG-LC: the recipe scripts, one after the other.
+
+A step is one script with one folder. What it was started with, and whether it
+came to its end, is in ``step.json`` in that folder.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import pathlib
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.config.settings import differences
+from speechbrain_cadino.process.files import write_json
+from speechbrain_cadino.process.interrupts import Interrupted, interruptible
+from speechbrain_cadino.process.ranks import follow_parent
+from speechbrain_cadino.runs.report import Stage, format_report, write_report
+
+logger = get_logger(__name__)
+
+# The folders of the steps of one stage, in its own
+PARTS = {"labels", "train", "gate"}
+
+# A killed pipeline has counted the time of its step up to so many seconds.
+UPDATE_SECONDS = 10
+
+# So long may a script take to end when asked to: to finish a step and save a
+# checkpoint. torchrun gives its processes 30 seconds.
+GRACE_SECONDS = 40
+
+# So long may the script of a killed pipeline take: it is asked to end, too.
+LOCK_SECONDS = GRACE_SECONDS
+
+
+def check(folder, steps):
+    """Makes sure that the steps go on from what is in the output folder.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The output folder.
+    steps : list of Step
+        Of ``plan``.
+
+    Raises
+    ------
+    ValueError
+        If a step was begun with other settings, or was removed while later
+        steps, made from it, are there.
+    """
+    steps = [step for step in steps if not step.light]
+    records = [_read_record(folder, step) for step in steps]
+    for place, (step, record) in enumerate(zip(steps, records)):
+        if record and record["settings"] != step.settings:
+            changes = differences(record["settings"], step.settings)
+            raise ValueError(
+                f"{step.name} was begun with other settings: {changes}. Take "
+                "the old ones, or give another --output_folder, or remove what "
+                f"is to be made anew: {_there(folder, steps[place:])}."
+            )
+    begun = [step for step, record in zip(steps, records) if record]
+    for place, (step, record) in enumerate(zip(steps, records)):
+        later = [other for other in steps[place + 1 :] if other in begun]
+        if later and not (record and record["done"]):
+            raise ValueError(
+                f"{step.name} is to be made anew, but later steps were made "
+                f"from what it was: remove {_there(folder, later)}."
+            )
+
+
+def _there(folder, steps):
+    """The folders of steps that are there, in words."""
+    paths = [pathlib.Path(folder) / step.name for step in steps]
+    return ", ".join(str(path) for path in paths if path.exists())
+
+
+def run(folder, steps, lock):
+    """Runs the steps that are not done, and writes the report after each.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The output folder.
+    steps : list of Step
+        Of ``plan``, and checked.
+    lock : int
+        Of ``locked``.
+
+    Raises
+    ------
+    ValueError
+        If a script fails.
+    Interrupted
+        If the pipeline is asked to end, by SIGTERM or Ctrl-C. The script was
+        asked too, and has ended.
+    """
+    step = steps[0]
+    try:
+        with interruptible():
+            for step in steps:
+                _run_if_needed(folder, steps, step, lock)
+    except Interrupted as end:
+        end.place = f" in {step.name}"
+        raise
+    rows = write_report(folder, _stages(folder, steps))
+    logger.info(f"All done: {folder}/report.md\n{format_report(rows)}")
+
+
+def _run_if_needed(folder, steps, step, lock):
+    """Runs a step unless it is done, and writes the report."""
+    record = _read_record(folder, step)
+    if record and record["done"] and record["settings"] == step.settings:
+        logger.info(f"{step.name}: done before.")
+        return
+    if not step.light:
+        for later in steps[steps.index(step) :]:
+            if later.light:
+                _record_file(folder, later).unlink(missing_ok=True)
+    _run_step(folder, step, lock)
+    write_report(folder, _stages(folder, steps))
+
+
+def _run_step(folder, step, lock):
+    """Runs a step to its end, or goes on with it."""
+    path = _record_file(folder, step)
+    record = _read_record(folder, step)
+    half_done = record and not record["done"]
+    start = time.monotonic() - (record["seconds"] if half_done else 0)
+
+    def save(done=False):
+        seconds = round(time.monotonic() - start, 1)
+        record = {"done": done, "seconds": seconds, "settings": step.settings}
+        write_json(path, record)
+
+    command = _for_people(step.command)
+    logger.info(f"{step.name}: {command}")
+    save()
+    process = _start(step.command, lock)
+    try:
+        while process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(UPDATE_SECONDS)
+            save()
+    finally:
+        _end(process)
+        save()
+    code = process.returncode
+    if code:
+        how = f"exit code {code}"
+        if code < 0:
+            how = f"killed by {signal.Signals(-code).name}"
+        raise ValueError(
+            f"{step.name} failed ({how}): see above and, if it got so far, "
+            f"{path.with_name('log.txt')}. The command was: {command}"
+        )
+    save(done=True)
+
+
+def _for_people(command):
+    """A command line to copy."""
+    names = {shutil.which(name): name for name in ["python3", "python"]}
+    python = names.get(sys.executable, sys.executable)
+    return shlex.join([python, *command])
+
+
+def _start(command, lock):
+    """Starts a script that ends with this process, even if that is killed."""
+    return subprocess.Popen(
+        [sys.executable, *command],
+        pass_fds=[lock],
+        # Ctrl-C reaches it through us only: once, and without a traceback.
+        start_new_session=True,
+        preexec_fn=_follower(),
+    )
+
+
+def _follower():
+    """What a child runs first to be asked to end when this process dies."""
+    parent = os.getpid()
+
+    def follow():
+        follow_parent(signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return follow
+
+
+def _end(process):
+    """Makes sure that a script and what it has started are at their end."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _record_file(folder, step):
+    return pathlib.Path(folder, step.name, "step.json")
+
+
+def _read_record(folder, step):
+    """What ``step.json`` says; None if the step was never begun."""
+    path = _record_file(folder, step)
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+
+def _stages(folder, steps):
+    """The trainings, with the time of all steps of their stage."""
+    seconds = {}
+    for step in steps:
+        record = _read_record(folder, step)
+        if record:
+            name = _stage_name(step)
+            seconds[name] = seconds.get(name, 0) + record["seconds"]
+    return [
+        Stage(
+            name=_stage_name(step),
+            folder=pathlib.Path(folder, step.name),
+            manifest=step.manifest,
+            seconds=seconds.get(_stage_name(step)),
+        )
+        for step in steps
+        if step.manifest
+    ]
+
+
+def _stage_name(step):
+    """``iteration_1`` of ``iteration_1/labels``."""
+    parts = step.name.split("/")
+    kept = itertools.takewhile(lambda part: part not in PARTS, parts)
+    return "/".join(kept)

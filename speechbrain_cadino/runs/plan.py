@@ -1,0 +1,357 @@
+"""What a pipeline runs: one script after the other, with all its flags."""
+
+import functools
+import json
+import pathlib
+from typing import NamedTuple
+
+from hyperpyyaml import resolve_references
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from speechbrain.utils.run_opts import RunOptions
+from speechbrain_cadino.config.overlays import parse_arguments
+from speechbrain_cadino.config.settings import plain
+
+# Go to each script whose YAML file knows them, unless they are null.
+COMMON = [
+    *("seed", "data_folder", "convert_folder", "noise_folder", "rir_folder"),
+    *("trials", "trials_folder", "precision"),
+]
+
+# Share their work between the processes of torchrun
+TORCHRUN = {
+    *("train_dino.py", "pseudo_label.py"),
+    *("train_dlg_lc.py", "train_av_dlg_lc.py"),
+}
+
+RUN_OPTIONS = RunOptions().as_dict()
+
+
+class Step(NamedTuple):
+    """One script to run.
+
+    Arguments
+    ---------
+    name : str
+        What it is called, and its folder under the output folder.
+    command : list of str
+        The command line, after ``python``.
+    settings : dict
+        Plain data: all that its result depends on.
+    manifest : str, optional
+        What it trains on, if it is a training.
+    light : bool
+        It takes a moment and no step needs its result: it is simply done
+        again when its settings change or a step before it runs.
+    """
+
+    name: str
+    command: list
+    settings: dict
+    manifest: str | None = None
+    light: bool = False
+
+
+def plan(hparams, hparams_folder, recipe, run_opts):
+    """The steps of a pipeline, with all YAML files and flags checked.
+
+    Arguments
+    ---------
+    hparams : dict
+        What is in ``pipeline.yaml``.
+    hparams_folder : str or pathlib.Path
+        Where it lies, and the YAML files that it names.
+    recipe : str or pathlib.Path
+        Where the scripts are.
+    run_opts : RunOptions
+        SpeechBrain's. Those on the command line go to every script.
+
+    Returns
+    -------
+    list of Step
+
+    Raises
+    ------
+    ValueError
+        If a number makes no sense, a YAML file is missing, or it does not
+        have a key that is given.
+    """
+    for name in ["iterations", "processes"]:
+        if not isinstance(hparams[name], int) or hparams[name] < 1:
+            raise ValueError(f"{name} is {hparams[name]}: give 1 or more.")
+    options = {
+        name: run_opts[name]
+        for name in sorted(run_opts.overridden_args)
+        if name not in hparams
+    }
+    make = functools.partial(_step, hparams, options, hparams_folder, recipe)
+    if "systems" in hparams:
+        return _AudioVisualPlan(hparams, make).all_steps()
+    return _Plan(hparams, make).all_steps()
+
+
+class _Plan:
+    """The steps of voices alone."""
+
+    def __init__(self, hparams, make):
+        self.hparams = hparams
+        self.make = make
+        self.folder = pathlib.Path(hparams["output_folder"])
+        self.speakers = hparams["speakers"]
+        self.steps = []
+
+    def add(self, name, script, entry, light=False, **own):
+        """Adds a step, and returns it."""
+        step = self.make(name, script, entry, **own)._replace(light=light)
+        self.steps.append(step)
+        return step
+
+    def add_training(
+        self, name, entry, script="train_dlg_lc.py", gates=("",), **own
+    ):
+        """Adds a training of stage II and the reports of its gates, which are
+        in these of its folders; returns its folder."""
+        manifest = self.add(name, script, entry, **own).manifest
+        for sense in gates if self.speakers is not None else []:
+            gate = pathlib.PurePosixPath(name, sense)
+            self.add(
+                *(f"{gate}/gate", "report_gate.py", "report_gate"),
+                light=True,
+                run_folder=self.folder / gate,
+                manifest=manifest,
+                speakers=self.speakers,
+            )
+        return self.folder / name
+
+    def add_iterations(self, prefix, last, label, train):
+        """Adds pseudo labels and trainings in turn.
+
+        ``label`` and ``train`` each map a name and the folder of the training
+        before to a step; returns the folder of the last training and the
+        manifest that it has.
+        """
+        for iteration in range(1, self.hparams["iterations"] + 1):
+            name = f"{prefix}iteration_{iteration}"
+            labels = label(f"{name}/labels", last)
+            manifest = self.folder / labels.name / "pseudo_labels.csv"
+            last = train(f"{name}/train", last, manifest)
+        return last, manifest
+
+    def add_alone(self, prefix, first, entry, **train_own):
+        """Adds the iterations of voices alone or of faces alone, from a
+        training of stage I on; ``train_own`` is where they lie, if not where
+        the pipeline says."""
+        label_own = {
+            key: train_own[key] for key in ["data_folder"] if key in train_own
+        }
+
+        def label(name, last):
+            return self.add(
+                *(name, "pseudo_label.py", "pseudo_label"),
+                encoder=last / "encoder",
+                manifest=first.manifest,
+                speakers=self.speakers,
+                **label_own,
+            )
+
+        def train(name, last, manifest):
+            return self.add_training(
+                *(name, entry),
+                train_manifest=manifest,
+                start_encoder=last / "encoder",
+                **train_own,
+            )
+
+        start = self.folder / first.name
+        return self.add_iterations(prefix, start, label, train)
+
+    def all_steps(self):
+        """All steps, in the order in which they run."""
+        first = self.add("stage_1", "train_dino.py", "stage_1")
+        last, manifest = self.add_alone("", first, "dlg_lc")
+        if self.hparams["large_margin"] is not None:
+            last = self.add_training(
+                *("large_margin", "large_margin"),
+                train_manifest=manifest,
+                start_encoder=last / "encoder",
+                start_classifier=last / "classifier.ckpt",
+            )
+        if self.hparams["trials"] is not None:
+            self.add(
+                *("verify", "verify.py", "verify"),
+                light=True,
+                encoder=last / "encoder",
+                data_folder=self._trials_folder(),
+            )
+        return self.steps
+
+    def _trials_folder(self):
+        return self.hparams["trials_folder"] or self.hparams["data_folder"]
+
+
+class _AudioVisualPlan(_Plan):
+    """The steps of voices, of faces, and of both."""
+
+    def all_steps(self):
+        """All steps, in the order in which they run."""
+        hparams = self.hparams
+        add = {
+            "audio": lambda: self.add_alone("audio/", voices, "dlg_lc"),
+            "face": lambda: self.add_alone(
+                "face/", faces, "face_dlg_lc", **self.faces
+            ),
+            "audio_visual": lambda: self.add_audio_visual(voices, faces),
+        }
+        systems = hparams["systems"]
+        if not systems or not set(systems) <= set(add):
+            raise ValueError(
+                f"systems is {systems}: give some of {', '.join(add)}."
+            )
+        self.faces = {
+            "data_folder": hparams["face_folder"],
+            "trials_manifest": hparams["face_trials_manifest"],
+            "trials_folder": hparams["face_trials_folder"],
+        }
+        voices = self.add("stage_1", "train_dino.py", "stage_1")
+        faces = self.add(
+            *("stage_1_face", "train_dino.py", "stage_1_face"),
+            audio_manifest=voices.manifest,
+            **self.faces,
+        )
+        for system in systems:
+            last, _ = add[system]()
+        if hparams["trials"] is not None and systems[-1] == "audio_visual":
+            self.add(
+                *("verify", "verify.py", "av_verify"),
+                light=True,
+                encoder=last / "encoder",
+                face_encoder=last / "face_encoder",
+                data_folder=self._trials_folder(),
+                trials_manifest=hparams["face_trials_manifest"],
+                face_folder=hparams["face_trials_folder"],
+            )
+        return self.steps
+
+    def add_audio_visual(self, voices, faces):
+        """Adds the iterations of both."""
+        own = {
+            "face_manifest": faces.manifest,
+            "face_folder": self.faces["data_folder"],
+        }
+
+        def encoders(last):
+            if last.name == voices.name:
+                return last / "encoder", self.folder / faces.name / "encoder"
+            return last / "encoder", last / "face_encoder"
+
+        def label(name, last):
+            encoder, face_encoder = encoders(last)
+            return self.add(
+                *(name, "pseudo_label.py", "av_pseudo_label"),
+                encoder=encoder,
+                face_encoder=face_encoder,
+                manifest=voices.manifest,
+                speakers=self.speakers,
+                **own,
+            )
+
+        def train(name, last, manifest):
+            encoder, face_encoder = encoders(last)
+            return self.add_training(
+                *(name, "av_dlg_lc", "train_av_dlg_lc.py"),
+                gates=["audio", "face"],
+                train_manifest=manifest,
+                start_encoder=encoder,
+                start_face_encoder=face_encoder,
+                face_trials_manifest=self.faces["trials_manifest"],
+                face_trials_folder=self.faces["trials_folder"],
+                **own,
+            )
+
+        start = self.folder / voices.name
+        return self.add_iterations("audio_visual/", start, label, train)
+
+
+def _step(hparams, options, hparams_folder, recipe, name, script, entry, **own):
+    """A step, from its entry in ``pipeline.yaml``, which has the last word,
+    and what the pipeline knows of its own."""
+    folder = pathlib.Path(hparams["output_folder"])
+    if "hparams" not in (hparams[entry] or {}):
+        raise ValueError(f"{entry}: give a YAML file, hparams: NAME.")
+    flags = dict(hparams[entry])
+    yaml_file = pathlib.Path(hparams_folder, flags.pop("hparams"))
+    if "output_folder" in flags:
+        raise ValueError(f"{entry}: its output_folder is {folder / name}.")
+    known = _keys(yaml_file)
+    if "output_folder" in known:
+        own["output_folder"] = folder / name
+    common = {key: hparams[key] for key in COMMON if key in known}
+    flags = {
+        **{
+            key: value
+            for key, value in {**common, **own, **options}.items()
+            if value is not None
+        },
+        **flags,
+    }
+    for key in flags:
+        if key not in known and key not in RUN_OPTIONS:
+            raise ValueError(f"{entry}: {yaml_file} has no {key}.")
+    command = [_from_here(yaml_file)]
+    command += [_flag(key, value) for key, value in flags.items()]
+    try:
+        resolved = _resolve(command)
+    except ValueError as error:
+        raise ValueError(f"{entry}: {error}") from error
+    settings = plain(resolved, str(folder))
+    manifest = None
+    if script.startswith("train_"):
+        settings["processes"] = hparams["processes"]
+        manifest = resolved["train_manifest"]
+    command.insert(0, _from_here(pathlib.Path(recipe, script)))
+    if hparams["processes"] > 1 and script in TORCHRUN:
+        count = f"--nproc_per_node={hparams['processes']}"
+        command[:0] = ["-m", "torch.distributed.run", "--standalone", count]
+    return Step(name, command, settings, manifest)
+
+
+def _keys(yaml_file):
+    """The keys of a YAML file and of its bases."""
+    merged, _, _ = parse_arguments([str(yaml_file)])
+    return set(YAML().load(pathlib.Path(merged)))
+
+
+def _resolve(command):
+    """The settings that a YAML file and flags make, references resolved."""
+    merged, run_opts, overrides = parse_arguments(command)
+    with open(merged, encoding="utf-8") as fin:
+        settings = YAML().load(resolve_references(fin, overrides))
+    for name in run_opts.overridden_args:
+        settings[name] = run_opts[name]
+    return settings
+
+
+def _flag(name, value):
+    """A flag as SpeechBrain reads it: its value is YAML."""
+    if RUN_OPTIONS.get(name) is False and value is True:
+        return f"--{name}"
+    if isinstance(value, pathlib.Path):
+        value = str(value)
+    if not (isinstance(value, str) and _is_plain(value)):
+        value = json.dumps(value)
+    return f"--{name}={value}"
+
+
+def _is_plain(text):
+    """Whether YAML reads a text as itself, without quotes."""
+    try:
+        return YAML(typ="safe").load(f"x: {text}") == {"x": text}
+    except YAMLError:
+        return False
+
+
+def _from_here(path):
+    """A path, relative if it lies in the working folder."""
+    path, here = path.absolute(), pathlib.Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,0 +1,300 @@
+"""How a pipeline gets better from stage to stage."""
+
+import json
+import pathlib
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import MaxNLocator
+
+from speechbrain_cadino.clustering.quality import agreement
+from speechbrain_cadino.dataio.manifest import DATA_ROOT, LABEL, read_manifest
+from speechbrain_cadino.process.files import atomic_path, write_json, write_text
+
+# Figure, heading of its column, format, how many of its unit make one
+COLUMNS = [
+    ("seconds", "minutes", ".1f", 60),
+    ("utterances", "utterances", ".0f", 1),
+    ("clusters", "clusters", ".0f", 1),
+    ("ami", "AMI", ".3f", 1),
+    ("eer", "EER %", ".2f", 1),
+    ("eer_audio", "EER % audio", ".2f", 1),
+    ("eer_face", "EER % face", ".2f", 1),
+    ("min_dcf_0.01", "minDCF(0.01)", ".4f", 1),
+    ("agreement", "agreement", ".3f", 1),
+    ("reliable", "reliable", ".3f", 1),
+]
+
+# Where only some have it: a stage that hears and sees
+OPTIONAL = ["eer_audio", "eer_face"]
+
+# Shares from 0 to 1 whose course over the iterations is drawn
+COURSES = {
+    "agreement": "agreement with the labels before",
+    "reliable": "reliable, last epoch",
+    "ami": "AMI with the true speakers",
+}
+
+NOTE = """
+Two figures need no true speaker, and tell when to stop. *Agreement*: how far
+the pseudo labels of an iteration agree with those of the one before (adjusted
+Rand index). Near 1 they have settled: another iteration would train on the same
+labels again. *Reliable*: the share of the samples that the loss gate let
+through in the last epoch. It does not always follow the error rate: stop when
+the agreement grows no more.
+"""
+
+
+class Stage(NamedTuple):
+    """A training of the pipeline.
+
+    Arguments
+    ---------
+    name : str
+        What it is called.
+    folder : pathlib.Path
+        Its output folder.
+    manifest : str
+        What it trains on.
+    seconds : float, optional
+        What it took so far; None if it was never begun.
+    """
+
+    name: str
+    folder: pathlib.Path
+    manifest: str
+    seconds: float | None
+
+
+def write_report(folder, stages):
+    """Writes ``report.json``, ``report.md`` and ``plots/pipeline.png``.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where to write.
+    stages : list of Stage
+        All of the pipeline; those still to come, too.
+
+    Returns
+    -------
+    list of dict
+        A row for the untrained encoder and one for each stage, as in
+        ``report.json``: ``name``; ``seconds``; ``utterances`` and pseudo
+        speakers (``clusters``) that it trained on; how the pseudo labels
+        compare with the true speakers (``nmi``, ``ami``); ``eer`` in percent
+        and ``min_dcf_0.01``; ``agreement``, the adjusted Rand index of its
+        pseudo labels and those before, over the utterances of both;
+        ``reliable``, the share of the drawn samples that the loss gate let
+        through in the last epoch. None where nobody knows. Of a stage that
+        hears and sees, ``eer`` is that of both, and there are ``eer_audio``
+        and ``eer_face``.
+    """
+    folder = pathlib.Path(folder)
+    rows = [_row("random_encoder", **_errors(stages[0], "random_encoder"))]
+    labels = {}
+    for stage in stages:
+        # Voices, faces and both have iterations of their own
+        system = stage.name.rpartition("/")[0]
+        rows.append(
+            _row(
+                stage.name,
+                seconds=stage.seconds,
+                reliable=_reliable(stage.folder),
+                **_labels(stage.manifest, labels.setdefault(system, {})),
+                **_errors(stage, "encoder"),
+            )
+        )
+    write_json(folder / "report.json", {"stages": rows})
+    _plot(folder / "plots" / "pipeline.png", rows)
+    write_text(folder / "report.md", _markdown(folder, rows))
+    return rows
+
+
+def _row(name, **figures):
+    names = [
+        *("seconds", "utterances", "clusters", "nmi", "ami"),
+        *("eer", "min_dcf_0.01", "agreement", "reliable"),
+    ]
+    names += [name for name in OPTIONAL if name in figures]
+    return {"name": name} | {key: figures.get(key) for key in names}
+
+
+def _errors(stage, system):
+    """The error rates of a system, if trials were given."""
+    systems = _read_json(stage.folder / "metrics.json").get("systems", {})
+    if "fused" not in systems:
+        return systems.get(system, {})
+    alone = {f"eer_{name}": systems[name]["eer"] for name in ("audio", "face")}
+    return systems["fused"] | alone
+
+
+def _labels(manifest, seen):
+    """What is known of a manifest and its pseudo labels.
+
+    The labels of each manifest are put into ``seen``.
+    """
+    if not pathlib.Path(manifest).is_file():
+        return {}
+    table = read_manifest(manifest, DATA_ROOT).set_index("ID")
+    figures = {"utterances": len(table)}
+    if LABEL not in table:
+        return figures
+    report = _read_json(pathlib.Path(manifest).with_name("clusters.json"))
+    figures["clusters"] = table[LABEL].nunique()
+    figures |= {name: report.get(name) for name in ("nmi", "ami")}
+    if seen and manifest not in seen:
+        *_, before = seen.values()
+        both = pd.concat([before, table[LABEL]], axis=1, join="inner")
+        figures["agreement"] = agreement(both.iloc[:, 0], both.iloc[:, 1])
+    seen[manifest] = table[LABEL]
+    return figures
+
+
+def _reliable(folder):
+    """The share of the samples that the gate let through in the last epoch;
+    None where there was no gate."""
+    # That of voices speaks for a stage that sees too
+    paths = [folder / "gate.csv", folder / "audio" / "gate.csv"]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        return None
+    row = pd.read_csv(path).iloc[-1]
+    if not np.isfinite(row["gate"]):
+        return None
+    drawn = row[["reliable", "corrected", "dropped"]].sum()
+    return float(row["reliable"] / drawn)
+
+
+def _read_json(path):
+    """A JSON file; an empty dict if it is not there."""
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def format_report(rows):
+    """The stages side by side.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Of ``write_report``.
+
+    Returns
+    -------
+    str
+        A table of one line for each stage that has begun.
+
+    Example
+    -------
+    >>> rows = [_row("stage_1", seconds=90, utterances=500, eer=4.567)]
+    >>> for line in format_report(rows).splitlines():
+    ...     print(line[:50])
+    stage    minutes  utterances  clusters  AMI  EER %
+    stage_1      1.5         500         -    -   4.57
+    """
+    lines = _cells(rows)
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "\n".join(
+        "  ".join(
+            f"{cell:{'>' if place else '<'}{width}}"
+            for place, (cell, width) in enumerate(zip(line, widths))
+        )
+        for line in lines
+    )
+
+
+def _cells(rows):
+    """The table as text: a heading and one line for each stage begun."""
+    columns = [
+        column
+        for column in COLUMNS
+        if column[0] not in OPTIONAL or any(column[0] in row for row in rows)
+    ]
+    lines = [["stage", *(heading for _, heading, _, _ in columns)]]
+    for row in rows:
+        if row["seconds"] is None and row["eer"] is None:
+            continue
+        lines.append(
+            [
+                row["name"],
+                *(
+                    "-" if row.get(key) is None else f"{row[key] / unit:{form}}"
+                    for key, _, form, unit in columns
+                ),
+            ]
+        )
+    return lines
+
+
+def _markdown(folder, rows):
+    """``report.md``."""
+    heading, *lines = _cells(rows)
+    rule = ["---", *["---:"] * (len(heading) - 1)]
+    table = [f"| {' | '.join(line)} |" for line in [heading, rule, *lines]]
+    picture = folder / "plots" / "pipeline.png"
+    links = [
+        path.relative_to(folder).as_posix()
+        for row in rows
+        for depth in ["", "*/", "*/*/"]
+        for path in sorted(folder.glob(f"{row['name']}/{depth}plots/*"))
+    ]
+    parts = [
+        "# From stage to stage",
+        "\n".join(table),
+        *(["![](plots/pipeline.png)"] if picture.is_file() else []),
+        NOTE,
+        "\n".join(f"* [{link}]({link})" for link in links),
+    ]
+    return "\n\n".join(part.strip() for part in parts).strip() + "\n"
+
+
+def _plot(path, rows):
+    """Draws the error rate by stage, and what changes over the iterations."""
+    errors = {row["name"]: row["eer"] for row in rows if row["eer"] is not None}
+    table = pd.DataFrame(rows).set_index("name")
+    # The last system's, if there are several
+    last = rows[-1]["name"].rpartition("iteration")[0]
+    iterations = table[table.index.str.startswith(f"{last}iteration")]
+    iterations = iterations[list(COURSES)].astype(float).reset_index(drop=True)
+    iterations.index += 1
+    draw_courses = iterations["agreement"].notna().any()
+    panels = bool(errors) + int(draw_courses)
+    if not panels:
+        return
+    figure, axes = plt.subplots(
+        *(1, panels),
+        figsize=(5.5 * panels, 3.6),
+        squeeze=False,
+        layout="constrained",
+    )
+    if errors:
+        _plot_errors(axes[0, 0], errors)
+    if draw_courses:
+        _plot_courses(axes[0, -1], iterations.dropna(axis=1, how="all"))
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+    plt.close(figure)
+
+
+def _plot_errors(axis, errors):
+    names = [name.replace("_", "\n") for name in errors]
+    bars = axis.bar(names, errors.values(), width=0.7)
+    bars[0].set_color("0.7" if "random_encoder" in errors else "C0")
+    axis.bar_label(bars, fmt="{:.2f}", padding=2)
+    axis.margins(y=0.12)
+    axis.set_ylabel("EER (%)")
+    axis.set_title("error rate by stage")
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _plot_courses(axis, iterations):
+    for column in iterations:
+        axis.plot(iterations[column], marker="o", label=COURSES[column])
+    axis.set_ylim(0, 1.02)
+    axis.set_xlabel("iteration")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_title("pseudo labels by iteration")
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right")

@@ -1,0 +1,1 @@
+"""Around the training step: record, checkpoints, schedules, plots."""

@@ -1,0 +1,198 @@
+"""A Checkpointer that never leaves half a checkpoint behind."""
+
+import json
+import logging
+import os
+import pathlib
+import shutil
+import zlib
+
+import yaml
+
+from speechbrain.utils.checkpoints import (
+    CKPT_PREFIX,
+    METAFNAME,
+    Checkpoint,
+    Checkpointer,
+)
+from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.process.files import removed_if_full, write_json
+
+logger = get_logger(__name__)
+
+PARTIAL = "partial+"
+BROKEN = "broken+"
+
+# The length and the CRC-32 of each other file of a checkpoint
+CHECKSUMS = "checksums.json"
+
+# Should the disk damage the newest, there is the one before.
+KEPT = 2
+
+
+class AtomicCheckpointer(Checkpointer):
+    """SpeechBrain's Checkpointer, safe against being killed while it saves.
+
+    SpeechBrain writes the meta file of a checkpoint first: if the process dies
+    before the rest is there, the next run takes the torso for the newest
+    checkpoint and fails. Here a checkpoint is written under another name, and
+    renamed once it is whole. Where there is no space for it, nothing of it
+    stays.
+
+    A checkpoint that has been damaged since (``checksums.json`` tells) is set
+    aside under another name, and the one before is loaded: two are kept.
+
+    Arguments
+    ---------
+    checkpoints_dir : str or pathlib.Path
+        Folder of the checkpoints.
+    **kwargs : dict
+        As for SpeechBrain's Checkpointer.
+
+    Example
+    -------
+    >>> import torch
+    >>> folder = getfixture("tmp_path")
+    >>> model = torch.nn.Linear(1, 1)
+    >>> checkpointer = AtomicCheckpointer(folder, recoverables={"m": model})
+    >>> checkpoint = checkpointer.save_checkpoint()
+    >>> sorted(path.name for path in checkpoint.path.iterdir())
+    ['CKPT.yaml', 'checksums.json', 'm.ckpt']
+    >>> checkpoint.path.name.startswith("CKPT+")
+    True
+    """
+
+    def __init__(self, checkpoints_dir, **kwargs):
+        super().__init__(checkpoints_dir, **kwargs)
+        if if_main_process():
+            for torso in self.checkpoints_dir.glob(PARTIAL + "*"):
+                shutil.rmtree(torso)
+
+    def _new_checkpoint_dirpath(self):
+        path = super()._new_checkpoint_dirpath()
+        return path.with_name(PARTIAL + path.name)
+
+    def _custom_checkpoint_dirpath(self, name):
+        path = super()._custom_checkpoint_dirpath(name)
+        return path.with_name(PARTIAL + path.name)
+
+    def save_and_keep_only(
+        self, meta=None, end_of_epoch=True, num_to_keep=KEPT, **kwargs
+    ):
+        """See ``Checkpointer.save_and_keep_only``."""
+        super().save_and_keep_only(
+            meta or {},
+            end_of_epoch,
+            num_to_keep=num_to_keep,
+            # SpeechBrain adds to its default
+            **{"importance_keys": [], **kwargs},
+        )
+
+    def recover_if_possible(self, *args, **kwargs):
+        """See ``Checkpointer.recover_if_possible``.
+
+        Raises
+        ------
+        ValueError
+            If there are checkpoints, and all of them are damaged.
+        """
+        run_on_main(self._set_broken_aside)
+        return super().recover_if_possible(*args, **kwargs)
+
+    def _set_broken_aside(self):
+        folders = sorted(self.checkpoints_dir.glob(f"{CKPT_PREFIX}+*"))
+        problems = {folder: _problem(folder) for folder in folders}
+        whole = [folder for folder in folders if not problems[folder]]
+        if folders and not whole:
+            newest = folders[-1]
+            raise ValueError(
+                f"No checkpoint in {self.checkpoints_dir} is whole; of the "
+                f"last one, {newest.name}, {problems[newest]}. Restore one "
+                "from a copy, or remove them all to start from scratch."
+            )
+        for folder in folders:
+            if folder in whole:
+                continue
+            if folder < whole[-1]:
+                # Not needed: such as one that a killed process was deleting
+                shutil.rmtree(folder)
+                continue
+            aside = folder.with_name(BROKEN + folder.name)
+            folder.rename(aside)
+            logger.warning(
+                f"{folder} is damaged, {problems[folder]}: the checkpoint "
+                f"before it is used. Its remains are {aside}; nobody needs "
+                "them."
+            )
+
+    def save_checkpoint(
+        self, meta=None, end_of_epoch=True, name=None, verbosity=logging.INFO
+    ):
+        """See ``Checkpointer.save_checkpoint``; the main process does it."""
+        return run_on_main(
+            self._save_checkpoint,
+            args=[meta or {}, end_of_epoch, name, verbosity],
+        )
+
+    def _save_checkpoint(self, meta, end_of_epoch, name, verbosity):
+        # SpeechBrain has all processes write some of the files, the same ones
+        # at the same time: here only the main process gets to this point.
+        partial = (
+            self._new_checkpoint_dirpath()
+            if name is None
+            else self._custom_checkpoint_dirpath(name)
+        )
+        final = partial.with_name(partial.name.removeprefix(PARTIAL))
+        name = final.name.removeprefix(f"{CKPT_PREFIX}+")
+        with removed_if_full(partial, final, self._needed()):
+            checkpoint = super().save_checkpoint(
+                meta, end_of_epoch, name, verbosity=logging.DEBUG
+            )
+            checksums = {
+                path.name: _checksum(path) for path in partial.iterdir()
+            }
+            write_json(partial / CHECKSUMS, checksums)
+            os.rename(partial, final)
+        kind = "end-of-epoch" if end_of_epoch else "intra-epoch"
+        logger.log(verbosity, f"Saved an {kind} checkpoint in {final}")
+        paramfiles = {
+            name: final / file.name
+            for name, file in checkpoint.paramfiles.items()
+        }
+        return Checkpoint(final, checkpoint.meta, paramfiles)
+
+    def _needed(self):
+        """The size of the largest checkpoint that is there, in bytes."""
+        sizes = [
+            sum(file.stat().st_size for file in folder.iterdir())
+            for folder in self._list_checkpoint_dirs()
+        ]
+        return max(sizes, default=None)
+
+
+def _checksum(path):
+    """The length and the CRC-32 of a file."""
+    length = crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            length += len(block)
+            crc = zlib.crc32(block, crc)
+    return [length, crc]
+
+
+def _problem(folder):
+    """What is wrong with a checkpoint; empty if it is whole."""
+    try:
+        if (folder / CHECKSUMS).is_file():
+            expected = json.loads((folder / CHECKSUMS).read_text("utf-8"))
+            for name, checksum in expected.items():
+                if _checksum(folder / name) != checksum:
+                    return f"{name} is not what was written"
+        # One of before there were checksums has this at least
+        meta = yaml.safe_load((folder / METAFNAME).read_text("utf-8"))
+        return "" if "unixtime" in meta else f"{METAFNAME} is damaged"
+    except OSError as error:
+        return f"{pathlib.Path(error.filename).name}: {error.strerror}"
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError):
+        return f"{CHECKSUMS} or {METAFNAME} is damaged"

@@ -1,0 +1,136 @@
+"""The pictures of training runs."""
+
+import math
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.ticker import MaxNLocator
+
+from speechbrain_cadino.process.files import atomic_path
+
+
+def plot_training(rows, path, out_dim):
+    """Draws how a DINO run went, epoch by epoch.
+
+    Arguments
+    ---------
+    rows : list of dict
+        ``TrainingRecord.rows``.
+    path : str or pathlib.Path
+        The PNG file.
+    out_dim : int
+        K, whose logarithm is the highest possible entropy.
+    """
+    table = pd.DataFrame(rows).set_index("epoch")
+    clustered = "clusters" in table
+    columns = 4 if clustered else 3
+    figure, axes = plt.subplots(
+        2, columns, figsize=(4.4 * columns, 7), layout="constrained"
+    )
+    loss, entropy, divergence, spread, rate, error = axes[:, :3].flat
+
+    _lines(loss, table, ["loss", "dino", "cosine"], "")
+    loss.set_title("loss")
+    _lines(entropy, table, ["teacher_entropy", "student_entropy"], "nats")
+    entropy.axhline(math.log(out_dim), color="0.6", ls="--", lw=1)
+    entropy.annotate(
+        f"ln {out_dim}: uniform",
+        (0.02, math.log(out_dim)),
+        xycoords=("axes fraction", "data"),
+        va="bottom",
+        color="0.4",
+    )
+    entropy.set_ylim(0, 1.1 * math.log(out_dim))
+    entropy.set_title("entropy")
+    _lines(divergence, table, ["kl"], "nats")
+    divergence.set_title("KL (teacher to student)")
+    _lines(spread, table, ["spread"], "")
+    spread.set_title("embeddings (near 0 or 1 dimension: collapse)")
+    spread.set_ylim(0, 1.1)
+    spread.set_ylabel("spread", color="C0")
+    _twin(spread, table["dimensions"], "effective dimensions")
+    _lines(rate, table, ["lr"], "learning rate")
+    _twin(rate, table["momentum"], "momentum of the teacher")
+    rate.set_title("schedules")
+    _plot_error(error, table, loss.get_xlim())
+    if clustered:
+        _plot_clusters(axes[:, 3], table, loss.get_xlim())
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)
+
+
+def plot_stage_two(rows, path):
+    """Draws how a training on pseudo labels went, epoch by epoch.
+
+    Arguments
+    ---------
+    rows : list of dict
+        ``TrainingRecord.rows``.
+    path : str or pathlib.Path
+        The PNG file.
+    """
+    table = pd.DataFrame(rows).set_index("epoch")
+    figure, axes = plt.subplots(1, 4, figsize=(17.6, 3.5), layout="constrained")
+    loss, shares, rate, error = axes
+
+    _lines(loss, table, ["loss"], "")
+    loss.set_title("loss and accuracy on the pseudo labels")
+    loss.set_ylabel("loss", color="C0")
+    _twin(loss, table["accuracy"], "accuracy")
+    _lines(shares, table, ["reliable", "corrected", "dropped"], "share")
+    shares.set_title("what becomes of the labels")
+    shares.set_ylim(0, 1)
+    _lines(rate, table, ["lr"], "learning rate")
+    rate.set_title("schedule")
+    _plot_error(error, table, loss.get_xlim())
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)
+
+
+def _plot_error(axis, table, epochs):
+    """The EER of the epochs that were evaluated."""
+    if "EER" in table:
+        _lines(axis, table.dropna(subset="EER"), ["EER"], "EER (%)")
+        axis.set_title("verification")
+        axis.set_xlim(epochs)
+        axis.set_ylim(0, None)
+    else:
+        axis.set_axis_off()
+        axis.text(0.5, 0.5, "no trial list given", ha="center", color="0.4")
+
+
+def _twin(axis, values, label):
+    """Another line, on an axis of its own at the right."""
+    twin = axis.twinx()
+    twin.plot(values.index, values, color="C1")
+    twin.set_ylabel(label, color="C1")
+
+
+def _plot_clusters(axes, table, epochs):
+    """How far the clusters of CA-DINO change, and how well they part."""
+    change, numbers = axes
+    _lines(change, table, ["agreement", "silhouette"], "")
+    change.set_title("clusters: agreement with the last, silhouette")
+    change.set_ylim(None, 1)
+    _lines(numbers, table, ["clusters", "singletons"], "")
+    numbers.set_title("clusters: how many")
+    numbers.set_ylim(0, None)
+    for axis in axes:
+        axis.set_xlim(epochs)
+
+
+def _lines(axis, table, columns, label):
+    """One line per column that is there, with a point per epoch if few."""
+    columns = [column for column in columns if column in table]
+    marker = "o" if len(table) < 40 else None
+    for column in columns:
+        name = column.replace("_", " ")
+        axis.plot(table.index, table[column], marker=marker, ms=3, label=name)
+    axis.set_xlabel("epoch")
+    axis.set_ylabel(label)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.grid(alpha=0.3)
+    if len(columns) > 1:
+        axis.legend()

@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from speechbrain_cadino.audio_visual.brain import at_speed
+from speechbrain_cadino.losses.label_correction import LabelCorrectionLoss
+
+
+@pytest.fixture
+def faces():
+    """Cosines to 5 faces, and labels among the classes of 3 speeds."""
+    generator = torch.Generator().manual_seed(0)
+    cosines = 2 * torch.rand(8, 5, generator=generator) - 1
+    return cosines, torch.randint(15, (8,), generator=generator)
+
+
+def test_faces_are_compared_with_the_classes_of_a_speed(faces):
+    cosines, labels = faces
+    spread = at_speed(cosines, labels, 15)
+    for row, label in enumerate(labels.tolist()):
+        for column in range(15):
+            same = column // 5 == label // 5
+            expected = cosines[row, column % 5] if same else -1.0
+            assert spread[row, column] == expected
+    assert torch.equal(at_speed(cosines, labels % 5, 5), cosines)
+
+
+def test_other_speeds_add_nothing_to_the_loss(faces):
+    cosines, labels = faces
+    loss = LabelCorrectionLoss()
+    torch.testing.assert_close(
+        loss.aam_losses(at_speed(cosines, labels, 15), labels),
+        loss.aam_losses(cosines, labels % 5),
+        rtol=0,
+        atol=1e-3,
+    )

@@ -1,0 +1,268 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from speechbrain_cadino.audio_visual.dataset import AudioVisualDataset
+from speechbrain_cadino.audio_visual.faces import (
+    FaceAugmenter,
+    FaceError,
+    FaceReader,
+)
+from speechbrain_cadino.dataio.audio import MediaError
+
+RED, GREEN, BLUE = (250, 10, 10), (10, 250, 10), (10, 10, 250)
+
+
+def save(path, colour, size=(32, 32), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).convert(mode).save(path)
+
+
+def assert_colours(images, colours):
+    expected = torch.tensor(colours)[:, :, None, None].expand(images.shape)
+    torch.testing.assert_close(
+        images.float(), expected.float(), atol=12, rtol=0
+    )
+
+
+@pytest.fixture
+def faces():
+    """Portraits of a kind: smooth, each of its own colours."""
+    coarse = torch.rand(6, 3, 4, 4, generator=torch.manual_seed(0))
+    images = torch.nn.functional.interpolate(coarse, 64, mode="bicubic")
+    return (images.clamp(0, 1) * 255).byte().unflatten(0, (3, 2))
+
+
+def test_frames_of_a_folder_come_sorted_by_name(tmp_path):
+    save(tmp_path / "b.png", GREEN)
+    save(tmp_path / "c.JPEG", BLUE)
+    save(tmp_path / "a.jpg", RED)
+    save(tmp_path / "d.webp", RED)
+    save(tmp_path / ".hidden.jpg", BLUE)
+    (tmp_path / "notes.txt").write_text("no image")
+    with FaceReader(tmp_path, size=16) as face:
+        assert len(face) == 4
+        images = face.read()
+        piece = face.read(1, 3)
+    assert images.dtype == torch.uint8
+    assert images.shape == (4, 3, 16, 16)
+    assert_colours(images, [RED, GREEN, BLUE, RED])
+    assert torch.equal(piece, images[1:3])
+
+
+def test_frames_of_the_flat_layout_are_those_of_the_track_alone(tmp_path):
+    save(tmp_path / "0007_02.jpg", GREEN)
+    save(tmp_path / "0007_01.jpg", RED)
+    for other in ["0007.jpg", "00070_01.jpg", "0007_1_01.jpg", "0008_01.jpg"]:
+        save(tmp_path / other, BLUE)
+    with FaceReader(tmp_path / "0007") as face:
+        assert_colours(face.read(), [RED, GREEN])
+
+
+def test_relative_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "0007_01.jpg", RED)
+    save(tmp_path / "track" / "01.jpg", RED)
+    assert len(FaceReader("0007")) == len(FaceReader("track")) == 1
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("size", [(300, 100), (100, 300)])
+def test_shorter_side_is_scaled_and_the_centre_kept(tmp_path, suffix, size):
+    image = np.zeros((size[1], size[0], 3), np.uint8) + np.uint8(RED)
+    middle = slice(100, 200) if max(image.shape) == 300 else slice(None)
+    if size[0] > size[1]:
+        image[:, middle] = GREEN
+    else:
+        image[middle] = GREEN
+    Image.fromarray(image).save(tmp_path / f"a.{suffix}")
+    inside = FaceReader(tmp_path, size=20).read()[..., 1:-1, 1:-1]
+    assert_colours(inside, [GREEN])
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_small_images_are_not_aliased(tmp_path, suffix):
+    rows, columns = np.indices((512, 512))
+    board = np.uint8(255 * ((rows + columns) % 2))
+    Image.fromarray(board).convert("RGB").save(tmp_path / f"a.{suffix}")
+    image = FaceReader(tmp_path, size=16).read().float()
+    assert (image - 127.5).abs().max() < 12
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "LA"])
+def test_any_mode_becomes_rgb(tmp_path, mode):
+    suffix = "jpg" if mode == "CMYK" else "png"
+    save(tmp_path / f"a.{suffix}", (102, 102, 102), mode=mode)
+    images = FaceReader(tmp_path).read()
+    assert images.shape == (1, 3, 64, 64)
+    assert_colours(images, [(102, 102, 102)])
+
+
+def test_errors_name_the_file_and_the_reason(tmp_path):
+    assert issubclass(FaceError, MediaError)
+    with pytest.raises(FaceError, match=r"gone: no such face track.*moved"):
+        FaceReader(tmp_path / "gone")
+    with pytest.raises(FaceError, match="nowhere/gone: no such face track"):
+        FaceReader(tmp_path / "nowhere" / "gone")
+    with pytest.raises(FaceError, match="no such face track"):
+        FaceReader(tmp_path)
+    save(tmp_path / "a.jpg", RED, (400, 400))
+    whole = (tmp_path / "a.jpg").read_bytes()
+    for name, content in {
+        "b.jpg": b"I am no image.",
+        "c.jpg": whole[: len(whole) // 2],
+        "d.png": b"\x89PNG\r\n\x1a\n" + b"x" * 100,
+        "e.webp": b"",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "f.jpg").symlink_to(tmp_path / "nothing")
+    with FaceReader(tmp_path) as face:
+        assert_colours(face.read(0, 1), [RED])
+        for frame, name in enumerate("b.jpg c.jpg d.png e.webp f.jpg".split()):
+            with pytest.raises(FaceError, match=f"{name}: not readable as an"):
+                face.read(frame + 1, frame + 2)
+        with pytest.raises(FaceError, match="ends after 6 frames, 7 were"):
+            face.read(5, 7)
+
+
+def test_augmenter_gives_pixels_of_the_size(faces):
+    for size in [16, 64, 96]:
+        for images in [faces, faces.float()]:
+            crops = FaceAugmenter(size=size)(images)
+            assert crops.dtype == torch.float32
+            assert crops.shape == (3, 2, 3, size, size)
+            assert 0 <= crops.min()
+            assert 100 < crops.max() <= 255
+
+
+def test_augmenter_draws_for_each_image_from_torch_alone(faces):
+    same = faces[:1, :1].expand(3, 2, -1, -1, -1)
+    augment = FaceAugmenter()
+    torch.manual_seed(1)
+    first, second = augment(same), augment(same)
+    np.random.seed(5)  # of no effect
+    torch.manual_seed(1)
+    assert torch.equal(augment(same), first)
+    crops = torch.cat([first, second]).flatten(0, 1)
+    for i in range(len(crops)):
+        for j in range(i):
+            assert (crops[i] - crops[j]).abs().mean() > 1
+
+
+def test_augmenter_has_no_gradient_and_leaves_its_input_alone(faces):
+    images = faces.float().requires_grad_()
+    before = images.detach().clone()
+    assert not FaceAugmenter()(images).requires_grad
+    assert torch.equal(images, before)
+
+
+def test_each_distortion_does_what_its_name_says(faces):
+    def augment(**odds):
+        none = {"flip": 0.0, "colour": 0.0, "grey": 0.0, "blur": 0.0}
+        # All of the image, but for its shape.
+        return FaceAugmenter(scale=[1.0, 1.0], **{**none, **odds})(faces)
+
+    def mean(images, *dims):
+        return images.mean(dims)
+
+    torch.manual_seed(0)
+    plain = augment()
+    assert (plain - faces.float()).abs().mean() < 12
+    flipped = augment(flip=1.0)
+    assert (flipped.flip(-1) - faces.float()).abs().mean() < 12
+    assert (flipped - faces.float()).abs().mean() > 20
+    grey = augment(grey=1.0)
+    torch.testing.assert_close(grey[:, :, 0], grey[:, :, 2])
+    tints = mean(augment(colour=1.0), 3, 4) - mean(plain, 3, 4)
+    assert tints.abs().mean() > 5
+    noise = torch.randint(256, faces.shape, dtype=torch.uint8)
+    sharp, blurred = (
+        FaceAugmenter(160, [0.2, 0.2], 0.0, 0.0, 0.0, blur)(noise)
+        for blur in (0.0, 1.0)
+    )
+    assert blurred.std() < 0.97 * sharp.std()
+
+
+def test_small_crops_show_less(faces):
+    ramp = torch.linspace(0, 255, 64).expand(64, 1, 3, 64, 64)
+    off = {"flip": 0.0, "colour": 0.0, "grey": 0.0, "blur": 0.0}
+    for low, high in [(0.4, 1.0), (0.1, 0.4)]:
+        crops = FaceAugmenter(scale=[low, high], **off)(ramp)
+        width = (crops.amax((1, 2, 3, 4)) - crops.amin((1, 2, 3, 4))) / 255
+        # Sides are up to 4:3, and the edges are smooth.
+        assert (low * 3 / 4) ** 0.5 - 0.05 < width.min()
+        assert width.max() < (high * 4 / 3) ** 0.5 + 0.05
+        assert width.max() - width.min() > 0.1
+
+
+def test_missing_extra_is_named():
+    code = (
+        "import sys\n"
+        "sys.modules['kornia'] = None\n"
+        "from speechbrain_cadino.audio_visual.faces import FaceAugmenter\n"
+        "FaceAugmenter()"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
+    last = process.stderr.strip().split("\n")[-1]
+    assert last.startswith("ImportError")
+    assert 'pip install "speechbrain_cadino[faces]"' in last
+
+
+@pytest.fixture
+def heard_and_seen(tmp_path):
+    """Two utterances on one manifest, and the face of the first: RED, GREEN
+    and BLUE, each with a white corner, for a black image is none."""
+    wave = 0.1 * np.random.default_rng(0).standard_normal(8000)
+    soundfile.write(tmp_path / "a.wav", wave, 16000)
+    (tmp_path / "labels.csv").write_text(
+        "ID,duration,wav,start,stop,spk_id\n"
+        "a,0.5,$data_root/a.wav,0,8000,x\n"
+        "b,0.5,$data_root/a.wav,0,8000,y\n"
+    )
+    for frame, colour in enumerate([RED, GREEN, BLUE]):
+        image = Image.new("RGB", (16, 16), colour)
+        image.paste((255, 255, 255), (0, 0, 2, 2))
+        (tmp_path / "track").mkdir(exist_ok=True)
+        image.save(tmp_path / "track" / f"{frame}.png")
+    (tmp_path / "faces.csv").write_text(
+        "ID,duration,wav,start,stop\na,3,$data_root/track,0,3\n"
+    )
+
+    def make(**options):
+        return AudioVisualDataset(
+            tmp_path / "labels.csv",
+            tmp_path / "faces.csv",
+            face_size=16,
+            face_root=tmp_path,
+            data_root=tmp_path,
+            crop_seconds=0.3,
+            **options,
+        )
+
+    return make
+
+
+def test_any_frame_of_the_track_is_drawn(heard_and_seen):
+    data = heard_and_seen()
+    drawn = set()
+    for epoch in range(1, 30):
+        data.set_epoch(epoch)
+        drawn.add(tuple(data[0]["face"][0, :, 8, 8].tolist()))
+    assert drawn == {RED, GREEN, BLUE}
+
+
+def test_a_voice_at_another_speed_has_the_same_face(heard_and_seen):
+    data = heard_and_seen(speeds=[0.9, 1.0])
+    items = [data[index] for index in range(len(data))]
+    assert [item["label"] for item in items] == [0, 1, 2, 3]
+    assert [item["has_face"] for item in items] == [True, False, True, False]
+    for item in items:
+        assert item["face"].shape == (1, 3, 16, 16)
+        assert item["face"].any() == item["has_face"]

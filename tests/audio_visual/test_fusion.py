@@ -1,0 +1,167 @@
+"""Voice and face of the corpus: drawn spectra, drawn stripes."""
+
+import functools
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from speechbrain_cadino.audio_visual.face_resnet import FaceResNet
+from speechbrain_cadino.audio_visual.fusion import fuse, verify_fused
+from speechbrain_cadino.encoders.export import export_encoder
+from speechbrain_cadino.encoders.load import load_encoder, reader_of
+from speechbrain_cadino.verification.evaluate import TrialEvaluator, verify
+
+LOBES = "speechbrain_cadino.audio_visual.face_resnet"
+
+FACE_RUN = f"""\
+face_sample_rate: 1
+face_compute_features: !new:torch.nn.Identity
+face_mean_var_norm: !new:{LOBES}.FaceNormalization
+face_embedding_model: !new:{LOBES}.FaceResNet
+  channels: [4, 8]
+  block_sizes: [1, 1]
+  lin_neurons: 6
+face_reader: !name:speechbrain_cadino.audio_visual.faces.FaceReader
+  size: 16
+"""
+
+
+@pytest.fixture(scope="module")
+def face_encoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("faces")
+    (folder / "hyperparams.yaml").write_text(FACE_RUN)
+    torch.manual_seed(3)
+    model = FaceResNet([4, 8], [1, 1], lin_neurons=6).eval()
+    export_encoder(
+        folder / "encoder",
+        folder / "hyperparams.yaml",
+        {"embedding_model": model},
+        torch.zeros(6),
+        prefix="face_",
+    )
+    return folder / "encoder"
+
+
+@pytest.fixture(scope="module")
+def faces(corpus, tmp_path_factory):
+    """A folder of face tracks for the corpus, all but that of b/2."""
+    folder = tmp_path_factory.mktemp("tracks")
+    rows = ["ID,duration,wav,start,stop"]
+    rng = np.random.default_rng(0)
+    for speaker in "abcd":
+        pattern = rng.integers(256, size=(16, 16, 3))
+        for number in range(3):
+            if (speaker, number) == ("b", 2):
+                continue
+            track = folder / speaker / str(number)
+            track.mkdir(parents=True)
+            for frame in range(2 + number):
+                noise = rng.integers(-40, 40, size=pattern.shape)
+                image = np.clip(pattern + noise, 0, 255).astype(np.uint8)
+                Image.fromarray(image).save(track / f"{frame}.png")
+            frames = 2 + number
+            rows.append(
+                f"{speaker}/{number},{frames}.0,"
+                f"$data_root/{speaker}/{number},0,{frames}"
+            )
+    (folder / "faces.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_an_encoder_of_faces_comes_with_its_reader(face_encoder, faces):
+    loaded = load_encoder(face_encoder, trusted=False)
+    text = (face_encoder / "hyperparams.yaml").read_text()
+    assert "face_compute_features" not in text
+    with reader_of(loaded)(faces / "a" / "0") as track:
+        frames = track.read()
+        assert frames.shape == (2, 3, 16, 16)
+    # As the module in the run would
+    torch.manual_seed(3)
+    model = FaceResNet([4, 8], [1, 1], lin_neurons=6).eval()
+    pixels = frames[None].float()
+    mean = pixels.mean((2, 3, 4), keepdim=True)
+    variance = pixels.var((2, 3, 4), keepdim=True)
+    expected = model((pixels - mean) / (variance + 1).sqrt())
+    torch.testing.assert_close(loaded.encode_batch(frames[None]), expected)
+
+
+def test_the_table_of_voice_face_and_both(
+    corpus, encoder_folder, face_encoder, faces, tmp_path
+):
+    results = verify_fused(
+        *(tmp_path, encoder_folder, face_encoder),
+        *(corpus / "trials.txt", corpus, faces / "faces.csv", faces),
+    )
+    assert list(results["systems"]) == ["audio", "face", "fused"]
+    # b/2.wav is in 11 of the 66 trials
+    assert results["systems"]["face"]["unseen"] == 11
+    scores = {
+        name: _read(tmp_path / f"scores_{name}.txt")
+        for name in results["systems"]
+    }
+    seen = [trial for trial in scores["face"] if "b/2.wav" not in trial]
+    mean = np.mean([scores["face"][trial] for trial in seen])
+    for trial, fused in scores["fused"].items():
+        audio, face = scores["audio"][trial], scores["face"][trial]
+        if "b/2.wav" in trial:
+            assert face == pytest.approx(mean, abs=1e-4)
+            assert fused == pytest.approx(audio, abs=1e-4)
+        else:
+            assert fused == pytest.approx((audio + face) / 2, abs=1e-4)
+    # Patterns without much noise are told apart even by an untrained encoder
+    alone = verify(
+        *(tmp_path / "face", face_encoder, corpus / "trials.txt", faces),
+        trials_manifest=faces / "faces.csv",
+    )
+    assert alone["trials"] == 55
+    saved = json.loads((tmp_path / "metrics.json").read_text())
+    assert saved == results
+
+
+def _read(path):
+    rows = (line.split() for line in path.read_text().splitlines())
+    return {(enrol, test): float(score) for enrol, test, score in rows}
+
+
+def test_calibrated_on_other_trials(
+    corpus, encoder_folder, face_encoder, faces, tmp_path
+):
+    lines = (corpus / "trials.txt").read_text().splitlines()
+    for name, voices in [("one", "ab"), ("other", "cd")]:
+        mine = [
+            line
+            for line in lines
+            if all(side[0] in voices for side in line.split()[1:])
+        ]
+        (tmp_path / f"{name}.txt").write_text("\n".join(mine))
+    results = verify_fused(
+        *(tmp_path, encoder_folder, face_encoder),
+        *(tmp_path / "one.txt", corpus, faces / "faces.csv", faces),
+        calibration_trials=tmp_path / "other.txt",
+    )
+    assert "cllr" in results["systems"]["fused+calibrated"]
+    with pytest.raises(ValueError, match="in calibration_trials"):
+        verify_fused(
+            *(tmp_path, encoder_folder, face_encoder),
+            *(tmp_path / "one.txt", corpus, faces / "faces.csv", faces),
+            calibration_trials=tmp_path / "one.txt",
+        )
+
+
+def test_no_face_of_the_list_is_there(corpus, face_encoder, faces, tmp_path):
+    text = (faces / "faces.csv").read_text()
+    (tmp_path / "others.csv").write_text(text.replace("\na/", "\nx/"))
+    (tmp_path / "trials.txt").write_text("1 a/0.wav a/1.wav\n0 a/0.wav a/2.wav")
+    evaluate = functools.partial(
+        TrialEvaluator, tmp_path / "trials.txt", faces, 1
+    )
+    with pytest.raises(ValueError, match="the face of none of the 3 files"):
+        evaluate(manifest=tmp_path / "others.csv")
+
+
+def test_the_mean_of_what_is_there():
+    fused = fuse(np.array([0.2, 0.2]), np.array([0.4, np.nan]))
+    assert fused.tolist() == pytest.approx([0.3, 0.2])

@@ -1,0 +1,414 @@
+import csv
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import av
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from speechbrain_cadino.audio_visual.faces import FaceReader
+from speechbrain_cadino.audio_visual.frames import sample_frames
+from speechbrain_cadino.audio_visual.prepare import prepare_faces
+from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
+
+BLANK = "no image in it that is readable and not blank"
+
+
+def write_frames(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        Image.linear_gradient("L").resize((8, 8)).save(folder / name)
+
+
+def write_video(path, seconds=3.0, rate=10):
+    """A video that grows brighter: frame i has the grey level i."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=rate)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        stream.bit_rate = 10**7
+        for i in range(round(seconds * rate)):
+            image = np.full((64, 64, 3), i, np.uint8)
+            frame = av.VideoFrame.from_ndarray(image)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def write_audio_manifest(path, *names):
+    table = pd.DataFrame({"ID": names, "wav": "$data_root/a.wav"})
+    write_manifest(path, table.assign(duration=1.0, start=0, stop=16000))
+    return path
+
+
+def skipped(save, name="faces_skipped.csv"):
+    with open(save / name, newline="", encoding="utf-8") as file:
+        return {row["ID"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def wavs(save, root="ROOT"):
+    table = read_manifest(save / "faces.csv", root)
+    return dict(zip(table["ID"], table["wav"]))
+
+
+def snapshot(save):
+    return {path: path.stat().st_mtime_ns for path in save.rglob("*")}
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Three tracks of two people, of 2, 3 and 1 frames."""
+    folder = tmp_path / "data"
+    write_frames(folder / "1fps" / "id1" / "x" / "00001", "0.jpg", "1.jpg")
+    write_frames(
+        folder / "1fps" / "id1" / "y" / "00001", *"a.jpg b.png".split()
+    )
+    write_frames(folder / "1fps" / "id1" / "y" / "00001", ".h.jpg", "c.webp")
+    write_frames(folder / "1fps" / "id2" / "z" / "00007", "0.jpg")
+    return folder
+
+
+@pytest.fixture
+def save(tmp_path):
+    return tmp_path / "save"
+
+
+def test_rows_fit_the_reader(data, save, caplog):
+    with caplog.at_level(logging.INFO):
+        prepare_faces(data, save, frames_per_second=5)
+    table = read_manifest(save / "faces.csv", data)
+    assert list(table["ID"]) == ["id1/x/00001", "id1/y/00001", "id2/z/00007"]
+    assert list(table["stop"]) == [2, 3, 1]
+    for row in table.itertuples():
+        with FaceReader(row.wav, sample_rate=5) as face:
+            assert (row.start, row.stop) == (0, len(face))
+            assert row.duration == pytest.approx(len(face) / 5)
+            assert len(face.read(row.start, row.stop)) == row.stop
+    assert "3 face tracks, 6 frames" in caplog.text
+    assert skipped(save) == {}
+
+
+def test_flat_layout(tmp_path, save):
+    write_frames(tmp_path / "train" / "n1", "0007_01.jpg", "0007_02.jpg")
+    write_frames(tmp_path / "train" / "n1", "0008_01.jpg", "0009_1_01.jpg")
+    write_frames(tmp_path / "train" / "n2_x", "0007_01.jpg", "portrait.jpg")
+    prepare_faces(tmp_path, save, layout="flat")
+    table = read_manifest(save / "faces.csv", tmp_path)
+    assert dict(zip(table["ID"], table["stop"])) == {
+        "n1/0007": 2,
+        "n1/0008": 1,
+        "n1/0009_1": 1,
+        "n2_x/0007": 1,
+    }
+    for row in table.itertuples():
+        assert len(FaceReader(row.wav)) == row.stop
+    assert skipped(save) == {
+        "n2_x/portrait.jpg": "no _ before the number of the frame"
+    }
+
+
+def test_true_speakers_are_kept_out_of_the_manifest(data, save):
+    prepare_faces(data, save)
+    columns = ["ID", "duration", "wav", "start", "stop"]
+    assert list(pd.read_csv(save / "faces.csv")) == columns
+    speakers = pd.read_csv(save / "speakers.csv")
+    assert list(speakers["spk_id"]) == ["id1", "id1", "id2"]
+
+
+def test_utterances_with_and_without_a_face(data, save, caplog):
+    audio = write_audio_manifest(
+        save / "train.csv",
+        *("id1/x/00001", "wav/id2/z/00007_0001", "wav/id2/z/00007_0002"),
+        *("id3/z/00001", "id1/x/00002"),
+    )
+    with caplog.at_level(logging.INFO):
+        prepare_faces(data, save, audio)
+    # Each under the audio's own ID.
+    assert wavs(save) == {
+        "id1/x/00001": "ROOT/1fps/id1/x/00001",
+        "wav/id2/z/00007_0001": "ROOT/1fps/id2/z/00007",
+        "wav/id2/z/00007_0002": "ROOT/1fps/id2/z/00007",
+    }
+    assert skipped(save) == dict.fromkeys(
+        ["id1/x/00002", "id3/z/00001"], "no face track"
+    )
+    assert (
+        "3 utterances have a face, 2 are audio-only, 1 tracks have no utterance"
+    ) in caplog.text
+    assert not (save / "speakers.csv").exists()
+
+
+def test_an_id_that_looks_like_a_piece_is_its_own_track_first(data, save):
+    write_frames(data / "1fps" / "id2" / "z" / "00007_0001", "0.jpg")
+    audio = write_audio_manifest(save / "train.csv", "id2/z/00007_0001")
+    prepare_faces(data, save, audio)
+    assert wavs(save) == {"id2/z/00007_0001": "ROOT/1fps/id2/z/00007_0001"}
+
+
+def test_utterances_of_trial_lists(data, save, tmp_path):
+    lists = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    lists[0].write_text("1 id1/x/00001.wav id1/y/00001.wav\n")
+    lists[1].write_text("0 id1/x/00001.wav id9/y/00001.wav\n")
+    prepare_faces(data, save, trials=lists, manifest="faces_test.csv")
+    table = read_manifest(save / "faces_test.csv", data)
+    assert list(table["ID"]) == ["id1/x/00001", "id1/y/00001"]
+    assert skipped(save, "faces_test_skipped.csv") == {
+        "id9/y/00001": "no face track"
+    }
+
+
+def test_what_cannot_be_used_is_listed(data, save, caplog):
+    tracks = data / "1fps"
+    write_frames(tracks / "id3" / "a" / "00001")
+    (tracks / "id3" / "a" / "00001" / "0.jpg").write_text("I am no image.")
+    (tracks / "id3" / "a" / "00001" / "1.jpg").touch()
+    write_frames(tracks / "id3" / "b" / "00001", "1.jpg")
+    (tracks / "id3" / "b" / "00001" / "0.jpg").write_text("I am no image.")
+    write_frames(data / "2fps" / "id1" / "x" / "00001", "0.jpg")
+    write_frames(data / "plots", "0.png")
+    write_frames(tracks / "id3" / "$HOME" / "00001", "0.jpg")
+    (tracks / "id3" / "c" / "00001").mkdir(parents=True)
+    (tracks / "id3" / "c" / "00001" / "0.jpg").symlink_to("nothing")
+    write_frames(tracks / "id3" / "d" / "00001", "1.jpg")
+    for name in ["d", "e"]:
+        (tracks / "id3" / name / "00001").mkdir(parents=True, exist_ok=True)
+        black = Image.new("RGB", (8, 8))
+        black.save(tracks / "id3" / name / "00001" / "0.jpg")
+    with caplog.at_level(logging.INFO):
+        prepare_faces(data, save)
+    # One image of id3/b can be read, one of id3/d is not black: they stay.
+    assert len(wavs(save)) == 5
+    assert wavs(save)["id1/x/00001"] == "ROOT/1fps/id1/x/00001"
+    assert skipped(save) == {
+        "id3/a/00001": BLANK,
+        "id3/c/00001": BLANK,
+        "id3/e/00001": BLANK,
+        "id1/x/00001": "another track has this ID",
+        "plots": "a path of fewer than 3 parts",
+        "1fps/id3/$HOME/00001": "a name with control characters, $ or a space "
+        "first",
+    }
+    assert f"3 skipped: {BLANK}" in caplog.text
+
+
+def test_broken_track_leaves_its_utterance_audio_only(data, save, caplog):
+    (data / "1fps" / "id2" / "z" / "00007" / "0.jpg").write_text("no image")
+    audio = write_audio_manifest(
+        save / "train.csv", "id1/x/00001", "id2/z/00007_0001"
+    )
+    with caplog.at_level(logging.INFO):
+        prepare_faces(data, save, audio)
+    assert skipped(save) == {"id2/z/00007_0001": BLANK}
+    assert "1 utterances have a face, 1 are audio-only, 1 tra" in caplog.text
+
+
+def test_folder_without_permission(open_folder, no_root):
+    write_frames(open_folder / "data" / "id1" / "x" / "1", "0.jpg")
+    write_frames(open_folder / "data" / "id1" / "x" / "2", "0.jpg")
+    (open_folder / "data" / "id1" / "x" / "2").chmod(0)
+    with no_root():
+        prepare_faces(open_folder / "data", open_folder / "save")
+    (open_folder / "data" / "id1" / "x" / "2").chmod(0o777)
+    assert skipped(open_folder / "save") == {
+        "id1/x/2": "not accessible (Permission denied)"
+    }
+
+
+def test_several_folders_give_absolute_paths(data, save, tmp_path):
+    write_frames(tmp_path / "more" / "id5" / "x" / "00001", "0.jpg")
+    prepare_faces([data, tmp_path / "more"], save)
+    found = wavs(save, None)
+    assert found["id5/x/00001"] == f"{tmp_path}/more/id5/x/00001"
+    assert found["id1/x/00001"] == f"{data}/1fps/id1/x/00001"
+
+
+def test_glob_says_which_images_are_taken(data, save):
+    prepare_faces(data, save, glob="1fps/id1/**/*.jpg")
+    table = read_manifest(save / "faces.csv", data)
+    assert dict(zip(table["ID"], table["wav"])) == {
+        name: f"{data}/1fps/{name}" for name in ["id1/x/00001", "id1/y/00001"]
+    }
+
+
+def test_nothing_is_done_again(data, save, caplog):
+    audio = write_audio_manifest(save / "train.csv", "id1/x/00001")
+
+    def prepare(**options):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            prepare_faces(data, save, **options)
+        return "nothing has changed" not in caplog.text
+
+    assert prepare(audio_manifest=audio)
+    before = snapshot(save)
+    assert not prepare(audio_manifest=audio)
+    assert snapshot(save) == before
+    assert prepare()
+    assert not prepare()
+    write_frames(data / "1fps" / "id2" / "z" / "00007", "1.jpg")
+    assert prepare()
+    assert prepare(frames_per_second=2)
+    write_audio_manifest(audio, "id1/x/00001", "id1/y/00001")
+    assert prepare(audio_manifest=audio)
+    assert not prepare(audio_manifest=audio)
+    (save / "faces_skipped.csv").unlink()
+    assert prepare(audio_manifest=audio)
+    assert len(wavs(save)) == 2
+
+
+def test_mistakes_are_explained(data, save, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"No folder .*your faces"):
+        prepare_faces(tmp_path / "gone", save)
+    with pytest.raises(FileNotFoundError, match="No manifest at"):
+        prepare_faces(data, save, audio_manifest=tmp_path / "gone.csv")
+    with pytest.raises(ValueError, match="no layout 'round': give folders or"):
+        prepare_faces(data, save, layout="round")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"No face tracks .*no images or vid"):
+        prepare_faces(tmp_path / "empty", save)
+    audio = write_audio_manifest(save / "train.csv", "id9/x/00001")
+    with pytest.raises(ValueError, match=r"1 skipped: no face track"):
+        prepare_faces(data, save, audio)
+    assert not (save / "faces.csv").exists()
+
+
+@pytest.fixture
+def videos(tmp_path):
+    folder = tmp_path / "videos"
+    write_video(folder / "mp4" / "id1" / "x" / "00001.mp4", seconds=2.5)
+    write_video(folder / "mp4" / "id2" / "x" / "00001.mp4", seconds=1)
+    (folder / "mp4" / "id2" / "x" / "00002.mp4").write_text("I am no video.")
+    return folder
+
+
+def test_frames_of_videos(videos, save, tmp_path):
+    prepare_faces(
+        videos, save, frame_folder=tmp_path / "frames", frames_per_second=2
+    )
+    found = wavs(save)
+    assert found == {
+        name: f"{tmp_path}/frames/{name}"
+        for name in ["id1/x/00001", "id2/x/00001"]
+    }
+    assert sorted(os.listdir(found["id1/x/00001"])) == [
+        f"0000{i}.jpg" for i in range(5)
+    ]
+    levels = FaceReader(found["id1/x/00001"]).read().float().mean((1, 2, 3))
+    assert levels.tolist() == pytest.approx([0, 5, 10, 15, 20], abs=2)
+    (reason,) = skipped(save).values()
+    assert reason.startswith("not readable as video (Invalid data")
+    table = read_manifest(save / "faces.csv", "")
+    assert list(table["duration"]) == [2.5, 1.0]
+
+
+def test_frames_are_sampled_once(videos, save, tmp_path):
+    frames = videos / "frames"  # below the data: not taken for tracks
+
+    def prepare(**options):
+        prepare_faces(videos, save, frame_folder=frames, **options)
+        first = frames / "id1" / "x" / "00001" / "00000.jpg"
+        return first.stat().st_mtime_ns
+
+    first = prepare()
+    assert prepare() == first
+    (save / "faces.json").unlink()
+    assert prepare() == first
+    second = prepare(frames_per_second=4)
+    assert second > first
+    assert list(read_manifest(save / "faces.csv", "")["stop"]) == [10, 4]
+    later = time.time() + 10
+    os.utime(videos / "mp4" / "id1" / "x" / "00001.mp4", (later, later))
+    assert prepare(frames_per_second=4) > second
+    (frames / "id2" / "x" / "00001" / "00003.jpg").unlink()
+    prepare(frames_per_second=4)
+    assert list(read_manifest(save / "faces.csv", "")["stop"]) == [10, 3]
+
+
+def test_only_videos_with_an_utterance_are_decoded(videos, save, tmp_path):
+    audio = write_audio_manifest(save / "train.csv", "id2/x/00001")
+    prepare_faces(videos, save, audio, frame_folder=tmp_path / "frames")
+    assert os.listdir(tmp_path / "frames") == ["id2"]
+    assert skipped(save) == {}
+
+
+def test_images_are_taken_rather_than_the_video(videos, data, save):
+    (videos / "mp4" / "id2" / "x" / "00001.mp4").unlink()
+    (videos / "mp4" / "id2" / "x" / "00002.mp4").unlink()
+    (videos / "mp4").rename(data / "mp4")
+    prepare_faces(data, save)
+    assert wavs(save)["id1/x/00001"] == "ROOT/1fps/id1/x/00001"
+    assert skipped(save) == {"id1/x/00001": "another track has this ID"}
+
+
+def test_videos_need_a_folder_and_pyav(videos, save):
+    with pytest.raises(ValueError, match=r"3 face track\(s\) are videos.*give"):
+        prepare_faces(videos, save)
+    with pytest.raises(ValueError, match=r"frame_folder .* would mix"):
+        prepare_faces(videos, save, frame_folder=videos)
+    code = (
+        "import sys\n"
+        "sys.modules['av'] = None\n"
+        "from speechbrain_cadino.audio_visual.prepare import prepare_faces\n"
+        f"prepare_faces({str(videos)!r}, 'save', frame_folder='frames')"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=videos.parent,
+        capture_output=True,
+        text=True,
+    )
+    last = process.stderr.strip().split("\n")[-1]
+    assert last.startswith("ImportError: 3 video(s) have to be decoded")
+    assert 'pip install "speechbrain_cadino[convert]"' in last
+
+
+def test_videos_without_pictures(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 16000), np.float32), "fltp", "mono"
+        )
+        frame.sample_rate = 16000
+        for part in [frame, None]:
+            container.mux(stream.encode(part))
+    assert sample_frames(
+        [tmp_path / "a.mp4", tmp_path / "gone.mp4"],
+        [tmp_path / "frames" / "a", tmp_path / "frames" / "gone"],
+    ) == [
+        "not usable (no video in it)",
+        "not readable as video (No such file or directory)",
+    ]
+    assert not (tmp_path / "frames").exists()
+
+
+def test_killed_and_started_again(tmp_path):
+    videos = [tmp_path / f"{i}.mp4" for i in range(16)]
+    folders = [tmp_path / "frames" / f"{i}" for i in range(16)]
+    write_video(videos[0], seconds=20)
+    for video in videos[1:]:
+        video.write_bytes(videos[0].read_bytes())
+    # A session of its own, so that its workers are killed too.
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: os.setsid() or sample_frames(videos, folders, 10)
+    )
+    process.start()
+    while not folders[1].exists():
+        assert process.is_alive()
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.join()
+    there = snapshot(tmp_path / "frames")
+    assert 2 <= sum(folder.exists() for folder in folders) < 16
+    assert sample_frames(videos, folders, 10) == [""] * 16
+    for folder in folders:
+        assert len(os.listdir(folder)) == 200
+    for path, mtime in there.items():
+        if path.parent in folders and path.name.endswith(".jpg"):
+            assert path.stat().st_mtime_ns == mtime

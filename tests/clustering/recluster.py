@@ -1,0 +1,57 @@
+"""Clusters a training set twice; run plainly or under torchrun.
+
+> python recluster.py CORPUS ENCODER OUTPUT [--distributed_backend=gloo]
+
+Each process writes what it ended with to OUTPUT/<rank>.pt.
+"""
+
+import pathlib
+import sys
+
+import torch
+
+import speechbrain as sb
+from speechbrain.utils.distributed import get_rank
+from speechbrain_cadino.clustering.reclustering import Reclustering
+from speechbrain_cadino.dataio.crops import MultiCropDataset
+from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.process.errors import user_errors
+
+
+@user_errors()
+def main(corpus, encoder, output, *options):
+    _, run_opts, _ = sb.parse_arguments(["none.yaml", "--device=cpu", *options])
+    sb.utils.distributed.ddp_init_group(run_opts)
+    data = MultiCropDataset(f"{corpus}/train.csv", corpus)
+    loaded = load_encoder(encoder, device="cpu")
+    output = pathlib.Path(output)
+    reclustering = Reclustering(
+        output / "embeddings",
+        first_epoch=2,
+        every=3,
+        last_epoch=5,
+        start_clusters=2,
+        num_clusters=5,
+        extract_options={"shard_size": 5},
+    )
+    history = []
+    for epoch in range(1, 6):
+        if reclustering.due(epoch):
+            reclustering(
+                epoch, loaded.encode_batch, loaded.mods, data.table, 16000
+            )
+            history.append(torch.from_numpy(reclustering.labels))
+    output.mkdir(exist_ok=True)
+    torch.save(
+        {
+            "history": history,
+            "centroids": torch.from_numpy(reclustering.centroids),
+            "stats": reclustering.stats,
+            "epoch": reclustering.epoch,
+        },
+        output / f"{get_rank() or 0}.pt",
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

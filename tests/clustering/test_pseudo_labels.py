@@ -1,0 +1,120 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from speechbrain_cadino.clustering.kmeans import cluster
+from speechbrain_cadino.clustering.pseudo_labels import (
+    label_manifest,
+    pseudo_label,
+)
+from speechbrain_cadino.dataio.manifest import (
+    DATA_ROOT,
+    read_manifest,
+    write_manifest,
+)
+from speechbrain_cadino.embeddings.embedder import embed
+from speechbrain_cadino.encoders.load import load_encoder
+
+
+@pytest.fixture
+def table():
+    names = list("abcdef")
+    return pd.DataFrame(
+        {
+            "ID": names,
+            "duration": 2.0,
+            "wav": [f"$data_root/{name}.wav" for name in names],
+            "start": 0,
+            "stop": 32000,
+        }
+    )
+
+
+def test_labels_find_their_rows(table, tmp_path):
+    labels = np.array([3, 12, 3, 0])
+    labelled = label_manifest(table, ["f", "b", "a", "d"], labels)
+    write_manifest(tmp_path / "labelled.csv", labelled)
+    assert (tmp_path / "labelled.csv").read_text().splitlines() == [
+        "ID,duration,wav,start,stop,spk_id",
+        "a,2.0,$data_root/a.wav,0,32000,03",
+        "b,2.0,$data_root/b.wav,0,32000,12",
+        "d,2.0,$data_root/d.wav,0,32000,00",
+        "f,2.0,$data_root/f.wav,0,32000,03",
+    ]
+    assert "spk_id" not in table
+
+
+def test_labels_of_a_labelled_manifest_are_replaced(table):
+    table["spk_id"] = "old"
+    labelled = label_manifest(table, ["a", "b"], [1, 0])
+    assert labelled["spk_id"].tolist() == ["1", "0"]
+
+
+@pytest.mark.parametrize(
+    ("size", "left"), [(1, "abcdef"), (2, "acdef"), (3, "ace")]
+)
+def test_small_clusters_are_dropped(table, size, left):
+    labels = np.array([4, 1, 4, 2, 4, 2])
+    labelled = label_manifest(table, list("abcdef"), labels, size)
+    assert labelled["ID"].tolist() == list(left)
+    expected = {name: str(labels["abcdef".index(name)]) for name in left}
+    assert dict(zip(labelled["ID"], labelled["spk_id"])) == expected
+
+
+def test_no_cluster_is_large_enough(table):
+    with pytest.raises(ValueError, match=r"=3: the largest cluster has 2"):
+        label_manifest(table, ["a", "b", "c"], [0, 0, 1], 3)
+
+
+def test_a_label_without_an_utterance(table):
+    with pytest.raises(ValueError, match=r"'x' has a label but is not in"):
+        label_manifest(table, ["a", "x"], [0, 0])
+
+
+def test_whole_step_against_its_parts(encoder_folder, corpus, tmp_path):
+    """Embedding, leaving out, clustering and labelling, one by one."""
+    manifest = tmp_path / "train.csv"
+    kept = read_manifest(corpus / "train.csv", DATA_ROOT)
+    kept.loc[4, "wav"] = "$data_root/gone.wav"
+    # Lengths that are not trimmed.
+    kept["stop"], kept["duration"] = 4800, 0.3
+    write_manifest(manifest, kept)
+    pseudo_label(
+        *(tmp_path / "out", encoder_folder, manifest, corpus),
+        num_clusters=0.25,  # of 12 utterances
+        seed=5,
+        device="cpu",
+    )
+    table = read_manifest(manifest, corpus).drop(index=4)
+    embeddings = embed(load_encoder(encoder_folder).encode_batch, table)
+    labels, _ = cluster(embeddings, 3, seed=5)
+    labelled = read_manifest(tmp_path / "out" / "pseudo_labels.csv", DATA_ROOT)
+    pd.testing.assert_frame_equal(
+        labelled.drop(columns="spk_id"),
+        kept.drop(index=4).reset_index(drop=True),
+    )
+    assert labelled["spk_id"].tolist() == [str(label) for label in labels]
+    skipped = pd.read_csv(tmp_path / "out" / "embeddings" / "skipped.csv")
+    assert skipped["ID"].tolist() == [kept["ID"][4]]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "sentence"),
+    [
+        ({"num_clusters": 13}, ValueError, "12 utterances cannot make 13"),
+        ({"num_clusters": None}, ValueError, "Give num_clusters, or in sweep"),
+        ({"sweep": [3, 13]}, ValueError, "12 utterances cannot make 13"),
+        ({"engine": "fais"}, ValueError, "no engine 'fais'"),
+        ({"merge_to": 5}, ValueError, "merge_to is 5"),
+        ({"merge_to": 0.25}, ValueError, "merge_to is 3"),
+        ({"speakers": "/gone.csv"}, FileNotFoundError, "/gone.csv"),
+    ],
+)
+def test_mistakes_show_before_anything_is_embedded(
+    corpus, tmp_path, options, error, sentence
+):
+    manifest = corpus / "train.csv"
+    options = {"num_clusters": 3, "device": "cpu", **options}
+    with pytest.raises(error, match=sentence):
+        pseudo_label(tmp_path, "no encoder", manifest, corpus, **options)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,141 @@
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from recipe import TORCHRUN
+
+from speechbrain_cadino.clustering.kmeans import cluster
+from speechbrain_cadino.clustering.quality import agreement
+from speechbrain_cadino.clustering.reclustering import Reclustering
+from speechbrain_cadino.dataio.crops import MultiCropDataset
+from speechbrain_cadino.embeddings.embedder import embed
+from speechbrain_cadino.embeddings.whitening import whiten
+
+SCRIPT = pathlib.Path(__file__).with_name("recluster.py")
+
+
+def run(*command):
+    process = subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+
+
+def test_two_processes_agree_with_each_other_and_with_one(
+    corpus, encoder_folder, tmp_path
+):
+    run(SCRIPT, corpus, encoder_folder, tmp_path / "one")
+    run(
+        *(*TORCHRUN, SCRIPT, corpus, encoder_folder),
+        *(tmp_path / "two", "--distributed_backend=gloo"),
+    )
+    one = torch.load(tmp_path / "one" / "0.pt")
+    assert one["epoch"] == 5  # due at 2 and 5
+    assert [sorted(labels.unique()) for labels in one["history"]] == [
+        [0, 1],
+        [0, 1, 2, 3, 4],
+    ]
+    assert one["stats"]["clusters"] == 5
+    assert one["stats"]["agreement"] == agreement(*one["history"])
+    for rank in range(2):
+        other = torch.load(tmp_path / "two" / f"{rank}.pt")
+        for labels, expected in zip(other["history"], one["history"]):
+            assert torch.equal(labels, expected)
+        assert torch.equal(other["centroids"], one["centroids"])
+        assert other["stats"] == one["stats"]
+    # The embeddings are not left behind.
+    assert not (tmp_path / "two" / "embeddings").exists()
+
+
+@pytest.fixture
+def data(corpus):
+    return MultiCropDataset(corpus / "train.csv", corpus)
+
+
+def level_and_slope(wavs, wav_lens):
+    """Embeddings of their own kind for each file of the corpus."""
+    return torch.stack([wavs.square().mean(1), wavs.diff().square().mean(1)], 1)
+
+
+def make(folder, **options):
+    return Reclustering(
+        folder / "embeddings",
+        first_epoch=3,
+        every=2,
+        last_epoch=7,
+        **{"start_clusters": 4, "num_clusters": 4, **options},
+    )
+
+
+def test_a_resumed_run_has_the_same_clusters_and_does_not_make_them_again(
+    data, tmp_path
+):
+    before = make(tmp_path)
+    weights = torch.nn.Identity()
+    before(3, level_and_slope, weights, data.table, 16000)
+    before._save(tmp_path / "state")
+    after = make(tmp_path)
+    after._load(tmp_path / "state", end_of_epoch=False)
+    np.testing.assert_array_equal(after.labels, before.labels)
+    np.testing.assert_array_equal(after.centroids, before.centroids)
+    assert after.stats == before.stats
+    assert [epoch for epoch in range(1, 8) if after.due(epoch)] == [5, 7]
+    # ... and the change to the next ones is measured against them.
+    after(5, level_and_slope, weights, data.table, 16000)
+    assert after.stats["agreement"] == 1.0
+
+
+def test_a_run_resumed_before_the_first_clustering_has_none(tmp_path):
+    make(tmp_path)._save(tmp_path / "state")
+    after = make(tmp_path)
+    after._load(tmp_path / "state", end_of_epoch=True)
+    assert after.labels is None
+    assert [epoch for epoch in range(1, 8) if after.due(epoch)] == [3, 5, 7]
+
+
+def test_an_utterance_that_cannot_be_read_belongs_to_no_cluster(
+    corpus, tmp_path
+):
+    (tmp_path / "wav").symlink_to(corpus / "wav")
+    text = (corpus / "train.csv").read_text()
+    (tmp_path / "train.csv").write_text(text.replace("a/1.wav", "a/gone.wav"))
+    data = MultiCropDataset(tmp_path / "train.csv", tmp_path)
+    reclustering = make(tmp_path)
+    reclustering(3, level_and_slope, torch.nn.Identity(), data.table, 16000)
+    assert np.flatnonzero(reclustering.labels < 0).tolist() == [1]
+    assert set(reclustering.labels[reclustering.labels >= 0]) == {0, 1, 2, 3}
+
+
+def test_whitening_comes_before_the_clustering(data, tmp_path):
+    reclustering = make(tmp_path, whitening=0.5)
+    reclustering(3, level_and_slope, torch.nn.Identity(), data.table, 16000)
+    # All lengths of the corpus are on the grid of extract(), or nearly so.
+    embeddings = embed(level_and_slope, data.table)
+    expected = cluster(whiten(embeddings, 0.5), 4)
+    assert agreement(reclustering.labels, expected.labels) == 1
+    plain = cluster(embeddings, 4)
+    assert agreement(reclustering.labels, plain.labels) < 1
+
+
+def test_more_clusters_than_utterances_says_what_to_set(data, tmp_path):
+    reclustering = make(tmp_path, start_clusters=13)
+    with pytest.raises(ValueError, match=r"12 utterances .* num_clusters"):
+        reclustering(3, level_and_slope, torch.nn.Identity(), data.table, 16000)
+    make(tmp_path).check(12)
+    for options in ({"start_clusters": 13}, {"num_clusters": 13}):
+        with pytest.raises(ValueError, match=r"12 utterances .* num_clusters"):
+            make(tmp_path, **options).check(12)
+
+
+@pytest.mark.parametrize("options", [{"first_epoch": 8}, {"every": 0}])
+def test_a_schedule_without_a_clustering_is_refused(tmp_path, options):
+    with pytest.raises(ValueError, match="never happens in 7 epochs"):
+        Reclustering(
+            tmp_path,
+            **{"first_epoch": 1, "every": 1, "last_epoch": 7, **options},
+            num_clusters=4,
+            start_clusters=4,
+        )

@@ -1,0 +1,316 @@
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from sklearn.cluster import AgglomerativeClustering
+from sklearn.metrics import adjusted_rand_score, silhouette_score
+from torchaudio.functional import resample
+
+from speechbrain.inference.classifiers import EncoderClassifier
+from speechbrain_cadino.clustering.ward import find_speakers
+from speechbrain_cadino.commands import inference
+from speechbrain_cadino.commands.inference import find_files
+from speechbrain_cadino.commands.main import main
+from speechbrain_cadino.embeddings.store import load_embeddings
+
+FILES = ["anne/mono 16k.wav", "anne/téléphone.wav", "bob/stereo.flac"]
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    """Audio of three rates, among it what is none."""
+    folder = tmp_path_factory.mktemp("some speech")
+    rng = np.random.default_rng(0)
+    for name, rate, channels in zip(FILES, [16000, 8000, 44100], [1, 1, 2]):
+        (folder / name).parent.mkdir(exist_ok=True)
+        wav = rng.uniform(-0.3, 0.3, (rate // 2, channels))
+        soundfile.write(folder / name, wav, rate)
+    (folder / "broken.wav").write_text("no audio")
+    (folder / "empty.flac").touch()
+    soundfile.write(folder / "short.wav", np.zeros(100), 16000)
+    (folder / "notes.txt").write_text("is not even tried")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stock(encoder_folder, speech):
+    """What SpeechBrain itself makes of the audio."""
+    encoder = EncoderClassifier.from_hparams(source=str(encoder_folder))
+    embeddings = []
+    for name in FILES:
+        wav, rate = soundfile.read(speech / name, always_2d=True)
+        wav = torch.from_numpy(wav).float().mean(1)
+        wav = resample(wav, rate, 16000)
+        embeddings.append(encoder.encode_batch(wav[None])[0, 0].numpy())
+    return np.stack(embeddings)
+
+
+def cos(one, other):
+    return one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+
+
+def run(*arguments, cwd=None):
+    """A process of its own; returns what it did."""
+    return subprocess.run(
+        [sys.executable, "-m", "speechbrain_cadino", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+
+def call(capsys, *arguments):
+    """Runs a command here; returns its stdout as a table."""
+    main([str(argument) for argument in arguments])
+    lines = capsys.readouterr().out.splitlines()
+    header, *rows = [line.split("\t") for line in lines]
+    return pd.DataFrame(rows, columns=header)
+
+
+def test_embed_gives_what_speechbrain_gives(
+    encoder_folder, speech, stock, tmp_path
+):
+    process = run(
+        *("embed", encoder_folder, speech.name),
+        *("--output", tmp_path / "new" / "embeddings"),
+        cwd=speech.parent,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout == ""
+    ids, embeddings = load_embeddings(tmp_path / "new" / "embeddings")
+    assert ids == [f"{speech.name}/{name}" for name in FILES]
+    np.testing.assert_allclose(embeddings, stock, rtol=1e-3, atol=1e-4)
+    for name, reason in [
+        ("broken.wav", "not readable as audio"),
+        ("empty.flac", "not readable as audio"),
+        ("short.wav", "shorter than 0.1 s"),
+    ]:
+        assert f"Skipped {speech.name}/{name}: {reason}" in process.stderr
+    assert "3 of 6 files are skipped" in process.stderr
+    assert "notes.txt" not in process.stderr
+
+
+def test_verify_prints_cosines_and_nothing_else(encoder_folder, speech, stock):
+    one, *others = [str(speech / name) for name in FILES]
+    process = run("verify", encoder_folder, one, *others, "--device", "cpu")
+    assert process.returncode == 0, process.stderr
+    header, *rows = [line.split("\t") for line in process.stdout.splitlines()]
+    assert header == ["file", "score"]
+    assert [name for name, _ in rows] == others
+    for (_, score), other in zip(rows, stock[1:]):
+        assert float(score) == pytest.approx(cos(stock[0], other), abs=1e-3)
+
+
+def test_a_folder_is_one_speaker(
+    encoder_folder, speech, stock, tmp_path, capsys, caplog
+):
+    anne, phone, bob = stock / np.linalg.norm(stock, axis=1, keepdims=True)
+    speaker = (anne + phone) / 2
+    expected = [cos(speaker, anne), cos(speaker, phone), cos(speaker, bob)]
+    threshold = (expected[0] + min(expected)) / 2
+    table = call(
+        capsys,
+        *("verify", encoder_folder, speech / "anne", speech),
+        *("--threshold", threshold, "--csv", tmp_path / "scores.csv"),
+    )
+    written = pd.read_csv(tmp_path / "scores.csv")
+    assert list(written) == list(table) == ["file", "score", "speaker"]
+    assert list(written["file"]) == [str(speech / name) for name in FILES]
+    np.testing.assert_allclose(written["score"], expected, atol=1e-3)
+    np.testing.assert_allclose(table["score"].astype(float), expected, 1e-3)
+    same = ["same" if score >= threshold else "different" for score in expected]
+    assert list(table["speaker"]) == list(written["speaker"]) == same
+    assert set(same) == {"same", "different"}
+    assert "3 of 6 files are skipped" in caplog.text
+
+
+def test_from_files_to_clusters_to_a_map(
+    encoder_folder, corpus, tmp_path, capsys
+):
+    clusters = tmp_path / "clusters.csv"
+    inputs = [corpus / "wav" / "b", corpus / "wav", corpus / "wav/b/0.wav"]
+    table = call(
+        capsys,
+        *("cluster", encoder_folder, *inputs, "--num_clusters", 4),
+        *("--csv", clusters),
+    )
+    assert list(table) == ["cluster", "files"]
+    sizes = table["files"].astype(int)
+    assert sizes.sum() == 12
+    assert sizes.is_monotonic_decreasing
+    written = pd.read_csv(clusters)
+    speakers = [pathlib.Path(file).parent.name for file in written["file"]]
+    assert speakers == list("bbbaaacccddd")
+    assert list(np.bincount(written["cluster"])) == list(sizes)
+
+    main(["embed", str(encoder_folder), str(corpus), "--output", str(tmp_path)])
+    ids, embeddings = load_embeddings(tmp_path)
+    assert sorted(ids) == sorted(written["file"])
+    units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    labels = AgglomerativeClustering(4).fit_predict(units)
+    found = written.set_index("file")["cluster"][ids]
+    assert adjusted_rand_score(labels, found) == 1
+    plot = tmp_path / "plots" / "map.svg"
+    main(["map", str(tmp_path), str(plot), "--labels", str(clusters)])
+    assert plot.read_text(encoding="utf-8").count("<use") >= 12
+    assert capsys.readouterr().out == ""
+
+
+def test_speakers_by_ward_and_silhouette():
+    """As scikit-learn's, for each number."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((6, 1, 16))
+    points = (centres + 0.4 * rng.standard_normal((6, 5, 16))).reshape(-1, 16)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    values = {}
+    for number in range(2, 30):
+        labels = AgglomerativeClustering(number).fit_predict(points)
+        values[number] = silhouette_score(points, labels, metric="cosine")
+        found = find_speakers(3 * points, "unused", number)
+        assert adjusted_rand_score(labels, found) == 1
+        sizes = np.bincount(found)
+        assert len(sizes) == number
+        assert (np.diff(sizes) <= 0).all()
+    best = max(values, key=values.get)
+    assert find_speakers(points, "unused").max() + 1 == best == 6
+    assert not find_speakers(points, "unused", 1).any()
+
+
+def test_speakers_of_many_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, "MOST_LEAVES", 100)
+    points = np.repeat(np.eye(8), 20, axis=0)
+    points += 0.02 * np.random.default_rng(0).standard_normal(points.shape)
+    truth = np.arange(160) // 20
+    for number in [None, 8]:
+        labels = find_speakers(points, tmp_path / "sweep", number)
+        assert adjusted_rand_score(truth, labels) > (0.7 if number else 0.4)
+    assert (tmp_path / "sweep" / "sweep.json").is_file()
+
+
+def test_a_format_that_has_to_be_converted(
+    encoder_folder, speech, tmp_path, capsys
+):
+    pytest.importorskip("av")
+    # FFmpeg goes by the content.
+    converted = tmp_path / "a.m4a"
+    converted.write_bytes((speech / FILES[0]).read_bytes())
+    table = call(capsys, "verify", encoder_folder, speech / FILES[0], converted)
+    assert list(table["file"]) == [str(converted)]
+    assert float(table["score"][0]) > 0.999
+
+
+def test_what_cannot_be_used_is_skipped_and_named(
+    encoder_folder, tmp_path, capsys, caplog
+):
+    wav = np.random.default_rng(0).uniform(-0.3, 0.3, 8000)
+    names = ["fine.wav", "two\nlines.wav", os.fsdecode(b"latin\xe9.wav")]
+    for name in names:
+        soundfile.write(tmp_path / "a.wav", wav, 16000)
+        (tmp_path / "a.wav").rename(tmp_path / name)
+    wav[5000] = np.nan
+    soundfile.write(tmp_path / "nan.wav", wav, 16000, "FLOAT")
+    table = call(
+        capsys, "verify", encoder_folder, tmp_path / "fine.wav", tmp_path
+    )
+    assert list(table["file"]) == [str(tmp_path / "fine.wav")]
+    for text in [
+        "two lines.wav: a name with a line break",
+        "latin\\udce9.wav: a name with",
+        "nan.wav: damaged",
+        "3 of 4 files are skipped",
+    ]:
+        assert text in caplog.text
+
+
+def test_files_and_folders(tmp_path):
+    for name in ["b.wav", "sub/a.FLAC", "sub/notes.txt", ".hidden.wav"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "speech").touch()
+    files = find_files([tmp_path / "speech", tmp_path, f"{tmp_path}/./b.wav"])
+    names = [os.path.relpath(file, tmp_path) for file in files]
+    assert names == ["speech", "b.wav", "sub/a.FLAC"]
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("embed ENC nowhere --output OUT", "no file or folder nowhere"),
+        ("embed ENC EMPTY --output OUT", "no audio file in .*empty"),
+        ("embed ./nowhere WAV --output OUT", "no folder ./nowhere"),
+        ("embed EMPTY WAV --output OUT", "no hyperparams.yaml"),
+        ("embed ENC BAD --output WAV", "written into .*wav .File exists"),
+        ("embed ENC BAD --output /proc", "Nothing can be written into /proc"),
+        ("embed ENC BAD --output OUT", "None of 1 files .*broken.wav: not"),
+        ("verify ENC BAD WAV", "None of the enrolment files"),
+        ("verify ENC WAV BAD", "None of the test files"),
+        ("verify ENC BAD BAD --csv EMPTY", "empty is a folder"),
+        ("cluster ENC BAD --csv OUT", r"1 file\(s\) are too few"),
+        ("cluster ENC BAD --csv OUT --num_clusters 2", "cannot make 2"),
+        ("cluster ENC BAD --csv EMPTY --num_clusters 1", "empty is a folder"),
+        ("map EMPTY OUT", "has no embeddings.npy"),
+        ("map EMPTY EMPTY", "empty is a folder"),
+        ("compare nowhere a=WAV", "nowhere"),
+        ("compare nowhere a=WAV a=BAD", "a name of its own"),
+        ("compare nowhere a=WAV --output WAV", "written into .*wav"),
+        ("compare nowhere a=WAV --speakers EMPTY", "There is no file"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    command, sentence, encoder_folder, speech, tmp_path, caplog, capsys
+):
+    """With BAD audio: before it is read, or there would be another."""
+    (tmp_path / "empty").mkdir()
+    places = {
+        "ENC": encoder_folder,
+        "WAV": speech / FILES[0],
+        "BAD": speech / "broken.wav",
+        "EMPTY": tmp_path / "empty",
+        "OUT": tmp_path / "out",
+    }
+    with pytest.raises(SystemExit) as error:
+        main([str(places.get(word, word)) for word in command.split()])
+    assert error.value.code == 1
+    last = caplog.records[-1]
+    assert last.levelname == "ERROR"
+    assert re.search(sentence, last.getMessage())
+    assert capsys.readouterr().out == ""
+
+
+def test_a_device_that_is_not_there(encoder_folder, speech, capsys):
+    wav = str(speech / FILES[0])
+    with pytest.raises(SystemExit):
+        main(["verify", str(encoder_folder), wav, wav, "--device", "warp:9"])
+    assert "argument --device: no warp:9: " in capsys.readouterr().err
+
+
+def test_which_system_is_better(tmp_path, capsys):
+    files = [f"{i // 2}/{i}.wav" for i in range(12)]
+    for name, sign in [("trials", 0), ("good", 1), ("bad", -1)]:
+        lines = [
+            f"{a} {b} {sign * int(a[0] == b[0])}"
+            if sign
+            else f"{int(a[0] == b[0])} {a} {b}"
+            for a in files
+            for b in files
+        ]
+        (tmp_path / name).write_text("\n".join(lines))
+    scores = [f"{name}={tmp_path / name}" for name in ["good", "bad"]]
+    output = tmp_path / "comparison"
+    main(["compare", f"{tmp_path / 'trials'}", *scores, f"--output={output}"])
+    assert "bad  +100.00 [100.0, 100.0]  p = 0." in capsys.readouterr().out
+    assert (output / "comparison.json").is_file()
+
+
+def test_scores_without_a_name(capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", "trials.txt", "scores.txt"])
+    assert "'scores.txt' is not NAME=FILE" in capsys.readouterr().err

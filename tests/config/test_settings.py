@@ -1,0 +1,37 @@
+from ruamel.yaml import YAML
+
+from speechbrain_cadino.config.settings import differences, plain
+
+SETTINGS = """
+output_folder: out
+lr: 1
+speakers: a.csv
+save: out/save
+outside: output
+data: !new:collections.Counter {speakers: b.csv, files: [out, !ref <save>/x]}
+"""
+
+
+def test_tags_places_and_what_is_left_out():
+    settings = YAML().load(SETTINGS)
+    assert plain(settings, "out") == {
+        "output_folder": "<output_folder>",
+        "lr": 1,
+        "save": "<output_folder>/save",
+        "outside": "output",
+        "data": {
+            "!": "!new:collections.Counter",
+            "files": ["<output_folder>", "!ref <save>/x"],
+        },
+    }
+    assert plain(settings, "out", harmless={"data", "lr"}).keys() == {
+        *("output_folder", "speakers", "save", "outside")
+    }
+
+
+def test_many_differences_are_not_all_named():
+    sentence = differences(
+        {f"k{i}": 0 for i in range(30)}, {f"k{i}": 1 for i in range(30)}
+    )
+    assert sentence.count(" was ") == 10
+    assert sentence.endswith("; and 20 more")

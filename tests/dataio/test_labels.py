@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+
+from speechbrain_cadino.dataio.labels import labels_of
+
+
+@pytest.mark.parametrize("header", ["ID,spk_id", "file,cluster"])
+def test_labels_of_either_kind(header, tmp_path, caplog):
+    path = tmp_path / "labels.csv"
+    path.write_text(f"{header}\nü x,NA\nb,01\nc,\n", encoding="utf-8")
+    labels = labels_of(path, ["b", "c", "ü x", "d"])
+    assert "has no label for 2 of 4 utterances" in caplog.text
+    assert labels[[0, 2]].tolist() == ["01", "NA"]
+    assert np.isnan(labels[[1, 3]].astype(float)).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "is no CSV file"),
+        (
+            "file,speaker\na,b\n",
+            "ID or file, and a column spk_id or cluster",
+        ),
+        ("file,cluster\na,0\na,1\n", "has 'a' more than once"),
+        ("file,cluster\nx,0\n", "knows none of the 1 utterances .*'a'"),
+    ],
+)
+def test_labels_that_do_not_fit(text, sentence, tmp_path):
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        labels_of(tmp_path / "labels.csv", ["a"])
+
+
+def test_no_labels(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file .*labels.csv"):
+        labels_of(tmp_path / "labels.csv", ["a"])

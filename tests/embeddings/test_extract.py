@@ -1,0 +1,362 @@
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from recipe import TORCHRUN, script
+
+from speechbrain_cadino.dataio.audio import MediaError, read_audio
+from speechbrain_cadino.embeddings.embedder import embed
+from speechbrain_cadino.embeddings.extract import extract, extract_manifest
+from speechbrain_cadino.encoders.load import load_encoder
+
+
+def table_of(folder, lengths):
+    """A manifest of noise, and one of lengths; 100 samples are cut off."""
+    rows = []
+    for row, length in enumerate(lengths):
+        path = folder / f"{row}.wav"
+        wav = np.random.default_rng(row).uniform(-0.5, 0.5, length + 100)
+        soundfile.write(path, wav, 16000, "FLOAT")
+        rows.append((f"u{row}", str(path), 100, length + 100))
+    return pd.DataFrame(rows, columns=["ID", "wav", "start", "stop"])
+
+
+def first_and_length(wavs, wav_lens):
+    """Tells which stretch was read: its first two samples, its seconds."""
+    seconds = torch.full((len(wavs), 1), wavs.shape[1] / 16000)
+    return torch.cat([wavs[:, :2], seconds], dim=1)
+
+
+class Counter:
+    """An encoder that counts what it encodes."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, wavs, wav_lens):
+        self.count += len(wavs)
+        return first_and_length(wavs, wav_lens)
+
+
+@pytest.fixture
+def weights():
+    return torch.nn.Linear(2, 2)
+
+
+def test_equals_embed_where_nothing_is_trimmed(
+    encoder_folder, tmp_path, weights
+):
+    table = table_of(tmp_path, [8000, 4800, 8000, 8000, 4800])
+    encoder = load_encoder(encoder_folder)
+    expected = embed(encoder.encode_batch, table)
+    ids, embeddings = extract(
+        *(tmp_path / "out", encoder.encode_batch, table, weights),
+        shard_size=2,
+    )
+    assert ids == list(table["ID"])
+    assert isinstance(embeddings, np.memmap)
+    np.testing.assert_allclose(embeddings, expected, rtol=1e-4, atol=1e-5)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "embeddings.npy",
+        "extraction.json",
+        "ids.txt",
+    ]
+
+
+def test_a_batch_holds_utterances_of_almost_the_same_length(tmp_path, weights):
+    table = table_of(tmp_path, [16000, 16030, 16100, 16150])
+    shapes = []
+
+    def encode_batch(wavs, wav_lens):
+        shapes.append(tuple(wavs.shape))
+        return first_and_length(wavs, wav_lens)
+
+    _, embeddings = extract(tmp_path / "out", encode_batch, table, weights)
+    assert shapes == [(4, 16000)]
+    for row, path in enumerate(table["wav"]):
+        assert embeddings[row, 0] == read_audio(path, 100, 101)
+
+
+def test_mean_of_segments_against_a_plain_loop(tmp_path, weights):
+    lengths = [4000, 8000, 8100, 16000, 31990, 50000]
+    table = table_of(tmp_path, lengths)
+    _, embeddings = extract(
+        *(tmp_path / "out", first_and_length, table, weights),
+        segment_seconds=0.5,
+        max_segments=3,
+    )
+    starts = {
+        0: [0],
+        1: [0],
+        2: [50],  # in the middle
+        3: [0, 8000],
+        4: [1331, 11995, 22658],  # thirds of 10663.3, in their middles
+        5: [4333, 21000, 37666],
+    }
+    for row, path in enumerate(table["wav"]):
+        mean = np.zeros(3)
+        for start in starts[row]:
+            first = read_audio(path, 100 + start, 102 + start).numpy()
+            segment = np.append(first, 0.25 if row == 0 else 0.5)
+            mean += segment / np.sqrt((segment**2).sum())
+        mean /= len(starts[row])
+        np.testing.assert_allclose(embeddings[row], mean, atol=1e-6)
+
+
+def test_unreadable_files_are_nan_and_counted(tmp_path, weights, caplog):
+    table = table_of(tmp_path, [8000] * 5)
+    for row in (2, 3):  # a whole shard
+        pathlib.Path(table["wav"][row]).write_text("no audio")
+    _, embeddings = extract(
+        tmp_path / "out", first_and_length, table, weights, shard_size=2
+    )
+    expected = [False, False, True, True, False]
+    assert np.isnan(embeddings).all(1).tolist() == expected
+    assert "2 of all 5 utterances cannot be read" in caplog.text
+    assert "2.wav" in caplog.text
+
+
+def test_mean_of_the_readable_segments(tmp_path, weights):
+    table = table_of(tmp_path, [16000, 16000])
+    # Cut off within the second segment.
+    whole = read_audio(table["wav"][0])
+    soundfile.write(table["wav"][0], whole[:12000].numpy(), 16000, "FLOAT")
+    pathlib.Path(table["wav"][1]).write_text("no audio")
+    _, embeddings = extract(
+        tmp_path / "out", first_and_length, table, weights, segment_seconds=0.5
+    )
+    segment = np.append(whole[100:102].numpy(), 0.5)
+    np.testing.assert_allclose(
+        embeddings[0], segment / np.linalg.norm(segment), atol=1e-6
+    )
+    assert np.isnan(embeddings[1]).all()
+
+
+def test_all_unreadable(tmp_path, weights):
+    table = table_of(tmp_path, [8000] * 3)
+    for path in table["wav"]:
+        pathlib.Path(path).rename(f"{path}.away")
+    arguments = tmp_path / "out", first_and_length, table, weights
+    with pytest.raises(MediaError, match=r"None of the 3 .*/0.wav"):
+        extract(*arguments, shard_size=2)
+    for path in table["wav"]:
+        pathlib.Path(f"{path}.away").rename(path)
+    _, embeddings = extract(*arguments, shard_size=2)
+    assert np.isfinite(embeddings).all()
+
+
+def test_finished_is_not_done_again(tmp_path, weights, caplog):
+    table = table_of(tmp_path, [8000] * 3)
+    encode_batch = Counter()
+    arguments = tmp_path / "out", encode_batch, table, weights
+    _, first = extract(*arguments)
+    with caplog.at_level("INFO"):
+        _, second = extract(*arguments, batch_size=1)
+    assert encode_batch.count == 3
+    assert "up to date" in caplog.text
+    np.testing.assert_array_equal(first, second)
+
+
+def other_weights(table, weights):
+    with torch.no_grad():
+        weights.bias[1] += 0.1
+    return {}
+
+
+def other_files(table, weights):
+    table.loc[1, "wav"] = table["wav"][2]
+    return {}
+
+
+def fewer_utterances(table, weights):
+    table.drop(index=2, inplace=True)
+    return {}
+
+
+def segments(table, weights):
+    return {"segment_seconds": 0.2}
+
+
+@pytest.mark.parametrize(
+    "change", [other_weights, other_files, fewer_utterances, segments]
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_other_settings_start_anew(tmp_path, weights, change, finished):
+    table = table_of(tmp_path, [8000] * 3)
+    folder = tmp_path / "out"
+    if finished:
+        extract(folder, first_and_length, table, weights, shard_size=1)
+    else:
+        with pytest.raises(ZeroDivisionError):
+            extract(
+                *(folder, dies_at(2), table, weights),
+                shard_size=1,
+            )
+        assert len(list((folder / "shards").iterdir())) == 1
+    options = change(table, weights)
+    encode_batch = Counter()
+    arguments = encode_batch, table, weights
+    ids, embeddings = extract(folder, *arguments, shard_size=1, **options)
+    assert ids == list(table["ID"])
+    assert encode_batch.count >= len(table)
+    _, fresh = extract(tmp_path / "fresh", *arguments, shard_size=1, **options)
+    np.testing.assert_array_equal(embeddings, fresh)
+
+
+def dies_at(call):
+    def encode_batch(wavs, wav_lens):
+        nonlocal call
+        call -= 1
+        return first_and_length(wavs, wav_lens) / (1 if call else 1 // call)
+
+    return encode_batch
+
+
+@pytest.mark.parametrize("name", ["ids.txt", "embeddings.npy"])
+def test_dies_between_joining_and_ids(tmp_path, weights, name):
+    """Whatever of the end result is missing is made again."""
+    table = table_of(tmp_path, [8000] * 3)
+    arguments = first_and_length, table, weights
+    extract(tmp_path / "out", *arguments)
+    expected = (tmp_path / "out" / "embeddings.npy").read_bytes()
+    (tmp_path / "out" / name).unlink()
+    ids, _ = extract(tmp_path / "out", *arguments)
+    assert ids == ["u0", "u1", "u2"]
+    assert (tmp_path / "out" / "embeddings.npy").read_bytes() == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"segment_seconds": 0.05}, "segment_seconds=0.05: give 0.1 s or more"),
+        ({"segment_seconds": 1, "max_segments": 0}, "max_segments=0"),
+        ({"shard_size": 0}, "shard_size=0"),
+    ],
+)
+def test_senseless_options(tmp_path, weights, options, sentence):
+    table = table_of(tmp_path, [8000])
+    with pytest.raises(ValueError, match=sentence):
+        extract(tmp_path / "out", Counter(), table, weights, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def extract_script(corpus, encoder_folder, folder, launcher=(), **flags):
+    flags = {
+        "data_folder": corpus,
+        "manifest": corpus / "train.csv",
+        "encoder": encoder_folder,
+        "output_folder": folder,
+        "device": "cpu",
+        "num_workers": 0,
+        "shard_size": 5,
+        **flags,
+    }
+    return [
+        *(sys.executable, *launcher),
+        *script("extract.py", "extract.yaml", **flags),
+    ]
+
+
+def run(command):
+    process = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    return process.returncode, process.stdout
+
+
+def result(folder):
+    names = ["embeddings.npy", "ids.txt", "extraction.json"]
+    return [(folder / name).read_bytes() for name in names]
+
+
+def test_script_and_two_processes_equal_one(encoder_folder, corpus, tmp_path):
+    command = extract_script(corpus, encoder_folder, tmp_path / "one")
+    code, output = run(command)
+    assert code == 0, output
+    code, output = run(
+        extract_script(
+            *(corpus, encoder_folder, tmp_path / "two"),
+            launcher=TORCHRUN,
+            distributed_backend="gloo",
+        )
+    )
+    assert code == 0, output
+    assert result(tmp_path / "one") == result(tmp_path / "two")
+    _, embeddings = extract_manifest(
+        tmp_path / "here", encoder_folder, corpus / "train.csv", corpus
+    )
+    np.testing.assert_allclose(
+        *(embeddings, np.load(tmp_path / "two" / "embeddings.npy")),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    code, output = run(command)
+    assert code == 0
+    assert "up to date" in output
+
+
+def test_killed_ends_as_if_it_was_not(encoder_folder, tmp_path):
+    table = table_of(tmp_path, [32000] * 400)
+    table["wav"] = "$data_root/" + table["ID"].str[1:] + ".wav"
+    table["duration"] = 2.0
+    table.to_csv(tmp_path / "train.csv", index=False)
+    folder = tmp_path / "killed"
+    command = extract_script(tmp_path, encoder_folder, folder)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.time() + 60
+    while len(list(folder.glob("shards/0*.npy"))) < 10:
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.time() < deadline
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "ids.txt").exists()
+    shards = sorted(folder.glob("shards/0*.npy"))
+    assert len(shards) < 70
+    os.mkdir(tmp_path / "links")  # to see them after the end
+    for shard in shards:
+        os.link(shard, tmp_path / "links" / shard.name)
+    code, output = run(command)
+    assert code == 0, output
+    assert f"{len(shards)} of 80 shards" in output
+
+    ids, expected = extract_manifest(
+        *(tmp_path / "whole", encoder_folder),
+        *(tmp_path / "train.csv", tmp_path),
+        shard_size=5,
+    )
+    assert ids == list(table["ID"])
+    assert result(folder) == result(tmp_path / "whole")
+    for number, shard in enumerate(shards):
+        kept = np.load(tmp_path / "links" / shard.name)
+        np.testing.assert_array_equal(kept, expected[5 * number :][:5])
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"manifest": "/gone.csv"}, "No manifest at /gone.csv"),
+        ({"encoder": "/gone"}, "There is no folder /gone"),
+        ({"data_folder": "/gone"}, "None of the 12 utterances can be read"),
+        ({"bach_size": 2}, "bach_size"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    encoder_folder, corpus, tmp_path, flags, sentence
+):
+    code, output = run(
+        extract_script(corpus, encoder_folder, tmp_path / "out", **flags)
+    )
+    assert code == 1
+    assert sentence in output
+    assert "Traceback" not in output

@@ -1,0 +1,206 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import soundfile
+import torch
+from hyperpyyaml import load_hyperpyyaml
+
+from speechbrain.inference.classifiers import EncoderClassifier
+from speechbrain_cadino.encoders.export import export_encoder
+
+# Loads the folder as a stranger would, where this package cannot be imported.
+STRANGER = """
+import json, sys
+sys.modules["speechbrain_cadino"] = None
+import torch
+from speechbrain.inference.classifiers import EncoderClassifier
+from speechbrain.inference.speaker import SpeakerRecognition
+folder, first, second = sys.argv[1:]
+wavs = torch.load(folder + "/../wavs.pt")
+result = {}
+for interface in (EncoderClassifier, SpeakerRecognition):
+    encoder = interface.from_hparams(source=folder)
+    result[interface.__name__] = [
+        encoder.encode_batch(wavs, normalize=normalize).tolist()
+        for normalize in (False, True)
+    ]
+result["score"], result["same"] = map(
+    float, encoder.verify_files(first, second)
+)
+print(json.dumps(result))
+"""
+
+# An encoder described anew, its weights fetched by a pretrainer: the form of
+# SpeechBrain's own recipe for verification.
+VERIFICATION = """
+pretrain_path: !PLACEHOLDER
+save_folder: !PLACEHOLDER
+
+compute_features: !new:speechbrain.lobes.features.Fbank
+    n_mels: 24
+
+mean_var_norm: !new:speechbrain.processing.features.InputNormalization
+    norm_type: sentence
+    std_norm: False
+
+embedding_model: !new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN
+    input_size: 24
+    channels: [16, 16, 16, 16, 48]
+    attention_channels: 8
+    se_channels: 8
+    res2net_scale: 4
+    lin_neurons: 12
+
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+    collect_in: !ref <save_folder>
+    loadables:
+        embedding_model: !ref <embedding_model>
+    paths:
+        embedding_model: !ref <pretrain_path>/embedding_model.ckpt
+"""
+
+
+def test_stock_speechbrain_loads_it_where_this_package_is_absent(
+    run_hyperparams, trained_modules, corpus, tmp_path
+):
+    mean = torch.randn(12)
+    folder = tmp_path / "encoder"
+    export_encoder(folder, run_hyperparams, trained_modules, mean)
+    wavs = torch.randn(3, 8000)
+    torch.save(wavs, tmp_path / "wavs.pt")
+    files = [corpus / "wav" / "a" / f"{number}.wav" for number in (0, 1)]
+    output = subprocess.run(
+        [sys.executable, "-c", STRANGER, folder, *files],
+        cwd=tmp_path,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
+    result = json.loads(output.splitlines()[-1])
+
+    expected = embeddings_of(trained_modules, wavs)
+    for interface in ("EncoderClassifier", "SpeakerRecognition"):
+        raw, normalised = map(torch.tensor, result[interface])
+        torch.testing.assert_close(raw, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            normalised, expected - mean, atol=1e-5, rtol=0
+        )
+    pair = [
+        embeddings_of(trained_modules, torch.from_numpy(wav).float()[None])
+        for wav, _ in map(soundfile.read, files)
+    ]
+    score = torch.cosine_similarity(*pair, dim=-1).item()
+    assert result["score"] == pytest.approx(score, abs=1e-5)
+
+
+@torch.no_grad()
+def test_a_pretrainer_of_stock_speechbrain_loads_it(encoder_folder, tmp_path):
+    hparams = load_hyperpyyaml(
+        VERIFICATION,
+        {"pretrain_path": str(encoder_folder), "save_folder": str(tmp_path)},
+    )
+    hparams["pretrainer"].collect_files()
+    hparams["pretrainer"].load_collected()
+    wavs, lengths = torch.randn(3, 8000), torch.ones(3)
+    feats = hparams["compute_features"](wavs)
+    feats = hparams["mean_var_norm"](feats, lengths)
+    embeddings = hparams["embedding_model"].eval()(feats, lengths)
+    expected = EncoderClassifier.from_hparams(encoder_folder).encode_batch(wavs)
+    assert torch.equal(embeddings, expected)
+
+
+@torch.no_grad()
+def embeddings_of(modules, wavs):
+    """What the trained modules themselves make of waveforms."""
+    from speechbrain.lobes.features import Fbank
+
+    feats = Fbank(n_mels=24)(wavs)
+    feats = feats - feats.mean(1, keepdim=True)
+    return modules["embedding_model"](feats)
+
+
+def test_text_is_clean(encoder_folder):
+    text = (encoder_folder / "hyperparams.yaml").read_text()
+    assert text.startswith("# A speaker encoder")
+    for word in ("never_built", "&", "*", ":speechbrain_cadino", "student"):
+        assert word not in text
+
+
+def test_other_modules_with_a_state_are_stored(
+    run_hyperparams, trained_modules, tmp_path
+):
+    from speechbrain.processing.features import InputNormalization
+    from speechbrain_cadino.encoders.load import load_encoder
+
+    text = run_hyperparams.read_text().replace("type: sentence", "type: global")
+    (tmp_path / "hyperparams.yaml").write_text(text)
+    norm = InputNormalization(norm_type="global", std_norm=False)
+    norm(torch.randn(4, 50, 24) + 3)
+    export_encoder(
+        tmp_path / "encoder",
+        tmp_path / "hyperparams.yaml",
+        {**trained_modules, "mean_var_norm": norm},
+        torch.zeros(12),
+    )
+    loaded = load_encoder(tmp_path / "encoder").mods.mean_var_norm
+    assert torch.equal(loaded.glob_mean, norm.glob_mean)
+
+
+def test_a_failure_leaves_the_old_folder_whole(
+    run_hyperparams, trained_modules, tmp_path
+):
+    folder = tmp_path / "encoder"
+    export_encoder(folder, run_hyperparams, trained_modules, torch.zeros(12))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    class Unwritable(torch.nn.Module):
+        def state_dict(self, *args, **kwargs):
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        export_encoder(
+            folder,
+            run_hyperparams,
+            {**trained_modules, "classifier": Unwritable()},
+            torch.ones(12),
+        )
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert after == before
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_an_existing_folder_is_replaced_as_a_whole(
+    run_hyperparams, trained_modules, tmp_path
+):
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "stale.ckpt").touch()
+    export_encoder(
+        tmp_path / "encoder", run_hyperparams, trained_modules, torch.ones(12)
+    )
+    assert sorted(path.name for path in (tmp_path / "encoder").iterdir()) == [
+        "embedding_model.ckpt",
+        "hyperparams.yaml",
+        "mean_var_norm_emb.ckpt",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("sample_rate:", "rate:", "no entry sample_rate"),
+        ("ecapa.ECAPA_TDNN", "mine.Encoder", "class of speechbrain_cadino"),
+    ],
+)
+def test_what_cannot_be_exported(
+    run_hyperparams, trained_modules, tmp_path, old, new, message
+):
+    path = tmp_path / "hyperparams.yaml"
+    path.write_text(run_hyperparams.read_text().replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        export_encoder(
+            tmp_path / "encoder", path, trained_modules, torch.zeros(12)
+        )
+    assert not (tmp_path / "encoder").exists()

@@ -1,0 +1,288 @@
+"""The loss gate against scikit-learn, and against losses of all shapes."""
+
+import logging
+import math
+
+import numpy as np
+import pytest
+from sklearn.mixture import GaussianMixture
+
+from speechbrain_cadino.gate.loss_gate import DynamicLossGate
+from speechbrain_cadino.gate.mixture import (
+    LossMixture,
+    fit_mixture,
+    log_odds,
+    losses_of,
+)
+from speechbrain_cadino.training.checkpoints import AtomicCheckpointer
+
+
+def two_modes(count=2000, seed=0):
+    """Losses of 70% right labels and 30% wrong ones."""
+    rng = np.random.default_rng(seed)
+    right = round(0.7 * count)
+    losses = np.concatenate(
+        [
+            losses_of(rng.normal(-1, 2, right)),
+            losses_of(rng.normal(9, 3, count - right)),
+        ]
+    )
+    return rng.permutation(losses)
+
+
+def reference_crossing(mixture):
+    """Where the responsibility changes hands, by finer and finer grids."""
+    reference = GaussianMixture(2)
+    reference.weights_ = np.array(mixture.weights)
+    reference.means_ = np.array(mixture.means)[:, None]
+    reference.covariances_ = np.array(mixture.variances)[:, None, None]
+    reference.precisions_cholesky_ = reference.covariances_**-0.5
+    left, right = mixture.means
+    for _ in range(4):
+        grid = np.linspace(left, right, 1000)
+        low_wins = reference.predict_proba(grid[:, None])[:, 0] > 0.5
+        if not low_wins[0] or low_wins[-1]:
+            return None
+        last = np.flatnonzero(low_wins)[-1]
+        left, right = grid[last : last + 2]
+    return left
+
+
+def test_crossing_of_a_thousand_random_mixtures():
+    rng = np.random.default_rng(3)
+    crossings = 0
+    for number in range(1000):
+        low, high = np.sort(rng.normal(0, 2, 2))
+        variances = np.exp(rng.normal(-1, 1.5, 2))
+        if number % 10 == 0:
+            variances[1] = variances[0]
+        weight = rng.uniform(0.02, 0.98)
+        mixture = LossMixture(
+            (low, high), tuple(variances), (weight, 1 - weight)
+        )
+        expected = reference_crossing(mixture)
+        if expected is None:
+            assert mixture.crossing is None
+        else:
+            crossings += 1
+            assert mixture.crossing == pytest.approx(expected, abs=1e-6)
+    assert 300 < crossings < 1000
+
+
+@pytest.mark.parametrize("difference", [1e-15, 1e-12, 1e-9, -1e-12])
+def test_crossing_of_almost_equal_variances(difference):
+    mixture = LossMixture((-1.0, 2.0), (1.0, 1.0 + difference), (0.6, 0.4))
+    # Of equal ones: the middle, shifted by the weights
+    expected = 0.5 + math.log(0.6 / 0.4) / 3
+    assert mixture.crossing == pytest.approx(expected, abs=1e-8)
+
+
+def test_log_odds_are_those_against_the_label():
+    probabilities = np.array([1e-30, 0.01, 0.5, 0.9, 1 - 1e-4])
+    odds = log_odds(-np.log(probabilities))
+    expected = np.log((1 - probabilities) / probabilities)
+    np.testing.assert_allclose(odds, expected, atol=1e-12)
+    # Small losses are log-losses, large ones are what they are
+    np.testing.assert_allclose(log_odds([1e-8, 800.0]), [math.log(1e-8), 800])
+    np.testing.assert_allclose(losses_of(odds), -np.log(probabilities))
+    assert losses_of(-800) == 0
+    assert losses_of([800]) == [800]
+
+
+def test_finds_the_components():
+    mixture = fit_mixture(two_modes(50_000))
+    assert mixture.means == pytest.approx((-1, 9), abs=0.1)
+    assert mixture.variances == pytest.approx((4, 9), rel=0.1)
+    assert mixture.weights == pytest.approx((0.7, 0.3), abs=0.02)
+
+
+def test_the_lower_component_comes_first_whatever_the_fit_does():
+    for seed in range(10):
+        mixture = fit_mixture(two_modes(), seed)
+        assert mixture.means[0] < mixture.crossing < mixture.means[1]
+        assert mixture.weights[0] > mixture.weights[1]
+
+
+def test_order_of_the_losses_does_not_matter():
+    losses = two_modes()
+    assert fit_mixture(losses) == fit_mixture(losses[::-1])
+
+
+def test_what_is_not_finite_does_not_count():
+    losses = two_modes()
+    with_holes = np.concatenate([losses, np.full(500, np.nan), [np.inf] * 3])
+    assert fit_mixture(with_holes) == fit_mixture(losses)
+
+
+@pytest.mark.parametrize("outlier", [1e6, 1e30, 0.0])
+def test_far_outliers_make_no_component(outlier):
+    losses = two_modes()
+    expected = fit_mixture(losses).crossing
+    losses[:4] = outlier
+    assert fit_mixture(losses).crossing == pytest.approx(expected, abs=0.15)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2, 0.5, 0.9])
+def test_zeros_do_not_move_the_gate(share):
+    losses = two_modes(10_000)
+    expected = fit_mixture(losses).crossing
+    zeros = fit_mixture(np.append(losses, np.zeros(int(share * 10_000))))
+    assert zeros.crossing == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("mean", [-4, -6, -8])
+def test_right_labels_that_are_learnt_well_get_no_gate(mean):
+    """A part is below the lowest loss, and the rest is skewed."""
+    losses = losses_of(np.random.default_rng(0).normal(mean, 3, 3000))
+    with pytest.raises(ValueError, match="of learnt labels"):
+        fit_mixture(losses)
+
+
+@pytest.mark.parametrize("mean", [-6, -10])
+def test_wrong_labels_among_well_learnt_ones(mean):
+    rng = np.random.default_rng(0)
+    right = losses_of(rng.normal(mean, 3, 7000))
+    wrong = losses_of(rng.normal(9, 2, 3000))
+    gate = fit_mixture(np.concatenate([right, wrong])).gate
+    assert (right < gate).mean() > 0.98
+    assert (wrong >= gate).mean() > 0.98
+
+
+def test_labels_half_of_which_are_wrong_and_none_is_learnt_by_heart():
+    """Losses of all labels are large: logarithms of them have one mode."""
+    rng = np.random.default_rng(0)
+    right = losses_of(rng.normal(3, 3, 1000))
+    wrong = losses_of(rng.normal(11, 3, 1000))
+    gate = fit_mixture(np.concatenate([right, wrong])).gate
+    assert gate == pytest.approx(7, abs=0.5)
+    assert (right < gate).mean() > 0.85
+    assert (wrong >= gate).mean() > 0.85
+
+
+def test_a_fit_that_does_not_converge_says_nothing(monkeypatch, recwarn):
+    monkeypatch.setattr(
+        "speechbrain_cadino.gate.mixture.GaussianMixture",
+        lambda *args, **kwargs: GaussianMixture(
+            *args, **{**kwargs, "max_iter": 1}
+        ),
+    )
+    fit_mixture(two_modes())
+    assert not recwarn.list
+
+
+def test_labels_below_the_lowest_loss_count_as_learnt():
+    rng = np.random.default_rng(0)
+    right = losses_of(rng.normal(-13, 2.5, 1600))
+    wrong = losses_of(rng.normal(9, 2, 400))
+    mixture = fit_mixture(np.concatenate([right, wrong]))
+    assert mixture.weights[0] < 0.4  # of those that are fitted
+    assert (right < mixture.gate).all()
+    assert (wrong > mixture.gate).mean() > 0.99
+    # A few learnt labels and a crowd that is not
+    with pytest.raises(ValueError, match="most labels are not learnt yet"):
+        fit_mixture(np.concatenate([right[:100], wrong]))
+
+
+def test_a_million_losses():
+    few, many = (fit_mixture(two_modes(n)) for n in (100_000, 1_000_000))
+    assert many.crossing == pytest.approx(few.crossing, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("losses", "reason"),
+    [
+        ([], "only 0 of the losses are finite"),
+        ([np.nan] * 100 + [1.0] * 9, "only 9 of the losses are finite"),
+        ([0.0] * 1000, "only 0 of the losses are finite and not below"),
+        ([0.5] * 1000, "all losses are the same"),
+        (np.random.default_rng(0).lognormal(size=3000), "one mode"),
+        # As of an untrained classifier
+        (np.random.default_rng(0).normal(13, 2, size=3000), "one mode"),
+        # Skewed: two Gaussians fit better than one, but they overlap
+        (np.random.default_rng(0).gamma(3, size=3000), "overlap like one mode"),
+    ],
+)
+def test_losses_without_two_modes(losses, reason, caplog):
+    with pytest.raises(ValueError, match=reason):
+        fit_mixture(losses)
+    gate = DynamicLossGate()
+    gate.update(two_modes())
+    gate.start_epoch(2)
+    last = gate.threshold
+    with caplog.at_level(logging.WARNING):
+        assert gate.update(losses) is None
+    gate.start_epoch(3)
+    assert gate.threshold == last < math.inf
+    assert reason in caplog.text
+    assert "The last one stays" in caplog.text
+    assert len(caplog.records) == 1
+
+
+def test_ten_losses():
+    losses = [0.01, 0.02, 0.02, 0.03, 0.05, 0.04, 9.0, 10.0, 11.0, 12.0]
+    assert 0.05 < fit_mixture(losses).gate < 9.0
+
+
+def gates(gate, epochs=4):
+    """The threshold of each epoch."""
+    thresholds = []
+    for epoch in range(1, epochs + 1):
+        gate.start_epoch(epoch)
+        thresholds.append(gate.threshold)
+        gate.update(two_modes(seed=epoch))
+    return thresholds
+
+
+def test_when_there_is_which_gate():
+    crossings = [
+        fit_mixture(two_modes(seed=epoch)).gate for epoch in range(1, 4)
+    ]
+    inf = math.inf
+    assert gates(DynamicLossGate("dynamic", 2)) == [inf, *crossings]
+    assert gates(DynamicLossGate("dynamic", 3)) == [inf, inf, *crossings[1:]]
+    assert gates(DynamicLossGate("none", 2)) == [inf] * 4
+    assert gates(DynamicLossGate(3, 3)) == [inf, inf, 3.0, 3.0]
+    assert gates(DynamicLossGate(0.5, 1)) == [0.5] * 4
+
+
+def test_no_gate_as_long_as_there_was_no_fit():
+    gate = DynamicLossGate(first_epoch=2)
+    gate.update([1.0] * 100)
+    gate.start_epoch(2)
+    assert gate.threshold == math.inf
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_goes_on_from_a_checkpoint(tmp_path, fitted):
+    gate = DynamicLossGate()
+    gate.start_epoch(1)
+    if fitted:
+        gate.update(two_modes())
+        gate.start_epoch(2)
+        gate.update(two_modes(seed=1))
+    AtomicCheckpointer(tmp_path, recoverables={"g": gate}).save_checkpoint()
+    again = DynamicLossGate()
+    AtomicCheckpointer(
+        tmp_path, recoverables={"g": again}
+    ).recover_if_possible()
+    for _ in range(2):
+        assert again.threshold == gate.threshold  # to the last digit
+        again.start_epoch(3)
+        gate.start_epoch(3)
+    assert math.isfinite(gate.threshold) == fitted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("dynamical", 2), "gate=dynamical: give"),
+        ((0, 2), "gate=0: give"),
+        ((-1.5, 2), "gate=-1.5: give"),
+        ((True, 2), "gate=True: give"),
+        (("dynamic", 1), "it can begin with epoch 2"),
+        ((2.0, 0), "a constant one with epoch 1"),
+    ],
+)
+def test_values_that_make_no_sense(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        DynamicLossGate(*arguments)

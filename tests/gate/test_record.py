@@ -1,0 +1,86 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from speechbrain_cadino.gate.record import GateRecord
+from speechbrain_cadino.losses.label_correction import (
+    CORRECTED,
+    DROPPED,
+    RELIABLE,
+)
+from speechbrain_cadino.training.checkpoints import AtomicCheckpointer
+
+SAMPLES = torch.tensor([4, 0, 2])
+RESULTS = {
+    "losses": torch.tensor([0.25, 0.0, 30.0]),
+    "decisions": torch.tensor([RELIABLE, CORRECTED, DROPPED]),
+    "corrected": torch.tensor([-1, 70_000, -1]),
+}
+
+
+def filled():
+    record = GateRecord(6)
+    record.add(SAMPLES, **RESULTS)
+    return record
+
+
+def test_what_is_written_is_what_was_added(tmp_path):
+    record = filled()
+    row = {"epoch": 1, "gate": float("inf"), **record.counts()}
+    record.write(tmp_path, row)
+    with np.load(tmp_path / "gate" / "epoch001.npz") as arrays:
+        nan = np.nan
+        np.testing.assert_array_equal(
+            arrays["losses"], np.float32([0.0, nan, 30.0, nan, 0.25, nan])
+        )
+        assert arrays["decisions"].tolist() == [2, -1, 0, -1, 1, -1]
+        assert arrays["corrected"].tolist() == [70_000, -1, -1, -1, -1, -1]
+        kinds = {name: arrays[name].dtype.name for name in arrays}
+    assert kinds == {
+        "losses": "float32",
+        "decisions": "int8",
+        "corrected": "int32",
+    }
+    table = pd.read_csv(tmp_path / "gate.csv")
+    assert table.to_dict("records") == [row]
+
+
+def test_an_epoch_forgets_the_one_before(tmp_path):
+    record = filled()
+    record.end_epoch()
+    assert np.isnan(record.losses).all()
+    assert sum(record.counts().values()) == 0
+
+
+def test_goes_on_from_a_checkpoint(tmp_path):
+    record = filled()
+    record.rows.append({"epoch": 1, "gate": float("inf"), "crossing": None})
+    AtomicCheckpointer(tmp_path, recoverables={"r": record}).save_checkpoint()
+    again = GateRecord(6)
+    AtomicCheckpointer(
+        tmp_path, recoverables={"r": again}
+    ).recover_if_possible()
+    again.add(torch.tensor([5]), **{k: v[:1] for k, v in RESULTS.items()})
+    record.add(torch.tensor([5]), **{k: v[:1] for k, v in RESULTS.items()})
+    np.testing.assert_array_equal(again.losses, record.losses)
+    assert again.counts() == record.counts()
+    assert again.rows == record.rows
+
+
+def test_refuses_a_checkpoint_of_another_manifest(tmp_path):
+    checkpointer = AtomicCheckpointer(tmp_path, recoverables={"r": filled()})
+    checkpointer.save_checkpoint()
+    other = AtomicCheckpointer(tmp_path, recoverables={"r": GateRecord(7)})
+    with pytest.raises(ValueError, match="of 6 samples, the manifest makes 7"):
+        other.recover_if_possible()
+
+
+def test_refuses_a_checkpoint_of_other_labels(tmp_path):
+    checkpointer = AtomicCheckpointer(tmp_path, recoverables={"r": filled()})
+    checkpointer.save_checkpoint()
+    other = GateRecord(6, labels=1)
+    with pytest.raises(ValueError, match="is of other pseudo labels"):
+        AtomicCheckpointer(
+            tmp_path, recoverables={"r": other}
+        ).recover_if_possible()

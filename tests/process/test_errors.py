@@ -1,0 +1,85 @@
+import logging
+import re
+
+import pytest
+import torch
+from hyperpyyaml import load_hyperpyyaml
+
+from speechbrain_cadino.config.overlays import change_overrides
+from speechbrain_cadino.dataio.audio import AudioError
+from speechbrain_cadino.process.errors import user_errors
+
+YAML = "encoder: !PLACEHOLDER\nrate: 16000"
+
+
+@pytest.mark.parametrize(
+    ("mistake", "sentence"),
+    [
+        (lambda: load_hyperpyyaml(YAML), "'encoder' is a !PLACEHOLDER .*flag"),
+        (lambda: load_hyperpyyaml(YAML, "rat: 8000"), "No such flag.*'rat'"),
+        (lambda: open("nowhere.yaml"), "nowhere.yaml"),
+    ],
+)
+def test_a_mistake_becomes_one_sentence(mistake, sentence, caplog):
+    with pytest.raises(SystemExit) as error, user_errors():
+        mistake()
+    assert error.value.code == 1
+    (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert re.search(sentence, record.message)
+    assert not record.exc_info
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
+        ConnectionResetError(104, "Connection reset by peer"),
+        EOFError(),
+    ],
+)
+def test_a_lost_data_worker_is_no_bug(error, caplog):
+    with pytest.raises(SystemExit), user_errors():
+        raise error
+    assert "Another process of this run has ended" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "bug", [KeyError("wav"), RuntimeError("shapes"), EOFError("no data left")]
+)
+def test_a_bug_keeps_its_traceback(bug):
+    with pytest.raises(type(bug)), user_errors():
+        raise bug
+
+
+def test_as_a_decorator(caplog):
+    @user_errors()
+    def main():
+        raise ValueError("No utterances.")
+
+    with pytest.raises(SystemExit):
+        main()
+    assert "No utterances." in caplog.text
+
+
+def test_flags_keep_what_yaml_makes_of_them():
+    flags = "a: 1\nname: '1986'\nb: !ref <a>\n"
+    changed = change_overrides(flags, without=["a", "gone"], c=[0.1, 1])
+    assert changed == "name: '1986'\nb: !ref <a>\nc:\n- 0.1\n- 1\n"
+    assert change_overrides("", share=0.1) == "share: 0.1\n"
+
+
+class Unreadable(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise AudioError("a.wav: no such file. Was it moved?")
+
+
+def test_a_mistake_in_a_worker_is_one_sentence_too(caplog):
+    loader = torch.utils.data.DataLoader(Unreadable(), num_workers=1)
+    with pytest.raises(SystemExit), user_errors():
+        next(iter(loader))
+    (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert record.message.endswith("a.wav: no such file. Was it moved?")
+    assert "Traceback" not in record.message

@@ -1,0 +1,146 @@
+"""A disk that is full, a real one."""
+
+import logging
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
+from speechbrain_cadino.embeddings.extract import extract
+from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
+from speechbrain_cadino.encoders.export import export_encoder
+from speechbrain_cadino.process.errors import user_errors
+from speechbrain_cadino.process.files import (
+    DiskFullError,
+    atomic_path,
+    write_csv,
+    write_json,
+)
+
+# Of which even a tenth does not fit
+DISK = 256  # kB
+RNG = np.random.default_rng(0)
+
+
+def manifest(rows):
+    return pd.DataFrame(
+        {
+            "ID": [f"utterance{i:06}" for i in range(rows)],
+            "duration": 1.0,
+            "wav": "$data_root/a.wav",
+            "start": 0,
+            "stop": 16000,
+        }
+    )
+
+
+def write_array(path, size):
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, a=RNG.random(size * 20))
+
+
+def write_weights(path, size):
+    with atomic_path(path) as temporary:
+        torch.save(torch.zeros(size * 20), temporary)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.csv", lambda path, n: write_csv(path, manifest(n))),
+        ("a.csv", lambda path, n: write_manifest(path, manifest(n))),
+        ("a.json", lambda path, n: write_json(path, list(range(n * 20)))),
+        ("a.npz", write_array),
+        ("a.ckpt", write_weights),
+    ],
+)
+def test_the_file_before_stays_and_nothing_else(small_disk, name, write):
+    path = small_disk(DISK) / name
+    write(path, 100)
+    before = path.read_bytes()
+    with pytest.raises(DiskFullError, match=f"to write {path}: more is needed"):
+        write(path, 50_000)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+    write(path, 200)
+    assert path.read_bytes() != before
+
+
+def test_embeddings(small_disk):
+    folder = small_disk(DISK)
+    save_embeddings(folder, ["a"], np.ones((1, 4)))
+    for ids, size in [(["a", "b"], 200_000), (["b" * 300_000, "c"], 4)]:
+        with pytest.raises(DiskFullError, match="No space left to write"):
+            save_embeddings(folder, ids, np.ones((2, size)))
+        assert len(list(folder.iterdir())) == 2
+        assert load_embeddings(folder)[0] == ["a"]
+
+
+def test_an_encoder_folder(small_disk, run_hyperparams, trained_modules):
+    folder = small_disk(DISK) / "encoder"
+    mean = torch.zeros(12)
+    export_encoder(folder, run_hyperparams, trained_modules, mean)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder.parent / "filler").write_bytes(bytes(100_000))
+    with pytest.raises(DiskFullError, match=f"to write {folder}: "):
+        export_encoder(folder, run_hyperparams, trained_modules, mean + 1)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert len(list(folder.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize("free", [30_000, 70_000])
+def test_an_extraction_goes_on_once_there_is_space(
+    small_disk, corpus, tmp_path, free
+):
+    """It fails in a shard; or in the joining of all of them."""
+    table = read_manifest(corpus / "train.csv", corpus)
+    disk = small_disk(DISK)
+
+    def embed(folder):
+        encode = lambda wavs, lens: wavs[:, None, :1000]  # noqa: E731
+        linear = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.ones_(linear.weight)
+        return extract(folder, encode, table, linear, shard_size=3)
+
+    _, expected = embed(tmp_path / "roomy")
+    filler = disk / "filler"
+    filler.write_bytes(bytes(DISK * 1024 - 12_000 - free))
+    with pytest.raises(DiskFullError, match="No space left to write"):
+        embed(disk / "tight")
+    names = [path.name for path in disk.rglob("*") if path.is_file()]
+    assert "joined.npy" not in names
+    assert not any(".tmp" in name for name in names)
+    filler.unlink()
+    _, embeddings = embed(disk / "tight")
+    np.testing.assert_array_equal(embeddings, expected)
+
+
+def test_what_is_not_written_by_us(small_disk, caplog):
+    """Such as SpeechBrain's log."""
+    path = small_disk(DISK) / "log.txt"
+    with pytest.raises(SystemExit), user_errors():
+        path.write_bytes(bytes(DISK * 2000))
+    (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert "A disk is full" in record.message
+
+
+KILLED_WRITER = """
+import os, signal, sys
+from speechbrain_cadino.process.files import (atomic_path)
+with atomic_path(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_killed_while_writing(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("whole")
+    process = subprocess.run([sys.executable, "-c", KILLED_WRITER, path])
+    assert process.returncode == -signal.SIGKILL
+    assert path.read_text() == "whole"

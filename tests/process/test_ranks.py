@@ -1,0 +1,85 @@
+"""Real processes, really signalled."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from speechbrain_cadino.process.ranks import shield_worker
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux's signals")
+
+# A child that sleeps, and its parent, which tells its number and waits.
+CHILD = """
+import signal, sys, time
+from speechbrain_cadino.process.ranks import (follow_parent)
+
+follow_parent(signal.SIGTERM)
+print("ready", flush=True)
+time.sleep(60)
+"""
+PARENT = """
+import subprocess, sys
+
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=-1)
+child.stdout.readline()
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+class Numbers(torch.utils.data.Dataset):
+    """Each item tells in which process it was made."""
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, index):
+        return os.getpid()
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@linux
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_only_its_parent_ends_a_data_worker(number):
+    loader = torch.utils.data.DataLoader(
+        Numbers(), num_workers=1, worker_init_fn=shield_worker
+    )
+    batches = iter(loader)
+    worker = next(batches).item()
+    assert worker != os.getpid()
+    subprocess.run(["kill", f"-{number.value}", str(worker)], check=True)
+    assert [batch.item() for batch in batches] == [worker] * 59
+
+    batches = iter(loader)
+    worker = next(batches).item()
+    os.kill(worker, signal.SIGTERM)  # as multiprocessing does at the end
+    # What the loader says of it depends on what it was about to fetch.
+    with pytest.raises((RuntimeError, OSError, EOFError)):
+        list(batches)
+
+
+@linux
+def test_a_follower_ends_with_its_parent():
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, CHILD], stdout=subprocess.PIPE, text=True
+    )
+    child = int(parent.stdout.readline())
+    assert is_alive(child)
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 30
+    while is_alive(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

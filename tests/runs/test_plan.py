@@ -1,0 +1,97 @@
+"""The steps of pipelines, from the real YAML files."""
+
+import pytest
+from hyperpyyaml import load_hyperpyyaml
+from recipe import RECIPE
+
+from speechbrain_cadino.config.overlays import parse_arguments
+from speechbrain_cadino.dataio.manifest import DATA_ROOT
+from speechbrain_cadino.runs.plan import plan
+
+
+@pytest.fixture
+def steps(tmp_path):
+    """A function that plans a pipeline, with flags."""
+
+    def make(*flags, yaml="demo_av.yaml"):
+        path, run_opts, overrides = parse_arguments(
+            [
+                str(RECIPE / "hparams" / yaml),
+                f"--output_folder={tmp_path}",
+                "--data_folder=corpus",
+                *flags,
+            ]
+        )
+        with open(path, encoding="utf-8") as fin:
+            hparams = load_hyperpyyaml(fin, overrides)
+        found = plan(hparams, RECIPE / "hparams", RECIPE, run_opts)
+        return {
+            step.name: [
+                word.replace(f"{tmp_path}/", "") for word in step.command
+            ]
+            for step in found
+        }
+
+    return make
+
+
+def test_voices_faces_and_both_go_their_own_ways(steps):
+    commands = steps("--iterations=2", "--systems=[audio, face, audio_visual]")
+    trainings = [
+        name
+        for name in commands
+        if not name.endswith("gate") and name != "verify"
+    ]
+    assert trainings == [
+        "stage_1",
+        "stage_1_face",
+        *(
+            f"{system}/iteration_{number}/{part}"
+            for system in ("audio", "face", "audio_visual")
+            for number in (1, 2)
+            for part in ("labels", "train")
+        ),
+    ]
+    first = commands["audio_visual/iteration_1/labels"]
+    assert "--encoder=stage_1/encoder" in first
+    assert "--face_encoder=stage_1_face/encoder" in first
+    second = commands["audio_visual/iteration_2/train"]
+    before = "audio_visual/iteration_1/train"
+    assert f"--start_encoder={before}/encoder" in second
+    assert f"--start_face_encoder={before}/face_encoder" in second
+    labels = "audio_visual/iteration_2/labels/pseudo_labels.csv"
+    assert f"--train_manifest={labels}" in second
+    # Faces read their own manifest and folder, and no noises
+    face = commands["face/iteration_1/labels"]
+    assert "--manifest=corpus/faces.csv" in face
+    assert "--encoder=stage_1_face/encoder" in face
+    # A gate of voices and one of faces
+    assert {
+        "audio_visual/iteration_1/train/audio/gate",
+        "audio_visual/iteration_1/train/face/gate",
+    } < set(commands)
+    last = "audio_visual/iteration_2/train"
+    assert f"--face_encoder={last}/face_encoder" in commands["verify"]
+    assert DATA_ROOT not in str(commands)
+
+
+def test_an_unknown_system_is_refused(steps):
+    with pytest.raises(ValueError, match=r"systems is .*give some of audio"):
+        steps("--systems=[both]")
+
+
+def test_one_system_has_what_it_needs_and_no_more(steps):
+    commands = steps("--systems=[face]")
+    assert "verify" not in commands
+    assert not any(name.startswith("audio") for name in commands)
+
+
+def test_little_data_is_learnt_whole_and_labelled_in_pieces(steps):
+    commands = steps(yaml="small.yaml")
+    assert not any("cut_seconds" in flag for flag in commands["stage_1"])
+    for number, last in (1, "stage_1"), (2, "iteration_1/train"):
+        labels = commands[f"iteration_{number}/labels"]
+        assert "--manifest=stage_1/save/pieces.csv" in labels
+        assert f"--encoder={last}/encoder" in labels
+        train = commands[f"iteration_{number}/train"]
+        assert "--start_encoder=stage_1/encoder" in train

@@ -1,0 +1,41 @@
+import math
+
+import pytest
+
+from speechbrain_cadino.training.schedules import (
+    CosineSchedule,
+    LinearSchedule,
+    scale_lr,
+)
+
+
+def test_cosine_matches_the_formula_between_its_ends():
+    schedule = CosineSchedule(0.2, 0.01, epochs=150, warmup_epochs=20)
+    for position in (20, 33.3, 85, 149.9, 150):
+        phase = math.pi * (position - 20) / 130
+        expected = 0.01 + 0.5 * (0.2 - 0.01) * (1 + math.cos(phase))
+        assert schedule(position) == pytest.approx(expected)
+    assert schedule(5) == pytest.approx(0.05)
+    assert schedule(151) == pytest.approx(0.01)
+
+
+def test_momentum_grows_from_peak_to_one():
+    schedule = CosineSchedule(0.996, 1.0, epochs=10)
+    values = [schedule(position) for position in range(11)]
+    assert values == sorted(values)
+    assert values[0] == pytest.approx(0.996)
+    assert values[-1] == 1.0
+
+
+def test_warm_up_longer_than_training_is_refused():
+    with pytest.raises(ValueError, match="warmup_epochs"):
+        CosineSchedule(1.0, 0.0, epochs=5, warmup_epochs=5)
+
+
+def test_linear_without_a_ramp_is_constant():
+    assert LinearSchedule(0.04, 0.07, epochs=0)(0) == 0.07
+
+
+def test_learning_rate_scales_with_the_processes(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert scale_lr(0.2, batch_size=64) == pytest.approx(0.4)
