@@ -15,7 +15,7 @@ from hyperpyyaml import load_hyperpyyaml
 
 import speechbrain as sb
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.embeddings.extract import extract_manifest
+from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.lock import claim_output_folder
 
@@ -35,7 +35,11 @@ def main(arguments):
         hyperparams_to_save=hparams_file,
         overrides=overrides,
     )
-    ids, embeddings = extract_manifest(**hparams, device=run_opts["device"])
+    embedder = hparams["embedder"](device=run_opts["device"])
+    table = read_manifest(hparams["manifest"], hparams["data_folder"])
+    ids, embeddings = embedder.extract(
+        hparams["output_folder"], table, hparams["shard_size"]
+    )
     logger.info(f"{len(ids)} embeddings of {embeddings.shape[1]} dimensions.")
 
 

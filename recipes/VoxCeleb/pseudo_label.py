@@ -20,7 +20,6 @@ import sys
 from hyperpyyaml import load_hyperpyyaml
 
 import speechbrain as sb
-from speechbrain_cadino.clustering.pseudo_labels import pseudo_label
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.lock import claim_output_folder
@@ -39,7 +38,11 @@ def main(arguments):
         hyperparams_to_save=hparams_file,
         overrides=overrides,
     )
-    pseudo_label(**hparams, device=run_opts["device"])
+    embedders = {
+        name: load(device=run_opts["device"])
+        for name, load in hparams["embedders"].items()
+    }
+    hparams["pseudo_label"](**embedders)
 
 
 if __name__ == "__main__":

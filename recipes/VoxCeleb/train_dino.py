@@ -30,7 +30,7 @@ from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.lock import claim_output_folder
 from speechbrain_cadino.process.memory import keep_freed_memory
 from speechbrain_cadino.training.plots import plot_training
-from speechbrain_cadino.verification.evaluate import training_evaluator
+from speechbrain_cadino.verification.evaluate import evaluator_if_any
 
 
 def finish(brain, hparams):
@@ -78,7 +78,12 @@ def main():
     train_data = hparams["train_data"]()
 
     # Trials, to follow the EER; mistakes in the list show before training
-    hparams["evaluator"] = training_evaluator(hparams)
+    hparams["evaluator"] = evaluator_if_any(
+        hparams["trials"],
+        hparams["trials_folder"],
+        hparams["sample_rate"],
+        manifest=hparams.get("trials_manifest"),
+    )
 
     # Weights to start from: the teacher is a copy of the student
     if hparams.get("start_encoder") is not None:

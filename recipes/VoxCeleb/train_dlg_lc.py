@@ -31,7 +31,7 @@ from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.lock import claim_output_folder
 from speechbrain_cadino.process.memory import keep_freed_memory
 from speechbrain_cadino.training.plots import plot_stage_two
-from speechbrain_cadino.verification.evaluate import training_evaluator
+from speechbrain_cadino.verification.evaluate import evaluator_if_any
 
 
 def finish(brain, hparams):
@@ -66,7 +66,12 @@ def train(hparams_file, run_opts, overrides, brain_class=PseudoLabelBrain):
     train_data = hparams["train_data"]()
 
     # Trials, to follow the EER; mistakes in the list show before training
-    hparams["evaluator"] = training_evaluator(hparams)
+    hparams["evaluator"] = evaluator_if_any(
+        hparams["trials"],
+        hparams["trials_folder"],
+        hparams["sample_rate"],
+        manifest=hparams.get("trials_manifest"),
+    )
 
     # Weights to start from
     if hparams["start_encoder"] is not None:

@@ -18,10 +18,8 @@ from hyperpyyaml import load_hyperpyyaml
 
 import speechbrain as sb
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.audio_visual.fusion import verify_fused
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.lock import claim_output_folder
-from speechbrain_cadino.verification.evaluate import verify
 from speechbrain_cadino.verification.results import format_results
 
 logger = get_logger(__name__)
@@ -39,9 +37,16 @@ def main(arguments):
         hyperparams_to_save=hparams_file,
         overrides=overrides,
     )
-    # Voice and face, or one of them
-    score = verify_fused if hparams.get("face_encoder") else verify
-    results = score(**hparams, device=run_opts["device"])
+    embedders = {
+        name: load(device=run_opts["device"])
+        for name, load in hparams["embedders"].items()
+    }
+    rate = embedders["embedder"].sample_rate
+    trial_lists = {
+        name: read(sample_rate=rate)
+        for name, read in hparams["trial_lists"].items()
+    }
+    results = hparams["verify"](**embedders, **trial_lists)
     logger.info(format_results(results))
 
 

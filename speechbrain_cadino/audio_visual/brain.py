@@ -10,6 +10,8 @@ from speechbrain_cadino.brains.dlg_lc import (
     accuracy,
     decision_shares,
 )
+from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.verification.evaluate import TrialEvaluator
 from speechbrain_cadino.verification.results import format_results
 
 logger = get_logger(__name__)
@@ -126,15 +128,19 @@ class AudioVisualBrain(PseudoLabelBrain):
         """
         if self.hparams.trials is None:
             return
+        face_trials = TrialEvaluator(
+            self.hparams.trials,
+            self.hparams.face_trials_folder,
+            self.hparams.face_sample_rate,
+            self.hparams.face_trials_manifest,
+            keep_unseen=True,
+        )
         metrics = verify_fused(
             self.hparams.output_folder,
-            self.hparams.encoder_folder,
-            self.hparams.face_encoder_folder,
-            self.hparams.trials,
-            self.hparams.trials_folder,
-            self.hparams.face_trials_manifest,
-            self.hparams.face_trials_folder,
-            device=self.device,
+            load_encoder(self.hparams.encoder_folder, self.device),
+            load_encoder(self.hparams.face_encoder_folder, self.device),
+            self.hparams.evaluator,
+            face_trials,
         )
         logger.info(format_results(metrics))
 

@@ -3,15 +3,8 @@
 import numpy as np
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.labels import read_labels
-from speechbrain_cadino.encoders.load import load_encoder, reader_of
 from speechbrain_cadino.verification.calibration import Calibration, check_apart
-from speechbrain_cadino.verification.evaluate import TrialEvaluator
-from speechbrain_cadino.verification.results import (
-    Assessor,
-    read_groups,
-    write_results,
-)
+from speechbrain_cadino.verification.results import Assessor, write_results
 
 logger = get_logger(__name__)
 
@@ -41,21 +34,13 @@ def fuse(audio, face):
 
 def verify_fused(
     output_folder,
-    encoder,
-    face_encoder,
+    embedder,
+    face_embedder,
     trials,
-    data_folder,
-    trials_manifest,
-    face_folder=None,
+    face_trials,
     calibration_trials=None,
-    operating_points=(0.01, 0.05),
-    convex_hull=False,
-    replicates=0,
-    speakers=None,
-    groups=None,
-    seed=0,
-    device=None,
-    **embed_options,
+    face_calibration_trials=None,
+    assessor=Assessor,
 ):
     """Scores a trial list by voice, by face, and by both.
 
@@ -69,34 +54,20 @@ def verify_fused(
     ---------
     output_folder : str or pathlib.Path
         See ``write_results``.
-    encoder : str or pathlib.Path
-        Of voices: an encoder folder or a hub id.
-    face_encoder : str or pathlib.Path
-        Of faces: an encoder folder.
-    trials : str or pathlib.Path
-        See ``verify``.
-    data_folder : str or pathlib.Path
-        See ``verify``.
-    trials_manifest : str or pathlib.Path
-        The face tracks of the list, see ``trial_tracks``.
-    face_folder : str or pathlib.Path, optional
-        Its ``$data_root``; data_folder by default.
-    calibration_trials : str or pathlib.Path, optional
-        Trials of other files below data_folder, with their faces in the same
-        manifest.
-    operating_points : list of float
-        See ``Assessor``, as for the next two.
-    convex_hull : bool
-    replicates : int
-    speakers : str or pathlib.Path, optional
-        See ``verify``, as for the next one.
-    groups : str or pathlib.Path, optional
-    seed : int
-        Of the intervals.
-    device : str, optional
-        See ``load_encoder``.
-    **embed_options
-        Further arguments of ``TrialEvaluator``.
+    embedder : Embedder
+        The encoder of voices.
+    face_embedder : Embedder
+        The encoder of faces.
+    trials : TrialEvaluator
+        The trial list.
+    face_trials : TrialEvaluator
+        The same list with the face tracks of its files, and ``keep_unseen``.
+    calibration_trials : TrialEvaluator, optional
+        Trials of other files.
+    face_calibration_trials : TrialEvaluator, optional
+        The same list with faces.
+    assessor : callable
+        From trials to an Assessor.
 
     Returns
     -------
@@ -108,59 +79,37 @@ def verify_fused(
     ValueError
         If no face is there, or a trial list makes no sense.
     """
-    encoders = {
-        "audio": load_encoder(encoder, device),
-        "face": load_encoder(face_encoder, device),
-    }
 
-    def score(path):
-        """The trials of a list, and their scores by sense."""
-        lists = {
-            sense: TrialEvaluator(
-                path,
-                face_folder or data_folder if sense == "face" else data_folder,
-                loaded.audio_normalizer.sample_rate,
-                manifest=trials_manifest if sense == "face" else None,
-                keep_unseen=True,
-                reader=reader_of(loaded),
-                **embed_options,
-            )
-            for sense, loaded in encoders.items()
+    def score(heard, seen):
+        return {
+            "audio": heard.scores(embedder),
+            "face": seen.scores(face_embedder),
         }
-        scores = {
-            sense: each.scores(encoders[sense].encode_batch)
-            for sense, each in lists.items()
-        }
-        return lists["audio"].trials, scores
 
-    trials, scores = score(trials)
-    assess = Assessor(
-        *(trials, operating_points, convex_hull, replicates),
-        read_labels(speakers) if speakers else None,
-        read_groups(groups) if groups else None,
-        seed,
-    )
-    details = {}
+    if calibration_trials is not None:
+        check_apart(trials.trials, calibration_trials.trials)
+    assess = assessor(trials.trials)
+    scores = score(trials, face_trials)
     systems = {
         "audio": scores["audio"],
         "face": _filled(scores["face"]),
         "fused": fuse(**scores),
     }
     if calibration_trials is not None:
-        others, other_scores = score(calibration_trials)
-        check_apart(trials, others)
+        others = score(calibration_trials, face_calibration_trials)
         calibration = Calibration(
-            other_scores["audio"],
-            others["target"],
-            _face_columns(other_scores["face"]),
+            others["audio"],
+            calibration_trials.trials["target"],
+            _face_columns(others["face"]),
         )
         systems["fused+calibrated"] = calibration(
             scores["audio"], _face_columns(scores["face"])
         )
     unseen = int(np.isnan(scores["face"]).sum())
     if unseen:
-        logger.info(f"A face is missing in {unseen} of {len(trials)} trials.")
-    details["face"] = {"unseen": unseen}
+        count = len(trials.trials)
+        logger.info(f"A face is missing in {unseen} of {count} trials.")
+    details = {"face": {"unseen": unseen}}
     return write_results(output_folder, assess, systems, details)
 
 

@@ -17,8 +17,9 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import AudioReader, MediaError
 from speechbrain_cadino.dataio.augment import refresh_banks
 from speechbrain_cadino.dataio.manifest import read_manifest
-from speechbrain_cadino.embeddings.embedder import mean_embedding
+from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.encoders.export import export_encoder
+from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.process.interrupts import (
     Interrupted,
     Requests,
@@ -37,6 +38,7 @@ from speechbrain_cadino.training.record import (
     save_steps,
     trim_log,
 )
+from speechbrain_cadino.verification.back_ends import Background
 from speechbrain_cadino.verification.evaluate import verify
 from speechbrain_cadino.verification.results import format_results
 
@@ -490,6 +492,45 @@ class EncoderBrain(sb.Brain):
             *(self.hparams.train_manifest, self.hparams.data_folder),
         )
 
+    def embedder(self, **options):
+        """The encoder as it is now, to embed with.
+
+        Arguments
+        ---------
+        **options
+            Further arguments of Embedder, such as ``batch_size``.
+
+        Returns
+        -------
+        Embedder
+        """
+        return self.embedder_with(self.encoder, "", **options)
+
+    def embedder_with(self, encoder, prefix, **options):
+        """One of several encoders as it is now: see ``embedder``.
+
+        Arguments
+        ---------
+        encoder : torch.nn.Module
+            See ``encode_with``.
+        prefix : str
+            Of the names of its features among the modules, and of
+            ``sample_rate`` and ``reader``.
+        **options
+            Further arguments of Embedder.
+
+        Returns
+        -------
+        Embedder
+        """
+        return Embedder(
+            functools.partial(self.encode_with, encoder, prefix),
+            encoder,
+            getattr(self.hparams, f"{prefix}sample_rate"),
+            reader=getattr(self.hparams, f"{prefix}reader", AudioReader),
+            **options,
+        )
+
     def export_with(self, encoder, prefix, manifest, data_folder):
         """Writes the folder of one of several encoders.
 
@@ -505,17 +546,12 @@ class EncoderBrain(sb.Brain):
         data_folder : str or pathlib.Path
             What ``$data_root`` in the manifest stands for.
         """
-        mean = mean_embedding(
-            functools.partial(self.encode_with, encoder, prefix),
-            read_manifest(manifest, data_folder),
-            getattr(self.hparams, f"{prefix}sample_rate"),
-            reader=getattr(self.hparams, f"{prefix}reader", AudioReader),
-        )
+        table = read_manifest(manifest, data_folder)
         export_encoder(
             getattr(self.hparams, f"{prefix}encoder_folder"),
             f"{self.hparams.output_folder}/hyperparams.yaml",
             {"embedding_model": encoder},
-            mean,
+            self.embedder_with(encoder, prefix).mean_embedding(table),
             prefix,
         )
 
@@ -531,14 +567,13 @@ class EncoderBrain(sb.Brain):
             return
         metrics = verify(
             self.hparams.output_folder,
-            self.hparams.encoder_folder,
-            self.hparams.trials,
-            self.hparams.trials_folder,
+            load_encoder(self.hparams.encoder_folder, self.device),
+            self.hparams.evaluator,
+            background=Background(
+                self.hparams.train_manifest, self.hparams.data_folder
+            ),
             baselines=baselines,
-            trials_manifest=getattr(self.hparams, "trials_manifest", None),
-            train_manifest=self.hparams.train_manifest,
-            train_data_folder=self.hparams.data_folder,
-            device=self.device,
+            untrained=getattr(self.hparams, "untrained", None),
         )
         logger.info(format_results(metrics))
 
@@ -549,7 +584,7 @@ class EncoderBrain(sb.Brain):
 
     def _evaluate(self):
         """EER of the encoder."""
-        return {"EER": self.hparams.evaluator(self.encode_batch)["eer"]}
+        return {"EER": self.hparams.evaluator(self.embedder())["eer"]}
 
     def _log_epoch(self, meta, means, valid):
         """Writes one epoch to the logs."""

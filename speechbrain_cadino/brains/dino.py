@@ -165,14 +165,12 @@ class DINOBrain(EncoderBrain):
         """Clusters the training set if it is due; the data get the clusters."""
         if self.reclustering.due(epoch):
             with self.long_work():
-                self.reclustering(
-                    epoch,
-                    self.encode_batch,
-                    self.modules.teacher,
-                    self.train_dataset.table,
-                    self.hparams.sample_rate,
-                    self.train_dataset.reader,
+                loader = self.hparams.dataloader_options
+                embedder = self.embedder(
+                    batch_size=loader["batch_size"],
+                    num_workers=loader["num_workers"],
                 )
+                self.reclustering(epoch, embedder, self.train_dataset.table)
         if self.reclustering.labels is not None:
             self.train_dataset.set_clusters(self.reclustering.labels)
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 import torch
+from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import AgglomerativeClustering, kmeans_plusplus
 from sklearn.metrics import pairwise_distances_argmin_min
 from tqdm import tqdm
@@ -123,6 +124,173 @@ def cluster(
             if np.array_equal(clusters.labels, previous.labels):
                 break
     return _merge(points, clusters, merge_to) if merge_to else clusters
+
+
+class SphericalKMeans(ClusterMixin, BaseEstimator):
+    """``cluster`` as an estimator of scikit-learn.
+
+    Arguments
+    ---------
+    n_clusters : int or float
+        K; below 1, the share of the utterances that it is.
+    merge_to : int or float, optional
+        See ``cluster``, as for the following ones; a share, too, if it is
+        below 1.
+    engine : str
+    iterations : int
+    seed : int
+    device : str, optional
+
+    Attributes
+    ----------
+    labels_ : numpy.ndarray
+        Shape (N,), int64.
+    cluster_centers_ : numpy.ndarray
+        Shape (K, D), float32, of unit length.
+
+    Example
+    -------
+    >>> embeddings = np.array([[1, 0.1], [0.1, 1], [2, 0.1], [0.1, 3]])
+    >>> labels = SphericalKMeans(n_clusters=2).fit_predict(embeddings)
+    >>> bool(labels[0] == labels[2] != labels[1] == labels[3])
+    True
+    """
+
+    def __init__(
+        self,
+        n_clusters=7500,
+        merge_to=None,
+        engine="sklearn",
+        iterations=20,
+        seed=0,
+        device=None,
+    ):
+        self.n_clusters = n_clusters
+        self.merge_to = merge_to
+        self.engine = engine
+        self.iterations = iterations
+        self.seed = seed
+        self.device = device
+
+    def fit(self, embeddings, y=None):
+        """Clusters embeddings.
+
+        Arguments
+        ---------
+        embeddings : numpy.ndarray
+            Shape (N, D).
+        y : optional
+            Not used.
+
+        Returns
+        -------
+        SphericalKMeans
+            Itself.
+        """
+        found = cluster(embeddings, **self.options(len(embeddings)))
+        self.labels_, self.cluster_centers_ = found
+        return self
+
+    def options(self, count):
+        """The arguments of ``cluster``, shares as numbers.
+
+        Arguments
+        ---------
+        count : int
+            N, the number of utterances.
+
+        Returns
+        -------
+        dict
+        """
+        options = self.get_params()
+        number = whole_number(options.pop("n_clusters"), count)
+        options["merge_to"] = whole_number(options["merge_to"], count)
+        return {"num_clusters": number, **options}
+
+    def check(self, count):
+        """Raises what ``fit`` would, before there are embeddings.
+
+        Arguments
+        ---------
+        count : int
+            N, the number of utterances.
+        """
+        options = self.options(count)
+        for name in ["iterations", "seed", "device"]:
+            del options[name]
+        check_options(count, **options)
+
+
+def whole_number(number, count):
+    """A number of clusters that may be a share of the utterances.
+
+    Arguments
+    ---------
+    number : int or float, optional
+        If it is above 0 and below 1, a share; any other is left as it is.
+    count : int
+        The number of utterances.
+
+    Returns
+    -------
+    int, float or None
+
+    Example
+    -------
+    >>> whole_number(0.7, 865), whole_number(600, 865)
+    (606, 600)
+    """
+    is_share = number is not None and 0 < number < 1
+    return max(1, round(number * count)) if is_share else number
+
+
+def find_clusters(clusterer, embeddings):
+    """Clusters embeddings by any clusterer in scikit-learn's form.
+
+    Arguments
+    ---------
+    clusterer : object
+        It has ``fit_predict``, from (N, D) to (N,): a label that is negative
+        leaves an utterance out.
+    embeddings : numpy.ndarray
+        Shape (N, D).
+
+    Returns
+    -------
+    clusters : Clusters
+        Of the utterances that are in; their centroids are the clusterer's
+        ``cluster_centers_`` if it has any, else the mean directions.
+    within : numpy.ndarray
+        Shape (N,), bool: which utterances are in.
+
+    Raises
+    ------
+    ValueError
+        If all are left out.
+
+    Example
+    -------
+    >>> from sklearn.cluster import DBSCAN
+    >>> points = np.array([[1, 0], [1, 0.01], [0, 1], [-1, 0], [-1, 0.01]])
+    >>> clusters, within = find_clusters(DBSCAN(0.1, min_samples=2), points)
+    >>> clusters.labels, within
+    (array([0, 0, 1, 1]), array([ True,  True, False,  True,  True]))
+    """
+    labels = np.asarray(clusterer.fit_predict(embeddings))
+    within = labels >= 0
+    if not within.any():
+        raise ValueError(
+            f"{type(clusterer).__name__} leaves all {len(labels)} utterances "
+            "out: its settings do not suit these embeddings."
+        )
+    centroids = getattr(clusterer, "cluster_centers_", None)
+    if centroids is None or not within.all():
+        _, labels = np.unique(labels[within], return_inverse=True)
+        points = unit_rows(embeddings[within])
+        nothing = np.zeros((labels.max() + 1, points.shape[1]), np.float32)
+        centroids = mean_directions(points, labels, nothing)
+    return Clusters(labels.astype(np.int64), centroids), within
 
 
 def check_options(count, num_clusters, merge_to=None, engine="sklearn"):

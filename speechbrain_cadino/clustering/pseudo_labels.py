@@ -4,18 +4,18 @@ import pathlib
 
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
 
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.clustering.joint import (
-    cluster_jointly,
-    each_alone,
-    join,
+from speechbrain_cadino.clustering.kmeans import (
+    SphericalKMeans,
+    find_clusters,
+    whole_number,
 )
-from speechbrain_cadino.clustering.kmeans import check_options
 from speechbrain_cadino.clustering.quality import write_report
 from speechbrain_cadino.clustering.sweep import check_candidates
-from speechbrain_cadino.clustering.sweep import sweep as sweep_numbers
+from speechbrain_cadino.clustering.sweep import sweep as choose_number
 from speechbrain_cadino.dataio.labels import labels_of
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
@@ -23,11 +23,12 @@ from speechbrain_cadino.dataio.manifest import (
     read_manifest,
     write_manifest,
 )
-from speechbrain_cadino.embeddings.extract import extract_manifest
 from speechbrain_cadino.embeddings.store import load_embeddings
-from speechbrain_cadino.embeddings.whitening import check_power, whiten
 
 logger = get_logger(__name__)
+
+# What a sweep clusters with, beside the number
+SWEPT = ["engine", "iterations", "seed", "device"]
 
 
 def label_manifest(table, ids, labels, min_cluster_size=1):
@@ -87,30 +88,19 @@ def label_manifest(table, ids, labels, min_cluster_size=1):
 
 def pseudo_label(
     output_folder,
-    encoder,
+    embedder,
     manifest,
+    clusterer,
     data_folder=None,
-    num_clusters=7500,
-    merge_to=None,
+    transform=None,
     sweep=None,
-    engine="sklearn",
-    iterations=20,
-    seed=0,
-    whitening=0,
     min_cluster_size=1,
+    shard_size=5_000,
     speakers=None,
-    face_encoder=None,
-    face_manifest=None,
-    face_folder=None,
-    face_weight=1.0,
-    device=None,
-    **extract_options,
+    companion=None,
 ):
     """Embeds the utterances of a manifest, clusters them, and writes the
     manifest with the clusters as labels.
-
-    With an encoder of faces, voice and face of an utterance are clustered
-    together: see ``clustering.joint``.
 
     Under torchrun all processes embed, and the main one does the rest.
     Started again, it does not embed again what is there: see ``extract``.
@@ -118,50 +108,35 @@ def pseudo_label(
     Arguments
     ---------
     output_folder : str or pathlib.Path
-        Gets ``embeddings/`` and, of faces, ``face_embeddings/``, the report
-        (``clusters.json`` and ``plots/clusters.png``) and last,
-        ``pseudo_labels.csv``.
-    encoder : str or pathlib.Path
-        An encoder folder or a hub id.
+        The folder that gets ``embeddings/``, the report (``clusters.json`` and
+        ``plots/clusters.png``) and last, ``pseudo_labels.csv``.
+    embedder : Embedder
+        The encoder.
     manifest : str or pathlib.Path
         The manifest. A ``$data_root`` in it stays in ``pseudo_labels.csv``.
+    clusterer : object
+        SphericalKMeans, or any object with scikit-learn's ``fit_predict``: see
+        ``find_clusters``. A ``check(count)``, if it has one, is called before
+        anything is embedded.
     data_folder : str or pathlib.Path, optional
         What ``$data_root`` stands for.
-    num_clusters : int or float, optional
-        K; below 1, the share of the utterances that it is; None to take the
-        choice of the sweep.
-    merge_to : int or float, optional
-        See ``cluster``; a share of the utterances, too, if it is below 1.
+    transform : object, optional
+        Its ``fit_transform`` changes the embeddings before they are
+        clustered, such as that of Whitening.
     sweep : list of int, optional
         Numbers of clusters to compare first, before any merging: see
-        ``clustering.sweep``. Writes ``sweep.json`` and ``plots/sweep.png``.
-    engine : str
-        See ``cluster``.
-    iterations : int
-        See ``cluster``.
-    seed : int
-        See ``cluster``.
-    whitening : float
-        The power of ``clustering.whitening.whiten``, which comes before the
-        clustering and the sweep; 0 for none.
+        ``clustering.sweep``. Writes ``sweep.json`` and ``plots/sweep.png``;
+        the choice is the clusterer's ``n_clusters`` if that is None.
     min_cluster_size : int
-        Utterances of smaller clusters are left out of the new manifest.
+        The smallest cluster whose utterances are in the new manifest.
+    shard_size : int
+        See ``extract``.
     speakers : str or pathlib.Path, optional
         The true speakers, ``speakers.csv``: for figures in the reports. They
-        change no label. With faces, ``clusters.json`` also tells how good the
-        clusters of voices alone and of faces alone would be.
-    face_encoder : str or pathlib.Path, optional
-        An encoder folder of faces.
-    face_manifest : str or pathlib.Path, optional
-        Face tracks under the IDs of the manifest: see ``prepare.faces``.
-    face_folder : str or pathlib.Path, optional
-        What ``$data_root`` in face_manifest stands for.
-    face_weight : float
-        How much a face counts beside a voice: 1 for as much.
-    device : str, optional
-        Of the encoder, and of the torch engine.
-    **extract_options
-        Further arguments of ``extract``.
+        change no label.
+    companion : object, optional
+        A second signal of the utterances, to be clustered together with the
+        first: see ``audio_visual.joint.Faces``.
 
     Returns
     -------
@@ -177,125 +152,121 @@ def pseudo_label(
         If an argument makes no sense.
     """
     table = read_manifest(manifest, DATA_ROOT)
-    if sweep is not None:
-        check_candidates(sweep)
-    elif num_clusters is None:
-        raise ValueError("Give num_clusters, or in sweep a list of candidates.")
-    num_clusters = whole_number(num_clusters, len(table))
-    merge_to = whole_number(merge_to, len(table))
-    numbers = [num_clusters, *(sweep or [])]
-    for number in [number for number in numbers if number is not None]:
-        check_options(len(table), number, merge_to, engine)
-    check_power(whitening)
-    if face_encoder is not None:
-        read_manifest(face_manifest, face_folder)
+    clusterer = clone(clusterer, safe=False)
+    if getattr(clusterer, "device", "") is None:
+        clusterer.device = embedder.device
+    _check(clusterer, sweep, len(table))
+    if isinstance(clusterer, SphericalKMeans):
+        # Shares are of all utterances, also of those that cannot be read.
+        for name in ["n_clusters", "merge_to"]:
+            number = whole_number(getattr(clusterer, name), len(table))
+            clusterer.set_params(**{name: number})
+    if companion is not None:
+        companion.check()
     if speakers is not None:
         speakers = labels_of(speakers, table["ID"])
     folder = pathlib.Path(output_folder)
-    extract_manifest(
-        folder / "embeddings",
-        *(encoder, manifest, data_folder, device),
-        **extract_options,
+    embedder.extract(
+        folder / "embeddings", read_manifest(manifest, data_folder), shard_size
     )
-    if face_encoder is not None:
-        extract_manifest(
-            folder / "face_embeddings",
-            *(face_encoder, face_manifest, face_folder, device),
-            **extract_options,
-        )
+    if companion is not None:
+        companion.extract(folder, shard_size)
 
     def finish():
-        (folder / "pseudo_labels.csv").unlink(missing_ok=True)
-        (folder / "sweep.json").unlink(missing_ok=True)
-        ids, points, truth = _points(folder, whitening, speakers)
-        width, seen = points.shape[1], np.full(len(points), True)
-        if face_encoder is not None:
-            faces = _faces(folder, ids, whitening)
-            points, seen = join(points, faces, face_weight)
-        options = {
-            "engine": engine,
-            "iterations": iterations,
-            "seed": seed,
-            "device": device,
-        }
-        number = num_clusters
+        for name in ["pseudo_labels.csv", "sweep.json"]:
+            (folder / name).unlink(missing_ok=True)
+        ids, points, truth = _points(folder, transform, speakers)
+        kinds = companion
+        if companion is not None:
+            kinds, points = companion.join(folder, ids, points, transform)
         if sweep is not None:
-            choice = sweep_numbers(
+            chosen = choose_number(
                 folder,
-                points[seen],
+                points if kinds is None else points[kinds.seen],
                 sweep,
-                None if truth is None else truth[seen],
-                **options,
+                truth if kinds is None else _of(truth, kinds.seen),
+                **{name: getattr(clusterer, name) for name in SWEPT},
             )
-            number = choice if number is None else number
-        clusters = cluster_jointly(
-            *(points, seen, width, number, merge_to), **options
-        )
-        more = {}
-        if face_encoder is not None:
-            more["with_face"] = int(seen.sum())
-            if truth is not None:
-                more["alone"] = each_alone(
-                    *(points, seen, width, truth, number, merge_to), **options
-                )
+            if clusterer.n_clusters is None:
+                clusterer.n_clusters = chosen
+        if kinds is None:
+            clusters, within = find_clusters(clusterer, points)
+            more = {}
+        else:
+            clusters, within = kinds.cluster(clusterer, points)
+            more = kinds.report(clusterer, points, truth)
+        outliers = int((~within).sum())
+        if outliers:
+            more["outliers"] = outliers
+            ids = [name for name, inside in zip(ids, within) if inside]
+            points, truth = points[within], _of(truth, within)
         report = write_report(folder, ids, clusters, points, truth, more)
         kept = label_manifest(table, ids, clusters.labels, min_cluster_size)
         write_manifest(folder / "pseudo_labels.csv", kept)
         logger.info(
             f"{len(kept)} of {len(table)} utterances have one of "
-            f"{kept[LABEL].nunique()} pseudo labels; {len(table) - len(ids)} "
-            f"have no embedding, {len(ids) - len(kept)} are in clusters of "
-            f"fewer than {min_cluster_size}."
+            f"{kept[LABEL].nunique()} pseudo labels; "
+            f"{len(table) - len(ids) - outliers} have no embedding, "
+            f"{outliers} are in no cluster, {len(ids) - len(kept)} are in "
+            f"clusters of fewer than {min_cluster_size}."
         )
         return report
 
     return run_on_main(finish)
 
 
-def whole_number(number, count):
-    """A number of clusters that may be a share of the utterances.
+def _check(clusterer, sweep, count):
+    """Raises if the clusterer cannot cluster so many utterances."""
+    number = getattr(clusterer, "n_clusters", 1)
+    if sweep is not None:
+        check_candidates(sweep)
+        if not isinstance(clusterer, SphericalKMeans):
+            raise ValueError(
+                "sweep compares numbers of clusters of SphericalKMeans: leave "
+                f"it out with {type(clusterer).__name__}."
+            )
+    elif number is None:
+        raise ValueError("Give num_clusters, or in sweep a list of candidates.")
+    if hasattr(clusterer, "check"):
+        for one in [number, *(sweep or [])]:
+            if one is not None:
+                clone(clusterer).set_params(n_clusters=one).check(count)
+
+
+def _of(values, rows):
+    return None if values is None else values[rows]
+
+
+def _points(folder, transform, speakers):
+    """What there is to cluster: IDs, embeddings, speakers if given."""
+    readable, ids, points = readable_embeddings(
+        folder / "embeddings", transform
+    )
+    return ids, points, _of(speakers, readable)
+
+
+def readable_embeddings(folder, transform=None):
+    """The embeddings of a folder, without the rows of unreadable files.
 
     Arguments
     ---------
-    number : int or float, optional
-        If it is above 0 and below 1, a share; any other is left as it is.
-    count : int
-        The number of utterances.
+    folder : str or pathlib.Path
+        Of ``extract``.
+    transform : object, optional
+        See ``pseudo_label``.
 
     Returns
     -------
-    int, float or None
-
-    Example
-    -------
-    >>> whole_number(0.7, 865), whole_number(600, 865)
-    (606, 600)
+    readable : numpy.ndarray
+        Shape (N,), bool: which rows are there.
+    ids : list of str
+        Their IDs.
+    points : numpy.ndarray
+        Shape (n, D), transformed.
     """
-    is_share = number is not None and 0 < number < 1
-    return max(1, round(number * count)) if is_share else number
-
-
-def _readable(folder, whitening):
-    """Which utterances have an embedding, (N,); their IDs and embeddings,
-    whitened if that is wanted."""
     ids, embeddings = load_embeddings(folder)
     readable = np.isfinite(embeddings).all(1)
     points = embeddings[readable]
-    if whitening:
-        points = whiten(points, whitening)
+    if transform is not None:
+        points = transform.fit_transform(points)
     return readable, [n for n, fine in zip(ids, readable) if fine], points
-
-
-def _faces(folder, ids, whitening):
-    """The faces of utterances, (N, E); NaN where there is none."""
-    _, names, found = _readable(folder / "face_embeddings", whitening)
-    rows = pd.Index(names).get_indexer(ids)
-    faces = found[rows]
-    faces[rows < 0] = np.nan
-    return faces
-
-
-def _points(folder, whitening, speakers):
-    """What there is to cluster: IDs, embeddings, speakers if given."""
-    readable, ids, points = _readable(folder / "embeddings", whitening)
-    return ids, points, None if speakers is None else speakers[readable]

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import torch
+from sklearn.base import clone
 
 from speechbrain.utils.checkpoints import (
     mark_as_loader,
@@ -13,14 +14,10 @@ from speechbrain.utils.checkpoints import (
 )
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.clustering.kmeans import check_options, cluster
+from speechbrain_cadino.clustering.kmeans import SphericalKMeans, find_clusters
 from speechbrain_cadino.clustering.quality import agreement, quality
-from speechbrain_cadino.dataio.audio import AudioReader
-from speechbrain_cadino.embeddings.extract import extract
 from speechbrain_cadino.embeddings.store import load_embeddings
-from speechbrain_cadino.embeddings.whitening import check_power, whiten
 from speechbrain_cadino.process.files import atomic_path
-from speechbrain_cadino.training.schedules import LinearSchedule
 
 logger = get_logger(__name__)
 
@@ -54,12 +51,12 @@ class Reclustering:
         Of the first one. Between the two the number grows or shrinks in a
         straight line, which is CA-DINO's progressive strategy; with both equal
         it is its fixed one.
-    whitening : float
-        The power of ``clustering.whitening.whiten``; 0 for none.
-    extract_options : dict
-        Further arguments of ``extract``.
-    cluster_options : dict
-        Further arguments of ``cluster``.
+    clusterer : object, optional
+        See ``find_clusters``; SphericalKMeans by default. Its ``n_clusters``,
+        if it has one, is set at each clustering.
+    transform : object, optional
+        Its ``fit_transform`` changes the embeddings before they are
+        clustered, such as that of Whitening.
 
     Attributes
     ----------
@@ -101,9 +98,8 @@ class Reclustering:
         last_epoch,
         num_clusters,
         start_clusters,
-        whitening=0,
-        extract_options=None,
-        cluster_options=None,
+        clusterer=None,
+        transform=None,
     ):
         if not 1 <= first_epoch <= last_epoch or every < 1:
             raise ValueError(
@@ -112,15 +108,14 @@ class Reclustering:
                 "to at most number_of_epochs, and clustering_every to 1 or "
                 "more."
             )
-        check_power(whitening)
         self.folder = pathlib.Path(folder)
         self.first_epoch = first_epoch
         self.every = every
-        span = (last_epoch - first_epoch) // every * every
-        self.numbers = LinearSchedule(start_clusters, num_clusters, span)
-        self.whitening = whitening
-        self.extract_options = extract_options or {}
-        self.cluster_options = cluster_options or {}
+        self.span = (last_epoch - first_epoch) // every * every
+        self.start_clusters = start_clusters
+        self.num_clusters = num_clusters
+        self.clusterer = SphericalKMeans() if clusterer is None else clusterer
+        self.transform = transform
         self.labels = None
         self.centroids = None
         self.epoch = 0  # of the last clustering
@@ -155,7 +150,11 @@ class Reclustering:
         -------
         int
         """
-        return round(self.numbers(epoch - self.first_epoch))
+        since = epoch - self.first_epoch
+        if since >= self.span:
+            return self.num_clusters
+        growth = self.num_clusters - self.start_clusters
+        return round(self.start_clusters + growth * since / self.span)
 
     def check(self, count):
         """Raises now what a clustering would raise, epochs later.
@@ -165,49 +164,31 @@ class Reclustering:
         count : int
             The number of utterances.
         """
-        options = {
-            name: value
-            for name, value in self.cluster_options.items()
-            if name in ("merge_to", "engine")
-        }
-        for number in (self.numbers.start, self.numbers.end):
-            check_options(count, number, **options)
+        for number in (self.start_clusters, self.num_clusters):
+            clusterer = self._sized(number)
+            if hasattr(clusterer, "check"):
+                clusterer.check(count)
 
-    def __call__(
-        self,
-        epoch,
-        encode_batch,
-        weights,
-        table,
-        sample_rate,
-        reader=AudioReader,
-    ):
+    def _sized(self, number):
+        """A clusterer that makes so many clusters, if it can be told."""
+        clusterer = clone(self.clusterer, safe=False)
+        if hasattr(clusterer, "n_clusters"):
+            clusterer.set_params(n_clusters=number)
+        return clusterer
+
+    def __call__(self, epoch, embedder, table):
         """Embeds the training set, on all processes, and clusters it.
 
         Arguments
         ---------
         epoch : int
             Counted from 1.
-        encode_batch : callable
-            See ``extract``, as for the following ones.
-        weights : torch.nn.Module
-            The network behind it.
+        embedder : Embedder
+            The teacher's encoder.
         table : pandas.DataFrame
             The training set.
-        sample_rate : int
-            In Hz.
-        reader : callable
-            See ``extract``.
         """
-        extract(
-            self.folder,
-            encode_batch,
-            table,
-            weights,
-            sample_rate,
-            reader=reader,
-            **self.extract_options,
-        )
+        embedder.extract(self.folder, table)
         # By the main process, for all to read
         result = self.folder / "clusters.pt"
         run_on_main(
@@ -226,15 +207,14 @@ class Reclustering:
         _, embeddings = load_embeddings(self.folder)
         readable = np.isfinite(embeddings).all(1)
         embeddings = embeddings[readable]
-        if self.whitening:
-            embeddings = whiten(embeddings, self.whitening)
-        clusters = cluster(
-            embeddings, self.number(epoch), **self.cluster_options
-        )
-        measures = quality(clusters, embeddings)
+        if self.transform is not None:
+            embeddings = self.transform.fit_transform(embeddings)
+        clusterer = self._sized(self.number(epoch))
+        clusters, within = find_clusters(clusterer, embeddings)
+        measures = quality(clusters, embeddings[within])
         stats = {name: measures[name] for name in SHOWN}
         labels = np.full(len(readable), -1)
-        labels[readable] = clusters.labels
+        labels[np.flatnonzero(readable)[within]] = clusters.labels
         if self.labels is not None:
             stats["agreement"] = agreement(labels, self.labels)
         self.labels, self.centroids = labels, clusters.centroids

@@ -8,7 +8,7 @@ import pandas as pd
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import COLUMNS
-from speechbrain_cadino.embeddings.embedder import SHORTEST, embed
+from speechbrain_cadino.embeddings.segments import SHORTEST
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.prepare.convert import CONVERTIBLE
 from speechbrain_cadino.prepare.recordings import (
@@ -103,7 +103,7 @@ def embed_files(encoder, files, device=None, trusted=True):
         If no file can be read, or an embedding is not finite.
     """
     loaded = load_encoder(encoder, device, trusted)
-    rate = loaded.audio_normalizer.sample_rate
+    rate = loaded.sample_rate
     with tempfile.TemporaryDirectory() as folder:
         recordings = _examine(files, rate, folder)
         rows = [
@@ -117,9 +117,7 @@ def embed_files(encoder, files, device=None, trusted=True):
                 f"{_shown(files[0])}: {recordings[0].problem}."
             )
         table = pd.DataFrame(rows, columns=COLUMNS)
-        embeddings = embed(
-            loaded.encode_batch, table, rate, skip_unreadable=True
-        )
+        embeddings = loaded.embed(table, skip_unreadable=True)
     fine = np.isfinite(embeddings).all(1)
     for row in table["ID"][~fine]:
         recordings[int(row)].problem = "damaged"

@@ -1,20 +1,21 @@
-"""Loading an encoder, embedding utterances, keeping embeddings in files."""
+"""What makes embeddings: an encoder, and all that it takes to use it."""
 
-import contextlib
+import hashlib
 
 import numpy as np
+import pandas as pd
 import torch
 from tqdm import tqdm
 
+from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import AudioReader, MediaError
+from speechbrain_cadino.embeddings.extract import extract
+from speechbrain_cadino.embeddings.segments import SHORTEST, Segments
+from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
 from speechbrain_cadino.process.ranks import shield_worker
 
 logger = get_logger(__name__)
-
-
-# Below it, the padding of an encoder's convolutions exceeds the utterance.
-SHORTEST = 0.1  # seconds
 
 # Memory grows with the length: of a longer utterance the beginning is taken,
 # and utterances of a batch are not longer than twice this together.
@@ -25,21 +26,13 @@ LONGEST = 300  # seconds
 MEAN_UTTERANCES = 10_000
 
 
-def embed(
-    encode_batch,
-    table,
-    sample_rate=16000,
-    batch_size=16,
-    num_workers=0,
-    skip_unreadable=False,
-    bar=None,
-    reader=AudioReader,
-):
-    """Embeds whole utterances.
+class Embedder:
+    """An encoder with its sample rate, reader, segments and batch size.
 
-    Only utterances of the same length share a batch: an encoder's
-    convolutions see padding, so an embedding would depend on its neighbours.
-    Of an utterance of more than ``LONGEST`` seconds the beginning is taken.
+    ``encoders.load.load_encoder`` makes one of an encoder folder, and
+    ``EncoderBrain.embedder`` one of an encoder in training. What verifies,
+    clusters or exports takes an Embedder, and knows nothing of what is behind
+    it; ``StoredEmbeddings`` stands in for it where there are only embeddings.
 
     Arguments
     ---------
@@ -47,33 +40,34 @@ def embed(
         Takes waveforms (B, samples) and relative lengths (B,) on the CPU, and
         returns embeddings (B, 1, D) or (B, D): the ``encode_batch`` of an
         ``EncoderClassifier``, or a module in eval mode.
-    table : pandas.DataFrame
-        A manifest: the columns ``ID,wav,start,stop``.
+    weights : torch.nn.Module, optional
+        The networks behind it, whose state tells encoders apart. ``extract``
+        needs it.
     sample_rate : int
-        Of the waveforms wanted, in Hz; ``start`` and ``stop`` count in it.
-    batch_size : int
-        Utterances in a batch, at most.
-    num_workers : int
-        Processes that read audio; with 0 this process does.
-    skip_unreadable : bool
-        Go on after a file that cannot be read. Its row is then NaN.
-    bar : tqdm.tqdm, optional
-        A progress bar to move, left open; one of its own by default.
+        The rate of the waveforms, in Hz; ``start`` and ``stop`` of a manifest
+        count in it.
     reader : callable
-        What opens a file, ``AudioReader`` or ``dataio.faces.FaceReader``, whose
-        samples are the frames of a face track: (B, frames, 3, size, size).
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (N, D), float32, in the order of the table.
-
-    Raises
-    ------
-    MediaError
-        If a file cannot be read or is too short, unless that is skipped.
-    ValueError
-        If an embedding is not finite.
+        What opens a file: ``AudioReader``, or
+        ``audio_visual.faces.FaceReader``, whose samples are the frames of a
+        face track: (B, frames, 3, size, size).
+    segment_seconds : float, optional
+        Embed segments of this length instead of whole utterances: as many as
+        fit without overlap, evenly spread. The embedding is the mean of
+        theirs, each divided by its L2 norm. A shorter utterance is one
+        segment.
+    max_segments : int
+        The number of segments of an utterance, at most.
+    batch_size : int
+        The number of utterances in a batch, at most.
+    num_workers : int
+        The number of processes that read audio, for each process of torchrun;
+        with 0 this process does.
+    mean : numpy.ndarray, optional
+        The mean embedding of the training set, (D,).
+    encoder : optional
+        The SpeechBrain object behind it, if there is one.
+    source : str, optional
+        The folder or hub id that it was loaded from.
 
     Example
     -------
@@ -83,54 +77,305 @@ def embed(
     >>> table = pd.DataFrame(
     ...     {"ID": ["one"], "wav": [path], "start": [0], "stop": [8000]}
     ... )
-    >>> embed(lambda wavs, lens: wavs.mean(1, keepdim=True), table)
+    >>> embedder = Embedder(lambda wavs, lens: wavs.mean(1, keepdim=True))
+    >>> embedder.embed(table)
     array([[0.5]], dtype=float32)
     """
-    table = _without_ends(table, LONGEST * sample_rate)
-    loader = torch.utils.data.DataLoader(
-        _Utterances(table, sample_rate, reader),
-        batch_sampler=_equal_length_batches(
-            table, batch_size, 2 * LONGEST * sample_rate
-        ),
-        num_workers=num_workers,
-        collate_fn=list,
-        worker_init_fn=shield_worker,
-        # Its own, so that evaluating does not move the training's.
-        generator=torch.Generator(),
-    )
-    if bar is None:
-        progress = tqdm(total=len(table), desc="Embedding", unit="utt")
-    else:
-        progress = contextlib.nullcontext(bar)
-    embeddings, errors = None, []
-    with torch.inference_mode(), progress as bar:
-        for batch in loader:
-            bar.update(len(batch))
-            errors += [wav for _, wav in batch if isinstance(wav, MediaError)]
-            if errors and not skip_unreadable:
-                raise errors[0]
-            batch = [item for item in batch if torch.is_tensor(item[1])]
-            if not batch:
-                continue
-            rows, wavs = zip(*batch)
-            output = encode_batch(torch.stack(wavs), torch.ones(len(wavs)))
-            output = output.float().cpu().flatten(1).numpy()
-            if embeddings is None:
-                shape = len(table), output.shape[1]
-                embeddings = np.full(shape, np.nan, np.float32)
-            embeddings[list(rows)] = output
-            _check_finite(output, table.iloc[list(rows)])
-    if embeddings is None:
-        raise MediaError(
-            "None of the utterances can be read"
-            + (f"; the first: {errors[0]}" if errors else ": there are none.")
+
+    def __init__(
+        self,
+        encode_batch,
+        weights=None,
+        sample_rate=16000,
+        reader=AudioReader,
+        segment_seconds=None,
+        max_segments=10,
+        batch_size=16,
+        num_workers=0,
+        mean=None,
+        encoder=None,
+        source=None,
+    ):
+        self.encode_batch = encode_batch
+        self.weights = weights
+        self.sample_rate = sample_rate
+        self.reader = reader
+        self.segment_seconds = segment_seconds
+        self.max_segments = max_segments
+        self.segments = Segments(sample_rate, segment_seconds, max_segments)
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.mean = mean
+        self.encoder = encoder
+        self.source = source
+
+    @property
+    def device(self):
+        """The device of the encoder; None if nobody chose it."""
+        return getattr(self.encoder, "device", None)
+
+    def fingerprint(self):
+        """What tells apart the embeddings of two embedders.
+
+        Returns
+        -------
+        dict
+            Plain data: a hash of the weights, and what else they depend on.
+        """
+        segmented = self.segment_seconds is not None
+        return {
+            "weights": _hash_state(self.weights),
+            "sample_rate": self.sample_rate,
+            "segment_seconds": self.segment_seconds,
+            "max_segments": self.max_segments if segmented else None,
+            "reader": str(self.reader),
+        }
+
+    def embed(self, table, skip_unreadable=False):
+        """Embeds utterances, exactly.
+
+        Only utterances of the same length share a batch: an encoder's
+        convolutions see padding, so an embedding would depend on its
+        neighbours. Of an utterance of more than ``LONGEST`` seconds the
+        beginning is taken.
+
+        Arguments
+        ---------
+        table : pandas.DataFrame
+            A manifest: the columns ``ID,wav,start,stop``.
+        skip_unreadable : bool
+            Whether to go on after a file that cannot be read. Its row is then
+            NaN.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (N, D), float32, in the order of the table.
+
+        Raises
+        ------
+        MediaError
+            If a file cannot be read or is too short, unless that is skipped.
+        ValueError
+            If an embedding is not finite.
+        """
+        counts, pieces = None, table
+        if self.segments.length:
+            counts = self.segments.counts(table)
+            pieces = self.segments.cut(table, counts)
+        with tqdm(total=len(pieces), desc="Embedding", unit="utt") as bar:
+            embeddings = self.embed_pieces(pieces, bar, skip_unreadable)
+        return self.segments.mean(embeddings, counts)
+
+    def embed_pieces(self, table, bar, skip_unreadable=False):
+        """Embeds utterances as they are, whatever the segments.
+
+        Arguments
+        ---------
+        table : pandas.DataFrame
+            See ``embed``, as for the errors.
+        bar : tqdm.tqdm
+            A progress bar to move.
+        skip_unreadable : bool
+            See ``embed``.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (N, D), float32.
+        """
+        table = _without_ends(table, LONGEST * self.sample_rate)
+        loader = torch.utils.data.DataLoader(
+            _Utterances(table, self.sample_rate, self.reader),
+            batch_sampler=_equal_length_batches(
+                table, self.batch_size, 2 * LONGEST * self.sample_rate
+            ),
+            num_workers=self.num_workers,
+            collate_fn=list,
+            worker_init_fn=shield_worker,
+            # Its own, so that evaluating does not move the training's.
+            generator=torch.Generator(),
         )
-    if errors:
-        logger.warning(
-            f"{len(errors)} of {len(table)} utterances cannot be read and have "
-            f"no embedding. The first: {errors[0]}"
+        embeddings, errors = None, []
+        with torch.inference_mode():
+            for batch in loader:
+                bar.update(len(batch))
+                errors += [x for _, x in batch if isinstance(x, MediaError)]
+                if errors and not skip_unreadable:
+                    raise errors[0]
+                batch = [item for item in batch if torch.is_tensor(item[1])]
+                if not batch:
+                    continue
+                rows, wavs = zip(*batch)
+                output = self.encode_batch(
+                    torch.stack(wavs), torch.ones(len(wavs))
+                )
+                output = output.float().cpu().flatten(1).numpy()
+                if embeddings is None:
+                    shape = len(table), output.shape[1]
+                    embeddings = np.full(shape, np.nan, np.float32)
+                embeddings[list(rows)] = output
+                _check_finite(output, table.iloc[list(rows)])
+        if embeddings is None:
+            raise MediaError(
+                "None of the utterances can be read"
+                + (
+                    f"; the first: {errors[0]}"
+                    if errors
+                    else ": there are none."
+                )
+            )
+        if errors:
+            logger.warning(
+                f"{len(errors)} of {len(table)} utterances cannot be read and "
+                f"have no embedding. The first: {errors[0]}"
+            )
+        return embeddings
+
+    def extract(self, folder, table, shard_size=5_000):
+        """Embeds millions of utterances into a folder: see
+        ``embeddings.extract.extract``, which it calls.
+
+        Arguments
+        ---------
+        folder : str or pathlib.Path
+            The folder of ``embeddings.npy`` and ``ids.txt``.
+        table : pandas.DataFrame
+            See ``embed``.
+        shard_size : int
+            The number of utterances in a shard.
+
+        Returns
+        -------
+        list of str
+            The N IDs.
+        numpy.memmap
+            Shape (N, D), float32; the rows of unreadable files are NaN.
+        """
+        return extract(self, folder, table, shard_size)
+
+    def mean_embedding(self, table):
+        """The mean embedding of a training set, for mean subtraction.
+
+        Arguments
+        ---------
+        table : pandas.DataFrame
+            The training manifest. Of more than ``MEAN_UTTERANCES``, as many
+            are taken, evenly spread over the table. Files that cannot be read
+            are left out, and counted in the log.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (D,), float32.
+
+        Example
+        -------
+        >>> import pandas as pd, soundfile
+        >>> path = getfixture("tmp_path") / "one.wav"
+        >>> soundfile.write(path, np.repeat([0, 0.5], 8000), 16000)
+        >>> table = pd.DataFrame({"ID": ["a", "b"], "wav": [path] * 2})
+        >>> table["start"] = [0, 8000]
+        >>> table["stop"] = [8000, 16000]
+        >>> Embedder(lambda wavs, lens: wavs[:, :2]).mean_embedding(table)
+        array([0.25, 0.25], dtype=float32)
+        """
+        count = min(len(table), MEAN_UTTERANCES)
+        rows = np.linspace(0, len(table) - 1, count).astype(int)
+        embeddings = self.embed(table.iloc[rows], skip_unreadable=True)
+        mean = np.nanmean(embeddings, axis=0, dtype=np.float64)
+        return mean.astype(np.float32)
+
+
+class StoredEmbeddings:
+    """Embeddings that somebody made, in the place of an Embedder.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder with ``embeddings.npy`` and ``ids.txt``.
+    sample_rate : int
+        The rate in which manifests count, in Hz.
+
+    Example
+    -------
+    >>> import pandas as pd
+    >>> folder = getfixture("tmp_path")
+    >>> save_embeddings(folder, ["a", "b"], np.eye(2))
+    >>> table = pd.DataFrame({"ID": ["b"]})
+    >>> StoredEmbeddings(folder).embed(table)
+    array([[0., 1.]], dtype=float32)
+    """
+
+    mean = encoder = None
+    device = None
+
+    def __init__(self, folder, sample_rate=16000):
+        self.source = folder
+        self.sample_rate = sample_rate
+        self.ids, self.embeddings = load_embeddings(folder)
+
+    def fingerprint(self):
+        """See ``Embedder.fingerprint``."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.embeddings))
+        digest.update("\n".join(self.ids).encode())
+        return {"embeddings": digest.hexdigest()}
+
+    def embed(self, table, skip_unreadable=False):
+        """The embeddings of utterances, by their IDs.
+
+        Arguments
+        ---------
+        table : pandas.DataFrame
+            A manifest, of which only ``ID`` counts.
+        skip_unreadable : bool
+            Whether an utterance without an embedding gets a row of NaN.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (N, D), float32.
+
+        Raises
+        ------
+        ValueError
+            If an utterance has no embedding, unless that is skipped.
+        """
+        rows = pd.Index(self.ids).get_indexer(table["ID"])
+        missing = rows < 0
+        if missing.all() or (missing.any() and not skip_unreadable):
+            name = table["ID"].iloc[missing.argmax()]
+            raise ValueError(
+                f"{self.source} has no embedding of {name}, nor of "
+                f"{missing.sum() - 1} more of {len(table)}: its ids.txt has to "
+                "name them as the manifest or the trial list does."
+            )
+        found = np.array(self.embeddings[rows], np.float32)
+        found[missing] = np.nan
+        return found
+
+    def extract(self, folder, table, shard_size=None):
+        """See ``Embedder.extract``; copies the rows that are wanted."""
+        embeddings = self.embed(table, skip_unreadable=True)
+        run_on_main(
+            save_embeddings, args=[folder, list(table["ID"]), embeddings]
         )
-    return embeddings
+        return load_embeddings(folder)
+
+    def mean_embedding(self, table):
+        """See ``Embedder.mean_embedding``."""
+        embeddings = self.embed(table, skip_unreadable=True)
+        return np.nanmean(embeddings, axis=0, dtype=np.float64).astype("f4")
+
+
+def _hash_state(module):
+    """A hash of all weights and buffers of a module."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        flat = value.detach().cpu().contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 class _Utterances(torch.utils.data.Dataset):
@@ -198,42 +443,3 @@ def _check_finite(embeddings, rows):
             "not finite: its weights are broken (did the training diverge?) or "
             "it cannot take this input."
         )
-
-
-def mean_embedding(encode_batch, table, sample_rate=16000, **options):
-    """The mean embedding of a training set, for mean subtraction.
-
-    Arguments
-    ---------
-    encode_batch : callable
-        See ``embed``.
-    table : pandas.DataFrame
-        The training manifest. Of more than ``MEAN_UTTERANCES``, as many are
-        taken, evenly spread over the table.
-    sample_rate : int
-        See ``embed``.
-    **options
-        Further arguments of ``embed``. Files that cannot be read are left
-        out, and counted in the log.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (D,), float32.
-
-    Example
-    -------
-    >>> import pandas as pd, soundfile
-    >>> path = getfixture("tmp_path") / "one.wav"
-    >>> soundfile.write(path, np.repeat([0, 0.5], 8000), 16000)
-    >>> table = pd.DataFrame({"ID": ["a", "b"], "wav": [path] * 2})
-    >>> table["start"] = [0, 8000]
-    >>> table["stop"] = [8000, 16000]
-    >>> mean_embedding(lambda wavs, lens: wavs[:, :2], table)
-    array([0.25, 0.25], dtype=float32)
-    """
-    count = min(len(table), MEAN_UTTERANCES)
-    rows = np.linspace(0, len(table) - 1, count).astype(int)
-    options = {"skip_unreadable": True, **options}
-    embeddings = embed(encode_batch, table.iloc[rows], sample_rate, **options)
-    return np.nanmean(embeddings, axis=0, dtype=np.float64).astype(np.float32)

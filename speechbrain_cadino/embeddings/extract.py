@@ -17,12 +17,8 @@ from speechbrain.utils.distributed import (
     run_on_main,
 )
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.audio import AudioReader, MediaError
-from speechbrain_cadino.dataio.manifest import read_manifest
-from speechbrain_cadino.embeddings.embedder import embed
-from speechbrain_cadino.embeddings.segments import Segments
+from speechbrain_cadino.dataio.audio import MediaError
 from speechbrain_cadino.embeddings.store import load_embeddings
-from speechbrain_cadino.encoders.load import load_encoder, reader_of
 from speechbrain_cadino.process.files import (
     atomic_path,
     removed_if_full,
@@ -34,24 +30,12 @@ from speechbrain_cadino.process.files import (
 logger = get_logger(__name__)
 
 
-def extract(
-    folder,
-    encode_batch,
-    table,
-    weights,
-    sample_rate=16000,
-    batch_size=16,
-    num_workers=0,
-    segment_seconds=None,
-    max_segments=10,
-    shard_size=5_000,
-    reader=AudioReader,
-):
+def extract(embedder, folder, table, shard_size=5_000):
     """Embeds a manifest into a folder, as fast as ``embed`` is exact.
 
     An utterance is cut at its end to a coarse grid of lengths, by at most 2%:
-    utterances of one length fill a batch (see ``embed``), and an embedding
-    still depends on its own utterance alone.
+    utterances of one length fill a batch (see ``Embedder.embed``), and an
+    embedding still depends on its own utterance alone.
 
     The table is embedded in shards, each of which gets a file, so a killed
     extraction goes on where it was. Under torchrun the shards are dealt out
@@ -63,31 +47,14 @@ def extract(
 
     Arguments
     ---------
+    embedder : Embedder
+        The encoder.
     folder : str or pathlib.Path
-        Where ``embeddings.npy`` and ``ids.txt`` go.
-    encode_batch : callable
-        See ``embed``.
+        The folder of ``embeddings.npy`` and ``ids.txt``.
     table : pandas.DataFrame
         A manifest: the columns ``ID,wav,start,stop``.
-    weights : torch.nn.Module
-        What is behind ``encode_batch``: its state tells encoders apart.
-    sample_rate : int
-        See ``embed``.
-    batch_size : int
-        See ``embed``.
-    num_workers : int
-        See ``embed``; for each process.
-    segment_seconds : float, optional
-        Embed segments of this length instead of whole utterances: as many as
-        fit without overlap, evenly spread. The embedding is the mean of
-        theirs, each divided by its L2 norm. A shorter utterance is one
-        segment.
-    max_segments : int
-        Segments of an utterance, at most.
     shard_size : int
-        Utterances in a shard.
-    reader : callable
-        See ``embed``.
+        The number of utterances in a shard.
 
     Returns
     -------
@@ -107,6 +74,7 @@ def extract(
     Example
     -------
     >>> import pandas as pd, soundfile
+    >>> from speechbrain_cadino.embeddings.embedder import Embedder
     >>> folder = getfixture("tmp_path")
     >>> soundfile.write(folder / "one.wav", np.full(16000, 0.5), 16000)
     >>> table = pd.DataFrame(
@@ -118,85 +86,25 @@ def extract(
     ...     }
     ... )
     >>> encode = lambda wavs, lens: wavs.mean(1, keepdim=True)
-    >>> ids, embeddings = extract(folder, encode, table, torch.nn.Identity())
+    >>> embedder = Embedder(encode, torch.nn.Identity())
+    >>> ids, embeddings = extract(embedder, folder, table)
     >>> ids, embeddings.tolist()
     (['one'], [[0.5]])
     """
     folder = pathlib.Path(folder)
-    segments = Segments(sample_rate, segment_seconds, max_segments)
     shards = _Shards(folder, table, shard_size)
     record = {
-        "weights": _hash_state(weights),
+        **embedder.fingerprint(),
         "table": _hash_table(table),
-        "sample_rate": sample_rate,
-        "segment_seconds": segment_seconds,
-        "max_segments": segment_seconds and max_segments,
         "shard_size": shard_size,
-        "reader": str(reader),
     }
     if run_on_main(_is_there, args=[folder, record]):
         logger.info(f"The embeddings in {folder} are up to date.")
     else:
-        options = {
-            "sample_rate": sample_rate,
-            "batch_size": batch_size,
-            "num_workers": num_workers,
-            "reader": reader,
-        }
-        _embed_shards(shards, segments, encode_batch, options)
+        _embed_shards(shards, embedder)
         ddp_barrier()
         run_on_main(shards.join)
     return load_embeddings(folder)
-
-
-def extract_manifest(
-    output_folder, encoder, manifest, data_folder=None, device=None, **options
-):
-    """Embeds all utterances of a manifest file with a stored encoder.
-
-    Arguments
-    ---------
-    output_folder : str or pathlib.Path
-        Where ``embeddings.npy`` and ``ids.txt`` go.
-    encoder : str or pathlib.Path
-        An encoder folder or a hub id.
-    manifest : str or pathlib.Path
-        See ``read_manifest``, also for the errors.
-    data_folder : str or pathlib.Path, optional
-        What ``$data_root`` in the manifest stands for.
-    device : str, optional
-        See ``load_encoder``, also for the errors.
-    **options
-        Further arguments of ``extract``.
-
-    Returns
-    -------
-    ids : list of str
-        See ``extract``.
-    embeddings : numpy.memmap
-        See ``extract``.
-    """
-    table = read_manifest(manifest, data_folder)
-    loaded = load_encoder(encoder, device)
-    return extract(
-        output_folder,
-        loaded.encode_batch,
-        table,
-        loaded.mods,
-        loaded.audio_normalizer.sample_rate,
-        reader=reader_of(loaded),
-        **options,
-    )
-
-
-def _hash_state(module):
-    """A hash of all weights and buffers of a module."""
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        flat = value.detach().cpu().contiguous().flatten()
-        digest.update(flat.view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _hash_table(table):
@@ -304,9 +212,9 @@ class _Shards:
         )
 
 
-def _embed_shards(shards, segments, encode_batch, options):
+def _embed_shards(shards, embedder):
     """Embeds all shards of this process that are not there yet."""
-    todo = shards.unfinished()
+    todo, segments = shards.unfinished(), embedder.segments
     done = sum(shards.path(number).is_file() for number in shards.numbers)
     if done:
         logger.info(
@@ -325,11 +233,8 @@ def _embed_shards(shards, segments, encode_batch, options):
             counts = segments.counts(table)
             pieces = segments.cut(table, counts)
             try:
-                embeddings = embed(
-                    *(encode_batch, pieces),
-                    **options,
-                    skip_unreadable=True,
-                    bar=bar,
+                embeddings = embedder.embed_pieces(
+                    pieces, bar, skip_unreadable=True
                 )
             except MediaError as error:
                 logger.warning(f"Shard {number}: {error}")

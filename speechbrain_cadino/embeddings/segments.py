@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from speechbrain_cadino.embeddings.embedder import SHORTEST
+# Below it, the padding of an encoder's convolutions exceeds the utterance.
+SHORTEST = 0.1  # seconds
 
 
 class Segments:

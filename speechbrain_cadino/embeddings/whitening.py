@@ -6,6 +6,40 @@ import numpy as np
 CHUNK = 2**14
 
 
+class Whitening:
+    """``whiten`` as a transform of embeddings.
+
+    Arguments
+    ---------
+    power : float
+        See ``whiten``, also for the errors; 0 leaves embeddings as they are.
+
+    Example
+    -------
+    >>> Whitening(power=0).fit_transform(np.eye(2)).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+
+    def __init__(self, power):
+        check_power(power)
+        self.power = power
+
+    def fit_transform(self, embeddings):
+        """Whitens embeddings by their own statistics.
+
+        Arguments
+        ---------
+        embeddings : numpy.ndarray
+            Shape (N, D).
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (N, D).
+        """
+        return whiten(embeddings, self.power) if self.power else embeddings
+
+
 def whiten(embeddings, power):
     """Evens out how much embeddings vary in each direction.
 

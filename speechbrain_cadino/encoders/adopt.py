@@ -9,7 +9,10 @@ from ruamel.yaml import YAML
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.overlays import change_overrides, dump_yaml
 from speechbrain_cadino.encoders.export import OURS, STOCK, read_entries
-from speechbrain_cadino.encoders.load import encoder_hyperparams, load_encoder
+from speechbrain_cadino.encoders.load import (
+    encoder_hyperparams,
+    load_classifier,
+)
 
 logger = get_logger(__name__)
 
@@ -59,7 +62,7 @@ def adopt_encoder(hparams_file, overrides):
     source = resolved.get("start_encoder")
     if source is None:
         return overrides
-    encoder = load_encoder(source, "cpu")
+    encoder = load_classifier(source, "cpu")
     _check(encoder, source, resolved["sample_rate"])
 
     settings = YAML().load(pathlib.Path(hparams_file))

@@ -34,9 +34,9 @@ HEADER = """\
 FACES_HEADER = """\
 # An encoder of faces trained by speechbrain_cadino, which is needed to load it:
 #
-#     from speechbrain_cadino.embeddings.embedder import load_encoder, reader_of
+#     from speechbrain_cadino.encoders.load import load_encoder
 #     encoder = load_encoder("this folder")
-#     with reader_of(encoder)("folder of frames") as track:
+#     with encoder.reader("folder of frames") as track:
 #         embedding = encoder.encode_batch(track.read()[None])
 """
 

@@ -12,6 +12,10 @@ from ruamel.yaml.error import YAMLError
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.utils.fetching import fetch
 from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.embeddings.embedder import (
+    Embedder,
+    StoredEmbeddings,
+)
 from speechbrain_cadino.encoders.trust import check_known
 
 HINT = (
@@ -27,7 +31,6 @@ NEEDED = [
     ("pretrainer", "loadables"),
 ]
 
-
 # Encoder folders of faces made before 0.2.0 name these.
 OLD_NAMES = {
     "speechbrain_cadino.dataio.faces": "speechbrain_cadino.audio_visual.faces",
@@ -37,7 +40,7 @@ OLD_NAMES = {
 }
 
 
-def load_encoder(source, device=None, trusted=True):
+def load_encoder(source, device=None, trusted=True, **options):
     """Loads an encoder through SpeechBrain's own interface.
 
     Nothing is linked or copied into the working folder: local files are read
@@ -49,17 +52,22 @@ def load_encoder(source, device=None, trusted=True):
     Arguments
     ---------
     source : str or pathlib.Path
-        An encoder folder, or the id of a model on the Hugging Face hub.
+        An encoder folder, or the id of a model on the Hugging Face hub; or a
+        folder of embeddings, ``embeddings.npy`` and ``ids.txt``, to be looked
+        up by the IDs.
     device : str, optional
         E.g. "cpu" or "cuda:0"; SpeechBrain's choice by default.
     trusted : bool
         Whether its YAML file may do anything. If not, the encoder is loaded
         only if it is made of well-known parts: see ``trust.check_known``.
+    **options
+        Further arguments of Embedder, such as ``batch_size``.
 
     Returns
     -------
-    speechbrain.inference.classifiers.EncoderClassifier
-        In eval mode; its ``encode_batch`` makes embeddings.
+    Embedder
+        Its ``encoder`` is the EncoderClassifier, in eval mode. Of a folder of
+        embeddings, StoredEmbeddings.
 
     Raises
     ------
@@ -76,6 +84,31 @@ def load_encoder(source, device=None, trusted=True):
     ...
     FileNotFoundError: ... has no hyperparams.yaml...
     """
+    names = ["embeddings.npy", "hyperparams.yaml"]
+    if [pathlib.Path(source, name).is_file() for name in names] == [
+        True,
+        False,
+    ]:
+        return StoredEmbeddings(source)
+    encoder = load_classifier(source, device, trusted)
+    return as_embedder(encoder, source=source, **options)
+
+
+def load_classifier(source, device=None, trusted=True):
+    """The encoder itself, as SpeechBrain has it.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path
+        See ``load_encoder``, as for the others and for the errors.
+    device : str, optional
+    trusted : bool
+
+    Returns
+    -------
+    speechbrain.inference.classifiers.EncoderClassifier
+        In eval mode.
+    """
     path = encoder_hyperparams(source)
     if not trusted:
         check_known(path)
@@ -87,6 +120,38 @@ def load_encoder(source, device=None, trusted=True):
     # What PyTorch says of weights that do not fit, or are none
     except (RuntimeError, EOFError, UnpicklingError) as error:
         raise ValueError(f"{source} cannot be loaded: {error}") from error
+
+
+def as_embedder(encoder, **options):
+    """An encoder of SpeechBrain as an Embedder.
+
+    Arguments
+    ---------
+    encoder : speechbrain.inference.classifiers.EncoderClassifier
+        The encoder, in eval mode.
+    **options
+        Further arguments of Embedder.
+
+    Returns
+    -------
+    Embedder
+        Its reader is what the encoder folder names as its ``reader``, or else
+        ``AudioReader``; its mean is that of the training set if the folder
+        has one.
+    """
+    norm = getattr(encoder.hparams, "mean_var_norm_emb", None)
+    mean = None
+    if norm is not None and norm.count:
+        mean = norm.glob_mean.flatten().cpu().numpy()
+    return Embedder(
+        encoder.encode_batch,
+        encoder.mods,
+        encoder.audio_normalizer.sample_rate,
+        reader=getattr(encoder.hparams, "reader", AudioReader),
+        mean=mean,
+        encoder=encoder,
+        **options,
+    )
 
 
 def _know_old_names(path):
@@ -170,7 +235,8 @@ def start_from_encoder(module, source):
     ValueError
         If the weights do not fit.
     """
-    weights = load_encoder(source, "cpu").mods.embedding_model.state_dict()
+    encoder = load_classifier(source, "cpu")
+    weights = encoder.mods.embedding_model.state_dict()
     _start_from(module, weights, source)
 
 
@@ -219,39 +285,3 @@ def _start_from(module, weights, source):
             f"{source} does not fit: the sizes in the YAML file must be those "
             f"that it was trained with. {error}"
         ) from error
-
-
-def reader_of(encoder):
-    """What opens the files that an encoder takes.
-
-    Arguments
-    ---------
-    encoder : speechbrain.inference.classifiers.EncoderClassifier
-        Of ``load_encoder``.
-
-    Returns
-    -------
-    callable
-        ``AudioReader``, or what the encoder folder names as its ``reader``:
-        see ``embed``.
-    """
-    return getattr(encoder.hparams, "reader", AudioReader)
-
-
-def stored_mean(encoder):
-    """The mean embedding of the training set that came with an encoder.
-
-    Arguments
-    ---------
-    encoder : speechbrain.inference.classifiers.EncoderClassifier
-        Of ``load_encoder``.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (D,), float32; None if there is none.
-    """
-    norm = getattr(encoder.hparams, "mean_var_norm_emb", None)
-    if norm is None or not norm.count:
-        return None
-    return norm.glob_mean.flatten().cpu().numpy()

@@ -5,8 +5,11 @@ A back-end is named by its steps, such as ``mean+as_norm``; see ``BackEnd``.
 
 import functools
 
+import numpy as np
 import pandas as pd
 
+from speechbrain_cadino.dataio.manifest import pseudo_labels, read_manifest
+from speechbrain_cadino.embeddings.embedder import MEAN_UTTERANCES
 from speechbrain_cadino.embeddings.whitening import fit_whitening
 from speechbrain_cadino.verification.normalisation import (
     cohort_means,
@@ -89,49 +92,181 @@ class BackEnd:
         return self.needs_clusters or "whiten" in self
 
 
-class BackEnds:
-    """Scores trials with any back-end.
+class Background:
+    """The training set, for what learns from it after the training.
 
     Arguments
     ---------
-    mean : numpy.ndarray, optional
-        Shape (D,): the mean embedding of the training set.
-    embeddings : numpy.ndarray, optional
-        Shape (N, D), of a training set, for the back-ends that need them.
-    labels : array_like, optional
-        Shape (N,): its pseudo labels, for the back-ends that need them.
+    manifest : str or pathlib.Path, optional
+        The training manifest; with pseudo labels for PLDA and for the cohort
+        of score normalisation. None if there is none.
+    data_folder : str or pathlib.Path, optional
+        What ``$data_root`` in it stands for.
+    utterances_per_cluster : int
+        The number of utterances of each cluster, at most.
+    seed : int
+        Random seed of the choice of utterances.
+    """
+
+    def __init__(
+        self, manifest=None, data_folder=None, utterances_per_cluster=10, seed=0
+    ):
+        self.manifest = manifest
+        self.data_folder = data_folder
+        self.utterances_per_cluster = utterances_per_cluster
+        self.seed = seed
+
+    def table(self, what):
+        """The manifest, as something needs it.
+
+        Arguments
+        ---------
+        what : str
+            What needs it, for the error.
+
+        Returns
+        -------
+        pandas.DataFrame
+
+        Raises
+        ------
+        ValueError
+            If there is no manifest.
+        """
+        if self.manifest is None:
+            raise ValueError(
+                f"{what} needs train_manifest: give it, or leave that out."
+            )
+        return read_manifest(self.manifest, self.data_folder)
+
+    def embed(self, embedder, folder, by_cluster, what):
+        """Embeds utterances that stand for all.
+
+        Arguments
+        ---------
+        embedder : Embedder
+            The encoder.
+        folder : str or pathlib.Path
+            The folder that gets the embeddings.
+        by_cluster : bool
+            Whether to take some of each cluster, rather than a number of
+            them evenly spread.
+        what : str
+            What needs it, for the error.
+
+        Returns
+        -------
+        embeddings : numpy.ndarray
+            Shape (N, D), of those that can be read.
+        labels : numpy.ndarray
+            Shape (N,): their pseudo labels, zeros if not ``by_cluster``.
+        """
+        table = self.table(what)
+        if by_cluster:
+            labels = pseudo_labels(table, self.manifest)
+            rows = background_rows(
+                labels, self.utterances_per_cluster, self.seed
+            )
+            labels = labels.to_numpy()[rows]
+        else:
+            count = min(len(table), MEAN_UTTERANCES)
+            rows = np.linspace(0, len(table) - 1, count).astype(int)
+            labels = np.zeros(count)
+        _, embeddings = embedder.extract(folder, table.iloc[rows])
+        readable = np.isfinite(embeddings[:, 0])
+        return embeddings[readable], labels[readable]
+
+
+class BackEnds:
+    """Scores trials with several back-ends.
+
+    Arguments
+    ---------
+    names : list of str
+        See ``BackEnd``: a row of the results each, called ``encoder`` for
+        ``cosine`` and ``encoder+...`` for others.
     whitening : float
-        Power of the step ``whiten``.
+        The power of the step ``whiten``.
     top_cohort : int
-        Impostors of the step ``as_norm``.
+        The number of impostors of the step ``as_norm``.
     plda_rank : int
         See ``PLDA``.
 
     Example
     -------
-    >>> import numpy as np
     >>> embeddings = np.array([[2.0, 1.0], [2.0, -1.0], [4.0, -1.0]])
-    >>> back_ends = BackEnds(mean=np.array([2.0, 0.0]))
+    >>> back_ends = BackEnds(["mean"]).learn(mean=np.array([2.0, 0.0]))
     >>> enrol, test = np.array([0, 1]), np.array([1, 2])
-    >>> back_ends.scores(BackEnd("mean"), embeddings, enrol, test).round(2)
+    >>> (mean,) = back_ends
+    >>> back_ends.scores(mean, embeddings, enrol, test).round(2)
     array([-1.  ,  0.45], dtype=float32)
     """
 
     def __init__(
-        self,
-        mean=None,
-        embeddings=None,
-        labels=None,
-        whitening=0.75,
-        top_cohort=300,
-        plda_rank=100,
+        self, names=("cosine",), whitening=0.75, top_cohort=300, plda_rank=100
     ):
-        self.mean = mean
-        self.embeddings = embeddings
-        self.labels = labels
+        self.back_ends = [BackEnd(name) for name in names]
         self.whitening = whitening
         self.top_cohort = top_cohort
         self.plda_rank = plda_rank
+
+    def __iter__(self):
+        return iter(self.back_ends)
+
+    def learn(self, mean=None, embeddings=None, labels=None):
+        """Takes what the back-ends have to know of the training set.
+
+        Arguments
+        ---------
+        mean : numpy.ndarray, optional
+            Shape (D,): its mean embedding.
+        embeddings : numpy.ndarray, optional
+            Shape (N, D), for the back-ends that need them.
+        labels : array_like, optional
+            Shape (N,): its pseudo labels, for the back-ends that need them.
+
+        Returns
+        -------
+        BackEnds
+            Itself.
+        """
+        self.mean = mean
+        self.embeddings = embeddings
+        self.labels = labels
+        return self
+
+    def prepare(self, embedder, background, folder):
+        """Learns from the training set what its back-ends need, if anything.
+
+        Arguments
+        ---------
+        embedder : Embedder
+            The encoder.
+        background : Background
+            The training set.
+        folder : str or pathlib.Path
+            The folder that gets its embeddings.
+
+        Raises
+        ------
+        ValueError
+            If there is no training set, and one is needed.
+        """
+        mean = embedder.mean
+        needy = [b for b in self if b.needs_embeddings]
+        needy += [b for b in self if "mean" in b and mean is None]
+        if not needy:
+            self.learn(mean)
+            return
+        embeddings, labels = background.embed(
+            embedder,
+            folder,
+            by_cluster=any(back_end.needs_clusters for back_end in self),
+            what=f"The back-end {needy[0].name}",
+        )
+        if mean is None:
+            mean = embeddings.mean(0, dtype=np.float64)
+        self.learn(mean, embeddings, labels)
 
     def scores(self, back_end, embeddings, enrol, test):
         """Scores of trials; a step ``calibrated`` is left to ``Calibration``.

@@ -9,9 +9,8 @@ from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.lobes.features import Fbank
-from speechbrain_cadino.audio_visual.face_resnet import FaceNormalization
 from speechbrain_cadino.dataio.audio import MediaError
-from speechbrain_cadino.encoders.load import encoder_hyperparams, reader_of
+from speechbrain_cadino.encoders.load import as_embedder, encoder_hyperparams
 
 CALIBRATION_BATCHES = 25
 CALIBRATION_BATCH_SIZE = 32
@@ -60,41 +59,7 @@ class LogMelStats(torch.nn.Module):
         return torch.cat([bands.mean(1), bands.std(1)], dim=1)
 
 
-class Pixels(torch.nn.Module):
-    """The pixels of a face, each frame with zero mean and unit variance.
-
-    An encoder of faces that is no better has learned no more than where it is
-    light and where it is dark.
-
-    Example
-    -------
-    >>> Pixels()(torch.randint(256, (2, 5, 3, 8, 8))).shape
-    torch.Size([2, 192])
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.normalise = FaceNormalization()
-
-    def forward(self, frames, lengths=None):
-        """Embeds tracks of equal length.
-
-        Arguments
-        ---------
-        frames : torch.Tensor
-            Shape (B, frames, 3, height, width), from 0 to 255.
-        lengths : torch.Tensor, optional
-            Ignored: tracks come without padding, see ``embed``.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (B, 3 x height x width): the mean over the frames.
-        """
-        return self.normalise(frames).mean(1).flatten(1)
-
-
-def random_encoder(source, table, seed=0, device=None):
+def random_encoder(embedder, table, seed=0):
     """An untrained encoder of the same architecture as a trained one.
 
     Fresh weights, but the statistics of its BatchNorm layers come from
@@ -103,21 +68,29 @@ def random_encoder(source, table, seed=0, device=None):
 
     Arguments
     ---------
-    source : str or pathlib.Path
-        The trained encoder: a folder or a hub id, see ``load_encoder``.
+    embedder : Embedder
+        The trained encoder, of ``load_encoder``.
     table : pandas.DataFrame
         The training manifest.
     seed : int
-        Of the weights and the crops.
-    device : str, optional
-        See ``load_encoder``.
+        Random seed of the weights and the crops.
 
     Returns
     -------
-    speechbrain.inference.classifiers.EncoderClassifier
-        In eval mode.
+    Embedder
+        As the trained one, in eval mode.
+
+    Raises
+    ------
+    ValueError
+        If there is no encoder, only its embeddings.
     """
-    path = encoder_hyperparams(source)
+    if embedder.encoder is None:
+        raise ValueError(
+            f"{embedder.source} holds embeddings, of which there is no "
+            "untrained encoder: leave the baselines out."
+        )
+    path = encoder_hyperparams(embedder.source)
     with torch.random.fork_rng(), open(path, encoding="utf-8") as fin:
         torch.manual_seed(seed)
         # The pretrainer in there is built too, but loads only when told to.
@@ -125,7 +98,7 @@ def random_encoder(source, table, seed=0, device=None):
     encoder = EncoderClassifier(
         modules=hparams["modules"],
         hparams=hparams,
-        run_opts={"device": device} if device else None,
+        run_opts={"device": str(embedder.encoder.device)},
     )
     norms = [
         module
@@ -136,14 +109,20 @@ def random_encoder(source, table, seed=0, device=None):
         norm.reset_running_stats()
         norm.momentum = None  # the plain average over all batches
         norm.train()
-    sample_rate = encoder.audio_normalizer.sample_rate
-    open_file = functools.partial(reader_of(encoder), sample_rate=sample_rate)
+    sample_rate = embedder.sample_rate
+    open_file = functools.partial(embedder.reader, sample_rate=sample_rate)
     rng = np.random.default_rng(seed)
     with torch.no_grad():
         for _ in range(CALIBRATION_BATCHES):
             crops = _random_crops(table, open_file, sample_rate, rng)
             encoder.encode_batch(crops)
-    return encoder.eval()
+    return as_embedder(
+        encoder.eval(),
+        segment_seconds=embedder.segment_seconds,
+        max_segments=embedder.max_segments,
+        batch_size=embedder.batch_size,
+        num_workers=embedder.num_workers,
+    )
 
 
 def _random_crops(table, open_file, sample_rate, rng):

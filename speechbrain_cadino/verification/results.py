@@ -6,6 +6,7 @@ import pathlib
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.labels import read_labels
 from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.verification.bootstrap import (
     Bootstrap,
@@ -37,10 +38,11 @@ class Assessor:
         Of the bootstrap over speakers that gives the 95% intervals; 0 for
         none. If the list has too few speakers, a warning says so, and there
         are none.
-    speakers : pandas.Series, optional
-        The speaker of each file, see ``trial_speakers``.
-    groups : pandas.DataFrame, optional
-        Of ``read_groups``: figures for each group too.
+    speakers : str or pathlib.Path, optional
+        A CSV with the columns ``ID,spk_id``: who speaks in each file, for the
+        bootstrap. Without it see ``trial_speakers``.
+    groups : str or pathlib.Path, optional
+        See ``read_groups``: figures for each group too.
     seed : int
         Of the bootstrap.
 
@@ -69,6 +71,8 @@ class Assessor:
             "operating_points": operating_points,
             "convex_hull": convex_hull,
         }
+        groups = None if groups is None else read_groups(groups)
+        speakers = None if speakers is None else read_labels(speakers)
         self.groups = trial_groups(trials, groups)
         self.speakers = None
         if replicates:
