@@ -21,6 +21,7 @@ from speechbrain_cadino.dataio.manifest import (
     read_manifest,
     write_manifest,
 )
+from speechbrain_cadino.dataio.sampling import ClusterSampling
 from speechbrain_cadino.gate.loss_gate import DynamicLossGate
 from speechbrain_cadino.gate.mixture import (
     LOWEST,
@@ -367,8 +368,8 @@ def test_crops_come_from_distinct_utterances_of_the_cluster(
 ):
     # Each utterance has values of its own
     stretches = [(300 * i, 300 * (i + 1)) for i in range(len(labels))]
-    data = dataset(ramp, stretches, utterances_per_sample=utterances)
-    data.set_clusters(labels)
+    data = dataset(ramp, stretches, sampling=ClusterSampling(utterances))
+    data.sampling.set_clusters(labels)
     data.set_epoch(epoch)
     for row, label in enumerate(labels):
         item = data[row]

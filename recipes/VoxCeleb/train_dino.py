@@ -39,7 +39,7 @@ def finish(brain, hparams):
     plot_training(
         brain.record.rows,
         f"{hparams['output_folder']}/plots/training.png",
-        hparams["out_dim"],
+        hparams["objective"],
     )
     brain.verify(baselines=True)
 

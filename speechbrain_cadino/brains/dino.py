@@ -6,11 +6,10 @@ Cluster-Aware DINO is the same step on other crops.
 import torch
 
 from speechbrain_cadino.brains.base import EncoderBrain
-from speechbrain_cadino.losses.dino import cosine_loss
 from speechbrain_cadino.losses.meters import (
-    collapse_warnings,
     effective_dimensions,
     embedding_spread,
+    spread_warnings,
 )
 
 
@@ -20,14 +19,13 @@ class DINOBrain(EncoderBrain):
     The student sees all crops of an utterance, the teacher the global ones;
     the student learns to answer as the teacher does, and the teacher follows
     the student by moving average. The teacher is what is evaluated and
-    exported.
+    exported. What is learnt, and how, is the SelfDistillation's: here is when.
 
     What the YAML must hold beside what EncoderBrain wants:
 
     * modules: ``student`` (MultiCropNetwork), ``teacher`` (Teacher) and
-      ``dino_loss`` (DINOLoss);
-    * hparams: ``momentum_schedule`` and ``temperature_schedule`` (functions of
-      the epoch), ``cosine_weight``, ``freeze_prototypes_epochs``; optionally
+      ``objective`` (Objective);
+    * hparams: ``distillation`` (SelfDistillation) of these; optionally
       ``reclustering`` (Reclustering), which makes it Cluster-Aware DINO, and
       ``augment_locals``, if the local crops need another augmenter.
 
@@ -36,6 +34,7 @@ class DINOBrain(EncoderBrain):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        self.distillation = self.hparams.distillation
         self.reclustering = getattr(self.hparams, "reclustering", None)
         augment = getattr(self.hparams, "augment", None)
         self.augmenters = {
@@ -52,65 +51,64 @@ class DINOBrain(EncoderBrain):
 
     def epoch_figures(self):
         """The teacher's momentum, and what the last clusters were like."""
-        momentum = self.hparams.momentum_schedule(self.position)
+        momentum = self.distillation.momentum_schedule(self.position)
         clusters = self.reclustering.stats if self.reclustering else {}
         return {"momentum": momentum, **clusters}
 
     def warnings(self, means):
         """The signs of collapse."""
-        return collapse_warnings(means, len(self.modules.dino_loss.centre))
+        return [
+            *self.distillation.objective.warnings(means),
+            *spread_warnings(means),
+        ]
+
+    def on_fit_start(self):
+        """As EncoderBrain's; what was wrapped for several processes is
+        called in their place."""
+        super().on_fit_start()
+        self.distillation.bind(self.modules)
 
     def compute_forward(self, batch, stage):
         """What the student says of all crops, the teacher of the global ones.
 
         Returns
         -------
-        student, teacher : tuple
-            Embeddings, (views, batch, D), and what DINOLoss compares: the
-            bottleneck of the head, by view too, and its prototypes.
+        student, teacher : Views
         """
         crops = [
             self._features(batch[kind], self.augmenters[kind])
             for kind in ("globals", "locals")
             if batch[kind].numel()
         ]
-        batch_size = len(batch["id"])
-        return (
-            _by_view(self.modules.student(crops), batch_size),
-            _by_view(self.modules.teacher(crops[:1]), batch_size),
-        )
+        return self.distillation.views(crops, len(batch["id"]))
 
     def compute_objectives(self, predictions, batch, stage):
-        """The DINO loss plus the weighted cosine term."""
-        (embeddings, outputs), (t_embeddings, t_outputs) = predictions
-        temperature = self.hparams.temperature_schedule(self.position)
-        dino, stats = self.modules.dino_loss(outputs, t_outputs, temperature)
-        cosine = cosine_loss(embeddings, t_embeddings)
-        loss = dino + self.hparams.cosine_weight * cosine
-        self.modules.dino_loss.collect_centre(t_outputs)
+        """The objective, and what is worth a column of ``training.csv``."""
+        student, teacher = predictions
+        loss, figures = self.distillation.compare(
+            student, teacher, self.position
+        )
+        terms = self.distillation.objective.terms
         self.record.add(
             {
                 "loss": loss.detach(),
-                "dino": dino.detach(),
-                "cosine": cosine.detach(),
-                "spread": embedding_spread(t_embeddings),
-                "dimensions": effective_dimensions(t_embeddings),
-                **stats,
+                **{name: figures.pop(name) for name in terms},
+                "spread": embedding_spread(teacher.embeddings),
+                "dimensions": effective_dimensions(teacher.embeddings),
+                **figures,
             }
         )
         return loss
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
-        """The teacher and the centre follow after each optimiser step."""
+        """The teacher and the objective follow each optimiser step."""
         if should_step and not self.step_skipped:
-            momentum = self.hparams.momentum_schedule(self.position)
-            self.modules.teacher.follow(self.modules.student, momentum)
-            self.modules.dino_loss.update_centre()
+            self.distillation.after_step(self.position)
 
     def undo_step(self):
-        """As EncoderBrain's; the centre forgets them too."""
+        """As EncoderBrain's; the objective forgets them too."""
         super().undo_step()
-        self.modules.dino_loss.collected.clear()
+        self.distillation.forget()
 
     def on_stage_start(self, stage, epoch=None):
         """Clusters the training set if it is due."""
@@ -118,7 +116,7 @@ class DINOBrain(EncoderBrain):
             self._recluster(epoch)
         super().on_stage_start(stage, epoch)
         # As SpeechBrain does with gradients: no step goes across epochs
-        self.modules.dino_loss.collected.clear()
+        self.distillation.forget()
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """The same BatchNorm statistics in the teacher on all ranks.
@@ -136,12 +134,17 @@ class DINOBrain(EncoderBrain):
         """As EncoderBrain's; checks the numbers of clusters too."""
         if self.reclustering is not None:
             self.reclustering.check(len(dataset.ids))
+            if not hasattr(dataset.sampling, "set_clusters"):
+                raise ValueError(
+                    f"{type(dataset.sampling).__name__} makes nothing of the "
+                    "clusters of reclustering: give the training set a "
+                    "sampling with set_clusters, such as ClusterSampling."
+                )
         return super().make_dataloader(dataset, stage, **kwargs)
 
     def optimizers_step(self):
         """As EncoderBrain's; prototypes may be frozen."""
-        if self.position < self.hparams.freeze_prototypes_epochs:
-            self.hparams.student.head.prototypes.zero_grad(set_to_none=True)
+        self.distillation.before_step(self.position)
         super().optimizers_step()
 
     def clip_gradients(self, params):
@@ -172,12 +175,4 @@ class DINOBrain(EncoderBrain):
                 )
                 self.reclustering(epoch, embedder, self.train_dataset.table)
         if self.reclustering.labels is not None:
-            self.train_dataset.set_clusters(self.reclustering.labels)
-
-
-def _by_view(predictions, batch_size):
-    """Splits the first dimension of a MultiCropNetwork's predictions."""
-    embeddings, bottleneck, prototypes = predictions
-    views = (-1, batch_size)
-    outputs = bottleneck.unflatten(0, views), prototypes
-    return embeddings.unflatten(0, views), outputs
+            self.train_dataset.sampling.set_clusters(self.reclustering.labels)

@@ -1,4 +1,4 @@
-"""Multi-crop: random pieces of one utterance, or of several of one cluster."""
+"""Random crops of utterances, and the data sets of both stages."""
 
 from fractions import Fraction
 
@@ -15,25 +15,131 @@ from speechbrain_cadino.dataio.manifest import (
     read_manifest,
 )
 from speechbrain_cadino.dataio.packed import PackedStrings
+from speechbrain_cadino.dataio.sampling import Sampling
 
 # Draws of another utterance before a batch is given up.
 MAX_REPLACEMENTS = 10
 
 
+class CropReader:
+    """Reads random crops of utterances, and replaces what cannot be read.
+
+    An utterance shorter than a crop is repeated until it fills it. An anchor
+    that cannot be read, or is silent, is replaced by another one; for one of
+    its partners, the anchor stands in.
+
+    Arguments
+    ---------
+    wavs : sequence of str
+        The file of each utterance.
+    starts, stops : numpy.ndarray
+        (N,): where it begins and ends there, in samples.
+    lengths : list of int
+        The lengths of the crops of a sample, in samples.
+    sample_rate : int
+        In Hz.
+    reader : callable
+        What opens a file: see Embedder.
+    """
+
+    def __init__(self, wavs, starts, stops, lengths, sample_rate, reader):
+        self.wavs = wavs
+        self.starts = starts
+        self.stops = stops
+        self.lengths = lengths
+        self.sample_rate = sample_rate
+        self.reader = reader
+
+    def read(self, row, speed, rng, partners):
+        """The crops of a sample.
+
+        Arguments
+        ---------
+        row : int
+            The anchor.
+        speed : Fraction
+            How much faster it is played.
+        rng : numpy.random.Generator
+            The source of all that is random.
+        partners : callable
+            See ``Sampling.partners``.
+
+        Returns
+        -------
+        row : int
+            The anchor, or the one that replaced it.
+        crops : list of numpy.ndarray
+            As long as ``lengths`` says.
+        problem : str
+            Empty, or why an utterance was replaced.
+
+        Raises
+        ------
+        MediaError
+            If ``MAX_REPLACEMENTS`` anchors in a row cannot be read.
+        """
+        problem = ""
+        for _ in range(MAX_REPLACEMENTS):
+            try:
+                rows = [row, *partners(row, rng)]
+                crops, missed = self._read_all(rows, speed, rng)
+                return row, crops, problem or missed
+            except MediaError as error:
+                problem = problem or str(error)
+                row = rng.integers(len(self.wavs))
+        raise MediaError(
+            f"{MAX_REPLACEMENTS} utterances in a row could not be read, the "
+            f"first because: {problem}"
+        )
+
+    def _read_all(self, rows, speed, rng):
+        """All crops of a sample: from each utterance in turn.
+
+        The anchor stands in for an utterance that cannot be read, and the
+        reason is returned too.
+        """
+        crops, problem = [None] * len(self.lengths), ""
+        step = len(rows)
+        for turn, source in enumerate(rows):
+            lengths = self.lengths[turn::step]
+            try:
+                pieces = self._read_from(source, lengths, speed, rng)
+            except MediaError as error:
+                if source == rows[0]:
+                    raise
+                problem = str(error)
+                pieces = self._read_from(rows[0], lengths, speed, rng)
+            crops[turn::step] = pieces
+        return crops, problem
+
+    def _read_from(self, row, lengths, speed, rng):
+        """Crops of one utterance, from one opened file."""
+        wav, start, stop = self.wavs[row], self.starts[row], self.stops[row]
+        firsts, lasts = [], []
+        for length in lengths:
+            length = round(length * speed)
+            spare = max(stop - start - length, 0)
+            firsts.append(int(start + rng.integers(spare + 1)))
+            lasts.append(int(min(firsts[-1] + length, stop)))
+        with self.reader(wav, self.sample_rate) as audio:
+            pieces = _read_pieces(audio, firsts, lasts)
+        for first, piece in zip(firsts, pieces):
+            if not piece.any():
+                raise MediaError(f"{wav}: silent or black from {first} on.")
+        return [
+            _fill(_at_speed(piece, speed), length)
+            for piece, length in zip(pieces, lengths)
+        ]
+
+
 class MultiCropDataset(Dataset):
     """Random global and local crops of the utterances of a manifest.
 
-    The crops of an item come from one utterance, its anchor. Once clusters are
-    set, they come from several distinct utterances of the anchor's cluster in
-    turn, the anchor among them (CA-DINO, Han et al., 2023). Each utterance is
-    the anchor equally often, so big clusters do not take over; in a cluster of
-    one, the anchor is alone.
-
-    Crops depend on (seed, epoch, index) and the clusters alone, so they are
-    the same whatever the number of workers, and after a resume. An utterance
-    shorter than a crop is repeated until it fills it. An anchor that cannot be
-    read, or is silent, is replaced by another one; for another utterance of
-    its cluster, the anchor stands in. The item says so.
+    The crops of an item come from one utterance, its anchor, and from the
+    partners that the sampling gives it, in turn. They depend on (seed, epoch,
+    index) and the sampling alone, so they are the same whatever the number of
+    workers, and after a resume. How they are read, and what happens to files
+    that cannot be read, see CropReader: the item says so.
 
     Arguments
     ---------
@@ -45,9 +151,8 @@ class MultiCropDataset(Dataset):
         How many of each. 2 and 4 in WeSpeaker's DINO recipe for VoxCeleb.
     global_seconds, local_seconds : float
         Their lengths. 3 and 2 seconds there.
-    utterances_per_sample : int
-        How many utterances of a cluster the crops of an item come from, at
-        most. Without clusters it does not matter.
+    sampling : Sampling, optional
+        Which utterances make the items: each alone by default.
     speeds : list of float
         An utterance played faster or slower is one of another voice: each
         speed makes utterances of their own. [1.0, 0.9, 1.1] triples the
@@ -85,37 +190,42 @@ class MultiCropDataset(Dataset):
         global_seconds=3.0,
         local_crops=4,
         local_seconds=2.0,
-        utterances_per_sample=1,
+        sampling=None,
         speeds=(1.0,),
         passes_per_epoch=1,
         sample_rate=16000,
         seed=0,
         reader=AudioReader,
     ):
-        if not 1 <= utterances_per_sample <= global_crops + local_crops:
+        sampling = Sampling() if sampling is None else sampling
+        most = global_crops + local_crops
+        if not 1 <= sampling.utterances_per_sample <= most:
             raise ValueError(
-                f"utterances_per_sample={utterances_per_sample}: give 1 to "
-                f"{global_crops + local_crops}, one for each crop."
+                f"utterances_per_sample={sampling.utterances_per_sample}: give "
+                f"1 to {most}, one for each crop."
             )
         table = self._read_manifest(manifest, data_root)
         # Columns that forked workers read without copying them; popped, so
         # that the text of one is gone when the next is packed.
         self.ids = PackedStrings(table.pop("ID"))
-        self.wavs = PackedStrings(table.pop("wav"))
-        self.starts = table["start"].to_numpy()
-        self.stops = table["stop"].to_numpy()
-        self.lengths = [round(global_seconds * sample_rate)] * global_crops
-        self.lengths += [round(local_seconds * sample_rate)] * local_crops
+        lengths = [round(global_seconds * sample_rate)] * global_crops
+        lengths += [round(local_seconds * sample_rate)] * local_crops
+        self.crops = CropReader(
+            PackedStrings(table.pop("wav")),
+            table["start"].to_numpy(),
+            table["stop"].to_numpy(),
+            lengths,
+            sample_rate,
+            reader,
+        )
+        self.sampling = sampling.attach(len(self.ids))
         self.global_crops = global_crops
-        self.utterances_per_sample = utterances_per_sample
         self.speeds = [Fraction(s).limit_denominator(20) for s in speeds]
         self.passes_per_epoch = passes_per_epoch
-        self.sample_rate = sample_rate
         self.seed = seed
-        self.reader = reader
         # In shared memory, so that persistent workers see it change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._clusters = _ClusterMap(len(self.ids))
+        self._order = None, None  # of which epoch
 
     @property
     def table(self):
@@ -123,27 +233,11 @@ class MultiCropDataset(Dataset):
         return pd.DataFrame(
             {
                 "ID": list(self.ids),
-                "wav": list(self.wavs),
-                "start": self.starts,
-                "stop": self.stops,
+                "wav": list(self.crops.wavs),
+                "start": self.crops.starts,
+                "stop": self.crops.stops,
             }
         )
-
-    def set_clusters(self, labels):
-        """Chooses which utterances belong together, between two epochs.
-
-        Arguments
-        ---------
-        labels : array_like of int
-            The cluster of each utterance, (N,), in the order of ``table``. A
-            negative one stands for an utterance that belongs to no cluster.
-
-        Raises
-        ------
-        ValueError
-            If there are more or fewer labels than utterances.
-        """
-        self._clusters.assign(labels)
 
     def set_epoch(self, epoch):
         """Chooses the epoch, whose crops differ from those of the others.
@@ -169,69 +263,39 @@ class MultiCropDataset(Dataset):
             (local_crops, samples); ``problem``, empty or why another utterance
             was replaced.
         """
-        rng = np.random.default_rng((self.seed, self._epoch.item(), index))
-        row, problem = index % len(self.ids), ""
+        epoch = self._epoch.item()
+        rng = np.random.default_rng((self.seed, epoch, index))
         turn = index // len(self.ids) % len(self.speeds)
-        for _ in range(MAX_REPLACEMENTS):
-            try:
-                crops, missed = self._read_crops(row, self.speeds[turn], rng)
-                return {
-                    "id": self.ids[row],
-                    "sample": int(row + turn * len(self.ids)),
-                    "globals": _stack(crops[: self.global_crops]),
-                    "locals": _stack(crops[self.global_crops :]),
-                    "problem": problem or missed,
-                }
-            except MediaError as error:
-                problem = problem or str(error)
-                row = rng.integers(len(self.ids))
-        raise MediaError(
-            f"{MAX_REPLACEMENTS} utterances in a row could not be read, the "
-            f"first because: {problem}"
+        row, crops, problem = self.crops.read(
+            self._rows(epoch)[index % len(self.ids)],
+            self.speeds[turn],
+            rng,
+            self.sampling.partners,
         )
+        return {
+            "id": self.ids[row],
+            "sample": int(row + turn * len(self.ids)),
+            "globals": _stack(crops[: self.global_crops]),
+            "locals": _stack(crops[self.global_crops :]),
+            "problem": problem,
+        }
+
+    def _rows(self, epoch):
+        """The utterances of an epoch's items."""
+        if self._order[0] != epoch:
+            rows = np.asarray(self.sampling.order(epoch))
+            if rows.shape != (len(self.ids),):
+                raise ValueError(
+                    f"{type(self.sampling).__name__} gives {len(rows)} samples "
+                    f"for {len(self.ids)} utterances: epochs are of equal "
+                    "length, so give one for each; repeat some to leave "
+                    "others out."
+                )
+            self._order = epoch, rows
+        return self._order[1]
 
     def _read_manifest(self, manifest, data_root):
         return read_manifest(manifest, data_root)
-
-    def _read_crops(self, row, speed, rng):
-        """All crops of an item, globals first: from each utterance in turn.
-
-        The anchor stands in for an utterance that cannot be read, and the
-        reason is returned too.
-        """
-        others = self._clusters.draw(row, self.utterances_per_sample - 1, rng)
-        crops, problem = [None] * len(self.lengths), ""
-        step = 1 + len(others)
-        for turn, source in enumerate([row, *others]):
-            lengths = self.lengths[turn::step]
-            try:
-                pieces = self._read_from(source, lengths, speed, rng)
-            except MediaError as error:
-                if source == row:
-                    raise
-                problem = str(error)
-                pieces = self._read_from(row, lengths, speed, rng)
-            crops[turn::step] = pieces
-        return crops, problem
-
-    def _read_from(self, row, lengths, speed, rng):
-        """Crops of one utterance, from one opened file."""
-        wav, start, stop = self.wavs[row], self.starts[row], self.stops[row]
-        firsts, lasts = [], []
-        for length in lengths:
-            length = round(length * speed)
-            spare = max(stop - start - length, 0)
-            firsts.append(int(start + rng.integers(spare + 1)))
-            lasts.append(int(min(firsts[-1] + length, stop)))
-        with self.reader(wav, self.sample_rate) as audio:
-            pieces = _read_pieces(audio, firsts, lasts)
-        for first, piece in zip(firsts, pieces):
-            if not piece.any():
-                raise MediaError(f"{wav}: silent or black from {first} on.")
-        return [
-            _fill(_at_speed(piece, speed), length)
-            for piece, length in zip(pieces, lengths)
-        ]
 
 
 class PseudoLabelDataset(MultiCropDataset):
@@ -353,51 +417,6 @@ def count_classes(manifest, speeds=(1.0,)):
     """
     table = read_manifest(manifest, DATA_ROOT)
     return pseudo_labels(table, manifest).nunique() * len(speeds)
-
-
-class _ClusterMap:
-    """The cluster of each utterance; at first, each is alone.
-
-    In shared memory of a fixed size: persistent workers see it change, and
-    changing it takes no new memory.
-    """
-
-    def __init__(self, size):
-        # All rows, cluster by cluster, in ascending order within each.
-        self.members = torch.arange(size).share_memory_()
-        # For each row: where its cluster begins there, and how big it is.
-        self.begins = torch.arange(size).share_memory_()
-        self.sizes = torch.ones(size, dtype=torch.int64).share_memory_()
-
-    def assign(self, labels):
-        labels = np.array(labels, np.int64)
-        if labels.shape != (len(self.members),):
-            raise ValueError(
-                f"{labels.size} cluster labels for {len(self.members)} "
-                "utterances: cluster the utterances of this manifest."
-            )
-        alone = np.flatnonzero(labels < 0)
-        labels[alone] = labels.max(initial=0) + 1 + np.arange(len(alone))
-        _, which, sizes = np.unique(
-            labels, return_inverse=True, return_counts=True
-        )
-        members = np.argsort(which, kind="stable")
-        begins = np.cumsum(sizes) - sizes
-        self.members.copy_(torch.from_numpy(members))
-        self.begins.copy_(torch.from_numpy(begins[which]))
-        self.sizes.copy_(torch.from_numpy(sizes[which]))
-
-    def draw(self, row, count, rng):
-        """Up to count other rows of the row's cluster, all distinct."""
-        others = int(self.sizes[row]) - 1
-        count = min(count, others)
-        if not count:
-            return []
-        begin = int(self.begins[row])
-        members = self.members.numpy()[begin : begin + others + 1]
-        picks = rng.choice(others, count, replace=False)
-        picks += picks >= np.searchsorted(members, row)  # not itself
-        return members[picks].tolist()
 
 
 def _read_pieces(audio, firsts, lasts):

@@ -29,10 +29,13 @@ class DINOHead(torch.nn.Module):
     Example
     -------
     >>> head = DINOHead(192, out_dim=1024, hidden_size=512, bottleneck_size=64)
-    >>> bottleneck, prototypes = head(torch.randn(4, 192))
-    >>> bottleneck.shape, prototypes.shape
+    >>> outputs = head(torch.randn(4, 192))
+    >>> outputs["bottleneck"].shape, outputs["prototypes"].shape
     (torch.Size([4, 64]), torch.Size([1024, 64]))
     """
+
+    # The names of the outputs that are the same for all samples
+    shared = ("prototypes",)
 
     def __init__(
         self,
@@ -68,13 +71,15 @@ class DINOHead(torch.nn.Module):
 
         Returns
         -------
-        bottleneck : torch.Tensor
-            (batch, bottleneck_size), of unit length, in the precision of the
-            parameters whatever that of the step.
-        prototypes : torch.Tensor
-            (out_dim, bottleneck_size), the parameter: any length, of which
-            only the direction counts.
+        dict of str:torch.Tensor
+            ``bottleneck``, (batch, bottleneck_size), of unit length, in the
+            precision of the parameters whatever that of the step; and
+            ``prototypes``, (out_dim, bottleneck_size), the parameter: any
+            length, of which only the direction counts.
         """
         prototypes = self.prototypes.weight
         bottleneck = self.mlp(embeddings).to(prototypes.dtype)
-        return F.normalize(bottleneck, dim=-1), prototypes
+        return {
+            "bottleneck": F.normalize(bottleneck, dim=-1),
+            "prototypes": prototypes,
+        }

@@ -27,9 +27,9 @@ class MultiCropNetwork(torch.nn.Module):
     ...     DINOHead(8, out_dim=32, hidden_size=16, bottleneck_size=4),
     ... )
     >>> crops = [torch.randn(4, 30, 80), torch.randn(8, 20, 80)]
-    >>> embeddings, bottleneck, prototypes = network(crops)
-    >>> embeddings.shape, bottleneck.shape, prototypes.shape
-    (torch.Size([12, 8]), torch.Size([12, 4]), torch.Size([32, 4]))
+    >>> embeddings, outputs = network(crops)
+    >>> embeddings.shape, outputs["bottleneck"].shape
+    (torch.Size([12, 8]), torch.Size([12, 4]))
     """
 
     def __init__(self, encoder, head):
@@ -49,12 +49,12 @@ class MultiCropNetwork(torch.nn.Module):
         -------
         embeddings : torch.Tensor
             (sum of batches, D).
-        *outputs : torch.Tensor
-            Of the head.
+        outputs : dict of str:torch.Tensor
+            Those of the head, by name.
         """
         embeddings = torch.cat([self.encoder(feats) for feats in crops])
         embeddings = embeddings.squeeze(1)
-        return embeddings, *self.head(embeddings)
+        return embeddings, self.head(embeddings)
 
 
 class Teacher(torch.nn.Module):

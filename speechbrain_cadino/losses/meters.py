@@ -1,6 +1,4 @@
-"""Collapse: the ways in which self-distillation learns nothing, and signs."""
-
-import math
+"""Meters of embeddings: the signs that self-distillation learns nothing."""
 
 import torch
 import torch.nn.functional as F
@@ -74,50 +72,31 @@ def effective_dimensions(embeddings):
     return (traces.square() / squares).mean()
 
 
-def collapse_warnings(stats, out_dim):
-    """Looks for the three signs of collapse in the means of an epoch.
+def spread_warnings(means):
+    """Looks for embeddings that have collapsed to one.
 
     Arguments
     ---------
-    stats : dict of str:float
-        With ``teacher_entropy`` (nats) and ``spread``.
-    out_dim : int
-        K, the number of outputs of the head.
+    means : dict of str:float
+        The means of an epoch, with ``spread``.
 
     Returns
     -------
     list of str
-        A sentence for each sign: which collapse, and what usually helps.
+        A sentence, with what usually helps, or none.
 
     Example
     -------
-    >>> healthy = {"teacher_entropy": 3.0, "spread": 0.7}
-    >>> collapse_warnings(healthy, out_dim=1024)
+    >>> spread_warnings({"spread": 0.7})
     []
-    >>> uniform = {"teacher_entropy": 6.93, "spread": 0.7}
-    >>> print(collapse_warnings(uniform, out_dim=1024)[0][:50])
-    Collapse to uniform: the teacher's entropy is 6.93
+    >>> print(spread_warnings({"spread": 0.01})[0][:49])
+    Collapse of the embeddings: their spread is 0.010
     """
-    warnings = []
-    entropy, highest = stats["teacher_entropy"], math.log(out_dim)
-    if entropy > 0.99 * highest:
-        warnings.append(
-            f"Collapse to uniform: the teacher's entropy is {entropy:.2f}, "
-            f"its maximum ln {out_dim} is {highest:.2f}. Every utterance gets "
-            "the same flat answer. What usually helps: a lower teacher_temp, "
-            "a lower centre momentum, fewer prototypes (out_dim)."
-        )
-    if entropy < 0.01 * highest:
-        warnings.append(
-            f"Collapse to one prototype: the teacher's entropy is "
-            f"{entropy:.3f}, near 0. What usually helps: a higher "
-            "teacher_temp, a longer freeze of the prototypes, a lower lr."
-        )
-    if stats["spread"] < 0.05:
-        warnings.append(
-            f"Collapse of the embeddings: their spread is "
-            f"{stats['spread']:.3f} (0: all the same, 1: evenly spread). What "
-            "usually helps: a lower lr, a higher momentum of the teacher, a "
-            "larger batch."
-        )
-    return warnings
+    if means["spread"] >= 0.05:
+        return []
+    return [
+        f"Collapse of the embeddings: their spread is "
+        f"{means['spread']:.3f} (0: all the same, 1: evenly spread). What "
+        "usually helps: a lower lr, a higher momentum of the teacher, a "
+        "larger batch."
+    ]

@@ -1,7 +1,5 @@
 """The pictures of training runs."""
 
-import math
-
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
@@ -9,8 +7,8 @@ from matplotlib.ticker import MaxNLocator
 from speechbrain_cadino.process.files import atomic_path
 
 
-def plot_training(rows, path, out_dim):
-    """Draws how a DINO run went, epoch by epoch.
+def plot_training(rows, path, objective):
+    """Draws how a training of stage I went, epoch by epoch.
 
     Arguments
     ---------
@@ -18,32 +16,25 @@ def plot_training(rows, path, out_dim):
         ``TrainingRecord.rows``.
     path : str or pathlib.Path
         The PNG file.
-    out_dim : int
-        K, whose logarithm is the highest possible entropy.
+    objective : Objective
+        Its terms are lines, and it knows pictures of their figures.
     """
     table = pd.DataFrame(rows).set_index("epoch")
+    panels = objective.panels()
     clustered = "clusters" in table
-    columns = 4 if clustered else 3
+    columns = -(-(len(panels) + 4) // 2)
     figure, axes = plt.subplots(
-        2, columns, figsize=(4.4 * columns, 7), layout="constrained"
+        2,
+        columns + clustered,
+        figsize=(4.4 * (columns + clustered), 7),
+        layout="constrained",
     )
-    loss, entropy, divergence, spread, rate, error = axes[:, :3].flat
-
-    _lines(loss, table, ["loss", "dino", "cosine"], "")
+    loss, *others = axes[:, :columns].flat
+    _lines(loss, table, ["loss", *objective.terms], "")
     loss.set_title("loss")
-    _lines(entropy, table, ["teacher_entropy", "student_entropy"], "nats")
-    entropy.axhline(math.log(out_dim), color="0.6", ls="--", lw=1)
-    entropy.annotate(
-        f"ln {out_dim}: uniform",
-        (0.02, math.log(out_dim)),
-        xycoords=("axes fraction", "data"),
-        va="bottom",
-        color="0.4",
-    )
-    entropy.set_ylim(0, 1.1 * math.log(out_dim))
-    entropy.set_title("entropy")
-    _lines(divergence, table, ["kl"], "nats")
-    divergence.set_title("KL (teacher to student)")
+    for axis, panel in zip(others, panels):
+        _plot_panel(axis, table, panel)
+    spread, rate, error, *empty = others[len(panels) :]
     _lines(spread, table, ["spread"], "")
     spread.set_title("embeddings (near 0 or 1 dimension: collapse)")
     spread.set_ylim(0, 1.1)
@@ -53,11 +44,30 @@ def plot_training(rows, path, out_dim):
     _twin(rate, table["momentum"], "momentum of the teacher")
     rate.set_title("schedules")
     _plot_error(error, table, loss.get_xlim())
+    for axis in empty:
+        axis.set_axis_off()
     if clustered:
-        _plot_clusters(axes[:, 3], table, loss.get_xlim())
+        _plot_clusters(axes[:, columns], table, loss.get_xlim())
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
     plt.close(figure)
+
+
+def _plot_panel(axis, table, panel):
+    """A term's picture of its figures."""
+    _lines(axis, table, panel.columns, panel.unit)
+    axis.set_title(panel.title)
+    if panel.limit is None:
+        return
+    axis.axhline(panel.limit, color="0.6", ls="--", lw=1)
+    axis.annotate(
+        panel.limit_name,
+        (0.02, panel.limit),
+        xycoords=("axes fraction", "data"),
+        va="bottom",
+        color="0.4",
+    )
+    axis.set_ylim(0, 1.1 * panel.limit)
 
 
 def plot_stage_two(rows, path):

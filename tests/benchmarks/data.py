@@ -255,7 +255,7 @@ def read_names(worker):
     """Touches the text that a worker touches in an epoch."""
     info = torch.utils.data.get_worker_info()
     for row in range(worker, len(info.dataset), info.num_workers):
-        _ = info.dataset.ids[row], info.dataset.wavs[row]
+        _ = info.dataset.ids[row], info.dataset.crops.wavs[row]
 
 
 def load_rows(manifest, flags):

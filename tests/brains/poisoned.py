@@ -25,8 +25,11 @@ from speechbrain_cadino.gate.loss_gate import DynamicLossGate
 from speechbrain_cadino.lobes.ecapa import ECAPA_TDNN
 from speechbrain_cadino.lobes.heads import DINOHead
 from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
-from speechbrain_cadino.losses.dino import DINOLoss
+from speechbrain_cadino.losses.dino import CosineLoss, DINOLoss
+from speechbrain_cadino.losses.distillation import SelfDistillation
 from speechbrain_cadino.losses.label_correction import LabelCorrectionLoss
+from speechbrain_cadino.losses.objective import Objective
+from speechbrain_cadino.losses.targets import Centering
 from speechbrain_cadino.process.errors import user_errors
 
 BATCH, CLASSES = 4, 3
@@ -84,17 +87,16 @@ def dino_parts():
         ECAPA_TDNN(20, channels=[16] * 5, lin_neurons=8),
         DINOHead(8, 24, hidden_size=16, bottleneck_size=6, batch_norm=True),
     )
+    terms = {"dino": DINOLoss(24, Centering(24), 0.05), "cosine": CosineLoss()}
     modules = {
         "student": student,
         "teacher": Teacher(student),
-        "dino_loss": DINOLoss(out_dim=24),
+        "objective": Objective(terms, {"dino": 1, "cosine": 1.0}),
     }
     hparams = {
-        "student": student,
-        "cosine_weight": 1.0,
-        "freeze_prototypes_epochs": 0,
-        "momentum_schedule": lambda position: 0.9,
-        "temperature_schedule": lambda position: 0.05,
+        "distillation": SelfDistillation(
+            **modules, momentum_schedule=lambda position: 0.9
+        )
     }
     return KeptDINOBrain, modules, hparams
 

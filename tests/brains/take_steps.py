@@ -18,7 +18,10 @@ from speechbrain.processing.features import InputNormalization
 from speechbrain_cadino.brains.dino import DINOBrain
 from speechbrain_cadino.lobes.heads import DINOHead
 from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
-from speechbrain_cadino.losses.dino import DINOLoss
+from speechbrain_cadino.losses.dino import CosineLoss, DINOLoss
+from speechbrain_cadino.losses.distillation import SelfDistillation
+from speechbrain_cadino.losses.objective import Objective
+from speechbrain_cadino.losses.targets import Centering
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.ranks import ddp_mean
 from speechbrain_cadino.training.schedules import CosineSchedule, LinearSchedule
@@ -74,12 +77,15 @@ def main(output, parts, *options):
         DINOHead(8, out_dim=24, hidden_size=16, bottleneck_size=6),
     )
     teacher = Teacher(student)
-    dino_loss = DINOLoss(out_dim=24)
+    target = Centering(24)
+    schedule = LinearSchedule(0.04, 0.07, epochs=10)
+    terms = {"dino": DINOLoss(24, target, schedule), "cosine": CosineLoss()}
+    objective = Objective(terms, {"dino": 1, "cosine": 1.0})
     brain = FrozenNormBrain(
         modules={
             "student": student,
             "teacher": teacher,
-            "dino_loss": dino_loss,
+            "objective": objective,
             "compute_features": Fbank(n_mels=20),
             "mean_var_norm": InputNormalization(norm_type="sentence"),
         },
@@ -87,11 +93,10 @@ def main(output, parts, *options):
         hparams={
             "seed": 1,
             "student": student,
-            "cosine_weight": 1.0,
-            "freeze_prototypes_epochs": 0,
+            "distillation": SelfDistillation(
+                student, teacher, objective, CosineSchedule(0.9, 1.0, epochs=10)
+            ),
             "lr_schedule": CosineSchedule(0.1, 0.0, epochs=10),
-            "momentum_schedule": CosineSchedule(0.9, 1.0, epochs=10),
-            "temperature_schedule": LinearSchedule(0.04, 0.07, epochs=10),
             "sorting": "ascending",  # batches in order, on every rank
         },
         run_opts=run_opts,
@@ -105,7 +110,7 @@ def main(output, parts, *options):
             {
                 "processes": brain.processes,
                 "loss": loss,
-                "centre": dino_loss.centre,
+                "centre": target.center,
                 "gradients": brain.gradients,
                 "student": list(student.parameters()),
                 "teacher": list(teacher.parameters()),

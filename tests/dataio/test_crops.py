@@ -11,6 +11,7 @@ from speechbrain_cadino.dataio.crops import (
     count_classes,
 )
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
+from speechbrain_cadino.dataio.sampling import ClusterSampling, Sampling
 
 RATE = 16000
 
@@ -175,14 +176,15 @@ def levels(tmp_path):
 LABELS = np.array([4, 0, 0, 4, 4, 2, 0, 4, 4, -1, 4, 4])
 
 
-def clustered(folder, labels=LABELS, **options):
+def clustered(folder, labels=LABELS, utterances_per_sample=3, **options):
     data = dataset(
         folder,
         global_seconds=0.2,
         local_seconds=0.1,
-        **{"utterances_per_sample": 3, **options},
+        sampling=ClusterSampling(utterances_per_sample),
+        **options,
     )
-    data.set_clusters(labels)
+    data.sampling.set_clusters(labels)
     return data
 
 
@@ -212,7 +214,7 @@ def test_crops_come_from_distinct_utterances_of_the_anchors_cluster(
 
 def test_a_cluster_of_one_gives_what_no_cluster_gives(levels):
     alone, without = clustered(levels), clustered(levels)
-    without.set_clusters(np.full(12, -1))
+    without.sampling.set_clusters(np.full(12, -1))
     for row in (5, 9):
         for kind in ("globals", "locals"):
             assert torch.equal(alone[row][kind], without[row][kind])
@@ -238,16 +240,19 @@ def test_persistent_workers_see_new_clusters_in_the_same_memory(levels):
     loader = torch.utils.data.DataLoader(
         data, batch_size=4, num_workers=2, persistent_workers=True
     )
-    memory = [t.data_ptr() for t in vars(data._clusters).values()]
+    clusters = data.sampling._clusters
+    memory = [t.data_ptr() for t in vars(clusters).values()]
     others = np.arange(12) // 4
     for labels in (LABELS, others, LABELS):
-        data.set_clusters(labels)
+        data.sampling.set_clusters(labels)
         batches = [batch["globals"] for batch in loader]
         expected = torch.stack([data[i]["globals"] for i in range(12)])
         assert torch.equal(torch.cat(batches), expected)
         second = [sources(data[i])[1] for i in range(12)]
         assert (labels[second] == labels).all()
-    assert memory == [t.data_ptr() for t in vars(data._clusters).values()]
+    assert memory == [
+        t.data_ptr() for t in vars(data.sampling._clusters).values()
+    ]
 
 
 def test_each_speed_and_pass_draws_partners_of_its_own(levels):
@@ -275,6 +280,36 @@ def test_the_anchor_stands_in_for_a_partner_that_cannot_be_read(levels):
 def test_each_utterance_of_a_sample_needs_a_crop(levels, utterances):
     with pytest.raises(ValueError, match="give 1 to 6"):
         clustered(levels, utterances_per_sample=utterances)
+
+
+class Halved(Sampling):
+    """The first half of the utterances, twice, the other way round in each
+    odd epoch."""
+
+    def order(self, epoch):
+        rows = np.tile(np.arange(self.size // 2), 2)
+        return rows[::-1] if epoch % 2 else rows
+
+
+def test_a_sampling_of_ones_own_chooses_the_utterances(levels):
+    data = dataset(levels, global_seconds=0.2, sampling=Halved())
+    loader = torch.utils.data.DataLoader(
+        data, batch_size=4, num_workers=1, persistent_workers=True
+    )
+    for epoch in (1, 2, 3):
+        data.set_epoch(epoch)
+        ids = [name for batch in loader for name in batch["id"]]
+        expected = [f"u{row:02}" for row in [*range(6), *range(6)]]
+        assert ids == (expected[::-1] if epoch % 2 else expected)
+
+
+def test_epochs_are_of_equal_length(levels):
+    class Short(Sampling):
+        def order(self, epoch):
+            return np.arange(3)
+
+    with pytest.raises(ValueError, match="Short gives 3 samples for 12"):
+        dataset(levels, sampling=Short())[0]
 
 
 @pytest.fixture

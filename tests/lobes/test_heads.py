@@ -5,6 +5,8 @@ import torch
 
 from speechbrain_cadino.lobes.heads import DINOHead
 from speechbrain_cadino.losses.dino import DINOLoss
+from speechbrain_cadino.losses.objective import Views
+from speechbrain_cadino.losses.targets import Centering
 
 
 @pytest.fixture
@@ -16,17 +18,17 @@ def head():
 def test_bottleneck_has_unit_length(head):
     torch.manual_seed(1)
     embeddings = torch.randn(5, 16)
-    bottleneck, prototypes = head(embeddings)
-    assert prototypes is head.prototypes.weight
+    outputs = head(embeddings)
+    assert outputs["prototypes"] is head.prototypes.weight
     expected = head.mlp(embeddings)
     expected = expected / expected.square().sum(1, keepdim=True).sqrt()
-    torch.testing.assert_close(bottleneck, expected)
+    torch.testing.assert_close(outputs["bottleneck"], expected)
 
 
 def test_bottleneck_has_the_precision_of_the_parameters(head):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert head.mlp(torch.randn(5, 16)).dtype == torch.bfloat16
-        bottleneck, _ = head(torch.randn(5, 16))
+        bottleneck = head(torch.randn(5, 16))["bottleneck"]
     assert bottleneck.dtype == torch.float32
     torch.testing.assert_close(bottleneck.norm(dim=1), torch.ones(5))
 
@@ -40,8 +42,9 @@ def test_with_the_loss_the_same_as_weight_norm_with_frozen_gain(head):
     crops, teacher = torch.randn(2, 3, 16), torch.randn(1, 3, 16)
 
     with torch.no_grad():
-        p = head(teacher)
-    value, _ = DINOLoss(out_dim=40)(head(crops), p, 0.04)
+        answers = Views(teacher, head(teacher), 1)
+    loss = DINOLoss(40, Centering(40), 0.04)
+    value, _ = loss(Views(crops, head(crops), 1), answers, 0.0)
     value.backward()
     bottleneck = torch.nn.functional.normalize(reference.mlp(crops), dim=-1)
     log_q = (reference.prototypes(bottleneck) / 0.1).log_softmax(-1)

@@ -34,8 +34,9 @@ def test_gives_and_takes_no_gradient():
     teacher = Teacher(student)
     assert not any(p.requires_grad for p in teacher.parameters())
     assert all(p.requires_grad for p in student.parameters())
-    outputs = teacher([torch.randn(3, 20, 8)])
-    assert not any(output.requires_grad for output in outputs)
+    embeddings, outputs = teacher([torch.randn(3, 20, 8)])
+    said = [embeddings, *outputs.values()]
+    assert not any(tensor.requires_grad for tensor in said)
 
 
 def test_batch_norm_statistics_come_from_the_teachers_own_forwards():
@@ -52,7 +53,9 @@ def test_batch_norm_statistics_come_from_the_teachers_own_forwards():
 def test_crops_of_different_lengths_keep_their_order():
     network = tiny_network().eval()
     long, short = torch.randn(2, 30, 8), torch.randn(3, 20, 8)
-    embeddings, bottleneck, _ = network([long, short])
+    embeddings, outputs = network([long, short])
     alone = network.encoder(short).squeeze(1)
     torch.testing.assert_close(embeddings[2:], alone)
-    torch.testing.assert_close(bottleneck[2:], network.head(alone)[0])
+    torch.testing.assert_close(
+        outputs["bottleneck"][2:], network.head(alone)["bottleneck"]
+    )

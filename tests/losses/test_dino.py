@@ -7,8 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from speechbrain_cadino.losses import dino
-from speechbrain_cadino.losses.dino import DINOLoss, cosine_loss, sinkhorn
+from speechbrain_cadino.losses import chunked as kernel
+from speechbrain_cadino.losses.chunked import chunked
+from speechbrain_cadino.losses.dino import CosineLoss, DINOLoss, plain
+from speechbrain_cadino.losses.objective import Views
+from speechbrain_cadino.losses.targets import Centering, Sinkhorn
 
 
 def loop_dino(student, teacher, centre, student_temp, teacher_temp):
@@ -44,29 +47,47 @@ def cosines(bottleneck, prototypes):
     return bottleneck @ F.normalize(prototypes, dim=-1).mT
 
 
-@pytest.mark.parametrize("chunk", [1, 74, 10**6], ids="chunk_{}".format)
-@pytest.mark.parametrize("views", [2, 3, 6])
+def views(pair, n_globals=2):
+    """A bottleneck and prototypes as the Views of a network."""
+    outputs = dict(zip(["bottleneck", "prototypes"], pair))
+    return Views(pair[0], outputs, n_globals)
+
+
+def compare(loss, student, teacher, n_globals=None):
+    n_globals = len(teacher[0]) if n_globals is None else n_globals
+    return loss(views(student, n_globals), views(teacher), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("kernel_of", "chunk"),
+    [(chunked, 1), (chunked, 74), (chunked, 10**6), (plain, 0)],
+    ids=["chunk_1", "chunk_74", "chunk_all", "plain"],
+)
+@pytest.mark.parametrize("count", [2, 3, 6])
 @pytest.mark.parametrize("n_globals", [1, 2])
 @pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize("teacher_temp", [0.02, 0.07])
 def test_value_and_gradient_equal_the_double_loop(
-    monkeypatch, chunk, views, n_globals, batch, teacher_temp
+    monkeypatch, kernel_of, chunk, count, n_globals, batch, teacher_temp
 ):
-    monkeypatch.setattr(dino, "CHUNK", chunk)  # of one, two or all utterances
-    torch.manual_seed(views + batch)
-    loss = DINOLoss(out_dim=37, student_temp=0.1)
-    loss.centre.normal_(std=0.1)
+    monkeypatch.setattr(kernel, "CHUNK", chunk)  # of one, two or all utterances
+    torch.manual_seed(count + batch)
+    target = Centering(37)
+    target.center.normal_(std=0.1)
+    loss = DINOLoss(
+        37, target, teacher_temp, student_temp=0.1, kernel=kernel_of
+    )
     teacher = points(n_globals, batch, 9), torch.randn(37, 9)
-    ours = points(views, batch, 9), torch.randn(37, 9)
+    ours = points(count, batch, 9), torch.randn(37, 9)
     loops = [part.double().requires_grad_() for part in ours]
     ours = [part.requires_grad_() for part in ours]
 
-    value, _ = loss(ours, teacher, teacher_temp)
+    value, _ = compare(loss, ours, teacher)
     (3 * value).backward()
     expected = loop_dino(
         cosines(*loops),
         cosines(*(part.double() for part in teacher)),
-        *(loss.centre.double(), 0.1, teacher_temp),
+        *(target.center.double(), 0.1, teacher_temp),
     )
     (3 * expected).backward()
 
@@ -82,7 +103,7 @@ def test_cosine_value_and_gradient_equal_the_double_loop():
     teacher = torch.randn(2, 4, 19)
     ours = torch.randn(6, 4, 19, requires_grad=True)
     loops = ours.detach().double().requires_grad_()
-    value = cosine_loss(ours, teacher)
+    value, _ = CosineLoss()(Views(ours, {}, 2), Views(teacher, {}, 2), 0.0)
     value.backward()
     expected = loop_cosine(loops, teacher.double())
     expected.backward()
@@ -94,28 +115,27 @@ def test_cosine_value_and_gradient_equal_the_double_loop():
 
 def test_the_precision_of_the_step_does_not_matter():
     torch.manual_seed(0)
-    loss = DINOLoss(out_dim=4096)
+    loss = DINOLoss(4096, Centering(4096), 0.04)
     prototypes = torch.randn(4096, 16)
     student = points(6, 4, 16).requires_grad_(), prototypes
     teacher = points(2, 4, 16), prototypes
-    expected, _ = loss(student, teacher, 0.04)
+    expected, _ = compare(loss, student, teacher)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        value, _ = loss(student, teacher, 0.04)
-        loss.collect_centre(teacher)
+        value, _ = compare(loss, student, teacher)
     torch.testing.assert_close(value, expected, rtol=0, atol=0)
     mean = cosines(*teacher).mean((0, 1))
-    torch.testing.assert_close(loss.collected[0], mean)
+    torch.testing.assert_close(loss.target.collected[1], mean)
 
 
 def test_entropies_at_the_two_collapses():
-    loss = DINOLoss(out_dim=64)
+    loss = DINOLoss(64, Centering(64), 0.04)
     undecided = torch.zeros(2, 3, 64), torch.eye(64)
-    _, stats = loss(undecided, undecided, 0.04)
+    _, stats = compare(loss, undecided, undecided)
     assert stats["teacher_entropy"].item() == pytest.approx(math.log(64))
     assert stats["student_entropy"].item() == pytest.approx(math.log(64))
     assert stats["kl"].item() == pytest.approx(0, abs=1e-5)
     sure = torch.eye(64)[7].expand(2, 3, 64), torch.eye(64)
-    _, stats = loss(sure, sure, 0.04)
+    _, stats = compare(loss, sure, sure)
     assert stats["teacher_entropy"].item() == pytest.approx(0, abs=1e-6)
     assert stats["student_entropy"].item() == pytest.approx(
         torch.distributions.Categorical(logits=10 * torch.eye(64)[7])
@@ -126,41 +146,71 @@ def test_entropies_at_the_two_collapses():
 
 
 def test_one_view_is_refused_with_the_remedy():
-    loss = DINOLoss(out_dim=8)
+    loss = DINOLoss(8, Centering(8), 0.04)
     one = torch.zeros(1, 2, 3), torch.ones(8, 3)
     with pytest.raises(ValueError, match="global_crops"):
-        loss(one, one, 0.04)
+        compare(loss, one, one)
+
+
+@pytest.mark.parametrize("kernel_of", [chunked, plain])
+def test_a_student_that_sees_no_global_crop_is_compared_with_all(kernel_of):
+    """One global crop for the teacher, local crops alone for the student."""
+    torch.manual_seed(0)
+    loss = DINOLoss(9, Centering(9), 0.05, kernel=kernel_of)
+    prototypes = torch.randn(9, 6)
+    student, teacher = points(3, 4, 6), points(1, 4, 6)
+    value, _ = compare(loss, (student, prototypes), (teacher, prototypes), 0)
+    p = (cosines(teacher[0], prototypes) / 0.05).softmax(-1)
+    log_q = (cosines(student, prototypes) / 0.1).log_softmax(-1)
+    expected = -(p * log_q).sum(-1).mean()
+    torch.testing.assert_close(value, expected)
+    one = student[:1], prototypes  # which is another crop
+    assert compare(loss, one, (teacher, prototypes), 0)[0].isfinite()
 
 
 def test_centre_follows_the_mean_over_accumulated_batches():
     torch.manual_seed(0)
-    loss = DINOLoss(out_dim=5, centre_momentum=0.9)
+    loss = DINOLoss(5, Centering(5, momentum=0.9), 0.04)
     prototypes = torch.randn(5, 3)
     batches = points(3, 2, 4, 3)
     for batch in batches:
-        loss.collect_centre((batch, prototypes))
-    loss.update_centre()
+        compare(loss, (batch, prototypes), (batch, prototypes))
+    loss.after_step()
     mean = cosines(batches, prototypes).mean((0, 1, 2))
-    torch.testing.assert_close(loss.centre, 0.1 * mean)
-    # A second update starts from what came since.
-    loss.collect_centre((batches[0], prototypes))
-    before = loss.centre.clone()
-    loss.update_centre()
+    torch.testing.assert_close(loss.target.center, 0.1 * mean)
+    # A second update starts from what came since; what is forgotten or seen
+    # without gradients does not count.
+    compare(loss, (batches[1], prototypes), (batches[1], prototypes))
+    loss.forget()
+    compare(loss, (batches[0], prototypes), (batches[0], prototypes))
+    with torch.no_grad():
+        compare(loss, (batches[2], prototypes), (batches[2], prototypes))
+    before = loss.target.center.clone()
+    loss.after_step()
     mean = cosines(batches[0], prototypes).mean((0, 1))
-    torch.testing.assert_close(loss.centre, 0.9 * before + 0.1 * mean)
+    torch.testing.assert_close(loss.target.center, 0.9 * before + 0.1 * mean)
+
+
+def test_the_temperature_may_follow_a_schedule():
+    torch.manual_seed(0)
+    pair = points(2, 4, 6), torch.randn(9, 6)
+    loss = DINOLoss(9, Centering(9), lambda position: 0.04 + position / 100)
+    warm = DINOLoss(9, Centering(9), 0.07)
+    value, _ = loss(views(pair), views(pair), 3.0)
+    torch.testing.assert_close(value, compare(warm, pair, pair)[0])
 
 
 def test_gradient_steps_lower_the_loss():
     torch.manual_seed(0)
-    loss = DINOLoss(out_dim=32)
+    loss = DINOLoss(32, Centering(32), 0.07)
     prototypes = torch.randn(32, 16)
     teacher = points(2, 8, 16), prototypes
     student = [points(6, 8, 16), prototypes.clone()]
     student = [part.requires_grad_() for part in student]
     optimizer = torch.optim.SGD(student, lr=1.0)
-    first, _ = loss(student, teacher, 0.07)
+    first, _ = compare(loss, student, teacher)
     for _ in range(20):
-        value, _ = loss(student, teacher, 0.07)
+        value, _ = compare(loss, student, teacher)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -171,7 +221,7 @@ def test_sinkhorn_equals_alternate_normalisation():
     """Knopp's algorithm as written: rows, then columns, of exp(logits)."""
     torch.manual_seed(0)
     logits = 3 * torch.randn(2, 6, 5)
-    for view, ours in zip(logits, sinkhorn(logits, rounds=3)):
+    for view, ours in zip(logits, Sinkhorn(rounds=3)(logits)):
         q = view.double().exp() / view.double().exp().sum(1, keepdim=True)
         for _ in range(3):
             for k in range(5):
@@ -182,14 +232,14 @@ def test_sinkhorn_equals_alternate_normalisation():
 
 
 def test_sinkhorn_targets_make_the_loss(monkeypatch):
-    monkeypatch.setattr(dino, "CHUNK", 9)  # the student's, one by one
+    monkeypatch.setattr(kernel, "CHUNK", 9)  # the student's, one by one
     torch.manual_seed(0)
-    loss = DINOLoss(out_dim=9, sinkhorn_rounds=3)
+    loss = DINOLoss(9, Sinkhorn(3), 0.05)
     prototypes = torch.randn(9, 6)
     student = points(3, 4, 6), prototypes
     teacher = points(2, 4, 6), prototypes
-    value, _ = loss(student, teacher, 0.05)
-    p = sinkhorn(cosines(*teacher) / 0.05, 3)
+    value, _ = compare(loss, student, teacher)
+    p = Sinkhorn(3)(cosines(*teacher) / 0.05)
     log_q = torch.log_softmax(cosines(*student) / 0.1, -1)
     terms = [
         -(p[t, b] * log_q[s, b]).sum()

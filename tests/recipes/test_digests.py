@@ -39,8 +39,9 @@ DINO = {
 RUNS = {
     "dino": {
         **DINO,
-        "sinkhorn_rounds": 0,
+        "lr": 0.1,
         "cosine_weight": 0.5,
+        "temp_warmup_epochs": 1,
         "freeze_prototypes_epochs": 0.3,
     },
     "ca_dino": {
@@ -87,7 +88,8 @@ def command(name, speech, labels, folder):
     if name == "dlg_lc":
         flags["train_manifest"] = labels
         return script("train_dlg_lc.py", "small_dlg_lc.yaml", **flags)
-    return script("train_dino.py", f"small_{name}.yaml", **flags)
+    yaml = {"dino": "dino.yaml", "ca_dino": "small_ca_dino.yaml"}[name]
+    return script("train_dino.py", yaml, **flags)
 
 
 def tensors(path):
@@ -105,7 +107,7 @@ def centers(folder):
         value
         for path in sorted(checkpoint.glob("*.ckpt"))
         for name, value in tensors_if_any(path).items()
-        if re.search(r"(^|\.)cent(re|er|roids)$", name)
+        if re.search(r"(^|\.)cent(re|er|roids)$", name) and value.any()
     ]
     return sorted(found, key=lambda value: value.numpy().tobytes())
 

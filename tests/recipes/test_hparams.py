@@ -60,7 +60,7 @@ def test_stage_two_loads(name, tmp_path):
     assert hparams["embedding_model"].channels == [16, 16, 16, 16, 48]
     data = hparams["train_data"]()
     assert len(hparams["classifier"].weight) == data.classes
-    assert data.lengths == [round(hparams["crop_seconds"] * 16000)]
+    assert data.crops.lengths == [round(hparams["crop_seconds"] * 16000)]
     assert hparams["lr_schedule"](hparams["number_of_epochs"]) > 0
 
 

@@ -5,11 +5,13 @@ import pandas as pd
 import torch
 
 from speechbrain.utils.train_logger import TensorboardLogger
+from speechbrain_cadino.losses.dino import CosineLoss, DINOLoss
 from speechbrain_cadino.losses.meters import (
-    collapse_warnings,
     effective_dimensions,
     embedding_spread,
+    spread_warnings,
 )
+from speechbrain_cadino.losses.objective import Objective
 from speechbrain_cadino.training.checkpoints import AtomicCheckpointer
 from speechbrain_cadino.training.plots import plot_training
 from speechbrain_cadino.training.record import (
@@ -77,7 +79,9 @@ def test_effective_dimensions_equal_their_definition():
 def test_each_collapse_is_named():
     def signs(entropy, spread):
         stats = {"teacher_entropy": entropy, "spread": spread}
-        return [w.split(":")[0] for w in collapse_warnings(stats, 1024)]
+        loss = DINOLoss(1024, target=None, teacher_temp=0.04)
+        warnings = [*loss.warnings(stats), *spread_warnings(stats)]
+        return [w.split(":")[0] for w in warnings]
 
     assert signs(3.0, 0.7) == []
     assert signs(math.log(1024), 0.7) == ["Collapse to uniform"]
@@ -88,15 +92,18 @@ def test_each_collapse_is_named():
 def test_plot_is_drawn_with_and_without_trials_and_clusters(tmp_path):
     names = "loss dino cosine teacher_entropy student_entropy kl spread"
     names += " dimensions lr momentum"
+    dino = DINOLoss(64, target=None, teacher_temp=0.04)
+    terms = {"dino": dino, "cosine": CosineLoss()}
+    objective = Objective(terms, dict.fromkeys(terms, 1))
     row = dict.fromkeys(names.split(), 0.5)
     rows = [{"epoch": epoch, **row} for epoch in range(1, 4)]
-    plot_training(rows, tmp_path / "without.png", out_dim=64)
+    plot_training(rows, tmp_path / "without.png", objective)
     rows[-1]["EER"] = 12.0
-    plot_training(rows, tmp_path / "with.png", out_dim=64)
+    plot_training(rows, tmp_path / "with.png", objective)
     for row in rows[-2:]:
         row |= {"clusters": 9, "singletons": 2, "silhouette": 0.3}
     rows[-1]["agreement"] = 0.8
-    plot_training(rows, tmp_path / "clusters.png", out_dim=64)
+    plot_training(rows, tmp_path / "clusters.png", objective)
     names = ("with.png", "without.png", "clusters.png")
     assert min((tmp_path / name).stat().st_size for name in names) > 20_000
 

@@ -1,0 +1,173 @@
+"""Self-distillation: a student that learns from a teacher that follows it."""
+
+from speechbrain_cadino.losses.objective import Views
+
+
+class SelfDistillation:
+    """A student, its teacher, and what the student is to learn from it.
+
+    It is all that a step of DINO is beside the optimiser. ``DINOBrain`` uses
+    it, and so may any Brain as an auxiliary loss::
+
+        loss, figures = self.distillation(crops, batch_size, position)
+        ...
+        self.distillation.after_step(position)  # in on_fit_batch_end
+
+    Arguments
+    ---------
+    student : torch.nn.Module
+        MultiCropNetwork, or another that gives embeddings and named outputs.
+    teacher : torch.nn.Module
+        Teacher: a network of the same kind, with ``follow``.
+    objective : torch.nn.Module
+        Objective, or another term.
+    momentum_schedule : callable
+        The teacher's momentum at a position in epochs.
+    freeze_prototypes_epochs : float
+        The prototypes of the student's head stay as they are for so many
+        epochs.
+
+    Example
+    -------
+    >>> import torch
+    >>> from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+    >>> from speechbrain_cadino.lobes.heads import DINOHead
+    >>> from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
+    >>> from speechbrain_cadino.losses.dino import CosineLoss
+    >>> from speechbrain_cadino.losses.objective import Objective
+    >>> student = MultiCropNetwork(
+    ...     ECAPA_TDNN(80, channels=[16] * 5, lin_neurons=8),
+    ...     DINOHead(8, out_dim=32, hidden_size=16, bottleneck_size=4),
+    ... )
+    >>> distillation = SelfDistillation(
+    ...     student,
+    ...     Teacher(student),
+    ...     Objective({"cosine": CosineLoss()}, {"cosine": 1}),
+    ...     momentum_schedule=lambda position: 0.99,
+    ... )
+    >>> crops = [torch.randn(8, 30, 80), torch.randn(16, 20, 80)]
+    >>> loss, figures = distillation(crops, batch_size=4, position=0.0)
+    >>> loss.backward()
+    >>> list(figures)
+    ['cosine']
+    >>> distillation.after_step(position=0.0)
+    """
+
+    def __init__(
+        self,
+        student,
+        teacher,
+        objective,
+        momentum_schedule,
+        freeze_prototypes_epochs=0,
+    ):
+        self.head = student.head
+        self.objective = objective
+        self.momentum_schedule = momentum_schedule
+        self.freeze_prototypes_epochs = freeze_prototypes_epochs
+        self._networks = {
+            "student": student,
+            "teacher": teacher,
+            "objective": objective,
+        }
+
+    def bind(self, modules):
+        """Calls these in place of what it was made of.
+
+        Arguments
+        ---------
+        modules : dict of str:torch.nn.Module
+            ``student``, ``teacher`` and ``objective``, maybe wrapped by
+            DistributedDataParallel.
+        """
+        self._networks |= {name: modules[name] for name in self._networks}
+
+    def __call__(self, crops, batch_size, position):
+        """The loss of a batch.
+
+        Arguments
+        ---------
+        crops : list of torch.Tensor
+            See ``views``.
+        batch_size : int
+            See ``views``.
+        position : float
+            How far training is, in epochs.
+
+        Returns
+        -------
+        value : torch.Tensor
+            Scalar.
+        figures : dict of str:torch.Tensor
+            Detached scalars, see Objective.
+        """
+        return self.compare(*self.views(crops, batch_size), position)
+
+    def views(self, crops, batch_size):
+        """What the student says of all crops, and the teacher of the first.
+
+        Arguments
+        ---------
+        crops : list of torch.Tensor
+            Features of groups of crops, each (views * batch, time, bands):
+            the teacher sees those of the first group.
+        batch_size : int
+            The number of utterances.
+
+        Returns
+        -------
+        student, teacher : Views
+        """
+        sizes = len(crops[0]) // batch_size, batch_size
+        return (
+            self._by_view(self._networks["student"](crops), *sizes),
+            self._by_view(self._networks["teacher"](crops[:1]), *sizes),
+        )
+
+    def _by_view(self, predictions, count, batch_size):
+        """Splits what is said of crops by view."""
+        embeddings, outputs = predictions
+        sizes = (-1, batch_size)
+        return Views(
+            embeddings.unflatten(0, sizes),
+            {
+                name: value
+                if name in self.head.shared
+                else value.unflatten(0, sizes)
+                for name, value in outputs.items()
+            },
+            count,
+        )
+
+    def compare(self, student, teacher, position):
+        """The loss of what both said: see ``__call__``."""
+        return self._networks["objective"](student, teacher, position)
+
+    def before_step(self, position):
+        """Takes the gradients of what is frozen, before an optimiser step.
+
+        Arguments
+        ---------
+        position : float
+            How far training is, in epochs.
+        """
+        if position < self.freeze_prototypes_epochs:
+            self.head.prototypes.zero_grad(set_to_none=True)
+
+    def after_step(self, position):
+        """The teacher and the objective follow an optimiser step.
+
+        Arguments
+        ---------
+        position : float
+            How far training is, in epochs.
+        """
+        momentum = self.momentum_schedule(position)
+        student, teacher = self._networks["student"], self._networks["teacher"]
+        teacher.follow(student, momentum)
+        self.objective.after_step()
+
+    def forget(self):
+        """Forgets what was seen since the last step: it was undone, or an
+        epoch begins."""
+        self.objective.forget()

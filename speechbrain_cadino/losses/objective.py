@@ -1,0 +1,241 @@
+"""What a training minimises: terms, and their weighted sum."""
+
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+
+
+class Views(NamedTuple):
+    """What a network says of the crops of a batch, by view.
+
+    Arguments
+    ---------
+    embeddings : torch.Tensor
+        (views, batch, D).
+    outputs : dict of str:torch.Tensor
+        The outputs of the head by name, such as ``bottleneck``, (views,
+        batch, B), and ``prototypes``, (K, B): see the head.
+    globals : int
+        The number of the first views that are the teacher's crops too; 0 if
+        the student saw none of them.
+    """
+
+    embeddings: torch.Tensor
+    outputs: dict
+    globals: int
+
+
+class Panel(NamedTuple):
+    """A picture of some columns of ``training.csv``.
+
+    Arguments
+    ---------
+    title : str
+        The title.
+    columns : list of str
+        The columns, a line each.
+    unit : str
+        The label of the y axis.
+    limit : float, optional
+        The highest possible value, drawn as a line.
+    limit_name : str
+        What stands beside that line.
+    """
+
+    title: str
+    columns: list
+    unit: str = ""
+    limit: float | None = None
+    limit_name: str = ""
+
+
+class Term(torch.nn.Module):
+    """One summand of an objective: the base of ours.
+
+    Its ``forward(student, teacher, position)`` takes two Views and the
+    position in epochs, and returns its value, a scalar, and figures, a dict of
+    detached scalars, for the log. Its parameters are trained, its buffers are
+    in the checkpoints. Any ``torch.nn.Module`` with such a ``forward`` is a
+    term: what follows is optional.
+
+    Attributes
+    ----------
+    figures : tuple of str
+        The names of its figures.
+
+    Example
+    -------
+    >>> class Length(Term):
+    ...     def forward(self, student, teacher, position):
+    ...         return student.embeddings.norm(dim=-1).mean(), {}
+    >>> Length()(Views(torch.ones(2, 3, 4), {}, 2), None, position=0.0)
+    (tensor(2.), {})
+    """
+
+    figures = ()
+
+    def after_step(self):
+        """Called once per optimiser step, on all ranks."""
+
+    def forget(self):
+        """Called at a step that is undone, and when an epoch begins."""
+
+    def warnings(self, means):
+        """Sentences for the log after an epoch.
+
+        Arguments
+        ---------
+        means : dict of str:float
+            The means over the steps of the epoch.
+
+        Returns
+        -------
+        list of str
+        """
+        return []
+
+    def panels(self):
+        """Pictures of its figures.
+
+        Returns
+        -------
+        list of Panel
+        """
+        return []
+
+
+class Objective(Term):
+    """A weighted sum of terms, which is a term itself.
+
+    Arguments
+    ---------
+    terms : dict of str:torch.nn.Module
+        The terms by name: see Term. None takes a term out, and its weight
+        with it.
+    weights : dict of str:(float or callable)
+        The weight of each term: a number, or a function of the position in
+        epochs, such as LinearSchedule.
+
+    Raises
+    ------
+    ValueError
+        If a term has no weight, a weight no term, or two of them give one name
+        to a figure.
+
+    Example
+    -------
+    >>> class One(torch.nn.Module):
+    ...     def forward(self, student, teacher, position):
+    ...         return torch.tensor(1.0), {}
+    >>> objective = Objective({"a": One(), "b": One()}, {"a": 1, "b": 0.5})
+    >>> objective(None, None, position=0.0)
+    (tensor(1.5000), {'a': tensor(1.), 'b': tensor(1.)})
+    >>> Objective({"a": One()}, {"b": 1})
+    Traceback (most recent call last):
+    ...
+    ValueError: The term a of the objective has no weight.
+    """
+
+    def __init__(self, terms, weights):
+        super().__init__()
+        taken_out = {name for name, term in terms.items() if term is None}
+        terms = {name: terms[name] for name in terms if name not in taken_out}
+        weights = {
+            name: weights[name] for name in weights if name not in taken_out
+        }
+        for name in terms:
+            if name not in weights:
+                raise ValueError(
+                    f"The term {name} of the objective has no weight."
+                )
+        for name in weights:
+            if name not in terms:
+                raise ValueError(
+                    f"The objective has a weight of {name}, and no such term."
+                )
+        if not terms:
+            raise ValueError("The objective has no term.")
+        try:
+            self.terms = torch.nn.ModuleDict(terms)
+        except KeyError as error:
+            raise ValueError(
+                f"PyTorch does not take the name of a term: {error.args[0]}. "
+                "Rename it."
+            ) from error
+        self.weights = weights
+        self.figures = tuple(self._names())
+
+    def _names(self):
+        """The names of all figures; raises if two are the same."""
+        names = ["loss", *self.terms]
+        for term in self.terms.values():
+            names += getattr(term, "figures", ())
+        _check_names(names)
+        return names[1:]
+
+    def forward(self, student, teacher, position):
+        """The weighted sum of the terms.
+
+        Arguments
+        ---------
+        student : Views
+            What the student says.
+        teacher : Views
+            What the teacher says; without gradient.
+        position : float
+            How far training is, in epochs.
+
+        Returns
+        -------
+        value : torch.Tensor
+            Scalar.
+        figures : dict of str:torch.Tensor
+            The value of each term by its name, then the terms' own figures.
+        """
+        total, values, figures = None, {}, {}
+        for name, term in self.terms.items():
+            value, found = term(student, teacher, position)
+            _check_names([*self.terms, *figures, *found])
+            weight = self.weights[name]
+            part = (weight(position) if callable(weight) else weight) * value
+            total = part if total is None else total + part
+            values[name] = value.detach()
+            figures.update(found)
+        return total, {**values, **figures}
+
+    def after_step(self):
+        """Tells the terms of an optimiser step."""
+        self._call("after_step")
+
+    def forget(self):
+        """Tells the terms of an undone step, and of an epoch's start."""
+        self._call("forget")
+
+    def warnings(self, means):
+        """The warnings of all terms."""
+        return [
+            text for found in self._call("warnings", means) for text in found
+        ]
+
+    def panels(self):
+        """The pictures of all terms."""
+        return list(chain.from_iterable(self._call("panels")))
+
+    def _call(self, name, *arguments):
+        """What the terms answer that have such a method."""
+        return [
+            getattr(term, name)(*arguments)
+            for term in self.terms.values()
+            if hasattr(term, name)
+        ]
+
+
+def _check_names(names):
+    """Raises if a name is there twice."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"Two terms of the objective give the name {name} to a "
+                "figure: rename one of them."
+            )

@@ -1,0 +1,122 @@
+"""Terms, their weighted sum, and what follows them through a training."""
+
+import pytest
+import torch
+
+from speechbrain_cadino.losses.dino import CosineLoss
+from speechbrain_cadino.losses.objective import Objective, Panel, Term, Views
+
+
+class Length(torch.nn.Module):
+    """A term as somebody else would write it: a module, and no more."""
+
+    def __init__(self, size=4):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(size))
+
+    def forward(self, student, teacher, position):
+        lengths = (student.embeddings * self.scale).norm(dim=-1)
+        return lengths.mean(), {}
+
+
+class Talkative(Term):
+    """A term with a figure, a state, a warning and a picture."""
+
+    figures = ("half",)
+
+    def __init__(self, calls):
+        super().__init__()
+        self.calls = calls
+
+    def forward(self, student, teacher, position):
+        return torch.tensor(4.0), {"half": torch.tensor(2.0)}
+
+    def after_step(self):
+        self.calls.append("step")
+
+    def forget(self):
+        self.calls.append("forget")
+
+    def warnings(self, means):
+        return [f"half is {means['half']}"]
+
+    def panels(self):
+        return [Panel("halves", ["half"])]
+
+
+def views(count=3):
+    torch.manual_seed(0)
+    return Views(torch.randn(count, 2, 4), {}, 2)
+
+
+def test_the_value_is_the_weighted_sum_and_each_term_is_a_figure():
+    student, teacher = views(), views(2)
+    terms = {"length": Length(), "cosine": CosineLoss(), "talk": Talkative([])}
+    weights = {"length": 0.5, "cosine": lambda position: position, "talk": 0}
+    objective = Objective(terms, weights)
+    value, figures = objective(student, teacher, position=3.0)
+    length = student.embeddings.norm(dim=-1).mean()
+    cosine, _ = CosineLoss()(student, teacher, 3.0)
+    torch.testing.assert_close(value, 0.5 * length + 3 * cosine)
+    assert list(figures) == ["length", "cosine", "talk", "half"]
+    assert not any(figure.requires_grad for figure in figures.values())
+    value.backward()
+    assert terms["length"].scale.grad.norm() > 0
+    assert "terms.length.scale" in objective.state_dict()
+
+
+def test_terms_hear_of_steps_if_they_want_to():
+    calls = []
+    terms = {"talk": Talkative(calls), "length": Length()}
+    objective = Objective(terms, {"talk": 1, "length": 1})
+    objective.after_step()
+    objective.forget()
+    assert calls == ["step", "forget"]
+    assert objective.warnings({"half": 2.0}) == ["half is 2.0"]
+    assert [panel.title for panel in objective.panels()] == ["halves"]
+
+
+def test_an_objective_is_a_term():
+    inner = Objective({"length": Length()}, {"length": 2})
+    outer = Objective({"inner": inner}, {"inner": 0.5})
+    value, figures = outer(views(), views(2), 0.0)
+    torch.testing.assert_close(value, inner(views(), views(2), 0.0)[0] / 2)
+    assert list(figures) == ["inner", "length"]
+
+
+def test_null_takes_out_a_term_and_its_weight():
+    objective = Objective(
+        {"length": Length(), "cosine": None}, {"length": 1, "cosine": 1.0}
+    )
+    assert list(objective.terms) == ["length"]
+    assert list(objective.weights) == ["length"]
+
+
+@pytest.mark.parametrize(
+    ("terms", "weights", "sentence"),
+    [
+        (["a"], {}, "term a of the objective has no weight"),
+        (["a"], {"a": 1, "b": 2}, "a weight of b, and no such term"),
+        ([], {}, "has no term"),
+        (["talk", "talk2"], {"talk": 1, "talk2": 1}, "the name half to a"),
+        (["float"], {"float": 1}, "PyTorch does not take the name"),
+        (["loss"], {"loss": 1}, "the name loss to a"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_when_built(terms, weights, sentence):
+    made = {
+        name: Talkative([]) if "talk" in name else Length() for name in terms
+    }
+    with pytest.raises(ValueError, match=sentence):
+        Objective(made, weights)
+
+
+def test_a_figure_that_was_not_announced_may_not_be_anothers():
+    class Sly(Length):
+        def forward(self, student, teacher, position):
+            return torch.tensor(1.0), {"length": torch.tensor(1.0)}
+
+    terms = {"length": Length(), "sly": Sly()}
+    objective = Objective(terms, {"length": 1, "sly": 1})
+    with pytest.raises(ValueError, match="the name length to a figure"):
+        objective(views(), views(2), 0.0)
