@@ -49,6 +49,7 @@ class DynamicLossGate:
 
     Example
     -------
+    >>> import numpy as np
     >>> gate = DynamicLossGate(first_epoch=2)
     >>> gate.start_epoch(1)
     >>> gate.threshold

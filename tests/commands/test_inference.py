@@ -15,7 +15,7 @@ from torchaudio.functional import resample
 
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain_cadino.clustering.ward import find_speakers
-from speechbrain_cadino.commands import inference
+from speechbrain_cadino.clustering import ward
 from speechbrain_cadino.commands.inference import find_files
 from speechbrain_cadino.commands.main import main
 from speechbrain_cadino.embeddings.store import load_embeddings
@@ -185,7 +185,7 @@ def test_speakers_by_ward_and_silhouette():
 
 
 def test_speakers_of_many_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(inference, "MOST_LEAVES", 100)
+    monkeypatch.setattr(ward, "MOST_LEAVES", 100)
     points = np.repeat(np.eye(8), 20, axis=0)
     points += 0.02 * np.random.default_rng(0).standard_normal(points.shape)
     truth = np.arange(160) // 20

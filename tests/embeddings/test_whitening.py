@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from speechbrain_cadino.clustering import whitening
+from speechbrain_cadino.embeddings import whitening
 from speechbrain_cadino.embeddings.whitening import whiten
 
 
