@@ -14,6 +14,7 @@ import soundfile
 import torch
 from hyperpyyaml import load_hyperpyyaml
 
+from speechbrain_cadino.audio_visual.face_resnet import FaceResNet
 from speechbrain_cadino.dataio.manifest import write_manifest
 from speechbrain_cadino.encoders.export import export_encoder
 
@@ -48,6 +49,20 @@ never_built: !new:a.module.that.is.not.There
   features: *features
 modules:
   embedding_model: *model
+"""
+
+LOBES = "speechbrain_cadino.audio_visual.face_resnet"
+
+FACE_RUN = f"""\
+face_sample_rate: 1
+face_compute_features: !new:torch.nn.Identity
+face_mean_var_norm: !new:{LOBES}.FaceNormalization
+face_embedding_model: !new:{LOBES}.FaceResNet
+  channels: [4, 8]
+  block_sizes: [1, 1]
+  lin_neurons: 6
+face_reader: !name:speechbrain_cadino.audio_visual.faces.FaceReader
+  size: 16
 """
 
 
@@ -101,6 +116,23 @@ def encoder_folder(run_hyperparams, trained_modules, tmp_path_factory):
     mean = torch.arange(1, 13) / 100
     export_encoder(folder, run_hyperparams, trained_modules, mean)
     return folder
+
+
+@pytest.fixture(scope="session")
+def face_encoder(tmp_path_factory):
+    """An encoder folder of faces."""
+    folder = tmp_path_factory.mktemp("faces")
+    (folder / "hyperparams.yaml").write_text(FACE_RUN)
+    torch.manual_seed(3)
+    model = FaceResNet([4, 8], [1, 1], lin_neurons=6).eval()
+    export_encoder(
+        folder / "encoder",
+        folder / "hyperparams.yaml",
+        {"embedding_model": model},
+        torch.zeros(6),
+        prefix="face_",
+    )
+    return folder / "encoder"
 
 
 @pytest.fixture(scope="session")

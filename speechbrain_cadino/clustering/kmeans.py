@@ -259,8 +259,8 @@ def find_clusters(clusterer, embeddings):
     Returns
     -------
     clusters : Clusters
-        Of the utterances that are in; their centroids are the clusterer's
-        ``cluster_centers_`` if it has any, else the mean directions.
+        Of the utterances that are in; their centroids are those of
+        SphericalKMeans, of any other clusterer the mean directions.
     within : numpy.ndarray
         Shape (N,), bool: which utterances are in.
 
@@ -284,12 +284,12 @@ def find_clusters(clusterer, embeddings):
             f"{type(clusterer).__name__} leaves all {len(labels)} utterances "
             "out: its settings do not suit these embeddings."
         )
-    centroids = getattr(clusterer, "cluster_centers_", None)
-    if centroids is None or not within.all():
-        _, labels = np.unique(labels[within], return_inverse=True)
-        points = unit_rows(embeddings[within])
-        nothing = np.zeros((labels.max() + 1, points.shape[1]), np.float32)
-        centroids = mean_directions(points, labels, nothing)
+    if isinstance(clusterer, SphericalKMeans):
+        return Clusters(labels, clusterer.cluster_centers_), within
+    _, labels = np.unique(labels[within], return_inverse=True)
+    points = unit_rows(embeddings[within])
+    nothing = np.zeros((labels.max() + 1, points.shape[1]), np.float32)
+    centroids = mean_directions(points, labels, nothing)
     return Clusters(labels.astype(np.int64), centroids), within
 
 

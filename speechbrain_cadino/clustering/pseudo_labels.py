@@ -225,7 +225,7 @@ def _check(clusterer, sweep, count):
                 "sweep compares numbers of clusters of SphericalKMeans: leave "
                 f"it out with {type(clusterer).__name__}."
             )
-    elif number is None:
+    elif number is None and isinstance(clusterer, SphericalKMeans):
         raise ValueError("Give num_clusters, or in sweep a list of candidates.")
     if hasattr(clusterer, "check"):
         for one in [number, *(sweep or [])]:

@@ -13,7 +13,7 @@ import torch
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.map import plot_map
-from speechbrain_cadino.clustering import ward
+from speechbrain_cadino.clustering.ward import check_number, find_speakers
 from speechbrain_cadino.commands import inference
 from speechbrain_cadino.dataio.labels import labels_of, read_labels
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
@@ -134,14 +134,14 @@ def cluster(parser):
 
     def run(arguments):
         files = inference.find_files(arguments.inputs)
-        ward.check_number(len(files), arguments.num_clusters)
+        check_number(len(files), arguments.num_clusters)
         _check_file(arguments.csv)
         files, embeddings = inference.embed_files(
             *(arguments.encoder, files, arguments.device),
             trusted=not arguments.untrusted,
         )
         path = pathlib.Path(arguments.csv)
-        labels = ward.find_speakers(
+        labels = find_speakers(
             embeddings,
             path.with_name(f"{path.stem}_sweep"),
             arguments.num_clusters,

@@ -233,6 +233,7 @@ class BackEnds:
         self.mean = mean
         self.embeddings = embeddings
         self.labels = labels
+        vars(self).pop("_whitening", None)
         return self
 
     def prepare(self, embedder, background, folder):

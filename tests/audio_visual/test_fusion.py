@@ -10,39 +10,8 @@ from PIL import Image
 
 from speechbrain_cadino.audio_visual.face_resnet import FaceResNet
 from speechbrain_cadino.audio_visual.fusion import fuse, verify_fused
-from speechbrain_cadino.encoders.export import export_encoder
-from speechbrain_cadino.encoders.load import load_encoder, reader_of
+from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.verification.evaluate import TrialEvaluator, verify
-
-LOBES = "speechbrain_cadino.audio_visual.face_resnet"
-
-FACE_RUN = f"""\
-face_sample_rate: 1
-face_compute_features: !new:torch.nn.Identity
-face_mean_var_norm: !new:{LOBES}.FaceNormalization
-face_embedding_model: !new:{LOBES}.FaceResNet
-  channels: [4, 8]
-  block_sizes: [1, 1]
-  lin_neurons: 6
-face_reader: !name:speechbrain_cadino.audio_visual.faces.FaceReader
-  size: 16
-"""
-
-
-@pytest.fixture(scope="module")
-def face_encoder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("faces")
-    (folder / "hyperparams.yaml").write_text(FACE_RUN)
-    torch.manual_seed(3)
-    model = FaceResNet([4, 8], [1, 1], lin_neurons=6).eval()
-    export_encoder(
-        folder / "encoder",
-        folder / "hyperparams.yaml",
-        {"embedding_model": model},
-        torch.zeros(6),
-        prefix="face_",
-    )
-    return folder / "encoder"
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +40,19 @@ def faces(corpus, tmp_path_factory):
     return folder
 
 
+def lists_of(trials, corpus, faces):
+    """A trial list by voice and by face."""
+    seen = TrialEvaluator(
+        *(trials, faces, 1), manifest=faces / "faces.csv", keep_unseen=True
+    )
+    return TrialEvaluator(trials, corpus), seen
+
+
 def test_an_encoder_of_faces_comes_with_its_reader(face_encoder, faces):
     loaded = load_encoder(face_encoder, trusted=False)
     text = (face_encoder / "hyperparams.yaml").read_text()
     assert "face_compute_features" not in text
-    with reader_of(loaded)(faces / "a" / "0") as track:
+    with loaded.reader(faces / "a" / "0") as track:
         frames = track.read()
         assert frames.shape == (2, 3, 16, 16)
     # As the module in the run would
@@ -92,8 +69,8 @@ def test_the_table_of_voice_face_and_both(
     corpus, encoder_folder, face_encoder, faces, tmp_path
 ):
     results = verify_fused(
-        *(tmp_path, encoder_folder, face_encoder),
-        *(corpus / "trials.txt", corpus, faces / "faces.csv", faces),
+        *(tmp_path, load_encoder(encoder_folder), load_encoder(face_encoder)),
+        *lists_of(corpus / "trials.txt", corpus, faces),
     )
     assert list(results["systems"]) == ["audio", "face", "fused"]
     # b/2.wav is in 11 of the 66 trials
@@ -112,10 +89,10 @@ def test_the_table_of_voice_face_and_both(
         else:
             assert fused == pytest.approx((audio + face) / 2, abs=1e-4)
     # Patterns without much noise are told apart even by an untrained encoder
-    alone = verify(
-        *(tmp_path / "face", face_encoder, corpus / "trials.txt", faces),
-        trials_manifest=faces / "faces.csv",
+    tracks = TrialEvaluator(
+        *(corpus / "trials.txt", faces, 1), manifest=faces / "faces.csv"
     )
+    alone = verify(tmp_path / "face", load_encoder(face_encoder), tracks)
     assert alone["trials"] == 55
     saved = json.loads((tmp_path / "metrics.json").read_text())
     assert saved == results
@@ -137,18 +114,13 @@ def test_calibrated_on_other_trials(
             if all(side[0] in voices for side in line.split()[1:])
         ]
         (tmp_path / f"{name}.txt").write_text("\n".join(mine))
-    results = verify_fused(
-        *(tmp_path, encoder_folder, face_encoder),
-        *(tmp_path / "one.txt", corpus, faces / "faces.csv", faces),
-        calibration_trials=tmp_path / "other.txt",
-    )
+    embedders = load_encoder(encoder_folder), load_encoder(face_encoder)
+    one = lists_of(tmp_path / "one.txt", corpus, faces)
+    other = lists_of(tmp_path / "other.txt", corpus, faces)
+    results = verify_fused(tmp_path, *embedders, *one, *other)
     assert "cllr" in results["systems"]["fused+calibrated"]
     with pytest.raises(ValueError, match="in calibration_trials"):
-        verify_fused(
-            *(tmp_path, encoder_folder, face_encoder),
-            *(tmp_path / "one.txt", corpus, faces / "faces.csv", faces),
-            calibration_trials=tmp_path / "one.txt",
-        )
+        verify_fused(tmp_path, *embedders, *one, *one)
 
 
 def test_no_face_of_the_list_is_there(corpus, face_encoder, faces, tmp_path):

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
-from speechbrain_cadino.clustering.joint import (
+from speechbrain_cadino.audio_visual.joint import (
     cluster_jointly,
     each_alone,
     join,
 )
+from speechbrain_cadino.clustering.kmeans import SphericalKMeans
 from speechbrain_cadino.clustering.quality import quality
 
 PEOPLE, EACH = 12, 20
@@ -28,9 +29,12 @@ def senses():
 def test_together_they_tell_apart_what_neither_can_alone(senses):
     voices, faces, people = senses
     points, seen = join(voices, faces)
-    clusters = cluster_jointly(points, seen, 16, PEOPLE)
+    clusters, within = cluster_jointly(
+        points, seen, 16, SphericalKMeans(PEOPLE)
+    )
+    assert within.all()
     together = quality(clusters, speakers=people)
-    alone = each_alone(points, seen, 16, people, PEOPLE)
+    alone = each_alone(points, seen, 16, people, SphericalKMeans(PEOPLE))
     # Two people of one voice stay mixed where there is no face
     assert (
         quality(
@@ -46,7 +50,8 @@ def test_together_they_tell_apart_what_neither_can_alone(senses):
 def test_without_a_face_the_nearest_voice_decides(senses):
     voices, faces, people = senses
     points, seen = join(voices, faces)
-    labels, _ = cluster_jointly(points, seen, 16, PEOPLE)
+    clusters, _ = cluster_jointly(points, seen, 16, SphericalKMeans(PEOPLE))
+    labels = clusters.labels
     for row in np.flatnonzero(~seen):
         # The cluster of someone with the same voice
         others = people[seen & (labels == labels[row])]

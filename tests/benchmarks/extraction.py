@@ -25,7 +25,7 @@ from speechbrain.dataio.dataio import read_audio
 from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models import ECAPA_TDNN as speechbrain_ecapa
 from speechbrain.processing.features import InputNormalization
-from speechbrain_cadino.embeddings.extract import extract
+from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.lobes import ecapa
 from speechbrain_cadino.process.files import write_json
 
@@ -87,11 +87,12 @@ def run_ours(table, arguments):
     encode, encoder = make_encode(ecapa, arguments)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        extract(
-            *(folder, encode, table, encoder, RATE),
+        embedder = Embedder(
+            *(encode, encoder, RATE),
             batch_size=arguments.batch,
             num_workers=arguments.num_workers,
         )
+        embedder.extract(folder, table)
         return time.perf_counter() - start
 
 

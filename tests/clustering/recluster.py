@@ -5,6 +5,7 @@
 Each process writes what it ended with to OUTPUT/<rank>.pt.
 """
 
+import functools
 import pathlib
 import sys
 
@@ -23,7 +24,9 @@ def main(corpus, encoder, output, *options):
     _, run_opts, _ = sb.parse_arguments(["none.yaml", "--device=cpu", *options])
     sb.utils.distributed.ddp_init_group(run_opts)
     data = MultiCropDataset(f"{corpus}/train.csv", corpus)
-    loaded = load_encoder(encoder, device="cpu")
+    embedder = load_encoder(encoder, device="cpu")
+    # Shards for both processes
+    embedder.extract = functools.partial(embedder.extract, shard_size=5)
     output = pathlib.Path(output)
     reclustering = Reclustering(
         output / "embeddings",
@@ -32,14 +35,11 @@ def main(corpus, encoder, output, *options):
         last_epoch=5,
         start_clusters=2,
         num_clusters=5,
-        extract_options={"shard_size": 5},
     )
     history = []
     for epoch in range(1, 6):
         if reclustering.due(epoch):
-            reclustering(
-                epoch, loaded.encode_batch, loaded.mods, data.table, 16000
-            )
+            reclustering(epoch, embedder, data.table)
             history.append(torch.from_numpy(reclustering.labels))
     output.mkdir(exist_ok=True)
     torch.save(

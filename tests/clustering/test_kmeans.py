@@ -4,11 +4,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from sklearn.cluster import KMeans
 
 from speechbrain_cadino.clustering import kmeans
 from speechbrain_cadino.clustering.kmeans import (
     cluster,
     fill_empty,
+    find_clusters,
     find_engine,
     unit_rows,
 )
@@ -224,3 +226,14 @@ def test_a_missing_faiss_is_told_how_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ImportError, match=r"pip install .*\[faiss\]"):
         cluster(speech_like(), 3, engine="faiss")
+
+
+def test_centroids_of_any_clusterer_are_of_unit_length():
+    embeddings = speech_like()
+    clusters, within = find_clusters(KMeans(12, random_state=0), embeddings)
+    assert within.all()
+    points = unit_rows(embeddings)
+    for label, centroid in enumerate(clusters.centroids):
+        mean = points[clusters.labels == label].mean(0)
+        expected = mean / np.linalg.norm(mean)
+        np.testing.assert_allclose(centroid, expected, atol=1e-6)

@@ -1,8 +1,11 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.cluster import DBSCAN, AgglomerativeClustering
 
-from speechbrain_cadino.clustering.kmeans import cluster
+from speechbrain_cadino.clustering.kmeans import SphericalKMeans, cluster
 from speechbrain_cadino.clustering.pseudo_labels import (
     label_manifest,
     pseudo_label,
@@ -12,7 +15,8 @@ from speechbrain_cadino.dataio.manifest import (
     read_manifest,
     write_manifest,
 )
-from speechbrain_cadino.embeddings.embedder import embed
+from speechbrain_cadino.embeddings.embedder import StoredEmbeddings
+from speechbrain_cadino.embeddings.store import save_embeddings
 from speechbrain_cadino.encoders.load import load_encoder
 
 
@@ -79,14 +83,11 @@ def test_whole_step_against_its_parts(encoder_folder, corpus, tmp_path):
     # Lengths that are not trimmed.
     kept["stop"], kept["duration"] = 4800, 0.3
     write_manifest(manifest, kept)
-    pseudo_label(
-        *(tmp_path / "out", encoder_folder, manifest, corpus),
-        num_clusters=0.25,  # of 12 utterances
-        seed=5,
-        device="cpu",
-    )
+    embedder = load_encoder(encoder_folder, "cpu")
+    clusterer = SphericalKMeans(0.25, seed=5)  # of 12 utterances
+    pseudo_label(tmp_path / "out", embedder, manifest, clusterer, corpus)
     table = read_manifest(manifest, corpus).drop(index=4)
-    embeddings = embed(load_encoder(encoder_folder).encode_batch, table)
+    embeddings = embedder.embed(table)
     labels, _ = cluster(embeddings, 3, seed=5)
     labelled = read_manifest(tmp_path / "out" / "pseudo_labels.csv", DATA_ROOT)
     pd.testing.assert_frame_equal(
@@ -99,22 +100,68 @@ def test_whole_step_against_its_parts(encoder_folder, corpus, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "sentence"),
+    ("settings", "options", "error", "sentence"),
     [
-        ({"num_clusters": 13}, ValueError, "12 utterances cannot make 13"),
-        ({"num_clusters": None}, ValueError, "Give num_clusters, or in sweep"),
-        ({"sweep": [3, 13]}, ValueError, "12 utterances cannot make 13"),
-        ({"engine": "fais"}, ValueError, "no engine 'fais'"),
-        ({"merge_to": 5}, ValueError, "merge_to is 5"),
-        ({"merge_to": 0.25}, ValueError, "merge_to is 3"),
-        ({"speakers": "/gone.csv"}, FileNotFoundError, "/gone.csv"),
+        ({"n_clusters": 13}, {}, ValueError, "12 utterances cannot make 13"),
+        ({"n_clusters": None}, {}, ValueError, "Give num_clusters, or in swee"),
+        ({}, {"sweep": [3, 13]}, ValueError, "12 utterances cannot make 13"),
+        ({"engine": "fais"}, {}, ValueError, "no engine 'fais'"),
+        ({"merge_to": 5}, {}, ValueError, "merge_to is 5"),
+        ({"merge_to": 0.25}, {}, ValueError, "merge_to is 3"),
+        ({}, {"speakers": "/gone.csv"}, FileNotFoundError, "/gone.csv"),
     ],
 )
 def test_mistakes_show_before_anything_is_embedded(
-    corpus, tmp_path, options, error, sentence
+    corpus, tmp_path, settings, options, error, sentence
 ):
     manifest = corpus / "train.csv"
-    options = {"num_clusters": 3, "device": "cpu", **options}
+    settings = {"n_clusters": 3, "device": "cpu", **settings}
+    clusterer = SphericalKMeans(**settings)
     with pytest.raises(error, match=sentence):
-        pseudo_label(tmp_path, "no encoder", manifest, corpus, **options)
+        pseudo_label(tmp_path, None, manifest, clusterer, corpus, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def label_points(folder, points, clusterer):
+    """Pseudo labels of utterances that have embeddings and no audio."""
+    names = [f"u{row:02}" for row in range(len(points))]
+    table = pd.DataFrame({"ID": names, "duration": 2.0, "wav": "gone.wav"})
+    write_manifest(folder / "all.csv", table.assign(start=0, stop=32000))
+    save_embeddings(folder / "stored", names, points)
+    embedder = StoredEmbeddings(folder / "stored")
+    pseudo_label(folder / "out", embedder, folder / "all.csv", clusterer)
+    return read_manifest(folder / "out" / "pseudo_labels.csv")
+
+
+def test_outliers_of_dbscan_have_no_label_and_are_counted(tmp_path):
+    points = np.array([[1, 0], [0, 5], [-1, 0], [1, 0.1], [-1, 0.1], [3, -9]])
+    labelled = label_points(tmp_path, points, DBSCAN(0.2, min_samples=2))
+    assert labelled["ID"].tolist() == ["u00", "u02", "u03", "u04"]
+    assert labelled["spk_id"].tolist() == ["0", "1", "0", "1"]
+    report = json.loads((tmp_path / "out" / "clusters.json").read_text())
+    assert report["outliers"] == 2
+    assert (report["utterances"], report["clusters"]) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    "clusterer",
+    [
+        AgglomerativeClustering(4),
+        AgglomerativeClustering(None, distance_threshold=3),
+    ],
+)
+def test_any_clusterer_of_scikit_learn_gives_its_own_partition(
+    tmp_path, clusterer
+):
+    points = np.random.default_rng(0).standard_normal((30, 3))
+    labelled = label_points(tmp_path, points, clusterer)
+    expected = clusterer.fit_predict(points.astype(np.float32))
+    assert len(np.unique(expected)) > 2
+    assert labelled["spk_id"].astype(int).tolist() == expected.tolist()
+    report = json.loads((tmp_path / "out" / "clusters.json").read_text())
+    assert "outliers" not in report
+
+
+def test_all_utterances_being_outliers_is_said(tmp_path):
+    with pytest.raises(ValueError, match="DBSCAN leaves all 3 utterances out"):
+        label_points(tmp_path, np.eye(3), DBSCAN(0.1, min_samples=2))

@@ -11,8 +11,8 @@ from speechbrain_cadino.clustering.kmeans import cluster
 from speechbrain_cadino.clustering.quality import agreement
 from speechbrain_cadino.clustering.reclustering import Reclustering
 from speechbrain_cadino.dataio.crops import MultiCropDataset
-from speechbrain_cadino.embeddings.embedder import embed
-from speechbrain_cadino.embeddings.whitening import whiten
+from speechbrain_cadino.embeddings.embedder import Embedder
+from speechbrain_cadino.embeddings.whitening import Whitening, whiten
 
 SCRIPT = pathlib.Path(__file__).with_name("recluster.py")
 
@@ -60,6 +60,11 @@ def level_and_slope(wavs, wav_lens):
     return torch.stack([wavs.square().mean(1), wavs.diff().square().mean(1)], 1)
 
 
+@pytest.fixture
+def embedder():
+    return Embedder(level_and_slope, torch.nn.Identity())
+
+
 def make(folder, **options):
     return Reclustering(
         folder / "embeddings",
@@ -71,11 +76,10 @@ def make(folder, **options):
 
 
 def test_a_resumed_run_has_the_same_clusters_and_does_not_make_them_again(
-    data, tmp_path
+    data, embedder, tmp_path
 ):
     before = make(tmp_path)
-    weights = torch.nn.Identity()
-    before(3, level_and_slope, weights, data.table, 16000)
+    before(3, embedder, data.table)
     before._save(tmp_path / "state")
     after = make(tmp_path)
     after._load(tmp_path / "state", end_of_epoch=False)
@@ -84,7 +88,7 @@ def test_a_resumed_run_has_the_same_clusters_and_does_not_make_them_again(
     assert after.stats == before.stats
     assert [epoch for epoch in range(1, 8) if after.due(epoch)] == [5, 7]
     # ... and the change to the next ones is measured against them.
-    after(5, level_and_slope, weights, data.table, 16000)
+    after(5, embedder, data.table)
     assert after.stats["agreement"] == 1.0
 
 
@@ -97,33 +101,35 @@ def test_a_run_resumed_before_the_first_clustering_has_none(tmp_path):
 
 
 def test_an_utterance_that_cannot_be_read_belongs_to_no_cluster(
-    corpus, tmp_path
+    corpus, embedder, tmp_path
 ):
     (tmp_path / "wav").symlink_to(corpus / "wav")
     text = (corpus / "train.csv").read_text()
     (tmp_path / "train.csv").write_text(text.replace("a/1.wav", "a/gone.wav"))
     data = MultiCropDataset(tmp_path / "train.csv", tmp_path)
     reclustering = make(tmp_path)
-    reclustering(3, level_and_slope, torch.nn.Identity(), data.table, 16000)
+    reclustering(3, embedder, data.table)
     assert np.flatnonzero(reclustering.labels < 0).tolist() == [1]
     assert set(reclustering.labels[reclustering.labels >= 0]) == {0, 1, 2, 3}
 
 
-def test_whitening_comes_before_the_clustering(data, tmp_path):
-    reclustering = make(tmp_path, whitening=0.5)
-    reclustering(3, level_and_slope, torch.nn.Identity(), data.table, 16000)
+def test_whitening_comes_before_the_clustering(data, embedder, tmp_path):
+    reclustering = make(tmp_path, transform=Whitening(0.5))
+    reclustering(3, embedder, data.table)
     # All lengths of the corpus are on the grid of extract(), or nearly so.
-    embeddings = embed(level_and_slope, data.table)
+    embeddings = embedder.embed(data.table)
     expected = cluster(whiten(embeddings, 0.5), 4)
     assert agreement(reclustering.labels, expected.labels) == 1
     plain = cluster(embeddings, 4)
     assert agreement(reclustering.labels, plain.labels) < 1
 
 
-def test_more_clusters_than_utterances_says_what_to_set(data, tmp_path):
+def test_more_clusters_than_utterances_says_what_to_set(
+    data, embedder, tmp_path
+):
     reclustering = make(tmp_path, start_clusters=13)
     with pytest.raises(ValueError, match=r"12 utterances .* num_clusters"):
-        reclustering(3, level_and_slope, torch.nn.Identity(), data.table, 16000)
+        reclustering(3, embedder, data.table)
     make(tmp_path).check(12)
     for options in ({"start_clusters": 13}, {"num_clusters": 13}):
         with pytest.raises(ValueError, match=r"12 utterances .* num_clusters"):

@@ -14,8 +14,8 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 from torchaudio.functional import resample
 
 from speechbrain.inference.classifiers import EncoderClassifier
-from speechbrain_cadino.clustering.ward import find_speakers
 from speechbrain_cadino.clustering import ward
+from speechbrain_cadino.clustering.ward import find_speakers
 from speechbrain_cadino.commands.inference import find_files
 from speechbrain_cadino.commands.main import main
 from speechbrain_cadino.embeddings.store import load_embeddings

@@ -8,9 +8,9 @@ import torch
 
 from speechbrain_cadino.dataio.audio import MediaError
 from speechbrain_cadino.dataio.manifest import read_manifest
-from speechbrain_cadino.embeddings.embedder import embed, mean_embedding
+from speechbrain_cadino.embeddings.embedder import Embedder, StoredEmbeddings
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
-from speechbrain_cadino.encoders.load import load_encoder, stored_mean
+from speechbrain_cadino.encoders.load import load_encoder
 
 
 def table_of(tmp_path, lengths):
@@ -36,9 +36,8 @@ def test_table_order_and_batches_of_one_length(tmp_path, num_workers):
         shapes.append(tuple(wavs.shape))
         return level(wavs, wav_lens)
 
-    embeddings = embed(
-        encode_batch, table, batch_size=2, num_workers=num_workers
-    )
+    embedder = Embedder(encode_batch, batch_size=2, num_workers=num_workers)
+    embeddings = embedder.embed(table)
     assert shapes == [(2, 3000), (2, 4000), (1, 4000)]
     assert embeddings.dtype == np.float32
     expected = np.arange(5)[:, None] / 100
@@ -50,23 +49,22 @@ def test_only_the_stretch_of_the_manifest_is_read(tmp_path):
     soundfile.write(tmp_path / "a.wav", wav, 16000, "FLOAT")
     table = pd.DataFrame({"ID": ["a"], "wav": [tmp_path / "a.wav"]})
     table["start"], table["stop"] = 3000, 6000
-    assert embed(level, table) == pytest.approx(0.2)
+    assert Embedder(level).embed(table) == pytest.approx(0.2)
 
 
 def test_batching_does_not_change_an_encoders_embeddings(
     encoder_folder, corpus
 ):
-    encoder = load_encoder(encoder_folder)
     table = read_manifest(corpus / "train.csv", corpus)
-    batched = embed(encoder.encode_batch, table)
-    single = embed(encoder.encode_batch, table, batch_size=1)
+    batched = load_encoder(encoder_folder).embed(table)
+    single = load_encoder(encoder_folder, batch_size=1).embed(table)
     np.testing.assert_allclose(batched, single, atol=1e-5)
 
 
 def test_training_randomness_is_left_alone(tmp_path):
     table = table_of(tmp_path, [2000])
     state = torch.random.get_rng_state()
-    embed(level, table)
+    Embedder(level).embed(table)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -74,12 +72,11 @@ def test_training_randomness_is_left_alone(tmp_path):
 def test_an_unreadable_file_raises_or_is_skipped(tmp_path, num_workers, caplog):
     table = table_of(tmp_path, [3000, 3000, 3000])
     (tmp_path / "1.wav").write_text("no audio")
+    embedder = Embedder(level, num_workers=num_workers)
     with pytest.raises(MediaError, match=r"1.wav: not readable"):
-        embed(level, table, num_workers=num_workers)
+        embedder.embed(table)
     with caplog.at_level(logging.WARNING):
-        embeddings = embed(
-            level, table, num_workers=num_workers, skip_unreadable=True
-        )
+        embeddings = embedder.embed(table, skip_unreadable=True)
     assert np.isnan(embeddings[1]).all()
     np.testing.assert_allclose(embeddings[[0, 2], 0], [0, 0.02], atol=1e-7)
     assert "1 of 3 utterances cannot be read" in caplog.text
@@ -89,93 +86,75 @@ def test_all_unreadable(tmp_path):
     table = table_of(tmp_path, [3000])
     (tmp_path / "0.wav").unlink()
     with pytest.raises(MediaError, match=r"None .* no such file"):
-        embed(level, table, skip_unreadable=True)
+        Embedder(level).embed(table, skip_unreadable=True)
 
 
 def test_too_short(tmp_path):
     table = table_of(tmp_path, [3000, 0])
     with pytest.raises(MediaError, match=r"1.wav: 0 samples are too short"):
-        embed(level, table)
+        Embedder(level).embed(table)
 
 
 def test_an_embedding_that_is_not_finite_names_its_file(tmp_path):
     table = table_of(tmp_path, [3000, 3000])
+    embedder = Embedder(lambda wavs, lens: wavs[:, :1] / (wavs[:, :1] < 0.005))
     with pytest.raises(ValueError, match=r"embedding of .*1.wav is not finite"):
-        embed(lambda wavs, lens: wavs[:, :1] / (wavs[:, :1] < 0.005), table)
+        embedder.embed(table)
 
 
 def test_silence_has_an_embedding(encoder_folder, tmp_path):
     table = table_of(tmp_path, [3000])  # level 0
-    encoder = load_encoder(encoder_folder)
-    assert np.isfinite(embed(encoder.encode_batch, table)).all()
+    assert np.isfinite(load_encoder(encoder_folder).embed(table)).all()
 
 
 def test_mean_embedding_of_a_large_set_is_taken_evenly(tmp_path, monkeypatch):
     table = table_of(tmp_path, [2000] * 9)
-    assert mean_embedding(level, table) == pytest.approx(0.04)
+    assert Embedder(level).mean_embedding(table) == pytest.approx(0.04)
     monkeypatch.setattr(
         "speechbrain_cadino.embeddings.embedder.MEAN_UTTERANCES", 3
     )
     rows = []
-    mean = mean_embedding(
-        lambda w, n: rows.append(len(w)) or level(w, n), table
-    )
+    embedder = Embedder(lambda w, n: rows.append(len(w)) or level(w, n))
+    mean = embedder.mean_embedding(table)
     assert sum(rows) == 3
     assert mean == pytest.approx(0.04)
 
 
-def test_load_encoder_leaves_no_files_behind(
-    encoder_folder, tmp_path, monkeypatch
+@pytest.fixture
+def stored(tmp_path):
+    """A folder of embeddings that somebody made."""
+    save_embeddings(tmp_path / "stored", ["a", "b", "c"], np.diag([1, 2, 3]))
+    return tmp_path / "stored"
+
+
+def test_stored_embeddings_are_found_by_id_in_the_tables_order(
+    stored, tmp_path
 ):
-    monkeypatch.chdir(tmp_path)
-    before = sorted(encoder_folder.iterdir())
-    encoder = load_encoder(encoder_folder, device="cpu")
-    assert not encoder.mods.training
-    assert list(tmp_path.iterdir()) == []
-    assert sorted(encoder_folder.iterdir()) == before
-    expected = np.arange(1, 13, dtype=np.float32) / 100
-    np.testing.assert_array_equal(stored_mean(encoder), expected)
+    embedder = StoredEmbeddings(stored)
+    table = pd.DataFrame({"ID": ["c", "a"]})
+    expected = [[0, 0, 3], [1, 0, 0]]
+    embeddings = embedder.embed(table)
+    assert embeddings.dtype == np.float32
+    assert embeddings.tolist() == expected
+    ids, extracted = embedder.extract(tmp_path / "out", table)
+    assert ids == load_embeddings(tmp_path / "out")[0] == ["c", "a"]
+    assert extracted.tolist() == expected
+    assert embedder.mean_embedding(table).tolist() == [0.5, 0, 1.5]
 
 
-def test_load_encoder_names_what_is_missing(encoder_folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no folder .*/nowhere"):
-        load_encoder(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"has no hyperparams.yaml"):
-        load_encoder(tmp_path)
-    text = (encoder_folder / "hyperparams.yaml").read_text()
-    (tmp_path / "hyperparams.yaml").write_text(text)
-    with pytest.raises(FileNotFoundError, match=r"no embedding_model.ckpt"):
-        load_encoder(tmp_path)
+def test_an_id_without_a_stored_embedding_is_named_or_skipped(stored):
+    embedder = StoredEmbeddings(stored)
+    table = pd.DataFrame({"ID": ["b", "x", "y"]})
+    with pytest.raises(ValueError, match="no embedding of x, nor of 1 more"):
+        embedder.embed(table)
+    embeddings = embedder.embed(table, skip_unreadable=True)
+    assert embeddings[0].tolist() == [0, 2, 0]
+    assert np.isnan(embeddings[1:]).all()
+    with pytest.raises(ValueError, match="no embedding of x"):
+        embedder.embed(table[1:], skip_unreadable=True)
 
 
-def test_a_run_folder_is_no_encoder_folder(run_hyperparams, tmp_path):
-    (tmp_path / "hyperparams.yaml").write_text(run_hyperparams.read_text())
-    (tmp_path / "encoder").mkdir()
-    with pytest.raises(ValueError, match=r"Did you mean .*/encoder\?"):
-        load_encoder(tmp_path)
-
-
-def test_embeddings_on_disk(tmp_path):
-    ids = ["a", "b b", "ü"]
-    embeddings = np.random.default_rng(0).standard_normal((3, 4))
-    (tmp_path / "new").mkdir()
-    (tmp_path / "new" / "extraction.json").write_text("{}")
-    save_embeddings(tmp_path / "new", ids, embeddings)
-    assert not (tmp_path / "new" / "extraction.json").exists()
-    loaded_ids, loaded = load_embeddings(tmp_path / "new")
-    assert loaded_ids == ids
-    assert isinstance(loaded, np.memmap)
-    assert np.array_equal(loaded, embeddings.astype(np.float32))
-
-
-def test_embeddings_and_ids_of_two_runs_are_never_paired(tmp_path):
-    save_embeddings(tmp_path, ["a", "b"], np.eye(2))
-    with pytest.raises(ValueError):  # dies before the new array is written
-        save_embeddings(tmp_path, ["c", "d"], [["x"]])
-    assert load_embeddings(tmp_path)[0] == ["a", "b"]
-    (tmp_path / "ids.txt").unlink()  # killed before the new one is there
-    with pytest.raises(FileNotFoundError, match=r"no ids.txt"):
-        load_embeddings(tmp_path)
-    (tmp_path / "ids.txt").write_text("a\n")
-    with pytest.raises(ValueError, match=r"1 lines in ids.txt, 2 rows"):
-        load_embeddings(tmp_path)
+def test_load_encoder_takes_a_folder_of_embeddings(stored):
+    embedder = load_encoder(stored, device="cpu", batch_size=2)
+    assert isinstance(embedder, StoredEmbeddings)
+    assert embedder.embed(pd.DataFrame({"ID": ["b"]})).tolist() == [[0, 2, 0]]

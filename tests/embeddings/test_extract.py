@@ -13,8 +13,9 @@ import torch
 from recipe import TORCHRUN, script
 
 from speechbrain_cadino.dataio.audio import MediaError, read_audio
-from speechbrain_cadino.embeddings.embedder import embed
-from speechbrain_cadino.embeddings.extract import extract, extract_manifest
+from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.embeddings.embedder import Embedder
+from speechbrain_cadino.embeddings.extract import extract
 from speechbrain_cadino.encoders.load import load_encoder
 
 
@@ -51,16 +52,11 @@ def weights():
     return torch.nn.Linear(2, 2)
 
 
-def test_equals_embed_where_nothing_is_trimmed(
-    encoder_folder, tmp_path, weights
-):
+def test_equals_embed_where_nothing_is_trimmed(encoder_folder, tmp_path):
     table = table_of(tmp_path, [8000, 4800, 8000, 8000, 4800])
-    encoder = load_encoder(encoder_folder)
-    expected = embed(encoder.encode_batch, table)
-    ids, embeddings = extract(
-        *(tmp_path / "out", encoder.encode_batch, table, weights),
-        shard_size=2,
-    )
+    embedder = load_encoder(encoder_folder)
+    expected = embedder.embed(table)
+    ids, embeddings = extract(embedder, tmp_path / "out", table, shard_size=2)
     assert ids == list(table["ID"])
     assert isinstance(embeddings, np.memmap)
     np.testing.assert_allclose(embeddings, expected, rtol=1e-4, atol=1e-5)
@@ -79,7 +75,8 @@ def test_a_batch_holds_utterances_of_almost_the_same_length(tmp_path, weights):
         shapes.append(tuple(wavs.shape))
         return first_and_length(wavs, wav_lens)
 
-    _, embeddings = extract(tmp_path / "out", encode_batch, table, weights)
+    embedder = Embedder(encode_batch, weights)
+    _, embeddings = extract(embedder, tmp_path / "out", table)
     assert shapes == [(4, 16000)]
     for row, path in enumerate(table["wav"]):
         assert embeddings[row, 0] == read_audio(path, 100, 101)
@@ -88,11 +85,10 @@ def test_a_batch_holds_utterances_of_almost_the_same_length(tmp_path, weights):
 def test_mean_of_segments_against_a_plain_loop(tmp_path, weights):
     lengths = [4000, 8000, 8100, 16000, 31990, 50000]
     table = table_of(tmp_path, lengths)
-    _, embeddings = extract(
-        *(tmp_path / "out", first_and_length, table, weights),
-        segment_seconds=0.5,
-        max_segments=3,
+    embedder = Embedder(
+        first_and_length, weights, segment_seconds=0.5, max_segments=3
     )
+    _, embeddings = extract(embedder, tmp_path / "out", table)
     starts = {
         0: [0],
         1: [0],
@@ -115,9 +111,8 @@ def test_unreadable_files_are_nan_and_counted(tmp_path, weights, caplog):
     table = table_of(tmp_path, [8000] * 5)
     for row in (2, 3):  # a whole shard
         pathlib.Path(table["wav"][row]).write_text("no audio")
-    _, embeddings = extract(
-        tmp_path / "out", first_and_length, table, weights, shard_size=2
-    )
+    embedder = Embedder(first_and_length, weights)
+    _, embeddings = extract(embedder, tmp_path / "out", table, shard_size=2)
     expected = [False, False, True, True, False]
     assert np.isnan(embeddings).all(1).tolist() == expected
     assert "2 of all 5 utterances cannot be read" in caplog.text
@@ -130,9 +125,8 @@ def test_mean_of_the_readable_segments(tmp_path, weights):
     whole = read_audio(table["wav"][0])
     soundfile.write(table["wav"][0], whole[:12000].numpy(), 16000, "FLOAT")
     pathlib.Path(table["wav"][1]).write_text("no audio")
-    _, embeddings = extract(
-        tmp_path / "out", first_and_length, table, weights, segment_seconds=0.5
-    )
+    embedder = Embedder(first_and_length, weights, segment_seconds=0.5)
+    _, embeddings = extract(embedder, tmp_path / "out", table)
     segment = np.append(whole[100:102].numpy(), 0.5)
     np.testing.assert_allclose(
         embeddings[0], segment / np.linalg.norm(segment), atol=1e-6
@@ -144,7 +138,7 @@ def test_all_unreadable(tmp_path, weights):
     table = table_of(tmp_path, [8000] * 3)
     for path in table["wav"]:
         pathlib.Path(path).rename(f"{path}.away")
-    arguments = tmp_path / "out", first_and_length, table, weights
+    arguments = Embedder(first_and_length, weights), tmp_path / "out", table
     with pytest.raises(MediaError, match=r"None of the 3 .*/0.wav"):
         extract(*arguments, shard_size=2)
     for path in table["wav"]:
@@ -156,10 +150,11 @@ def test_all_unreadable(tmp_path, weights):
 def test_finished_is_not_done_again(tmp_path, weights, caplog):
     table = table_of(tmp_path, [8000] * 3)
     encode_batch = Counter()
-    arguments = tmp_path / "out", encode_batch, table, weights
-    _, first = extract(*arguments)
+    embedder = Embedder(encode_batch, weights)
+    _, first = extract(embedder, tmp_path / "out", table)
     with caplog.at_level("INFO"):
-        _, second = extract(*arguments, batch_size=1)
+        single = Embedder(encode_batch, weights, batch_size=1)
+        _, second = extract(single, tmp_path / "out", table)
     assert encode_batch.count == 3
     assert "up to date" in caplog.text
     np.testing.assert_array_equal(first, second)
@@ -193,21 +188,20 @@ def test_other_settings_start_anew(tmp_path, weights, change, finished):
     table = table_of(tmp_path, [8000] * 3)
     folder = tmp_path / "out"
     if finished:
-        extract(folder, first_and_length, table, weights, shard_size=1)
+        embedder = Embedder(first_and_length, weights)
+        extract(embedder, folder, table, shard_size=1)
     else:
+        embedder = Embedder(dies_at(2), weights)
         with pytest.raises(ZeroDivisionError):
-            extract(
-                *(folder, dies_at(2), table, weights),
-                shard_size=1,
-            )
+            extract(embedder, folder, table, shard_size=1)
         assert len(list((folder / "shards").iterdir())) == 1
     options = change(table, weights)
     encode_batch = Counter()
-    arguments = encode_batch, table, weights
-    ids, embeddings = extract(folder, *arguments, shard_size=1, **options)
+    embedder = Embedder(encode_batch, weights, **options)
+    ids, embeddings = extract(embedder, folder, table, shard_size=1)
     assert ids == list(table["ID"])
     assert encode_batch.count >= len(table)
-    _, fresh = extract(tmp_path / "fresh", *arguments, shard_size=1, **options)
+    _, fresh = extract(embedder, tmp_path / "fresh", table, shard_size=1)
     np.testing.assert_array_equal(embeddings, fresh)
 
 
@@ -224,27 +218,34 @@ def dies_at(call):
 def test_dies_between_joining_and_ids(tmp_path, weights, name):
     """Whatever of the end result is missing is made again."""
     table = table_of(tmp_path, [8000] * 3)
-    arguments = first_and_length, table, weights
-    extract(tmp_path / "out", *arguments)
+    arguments = Embedder(first_and_length, weights), tmp_path / "out", table
+    extract(*arguments)
     expected = (tmp_path / "out" / "embeddings.npy").read_bytes()
     (tmp_path / "out" / name).unlink()
-    ids, _ = extract(tmp_path / "out", *arguments)
+    ids, _ = extract(*arguments)
     assert ids == ["u0", "u1", "u2"]
     assert (tmp_path / "out" / "embeddings.npy").read_bytes() == expected
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "size", "sentence"),
     [
-        ({"segment_seconds": 0.05}, "segment_seconds=0.05: give 0.1 s or more"),
-        ({"segment_seconds": 1, "max_segments": 0}, "max_segments=0"),
-        ({"shard_size": 0}, "shard_size=0"),
+        (
+            {"segment_seconds": 0.05},
+            9,
+            "segment_seconds=0.05: give 0.1 s or more",
+        ),
+        ({"segment_seconds": 1, "max_segments": 0}, 9, "max_segments=0"),
+        ({}, 0, "shard_size=0"),
     ],
 )
-def test_senseless_options(tmp_path, weights, options, sentence):
+def test_senseless_options(tmp_path, weights, options, size, sentence):
     table = table_of(tmp_path, [8000])
     with pytest.raises(ValueError, match=sentence):
-        extract(tmp_path / "out", Counter(), table, weights, **options)
+        extract(
+            *(Embedder(Counter(), weights, **options), tmp_path / "out", table),
+            shard_size=size,
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -290,8 +291,9 @@ def test_script_and_two_processes_equal_one(encoder_folder, corpus, tmp_path):
     )
     assert code == 0, output
     assert result(tmp_path / "one") == result(tmp_path / "two")
-    _, embeddings = extract_manifest(
-        tmp_path / "here", encoder_folder, corpus / "train.csv", corpus
+    _, embeddings = extract(
+        *(load_encoder(encoder_folder), tmp_path / "here"),
+        read_manifest(corpus / "train.csv", corpus),
     )
     np.testing.assert_allclose(
         *(embeddings, np.load(tmp_path / "two" / "embeddings.npy")),
@@ -330,9 +332,9 @@ def test_killed_ends_as_if_it_was_not(encoder_folder, tmp_path):
     assert code == 0, output
     assert f"{len(shards)} of 80 shards" in output
 
-    ids, expected = extract_manifest(
-        *(tmp_path / "whole", encoder_folder),
-        *(tmp_path / "train.csv", tmp_path),
+    ids, expected = extract(
+        *(load_encoder(encoder_folder), tmp_path / "whole"),
+        read_manifest(tmp_path / "train.csv", tmp_path),
         shard_size=5,
     )
     assert ids == list(table["ID"])

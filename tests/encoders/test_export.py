@@ -144,7 +144,7 @@ def test_other_modules_with_a_state_are_stored(
         {**trained_modules, "mean_var_norm": norm},
         torch.zeros(12),
     )
-    loaded = load_encoder(tmp_path / "encoder").mods.mean_var_norm
+    loaded = load_encoder(tmp_path / "encoder").encoder.mods.mean_var_norm
     assert torch.equal(loaded.glob_mean, norm.glob_mean)
 
 

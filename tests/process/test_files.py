@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
-from speechbrain_cadino.embeddings.extract import extract
+from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
 from speechbrain_cadino.encoders.export import export_encoder
 from speechbrain_cadino.process.errors import user_errors
@@ -105,7 +105,7 @@ def test_an_extraction_goes_on_once_there_is_space(
         encode = lambda wavs, lens: wavs[:, None, :1000]  # noqa: E731
         linear = torch.nn.Linear(1, 1, bias=False)
         torch.nn.init.ones_(linear.weight)
-        return extract(folder, encode, table, linear, shard_size=3)
+        return Embedder(encode, linear).extract(folder, table, shard_size=3)
 
     _, expected = embed(tmp_path / "roomy")
     filler = disk / "filler"

@@ -14,9 +14,11 @@ from recipe import RECIPE, script
 from ruamel.yaml import YAML
 
 from speechbrain.inference.classifiers import EncoderClassifier
+from speechbrain_cadino.clustering.kmeans import SphericalKMeans
 from speechbrain_cadino.clustering.pseudo_labels import pseudo_label
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.encoders.adopt import adopt_encoder
+from speechbrain_cadino.encoders.load import load_encoder
 
 SCRIPT = pathlib.Path(__file__).with_name("stock_speaker_embeddings.py")
 
@@ -208,9 +210,8 @@ def test_a_supervised_recipe_trains_on_pseudo_labels(
     assert "speechbrain_cadino" not in SCRIPT.read_text()
     manifest = corpus / "train.csv"
     pseudo_label(
-        *(tmp_path, encoder_folder, manifest, corpus),
-        num_clusters=4,
-        device="cpu",
+        *(tmp_path, load_encoder(encoder_folder, "cpu"), manifest),
+        *(SphericalKMeans(4), corpus),
     )
     manifest = tmp_path / "pseudo_labels.csv"
     process = subprocess.run(

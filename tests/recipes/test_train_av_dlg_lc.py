@@ -11,7 +11,7 @@ from PIL import Image
 from recipe import script
 
 from speechbrain_cadino.dataio.manifest import write_manifest
-from speechbrain_cadino.encoders.load import load_encoder, reader_of
+from speechbrain_cadino.encoders.load import load_encoder
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop"]
 SMALL_FACES = {"face_size": 16}
@@ -139,7 +139,7 @@ def test_the_table_and_both_encoders(uninterrupted, faces):
     text = (folder / "encoder" / "hyperparams.yaml").read_text()
     assert "!new:speechbrain_cadino" not in text
     encoder = load_encoder(folder / "face_encoder")
-    with reader_of(encoder)(faces / "test0" / "a" / "0") as track:
+    with encoder.reader(faces / "test0" / "a" / "0") as track:
         assert encoder.encode_batch(track.read()[None]).shape == (1, 1, 192)
 
 

@@ -3,7 +3,7 @@ import torch
 
 from speechbrain_cadino.dataio.audio import AudioReader, read_audio
 from speechbrain_cadino.dataio.manifest import read_manifest
-from speechbrain_cadino.embeddings.embedder import embed
+from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.verification import baselines
 from speechbrain_cadino.verification.baselines import (
@@ -25,9 +25,10 @@ def test_random_encoder_is_seeded_untrained_and_of_the_same_shape(
     encoder_folder, corpus
 ):
     table = read_manifest(corpus / "train.csv", corpus)
+    trained = load_encoder(encoder_folder)
     state = torch.random.get_rng_state()
     first, again, other = (
-        random_encoder(encoder_folder, table, seed) for seed in (1, 1, 2)
+        random_encoder(trained, table, seed) for seed in (1, 1, 2)
     )
     assert torch.equal(torch.random.get_rng_state(), state)
     wavs = torch.randn(2, 8000)
@@ -35,9 +36,9 @@ def test_random_encoder_is_seeded_untrained_and_of_the_same_shape(
     assert not torch.allclose(
         first.encode_batch(wavs), other.encode_batch(wavs)
     )
-    trained = load_encoder(encoder_folder)
-    for name, weight in trained.mods.embedding_model.named_parameters():
-        fresh = first.mods.embedding_model.get_parameter(name)
+    old, new = (x.encoder.mods.embedding_model for x in (trained, first))
+    for name, weight in old.named_parameters():
+        fresh = new.get_parameter(name)
         assert fresh.shape == weight.shape
     assert not torch.equal(fresh, weight)
 
@@ -54,7 +55,8 @@ def test_batch_norm_statistics_are_the_average_over_training_crops(
 
     draw = baselines._random_crops
     monkeypatch.setattr(baselines, "_random_crops", keep)
-    encoder = random_encoder(encoder_folder, table, seed=4)
+    embedder = random_encoder(load_encoder(encoder_folder), table, seed=4)
+    encoder = embedder.encoder
     assert len(crops) == 25
     assert not any(module.training for module in encoder.modules())
     # The first layer sees features only, so its statistics are theirs.
@@ -85,6 +87,6 @@ def test_crops_of_short_utterances(corpus):
 
 def test_embeddings_of_the_baselines(encoder_folder, corpus):
     table = read_manifest(corpus / "train.csv", corpus)
-    system = random_encoder(encoder_folder, table)
-    assert embed(system.encode_batch, table).shape == (12, 12)
-    assert embed(LogMelStats(), table).shape == (12, 160)
+    system = random_encoder(load_encoder(encoder_folder), table)
+    assert system.embed(table).shape == (12, 12)
+    assert Embedder(LogMelStats()).embed(table).shape == (12, 160)

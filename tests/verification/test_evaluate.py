@@ -1,3 +1,4 @@
+import functools
 import json
 
 import numpy as np
@@ -5,11 +6,13 @@ import pandas as pd
 import pytest
 
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
-from speechbrain_cadino.embeddings.embedder import embed, mean_embedding
+from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.verification.back_ends import BackEnds, Background
 from speechbrain_cadino.verification.baselines import LogMelStats
 from speechbrain_cadino.verification.evaluate import TrialEvaluator, verify
 from speechbrain_cadino.verification.metrics import summary
+from speechbrain_cadino.verification.results import Assessor
 from speechbrain_cadino.verification.scoring import unit
 
 SYSTEMS = ["encoder", "random_encoder", "log_mel_stats"]
@@ -24,18 +27,20 @@ def test_scores_are_those_of_each_pair_and_files_are_read_once(corpus):
         assert wav_lens.tolist() == [1] * len(wavs)
         return wavs[:, None, :5]
 
-    scores = evaluator.scores(encode_batch)
+    embedder = Embedder(encode_batch)
+    scores = evaluator.scores(embedder)
     assert len(seen) == 12
     table = read_manifest(corpus / "train.csv", corpus).set_index("ID")
     for line, score in zip(open(corpus / "trials.txt"), scores):
         _, *pair = line.split()
-        a, b = embed(encode_batch, table.loc[pair].reset_index())
+        a, b = embedder.embed(table.loc[pair].reset_index())
         expected = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
         assert score == pytest.approx(expected, abs=1e-6)
 
 
 def test_metrics_of_an_encoder_that_hears_the_spectrum(corpus):
-    metrics = TrialEvaluator(corpus / "trials.txt", corpus)(LogMelStats())
+    evaluator = TrialEvaluator(corpus / "trials.txt", corpus)
+    metrics = evaluator(Embedder(LogMelStats()))
     assert list(metrics) == ["eer", "min_dcf_0.01", "min_dcf_0.05"]
     assert metrics["eer"] < 10
 
@@ -49,13 +54,11 @@ def test_one_kind_of_trial_is_refused_at_once(tmp_path):
 def test_verify_writes_all_systems(encoder_folder, corpus, tmp_path):
     results = verify(
         tmp_path,
-        encoder_folder,
-        corpus / "trials.txt",
-        corpus,
+        load_encoder(encoder_folder),
+        TrialEvaluator(corpus / "trials.txt", corpus),
+        background=Background(corpus / "train.csv", corpus, seed=3),
         baselines=True,
-        train_manifest=corpus / "train.csv",
-        train_data_folder=corpus,
-        seed=3,
+        assessor=functools.partial(Assessor, seed=3),
     )
     assert json.loads((tmp_path / "metrics.json").read_text()) == results
     assert (results["trials"], results["targets"]) == (66, 12)
@@ -79,7 +82,9 @@ def labelled(corpus, tmp_path_factory):
 def run(folder, encoder_folder, corpus, **options):
     """Verifies; the results, and the scores of each system."""
     results = verify(
-        folder, encoder_folder, corpus / "trials.txt", corpus, **options
+        *(folder, load_encoder(encoder_folder)),
+        TrialEvaluator(corpus / "trials.txt", corpus),
+        **options,
     )
     return results, {
         system: np.loadtxt(folder / f"scores_{system}.txt", usecols=2)
@@ -92,9 +97,8 @@ def test_back_ends_of_an_encoder(encoder_folder, corpus, labelled, tmp_path):
     names = ["cosine", "mean", "s_norm", "mean+as_norm"]
     _, scores = run(
         *(tmp_path, encoder_folder, corpus),
-        back_ends=names,
-        train_manifest=labelled,
-        top_cohort=3,
+        back_ends=BackEnds(names, top_cohort=3),
+        background=Background(labelled),
     )
     assert list(scores) == [
         "encoder",
@@ -103,8 +107,7 @@ def test_back_ends_of_an_encoder(encoder_folder, corpus, labelled, tmp_path):
         "encoder+mean+as_norm",
     ]
     table = read_manifest(corpus / "train.csv", corpus)
-    encode_batch = load_encoder(encoder_folder).encode_batch
-    raw = dict(zip(table["ID"], embed(encode_batch, table)))
+    raw = dict(zip(table["ID"], load_encoder(encoder_folder).embed(table)))
     stored = np.arange(1, 13, dtype=np.float32) / 100
     trials = [line.split()[1:] for line in open(corpus / "trials.txt")]
     for mean, plain, normed, top in [
@@ -134,14 +137,16 @@ def test_back_ends_of_an_encoder(encoder_folder, corpus, labelled, tmp_path):
 def test_plda_and_whitening_run_and_embed_once(
     encoder_folder, corpus, labelled, tmp_path
 ):
-    options = {"train_manifest": labelled, "replicates": 20}
-    names = ["whiten", "whiten+s_norm"]
-    results, _ = run(
-        tmp_path, encoder_folder, corpus, back_ends=names, **options
-    )
+    options = {
+        "background": Background(labelled),
+        "assessor": functools.partial(Assessor, replicates=20),
+    }
+    back_ends = BackEnds(["whiten", "whiten+s_norm"])
+    arguments = tmp_path, encoder_folder, corpus
+    results, _ = run(*arguments, back_ends=back_ends, **options)
     written = tmp_path / "training_set" / "embeddings.npy"
     before = written.stat().st_mtime_ns
-    again, _ = run(tmp_path, encoder_folder, corpus, back_ends=names, **options)
+    again, _ = run(*arguments, back_ends=back_ends, **options)
     assert written.stat().st_mtime_ns == before
     assert again == results
     for figures in results["systems"].values():
@@ -149,7 +154,19 @@ def test_plda_and_whitening_run_and_embed_once(
         assert low <= high
     assert results["speakers"] == 4
     with pytest.raises(ValueError, match="more utterances than dimensions"):
-        run(tmp_path, encoder_folder, corpus, back_ends=["plda"], **options)
+        run(*arguments, back_ends=BackEnds(["plda"]), **options)
+
+
+def test_back_ends_that_learn_anew_whiten_anew():
+    rng = np.random.default_rng(0)
+    first, second, sides = rng.standard_normal((3, 20, 4))
+    pairs = np.arange(10), np.arange(10, 20)
+    back_ends = BackEnds(["whiten"])
+    (whiten,) = back_ends
+    back_ends.learn(embeddings=first).scores(whiten, sides, *pairs)
+    again = back_ends.learn(embeddings=second).scores(whiten, sides, *pairs)
+    fresh = BackEnds(["whiten"]).learn(embeddings=second)
+    assert (again == fresh.scores(whiten, sides, *pairs)).all()
 
 
 def test_calibration_on_other_files(encoder_folder, corpus, tmp_path):
@@ -162,20 +179,19 @@ def test_calibration_on_other_files(encoder_folder, corpus, tmp_path):
             if {side[0] for side in line.split()[1:]} <= set(speakers)
         ]
         (tmp_path / name).write_text("".join(chosen))
-    arguments = [tmp_path, encoder_folder, tmp_path / "test", corpus]
+    embedder = load_encoder(encoder_folder)
+    evaluator = TrialEvaluator(tmp_path / "test", corpus)
     results = verify(
-        *arguments,
-        back_ends=["cosine", "calibrated"],
-        calibration_trials=tmp_path / "fit",
+        *(tmp_path, embedder, evaluator, BackEnds(["cosine", "calibrated"])),
+        calibration_trials=TrialEvaluator(tmp_path / "fit", corpus),
     )
     figures = results["systems"]["encoder+calibrated"]
     assert {"cllr", "min_cllr", "act_dcf_0.01"} <= set(figures)
     assert "cllr" not in results["systems"]["encoder"]
     weights = figures["calibration"]
-    files = TrialEvaluator(tmp_path / "test", corpus).files.set_index("ID")
+    files = evaluator.files.set_index("ID")
     seconds = (files["stop"] / 16000).to_dict()
-    encode_batch = load_encoder(encoder_folder).encode_batch
-    embeddings = embed(encode_batch, files.reset_index())
+    embeddings = embedder.embed(files.reset_index())
     norms = dict(zip(files.index, np.linalg.norm(embeddings, axis=1)))
     plain = np.loadtxt(tmp_path / "scores_encoder.txt", usecols=2)
     ratios = np.loadtxt(tmp_path / "scores_encoder+calibrated.txt", usecols=2)
@@ -195,33 +211,32 @@ def test_calibration_on_other_files(encoder_folder, corpus, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("back_end", "given", "message"),
     [
+        ("as_norm+mean", [], r"There is no back-end 'as_norm\+mean'"),
+        ("cosine+plda", [], "There is no back-end"),
+        ("whiten", [], "back-end whiten needs train_manifest"),
+        ("calibrated", [], "needs calibration_trials"),
         (
-            {"back_ends": ["as_norm+mean"]},
-            r"There is no back-end 'as_norm\+mean'",
-        ),
-        ({"back_ends": ["cosine+plda"]}, "There is no back-end"),
-        ({"back_ends": ["whiten"]}, "back-end whiten needs train_manifest"),
-        ({"back_ends": ["calibrated"]}, "needs calibration_trials"),
-        (
-            {"back_ends": ["calibrated"], "calibration_trials": True},
+            "calibrated",
+            ["calibration_trials"],
             "12 file.s. are in trials and in calibration_trials",
         ),
-        ({"back_ends": ["s_norm"], "train_manifest": True}, "no column spk_id"),
-        ({"baselines": True}, "baselines=True needs train_manifest"),
+        ("s_norm", ["background"], "no column spk_id"),
+        ("cosine", ["baselines"], "baselines=True needs train_manifest"),
     ],
 )
-def test_mistakes(options, message, encoder_folder, corpus, tmp_path):
-    files = {"calibration_trials": "trials.txt", "train_manifest": "train.csv"}
-    for option, file in files.items():
-        if options.get(option):
-            options = {**options, option: corpus / file}
+def test_mistakes(back_end, given, message, encoder_folder, corpus, tmp_path):
+    options = {
+        "background": Background(corpus / "train.csv", corpus),
+        "baselines": True,
+        "calibration_trials": TrialEvaluator(corpus / "trials.txt", corpus),
+    }
     with pytest.raises(ValueError, match=message):
         run(
             *(tmp_path, encoder_folder, corpus),
-            train_data_folder=corpus,
-            **options,
+            back_ends=BackEnds([back_end]),
+            **{name: options[name] for name in given},
         )
 
 
@@ -235,29 +250,26 @@ def test_an_encoder_without_a_mean(encoder_folder, corpus, tmp_path):
     weights = "embedding_model.ckpt"
     (folder / weights).write_bytes((encoder_folder / weights).read_bytes())
     with pytest.raises(ValueError, match="mean needs train_manifest"):
-        run(tmp_path, folder, corpus, back_ends=["mean"])
+        run(tmp_path, folder, corpus, back_ends=BackEnds(["mean"]))
     _, scores = run(
         *(tmp_path, folder, corpus),
-        back_ends=["mean"],
-        train_manifest=corpus / "train.csv",
-        train_data_folder=corpus,
+        back_ends=BackEnds(["mean"]),
+        background=Background(corpus / "train.csv", corpus),
     )
-    encoder = load_encoder(encoder_folder).encode_batch
+    embedder = load_encoder(encoder_folder)
     table = read_manifest(corpus / "train.csv", corpus)
-    mean = mean_embedding(encoder, table)
+    mean = embedder.mean_embedding(table)
     evaluator = TrialEvaluator(corpus / "trials.txt", corpus)
-    units = unit(evaluator.embed(encoder) - mean)
+    units = unit(embedder.embed(evaluator.files) - mean)
     expected = (units[evaluator.enrol] * units[evaluator.test]).sum(1)
     # The training set is embedded at lengths cut by up to 2%.
     np.testing.assert_allclose(scores["encoder+mean"], expected, atol=0.05)
 
 
 def test_segments_are_averaged(encoder_folder, corpus):
-    encode_batch = load_encoder(encoder_folder).encode_batch
-    evaluator = TrialEvaluator(
-        corpus / "trials.txt", corpus, segment_seconds=0.2, max_segments=2
-    )
-    embeddings = evaluator.embed(encode_batch)
+    evaluator = TrialEvaluator(corpus / "trials.txt", corpus)
+    embedder = load_encoder(encoder_folder, segment_seconds=0.2, max_segments=2)
+    embeddings = embedder.embed(evaluator.files)
     file = evaluator.files.iloc[0]
     length, size = file["stop"], 3200
     # 6000 samples hold one segment of 3200, longer files two.
@@ -269,5 +281,5 @@ def test_segments_are_averaged(encoder_folder, corpus):
             for s in starts
         ]
     )
-    expected = unit(embed(encode_batch, pieces)).mean(0)
+    expected = unit(load_encoder(encoder_folder).embed(pieces)).mean(0)
     np.testing.assert_allclose(embeddings[0], expected, atol=1e-5)

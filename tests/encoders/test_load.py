@@ -1,0 +1,71 @@
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from speechbrain_cadino.audio_visual.faces import FaceReader
+from speechbrain_cadino.encoders.load import load_encoder
+
+# From the names before 0.2.0 to those of today
+OLD_NAMES = {
+    "speechbrain_cadino.lobes.face_resnet.FaceResNet": (
+        "speechbrain_cadino.audio_visual.face_resnet.FaceResNet"
+    ),
+    "speechbrain_cadino.lobes.face_resnet.FaceNormalization": (
+        "speechbrain_cadino.audio_visual.face_resnet.FaceNormalization"
+    ),
+    "speechbrain_cadino.dataio.faces.FaceReader": (
+        "speechbrain_cadino.audio_visual.faces.FaceReader"
+    ),
+}
+
+
+def test_load_encoder_leaves_no_files_behind(
+    encoder_folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(encoder_folder.iterdir())
+    embedder = load_encoder(encoder_folder, device="cpu")
+    assert not embedder.encoder.mods.training
+    assert list(tmp_path.iterdir()) == []
+    assert sorted(encoder_folder.iterdir()) == before
+    expected = np.arange(1, 13, dtype=np.float32) / 100
+    np.testing.assert_array_equal(embedder.mean, expected)
+
+
+def test_load_encoder_names_what_is_missing(encoder_folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*/nowhere"):
+        load_encoder(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"has no hyperparams.yaml"):
+        load_encoder(tmp_path)
+    text = (encoder_folder / "hyperparams.yaml").read_text()
+    (tmp_path / "hyperparams.yaml").write_text(text)
+    with pytest.raises(FileNotFoundError, match=r"no embedding_model.ckpt"):
+        load_encoder(tmp_path)
+
+
+def test_a_run_folder_is_no_encoder_folder(run_hyperparams, tmp_path):
+    (tmp_path / "hyperparams.yaml").write_text(run_hyperparams.read_text())
+    (tmp_path / "encoder").mkdir()
+    with pytest.raises(ValueError, match=r"Did you mean .*/encoder\?"):
+        load_encoder(tmp_path)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_an_encoder_of_faces_made_before_its_modules_moved(
+    face_encoder, tmp_path, trusted
+):
+    folder = shutil.copytree(face_encoder, tmp_path / "encoder")
+    path = folder / "hyperparams.yaml"
+    text = path.read_text()
+    for old, new in OLD_NAMES.items():
+        assert f":{new}" in text
+        text = text.replace(f":{new}", f":{old}")
+    assert "audio_visual" not in text
+    path.write_text(text)
+    embedder = load_encoder(folder, trusted=trusted)
+    assert embedder.reader.func is FaceReader
+    frames = torch.randint(256, (2, 4, 3, 16, 16), dtype=torch.uint8)
+    expected = load_encoder(face_encoder).encode_batch(frames)
+    assert torch.equal(embedder.encode_batch(frames), expected)
