@@ -26,7 +26,7 @@ from speechbrain_cadino.gate.loss_gate import DynamicLossGate
 from speechbrain_cadino.gate.mixture import (
     LOWEST,
     LossMixture,
-    fit_mixture,
+    TwoGaussians,
     log_odds,
     losses_of,
 )
@@ -201,7 +201,8 @@ def test_the_gate_grows_with_the_losses(gap, shift, seed):
     odds = np.concatenate([right, wrong])
     assume(odds.min() > log_odds(LOWEST))
     gates = [
-        fit_mixture(losses_of(odds + more)).crossing for more in (0, shift)
+        TwoGaussians().mixture(losses_of(odds + more)).crossing
+        for more in (0, shift)
     ]
     assert gates[1] == pytest.approx(gates[0] + shift, abs=1e-3)
     assert right.mean() < gates[0] < wrong.mean()

@@ -11,13 +11,12 @@ Killed and started again, the same command goes on where it was.
 
 import sys
 
-from hyperpyyaml import load_hyperpyyaml
-
 import speechbrain as sb
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.process.errors import user_errors
-from speechbrain_cadino.process.lock import claim_output_folder
+from speechbrain_cadino.runs.open_run import load_run
 
 logger = get_logger(__name__)
 
@@ -25,16 +24,9 @@ logger = get_logger(__name__)
 @user_errors()
 def main(arguments):
     """Reads the flags, embeds."""
-    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
+    hparams_file, run_opts, overrides = parse_arguments(arguments)
     sb.utils.distributed.ddp_init_group(run_opts)
-    claim_output_folder(hparams_file, overrides)
-    with open(hparams_file, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
-    sb.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-    )
+    hparams = load_run(hparams_file, run_opts, overrides, resumes=False)
     embedder = hparams["embedder"](device=run_opts["device"])
     table = read_manifest(hparams["manifest"], hparams["data_folder"])
     ids, embeddings = embedder.extract(

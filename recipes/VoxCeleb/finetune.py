@@ -18,16 +18,19 @@ Authors
 
 import sys
 
-from train_dlg_lc import train
-
 import speechbrain as sb
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.config.overlays import parse_arguments
+from speechbrain_cadino.brains.dlg_lc import PseudoLabelBrain
+from speechbrain_cadino.config.overlays import (
+    allow_own_classes,
+    parse_arguments,
+)
 from speechbrain_cadino.encoders.adopt import adopt_encoder
 from speechbrain_cadino.process.errors import user_errors
-from speechbrain_cadino.process.lock import claim_output_folder
+from speechbrain_cadino.process.lock import claim
 from speechbrain_cadino.runs.finetune import format_results, plan, write_results
+from speechbrain_cadino.runs.stage_two import train
 
 logger = get_logger(__name__)
 
@@ -44,17 +47,17 @@ def main():
     """Trains on each share, shows the table."""
     # Reading command line arguments
     hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
+    allow_own_classes()
 
     # Initialize ddp (useful only for multi-GPU DDP training)
     sb.utils.distributed.ddp_init_group(run_opts)
 
-    # One run at a time in the output folder
-    claim_output_folder(hparams_file, overrides)
-
     # An encoder to start from brings its own features and sizes
     overrides = adopt_encoder(hparams_file, overrides)
 
-    output_folder, trainings = plan(hparams_file, overrides)
+    # One run at a time in the output folder
+    output_folder, trainings = plan(hparams_file, run_opts, overrides)
+    run_on_main(claim, args=[output_folder])
     sb.create_experiment_directory(
         experiment_directory=output_folder,
         hyperparams_to_save=hparams_file,
@@ -66,7 +69,7 @@ def main():
         if training.done:
             logger.info(f"{training.folder}: done before.")
             continue
-        train(hparams_file, run_opts, training.overrides)
+        train(hparams_file, run_opts, training.overrides, PseudoLabelBrain)
         run_on_main(training.finish)
         run_on_main(write_results, args=[output_folder, trainings])
 

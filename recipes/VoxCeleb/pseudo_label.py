@@ -17,12 +17,10 @@ started again, the same command goes on embedding where it was.
 
 import sys
 
-from hyperpyyaml import load_hyperpyyaml
-
 import speechbrain as sb
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.process.errors import user_errors
-from speechbrain_cadino.process.lock import claim_output_folder
+from speechbrain_cadino.runs.open_run import load_run
 
 
 @user_errors()
@@ -30,14 +28,7 @@ def main(arguments):
     """Reads the flags, embeds, clusters, labels."""
     hparams_file, run_opts, overrides = parse_arguments(arguments)
     sb.utils.distributed.ddp_init_group(run_opts)
-    claim_output_folder(hparams_file, overrides)
-    with open(hparams_file, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
-    sb.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-    )
+    hparams = load_run(hparams_file, run_opts, overrides, resumes=False)
     embedders = {
         name: load(device=run_opts["device"])
         for name, load in hparams["embedders"].items()

@@ -17,8 +17,8 @@ import sys
 
 from hyperpyyaml import load_hyperpyyaml
 
-import speechbrain as sb
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.gate.report import format_gate, report_gate
 from speechbrain_cadino.process.errors import user_errors
 
@@ -33,7 +33,7 @@ def main(arguments):
     logging.basicConfig(
         level="INFO", format="%(name)s - %(message)s", stream=sys.stdout
     )
-    hparams_file, _, overrides = sb.parse_arguments(arguments)
+    hparams_file, _, overrides = parse_arguments(arguments)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
     table = report_gate(

@@ -17,9 +17,35 @@ Authors
  * The speechbrain_cadino developers 2026
 """
 
-from train_dlg_lc import main
+import sys
 
+import speechbrain as sb
 from speechbrain_cadino.audio_visual.brain import AudioVisualBrain
+from speechbrain_cadino.audio_visual.finish import finish_both
+from speechbrain_cadino.config.overlays import (
+    allow_own_classes,
+    parse_arguments,
+)
+from speechbrain_cadino.encoders.adopt import adopt_encoder
+from speechbrain_cadino.process.errors import user_errors
+from speechbrain_cadino.runs.stage_two import train
+
+
+@user_errors()
+def main():
+    """Reads the command line, trains."""
+    # Reading command line arguments
+    hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
+    allow_own_classes()
+
+    # Initialize ddp (useful only for multi-GPU DDP training)
+    sb.utils.distributed.ddp_init_group(run_opts)
+
+    # An encoder to start from brings its own features and sizes
+    overrides = adopt_encoder(hparams_file, overrides)
+
+    train(hparams_file, run_opts, overrides, AudioVisualBrain, finish_both)
+
 
 if __name__ == "__main__":
-    main(AudioVisualBrain)
+    main()

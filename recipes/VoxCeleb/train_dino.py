@@ -18,30 +18,30 @@ Authors
 
 import sys
 
-from hyperpyyaml import load_hyperpyyaml
-
 import speechbrain as sb
 from speechbrain.utils.distributed import run_on_main
 from speechbrain_cadino.brains.dino import DINOBrain
-from speechbrain_cadino.config.overlays import parse_arguments
+from speechbrain_cadino.config.overlays import (
+    allow_own_classes,
+    parse_arguments,
+)
 from speechbrain_cadino.encoders.adopt import adopt_encoder
 from speechbrain_cadino.encoders.load import start_from_encoder
 from speechbrain_cadino.process.errors import user_errors
-from speechbrain_cadino.process.lock import claim_output_folder
 from speechbrain_cadino.process.memory import keep_freed_memory
+from speechbrain_cadino.runs.finish import finish
+from speechbrain_cadino.runs.open_run import load_run
 from speechbrain_cadino.training.plots import plot_training
-from speechbrain_cadino.verification.evaluate import evaluator_if_any
 
 
-def finish(brain, hparams):
-    """Exports the teacher, draws the plot, compares with the baselines."""
-    brain.export()
+def report(brain, hparams):
+    """Draws the plot, exports the teacher, compares with the baselines."""
     plot_training(
         brain.record.rows,
         f"{hparams['output_folder']}/plots/training.png",
         hparams["objective"],
     )
-    brain.verify(baselines=True)
+    finish(brain.embedder(), hparams, brain.device, baselines=True)
 
 
 @user_errors()
@@ -49,26 +49,16 @@ def main():
     """Prepares, trains, exports and verifies."""
     # Reading command line arguments
     hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
+    allow_own_classes()
 
     # Initialize ddp (useful only for multi-GPU DDP training)
     sb.utils.distributed.ddp_init_group(run_opts)
 
-    # One run at a time in the output folder
-    claim_output_folder(hparams_file, overrides)
-
     # An encoder to start from brings its own features and sizes
     overrides = adopt_encoder(hparams_file, overrides)
 
-    # Load hyperparameters file with command-line overrides
-    with open(hparams_file, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
-
-    # Create experiment directory
-    sb.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-    )
+    # One run at a time in the output folder, of one mould
+    hparams = load_run(hparams_file, run_opts, overrides)
 
     # Dataset prep (audio folders to CSV manifests)
     for prepare in hparams["prepare"]:
@@ -78,12 +68,7 @@ def main():
     train_data = hparams["train_data"]()
 
     # Trials, to follow the EER; mistakes in the list show before training
-    hparams["evaluator"] = evaluator_if_any(
-        hparams["trials"],
-        hparams["trials_folder"],
-        hparams["sample_rate"],
-        manifest=hparams.get("trials_manifest"),
-    )
+    hparams["evaluator"] = hparams["evaluator"]()
 
     # Weights to start from: the teacher is a copy of the student
     if hparams.get("start_encoder") is not None:
@@ -110,7 +95,7 @@ def main():
 
     # Encoder folder, plot and verification
     if not (brain.debug or brain.test_only):
-        run_on_main(finish, args=[brain, hparams])
+        run_on_main(report, args=[brain, hparams])
 
 
 if __name__ == "__main__":

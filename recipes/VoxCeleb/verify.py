@@ -14,12 +14,10 @@ To run this recipe:
 
 import sys
 
-from hyperpyyaml import load_hyperpyyaml
-
-import speechbrain as sb
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.process.errors import user_errors
-from speechbrain_cadino.process.lock import claim_output_folder
+from speechbrain_cadino.runs.open_run import load_run
 from speechbrain_cadino.verification.results import format_results
 
 logger = get_logger(__name__)
@@ -28,15 +26,8 @@ logger = get_logger(__name__)
 @user_errors()
 def main(arguments):
     """Reads the flags, scores, shows the table."""
-    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
-    claim_output_folder(hparams_file, overrides)
-    with open(hparams_file, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
-    sb.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-    )
+    hparams_file, run_opts, overrides = parse_arguments(arguments)
+    hparams = load_run(hparams_file, run_opts, overrides, resumes=False)
     embedders = {
         name: load(device=run_opts["device"])
         for name, load in hparams["embedders"].items()

@@ -2,88 +2,62 @@
 
 import torch
 
-from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.audio_visual.fusion import verify_fused
 from speechbrain_cadino.brains.dlg_lc import (
     PseudoLabelBrain,
-    Sense,
     accuracy,
     decision_shares,
 )
-from speechbrain_cadino.encoders.load import load_encoder
-from speechbrain_cadino.verification.evaluate import TrialEvaluator
-from speechbrain_cadino.verification.results import format_results
-
-logger = get_logger(__name__)
-
-FACE = "face_"
 
 
 class AudioVisualBrain(PseudoLabelBrain):
     """Two encoders and two classifiers on the same pseudo labels (Han et al.,
     2023): voice and face correct each other's labels.
 
-    Each sense has a loss gate of its own; whether a label is reliable, and
+    Each branch has a loss gate of its own; whether a label is reliable, and
     what an unreliable one is corrected to, they decide together: see
     AudioVisualCorrectionLoss, which is the ``label_loss``. The encoder of
-    voices is what EncoderBrain evaluates and exports.
+    voices is what EncoderBrain evaluates.
 
-    What the YAML must hold beside what PseudoLabelBrain wants, all of it with
-    the prefix ``face_``: modules and hparams ``face_embedding_model`` and
-    ``face_classifier``, modules ``face_compute_features`` and
-    ``face_mean_var_norm``; ``face_loss_gate``, ``face_sample_rate``,
-    ``face_reader``, ``face_manifest``, ``face_folder``,
-    ``face_encoder_folder``, ``face_classifier_file``,
-    ``face_trials_manifest`` and ``face_trials_folder``; optionally
-    ``face_augment``.
-
-    The training set is an AudioVisualDataset.
+    The YAML holds two branches, ``audio`` and ``face``, in this order. The
+    training set is an AudioVisualDataset.
     """
 
-    def make_senses(self):
-        """Voices and faces."""
-        folder = self.hparams.output_folder
-        return [
-            Sense("wav", "", f"{folder}/audio", self.hparams),
-            Sense("face", FACE, f"{folder}/face", self.hparams),
-        ]
-
     def compute_forward(self, batch, stage):
-        """The cosines of each sense to the classes, each (batch, C).
+        """The cosines of each branch to the classes, each (batch, C).
 
         Those of an utterance without a face do not count.
         """
-        for sense in self.senses:
-            batch[sense.key] = batch[sense.key].to(self.device)
+        for branch in self.branches.values():
+            batch[branch.key] = batch[branch.key].to(self.device)
         batch["label"] = batch["label"].to(self.device)
-        audio, face = self.senses
-        heard = self.cosines(audio, batch["wav"])
+        heard = self.modules["audio"](batch["wav"])
         # Two rows at least, for the sake of BatchNorm
         has_face = batch["has_face"].int()
         rows = has_face.argsort(descending=True, stable=True)
         rows = rows[: max(2, has_face.sum())].to(self.device)
         seen = at_speed(
-            self.cosines(face, batch["face"][rows]),
+            self.modules["face"](batch["face"][rows]),
             batch["label"][rows],
             heard.shape[1],
         )
         return [heard, torch.zeros_like(heard).index_copy(0, rows, seen)]
 
     def compute_objectives(self, cosines, batch, stage):
-        """The gated losses of both senses, with label correction."""
+        """The gated losses of both branches, with label correction."""
         labels = batch["label"]
         has_face = batch["has_face"].to(self.device)
         present = [torch.ones_like(has_face), has_face]
         loss, results = self.hparams.label_loss(
             cosines,
             labels,
-            [sense.loss_gate.threshold for sense in self.senses],
+            [each.loss_gate.threshold for each in self.branches.values()],
             present,
             lambda rows: self._answer(batch, rows),
         )
-        for sense, there, result in zip(self.senses, present, results):
+        branches = self.branches.values()
+        for branch, there, result in zip(branches, present, results):
             there = there.cpu()
-            sense.gate_record.add(
+            branch.gate_record.add(
                 batch["sample"][there],
                 **{name: values[there] for name, values in result.items()},
             )
@@ -102,47 +76,13 @@ class AudioVisualBrain(PseudoLabelBrain):
         return loss
 
     def _answer(self, batch, rows):
-        """What each sense says of clean crops, (n, C)."""
+        """What each branch says of clean crops, (n, C)."""
         heard, seen = (
-            self.clean_cosines(sense, batch[sense.key][rows])
-            for sense in self.senses
+            branch.clean(batch[branch.key][rows])
+            for branch in self.branches.values()
         )
         labels = batch["label"][rows]
         return [heard, at_speed(seen, labels, heard.shape[1])]
-
-    def export(self):
-        """Writes both encoder folders, and the classifiers."""
-        super().export()
-        self.export_with(
-            *(self.hparams.face_embedding_model, FACE),
-            *(self.hparams.face_manifest, self.hparams.face_folder),
-        )
-
-    def verify(self, baselines):
-        """Scores the trials, if there are any, by voice, by face and by both.
-
-        Arguments
-        ---------
-        baselines : bool
-            Ignored: stage I of each sense has its own.
-        """
-        if self.hparams.trials is None:
-            return
-        face_trials = TrialEvaluator(
-            self.hparams.trials,
-            self.hparams.face_trials_folder,
-            self.hparams.face_sample_rate,
-            self.hparams.face_trials_manifest,
-            keep_unseen=True,
-        )
-        metrics = verify_fused(
-            self.hparams.output_folder,
-            load_encoder(self.hparams.encoder_folder, self.device),
-            load_encoder(self.hparams.face_encoder_folder, self.device),
-            self.hparams.evaluator,
-            face_trials,
-        )
-        logger.info(format_results(metrics))
 
 
 def at_speed(cosines, labels, num_classes):

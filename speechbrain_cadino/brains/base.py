@@ -1,7 +1,6 @@
 """What all trainings of an encoder here have in common."""
 
 import contextlib
-import functools
 import pathlib
 import random
 import time
@@ -14,12 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 import speechbrain as sb
 from speechbrain.utils.distributed import get_rank, run_on_main
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.audio import AudioReader, MediaError
+from speechbrain_cadino.dataio.audio import MediaError
 from speechbrain_cadino.dataio.augment import refresh_banks
-from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings.embedder import Embedder
-from speechbrain_cadino.encoders.export import export_encoder
-from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.process.interrupts import (
     Interrupted,
     Requests,
@@ -32,26 +28,18 @@ from speechbrain_cadino.process.ranks import (
     patience,
     shield_worker,
 )
+from speechbrain_cadino.training.guard import DIVERGED, Buffers, StepGuard
 from speechbrain_cadino.training.record import (
     TrainingRecord,
     load_steps,
     save_steps,
     trim_log,
 )
-from speechbrain_cadino.verification.back_ends import Background
-from speechbrain_cadino.verification.evaluate import verify
-from speechbrain_cadino.verification.results import format_results
 
 logger = get_logger(__name__)
 
 # More of an epoch's items than this share must not be unreadable.
 MOST_REPLACED = 0.1
-
-# What helps where the loss is not finite
-DIVERGED = (
-    "If these files sound fine, training has diverged: lower lr or "
-    "max_grad_norm, or train in fp32."
-)
 
 # In what PyTorch and SpeechBrain say of a checkpoint that does not fit
 OTHER_SETTINGS = ["size mismatch", "Missing key", "missing a load path"]
@@ -73,17 +61,14 @@ class EncoderBrain(sb.Brain):
 
     What the YAML must hold:
 
-    * modules: ``compute_features`` and ``mean_var_norm``;
-    * hparams: ``seed``, ``sample_rate``, ``lr_schedule`` (a function of the
-      epoch), ``output_folder``, ``encoder_folder``, ``train_manifest``,
-      ``data_folder``, ``trials``, ``trials_folder``, ``train_logger``;
-      optionally ``reader`` (see ``embeddings.embed``) with
-      ``trials_manifest`` (see ``TrialEvaluator``), ``augment``
+    * hparams: ``seed``, ``lr_schedule`` (a function of the epoch),
+      ``output_folder``, ``train_logger``; optionally ``augment``
       (CropAugmenter), ``evaluator`` (TrialEvaluator) with ``evaluate_every``
       (epochs), and ``tensorboard_logger``.
 
     A subclass has ``compute_forward`` and ``compute_objectives``, adds the
-    figures of each step to ``record``, and gives ``encoder``. The training set
+    figures of each step to ``record``, and gives an ``embedder``. What else a
+    step changes before its end is among ``guard.rewindable``. The training set
     has ``set_epoch`` and its items ``id`` and ``problem``.
     """
 
@@ -91,16 +76,12 @@ class EncoderBrain(sb.Brain):
         super().__init__(*args, **kwargs)
         self.record = TrainingRecord()
         self.problems = []  # the first of the epoch
-        self.step_skipped = False
-        self.skipped_in_a_row = 0
-        self._finite = []  # of the losses since the last step
-        self._ids = []  # of their utterances
-        self._buffers = self._saved_buffers = None
+        self.guard = StepGuard([self.record, Buffers(self.modules)])
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("record", self.record)
-            if hasattr(self.hparams, "tensorboard_logger"):
+            if self._tensorboard is not None:
                 self.checkpointer.add_recoverable(
-                    *("tensorboard", self.hparams.tensorboard_logger),
+                    *("tensorboard", self._tensorboard),
                     *(load_steps, save_steps),
                     optional_load=True,
                 )
@@ -111,12 +92,51 @@ class EncoderBrain(sb.Brain):
             self.processes = torch.distributed.get_world_size()
 
     @property
-    def encoder(self):
-        """The module that is evaluated and exported.
+    def _tensorboard(self):
+        """The logger of TensorBoard, if there is one."""
+        return getattr(self.hparams, "tensorboard_logger", None)
 
-        From features, (batch, time, bands), to embeddings, (batch, 1, D).
+    def embedder(self, **options):
+        """The encoder that is evaluated and exported, as it is now.
+
+        Arguments
+        ---------
+        **options
+            Further arguments of Embedder, such as ``batch_size``.
+
+        Returns
+        -------
+        Embedder
         """
         raise NotImplementedError
+
+    def make_embedder(self, network, sample_rate, reader, **options):
+        """An encoder in training, to embed with.
+
+        Arguments
+        ---------
+        network : SignalEncoder
+            The encoder.
+        sample_rate : int
+            See Embedder, as for the others.
+        reader : callable
+        **options
+
+        Returns
+        -------
+        Embedder
+        """
+
+        def encode_batch(wavs, lengths=None):
+            self.modules.eval()
+            if lengths is not None:
+                lengths = lengths.to(self.device)
+            with torch.inference_mode(), self.evaluation_ctx:
+                return network.embed(wavs.to(self.device), lengths)
+
+        return Embedder(
+            encode_batch, network.encoder, sample_rate, reader, **options
+        )
 
     def epoch_figures(self):
         """Figures of an epoch beside the means over its steps.
@@ -188,9 +208,7 @@ class EncoderBrain(sb.Brain):
 
     def on_fit_batch_start(self, batch, should_step):
         """Seeds the step, sets the learning rate, tells of bad files."""
-        if not self._finite:
-            self.begin_step()
-        self._ids += batch["id"]
+        self.guard.begin(batch["id"])
         step = (self.hparams.seed, get_rank() or 0, self.epoch, self.step)
         step_seed = random.Random(repr(step)).getrandbits(63)
         torch.manual_seed(step_seed)
@@ -205,7 +223,7 @@ class EncoderBrain(sb.Brain):
         self.epoch = epoch
         self.utterances = 0
         self.problems = []
-        self._finite = []
+        self.guard.forget()
         self.stage_started = time.time()
         self.train_dataset.set_epoch(epoch)
         if hasattr(self.hparams, "augment"):
@@ -251,76 +269,6 @@ class EncoderBrain(sb.Brain):
         self.avg_train_loss = 0.0
         self.checkpointer.save_and_keep_only(meta={"epoch": epoch})
 
-    def encode_batch(self, wavs, wav_lens=None):
-        """The encoder's embeddings, as of EncoderClassifier.encode_batch.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            (batch, samples).
-        wav_lens : torch.Tensor, optional
-            Relative lengths, (batch,).
-
-        Returns
-        -------
-        torch.Tensor
-            (batch, 1, D).
-        """
-        return self.encode_with(self.encoder, "", wavs, wav_lens)
-
-    def encode_with(self, encoder, prefix, wavs, wav_lens=None):
-        """The embeddings of one of several encoders: see ``encode_batch``.
-
-        Arguments
-        ---------
-        encoder : torch.nn.Module
-            From features to embeddings.
-        prefix : str
-            Of the names of its features among the modules.
-        wavs : torch.Tensor
-            (batch, samples).
-        wav_lens : torch.Tensor, optional
-            Relative lengths, (batch,).
-
-        Returns
-        -------
-        torch.Tensor
-            (batch, 1, D).
-        """
-        self.modules.eval()
-        wavs = wavs.to(self.device)
-        if wav_lens is None:
-            wav_lens = torch.ones(len(wavs))
-        wav_lens = wav_lens.to(self.device)
-        with torch.inference_mode(), self.evaluation_ctx:
-            feats = self.modules[f"{prefix}compute_features"](wavs)
-            feats = self.modules[f"{prefix}mean_var_norm"](feats, wav_lens)
-            return encoder(feats, wav_lens)
-
-    def features(self, wavs, augment=None, prefix=""):
-        """Features of crops.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            (batch, samples), on the device.
-        augment : callable, optional
-            Changes each crop on its own.
-        prefix : str
-            See ``encode_with``.
-
-        Returns
-        -------
-        torch.Tensor
-            (batch, time, bands).
-        """
-        # In fp32 whatever the precision of the networks
-        with torch.no_grad(), torch.autocast(self.device_type, enabled=False):
-            if augment is not None:
-                wavs = augment(wavs)
-            feats = self.modules[f"{prefix}compute_features"](wavs)
-            return self.modules[f"{prefix}mean_var_norm"](feats)
-
     def make_dataloader(self, dataset, stage, **kwargs):
         """As SpeechBrain's; checks that there are utterances enough."""
         kwargs.setdefault("worker_init_fn", shield_worker)
@@ -360,7 +308,7 @@ class EncoderBrain(sb.Brain):
         # In fp16 gradients overflow at times: then the scaler takes no step
         judged = [] if self.scaler.is_enabled() else [norms.isfinite().all()]
         self.settle(*judged)
-        if not self.step_skipped:
+        if not self.guard.skipped:
             self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -383,77 +331,19 @@ class EncoderBrain(sb.Brain):
         return torch.nn.utils.clip_grad_norm_(params, most)
 
     def check_loss_isfinite(self, loss):
-        """Takes note whether it is: the end of the step asks, so that the host
-        waits once in a step."""
-        self._finite.append(loss.detach().isfinite().all())
-
-    def begin_step(self):
-        """Remembers what ``undo_step`` has to restore."""
-        self._ids = []
-        self.record.mark()
-        if self._buffers is None:
-            self._buffers = [
-                buffer
-                for buffer in self.modules.buffers()
-                if buffer.is_floating_point()
-            ]
-            self._saved_buffers = [b.clone() for b in self._buffers]
-        elif self._buffers:
-            torch._foreach_copy_(self._saved_buffers, self._buffers)
-
-    def undo_step(self):
-        """Forgets the forward passes since the last step.
-
-        Those have put what is not finite into the running statistics of
-        BatchNorm long before anybody looks at the loss.
-        """
-        if self._buffers:
-            torch._foreach_copy_(self._buffers, self._saved_buffers)
-        self.record.rewind()
+        """Leaves it to the guard, at the end of the step."""
+        self.guard.note(loss)
 
     def settle(self, *finite):
         """Undoes what was done since the last step if it was not finite on all
-        ranks: they skip a step together.
-
-        Arguments
-        ---------
-        *finite : torch.Tensor
-            Booleans to judge by, beside the losses since the last step.
-        """
-        losses, self._finite = self._finite, []
-        if not (losses or finite):
-            return
-        sound = torch.stack([*losses, *finite]).all()
-        # The one place of a step where the host waits for the device
-        self.step_skipped = ddp_mean(sound.float()).item() < 1
-        if not self.step_skipped:
-            self.skipped_in_a_row = 0
-            return
-        self.undo_step()
-        self.record.count("skipped_steps", 1 / self.processes)
-        self.skipped_in_a_row += 1
-        utterances = f"The utterances in it: {self._suspects(losses)}."
-        where = f"step {self.step} of epoch {self.epoch}"
-        if self.skipped_in_a_row > self.nonfinite_patience:
-            raise ValueError(
-                f"The loss or its gradient was not finite in "
-                f"{self.skipped_in_a_row} steps in a row, up to {where}. "
-                f"{utterances} {DIVERGED}"
-            )
-        logger.warning(
-            f"Skipped {where}: the loss or its gradient is not finite. "
-            f"{utterances}"
+        ranks: see ``StepGuard.settle``."""
+        self.guard.settle(
+            f"step {self.step} of epoch {self.epoch}",
+            self.nonfinite_patience,
+            *finite,
         )
-
-    def _suspects(self, losses):
-        """The IDs behind losses that are not finite, of all processes; all IDs
-        if only the gradients are not."""
-        parts = [(all(losses), self._ids)]
-        if self.distributed_launch:
-            parts *= self.processes
-            torch.distributed.all_gather_object(parts, parts[0])
-        guilty = [part for part in parts if not part[0]] or parts
-        return ", ".join(name for _, ids in guilty for name in ids)
+        if self.guard.skipped:
+            self.record.count("skipped_steps", 1 / self.processes)
 
     def _count_replaced(self, problems):
         """Tells of files that could not be read; raises if they are many."""
@@ -485,98 +375,6 @@ class EncoderBrain(sb.Brain):
         """How far training is, in epochs."""
         return self.optimizer_step / self.steps_per_epoch
 
-    def export(self):
-        """Writes the encoder folder."""
-        self.export_with(
-            *(self.encoder, ""),
-            *(self.hparams.train_manifest, self.hparams.data_folder),
-        )
-
-    def embedder(self, **options):
-        """The encoder as it is now, to embed with.
-
-        Arguments
-        ---------
-        **options
-            Further arguments of Embedder, such as ``batch_size``.
-
-        Returns
-        -------
-        Embedder
-        """
-        return self.embedder_with(self.encoder, "", **options)
-
-    def embedder_with(self, encoder, prefix, **options):
-        """One of several encoders as it is now: see ``embedder``.
-
-        Arguments
-        ---------
-        encoder : torch.nn.Module
-            See ``encode_with``.
-        prefix : str
-            Of the names of its features among the modules, and of
-            ``sample_rate`` and ``reader``.
-        **options
-            Further arguments of Embedder.
-
-        Returns
-        -------
-        Embedder
-        """
-        return Embedder(
-            functools.partial(self.encode_with, encoder, prefix),
-            encoder,
-            getattr(self.hparams, f"{prefix}sample_rate"),
-            reader=getattr(self.hparams, f"{prefix}reader", AudioReader),
-            **options,
-        )
-
-    def export_with(self, encoder, prefix, manifest, data_folder):
-        """Writes the folder of one of several encoders.
-
-        Arguments
-        ---------
-        encoder : torch.nn.Module
-            See ``encode_with``.
-        prefix : str
-            Of the names of its features among the modules, and of
-            ``sample_rate``, ``reader`` and ``encoder_folder``.
-        manifest : str or pathlib.Path
-            What it was trained on.
-        data_folder : str or pathlib.Path
-            What ``$data_root`` in the manifest stands for.
-        """
-        table = read_manifest(manifest, data_folder)
-        export_encoder(
-            getattr(self.hparams, f"{prefix}encoder_folder"),
-            f"{self.hparams.output_folder}/hyperparams.yaml",
-            {"embedding_model": encoder},
-            self.embedder_with(encoder, prefix).mean_embedding(table),
-            prefix,
-        )
-
-    def verify(self, baselines):
-        """Scores the trials, if there are any, with the exported encoder.
-
-        Arguments
-        ---------
-        baselines : bool
-            Whether to score an untrained encoder and log-mel statistics too.
-        """
-        if self.hparams.trials is None:
-            return
-        metrics = verify(
-            self.hparams.output_folder,
-            load_encoder(self.hparams.encoder_folder, self.device),
-            self.hparams.evaluator,
-            background=Background(
-                self.hparams.train_manifest, self.hparams.data_folder
-            ),
-            baselines=baselines,
-            untrained=getattr(self.hparams, "untrained", None),
-        )
-        logger.info(format_results(metrics))
-
     def _evaluates(self, epoch):
         """Whether the encoder is evaluated after this epoch."""
         evaluator = getattr(self.hparams, "evaluator", None)
@@ -589,8 +387,8 @@ class EncoderBrain(sb.Brain):
     def _log_epoch(self, meta, means, valid):
         """Writes one epoch to the logs."""
         self.hparams.train_logger.log_stats(meta, means, valid)
-        if hasattr(self.hparams, "tensorboard_logger"):
-            self.hparams.tensorboard_logger.log_stats(meta, means, valid)
+        if self._tensorboard is not None:
+            self._tensorboard.log_stats(meta, means, valid)
         self.record.write_csv(f"{self.hparams.output_folder}/training.csv")
         for warning in self.warnings(means):
             logger.warning(warning)

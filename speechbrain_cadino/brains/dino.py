@@ -6,6 +6,8 @@ Cluster-Aware DINO is the same step on other crops.
 import torch
 
 from speechbrain_cadino.brains.base import EncoderBrain
+from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.lobes.signal_encoder import SignalEncoder
 from speechbrain_cadino.losses.meters import (
     effective_dimensions,
     embedding_spread,
@@ -23,11 +25,12 @@ class DINOBrain(EncoderBrain):
 
     What the YAML must hold beside what EncoderBrain wants:
 
-    * modules: ``student`` (MultiCropNetwork), ``teacher`` (Teacher) and
-      ``objective`` (Objective);
-    * hparams: ``distillation`` (SelfDistillation) of these; optionally
-      ``reclustering`` (Reclustering), which makes it Cluster-Aware DINO, and
-      ``augment_locals``, if the local crops need another augmenter.
+    * modules: ``compute_features``, ``mean_var_norm``, ``student``
+      (MultiCropNetwork), ``teacher`` (Teacher) and ``objective`` (Objective);
+    * hparams: ``distillation`` (SelfDistillation) of these, ``sample_rate``;
+      optionally ``reader`` (see Embedder), ``reclustering`` (Reclustering),
+      which makes it Cluster-Aware DINO, and ``augment_locals``, if the local
+      crops need another augmenter.
 
     The training set is a MultiCropDataset.
     """
@@ -35,6 +38,7 @@ class DINOBrain(EncoderBrain):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.distillation = self.hparams.distillation
+        self.guard.rewindable.append(self.distillation)
         self.reclustering = getattr(self.hparams, "reclustering", None)
         augment = getattr(self.hparams, "augment", None)
         self.augmenters = {
@@ -45,9 +49,20 @@ class DINOBrain(EncoderBrain):
             self.checkpointer.add_recoverable("reclustering", self.reclustering)
 
     @property
-    def encoder(self):
-        """The teacher's encoder."""
-        return self.modules.teacher.network.encoder
+    def network(self):
+        """The teacher, from signals to embeddings."""
+        return SignalEncoder(
+            self.modules.compute_features,
+            self.modules.mean_var_norm,
+            self.modules.teacher.network.encoder,
+        )
+
+    def embedder(self, **options):
+        """The teacher's encoder: see EncoderBrain."""
+        reader = getattr(self.hparams, "reader", AudioReader)
+        return self.make_embedder(
+            self.network, self.hparams.sample_rate, reader, **options
+        )
 
     def epoch_figures(self):
         """The teacher's momentum, and what the last clusters were like."""
@@ -102,13 +117,8 @@ class DINOBrain(EncoderBrain):
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """The teacher and the objective follow each optimiser step."""
-        if should_step and not self.step_skipped:
+        if should_step and not self.guard.skipped:
             self.distillation.after_step(self.position)
-
-    def undo_step(self):
-        """As EncoderBrain's; the objective forgets them too."""
-        super().undo_step()
-        self.distillation.forget()
 
     def on_stage_start(self, stage, epoch=None):
         """Clusters the training set if it is due."""
@@ -162,7 +172,7 @@ class DINOBrain(EncoderBrain):
         """(batch, views, samples) to features, (views * batch, time, bands)."""
         crops = crops.to(self.device, non_blocking=True)
         wavs = crops.transpose(0, 1).flatten(0, 1)
-        return self.features(wavs, augment)
+        return self.network.features(wavs, augment)
 
     def _recluster(self, epoch):
         """Clusters the training set if it is due; the data get the clusters."""

@@ -1,5 +1,6 @@
 """YAML files that are put over others, and the flags of the command line."""
 
+import difflib
 import io
 import pathlib
 import sys
@@ -8,6 +9,7 @@ import tempfile
 from ruamel.yaml import YAML
 
 import speechbrain as sb
+from speechbrain_cadino.config.settings import OWN_FOLDERS
 
 # Holds the merged YAML files until the process ends.
 _merged_folder = None
@@ -17,12 +19,15 @@ def parse_arguments(arguments):
     """As ``speechbrain.parse_arguments``, for YAML files with a ``base`` too.
 
     ``base: dino.yaml`` makes a YAML file a short list of what differs from the
-    file named, which lies beside it. An entry replaces the one of the base;
-    one with the same tag (``!new:``, ``!name:``) changes only the arguments
-    that it names. ``base: [ca_dino.yaml, small_dino.yaml]`` puts the
-    differences of the second over those of the first. An entry that is not in
-    the base is taken for a slip of the pen, unless the file refers to it
-    itself or names it in ``own_keys``.
+    file named, which lies beside it or among the hparams of the recipe. An
+    entry replaces the one of the base; one with the same tag (``!new:``,
+    ``!name:``) changes only the arguments that it names. ``base: [ca_dino.yaml,
+    small_dino.yaml]`` puts the differences of the second over those of the
+    first. An entry that is not in the base is taken for a slip of the pen,
+    unless the file refers to it itself or names it in ``own_keys``; with
+    ``own_keys: all`` a file only shares blocks with others.
+
+    ``--show`` prints the merged file, which stock HyperPyYAML loads, and ends.
 
     Arguments
     ---------
@@ -41,7 +46,8 @@ def parse_arguments(arguments):
     Raises
     ------
     ValueError
-        If there is no such file, or an entry is taken for a slip of the pen.
+        If there is no such file or flag, or an entry is taken for a slip of
+        the pen.
 
     Example
     -------
@@ -58,46 +64,125 @@ def parse_arguments(arguments):
     model: !new:collections.Counter {a: 1, b: 3}
     """
     global _merged_folder
+    shown = "--show" in arguments
+    arguments = [part for part in arguments if part != "--show"]
     hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
     path = pathlib.Path(hparams_file)
     if not path.is_file():
         raise ValueError(f"No hyperparameter file {path}.")
     settings = _load(path)
+    flags = YAML().load(overrides) or {}
+    for name in flags:
+        if name not in settings:
+            raise ValueError(
+                f"No such flag: {path} has no {name}."
+                f"{did_you_mean(name, settings)}"
+            )
     # SpeechBrain keeps its run options to itself; the YAML may refer to them.
     for name in run_opts.overridden_args:
         if name in settings:
             overrides += f"\n{name}: {run_opts[name]}"
+    if shown:
+        print(dump_yaml(settings), end="")
+        sys.exit(0)
+    OWN_FOLDERS[:] = [str(path.absolute().parent), str(pathlib.Path.cwd())]
     _merged_folder = _merged_folder or tempfile.TemporaryDirectory()
     merged = pathlib.Path(_merged_folder.name) / path.name
     YAML().dump(settings, merged)
     return str(merged), run_opts, overrides
 
 
+def allow_own_classes():
+    """Puts the folder of the YAML file, then the current one, at the end of
+    the import path: a training may be made of classes in files of one's own.
+    """
+    sys.path += [folder for folder in OWN_FOLDERS if folder not in sys.path]
+
+
+def did_you_mean(name, names):
+    """The end of a sentence about a name that is not known.
+
+    Arguments
+    ---------
+    name : str
+        What was given.
+    names : iterable of str
+        What is known.
+
+    Returns
+    -------
+    str
+        Empty if none is alike.
+
+    Example
+    -------
+    >>> did_you_mean("centre_momentum", ["center_momentum", "lr"])
+    ' Did you mean center_momentum?'
+    """
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def find_yaml(name, folder, recipe=None, but=None):
+    """A YAML file that another one names.
+
+    Arguments
+    ---------
+    name : str
+        Its name.
+    folder : str or pathlib.Path
+        The folder of the other one, which is looked into first.
+    recipe : str or pathlib.Path, optional
+        The recipe's folder, whose hparams are next; by default that of the
+        script.
+    but : pathlib.Path, optional
+        The other one itself, which it never is.
+
+    Returns
+    -------
+    pathlib.Path
+        Where it is; if it is nowhere, where it should be.
+    """
+    recipe = pathlib.Path(recipe or pathlib.Path(sys.argv[0]).parent)
+    places = [pathlib.Path(folder, name), recipe / "hparams" / name]
+    for place in places:
+        same = but is not None and place.resolve() == but.resolve()
+        if place.is_file() and not same:
+            return place
+    return places[0]
+
+
 def _load(path):
     """A YAML file, put over its bases if it names any."""
-    (_, merged), *overlays = _with_bases(path, {}).items()
+    (_, merged), *overlays = _with_bases(path, {}, []).items()
     for overlay, settings in overlays:
         text = overlay.read_text(encoding="utf-8")
         own = settings.pop("own_keys", [])
-        unknown = [
-            key
-            for key in settings
-            if key not in (*merged, *own) and f"<{key}>" not in text
-        ]
-        if unknown:
-            raise ValueError(
-                f"{overlay}: its base has no {', '.join(unknown)}."
-            )
+        for key in settings if own != "all" else []:
+            if key not in (*merged, *own) and f"<{key}>" not in text:
+                raise ValueError(
+                    f"{overlay}: its base has no {key}."
+                    f"{did_you_mean(key, merged)}"
+                )
         _merge(merged, settings)
     return merged
 
 
-def _with_bases(path, found):
+def _with_bases(path, found, chain):
     """The settings in a YAML file and in its bases, those first, each once."""
+    chain = [*chain, path]
+    if path in chain[:-1]:
+        circle = " is based on ".join(str(link) for link in chain)
+        raise ValueError(f"A circle of YAML files: {circle}.")
+    if not path.is_file():
+        raise ValueError(
+            f"{chain[-2]}: its base {path.name} is neither beside it nor among "
+            "the hparams of the recipe."
+        )
     settings = YAML().load(path)
     bases = settings.pop("base", [])
     for base in [bases] if isinstance(bases, str) else bases:
-        _with_bases(path.with_name(base), found)
+        _with_bases(find_yaml(base, path.parent, but=path), found, chain)
     found.setdefault(path, settings)
     return found
 

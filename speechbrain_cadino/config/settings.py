@@ -1,8 +1,18 @@
 """What a result depends on: the settings of a run, and how two runs differ."""
 
+import hashlib
 import json
+import pathlib
 
+from hyperpyyaml import resolve_references
+from ruamel.yaml import YAML
 from ruamel.yaml.comments import TaggedScalar
+
+# The folders that ``parse_arguments`` has put on the import path
+OWN_FOLDERS = []
+
+# The tags of HyperPyYAML that name Python's objects
+CALLS = {"!new", "!name", "!apply", "!module"}
 
 # May differ between two runs: their result stays the same.
 HARMLESS = {
@@ -17,6 +27,74 @@ OUTPUT_FOLDER = "<output_folder>"
 
 # Of the differences between two runs, so many are named.
 MOST_DIFFERENCES = 10
+
+
+def resolve(hparams_file, overrides=None, run_opts=None):
+    """The settings that a YAML file and flags make, references resolved.
+
+    Nothing is built.
+
+    Arguments
+    ---------
+    hparams_file : str or pathlib.Path
+        The YAML file, merged.
+    overrides : str, optional
+        The flags, as of ``parse_arguments``.
+    run_opts : RunOptions, optional
+        SpeechBrain's: those on the command line belong to the settings.
+
+    Returns
+    -------
+    dict
+        As ``YAML().load`` gives them; ``own_files`` are the files of classes
+        of one's own, see ``own_files``.
+    """
+    with open(hparams_file, encoding="utf-8") as fin:
+        settings = YAML().load(resolve_references(fin, overrides))
+    for name in run_opts.overridden_args if run_opts is not None else []:
+        settings[name] = run_opts[name]
+    files = own_files(settings)
+    if files:
+        settings["own_files"] = files
+    return settings
+
+
+def own_files(settings):
+    """The files of classes that are on the import path of a training only:
+    beside an overlay, or in the current folder.
+
+    Arguments
+    ---------
+    settings : dict
+        As ``YAML().load`` gives them.
+
+    Returns
+    -------
+    dict of str:str
+        The names of the files, and a hash of their text: a run that goes on
+        with another text is another run.
+    """
+    found = {}
+    for tag in _tags(settings):
+        kind, _, name = tag.partition(":")
+        module = name.split(".")[0]
+        for folder in OWN_FOLDERS if kind in CALLS else []:
+            path = pathlib.Path(folder, f"{module}.py")
+            if path.is_file():
+                digest = hashlib.sha256(path.read_bytes())
+                found[path.name] = digest.hexdigest()
+                break
+    return found
+
+
+def _tags(settings):
+    """All tags in settings."""
+    tag = getattr(settings, "tag", None)
+    if tag is not None and tag.value:
+        yield tag.value
+    parts = settings if isinstance(settings, list) else ()
+    for part in settings.values() if isinstance(settings, dict) else parts:
+        yield from _tags(part)
 
 
 def plain(settings, folder, harmless=HARMLESS):

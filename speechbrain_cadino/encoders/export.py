@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 
 from speechbrain.processing.features import InputNormalization
 from speechbrain.utils.checkpoints import DEFAULT_SAVE_HOOKS, get_default_hook
+from speechbrain_cadino.config.settings import own_files
 from speechbrain_cadino.process.files import atomic_folder
 
 # What makes an embedding of a waveform, in SpeechBrain's names.
@@ -29,6 +30,11 @@ HEADER = """\
 #     from speechbrain.inference.speaker import SpeakerRecognition
 #     encoder = SpeakerRecognition.from_hparams(source="this folder")
 #     score, same = encoder.verify_files("one.wav", "other.wav")
+"""
+
+OWN_HEADER = """\
+# A speaker encoder trained by speechbrain_cadino. It has a class of its own:
+# who loads it needs SpeechBrain, and {files} on the import path.
 """
 
 FACES_HEADER = """\
@@ -65,7 +71,7 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 
 
 def export_encoder(
-    folder, hyperparams_file, modules, mean_embedding, prefix=""
+    folder, hyperparams_file, modules, mean_embedding, section=None
 ):
     """Writes the encoder folder.
 
@@ -87,8 +93,9 @@ def export_encoder(
         ``embedding_model``, and others that have a state to load.
     mean_embedding : array_like
         Shape (D,): the mean embedding of the training set.
-    prefix : str
-        Of the names of the entries there.
+    section : str, optional
+        The entry that holds these entries, such as a Branch; by default they
+        are at the top.
 
     Raises
     ------
@@ -123,7 +130,7 @@ def export_encoder(
     norm.glob_mean = torch.as_tensor(mean_embedding, dtype=torch.float32).cpu()
     norm.glob_std = torch.ones_like(norm.glob_mean)
     loadables = {**modules, "mean_var_norm_emb": norm}
-    text = _entries(hyperparams_file, prefix) + REST
+    text = _entries(hyperparams_file, section) + REST
     text += "".join(f"    {name}: !ref <{name}>\n" for name in loadables)
     with atomic_folder(folder) as temporary:
         (temporary / "hyperparams.yaml").write_text(text, encoding="utf-8")
@@ -132,15 +139,14 @@ def export_encoder(
             save(module, temporary / f"{name}.ckpt")
 
 
-def _entries(hyperparams_file, prefix):
+def _entries(hyperparams_file, section):
     """The text of the entries that make an embedding, and what it says of
     them above."""
-    if prefix + READER in YAML().load(pathlib.Path(hyperparams_file)):
+    settings = YAML().load(pathlib.Path(hyperparams_file))
+    if READER in (settings if section is None else settings[section]):
         names = [*ENTRIES, READER]
-        return FACES_HEADER + read_entries(
-            hyperparams_file, names, prefix=prefix
-        )
-    text = read_entries(hyperparams_file, ENTRIES, prefix=prefix)
+        return FACES_HEADER + read_entries(hyperparams_file, names, section)
+    text = read_entries(hyperparams_file, ENTRIES, section)
     text = text.replace(OURS, STOCK)
     if "speechbrain_cadino" in text:
         raise ValueError(
@@ -148,10 +154,11 @@ def _entries(hyperparams_file, prefix):
             "class of speechbrain_cadino, which the users of the encoder may "
             "not have. Use a class of SpeechBrain or of PyTorch there."
         )
-    return HEADER + text
+    own = own_files(YAML().load(text))
+    return (OWN_HEADER.format(files=", ".join(own)) if own else HEADER) + text
 
 
-def read_entries(path, names, section=None, prefix=""):
+def read_entries(path, names, section=None):
     """The text of some entries of a YAML file, able to stand alone.
 
     References are resolved, comments stay behind. Nothing is built.
@@ -164,8 +171,6 @@ def read_entries(path, names, section=None, prefix=""):
         The entries, in the order wanted.
     section : str, optional
         The entry that holds them; by default they are at the top.
-    prefix : str
-        What their names begin with there, and not in the text returned.
 
     Returns
     -------
@@ -194,11 +199,6 @@ def read_entries(path, names, section=None, prefix=""):
     if section is not None:
         _, node = found[section]
         found = {key.value: (key, value) for key, value in node.value}
-    found = {
-        name.removeprefix(prefix): pair
-        for name, pair in found.items()
-        if name.startswith(prefix)
-    }
     missing = [name for name in names if name not in found]
     if missing:
         raise ValueError(
@@ -206,8 +206,6 @@ def read_entries(path, names, section=None, prefix=""):
             f"all of {', '.join(names)}."
         )
     root.value = [found[name] for name in names]
-    for name, (key, _) in zip(names, root.value):
-        key.value = name
     stream = io.StringIO()
     yaml.serialize(root, stream)
     return stream.getvalue()

@@ -9,7 +9,7 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.gate.mixture import fit_mixture
+from speechbrain_cadino.gate.mixture import TwoGaussians
 
 logger = get_logger(__name__)
 
@@ -18,10 +18,10 @@ logger = get_logger(__name__)
 class DynamicLossGate:
     """Which losses are those of labels that can be trusted.
 
-    After each epoch two Gaussians are fitted to its losses; where they cross is
-    the gate of the next epoch: dynamic loss gate (DLG, Han et al., Interspeech
-    2022, https://arxiv.org/abs/2208.01928), on the scale of ``log_odds``. A
-    constant gate makes it loss-gated learning (LGL, Tao et al., 2022,
+    After each epoch a mixture is fitted to its losses; the threshold between
+    its components is the gate of the next epoch: dynamic loss gate (DLG, Han
+    et al., Interspeech 2022, https://arxiv.org/abs/2208.01928). A constant
+    gate makes it loss-gated learning (LGL, Tao et al., 2022,
     https://arxiv.org/abs/2110.03869).
 
     It is a recoverable of SpeechBrain's Checkpointer.
@@ -33,8 +33,8 @@ class DynamicLossGate:
     first_epoch : int
         The first epoch with a gate, counted from 1; before it all labels are
         trusted. A dynamic gate needs an epoch before it.
-    seed : int
-        Of the fit.
+    mixture : object, optional
+        From losses to a threshold: see TwoGaussians, which is the default.
 
     Attributes
     ----------
@@ -55,13 +55,13 @@ class DynamicLossGate:
     >>> gate.threshold
     inf
     >>> right, wrong = np.geomspace(0.01, 0.5, 500), np.geomspace(4, 20, 300)
-    >>> mixture = gate.update(np.concatenate([right, wrong]))
+    >>> figures = gate.update(np.concatenate([right, wrong]))
     >>> gate.start_epoch(2)
     >>> 0.5 < gate.threshold < 4
     True
     """
 
-    def __init__(self, gate="dynamic", first_epoch=2, seed=0):
+    def __init__(self, gate="dynamic", first_epoch=2, mixture=None):
         number = isinstance(gate, (int, float)) and not isinstance(gate, bool)
         if gate not in ("dynamic", "none") and not (number and gate > 0):
             raise ValueError(
@@ -75,7 +75,7 @@ class DynamicLossGate:
             )
         self.gate = gate
         self.first_epoch = first_epoch
-        self.seed = seed
+        self.mixture = TwoGaussians() if mixture is None else mixture
         self.threshold = math.inf
         self._crossing = math.inf
 
@@ -97,7 +97,7 @@ class DynamicLossGate:
     def update(self, losses):
         """Takes the losses of an epoch, for the next one.
 
-        Where they do not have two components, a dynamic gate stays as it is,
+        Where the mixture finds no threshold, a dynamic gate stays as it is,
         and a warning says why.
 
         Arguments
@@ -107,20 +107,19 @@ class DynamicLossGate:
 
         Returns
         -------
-        LossMixture
-            None if there is none.
+        dict of str:float
+            The figures of the mixture, None each if there is no threshold.
         """
-        try:
-            mixture = fit_mixture(losses, self.seed)
-        except ValueError as reason:
+        threshold, figures = self.mixture.fit(losses)
+        if threshold is None:
             if self.gate == "dynamic":
                 logger.warning(
-                    f"No new loss gate from the losses of this epoch: {reason}."
-                    f" The last one stays: {self._crossing:.3g}."
+                    f"No new loss gate from the losses of this epoch: {figures}"
+                    f". The last one stays: {self._crossing:.3g}."
                 )
-            return None
-        self._crossing = mixture.gate
-        return mixture
+            return dict.fromkeys(self.mixture.columns)
+        self._crossing = threshold
+        return figures
 
     def state_dict(self):
         """What an epoch and its successors depend on: plain numbers."""

@@ -13,36 +13,10 @@ from sklearn.mixture import GaussianMixture
 # crossing with all the others is no gate.
 LOWEST = 1e-4
 
-# In log-odds: a label below it has more than half of the probability, it is
-# what the model answers. Around such losses there is no component of wrong
-# labels; there is one mode with a long tail, or one that LOWEST cut.
-LEAST_WRONG = 0
-
 # The mixture is fitted to so many order statistics at most: enough for three
 # digits of its parameters, and a second's work for millions of losses.
 MOST_VALUES = 20_000
 FEWEST_VALUES = 10
-
-# This share at either end is drawn in to its inner edge, so that a few far
-# outliers do not make a component.
-OUTLIERS = 0.005
-
-# Of the log-odds: no component is narrower than a standard deviation of 0.03,
-# such as one of equal losses would be.
-LEAST_VARIANCE = 1e-3
-
-# A component of fewer wrong labels is a tail of the other one.
-LEAST_WEIGHT = 0.02
-
-# With fewer right labels, the lower component is the few that are learnt first:
-# a gate that trusted only them never let the others be learnt.
-LEAST_TRUSTED = 0.3
-
-# Ashman's D. Two equal Gaussians have two modes from D = 2 on (Ashman, Bird
-# and Zepf, 1994); those of right and wrong labels overlap more at first. What a
-# fit to one Gaussian finds has a D of 1.35 or less, to one skewed mode, such as
-# Gumbel's, hardly ever more than this.
-LEAST_SEPARATION = 1.6
 
 
 def log_odds(losses):
@@ -97,6 +71,30 @@ def losses_of(odds):
     return np.maximum(odds, 0) + np.log1p(np.exp(-np.abs(odds)))
 
 
+class Scale(NamedTuple):
+    """On which axis losses are like Gaussians.
+
+    Arguments
+    ---------
+    name : str
+        What it is called, in words.
+    to : callable
+        From losses in nats.
+    back : callable
+        To them.
+    """
+
+    name: str
+    to: object
+    back: object
+
+
+SCALES = {
+    "log_odds": Scale("log-odds", log_odds, losses_of),
+    "log": Scale("logarithms", np.log, np.exp),
+}
+
+
 class LossMixture(NamedTuple):
     """Two Gaussians of log-odds, that with the lower mean first.
 
@@ -108,6 +106,8 @@ class LossMixture(NamedTuple):
         Of these, too.
     weights : tuple of float
         Shares, whose sum is 1.
+    scale : str
+        "log_odds", or "log" for the means and variances of logarithms.
 
     Example
     -------
@@ -121,17 +121,20 @@ class LossMixture(NamedTuple):
     means: tuple
     variances: tuple
     weights: tuple
+    scale: str = "log_odds"
 
     @property
     def gate(self):
         """The loss at the crossing, in nats; None if there is none."""
         crossing = self.crossing
-        return None if crossing is None else float(losses_of(crossing))
+        if crossing is None:
+            return None
+        return float(SCALES[self.scale].back(crossing))
 
     @property
     def crossing(self):
         """Where the weighted densities are equal between the means, in
-        log-odds; None if one is above the other all the way."""
+        units of the scale; None if one is above the other all the way."""
         (low, high), (low_var, high_var) = self.means, self.variances
         # The logarithm of the ratio of the densities, of the lower to the
         # higher component, is a x^2 + b x + c at a distance x from the lower
@@ -155,73 +158,186 @@ class LossMixture(NamedTuple):
         return (self.means[1] - self.means[0]) / math.sqrt(variance)
 
 
-def fit_mixture(losses, seed=0):
-    """Fits two Gaussians to the log-odds of losses.
+class TwoGaussians:
+    """From the losses of an epoch to a gate: where two Gaussians cross.
 
-    It depends neither on the order of the losses nor on a few outliers: see
-    the constants of this file. One mode that is skewed can pass for two: two
-    Gaussians fit it better than one.
+    A mixture in general has ``fit``, from losses to a threshold and figures,
+    or to None and a reason; and ``columns``, the names of the figures.
+
+    The fit depends neither on the order of the losses nor on a few outliers.
+    One mode that is skewed can pass for two: two Gaussians fit it better than
+    one. Hence, where the rule is "checked", the reasons to refuse a fit, and
+    where it is "papers", none: the rule of Han et al. (2022 and 2023) is two
+    Gaussians of the *logarithms* of the losses, whatever they look like.
 
     Arguments
     ---------
-    losses : array_like
-        (N,), in nats. What is not finite or below ``LOWEST`` does not count.
+    rule : str
+        "checked" (ours): Gaussians of ``log_odds``, and refusals; or
+        "papers".
+    outliers : float
+        This share at either end is drawn in to its inner edge, so that a few
+        far outliers do not make a component.
+    least_variance : float
+        No component is narrower than this, such as one of equal losses would
+        be; 0.001 is a standard deviation of 0.03.
+    least_weight : float
+        A component of fewer wrong labels is refused as the other one's tail.
+    least_wrong : float
+        In log-odds: a fit whose higher component has a lower mean is refused.
+        Below 0 a label has more than half of the probability, it is what the
+        model answers: there is no component of wrong labels around it, but
+        one mode with a long tail.
+    least_trusted : float
+        With a lower share of right labels, the lower component is the few
+        that are learnt first: a gate that trusted only them never let the
+        others be learnt.
+    least_separation : float
+        Ashman's D. Two equal Gaussians have two modes from D = 2 on (Ashman,
+        Bird and Zepf, 1994); those of right and wrong labels overlap more at
+        first. What a fit to one Gaussian finds has a D of 1.35 or less, to
+        one skewed mode, such as Gumbel's, hardly ever more than 1.6.
     seed : int
-        Of the start of the fit.
-
-    Returns
-    -------
-    LossMixture
-        It has a crossing.
+        Random seed of the start of the fit.
 
     Raises
     ------
     ValueError
-        If the losses do not have two components: why not.
+        If there is no such rule.
 
     Example
     -------
     >>> rng = np.random.default_rng(0)
     >>> right = losses_of(rng.normal(-1, 2, size=7000))
     >>> wrong = losses_of(rng.normal(9, 3, size=3000))
-    >>> mixture = fit_mixture(np.concatenate([right, wrong]))
-    >>> [round(mean) for mean in mixture.means]
-    [-1, 9]
-    >>> 3 < mixture.gate < 4
-    True
+    >>> losses = np.concatenate([right, wrong])
+    >>> threshold, figures = TwoGaussians().fit(losses)
+    >>> 3 < threshold < 4, round(figures["mean_low"]), round(
+    ...     figures["mean_high"]
+    ... )
+    (True, -1, 9)
+    >>> TwoGaussians().fit(right)
+    (None, 'they have one mode')
     """
-    values = np.asarray(losses, np.float64)
-    finite = np.isfinite(values).sum()
-    values = log_odds(values[np.isfinite(values) & (values >= LOWEST)])
-    if len(values) < FEWEST_VALUES:
-        raise ValueError(
-            f"only {len(values)} of the losses are finite and not below "
-            f"{LOWEST}"
-        )
-    fitted = len(values) / finite
-    count = min(len(values), MOST_VALUES)
-    places = (np.arange(count) + 0.5) / count
-    values = np.quantile(values, places.clip(OUTLIERS, 1 - OUTLIERS))
-    if np.ptp(values) < 1e-6:
-        raise ValueError("all losses are the same")
-    values = values[:, None]
-    one, two = (
-        GaussianMixture(
-            components,
-            tol=1e-6,
-            reg_covar=LEAST_VARIANCE,
-            max_iter=1000,
-            random_state=seed,
-        )
-        for components in (1, 2)
+
+    columns = (
+        *("mean_low", "mean_high", "variance_low", "variance_high"),
+        *("weight_low", "weight_high", "crossing"),
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        if two.fit(values).bic(values) >= one.fit(values).bic(values):
-            raise ValueError("they have one mode")
-    order = np.argsort(two.means_[:, 0])
-    mixture = LossMixture(
-        *(
+
+    def __init__(
+        self,
+        rule="checked",
+        outliers=0.005,
+        least_variance=1e-3,
+        least_weight=0.02,
+        least_wrong=0.0,
+        least_trusted=0.3,
+        least_separation=1.6,
+        seed=0,
+    ):
+        if rule not in ("checked", "papers"):
+            raise ValueError(f'gate_rule={rule}: give "checked" or "papers".')
+        self.rule = rule
+        self.outliers = outliers
+        self.least_variance = least_variance
+        self.least_weight = least_weight
+        self.least_wrong = least_wrong
+        self.least_trusted = least_trusted
+        self.least_separation = least_separation
+        self.seed = seed
+
+    def fit(self, losses):
+        """Fits two Gaussians.
+
+        Arguments
+        ---------
+        losses : array_like
+            (N,), in nats. What is not finite or below ``LOWEST`` does not
+            count.
+
+        Returns
+        -------
+        threshold : float
+            The loss at the crossing, in nats; None if there is none.
+        figures : dict of str:float
+            ``columns``: mean, variance and weight of the lower and the higher
+            component, in units of the scale, and ``crossing``, in nats. A
+            sentence that says why not if there is no threshold.
+        """
+        try:
+            mixture = self.mixture(losses)
+        except ValueError as reason:
+            return None, str(reason)
+        values = [*mixture.means, *mixture.variances, *mixture.weights]
+        figures = dict(zip(self.columns, [*values, mixture.gate]))
+        if mixture.scale != "log_odds":
+            figures["scale"] = mixture.scale
+        return mixture.gate, figures
+
+    def mixture(self, losses):
+        """As ``fit``.
+
+        Arguments
+        ---------
+        losses : array_like
+            See ``fit``.
+
+        Returns
+        -------
+        LossMixture
+            It has a crossing.
+
+        Raises
+        ------
+        ValueError
+            If there is no gate: why not.
+        """
+        values = np.asarray(losses, np.float64)
+        finite = np.isfinite(values).sum()
+        scale = "log_odds" if self.rule == "checked" else "log"
+        values = values[np.isfinite(values) & (values >= LOWEST)]
+        values = SCALES[scale].to(values)
+        if len(values) < FEWEST_VALUES:
+            raise ValueError(
+                f"only {len(values)} of the losses are finite and not below "
+                f"{LOWEST}"
+            )
+        fitted = len(values) / finite
+        count = min(len(values), MOST_VALUES)
+        places = (np.arange(count) + 0.5) / count
+        edges = self.outliers, 1 - self.outliers
+        values = np.quantile(values, places.clip(*edges))
+        if np.ptp(values) < 1e-6:
+            raise ValueError("all losses are the same")
+        mixture = self._fit(values[:, None])._replace(scale=scale)
+        if self.rule == "checked":
+            self._check(mixture, fitted)
+        if mixture.crossing is None:
+            raise ValueError("their two components overlap like one mode")
+        return mixture
+
+    def _fit(self, values):
+        """Two Gaussians of values, (n, 1)."""
+        one, two = (
+            GaussianMixture(
+                components,
+                tol=1e-6,
+                reg_covar=self.least_variance,
+                max_iter=1000,
+                random_state=self.seed,
+            )
+            for components in (1, 2)
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            two.fit(values)
+            if self.rule == "checked" and (
+                two.bic(values) >= one.fit(values).bic(values)
+            ):
+                raise ValueError("they have one mode")
+        order = np.argsort(two.means_[:, 0])
+        means, variances, weights = (
             tuple(column[order].tolist())
             for column in (
                 two.means_[:, 0],
@@ -229,14 +345,17 @@ def fit_mixture(losses, seed=0):
                 two.weights_,
             )
         )
-    )
-    if mixture.weights[1] < LEAST_WEIGHT:
-        raise ValueError("they have one mode and a tail")
-    if mixture.means[1] < LEAST_WRONG:
-        raise ValueError("both of their components are of learnt labels")
-    if mixture.separation < LEAST_SEPARATION or mixture.crossing is None:
-        raise ValueError("their two components overlap like one mode")
-    # Those below LOWEST are learnt, too
-    if 1 - fitted * mixture.weights[1] < LEAST_TRUSTED:
-        raise ValueError("most labels are not learnt yet")
-    return mixture
+        return LossMixture(means, variances, weights)
+
+    def _check(self, mixture, fitted):
+        """Raises if the components are not of right and of wrong labels."""
+        if mixture.weights[1] < self.least_weight:
+            raise ValueError("they have one mode and a tail")
+        if mixture.means[1] < self.least_wrong:
+            raise ValueError("both of their components are of learnt labels")
+        separated = mixture.separation >= self.least_separation
+        if not separated or mixture.crossing is None:
+            raise ValueError("their two components overlap like one mode")
+        # Those below LOWEST are learnt, too
+        if 1 - fitted * mixture.weights[1] < self.least_trusted:
+            raise ValueError("most labels are not learnt yet")

@@ -26,31 +26,6 @@ TYPES = {
     "corrected": torch.int32,
 }
 
-MIXTURE = [
-    *("mean_low", "mean_high", "variance_low", "variance_high"),
-    *("weight_low", "weight_high", "crossing"),
-]
-
-
-def mixture_columns(mixture):
-    """What ``gate.csv`` tells of the two components of an epoch's losses.
-
-    Arguments
-    ---------
-    mixture : LossMixture
-        Of the losses of an epoch; None if there were no two components.
-
-    Returns
-    -------
-    dict of str:float
-        Mean, variance and weight of the lower and the higher component, in
-        log-odds, and ``crossing``, in nats. All None if there is no mixture.
-    """
-    if mixture is None:
-        return dict.fromkeys(MIXTURE)
-    values = [*mixture.means, *mixture.variances, *mixture.weights]
-    return dict(zip(MIXTURE, [*values, mixture.gate]))
-
 
 @register_checkpoint_hooks
 class GateRecord:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from speechbrain_cadino.dataio.labels import labels_of
 from speechbrain_cadino.dataio.manifest import DATA_ROOT, LABEL, read_manifest
-from speechbrain_cadino.gate.mixture import LOWEST, log_odds, losses_of
+from speechbrain_cadino.gate.mixture import LOWEST, SCALES
 from speechbrain_cadino.losses.label_correction import (
     CORRECTED,
     DROPPED,
@@ -326,7 +326,8 @@ def plot_gate(path, table, epochs):
 
 def _plot_losses(figure, rows, epochs):
     """A histogram for each epoch, on the same scale of losses."""
-    odds = [_odds(losses) for losses, _ in epochs.values()]
+    scale = _scale(rows)
+    odds = [_odds(losses, scale) for losses, _ in epochs.values()]
     lowest = min(float(values.min()) for values in odds)
     highest = max(float(values.max()) for values in odds)
     bars = int(np.clip(len(odds[0]) ** 0.5, 20, 60))
@@ -335,13 +336,13 @@ def _plot_losses(figure, rows, epochs):
     axes = figure.subplots(1, len(epochs), squeeze=False, sharex=True)[0]
     for axis, epoch, values in zip(axes, epochs, odds):
         row = rows.loc[epoch]
-        heights = _plot_histogram(axis, values, epochs[epoch][1], edges)
-        if np.isfinite(row["crossing"]):
-            _plot_components(axis, row, edges)
+        heights = _plot_histogram(axis, values, epochs[epoch][1], edges, scale)
+        if np.isfinite(row.get("crossing", np.nan)):
+            _plot_components(axis, row, edges, scale)
         if np.isfinite(row["gate"]):
             axis.axvline(row["gate"], color=GATE, label="gate in force")
-        axis.set_xscale("function", functions=(_odds, losses_of))
-        axis.set_xlim(*losses_of(edges[[0, -1]]))
+        _set_scale(axis.set_xscale, scale)
+        axis.set_xlim(*scale.back(edges[[0, -1]]))
         _number(axis.xaxis, *axis.get_xlim())
         axis.tick_params(axis="x", labelsize="small")
         axis.set_xlabel("loss (nats)")
@@ -349,16 +350,31 @@ def _plot_losses(figure, rows, epochs):
         axis.grid(alpha=0.3)
         # The losses below the lowest, all in one bar, may rise above it.
         axis.set_ylim(0, 1.1 * (heights[1:].max() or heights[0]))
-    axes[0].set_ylabel("density of the log-odds")
+    axes[0].set_ylabel(f"density of the {scale.name}")
     _legend(figure, axes, "outside upper center")
 
 
-def _odds(losses):
+def _scale(table):
+    """The scale that the mixture was fitted on."""
+    names = table["scale"].dropna() if "scale" in table else []
+    return SCALES[names.iloc[0] if len(names) else "log_odds"]
+
+
+def _set_scale(set_scale, scale):
+    """Draws an axis of losses on a scale."""
+
+    def to(losses):
+        return _odds(losses, scale)
+
+    set_scale("function", functions=(to, scale.back))
+
+
+def _odds(losses, scale=SCALES["log_odds"]):
     """Lower losses than the lowest are drawn as that."""
-    return log_odds(np.maximum(losses, LOWEST))
+    return scale.to(np.maximum(losses, LOWEST))
 
 
-def _plot_histogram(axis, odds, right, edges):
+def _plot_histogram(axis, odds, right, edges, scale):
     """Stacked; gives the heights of the bars."""
     if right is None:
         parts = {"losses": (odds, "0.5")}
@@ -374,7 +390,7 @@ def _plot_histogram(axis, odds, right, edges):
             counts = np.histogram(part, edges)[0]
             top = base + counts / (len(odds) * np.diff(edges))
             axis.stairs(
-                *(top, losses_of(edges)),
+                *(top, scale.back(edges)),
                 baseline=base,
                 fill=True,
                 color=colour,
@@ -385,14 +401,14 @@ def _plot_histogram(axis, odds, right, edges):
     return base
 
 
-def _plot_components(axis, row, edges):
+def _plot_components(axis, row, edges, scale):
     odds = np.linspace(edges[0], edges[-1], 400)
-    losses, total = losses_of(odds), 0
+    losses, total = scale.back(odds), 0
     for name, colour in [("low", LOW), ("high", HIGH)]:
         variance = row[f"variance_{name}"]
         exponent = -((odds - row[f"mean_{name}"]) ** 2) / (2 * variance)
-        scale = row[f"weight_{name}"] / np.sqrt(2 * np.pi * variance)
-        density = scale * np.exp(exponent)
+        height = row[f"weight_{name}"] / np.sqrt(2 * np.pi * variance)
+        density = height * np.exp(exponent)
         label = f"{name} component"
         axis.plot(losses, density, color=colour, label=label)
         total = total + density
@@ -429,28 +445,32 @@ def _plot_decisions(axis, table):
 
 
 def _plot_gates(axis, table):
+    scale = _scale(table)
     for name, colour in [("low", LOW), ("high", HIGH)]:
+        if f"mean_{name}" not in table:
+            continue
         mean = table[f"mean_{name}"]
         deviation = np.sqrt(table[f"variance_{name}"])
         axis.stairs(
-            *(losses_of(mean + deviation), _steps(table)),
-            baseline=losses_of(mean - deviation),
+            *(scale.back(mean + deviation), _steps(table)),
+            baseline=scale.back(mean - deviation),
             fill=True,
             color=colour,
             alpha=0.4,
         )
     gates = table["gate"].replace(np.inf, np.nan)
     axis.stairs(gates, _steps(table), baseline=None, color=GATE, lw=1.5)
-    axis.plot(
-        *(table["epoch"], table["crossing"]),
-        color=GATE,
-        ls=":",
-        marker=_marker(table),
-        ms=3,
-    )
+    if "crossing" in table:
+        axis.plot(
+            *(table["epoch"], table["crossing"]),
+            color=GATE,
+            ls=":",
+            marker=_marker(table),
+            ms=3,
+        )
     # Bands need room above and below.
     axis.use_sticky_edges = False
-    axis.set_yscale("function", functions=(_odds, losses_of))
+    _set_scale(axis.set_yscale, scale)
     _number(axis.yaxis, *axis.get_ylim())
     axis.set_title("gate and components (± deviation)")
     axis.set_ylabel("loss (nats)")

@@ -168,6 +168,12 @@ class SelfDistillation:
         self.objective.after_step()
 
     def forget(self):
-        """Forgets what was seen since the last step: it was undone, or an
-        epoch begins."""
+        """Forgets what was seen since the last step, as an epoch begins."""
+        self.objective.forget()
+
+    def mark(self):
+        """Begins a step: see StepGuard. Nothing is to be remembered."""
+
+    def rewind(self):
+        """Forgets what was seen in a step that is undone."""
         self.objective.forget()

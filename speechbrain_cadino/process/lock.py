@@ -6,10 +6,6 @@ import os
 import pathlib
 import time
 
-from hyperpyyaml import resolve_references
-from ruamel.yaml import YAML
-
-from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -20,6 +16,7 @@ PATIENCE = 10  # seconds
 # What this process has claimed, until it releases all of it
 _claims = contextlib.ExitStack()
 _descriptors = []
+_claimed = set()
 
 
 @contextlib.contextmanager
@@ -85,37 +82,30 @@ def _lock(file):
     return True
 
 
-def claim_output_folder(hparams_file, overrides):
-    """Keeps other runs away from the output folder of a script, to its end.
-
-    To be called before the YAML file is loaded: that removes what a run that
-    was killed has left behind. Under torchrun the main process claims, and
-    the others wait for it.
+def claim(folder):
+    """Keeps other runs away from an output folder, to the end of this process
+    or to ``release_all``; claimed twice, it stays claimed.
 
     Arguments
     ---------
-    hparams_file : str or pathlib.Path
-        The YAML file, with ``output_folder``.
-    overrides : str
-        The flags.
+    folder : str or pathlib.Path
+        The output folder.
 
     Raises
     ------
     ValueError
         If another run is at work there, and stays.
     """
-    with open(hparams_file, encoding="utf-8") as fin:
-        settings = YAML().load(resolve_references(fin, overrides))
-    run_on_main(_claim, args=[settings["output_folder"]])
-
-
-def _claim(folder):
-    _descriptors.append(_claims.enter_context(locked(folder)))
+    folder = str(folder)
+    if folder not in _claimed:
+        _descriptors.append(_claims.enter_context(locked(folder)))
+        _claimed.add(folder)
 
 
 def release_all():
     """Gives up what this process has claimed."""
     _descriptors.clear()
+    _claimed.clear()
     _claims.close()
 
 

@@ -6,12 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from hyperpyyaml import resolve_references
-from ruamel.yaml import YAML
 
 from speechbrain.utils.distributed import run_on_main
 from speechbrain_cadino.config.overlays import change_overrides
-from speechbrain_cadino.config.settings import HARMLESS, differences, plain
+from speechbrain_cadino.config.settings import HARMLESS, plain, resolve
 from speechbrain_cadino.dataio.labels import labels_of
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
@@ -20,6 +18,11 @@ from speechbrain_cadino.dataio.manifest import (
     write_manifest,
 )
 from speechbrain_cadino.process.files import write_json
+from speechbrain_cadino.runs.open_run import (
+    check_same,
+    read_record,
+    run_settings,
+)
 
 # Elsewhere the speakers are for reports only.
 MAY_CHANGE = HARMLESS - {"speakers"}
@@ -158,15 +161,16 @@ class Training(NamedTuple):
         write_json(self.folder / "result.json", row)
 
 
-def plan(hparams_file, overrides):
+def plan(hparams_file, run_opts, overrides):
     """The trainings of a fine-tuning, checked.
 
     Arguments
     ---------
     hparams_file : str
-        Of ``parse_arguments``, for ``share`` and ``output_folder``.
+        Of ``parse_arguments``, as for the next two, for ``share`` and
+        ``output_folder``.
+    run_opts : dict
     overrides : str
-        Of ``parse_arguments``.
 
     Returns
     -------
@@ -181,7 +185,7 @@ def plan(hparams_file, overrides):
         If a share makes no sense, a training was begun with other settings, or
         a flag would put the files of all of them into one folder.
     """
-    settings = _resolve(hparams_file, overrides)
+    settings = resolve(hparams_file, overrides)
     output_folder = pathlib.Path(settings["output_folder"])
     _check_folders(settings)
     trainings = []
@@ -189,7 +193,7 @@ def plan(hparams_file, overrides):
         folder = output_folder / f"share_{share:g}"
         flags = {"share": share, "output_folder": str(folder)}
         training = Training(share, folder, change_overrides(overrides, **flags))
-        _check_settings(training, hparams_file)
+        _check_settings(training, hparams_file, run_opts)
         trainings.append(training)
     return output_folder, trainings
 
@@ -215,30 +219,14 @@ def _check_folders(settings):
             )
 
 
-def _check_settings(training, hparams_file):
+def _check_settings(training, hparams_file, run_opts):
     """Raises if a training was begun with settings other than now."""
-    path = training.folder / "hyperparams.yaml"
-    if not path.is_file():
-        return
-    old, new = (
-        plain(settings, settings["output_folder"], MAY_CHANGE)
-        for settings in (
-            _resolve(path),
-            _resolve(hparams_file, training.overrides),
-        )
-    )
-    changes = differences(old, new)
-    if changes:
-        raise ValueError(
-            f"{training.folder} was begun with other settings: {changes}. "
-            "Take the old ones, or give another --output_folder, or remove "
-            "that folder."
-        )
-
-
-def _resolve(hparams_file, overrides=None):
-    with open(hparams_file, encoding="utf-8") as fin:
-        return YAML().load(resolve_references(fin, overrides))
+    record = read_record(training.folder)
+    if record is not None:
+        new = run_settings(hparams_file, run_opts, training.overrides)
+        new = plain(new, new["output_folder"], MAY_CHANGE)
+        folder = training.folder
+        check_same(folder, record["settings"], new, str(folder))
 
 
 def write_results(output_folder, trainings):

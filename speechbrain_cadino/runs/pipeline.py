@@ -17,10 +17,10 @@ import sys
 import time
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.config.settings import differences
 from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.process.interrupts import Interrupted, interruptible
 from speechbrain_cadino.process.ranks import follow_parent
+from speechbrain_cadino.runs.open_run import check_same
 from speechbrain_cadino.runs.report import Stage, format_report, write_report
 
 logger = get_logger(__name__)
@@ -58,13 +58,9 @@ def check(folder, steps):
     steps = [step for step in steps if not step.light]
     records = [_read_record(folder, step) for step in steps]
     for place, (step, record) in enumerate(zip(steps, records)):
-        if record and record["settings"] != step.settings:
-            changes = differences(record["settings"], step.settings)
-            raise ValueError(
-                f"{step.name} was begun with other settings: {changes}. Take "
-                "the old ones, or give another --output_folder, or remove what "
-                f"is to be made anew: {_there(folder, steps[place:])}."
-            )
+        if record:
+            there = _there(folder, steps[place:])
+            check_same(step.name, record["settings"], step.settings, there)
     begun = [step for step, record in zip(steps, records) if record]
     for place, (step, record) in enumerate(zip(steps, records)):
         later = [other for other in steps[place + 1 :] if other in begun]

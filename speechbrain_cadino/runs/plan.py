@@ -5,13 +5,16 @@ import json
 import pathlib
 from typing import NamedTuple
 
-from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from speechbrain.utils.run_opts import RunOptions
-from speechbrain_cadino.config.overlays import parse_arguments
-from speechbrain_cadino.config.settings import plain
+from speechbrain_cadino.config.overlays import (
+    did_you_mean,
+    find_yaml,
+    parse_arguments,
+)
+from speechbrain_cadino.config.settings import plain, resolve
 
 # Go to each script whose YAML file knows them, unless they are null.
 COMMON = [
@@ -280,7 +283,7 @@ def _step(hparams, options, hparams_folder, recipe, name, script, entry, **own):
     if "hparams" not in (hparams[entry] or {}):
         raise ValueError(f"{entry}: give a YAML file, hparams: NAME.")
     flags = dict(hparams[entry])
-    yaml_file = pathlib.Path(hparams_folder, flags.pop("hparams"))
+    yaml_file = find_yaml(flags.pop("hparams"), hparams_folder, recipe)
     if "output_folder" in flags:
         raise ValueError(f"{entry}: its output_folder is {folder / name}.")
     known = _keys(yaml_file)
@@ -297,7 +300,9 @@ def _step(hparams, options, hparams_folder, recipe, name, script, entry, **own):
     }
     for key in flags:
         if key not in known and key not in RUN_OPTIONS:
-            raise ValueError(f"{entry}: {yaml_file} has no {key}.")
+            raise ValueError(
+                f"{entry}: {yaml_file} has no {key}.{did_you_mean(key, known)}"
+            )
     command = [_from_here(yaml_file)]
     command += [_flag(key, value) for key, value in flags.items()]
     try:
@@ -325,11 +330,7 @@ def _keys(yaml_file):
 def _resolve(command):
     """The settings that a YAML file and flags make, references resolved."""
     merged, run_opts, overrides = parse_arguments(command)
-    with open(merged, encoding="utf-8") as fin:
-        settings = YAML().load(resolve_references(fin, overrides))
-    for name in run_opts.overridden_args:
-        settings[name] = run_opts[name]
-    return settings
+    return resolve(merged, overrides, run_opts)
 
 
 def _flag(name, value):

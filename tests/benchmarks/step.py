@@ -36,7 +36,7 @@ from common import (
 from tqdm import tqdm
 
 import speechbrain as sb
-from speechbrain_cadino.brains.dino import DINOBrain, _by_view
+from speechbrain_cadino.brains.dino import DINOBrain
 from speechbrain_cadino.brains.dlg_lc import PseudoLabelBrain
 from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.process.memory import keep_freed_memory
@@ -130,7 +130,7 @@ class Ours:
             with clock("augmentation"), torch.no_grad():
                 augmented = brain.hparams.augment(crops)
             with clock("features"):
-                features.append(brain.features(augmented))
+                features.append(self._network().features(augmented))
         return features
 
     def step(self, crops, clock):
@@ -142,11 +142,12 @@ class Ours:
             with clock("teacher encoder"), torch.no_grad():
                 t_embeddings = encode(teacher, crops[:1])
             with clock("heads and loss"):
-                outputs = head(student, embeddings, self.flags.batch)
+                sizes = len(crops[0]) // self.flags.batch, self.flags.batch
+                views = head(brain, student, embeddings, sizes)
                 with torch.no_grad():
-                    t_outputs = head(teacher, t_embeddings, self.flags.batch)
+                    t_views = head(brain, teacher, t_embeddings, sizes)
                 loss = brain.compute_objectives(
-                    (outputs, t_outputs), None, sb.Stage.TRAIN
+                    (views, t_views), None, sb.Stage.TRAIN
                 )
         with clock("backward"):
             loss.backward()
@@ -158,18 +159,19 @@ class Ours:
     def label_step(self, wavs, features, labels, clock):
         """A step of PseudoLabelBrain, half of the labels behind the gate."""
         brain = self.brain
+        (branch,) = brain.branches.values()
         labels = labels.to(brain.device)
         with brain.training_ctx:
             with clock("encoder"):
-                embeddings = brain.modules.embedding_model(features[0])
+                embeddings = branch.embedding_model(features[0])
             with clock("classifier"):
-                cosines = brain.classify(brain.modules.classifier, embeddings)
+                cosines = branch.classifier(embeddings.float()).squeeze(1)
             _, results = brain.hparams.label_loss(cosines, labels)
             gate = results["losses"].median().item()
 
             def answer(rows):
                 with clock("clean pass"):
-                    return brain.clean_cosines(brain.senses[0], wavs[0][rows])
+                    return branch.clean(wavs[0][rows])
 
             start = clock.seconds.get("clean pass", 0)
             with clock("loss"):
@@ -195,6 +197,12 @@ class Ours:
             with peer_clock("step"):
                 peer.step(features, peer_clock)
 
+    def _network(self):
+        if hasattr(self.brain, "network"):
+            return self.brain.network
+        (branch,) = self.brain.branches.values()
+        return branch.network
+
     def _networks(self):
         modules = self.brain.modules
         return modules.student, modules.teacher.network
@@ -204,8 +212,9 @@ def encode(network, crops):
     return torch.cat([network.encoder(feats) for feats in crops]).squeeze(1)
 
 
-def head(network, embeddings, batch):
-    return _by_view((embeddings, *network.head(embeddings)), batch)
+def head(brain, network, embeddings, sizes):
+    said = embeddings, network.head(embeddings)
+    return brain.distillation._by_view(said, *sizes)
 
 
 def make_brain(flags, folder):

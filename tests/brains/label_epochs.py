@@ -16,6 +16,7 @@ import speechbrain as sb
 from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
 from speechbrain.processing.features import InputNormalization
+from speechbrain_cadino.brains.branch import Branch
 from speechbrain_cadino.brains.dlg_lc import PseudoLabelBrain
 from speechbrain_cadino.gate.loss_gate import DynamicLossGate
 from speechbrain_cadino.losses.label_correction import LabelCorrectionLoss
@@ -36,7 +37,8 @@ class FrozenNormBrain(PseudoLabelBrain):
     def on_stage_start(self, stage, epoch=None):
         super().on_stage_start(stage, epoch)
         # In one piece: two processes may write at once
-        sys.stdout.write(f"gate {self.senses[0].loss_gate.threshold!r}\n")
+        gate = self.branches["audio"].loss_gate
+        sys.stdout.write(f"gate {gate.threshold!r}\n")
         sys.stdout.flush()
 
 
@@ -98,16 +100,26 @@ def main(output_folder, parts, *options):
         "mean_var_norm": InputNormalization(norm_type="sentence"),
     }
     start_classifier(modules)
+    audio = Branch(
+        "wav",
+        16000,
+        **modules,
+        loss_gate=DynamicLossGate("dynamic", first_epoch=2),
+        manifest="",
+        data_folder="",
+        folder=output_folder,
+        encoder_folder="",
+        classifier_file="",
+    )
     brain = FrozenNormBrain(
-        modules=modules,
+        modules={"audio": audio},
         opt_class=lambda params: torch.optim.SGD(params, lr=0.0001),
         hparams={
-            **modules,
+            "branches": {"audio": audio},
             "seed": 1,
             "lr_schedule": CosineSchedule(0.0001, 0.0, epochs=10),
             "output_folder": output_folder,
             "train_logger": Silent(),
-            "loss_gate": DynamicLossGate("dynamic", first_epoch=2),
             "label_loss": LabelCorrectionLoss(scale=10.0, confidence=0.5),
             "sorting": "ascending",  # batches in order, on every rank
         },

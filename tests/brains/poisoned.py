@@ -19,6 +19,7 @@ from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import Classifier
 from speechbrain.processing.features import InputNormalization
 from speechbrain.utils.distributed import get_rank, if_main_process
+from speechbrain_cadino.brains.branch import Branch
 from speechbrain_cadino.brains.dino import DINOBrain
 from speechbrain_cadino.brains.dlg_lc import PseudoLabelBrain
 from speechbrain_cadino.gate.loss_gate import DynamicLossGate
@@ -102,15 +103,23 @@ def dino_parts():
 
 
 def label_parts():
-    modules = {
-        "embedding_model": ECAPA_TDNN(20, channels=[16] * 5, lin_neurons=8),
-        "classifier": Classifier(8, out_neurons=CLASSES),
-    }
-    hparams = {
-        **modules,
+    places = ["manifest", "data_folder", "folder"]
+    places += ["encoder_folder", "classifier_file"]
+    audio = Branch(
+        "wav",
+        16000,
+        Fbank(n_mels=20),
+        InputNormalization(norm_type="sentence"),
+        ECAPA_TDNN(20, channels=[16] * 5, lin_neurons=8),
+        Classifier(8, out_neurons=CLASSES),
         # Half of the labels are behind the gate, and corrected
+        DynamicLossGate(6.0, first_epoch=1),
+        **dict.fromkeys(places, ""),
+    )
+    modules = {"audio": audio}
+    hparams = {
+        "branches": modules,
         "output_folder": "",
-        "loss_gate": DynamicLossGate(6.0, first_epoch=1),
         "label_loss": LabelCorrectionLoss(scale=10.0, confidence=0.0),
     }
     return KeptPseudoLabelBrain, modules, hparams
@@ -150,7 +159,9 @@ def train(stage, batches, *options):
 
 def state(brain):
     """All that the next epoch depends on."""
-    stage_two = isinstance(brain, PseudoLabelBrain)
+    losses = None
+    if isinstance(brain, PseudoLabelBrain):
+        losses = brain.branches["audio"].gate_record.losses
     return {
         "modules": {
             name.replace("module.", ""): value
@@ -163,7 +174,7 @@ def state(brain):
         ],
         "means": brain.record.means(),
         "skipped": brain._total(brain.record.counts["skipped_steps"]),
-        "losses": brain.senses[0].gate_record.losses if stage_two else None,
+        "losses": losses,
     }
 
 

@@ -30,7 +30,7 @@ SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 # What is of the run rather than of its result
 IGNORED = [
     *("*log.txt", "*.log", "*.py", ".lock", "*hyperparams.yaml", "*.png"),
-    *("*step.json", "*report.md", "*/CKPT+*"),
+    *("*step.json", "*run.json", "*report.md", "*/CKPT+*"),
 ]
 SPEED = ["seconds", "utts_per_second"]
 

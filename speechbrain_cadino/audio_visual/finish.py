@@ -1,0 +1,36 @@
+"""The end of a training of voices and faces."""
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.audio_visual.fusion import verify_fused
+from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.runs.stage_two import export_branches
+from speechbrain_cadino.verification.results import format_results
+
+logger = get_logger(__name__)
+
+
+def finish_both(brain, hparams):
+    """Exports both encoders, and verifies by voice, by face and by both.
+
+    Arguments
+    ---------
+    brain : AudioVisualBrain
+        The Brain, trained.
+    hparams : dict
+        Those of the training, with ``evaluator`` and ``face_evaluator``: the
+        trial list, and the same with faces; None if there are no trials.
+    """
+    export_branches(brain, hparams)
+    if hparams["evaluator"] is None:
+        return
+    encoders = [
+        load_encoder(branch.encoder_folder, brain.device)
+        for branch in brain.branches.values()
+    ]
+    metrics = verify_fused(
+        hparams["output_folder"],
+        *encoders,
+        hparams["evaluator"],
+        hparams["face_evaluator"],
+    )
+    logger.info(format_results(metrics))

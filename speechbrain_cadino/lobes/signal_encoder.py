@@ -1,0 +1,77 @@
+"""From signals to embeddings: features, their norm, an encoder."""
+
+from typing import NamedTuple
+
+import torch
+
+
+class SignalEncoder(NamedTuple):
+    """The networks between a signal and its embedding.
+
+    Arguments
+    ---------
+    compute_features : torch.nn.Module
+        From waveforms, (batch, samples), to (batch, time, bands).
+    mean_var_norm : torch.nn.Module
+        Normalises features.
+    encoder : torch.nn.Module
+        From features to embeddings, (batch, 1, D).
+
+    Example
+    -------
+    >>> from speechbrain.lobes.features import Fbank
+    >>> from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+    >>> from speechbrain.processing.features import InputNormalization
+    >>> network = SignalEncoder(
+    ...     Fbank(n_mels=8),
+    ...     InputNormalization(norm_type="sentence"),
+    ...     ECAPA_TDNN(8, channels=[16] * 5, lin_neurons=4).eval(),
+    ... )
+    >>> network.embed(torch.randn(2, 8000)).shape
+    torch.Size([2, 1, 4])
+    """
+
+    compute_features: torch.nn.Module
+    mean_var_norm: torch.nn.Module
+    encoder: torch.nn.Module
+
+    def features(self, crops, augment=None):
+        """Features of crops, without gradient.
+
+        Arguments
+        ---------
+        crops : torch.Tensor
+            (batch, samples), on the device.
+        augment : callable, optional
+            Changes each crop on its own.
+
+        Returns
+        -------
+        torch.Tensor
+            (batch, time, bands).
+        """
+        # In fp32 whatever the precision of the networks
+        with torch.no_grad(), torch.autocast(crops.device.type, enabled=False):
+            if augment is not None:
+                crops = augment(crops)
+            return self.mean_var_norm(self.compute_features(crops))
+
+    def embed(self, signals, lengths=None):
+        """Embeds whole signals; the networks are in eval mode.
+
+        Arguments
+        ---------
+        signals : torch.Tensor
+            (batch, samples), on the device.
+        lengths : torch.Tensor, optional
+            Relative lengths, (batch,).
+
+        Returns
+        -------
+        torch.Tensor
+            (batch, 1, D).
+        """
+        if lengths is None:
+            lengths = torch.ones(len(signals), device=signals.device)
+        feats = self.compute_features(signals)
+        return self.encoder(self.mean_var_norm(feats, lengths), lengths)

@@ -1,0 +1,79 @@
+"""The end of a training: its encoder folder, and what it is worth."""
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.encoders.export import export_encoder
+from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.verification.back_ends import Background
+from speechbrain_cadino.verification.evaluate import verify
+from speechbrain_cadino.verification.results import format_results
+
+logger = get_logger(__name__)
+
+
+def finish(embedder, hparams, device=None, baselines=False):
+    """Exports a trained encoder, and verifies with the encoder folder.
+
+    Arguments
+    ---------
+    embedder : Embedder
+        The trained encoder, such as ``brain.embedder()``.
+    hparams : dict
+        Those of the training: ``output_folder``, ``encoder_folder``,
+        ``train_manifest``, ``data_folder`` and ``evaluator``, the
+        TrialEvaluator or None; optionally ``untrained``, see ``verify``.
+    device : str, optional
+        See ``load_encoder``.
+    baselines : bool
+        Whether to score an untrained encoder and log-mel statistics too.
+    """
+    export(
+        embedder,
+        hparams["output_folder"],
+        hparams["encoder_folder"],
+        hparams["train_manifest"],
+        hparams["data_folder"],
+    )
+    if hparams["evaluator"] is None:
+        return
+    metrics = verify(
+        hparams["output_folder"],
+        load_encoder(hparams["encoder_folder"], device),
+        hparams["evaluator"],
+        background=Background(
+            hparams["train_manifest"], hparams["data_folder"]
+        ),
+        baselines=baselines,
+        untrained=hparams.get("untrained"),
+    )
+    logger.info(format_results(metrics))
+
+
+def export(
+    embedder, output_folder, encoder_folder, manifest, data_folder, section=None
+):
+    """Writes an encoder folder, with the mean embedding of the training set.
+
+    Arguments
+    ---------
+    embedder : Embedder
+        The trained encoder; its ``weights`` are the ``embedding_model``.
+    output_folder : str or pathlib.Path
+        The output folder of the training, with its ``hyperparams.yaml``.
+    encoder_folder : str or pathlib.Path
+        The folder to write.
+    manifest : str or pathlib.Path
+        What it was trained on.
+    data_folder : str or pathlib.Path
+        What ``$data_root`` in the manifest stands for.
+    section : str, optional
+        See ``export_encoder``.
+    """
+    table = read_manifest(manifest, data_folder)
+    export_encoder(
+        encoder_folder,
+        f"{output_folder}/hyperparams.yaml",
+        {"embedding_model": embedder.weights},
+        embedder.mean_embedding(table),
+        section,
+    )

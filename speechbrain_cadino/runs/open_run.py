@@ -1,0 +1,181 @@
+"""The begin of a run: its folder is locked, compared and recorded."""
+
+import json
+import os
+import pathlib
+
+from hyperpyyaml import load_hyperpyyaml
+
+import speechbrain as sb
+from speechbrain.utils.distributed import run_on_main
+from speechbrain_cadino import __version__
+from speechbrain_cadino.config.settings import (
+    HARMLESS,
+    differences,
+    plain,
+    resolve,
+)
+from speechbrain_cadino.process.files import write_json
+from speechbrain_cadino.process.lock import claim
+
+# In the output folder: what a run was begun with
+RECORD = "run.json"
+
+
+def open_run(folder, settings, resumes=True, harmless=HARMLESS):
+    """Keeps other runs away from an output folder, and makes sure that what
+    is in there was made of the same settings.
+
+    It is to be called before the YAML file is loaded: that removes what a run
+    that was killed has left behind. Under torchrun the main process does it,
+    and the others wait for it.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The output folder.
+    settings : dict
+        Of ``config.settings.resolve``.
+    resumes : bool
+        Whether the run goes on from what is there. If not, other settings are
+        recorded in place of the old ones.
+    harmless : set of str
+        Settings that may change.
+
+    Raises
+    ------
+    ValueError
+        If another run is at work there, and stays; or the run was begun with
+        other settings, or by a version that recorded none.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "run"
+    >>> open_run(folder, {"output_folder": str(folder), "lr": 1})
+    >>> (folder / "save" / "CKPT+1").mkdir(parents=True)
+    >>> from speechbrain_cadino.process.lock import release_all
+    >>> release_all()
+    >>> open_run(folder, {"output_folder": str(folder), "lr": 2})
+    Traceback (most recent call last):
+    ...
+    ValueError: ... was begun with other settings: lr was 1, is 2. ...
+    >>> release_all()
+    """
+    run_on_main(_open, args=[pathlib.Path(folder), settings, resumes, harmless])
+
+
+def _open(folder, settings, resumes, harmless):
+    claim(folder)
+    settings = plain(settings, str(folder), harmless)
+    # Without a checkpoint there is nothing to go on from; and a pipeline has
+    # compared its steps itself, in step.json.
+    begun = any(folder.glob("save/CKPT+*"))
+    if resumes and begun and not (folder / "step.json").is_file():
+        record = read_record(folder)
+        if record is not None:
+            check_same(folder, record["settings"], settings, f"{folder}")
+        else:
+            raise ValueError(
+                f"The run in {folder} was begun before version 0.2.0, and "
+                f"{__version__} cannot go on with it: give another "
+                "output_folder, or remove that one. Its encoder folder can be "
+                "loaded as ever."
+            )
+    write_json(folder / RECORD, {"version": __version__, "settings": settings})
+
+
+def read_record(folder):
+    """What a run was begun with.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The output folder.
+
+    Returns
+    -------
+    dict
+        ``version`` and ``settings``; None if there was no run.
+    """
+    path = pathlib.Path(folder) / RECORD
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+
+def check_same(name, old, new, remove):
+    """Raises if two runs are not of the same settings.
+
+    Arguments
+    ---------
+    name : str
+        What was begun.
+    old, new : dict
+        Of ``config.settings.plain``.
+    remove : str
+        The folders to remove to begin anew.
+
+    Raises
+    ------
+    ValueError
+        Naming what has changed.
+    """
+    changes = differences(old, new)
+    if changes:
+        raise ValueError(
+            f"{name} was begun with other settings: {changes}. Take the old "
+            "ones, or give another --output_folder, or remove what is to be "
+            f"made anew: {remove}."
+        )
+
+
+def run_settings(hparams_file, run_opts, overrides):
+    """All that the result of a run depends on.
+
+    Arguments
+    ---------
+    hparams_file : str
+        Of ``parse_arguments``, as for the next two.
+    run_opts : dict
+    overrides : str
+
+    Returns
+    -------
+    dict
+        See ``config.settings.resolve``; ``processes``, on which the learning
+        rate and the batches depend, is among them.
+    """
+    settings = resolve(hparams_file, overrides, run_opts)
+    settings["processes"] = int(os.environ.get("WORLD_SIZE", 1))
+    return settings
+
+
+def load_run(
+    hparams_file, run_opts, overrides, resumes=True, harmless=HARMLESS
+):
+    """Opens a run, and loads its YAML file.
+
+    Arguments
+    ---------
+    hparams_file : str
+        Of ``parse_arguments``, as for the next two.
+    run_opts : dict
+    overrides : str
+    resumes : bool
+        See ``open_run``, also for the errors.
+    harmless : set of str
+        See ``open_run``.
+
+    Returns
+    -------
+    dict
+        The hyperparameters.
+    """
+    settings = run_settings(hparams_file, run_opts, overrides)
+    open_run(settings["output_folder"], settings, resumes, harmless)
+    with open(hparams_file, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
+    return hparams

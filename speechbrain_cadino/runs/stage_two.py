@@ -1,0 +1,143 @@
+"""A training on pseudo labels, from its settings to its encoder folder.
+
+``train_dlg_lc.py``, ``train_av_dlg_lc.py`` and ``finetune.py`` share it.
+"""
+
+import torch
+
+from speechbrain.utils.distributed import run_on_main
+from speechbrain_cadino.encoders.load import start_from_encoder, start_from_file
+from speechbrain_cadino.gate.report import report_gate
+from speechbrain_cadino.process.files import atomic_path
+from speechbrain_cadino.process.memory import keep_freed_memory
+from speechbrain_cadino.runs.finish import export, finish
+from speechbrain_cadino.runs.open_run import load_run
+from speechbrain_cadino.training.plots import plot_stage_two
+
+
+def finish_voices(brain, hparams):
+    """Exports the encoder and the classifier, and verifies.
+
+    Arguments
+    ---------
+    brain : PseudoLabelBrain
+        The Brain, trained.
+    hparams : dict
+        See ``finish``.
+    """
+    save_classifiers(brain)
+    finish(brain.embedder(), hparams, brain.device)
+
+
+def export_branches(brain, hparams):
+    """Writes the encoder folders and the classifiers of all branches.
+
+    Arguments
+    ---------
+    brain : PseudoLabelBrain
+        The Brain, trained.
+    hparams : dict
+        Those of the training: ``output_folder``.
+    """
+    save_classifiers(brain)
+    for name, branch in brain.branches.items():
+        export(
+            brain.embedder(branch),
+            hparams["output_folder"],
+            branch.encoder_folder,
+            branch.manifest,
+            branch.data_folder,
+            section=name,
+        )
+
+
+def save_classifiers(brain):
+    """Writes the classifiers of all branches, for a training that goes on.
+
+    Arguments
+    ---------
+    brain : PseudoLabelBrain
+        The Brain, trained.
+    """
+    for branch in brain.branches.values():
+        with atomic_path(branch.classifier_file) as temporary:
+            torch.save(branch.classifier.state_dict(), temporary)
+
+
+def report(brain, hparams, end):
+    """The files at the end of a training: encoders, plots, verification.
+
+    Arguments
+    ---------
+    brain : PseudoLabelBrain
+        The Brain, trained.
+    hparams : dict
+        Those of the training.
+    end : callable
+        From brain and hparams: exports and verifies.
+    """
+    folder = hparams["output_folder"]
+    plot_stage_two(brain.record.rows, f"{folder}/plots/training.png")
+    for branch in brain.branches.values():
+        report_gate(branch.folder, hparams["train_manifest"])
+    end(brain, hparams)
+
+
+def train(hparams_file, run_opts, overrides, brain_class, end=finish_voices):
+    """Prepares, trains, exports and verifies.
+
+    Arguments
+    ---------
+    hparams_file : str
+        Of ``parse_arguments``, as for the next two.
+    run_opts : dict
+    overrides : str
+    brain_class : type
+        PseudoLabelBrain, or another with ``branches``.
+    end : callable
+        See ``report``.
+    """
+    # One run at a time in the output folder, of one mould
+    hparams = load_run(hparams_file, run_opts, overrides)
+
+    # Dataset prep (folders of noises and rooms to CSV manifests)
+    for prepare in hparams["prepare"]:
+        run_on_main(prepare)
+
+    # Dataset of crops with pseudo labels, read from the manifest
+    train_data = hparams["train_data"]()
+
+    # Trials, to follow the EER; mistakes in the list show before training
+    for name in ["evaluator", "face_evaluator"]:
+        if name in hparams:
+            hparams[name] = hparams[name]()
+
+    # Weights to start from
+    for start, name, source in [
+        (start_from_encoder, "embedding_model", "start_encoder"),
+        (start_from_file, "classifier", "start_classifier"),
+        (start_from_encoder, "face_embedding_model", "start_face_encoder"),
+    ]:
+        if hparams.get(source) is not None:
+            start(hparams[name], hparams[source])
+
+    # Brain class initialization
+    keep_freed_memory()
+    brain = brain_class(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+
+    # Training
+    brain.fit(
+        hparams["epoch_counter"],
+        train_data,
+        train_loader_kwargs=hparams["dataloader_options"],
+    )
+
+    # Encoder folder, plots and verification
+    if not (brain.debug or brain.test_only):
+        run_on_main(report, args=[brain, hparams, end])

@@ -1,0 +1,174 @@
+"""Steps that are not finite: noticed, undone, counted."""
+
+import torch
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.process.ranks import ddp_mean
+
+logger = get_logger(__name__)
+
+# What helps where the loss is not finite
+DIVERGED = (
+    "If these files sound fine, training has diverged: lower lr or "
+    "max_grad_norm, or train in fp32."
+)
+
+
+class Buffers:
+    """The running statistics of networks, which a step changes: rewindable.
+
+    A forward pass has put what is not finite into those of BatchNorm long
+    before anybody looks at the loss.
+
+    Arguments
+    ---------
+    modules : torch.nn.Module
+        The networks. Their buffers are looked up at the first ``mark``, as
+        others may take their place before.
+
+    Example
+    -------
+    >>> norm = torch.nn.BatchNorm1d(1)
+    >>> buffers = Buffers(norm)
+    >>> buffers.mark()
+    >>> _ = norm(torch.tensor([[torch.inf], [1.0]]))
+    >>> buffers.rewind()
+    >>> norm.running_mean
+    tensor([0.])
+    """
+
+    def __init__(self, modules):
+        self.modules = modules
+        self._buffers = self._saved = None
+
+    def mark(self):
+        """Remembers where ``rewind`` goes back to."""
+        if self._buffers is None:
+            self._buffers = [
+                buffer
+                for buffer in self.modules.buffers()
+                if buffer.is_floating_point()
+            ]
+            self._saved = [buffer.clone() for buffer in self._buffers]
+        elif self._buffers:
+            torch._foreach_copy_(self._saved, self._buffers)
+
+    def rewind(self):
+        """Undoes what happened since ``mark``."""
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._saved)
+
+
+class StepGuard:
+    """Watches over a step: one that is not finite is undone on all ranks.
+
+    Arguments
+    ---------
+    rewindable : list
+        All that a step changes before its end, each with ``mark`` and
+        ``rewind``.
+
+    Attributes
+    ----------
+    skipped : bool
+        Whether the last step was undone.
+
+    Example
+    -------
+    >>> norm = torch.nn.BatchNorm1d(1)
+    >>> guard = StepGuard([Buffers(norm)])
+    >>> guard.begin(["a", "b"])
+    >>> loss = norm(torch.tensor([[torch.inf], [1.0]])).mean()
+    >>> guard.note(loss)
+    >>> guard.settle("step 1", patience=3)
+    >>> guard.skipped, norm.running_mean.item()
+    (True, 0.0)
+    """
+
+    def __init__(self, rewindable):
+        self.rewindable = rewindable
+        self.skipped = False
+        self.in_a_row = 0
+        self.forget()
+
+    def forget(self):
+        """Begins an epoch: no step goes across two of them."""
+        self._finite = []  # of the losses since the last step
+        self._ids = []  # of their utterances
+
+    def begin(self, ids):
+        """Begins a step, or another micro-batch of it.
+
+        Arguments
+        ---------
+        ids : list of str
+            The utterances in it.
+        """
+        if not self._finite:
+            self._ids = []
+            for each in self.rewindable:
+                each.mark()
+        self._ids += ids
+
+    def note(self, loss):
+        """Takes note whether a loss is finite: ``settle`` asks, so that the
+        host waits once in a step.
+
+        Arguments
+        ---------
+        loss : torch.Tensor
+            Scalar.
+        """
+        self._finite.append(loss.detach().isfinite().all())
+
+    def settle(self, where, patience, *finite):
+        """Undoes what was done since the last step if it was not finite on all
+        ranks: they skip a step together.
+
+        Arguments
+        ---------
+        where : str
+            The step, in words.
+        patience : int
+            How many steps in a row may be skipped.
+        *finite : torch.Tensor
+            Booleans to judge by, beside the losses since the last step.
+
+        Raises
+        ------
+        ValueError
+            If more steps in a row are not finite.
+        """
+        losses, self._finite = self._finite, []
+        self.skipped = False
+        if not (losses or finite):
+            return
+        sound = torch.stack([*losses, *finite]).all()
+        # The one place of a step where the host waits for the device
+        self.skipped = ddp_mean(sound.float()).item() < 1
+        if not self.skipped:
+            self.in_a_row = 0
+            return
+        for each in self.rewindable:
+            each.rewind()
+        self.in_a_row += 1
+        utterances = f"The utterances in it: {self._suspects(losses)}."
+        if self.in_a_row > patience:
+            raise ValueError(
+                f"The loss or its gradient was not finite in {self.in_a_row} "
+                f"steps in a row, up to {where}. {utterances} {DIVERGED}"
+            )
+        logger.warning(
+            f"Skipped {where}: the loss or its gradient is not finite. "
+            f"{utterances}"
+        )
+
+    def _suspects(self, losses):
+        """The IDs behind losses that are not finite, of all processes; all IDs
+        if only the gradients are not."""
+        parts = [(all(losses), self._ids)]
+        if torch.distributed.is_initialized():
+            parts *= torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(parts, parts[0])
+        guilty = [part for part in parts if not part[0]] or parts
+        return ", ".join(name for _, ids in guilty for name in ids)
