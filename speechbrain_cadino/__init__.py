@@ -1,3 +1,3 @@
 """Self-supervised speaker verification on top of SpeechBrain."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

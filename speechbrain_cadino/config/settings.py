@@ -82,7 +82,7 @@ def own_files(settings):
             path = pathlib.Path(folder, f"{module}.py")
             if path.is_file():
                 digest = hashlib.sha256(path.read_bytes())
-                found[path.name] = digest.hexdigest()
+                found[path.name] = digest.hexdigest()[:12]
                 break
     return found
 

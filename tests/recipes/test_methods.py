@@ -1,0 +1,159 @@
+"""The examples of METHODS.md, in a folder outside of the repository."""
+
+import pathlib
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from hyperpyyaml import load_hyperpyyaml
+from recipe import RECIPE, TINY_STAGE_1
+
+from speechbrain_cadino.dataio.manifest import (
+    DATA_ROOT,
+    read_manifest,
+    write_manifest,
+)
+
+STAGE_1 = {
+    **TINY_STAGE_1,
+    "number_of_epochs": 2,
+    "evaluate_every": 2,
+    "ckpt_interval_minutes": 0,
+    "skip_prep": True,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with all files that METHODS.md shows."""
+    folder = tmp_path_factory.mktemp("methods")
+    text = (RECIPE / "METHODS.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\w+\n# (\S+)\n(.*?)^```", text, re.M | re.S)
+    for name, block in blocks:
+        (folder / name).write_text(block)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def train(folder, speech, labels, run_script):
+    """A function that trains by an overlay: the exit code and the output."""
+    table = read_manifest(labels, DATA_ROOT)
+    write_manifest(folder / "train.csv", table.drop(columns="spk_id"))
+
+    def run(overlay, output, script="train_dino.py", **flags):
+        flags = {
+            **(STAGE_1 if script == "train_dino.py" else {}),
+            "data_folder": speech,
+            "trials": speech / "trials.txt",
+            "train_manifest": folder / "train.csv",
+            "output_folder": output,
+            **flags,
+        }
+        command = [f"--{name}={value}" for name, value in flags.items()]
+        return run_script(RECIPE / script, folder / overlay, *command)
+
+    return run
+
+
+def test_a_term_is_a_column_and_its_file_belongs_to_the_run(
+    train, folder, tmp_path
+):
+    code, output = train("term.yaml", tmp_path)
+    assert code == 0, output
+    table = pd.read_csv(tmp_path / "training.csv")
+    assert {"dino", "cosine", "mine"} <= set(table)
+    expected = table["dino"] + 0 * table["cosine"] + 0.1 * table["mine"]
+    np.testing.assert_allclose(table["loss"], expected, rtol=1e-4)
+    assert (tmp_path / "plots" / "training.png").is_file()
+
+    term = folder / "my_term.py"
+    before = term.read_text()
+    try:
+        term.write_text(before.replace("- 1", "- 2"))
+        code, output = train("term.yaml", tmp_path)
+    finally:
+        term.write_text(before)
+    assert code == 1
+    assert "begun with other settings: own_files.my_term.py was" in output
+    assert "Traceback" not in output
+
+
+def test_target_sampling_clustering_encoder_and_logger_together(
+    train, folder, tmp_path
+):
+    names = ["target", "sampling", "clustering", "x_vector", "tensorboard"]
+    bases = ", ".join(f"{name}.yaml" for name in names)
+    (folder / "all.yaml").write_text(f"base: [{bases}]\n")
+    code, output = train(
+        "all.yaml", tmp_path, first_clustering=2, num_clusters=6
+    )
+    assert code == 0, output
+    table = pd.read_csv(tmp_path / "training.csv")
+    # One answer only, of six clusters
+    assert table["teacher_entropy"].abs().max() < 1e-6
+    assert table["clusters"][1] == 6
+    assert list((tmp_path / "tensorboard").rglob("events*"))
+    text = (tmp_path / "encoder" / "hyperparams.yaml").read_text()
+    assert "Xvector" in text
+    assert "speechbrain_cadino." not in text
+
+
+def test_an_encoder_of_ones_own_says_what_others_need(train, folder, tmp_path):
+    (folder / "my_encoder.py").write_text(
+        "from speechbrain.lobes.models.ResNet import ResNet\n\n\n"
+        "class Mine(ResNet):\n    pass\n"
+    )
+    text = (folder / "resnet.yaml").read_text()
+    text = text.replace(
+        "speechbrain.lobes.models.ResNet.ResNet", "my_encoder.Mine"
+    )
+    (folder / "own.yaml").write_text(text)
+    code, output = train("own.yaml", tmp_path)
+    assert code == 0, output
+    path = tmp_path / "encoder" / "hyperparams.yaml"
+    assert "my_encoder.py on the import path" in path.read_text()
+    # Where an encoder folder is read, nobody adds to the import path.
+    with pytest.raises(ImportError), open(path, encoding="utf-8") as fin:
+        load_hyperpyyaml(fin)
+
+
+def test_a_resnet_of_speechbrain_is_built(folder):
+    (overlay,) = folder.glob("resnet.yaml")
+    text = overlay.read_text().replace("base: demo_dino.yaml", "n_mels: 80")
+    network = load_hyperpyyaml(text)["embedding_model"]
+    assert network.__class__.__module__ == "speechbrain.lobes.models.ResNet"
+
+
+def test_a_mixture_behind_the_gate(train, labels, tmp_path):
+    code, output = train(
+        "mixture.yaml",
+        tmp_path,
+        script="train_dlg_lc.py",
+        train_manifest=labels,
+        number_of_epochs=2,
+        first_gated_epoch=2,
+        batch_size=8,
+        crop_seconds=0.5,
+        channels=16,
+        ckpt_interval_minutes=0,
+    )
+    assert code == 0, output
+    table = pd.read_csv(tmp_path / "gate.csv")
+    assert table["gate"][1] == pytest.approx(table["median"][0])
+    assert 0.2 < table["reliable"][1] / table["reliable"][0] < 0.8
+    assert (tmp_path / "plots" / "gate.png").is_file()
+
+
+def test_the_guide_lists_its_sections():
+    text = (RECIPE / "METHODS.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    anchors = {
+        re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+        for heading in headings
+    }
+    for target in re.findall(r"\]\(#([^)]*)\)", text):
+        assert target in anchors
+    for path in re.findall(r"`((?:\w+/)+\w*(?:\.py)?)`", text):
+        root = pathlib.Path(RECIPE.parents[1], "speechbrain_cadino")
+        assert (root / path).exists(), path
