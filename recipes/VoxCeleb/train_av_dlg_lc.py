@@ -21,14 +21,14 @@ import sys
 
 import speechbrain as sb
 from speechbrain_cadino.audio_visual.brain import AudioVisualBrain
-from speechbrain_cadino.audio_visual.finish import finish_both
+from speechbrain_cadino.audio_visual.finish import FACE_STARTS, finish_both
 from speechbrain_cadino.config.overlays import (
     allow_own_classes,
     parse_arguments,
 )
 from speechbrain_cadino.encoders.adopt import adopt_encoder
 from speechbrain_cadino.process.errors import user_errors
-from speechbrain_cadino.runs.stage_two import train
+from speechbrain_cadino.runs.stage_two import STARTS, train
 
 
 @user_errors()
@@ -44,7 +44,15 @@ def main():
     # An encoder to start from brings its own features and sizes
     overrides = adopt_encoder(hparams_file, overrides)
 
-    train(hparams_file, run_opts, overrides, AudioVisualBrain, finish_both)
+    train(
+        hparams_file,
+        run_opts,
+        overrides,
+        AudioVisualBrain,
+        finish_both,
+        starts={**STARTS, **FACE_STARTS},
+        evaluators=["evaluator", "face_evaluator"],
+    )
 
 
 if __name__ == "__main__":

@@ -2,11 +2,16 @@
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.audio_visual.fusion import verify_fused
-from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.encoders.load import load_encoder, start_from_encoder
 from speechbrain_cadino.runs.stage_two import export_branches
 from speechbrain_cadino.verification.results import format_results
 
 logger = get_logger(__name__)
+
+# What else a training may start from: see ``runs.stage_two.train``
+FACE_STARTS = {
+    "start_face_encoder": (start_from_encoder, "face_embedding_model")
+}
 
 
 def finish_both(brain, hparams):

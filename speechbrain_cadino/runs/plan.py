@@ -89,13 +89,19 @@ def plan(hparams, hparams_folder, recipe, run_opts):
         if name not in hparams
     }
     make = functools.partial(_step, hparams, options, hparams_folder, recipe)
-    if "systems" in hparams:
-        return _AudioVisualPlan(hparams, make).all_steps()
-    return _Plan(hparams, make).all_steps()
+    return hparams["plan"](hparams, make).all_steps()
 
 
-class _Plan:
-    """The steps of voices alone."""
+class Plan:
+    """The steps of voices alone: the ``plan`` of ``pipeline.yaml``.
+
+    Arguments
+    ---------
+    hparams : dict
+        What is in ``pipeline.yaml``.
+    make : callable
+        Makes a Step: see ``plan``.
+    """
 
     def __init__(self, hparams, make):
         self.hparams = hparams
@@ -185,95 +191,13 @@ class _Plan:
                 *("verify", "verify.py", "verify"),
                 light=True,
                 encoder=last / "encoder",
-                data_folder=self._trials_folder(),
+                data_folder=self.trials_folder(),
             )
         return self.steps
 
-    def _trials_folder(self):
+    def trials_folder(self):
+        """The folder that the names of the trial list start from."""
         return self.hparams["trials_folder"] or self.hparams["data_folder"]
-
-
-class _AudioVisualPlan(_Plan):
-    """The steps of voices, of faces, and of both."""
-
-    def all_steps(self):
-        """All steps, in the order in which they run."""
-        hparams = self.hparams
-        add = {
-            "audio": lambda: self.add_alone("audio/", voices, "dlg_lc"),
-            "face": lambda: self.add_alone(
-                "face/", faces, "face_dlg_lc", **self.faces
-            ),
-            "audio_visual": lambda: self.add_audio_visual(voices, faces),
-        }
-        systems = hparams["systems"]
-        if not systems or not set(systems) <= set(add):
-            raise ValueError(
-                f"systems is {systems}: give some of {', '.join(add)}."
-            )
-        self.faces = {
-            "data_folder": hparams["face_folder"],
-            "trials_manifest": hparams["face_trials_manifest"],
-            "trials_folder": hparams["face_trials_folder"],
-        }
-        voices = self.add("stage_1", "train_dino.py", "stage_1")
-        faces = self.add(
-            *("stage_1_face", "train_dino.py", "stage_1_face"),
-            audio_manifest=voices.manifest,
-            **self.faces,
-        )
-        for system in systems:
-            last, _ = add[system]()
-        if hparams["trials"] is not None and systems[-1] == "audio_visual":
-            self.add(
-                *("verify", "verify.py", "av_verify"),
-                light=True,
-                encoder=last / "encoder",
-                face_encoder=last / "face_encoder",
-                data_folder=self._trials_folder(),
-                trials_manifest=hparams["face_trials_manifest"],
-                face_folder=hparams["face_trials_folder"],
-            )
-        return self.steps
-
-    def add_audio_visual(self, voices, faces):
-        """Adds the iterations of both."""
-        own = {
-            "face_manifest": faces.manifest,
-            "face_folder": self.faces["data_folder"],
-        }
-
-        def encoders(last):
-            if last.name == voices.name:
-                return last / "encoder", self.folder / faces.name / "encoder"
-            return last / "encoder", last / "face_encoder"
-
-        def label(name, last):
-            encoder, face_encoder = encoders(last)
-            return self.add(
-                *(name, "pseudo_label.py", "av_pseudo_label"),
-                encoder=encoder,
-                face_encoder=face_encoder,
-                manifest=voices.manifest,
-                speakers=self.speakers,
-                **own,
-            )
-
-        def train(name, last, manifest):
-            encoder, face_encoder = encoders(last)
-            return self.add_training(
-                *(name, "av_dlg_lc", "train_av_dlg_lc.py"),
-                gates=["audio", "face"],
-                train_manifest=manifest,
-                start_encoder=encoder,
-                start_face_encoder=face_encoder,
-                face_trials_manifest=self.faces["trials_manifest"],
-                face_trials_folder=self.faces["trials_folder"],
-                **own,
-            )
-
-        start = self.folder / voices.name
-        return self.add_iterations("audio_visual/", start, label, train)
 
 
 def _step(hparams, options, hparams_folder, recipe, name, script, entry, **own):

@@ -14,6 +14,11 @@ from speechbrain_cadino.runs.finish import export, finish
 from speechbrain_cadino.runs.open_run import load_run
 from speechbrain_cadino.training.plots import plot_stage_two
 
+STARTS = {
+    "start_encoder": (start_from_encoder, "embedding_model"),
+    "start_classifier": (start_from_file, "classifier"),
+}
+
 
 def finish_voices(brain, hparams):
     """Exports the encoder and the classifier, and verifies.
@@ -83,7 +88,15 @@ def report(brain, hparams, end):
     end(brain, hparams)
 
 
-def train(hparams_file, run_opts, overrides, brain_class, end=finish_voices):
+def train(
+    hparams_file,
+    run_opts,
+    overrides,
+    brain_class,
+    end=finish_voices,
+    starts=STARTS,
+    evaluators=("evaluator",),
+):
     """Prepares, trains, exports and verifies.
 
     Arguments
@@ -96,6 +109,11 @@ def train(hparams_file, run_opts, overrides, brain_class, end=finish_voices):
         PseudoLabelBrain, or another with ``branches``.
     end : callable
         See ``report``.
+    starts : dict of str:tuple
+        For each key of the YAML file that may name weights to start from, what
+        copies them, and the key of the module that gets them.
+    evaluators : list of str
+        The keys of the trial lists, read once the data are prepared.
     """
     # One run at a time in the output folder, of one mould
     hparams = load_run(hparams_file, run_opts, overrides)
@@ -108,18 +126,13 @@ def train(hparams_file, run_opts, overrides, brain_class, end=finish_voices):
     train_data = hparams["train_data"]()
 
     # Trials, to follow the EER; mistakes in the list show before training
-    for name in ["evaluator", "face_evaluator"]:
-        if name in hparams:
-            hparams[name] = hparams[name]()
+    for name in evaluators:
+        hparams[name] = hparams[name]()
 
     # Weights to start from
-    for start, name, source in [
-        (start_from_encoder, "embedding_model", "start_encoder"),
-        (start_from_file, "classifier", "start_classifier"),
-        (start_from_encoder, "face_embedding_model", "start_face_encoder"),
-    ]:
-        if hparams.get(source) is not None:
-            start(hparams[name], hparams[source])
+    for source, (start, module) in starts.items():
+        if hparams[source] is not None:
+            start(hparams[module], hparams[source])
 
     # Brain class initialization
     keep_freed_memory()

@@ -1,0 +1,87 @@
+"""What the pipeline of voices and faces runs."""
+
+from speechbrain_cadino.runs.plan import Plan
+
+
+class AudioVisualPlan(Plan):
+    """The steps of voices, of faces, and of both: the ``plan`` of
+    ``av_pipeline.yaml``."""
+
+    def all_steps(self):
+        """All steps, in the order in which they run."""
+        hparams = self.hparams
+        add = {
+            "audio": lambda: self.add_alone("audio/", voices, "dlg_lc"),
+            "face": lambda: self.add_alone(
+                "face/", faces, "face_dlg_lc", **self.faces
+            ),
+            "audio_visual": lambda: self.add_audio_visual(voices, faces),
+        }
+        systems = hparams["systems"]
+        if not systems or not set(systems) <= set(add):
+            raise ValueError(
+                f"systems is {systems}: give some of {', '.join(add)}."
+            )
+        self.faces = {
+            "data_folder": hparams["face_folder"],
+            "trials_manifest": hparams["face_trials_manifest"],
+            "trials_folder": hparams["face_trials_folder"],
+        }
+        voices = self.add("stage_1", "train_dino.py", "stage_1")
+        faces = self.add(
+            *("stage_1_face", "train_dino.py", "stage_1_face"),
+            audio_manifest=voices.manifest,
+            **self.faces,
+        )
+        for system in systems:
+            last, _ = add[system]()
+        if hparams["trials"] is not None and systems[-1] == "audio_visual":
+            self.add(
+                *("verify", "verify.py", "av_verify"),
+                light=True,
+                encoder=last / "encoder",
+                face_encoder=last / "face_encoder",
+                data_folder=self.trials_folder(),
+                trials_manifest=hparams["face_trials_manifest"],
+                face_folder=hparams["face_trials_folder"],
+            )
+        return self.steps
+
+    def add_audio_visual(self, voices, faces):
+        """Adds the iterations of both."""
+        own = {
+            "face_manifest": faces.manifest,
+            "face_folder": self.faces["data_folder"],
+        }
+
+        def encoders(last):
+            if last.name == voices.name:
+                return last / "encoder", self.folder / faces.name / "encoder"
+            return last / "encoder", last / "face_encoder"
+
+        def label(name, last):
+            encoder, face_encoder = encoders(last)
+            return self.add(
+                *(name, "pseudo_label.py", "av_pseudo_label"),
+                encoder=encoder,
+                face_encoder=face_encoder,
+                manifest=voices.manifest,
+                speakers=self.speakers,
+                **own,
+            )
+
+        def train(name, last, manifest):
+            encoder, face_encoder = encoders(last)
+            return self.add_training(
+                *(name, "av_dlg_lc", "train_av_dlg_lc.py"),
+                gates=["audio", "face"],
+                train_manifest=manifest,
+                start_encoder=encoder,
+                start_face_encoder=face_encoder,
+                face_trials_manifest=self.faces["trials_manifest"],
+                face_trials_folder=self.faces["trials_folder"],
+                **own,
+            )
+
+        start = self.folder / voices.name
+        return self.add_iterations("audio_visual/", start, label, train)
