@@ -54,15 +54,16 @@ modules:
 LOBES = "speechbrain_cadino.audio_visual.face_resnet"
 
 FACE_RUN = f"""\
-face_sample_rate: 1
-face_compute_features: !new:torch.nn.Identity
-face_mean_var_norm: !new:{LOBES}.FaceNormalization
-face_embedding_model: !new:{LOBES}.FaceResNet
-  channels: [4, 8]
-  block_sizes: [1, 1]
-  lin_neurons: 6
-face_reader: !name:speechbrain_cadino.audio_visual.faces.FaceReader
-  size: 16
+face:
+  sample_rate: 1
+  compute_features: !new:torch.nn.Identity
+  mean_var_norm: !new:{LOBES}.FaceNormalization
+  embedding_model: !new:{LOBES}.FaceResNet
+    channels: [4, 8]
+    block_sizes: [1, 1]
+    lin_neurons: 6
+  reader: !name:speechbrain_cadino.audio_visual.faces.FaceReader
+    size: 16
 """
 
 
@@ -130,7 +131,7 @@ def face_encoder(tmp_path_factory):
         folder / "hyperparams.yaml",
         {"embedding_model": model},
         torch.zeros(6),
-        prefix="face_",
+        section="face",
     )
     return folder / "encoder"
 

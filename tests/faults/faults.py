@@ -20,8 +20,10 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-# A command must be at its end so long after a signal, and all that it has
-# started soon after it: data workers look for their parent every 5 seconds.
+# A command must be at its end after a signal as soon as one that nobody has
+# disturbed would be at its own, on this machine and under its load: see
+# ``bound``; at least, so soon. All that it has started must be soon after it:
+# data workers look for their parent every 5 seconds.
 BOUND_SECONDS = 90
 ORPHAN_SECONDS = 15
 
@@ -33,6 +35,10 @@ IGNORED = [
     *("*step.json", "*run.json", "*report.md", "*/CKPT+*"),
 ]
 SPEED = ["seconds", "utts_per_second"]
+
+
+# How long the commands took that nobody has disturbed
+undisturbed_seconds = []
 
 
 class Fault(NamedTuple):
@@ -190,6 +196,7 @@ def strike(command, fault, log, rng=random, ready=lambda: True):
     -------
     Outcome
     """
+    begin = time.monotonic()
     with open(log, "w") as output:
         process = start(command, output)
         time_to_strike = time.monotonic() + fault.delay
@@ -203,9 +210,16 @@ def strike(command, fault, log, rng=random, ready=lambda: True):
             if target.alive():
                 os.kill(target.pid, fault.number)
         trouble = _wait(process, witnesses)
+    if not targets:
+        undisturbed_seconds.append(time.monotonic() - begin)
     return Outcome(
         fault, bool(targets), process.returncode, log.read_text(), trouble
     )
+
+
+def bound():
+    """Seconds that a command may take to end after a signal."""
+    return max(BOUND_SECONDS, *undisturbed_seconds, 0)
 
 
 def _targets(pid, target, rng):
@@ -220,9 +234,9 @@ def _wait(process, witnesses):
     trouble = ""
     try:
         # A command that has not been struck may take its time.
-        process.wait(BOUND_SECONDS if witnesses else None)
+        process.wait(bound() if witnesses else None)
     except subprocess.TimeoutExpired:
-        trouble = f"hangs {BOUND_SECONDS} s after the signal"
+        trouble = f"hangs {bound():.0f} s after the signal"
         process.kill()
         process.wait()
     deadline = time.monotonic() + ORPHAN_SECONDS
