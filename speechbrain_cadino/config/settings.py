@@ -1,6 +1,7 @@
 """What a result depends on: the settings of a run, and how two runs differ."""
 
 import hashlib
+import importlib.util
 import json
 import pathlib
 
@@ -80,11 +81,17 @@ def own_files(settings):
         module = name.split(".")[0]
         for folder in OWN_FOLDERS if kind in CALLS else []:
             path = pathlib.Path(folder, f"{module}.py")
-            if path.is_file():
+            if path.is_file() and not _is_elsewhere(module, path):
                 digest = hashlib.sha256(path.read_bytes())
                 found[path.name] = digest.hexdigest()[:12]
                 break
     return found
+
+
+def _is_elsewhere(module, path):
+    """Whether Python finds a module in another place first."""
+    spec = importlib.util.find_spec(module) if module else None
+    return spec is not None and spec.origin != str(path)
 
 
 def _tags(settings):

@@ -1,0 +1,114 @@
+import io
+import sys
+
+import pytest
+from hyperpyyaml import load_hyperpyyaml
+
+from speechbrain_cadino.config.overlays import (
+    allow_own_classes,
+    parse_arguments,
+)
+from speechbrain_cadino.config.settings import resolve
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """A recipe with a script and hparams, and a folder of one's own."""
+    (tmp_path / "recipe" / "hparams").mkdir(parents=True)
+    (tmp_path / "mine").mkdir()
+    write(tmp_path / "recipe" / "hparams" / "dino.yaml", "lr: 1\nseed: 2\n")
+    script = str(tmp_path / "recipe" / "train.py")
+    monkeypatch.setattr(sys, "argv", [script])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def load(path, *flags):
+    merged, _, overrides = parse_arguments([str(path), *flags])
+    with open(merged, encoding="utf-8") as fin:
+        return load_hyperpyyaml(fin, overrides)
+
+
+def test_a_base_lies_beside_the_overlay_or_among_the_recipes(recipe):
+    mine = write(recipe / "mine" / "my.yaml", "base: dino.yaml\nlr: 3\n")
+    assert load(mine) == {"lr": 3, "seed": 2}
+    write(recipe / "mine" / "dino.yaml", "lr: 4\nseed: 5\n")
+    assert load(mine) == {"lr": 3, "seed": 5}
+
+
+def test_a_file_is_never_its_own_base(recipe):
+    mine = write(recipe / "mine" / "dino.yaml", "base: dino.yaml\nlr: 3\n")
+    assert load(mine) == {"lr": 3, "seed": 2}
+
+
+def test_a_circle_and_a_missing_base_are_one_sentence(recipe):
+    first = write(recipe / "mine" / "a.yaml", "base: b.yaml\n")
+    write(recipe / "mine" / "b.yaml", "base: a.yaml\n")
+    with pytest.raises(ValueError, match=r"circle of YAML files: .*a\.yaml is"):
+        load(first)
+    lost = write(recipe / "mine" / "c.yaml", "base: gone.yaml\n")
+    with pytest.raises(ValueError, match=r"c.yaml: its base gone.yaml is nei"):
+        load(lost)
+
+
+def test_names_that_are_nearly_right_get_a_hint(recipe):
+    path = write(recipe / "mine" / "a.yaml", "center_momentum: 0.9\nlr: 1\n")
+    with pytest.raises(ValueError, match=r"mean center_momentum\?"):
+        load(path, "--centre_momentum=0.5")
+    typo = write(recipe / "mine" / "b.yaml", "base: a.yaml\ncentre_momentum: 1")
+    with pytest.raises(ValueError, match=r"mean center_momentum\?"):
+        load(typo)
+
+
+def test_the_merged_file_is_shown_and_stock_hyperpyyaml_loads_it(
+    recipe, capsys
+):
+    write(
+        recipe / "mine" / "a.yaml",
+        "size: 3\nmodel: !new:collections.Counter {a: !ref <size>}\n",
+    )
+    path = write(
+        recipe / "mine" / "b.yaml",
+        "base: a.yaml\nmodel: !new:collections.Counter {b: 2}\n",
+    )
+    with pytest.raises(SystemExit) as end:
+        parse_arguments([str(path), "--show"])
+    assert end.value.code == 0
+    shown = load_hyperpyyaml(io.StringIO(capsys.readouterr().out))
+    assert shown["model"] == {"a": 3, "b": 2}
+
+
+def test_own_classes_come_last_on_the_import_path(recipe, monkeypatch):
+    monkeypatch.chdir(recipe)
+    write(recipe / "mine" / "my_thing.py", "class Mine:\n    pass\n")
+    # Not a class that everybody has, even if a file here is called so
+    write(recipe / "mine" / "json.py", "raise RuntimeError\n")
+    path = write(
+        recipe / "mine" / "a.yaml",
+        "thing: !new:my_thing.Mine\nother: !name:json.dumps\n",
+    )
+    before = list(sys.path)
+    merged, _, overrides = parse_arguments([str(path)])
+    allow_own_classes()
+    assert sys.path[: len(before)] == before
+    assert sys.path[len(before) :] == [str(recipe / "mine"), str(recipe)]
+    with open(merged, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    assert hparams["thing"].__class__.__name__ == "Mine"
+    assert hparams["other"]({}) == "{}"
+    files = resolve(merged, overrides)["own_files"]
+    assert list(files) == ["my_thing.py"]
+    write(recipe / "mine" / "my_thing.py", "class Mine:\n    x = 1\n")
+    assert files["my_thing.py"] != resolve(merged)["own_files"]["my_thing.py"]
+    del sys.modules["my_thing"]
+
+
+def test_an_overlay_switches_on_what_its_base_declares(recipe):
+    write(recipe / "mine" / "a.yaml", "logger: null\n")
+    text = "base: a.yaml\nlogger: !new:collections.Counter {a: 1}\n"
+    assert load(write(recipe / "mine" / "b.yaml", text))["logger"] == {"a": 1}

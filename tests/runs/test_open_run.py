@@ -1,0 +1,52 @@
+import pytest
+
+from speechbrain_cadino.process.lock import release_all
+from speechbrain_cadino.runs.open_run import open_run, read_record
+
+
+@pytest.fixture
+def begin(tmp_path):
+    """A function that opens a run and ends it, maybe with a checkpoint."""
+
+    def run(checkpoint=True, resumes=True, **settings):
+        settings = {"output_folder": str(tmp_path), **settings}
+        try:
+            open_run(tmp_path, settings, resumes)
+        finally:
+            release_all()
+        if checkpoint:
+            (tmp_path / "save" / "CKPT+1").mkdir(parents=True, exist_ok=True)
+
+    return run
+
+
+def test_a_run_goes_on_with_the_same_settings_only(begin, tmp_path):
+    begin(lr=1, num_workers=2)
+    begin(lr=1, num_workers=4)  # which is harmless
+    with pytest.raises(ValueError, match="settings: lr was 1, is 2"):
+        begin(lr=2)
+    assert read_record(tmp_path)["settings"]["lr"] == 1
+
+
+def test_what_has_trained_nothing_locks_nothing(begin, tmp_path):
+    """Such as a run that ended with a mistake in a path."""
+    begin(checkpoint=False, data_folder="/nowhere")
+    begin(checkpoint=False, data_folder="/here")
+    assert read_record(tmp_path)["settings"]["data_folder"] == "/here"
+
+
+def test_a_tool_may_be_run_again_with_other_flags(begin):
+    begin(resumes=False, num_clusters=7)
+    begin(resumes=False, num_clusters=8)
+
+
+def test_a_run_of_before_there_were_records_is_refused(begin, tmp_path):
+    (tmp_path / "save" / "CKPT+1").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"begun before version 0\.2\.0"):
+        begin(lr=1)
+
+
+def test_a_run_that_was_moved_goes_on(begin, tmp_path):
+    begin(save=f"{tmp_path}/save")
+    record = (tmp_path / "run.json").read_text()
+    assert str(tmp_path) not in record
