@@ -34,7 +34,7 @@ class Pixels(torch.nn.Module):
         frames : torch.Tensor
             Shape (B, frames, 3, height, width), from 0 to 255.
         lengths : torch.Tensor, optional
-            Ignored: tracks come without padding, see ``embed``.
+            Ignored: tracks come without padding, see Embedder.
 
         Returns
         -------

@@ -22,7 +22,7 @@ class AudioVisualDataset(PseudoLabelDataset):
     manifest : str or pathlib.Path
         See PseudoLabelDataset.
     face_manifest : str or pathlib.Path
-        Face tracks under the IDs of the manifest: see ``prepare.faces``.
+        Face tracks under the IDs of the manifest: see ``audio_visual.prepare``.
     face_size : int
         Height and width of the frames: see FaceReader.
     face_root : str or pathlib.Path, optional

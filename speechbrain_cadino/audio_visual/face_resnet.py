@@ -26,7 +26,7 @@ class FaceNormalization(torch.nn.Module):
         frames : torch.Tensor
             (batch, frames, 3, height, width), from 0 to 255.
         lengths : torch.Tensor, optional
-            Ignored: tracks come without padding, see ``embed``.
+            Ignored: tracks come without padding, see Embedder.
 
         Returns
         -------
@@ -99,7 +99,7 @@ class FaceResNet(torch.nn.Module):
         frames : torch.Tensor
             (batch, frames, 3, height, width), normalised.
         lengths : torch.Tensor, optional
-            Ignored: tracks come without padding, see ``embed``.
+            Ignored: tracks come without padding, see Embedder.
 
         Returns
         -------

@@ -165,7 +165,7 @@ class MultiCropDataset(Dataset):
     seed : int
         Of the crop positions.
     reader : callable
-        What opens a file, see ``embeddings.embed``. With that of faces, the
+        What opens a file, see Embedder. With that of faces, the
         crops are frames of a track.
 
     Example

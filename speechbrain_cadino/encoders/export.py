@@ -20,7 +20,7 @@ ENTRIES += ["embedding_model"]
 OURS = "!new:speechbrain_cadino.lobes.ecapa.ECAPA_TDNN"
 STOCK = "!new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN"
 
-# Only an encoder of faces has it: what opens a file, see embeddings.embed
+# Only an encoder of faces has it: what opens a file, see Embedder
 READER = "reader"
 
 HEADER = """\

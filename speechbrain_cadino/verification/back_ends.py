@@ -31,7 +31,7 @@ class BackEnd:
     """Which steps a back-end has.
 
     ``mean`` subtracts the mean embedding of the training set, ``whiten`` does
-    so and evens out the directions (see ``clustering.whitening``); scores are
+    so and evens out the directions (see ``embeddings.whitening``); scores are
     by ``cosine`` if nothing is said, or by ``plda``; ``s_norm`` and
     ``as_norm`` normalise them by a cohort; ``calibrated`` makes them
     log-likelihood ratios.

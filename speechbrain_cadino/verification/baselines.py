@@ -48,7 +48,7 @@ class LogMelStats(torch.nn.Module):
         wavs : torch.Tensor
             Shape (B, samples).
         wav_lens : torch.Tensor, optional
-            Ignored: waveforms come without padding, see ``embed``.
+            Ignored: waveforms come without padding, see Embedder.
 
         Returns
         -------

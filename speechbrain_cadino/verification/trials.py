@@ -207,7 +207,7 @@ def trial_tracks(trials, manifest, data_folder):
         Of ``read_trials``.
     manifest : str or pathlib.Path
         A face manifest, whose IDs are the names in the list without suffix:
-        see ``prepare.faces``.
+        see ``audio_visual.prepare``.
     data_folder : str or pathlib.Path
         What ``$data_root`` in the manifest stands for.
 
