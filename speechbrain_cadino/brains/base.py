@@ -226,8 +226,9 @@ class EncoderBrain(sb.Brain):
         self.guard.forget()
         self.stage_started = time.time()
         self.train_dataset.set_epoch(epoch)
-        if hasattr(self.hparams, "augment"):
-            refresh_banks(self.hparams.augment, epoch)
+        augment = getattr(self.hparams, "augment", None)
+        if augment is not None:
+            refresh_banks(augment, epoch)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs the epoch, evaluates the encoder and saves a checkpoint."""

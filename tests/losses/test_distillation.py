@@ -72,7 +72,8 @@ def test_an_auxiliary_loss_of_any_brain():
     )
     batch = torch.randn(16, 20, 6), torch.tensor([0, 1, 2, 0])
     before = [p.clone() for p in student.parameters()]
-    brain.fit([1], [batch] * 3, progressbar=False)
+    batches = torch.utils.data.DataLoader([batch] * 3, batch_size=None)
+    brain.fit([1], batches, progressbar=False)
     assert list(brain.figures)[:1] == ["dino"]
     teacher = distillation._networks["teacher"]
     for old, new, follower in zip(
