@@ -116,6 +116,7 @@ YAMLS = {
         large_margin: null
         report_gate: {hparams: report_gate.yaml}
         verify: {hparams: verify.yaml}
+        plan: !name:speechbrain_cadino.runs.plan.Plan
         """,
 }
 

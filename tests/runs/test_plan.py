@@ -95,3 +95,32 @@ def test_little_data_is_learnt_whole_and_labelled_in_pieces(steps):
         assert f"--encoder={last}/encoder" in labels
         train = commands[f"iteration_{number}/train"]
         assert "--start_encoder=stage_1/encoder" in train
+
+
+def test_stages_are_looked_up_beside_the_overlay_then_in_the_recipe(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("sys.argv", [str(RECIPE / "run_pipeline.py")])
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "my.yaml").write_text(
+        "base: demo.yaml\nstage_1:\n    hparams: my_dino.yaml\n"
+    )
+    (mine / "my_dino.yaml").write_text(
+        "base: demo_ca_dino.yaml\nnumber_of_epochs: 5\n"
+    )
+    path, run_opts, overrides = parse_arguments(
+        [str(mine / "my.yaml"), "--data_folder=corpus"]
+    )
+    with open(path, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    steps = {step.name: step for step in plan(hparams, mine, RECIPE, run_opts)}
+    assert str(mine / "my_dino.yaml") in steps["stage_1"].command
+    assert steps["stage_1"].settings["number_of_epochs"] == 5
+    recipes = str(RECIPE / "hparams" / "demo_dlg_lc.yaml")
+    (given,) = [
+        word
+        for word in steps["iteration_1/train"].command
+        if word.endswith("demo_dlg_lc.yaml")
+    ]
+    assert recipes.endswith(given)
