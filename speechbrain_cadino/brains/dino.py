@@ -14,6 +14,9 @@ from speechbrain_cadino.losses.meters import (
     spread_warnings,
 )
 
+# What is measured of the teacher's embeddings in each step
+METERS = {"spread": embedding_spread, "dimensions": effective_dimensions}
+
 
 class DINOBrain(EncoderBrain):
     """Self-distillation without labels (DINO), stage I of CA-DINO + DLG-LC.
@@ -39,6 +42,12 @@ class DINOBrain(EncoderBrain):
         super().__init__(*args, **kwargs)
         self.distillation = self.hparams.distillation
         self.guard.rewindable.append(self.distillation)
+        for name in METERS:
+            if name in self.distillation.objective.figures:
+                raise ValueError(
+                    f"{name} is a meter of every training of stage I: give "
+                    "the term or figure of the objective another name."
+                )
         self.reclustering = getattr(self.hparams, "reclustering", None)
         augment = getattr(self.hparams, "augment", None)
         self.augmenters = {
@@ -108,8 +117,10 @@ class DINOBrain(EncoderBrain):
             {
                 "loss": loss.detach(),
                 **{name: figures.pop(name) for name in terms},
-                "spread": embedding_spread(teacher.embeddings),
-                "dimensions": effective_dimensions(teacher.embeddings),
+                **{
+                    name: measure(teacher.embeddings)
+                    for name, measure in METERS.items()
+                },
                 **figures,
             }
         )

@@ -72,26 +72,30 @@ def own_files(settings):
     Returns
     -------
     dict of str:str
-        The names of the files, and a hash of their text: a run that goes on
-        with another text is another run.
+        The names of the files, of a package all of them, and a hash of their
+        text: a run that goes on with another text is another run. What they
+        import in turn is not looked at.
     """
     found = {}
     for tag in _tags(settings):
         kind, _, name = tag.partition(":")
         module = name.split(".")[0]
-        for folder in OWN_FOLDERS if kind in CALLS else []:
-            path = pathlib.Path(folder, f"{module}.py")
-            if path.is_file() and not _is_elsewhere(module, path):
-                digest = hashlib.sha256(path.read_bytes())
-                found[path.name] = digest.hexdigest()[:12]
+        for folder in map(pathlib.Path, OWN_FOLDERS if kind in CALLS else []):
+            files = [folder / f"{module}.py"]
+            if (folder / module / "__init__.py").is_file():
+                files = sorted((folder / module).rglob("*.py"))
+            if files[0].is_file() and not _is_elsewhere(module, folder):
+                for file in files:
+                    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+                    found[str(file.relative_to(folder))] = digest[:12]
                 break
     return found
 
 
-def _is_elsewhere(module, path):
-    """Whether Python finds a module in another place first."""
-    spec = importlib.util.find_spec(module) if module else None
-    return spec is not None and spec.origin != str(path)
+def _is_elsewhere(module, folder):
+    """Whether Python finds a module in another folder first."""
+    spec = importlib.util.find_spec(module)
+    return spec is not None and folder not in pathlib.Path(spec.origin).parents
 
 
 def _tags(settings):

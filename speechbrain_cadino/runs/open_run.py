@@ -21,6 +21,9 @@ from speechbrain_cadino.process.lock import claim
 # In the output folder: what a run was begun with
 RECORD = "run.json"
 
+# In the environment of the scripts that a pipeline starts: the step's name
+STEP = "SPEECHBRAIN_CADINO_STEP"
+
 
 def open_run(folder, settings, resumes=True, harmless=HARMLESS):
     """Keeps other runs away from an output folder, and makes sure that what
@@ -68,9 +71,9 @@ def _open(folder, settings, resumes, harmless):
     claim(folder)
     settings = plain(settings, str(folder), harmless)
     # Without a checkpoint there is nothing to go on from; and a pipeline has
-    # compared its steps itself, in step.json.
+    # compared its steps itself, also where it was moved.
     begun = any(folder.glob("save/CKPT+*"))
-    if resumes and begun and not (folder / "step.json").is_file():
+    if resumes and begun and STEP not in os.environ:
         record = read_record(folder)
         if record is not None:
             check_same(folder, record["settings"], settings, f"{folder}")

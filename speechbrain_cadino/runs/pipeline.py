@@ -20,7 +20,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.process.interrupts import Interrupted, interruptible
 from speechbrain_cadino.process.ranks import follow_parent
-from speechbrain_cadino.runs.open_run import check_same
+from speechbrain_cadino.runs.open_run import STEP, check_same
 from speechbrain_cadino.runs.report import Stage, format_report, write_report
 
 logger = get_logger(__name__)
@@ -138,7 +138,7 @@ def _run_step(folder, step, lock):
     command = _for_people(step.command)
     logger.info(f"{step.name}: {command}")
     save()
-    process = _start(step.command, lock)
+    process = _start(step, lock)
     try:
         while process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -166,10 +166,11 @@ def _for_people(command):
     return shlex.join([python, *command])
 
 
-def _start(command, lock):
+def _start(step, lock):
     """Starts a script that ends with this process, even if that is killed."""
     return subprocess.Popen(
-        [sys.executable, *command],
+        [sys.executable, *step.command],
+        env={**os.environ, STEP: step.name},
         pass_fds=[lock],
         # Ctrl-C reaches it through us only: once, and without a traceback.
         start_new_session=True,

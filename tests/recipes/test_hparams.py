@@ -86,6 +86,8 @@ def test_each_key_is_used(name):
         used = used or re.search(rf'hparams\["{key}"\]', code)
         used = used or re.search(rf"hparams\.{key}\b", code)
         used = used or f'hparams, "{key}"' in code
+        # of the weights to start from: see runs.stage_two
+        used = used or f'"{key}": (start_from' in code
         assert used, f"{name}: {key} is used nowhere"
 
 
