@@ -166,11 +166,14 @@ def test_cluster_aware_killed_ends_as_if_it_was_not(
 
 
 def test_a_file_that_breaks_after_prepare_is_replaced_and_named(
-    speech, train, tmp_path
+    speech, train, kill_when, newest_checkpoint_is, tmp_path
 ):
     broken = speech / "wav" / "train1" / "05" / "0.wav"
     good = broken.read_bytes()
-    assert train(tmp_path, number_of_epochs=2)[0] == 0
+    kill_when(
+        lambda: newest_checkpoint_is(tmp_path / "save", True),
+        *command(speech, tmp_path, ckpt_interval_steps=1000),
+    )
     try:
         broken.write_bytes(good[:100])
         code, output = train(tmp_path, skip_prep=True)
@@ -179,6 +182,14 @@ def test_a_file_that_breaks_after_prepare_is_replaced_and_named(
     assert code == 0, output
     assert "Replaced by another utterance" in output
     assert "train1/05" in output
+
+
+def test_a_training_does_not_go_on_with_other_settings(speech, train, tmp_path):
+    assert train(tmp_path, number_of_epochs=2)[0] == 0
+    code, output = train(tmp_path, number_of_epochs=2, lr=0.01)
+    assert code == 1
+    assert "begun with other settings: lr was 0.001, is 0.01" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(
