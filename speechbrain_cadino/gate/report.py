@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from speechbrain_cadino.dataio.labels import labels_of
 from speechbrain_cadino.dataio.manifest import DATA_ROOT, LABEL, read_manifest
-from speechbrain_cadino.gate.mixture import LOWEST, SCALES
+from speechbrain_cadino.gate.mixture import LOWEST, SCALES, TwoGaussians
 from speechbrain_cadino.losses.label_correction import (
     CORRECTED,
     DROPPED,
@@ -104,7 +104,10 @@ def report_gate(output_folder, manifest, speakers=None):
         )
     # Else older pandas lose the last digit, and the file would change.
     table = pd.read_csv(path, float_precision="round_trip")
-    shown = _epochs_to_show(table)
+    # Another mixture has figures of its own: its gates are drawn alone.
+    lacking = [name for name in TwoGaussians.columns if name not in table]
+    lacking = dict.fromkeys(lacking, np.nan)
+    shown = _epochs_to_show(table.assign(**lacking))
     if speakers is None:
         epochs = {
             epoch: _drawn(_read(folder, epoch)["losses"]) for epoch in shown
@@ -128,6 +131,7 @@ def report_gate(output_folder, manifest, speakers=None):
         rows = pd.DataFrame(rows)
         table[rows.columns] = rows
         write_csv(path, table)
+    table = table.assign(**lacking)
     plot_gate(folder / "plots" / "gate.png", table, epochs)
     return table
 
@@ -337,7 +341,7 @@ def _plot_losses(figure, rows, epochs):
     for axis, epoch, values in zip(axes, epochs, odds):
         row = rows.loc[epoch]
         heights = _plot_histogram(axis, values, epochs[epoch][1], edges, scale)
-        if np.isfinite(row.get("crossing", np.nan)):
+        if np.isfinite(row["crossing"]):
             _plot_components(axis, row, edges, scale)
         if np.isfinite(row["gate"]):
             axis.axvline(row["gate"], color=GATE, label="gate in force")
@@ -447,8 +451,6 @@ def _plot_decisions(axis, table):
 def _plot_gates(axis, table):
     scale = _scale(table)
     for name, colour in [("low", LOW), ("high", HIGH)]:
-        if f"mean_{name}" not in table:
-            continue
         mean = table[f"mean_{name}"]
         deviation = np.sqrt(table[f"variance_{name}"])
         axis.stairs(
@@ -460,14 +462,13 @@ def _plot_gates(axis, table):
         )
     gates = table["gate"].replace(np.inf, np.nan)
     axis.stairs(gates, _steps(table), baseline=None, color=GATE, lw=1.5)
-    if "crossing" in table:
-        axis.plot(
-            *(table["epoch"], table["crossing"]),
-            color=GATE,
-            ls=":",
-            marker=_marker(table),
-            ms=3,
-        )
+    axis.plot(
+        *(table["epoch"], table["crossing"]),
+        color=GATE,
+        ls=":",
+        marker=_marker(table),
+        ms=3,
+    )
     # Bands need room above and below.
     axis.use_sticky_edges = False
     _set_scale(axis.set_yscale, scale)

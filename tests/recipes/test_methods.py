@@ -96,7 +96,7 @@ def test_target_sampling_clustering_encoder_and_logger_together(
     assert list((tmp_path / "tensorboard").rglob("events*"))
     text = (tmp_path / "encoder" / "hyperparams.yaml").read_text()
     assert "Xvector" in text
-    assert "speechbrain_cadino." not in text
+    assert "!new:speechbrain_cadino" not in text
 
 
 def test_an_encoder_of_ones_own_says_what_others_need(train, folder, tmp_path):
