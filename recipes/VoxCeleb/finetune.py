@@ -29,7 +29,12 @@ from speechbrain_cadino.config.overlays import (
 from speechbrain_cadino.encoders.adopt import adopt_encoder
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.lock import claim
-from speechbrain_cadino.runs.finetune import format_results, plan, write_results
+from speechbrain_cadino.runs.finetune import (
+    MAY_CHANGE,
+    format_results,
+    plan,
+    write_results,
+)
 from speechbrain_cadino.runs.stage_two import train
 
 logger = get_logger(__name__)
@@ -69,7 +74,13 @@ def main():
         if training.done:
             logger.info(f"{training.folder}: done before.")
             continue
-        train(hparams_file, run_opts, training.overrides, PseudoLabelBrain)
+        train(
+            hparams_file,
+            run_opts,
+            training.overrides,
+            PseudoLabelBrain,
+            harmless=MAY_CHANGE,
+        )
         run_on_main(training.finish)
         run_on_main(write_results, args=[output_folder, trainings])
 

@@ -35,13 +35,13 @@ from speechbrain_cadino.training.plots import plot_training
 
 
 def report(brain, hparams):
-    """Draws the plot, exports the teacher, compares with the baselines."""
+    """Exports the teacher, compares with the baselines, draws the plot."""
+    finish(brain.embedder(), hparams, brain.device, baselines=True)
     plot_training(
         brain.record.rows,
         f"{hparams['output_folder']}/plots/training.png",
         hparams["objective"],
     )
-    finish(brain.embedder(), hparams, brain.device, baselines=True)
 
 
 @user_errors()

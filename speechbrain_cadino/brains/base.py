@@ -457,5 +457,7 @@ class EncoderBrain(sb.Brain):
         for name, module in self.modules.items():
             if any(p.requires_grad for p in module.parameters()):
                 self.modules[name] = DistributedDataParallel(
-                    module, device_ids=[self.device] if on_gpu else None
+                    module,
+                    device_ids=[self.device] if on_gpu else None,
+                    find_unused_parameters=self.find_unused_parameters,
                 )

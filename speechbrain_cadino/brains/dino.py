@@ -31,9 +31,10 @@ class DINOBrain(EncoderBrain):
     * modules: ``compute_features``, ``mean_var_norm``, ``student``
       (MultiCropNetwork), ``teacher`` (Teacher) and ``objective`` (Objective);
     * hparams: ``distillation`` (SelfDistillation) of these, ``sample_rate``;
-      optionally ``reader`` (see Embedder), ``reclustering`` (Reclustering),
-      which makes it Cluster-Aware DINO, and ``augment_locals``, if the local
-      crops need another augmenter.
+      optionally ``reader`` (see Embedder), ``augment_locals``, if the local
+      crops need another augmenter, and ``reclustering`` (Reclustering), which
+      makes it Cluster-Aware DINO: it takes ``batch_size`` and ``num_workers``
+      of ``dataloader_options``.
 
     The training set is a MultiCropDataset.
     """
@@ -190,7 +191,8 @@ class DINOBrain(EncoderBrain):
         if self.reclustering.due(epoch):
             with self.long_work():
                 loader = self.hparams.dataloader_options
-                embedder = self.embedder(
+                embedder = self.embedder().replace(
+                    reader=self.train_dataset.crops.reader,
                     batch_size=loader["batch_size"],
                     num_workers=loader["num_workers"],
                 )

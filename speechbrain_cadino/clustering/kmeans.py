@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 import torch
-from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.base import BaseEstimator, ClusterMixin, clone
 from sklearn.cluster import AgglomerativeClustering, kmeans_plusplus
 from sklearn.metrics import pairwise_distances_argmin_min
 from tqdm import tqdm
@@ -243,6 +243,31 @@ def whole_number(number, count):
     """
     is_share = number is not None and 0 < number < 1
     return max(1, round(number * count)) if is_share else number
+
+
+def sized(clusterer, number=None):
+    """A copy of a clusterer that makes so many clusters, if it can be told.
+
+    Arguments
+    ---------
+    clusterer : object
+        See ``find_clusters``.
+    number : int, optional
+        Its ``n_clusters``; by default that stays.
+
+    Returns
+    -------
+    object
+
+    Example
+    -------
+    >>> sized(SphericalKMeans(7), 8).n_clusters
+    8
+    """
+    clusterer = clone(clusterer, safe=False)
+    if number is not None and hasattr(clusterer, "n_clusters"):
+        clusterer.n_clusters = number
+    return clusterer
 
 
 def find_clusters(clusterer, embeddings):

@@ -4,13 +4,13 @@ import pathlib
 
 import numpy as np
 import pandas as pd
-from sklearn.base import clone
 
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.kmeans import (
     SphericalKMeans,
     find_clusters,
+    sized,
     whole_number,
 )
 from speechbrain_cadino.clustering.quality import write_report
@@ -152,7 +152,7 @@ def pseudo_label(
         If an argument makes no sense.
     """
     table = read_manifest(manifest, DATA_ROOT)
-    clusterer = clone(clusterer, safe=False)
+    clusterer = sized(clusterer)
     if getattr(clusterer, "device", "") is None:
         clusterer.device = embedder.device
     _check(clusterer, sweep, len(table))
@@ -230,7 +230,7 @@ def _check(clusterer, sweep, count):
     if hasattr(clusterer, "check"):
         for one in [number, *(sweep or [])]:
             if one is not None:
-                clone(clusterer).set_params(n_clusters=one).check(count)
+                sized(clusterer, one).check(count)
 
 
 def _of(values, rows):

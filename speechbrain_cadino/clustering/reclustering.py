@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import torch
-from sklearn.base import clone
 
 from speechbrain.utils.checkpoints import (
     mark_as_loader,
@@ -14,7 +13,11 @@ from speechbrain.utils.checkpoints import (
 )
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.clustering.kmeans import SphericalKMeans, find_clusters
+from speechbrain_cadino.clustering.kmeans import (
+    SphericalKMeans,
+    find_clusters,
+    sized,
+)
 from speechbrain_cadino.clustering.quality import agreement, quality
 from speechbrain_cadino.embeddings.store import load_embeddings
 from speechbrain_cadino.process.files import atomic_path
@@ -165,16 +168,9 @@ class Reclustering:
             The number of utterances.
         """
         for number in (self.start_clusters, self.num_clusters):
-            clusterer = self._sized(number)
+            clusterer = sized(self.clusterer, number)
             if hasattr(clusterer, "check"):
                 clusterer.check(count)
-
-    def _sized(self, number):
-        """A clusterer that makes so many clusters, if it can be told."""
-        clusterer = clone(self.clusterer, safe=False)
-        if hasattr(clusterer, "n_clusters"):
-            clusterer.set_params(n_clusters=number)
-        return clusterer
 
     def __call__(self, epoch, embedder, table):
         """Embeds the training set, on all processes, and clusters it.
@@ -209,7 +205,7 @@ class Reclustering:
         embeddings = embeddings[readable]
         if self.transform is not None:
             embeddings = self.transform.fit_transform(embeddings)
-        clusterer = self._sized(self.number(epoch))
+        clusterer = sized(self.clusterer, self.number(epoch))
         clusters, within = find_clusters(clusterer, embeddings)
         measures = quality(clusters, embeddings[within])
         stats = {name: measures[name] for name in SHOWN}

@@ -9,7 +9,7 @@ import pandas as pd
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import COLUMNS
 from speechbrain_cadino.embeddings.segments import SHORTEST
-from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.encoders.load import as_embedder, load_classifier
 from speechbrain_cadino.prepare.convert import CONVERTIBLE
 from speechbrain_cadino.prepare.recordings import (
     READABLE,
@@ -102,7 +102,7 @@ def embed_files(encoder, files, device=None, trusted=True):
     ValueError
         If no file can be read, or an embedding is not finite.
     """
-    loaded = load_encoder(encoder, device, trusted)
+    loaded = as_embedder(load_classifier(encoder, device, trusted))
     rate = loaded.sample_rate
     with tempfile.TemporaryDirectory() as folder:
         recordings = _examine(files, rate, folder)

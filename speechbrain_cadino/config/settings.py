@@ -19,7 +19,10 @@ CALLS = {"!new", "!name", "!apply", "!module"}
 HARMLESS = {
     *("num_workers", "ckpt_interval_minutes", "ckpt_interval_steps"),
     *("shard_size", "evaluate_every", "skip_prep", "speakers"),
-    *("device", "distributed_backend", "noprogressbar"),
+    *("device", "distributed_backend", "find_unused_parameters"),
+    *("nonfinite_patience", "test_only", "log_config", "noprogressbar"),
+    *("tqdm_colored_bar", "tqdm_barcolor"),
+    *("profile_training", "profile_warmup", "profile_steps"),
     *("train_logger", "tensorboard_logger"),
 }
 
@@ -80,6 +83,8 @@ def own_files(settings):
     for tag in _tags(settings):
         kind, _, name = tag.partition(":")
         module = name.split(".")[0]
+        if module == "speechbrain_cadino":
+            continue  # also where its repository is the current folder
         for folder in map(pathlib.Path, OWN_FOLDERS if kind in CALLS else []):
             files = [folder / f"{module}.py"]
             if (folder / module / "__init__.py").is_file():
@@ -95,7 +100,9 @@ def own_files(settings):
 def _is_elsewhere(module, folder):
     """Whether Python finds a module in another folder first."""
     spec = importlib.util.find_spec(module)
-    return spec is not None and folder not in pathlib.Path(spec.origin).parents
+    if spec is None or spec.origin is None:
+        return False
+    return folder not in pathlib.Path(spec.origin).parents
 
 
 def _tags(settings):
@@ -141,7 +148,9 @@ def plain(settings, folder, harmless=HARMLESS):
             if key not in harmless
         }
     if isinstance(settings, list):
-        return [plain(item, folder, harmless) for item in settings]
+        name = getattr(getattr(settings, "tag", None), "value", None)
+        parts = [plain(item, folder, harmless) for item in settings]
+        return [name, *parts] if name else parts
     if isinstance(settings, str) and f"{settings}/".startswith(f"{folder}/"):
         return OUTPUT_FOLDER + settings[len(folder) :]
     return settings

@@ -1,6 +1,7 @@
 """What makes embeddings: an encoder, and all that it takes to use it."""
 
 import hashlib
+import inspect
 
 import numpy as np
 import pandas as pd
@@ -111,8 +112,25 @@ class Embedder:
 
     @property
     def device(self):
-        """The device of the encoder; None if nobody chose it."""
+        """The device of the encoder; None in a training."""
         return getattr(self.encoder, "device", None)
+
+    def replace(self, **options):
+        """The same with other arguments.
+
+        Arguments
+        ---------
+        **options
+            Arguments of Embedder.
+
+        Returns
+        -------
+        Embedder
+        """
+        names = inspect.signature(Embedder).parameters
+        return Embedder(
+            **{name: getattr(self, name) for name in names} | options
+        )
 
     def fingerprint(self):
         """What tells apart the embeddings of two embedders.
@@ -315,11 +333,9 @@ class StoredEmbeddings:
         self.sample_rate = sample_rate
         self.ids, self.embeddings = load_embeddings(folder)
 
-    def fingerprint(self):
-        """See ``Embedder.fingerprint``."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.embeddings))
-        digest.update("\n".join(self.ids).encode())
-        return {"embeddings": digest.hexdigest()}
+    def replace(self, **options):
+        """See ``Embedder.replace``: nothing of it matters here."""
+        return self
 
     def embed(self, table, skip_unreadable=False):
         """The embeddings of utterances, by their IDs.
@@ -361,11 +377,6 @@ class StoredEmbeddings:
             save_embeddings, args=[folder, list(table["ID"]), embeddings]
         )
         return load_embeddings(folder)
-
-    def mean_embedding(self, table):
-        """See ``Embedder.mean_embedding``."""
-        embeddings = self.embed(table, skip_unreadable=True)
-        return np.nanmean(embeddings, axis=0, dtype=np.float64).astype("f4")
 
 
 def _hash_state(module):

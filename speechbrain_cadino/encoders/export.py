@@ -143,7 +143,7 @@ def _entries(hyperparams_file, section):
     """The text of the entries that make an embedding, and what it says of
     them above."""
     settings = YAML().load(pathlib.Path(hyperparams_file))
-    if READER in (settings if section is None else settings[section]):
+    if READER in (settings if section is None else settings.get(section, {})):
         names = [*ENTRIES, READER]
         return FACES_HEADER + read_entries(hyperparams_file, names, section)
     text = read_entries(hyperparams_file, ENTRIES, section)
@@ -197,6 +197,11 @@ def read_entries(path, names, section=None):
         root = yaml.compose(resolve_references(fin))
     found = {key.value: (key, value) for key, value in root.value}
     if section is not None:
+        if section not in found:
+            raise ValueError(
+                f"{path} has no entry {section}: a Branch is to be called as "
+                "its entry in the YAML file."
+            )
         _, node = found[section]
         found = {key.value: (key, value) for key, value in node.value}
     missing = [name for name in names if name not in found]

@@ -118,7 +118,7 @@ class DynamicLossGate:
                     f". The last one stays: {self._crossing:.3g}."
                 )
             return dict.fromkeys(self.mixture.columns)
-        self._crossing = threshold
+        self._crossing = float(threshold)
         return figures
 
     def state_dict(self):

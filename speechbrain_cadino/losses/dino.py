@@ -327,8 +327,7 @@ def different_views(student, teacher):
     """
     shape = len(teacher.embeddings), len(student.embeddings)
     pairs = torch.ones(shape, device=student.embeddings.device)
-    same = range(student.globals)
-    pairs[same, same] = 0
+    pairs.diagonal()[: student.globals] = 0
     if student.globals == shape[1] == 1:
         raise ValueError(
             "DINO compares different views of a sample, and there is only "

@@ -69,7 +69,10 @@ class Centering(torch.nn.Module):
 
     @torch.no_grad()
     def after_step(self):
-        """Moves the centre to the mean of what was collected on all ranks."""
+        """Moves the centre to the mean of what was collected on all ranks, if
+        there was anything: on all, or on none of them."""
+        if not self.collected:
+            return
         mean = ddp_mean(torch.stack(self.collected).mean(0))
         self.collected.clear()
         self.center.lerp_(mean, 1 - self.momentum)

@@ -69,10 +69,11 @@ def open_run(folder, settings, resumes=True, harmless=HARMLESS):
 
 def _open(folder, settings, resumes, harmless):
     claim(folder)
-    settings = plain(settings, str(folder), harmless)
+    saved = pathlib.Path(settings.get("save_folder") or folder / "save")
+    settings = plain(settings, settings["output_folder"], harmless)
     # Without a checkpoint there is nothing to go on from; and a pipeline has
     # compared its steps itself, also where it was moved.
-    begun = any(folder.glob("save/CKPT+*"))
+    begun = any(saved.glob("CKPT+*"))
     if resumes and begun and STEP not in os.environ:
         record = read_record(folder)
         if record is not None:
@@ -84,7 +85,10 @@ def _open(folder, settings, resumes, harmless):
                 "output_folder, or remove that one. Its encoder folder can be "
                 "loaded as ever."
             )
-    write_json(folder / RECORD, {"version": __version__, "settings": settings})
+    # A tool that writes into the folder of a training leaves its record alone.
+    if resumes or not begun:
+        record = {"version": __version__, "settings": settings}
+        write_json(folder / RECORD, record)
 
 
 def read_record(folder):

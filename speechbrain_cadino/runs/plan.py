@@ -1,6 +1,7 @@
 """What a pipeline runs: one script after the other, with all its flags."""
 
 import functools
+import importlib.util
 import json
 import pathlib
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from speechbrain_cadino.config.overlays import (
     find_yaml,
     parse_arguments,
 )
-from speechbrain_cadino.config.settings import plain, resolve
+from speechbrain_cadino.config.settings import own_files, plain, resolve
 
 # Go to each script whose YAML file knows them, unless they are null.
 COMMON = [
@@ -233,6 +234,7 @@ def _step(hparams, options, hparams_folder, recipe, name, script, entry, **own):
         resolved = _resolve(command)
     except ValueError as error:
         raise ValueError(f"{entry}: {error}") from error
+    _check_encoder(entry, resolved)
     settings = plain(resolved, str(folder))
     manifest = None
     if script.startswith("train_"):
@@ -243,6 +245,18 @@ def _step(hparams, options, hparams_folder, recipe, name, script, entry, **own):
         count = f"--nproc_per_node={hparams['processes']}"
         command[:0] = ["-m", "torch.distributed.run", "--standalone", count]
     return Step(name, command, settings, manifest)
+
+
+def _check_encoder(entry, resolved):
+    """Raises if later steps could not load the encoder of a training."""
+    model = resolved.get("embedding_model")
+    for file in own_files([model]) if model is not None else []:
+        if importlib.util.find_spec(file.split("/")[0].removesuffix(".py")):
+            continue
+        raise ValueError(
+            f"{entry}: the encoder is a class in {file}, which the steps "
+            "that load it have to find: put its folder on PYTHONPATH."
+        )
 
 
 def _keys(yaml_file):

@@ -6,6 +6,7 @@
 import torch
 
 from speechbrain.utils.distributed import run_on_main
+from speechbrain_cadino.config.settings import HARMLESS
 from speechbrain_cadino.encoders.load import start_from_encoder, start_from_file
 from speechbrain_cadino.gate.report import report_gate
 from speechbrain_cadino.process.files import atomic_path
@@ -81,11 +82,11 @@ def report(brain, hparams, end):
     end : callable
         From brain and hparams: exports and verifies.
     """
+    end(brain, hparams)
     folder = hparams["output_folder"]
     plot_stage_two(brain.record.rows, f"{folder}/plots/training.png")
     for branch in brain.branches.values():
         report_gate(branch.folder, hparams["train_manifest"])
-    end(brain, hparams)
 
 
 def train(
@@ -96,6 +97,7 @@ def train(
     end=finish_voices,
     starts=STARTS,
     evaluators=("evaluator",),
+    harmless=HARMLESS,
 ):
     """Prepares, trains, exports and verifies.
 
@@ -114,9 +116,11 @@ def train(
         copies them, and the key of the module that gets them.
     evaluators : list of str
         The keys of the trial lists, read once the data are prepared.
+    harmless : set of str
+        See ``open_run``.
     """
     # One run at a time in the output folder, of one mould
-    hparams = load_run(hparams_file, run_opts, overrides)
+    hparams = load_run(hparams_file, run_opts, overrides, harmless=harmless)
 
     # Dataset prep (folders of noises and rooms to CSV manifests)
     for prepare in hparams["prepare"]:

@@ -10,7 +10,7 @@ logger = get_logger(__name__)
 # What helps where the loss is not finite
 DIVERGED = (
     "If these files sound fine, training has diverged: lower lr or "
-    "max_grad_norm, or train in fp32."
+    "max_grad_norm, or train in fp32, in another output_folder."
 )
 
 

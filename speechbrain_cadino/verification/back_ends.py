@@ -172,7 +172,11 @@ class Background:
             count = min(len(table), MEAN_UTTERANCES)
             rows = np.linspace(0, len(table) - 1, count).astype(int)
             labels = np.zeros(count)
-        _, embeddings = embedder.extract(folder, table.iloc[rows])
+        # Whole utterances, whatever is compared
+        whole = embedder.replace(
+            segment_seconds=None, batch_size=16, num_workers=0
+        )
+        _, embeddings = whole.extract(folder, table.iloc[rows])
         readable = np.isfinite(embeddings[:, 0])
         return embeddings[readable], labels[readable]
 

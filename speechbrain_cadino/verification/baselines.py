@@ -10,7 +10,7 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.lobes.features import Fbank
 from speechbrain_cadino.dataio.audio import MediaError
-from speechbrain_cadino.encoders.load import as_embedder, encoder_hyperparams
+from speechbrain_cadino.encoders.load import encoder_hyperparams
 
 CALIBRATION_BATCHES = 25
 CALIBRATION_BATCH_SIZE = 32
@@ -87,8 +87,8 @@ def random_encoder(embedder, table, seed=0):
     """
     if embedder.encoder is None:
         raise ValueError(
-            f"{embedder.source} holds embeddings, of which there is no "
-            "untrained encoder: leave the baselines out."
+            f"There is no untrained encoder of {embedder.source}, which is no "
+            "encoder folder: leave the baselines out."
         )
     path = encoder_hyperparams(embedder.source)
     with torch.random.fork_rng(), open(path, encoding="utf-8") as fin:
@@ -116,12 +116,10 @@ def random_encoder(embedder, table, seed=0):
         for _ in range(CALIBRATION_BATCHES):
             crops = _random_crops(table, open_file, sample_rate, rng)
             encoder.encode_batch(crops)
-    return as_embedder(
-        encoder.eval(),
-        segment_seconds=embedder.segment_seconds,
-        max_segments=embedder.max_segments,
-        batch_size=embedder.batch_size,
-        num_workers=embedder.num_workers,
+    return embedder.replace(
+        encode_batch=encoder.eval().encode_batch,
+        weights=encoder.mods,
+        encoder=encoder,
     )
 
 

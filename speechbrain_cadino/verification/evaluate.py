@@ -5,7 +5,6 @@ import pathlib
 import numpy as np
 import pandas as pd
 
-from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.verification.back_ends import BackEnds, Background
 from speechbrain_cadino.verification.baselines import (
     LogMelStats,
@@ -60,6 +59,7 @@ class TrialEvaluator:
     >>> _ = (tmp_path / "trials.txt").write_text(
     ...     "1 a1.wav a2.wav\\n0 a1.wav b1.wav\\n"
     ... )
+    >>> from speechbrain_cadino.embeddings.embedder import Embedder
     >>> evaluate = TrialEvaluator(tmp_path / "trials.txt", tmp_path)
     >>> evaluate(Embedder(lambda wavs, lens: wavs.mean(1, keepdim=True)))
     {'eer': 0.0, 'min_dcf_0.01': 0.0, 'min_dcf_0.05': 0.0}
@@ -221,9 +221,7 @@ def verify(
         )
         rate = embedder.sample_rate
         for name, make in (untrained or UNTRAINED).items():
-            system = Embedder(
-                make(rate), sample_rate=rate, reader=embedder.reader
-            )
+            system = embedder.replace(encode_batch=make(rate), weights=None)
             scores[name] = trials.scores(system)
     return write_results(output_folder, assess, scores, details)
 

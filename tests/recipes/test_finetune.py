@@ -164,8 +164,10 @@ def test_goes_on_with_the_shares_that_are_not_done(
 
 def plan_of(script, *arguments):
     """The trainings that a command line plans."""
-    path, _, overrides = parse_arguments([str(word) for word in arguments])
-    return plan(path, overrides)[1]
+    path, run_opts, overrides = parse_arguments(
+        [str(word) for word in arguments]
+    )
+    return plan(path, run_opts, overrides)[1]
 
 
 def test_other_settings_do_not_mix(command, finished):
