@@ -226,7 +226,7 @@ def _check_settings(training, hparams_file, run_opts):
         new = run_settings(hparams_file, run_opts, training.overrides)
         new = plain(new, new["output_folder"], MAY_CHANGE)
         folder = training.folder
-        check_same(folder, record["settings"], new, str(folder))
+        check_same(folder, record, new, folder)
 
 
 def write_results(output_folder, trainings):

@@ -75,20 +75,26 @@ def _open(folder, settings, resumes, harmless):
     # compared its steps itself, also where it was moved.
     begun = any(saved.glob("CKPT+*"))
     if resumes and begun and STEP not in os.environ:
-        record = read_record(folder)
-        if record is not None:
-            check_same(folder, record["settings"], settings, f"{folder}")
-        else:
-            raise ValueError(
-                f"The run in {folder} was begun before version 0.2.0, and "
-                f"{__version__} cannot go on with it: give another "
-                "output_folder, or remove that one. Its encoder folder can be "
-                "loaded as ever."
-            )
+        check_same(folder, read_record(folder), settings, folder)
     # A tool that writes into the folder of a training leaves its record alone.
     if resumes or not begun:
-        record = {"version": __version__, "settings": settings}
-        write_json(folder / RECORD, record)
+        write_json(folder / RECORD, record_of(settings))
+
+
+def record_of(settings):
+    """What is kept of the settings of a run, to be compared later.
+
+    Arguments
+    ---------
+    settings : dict
+        Of ``config.settings.plain``.
+
+    Returns
+    -------
+    dict
+        Fit for JSON.
+    """
+    return {"version": __version__, "settings": settings}
 
 
 def read_record(folder):
@@ -108,24 +114,32 @@ def read_record(folder):
     return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
 
-def check_same(name, old, new, remove):
-    """Raises if two runs are not of the same settings.
+def check_same(name, record, settings, remove):
+    """Raises if a run cannot go on from what is there.
 
     Arguments
     ---------
-    name : str
+    name : str or pathlib.Path
         What was begun.
-    old, new : dict
-        Of ``config.settings.plain``.
-    remove : str
+    record : dict
+        Of ``record_of``; None if there is none.
+    settings : dict
+        Of ``config.settings.plain``: those of now.
+    remove : str or pathlib.Path
         The folders to remove to begin anew.
 
     Raises
     ------
     ValueError
-        Naming what has changed.
+        Naming what has changed; or if there was no record yet when it began.
     """
-    changes = differences(old, new)
+    if record is None or "version" not in record:
+        raise ValueError(
+            f"{name} was begun before version 0.2.0, and {__version__} cannot "
+            "go on with it: give another output_folder, or remove what is to "
+            f"be made anew: {remove}. Encoder folders can be loaded as ever."
+        )
+    changes = differences(record["settings"], settings)
     if changes:
         raise ValueError(
             f"{name} was begun with other settings: {changes}. Take the old "

@@ -20,7 +20,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.process.interrupts import Interrupted, interruptible
 from speechbrain_cadino.process.ranks import follow_parent
-from speechbrain_cadino.runs.open_run import STEP, check_same
+from speechbrain_cadino.runs.open_run import STEP, check_same, record_of
 from speechbrain_cadino.runs.report import Stage, format_report, write_report
 
 logger = get_logger(__name__)
@@ -60,7 +60,7 @@ def check(folder, steps):
     for place, (step, record) in enumerate(zip(steps, records)):
         if record:
             there = _there(folder, steps[place:])
-            check_same(step.name, record["settings"], step.settings, there)
+            check_same(step.name, record, step.settings, there)
     begun = [step for step, record in zip(steps, records) if record]
     for place, (step, record) in enumerate(zip(steps, records)):
         later = [other for other in steps[place + 1 :] if other in begun]
@@ -132,8 +132,8 @@ def _run_step(folder, step, lock):
 
     def save(done=False):
         seconds = round(time.monotonic() - start, 1)
-        record = {"done": done, "seconds": seconds, "settings": step.settings}
-        write_json(path, record)
+        record = {"done": done, "seconds": seconds}
+        write_json(path, record | record_of(step.settings))
 
     command = _for_people(step.command)
     logger.info(f"{step.name}: {command}")

@@ -419,6 +419,18 @@ def test_other_settings_in_a_yaml_file_are_refused(recipe):
         run(recipe)
 
 
+def test_a_pipeline_of_before_there_were_versions_is_refused(recipe):
+    run(recipe)
+    path = recipe / "out" / "stage_1" / "step.json"
+    record = json.loads(path.read_text())
+    del record["version"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(
+        ValueError, match=r"stage_1 was begun before .* 0\.2\.0"
+    ):
+        run(recipe)
+
+
 def test_settings_that_change_no_result_may_differ(recipe):
     run(recipe)
     before = counts(recipe / "out")
