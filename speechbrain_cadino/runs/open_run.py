@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import shutil
+import sys
 
 from hyperpyyaml import load_hyperpyyaml
 
@@ -199,4 +201,14 @@ def load_run(
         hyperparams_to_save=hparams_file,
         overrides=overrides,
     )
+    run_on_main(_keep_script, args=[hparams["output_folder"]])
     return hparams
+
+
+def _keep_script(folder):
+    """Puts the script into the folder, where SpeechBrain has put the file that
+    it was called from: this one."""
+    script = pathlib.Path(sys.argv[0])
+    if script.suffix == ".py" and script.is_file():
+        pathlib.Path(folder, pathlib.Path(__file__).name).unlink()
+        shutil.copy(script, folder)

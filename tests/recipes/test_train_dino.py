@@ -66,6 +66,8 @@ def test_run_folder_holds_what_is_promised(uninterrupted):
     folder, output, _ = uninterrupted
     for name in (
         "hyperparams.yaml",
+        "train_dino.py",
+        "run.json",
         "log.txt",
         "train_log.txt",
         "env.log",
