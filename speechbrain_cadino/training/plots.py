@@ -122,7 +122,7 @@ def _plot_clusters(axes, table, epochs):
     """How far the clusters of CA-DINO change, and how well they part."""
     change, numbers = axes
     _lines(change, table, ["agreement", "silhouette"], "")
-    change.set_title("clusters: agreement with the last, silhouette")
+    change.set_title("clusters: agreement, silhouette")
     change.set_ylim(None, 1)
     _lines(numbers, table, ["clusters", "singletons"], "")
     numbers.set_title("clusters: how many")
