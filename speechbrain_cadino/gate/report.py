@@ -347,7 +347,7 @@ def _plot_losses(figure, rows, epochs):
             axis.axvline(row["gate"], color=GATE, label="gate in force")
         _set_scale(axis.set_xscale, scale)
         axis.set_xlim(*scale.back(edges[[0, -1]]))
-        _number(axis.xaxis, *axis.get_xlim())
+        _number(axis.xaxis, *axis.get_xlim(), scale)
         axis.tick_params(axis="x", labelsize="small")
         axis.set_xlabel("loss (nats)")
         axis.set_title(f"epoch {epoch}")
@@ -373,7 +373,7 @@ def _set_scale(set_scale, scale):
     set_scale("function", functions=(to, scale.back))
 
 
-def _odds(losses, scale=SCALES["log_odds"]):
+def _odds(losses, scale):
     """Lower losses than the lowest are drawn as that."""
     return scale.to(np.maximum(losses, LOWEST))
 
@@ -472,7 +472,7 @@ def _plot_gates(axis, table):
     # Bands need room above and below.
     axis.use_sticky_edges = False
     _set_scale(axis.set_yscale, scale)
-    _number(axis.yaxis, *axis.get_ylim())
+    _number(axis.yaxis, *axis.get_ylim(), scale)
     axis.set_title("gate and components (± deviation)")
     axis.set_ylabel("loss (nats)")
 
@@ -493,17 +493,17 @@ def _percent(axis, top):
     axis.yaxis.set_major_formatter(PercentFormatter(1))
 
 
-def _number(axis, low, high):
+def _number(axis, low, high, scale):
     """Losses between two others at an axis, in round numbers, not too near
     each other."""
     ticks = [tick for tick in TICKS if low <= tick <= high]
     if len(ticks) < 3:
         ticks = MaxNLocator(4).tick_values(low, high)
         ticks = [tick for tick in ticks if low <= tick <= high]
-    nearest = BETWEEN_TICKS * (_odds(high) - _odds(low))
+    nearest = BETWEEN_TICKS * (_odds(high, scale) - _odds(low, scale))
     kept = ticks[-1:]
     for tick in reversed(ticks[:-1]):
-        if _odds(kept[-1]) - _odds(tick) > nearest:
+        if _odds(kept[-1], scale) - _odds(tick, scale) > nearest:
             kept.append(tick)
     axis.set_ticks(kept[::-1])
     axis.set_major_formatter("{x:g}")

@@ -288,3 +288,37 @@ def test_goes_on_from_a_checkpoint(tmp_path, fitted):
 def test_values_that_make_no_sense(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         DynamicLossGate(*arguments)
+
+
+def test_the_papers_rule_is_gaussians_of_logarithms_and_never_refuses():
+    """Two modes of log-losses, against scikit-learn; then one mode."""
+    rng = np.random.default_rng(0)
+    low, high = rng.normal(-2, 1, 2000), rng.normal(2, 0.5, 1000)
+    losses = np.exp(np.concatenate([low, high]))
+    papers = TwoGaussians(rule="papers", outliers=0.0)
+    threshold, figures = papers.fit(losses)
+    assert figures["scale"] == "log"
+    fitted = GaussianMixture(2, random_state=0).fit(np.log(losses)[:, None])
+    assert [figures["mean_low"], figures["mean_high"]] == pytest.approx(
+        sorted(fitted.means_[:, 0]), abs=0.02
+    )
+    # Where the posteriors are equal
+    grid = np.linspace(-2, 2, 10_000)[:, None]
+    sides = fitted.predict(grid) == fitted.means_[:, 0].argmax()
+    expected = grid[sides.argmax(), 0]
+    assert math.log(threshold) == pytest.approx(expected, abs=0.02)
+
+
+def test_the_least_trusted_share_can_be_set():
+    rng = np.random.default_rng(0)
+    right = losses_of(rng.normal(-3, 1, 200))
+    wrong = losses_of(rng.normal(9, 2, 800))
+    losses = np.concatenate([right, wrong])
+    assert TwoGaussians().fit(losses) == (
+        None,
+        "most labels are not learnt yet",
+    )
+    threshold, _ = TwoGaussians(least_trusted=0.1).fit(losses)
+    assert right.max() < threshold < np.quantile(wrong, 0.05)
+    with pytest.raises(ValueError, match="gate_rule=paper: give"):
+        TwoGaussians(rule="paper")
