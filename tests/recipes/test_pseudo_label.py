@@ -65,6 +65,7 @@ def test_output_folder_holds_what_is_promised(labelled, corpus):
         "plots",
         "pseudo_label.py",
         "pseudo_labels.csv",
+        "run.json",
     ]
 
 

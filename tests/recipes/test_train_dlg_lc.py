@@ -161,19 +161,22 @@ def test_mistakes_are_one_sentence(
     assert f"Did you mean {run_folder}/encoder?" in output
     assert "gate=sometimes" in output_of(gate="sometimes")
 
-    fewer = tmp_path / "fewer.csv"
-    table["spk_id"] = table["spk_id"].replace("03", "02")
-    table.to_csv(fewer, index=False)
-    output = output_of(run_folder, train_manifest=fewer)
+    output = output_of(run_folder, train_manifest=unlabelled)
     assert "begun with other settings: train_manifest was" in output
-    assert "classifier" in output or "weight" in output
-    swapped = tmp_path / "swapped.csv"
-    table = pd.read_csv(labels, dtype={"spk_id": str})
-    table["spk_id"] = table["spk_id"][::-1].to_numpy()
-    table.to_csv(swapped, index=False)
-    output = output_of(run_folder, train_manifest=swapped)
-    assert "is of other pseudo labels" in output
-    some = tmp_path / "some.csv"
-    pd.read_csv(labels, dtype={"spk_id": str})[1:].to_csv(some, index=False)
-    output = output_of(run_folder, train_manifest=some)
+
+    # Other labels in the same file
+    before = labels.read_bytes()
+    try:
+        fewer = table["spk_id"].replace("03", "02")
+        table.assign(spk_id=fewer).to_csv(labels, index=False)
+        output = output_of(run_folder)
+        assert "made with other settings or with another number of" in output
+        assert "classifier" in output or "weight" in output
+        swapped = table["spk_id"][::-1].to_numpy()
+        table.assign(spk_id=swapped).to_csv(labels, index=False)
+        assert "is of other pseudo labels" in output_of(run_folder)
+        table[1:].to_csv(labels, index=False)
+        output = output_of(run_folder)
+    finally:
+        labels.write_bytes(before)
     assert "of 48 samples, the manifest makes 46" in output
