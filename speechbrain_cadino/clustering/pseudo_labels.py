@@ -176,25 +176,21 @@ def pseudo_label(
         for name in ["pseudo_labels.csv", "sweep.json"]:
             (folder / name).unlink(missing_ok=True)
         ids, points, truth = _points(folder, transform, speakers)
-        kinds = companion
+        joined = _Alone()
         if companion is not None:
-            kinds, points = companion.join(folder, ids, points, transform)
+            joined, points = companion.join(folder, ids, points, transform)
         if sweep is not None:
             chosen = choose_number(
                 folder,
-                points if kinds is None else points[kinds.seen],
+                points[joined.seen],
                 sweep,
-                truth if kinds is None else _of(truth, kinds.seen),
+                _of(truth, joined.seen),
                 **{name: getattr(clusterer, name) for name in SWEPT},
             )
             if clusterer.n_clusters is None:
                 clusterer.n_clusters = chosen
-        if kinds is None:
-            clusters, within = find_clusters(clusterer, points)
-            more = {}
-        else:
-            clusters, within = kinds.cluster(clusterer, points)
-            more = kinds.report(clusterer, points, truth)
+        clusters, within = joined.cluster(clusterer, points)
+        more = joined.report(clusterer, points, truth)
         outliers = int((~within).sum())
         if outliers:
             more["outliers"] = outliers
@@ -213,6 +209,18 @@ def pseudo_label(
         return report
 
     return run_on_main(finish)
+
+
+class _Alone:
+    """One signal of each utterance: what a companion joins to, without one."""
+
+    seen = slice(None)
+
+    def cluster(self, clusterer, points):
+        return find_clusters(clusterer, points)
+
+    def report(self, clusterer, points, speakers):
+        return {}
 
 
 def _check(clusterer, sweep, count):

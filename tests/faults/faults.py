@@ -219,7 +219,7 @@ def strike(command, fault, log, rng=random, ready=lambda: True):
 
 def bound():
     """Seconds that a command may take to end after a signal."""
-    return max(BOUND_SECONDS, *undisturbed_seconds, 0)
+    return max([BOUND_SECONDS, *undisturbed_seconds])
 
 
 def _targets(pid, target, rng):
