@@ -28,6 +28,8 @@ from speechbrain_cadino.process.ranks import (
     patience,
     shield_worker,
 )
+from speechbrain_cadino.training.clock import StepClock, bottleneck
+from speechbrain_cadino.training.compiled import Compilation
 from speechbrain_cadino.training.guard import DIVERGED, Buffers, StepGuard
 from speechbrain_cadino.training.record import (
     TrainingRecord,
@@ -64,7 +66,8 @@ class EncoderBrain(sb.Brain):
     * hparams: ``seed``, ``lr_schedule`` (a function of the epoch),
       ``output_folder``, ``train_logger``; optionally ``augment``
       (CropAugmenter), ``evaluator`` (TrialEvaluator) with ``evaluate_every``
-      (epochs), and ``tensorboard_logger``.
+      (epochs), ``tensorboard_logger``, and ``compile_encoder``, False for no
+      ``torch.compile`` on a GPU.
 
     A subclass has ``compute_forward`` and ``compute_objectives``, adds the
     figures of each step to ``record``, and gives an ``embedder``. What else a
@@ -85,6 +88,8 @@ class EncoderBrain(sb.Brain):
                     *(load_steps, save_steps),
                     optional_load=True,
                 )
+        self.clock = StepClock()
+        self.compilation = None
         self.requests = Requests()
         self.ending = 0  # the signal that all processes end by
         self.processes = 1
@@ -205,14 +210,68 @@ class EncoderBrain(sb.Brain):
             ) from error
         if self.checkpointer is not None:
             run_on_main(self._trim_log)
+        if self.device_type == "cuda" and getattr(
+            self.hparams, "compile_encoder", True
+        ):
+            plain = self.grad_accumulation_factor == self.processes == 1
+            self.compilation = Compilation(self.modules, graphs=plain)
 
-    def on_fit_batch_start(self, batch, should_step):
-        """Seeds the step, sets the learning rate, tells of bad files."""
-        self.guard.begin(batch["id"])
+    def fit_batch(self, batch):
+        """As SpeechBrain's, but the host waits for the device once a step; a
+        first step that cannot be compiled is taken without."""
+        self.clock.begin_step()
+        should_step = not self.step % self.grad_accumulation_factor
+        self.on_fit_batch_start(batch, should_step)
+        if not self.compilation:
+            loss = self._take_step(batch, should_step)
+        else:
+            self.compilation.begin_step()
+            try:
+                loss = self._take_step(batch, should_step)
+            except Exception as error:
+                if not self.compilation.give_up(error):
+                    raise
+                self.zero_grad(set_to_none=True)
+                self.guard.undo()
+                loss = self._take_step(batch, should_step)
+            else:
+                self.compilation.end_step()
+        self.clock.end_step()
+        return loss
+
+    def _take_step(self, batch, should_step):
+        """What SpeechBrain's ``fit_batch`` does."""
+        self._seed_step()
+        with self.no_sync(not should_step):
+            with self.training_ctx:
+                outputs = self.compute_forward(batch, sb.Stage.TRAIN)
+                loss = self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
+            scaled_loss = self.scaler.scale(
+                loss / self.grad_accumulation_factor
+            )
+            self.guard.note(scaled_loss)
+            scaled_loss.backward()
+        if should_step:
+            self.optimizers_step()
+        self.on_fit_batch_end(batch, outputs, loss, should_step)
+        return loss.detach()
+
+    def update_average(self, loss, avg_loss):
+        """The average that the progress bar shows. On a GPU, of every tenth
+        step: to know a loss, the host has to wait for it."""
+        if self.device_type == "cuda" and self.step % 10:
+            return avg_loss
+        return super().update_average(loss, avg_loss)
+
+    def _seed_step(self):
         step = (self.hparams.seed, get_rank() or 0, self.epoch, self.step)
         step_seed = random.Random(repr(step)).getrandbits(63)
         torch.manual_seed(step_seed)
         random.seed(step_seed)
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Sets the learning rate, tells of bad files."""
+        self.guard.begin(batch["id"])
         for group in self.optimizer.param_groups:
             group["lr"] = self.hparams.lr_schedule(self.position)
         self._count_replaced(list(filter(None, batch["problem"])))
@@ -225,6 +284,7 @@ class EncoderBrain(sb.Brain):
         self.problems = []
         self.guard.forget()
         self.stage_started = time.time()
+        self.clock.start()
         self.train_dataset.set_epoch(epoch)
         augment = getattr(self.hparams, "augment", None)
         if augment is not None:
@@ -255,6 +315,7 @@ class EncoderBrain(sb.Brain):
             "lr": self.optimizer.param_groups[0]["lr"],
             **self.epoch_figures(),
             "seconds": seconds,
+            **self.clock.figures(self.device_type == "cuda"),
             "utts_per_second": self.utterances * self.processes / seconds,
             **counts,
         }
@@ -331,18 +392,15 @@ class EncoderBrain(sb.Brain):
         most = self.max_grad_norm if self.max_grad_norm > 0 else float("inf")
         return torch.nn.utils.clip_grad_norm_(params, most)
 
-    def check_loss_isfinite(self, loss):
-        """Leaves it to the guard, at the end of the step."""
-        self.guard.note(loss)
-
     def settle(self, *finite):
         """Undoes what was done since the last step if it was not finite on all
         ranks: see ``StepGuard.settle``."""
-        self.guard.settle(
-            f"step {self.step} of epoch {self.epoch}",
-            self.nonfinite_patience,
-            *finite,
-        )
+        with self.clock.device():
+            self.guard.settle(
+                f"step {self.step} of epoch {self.epoch}",
+                self.nonfinite_patience,
+                *finite,
+            )
         if self.guard.skipped:
             self.record.count("skipped_steps", 1 / self.processes)
 
@@ -393,6 +451,8 @@ class EncoderBrain(sb.Brain):
         self.record.write_csv(f"{self.hparams.output_folder}/training.csv")
         for warning in self.warnings(means):
             logger.warning(warning)
+        if hint := bottleneck(meta):
+            logger.info(hint)
 
     def _trim_log(self):
         """What was logged after the checkpoint will be logged again."""

@@ -1,7 +1,8 @@
 """Augmentation in batch, on the training device: every crop on its own.
 
 Without folders of noises and impulse responses, a built-in generator serves.
-All randomness comes from torch's global generator of the device.
+All randomness comes from torch's global generators: which crops, from that of
+the CPU, and how, from that of the device.
 """
 
 import inspect
@@ -69,9 +70,10 @@ class CropAugmenter(torch.nn.Module):
     def _augment(self, wavs):
         """Augments crops in place."""
         for augmentation, prob in zip(self.augmentations, self.probs):
-            chosen = torch.rand(len(wavs), device=wavs.device) < prob
-            chosen = chosen.nonzero().squeeze(1)
+            # Drawn by the host, which would have to wait for a GPU's answer
+            chosen = (torch.rand(len(wavs)) < prob).nonzero().squeeze(1)
             if len(chosen):
+                chosen = chosen.to(wavs.device, non_blocking=True)
                 augmented = _call(augmentation, wavs.index_select(0, chosen))
                 wavs.index_copy_(0, chosen, augmented)
 

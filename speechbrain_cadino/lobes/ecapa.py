@@ -12,6 +12,8 @@ checkpoints go back and forth unchanged. Only the forward pass differs:
 - No mask is made where there is no padding.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
@@ -41,6 +43,22 @@ class ECAPA_TDNN(reference.ECAPA_TDNN):
     torch.Size([5, 1, 192])
     """
 
+    _mode = None  # of torch.compile, for training
+
+    def compile_training(self, mode="default"):
+        """Has ``torch.compile`` make what it can of a training step.
+
+        It takes effect where ``forward`` is called in training mode, without
+        lengths. The first step with crops of another length takes a minute;
+        evaluation is left as it is.
+
+        Arguments
+        ---------
+        mode : str, optional
+            See ``torch.compile``; None for no more of it.
+        """
+        self._mode = mode
+
     def forward(self, x, lengths=None):
         """Computes one embedding per utterance.
 
@@ -66,20 +84,31 @@ class ECAPA_TDNN(reference.ECAPA_TDNN):
         dropout = self.training and first.dropout.p > 0
         if dropout or not isinstance(first.activation, torch.nn.ReLU):
             return super().forward(x, lengths)
+        if self._mode is not None and self.training and lengths is None:
+            return _compiled(self._mode)(self, x)
         mask = None
         if lengths is not None:
             time = x.shape[1]
             mask = length_to_mask(lengths * time, time, device=x.device)
             mask = mask.unsqueeze(2)
+        return _embed(self, x, mask)
 
-        x = _tdnn(first, x)
-        outputs = []
-        for block in self.blocks[1:]:
-            x = _se_res2net(block, x, mask)
-            outputs.append(x)
-        x = _tdnn(self.mfa, torch.cat(outputs, dim=2))
-        x = _normalize(self.asp_bn, _pool(self.asp, x, mask))
-        return _convolve(self.fc, x)
+
+@functools.cache
+def _compiled(mode):
+    """One for all encoders: an object of it in one could not be copied."""
+    return torch.compile(_embed, dynamic=False, mode=mode)
+
+
+def _embed(encoder, x, mask=None):
+    x = _tdnn(encoder.blocks[0], x)
+    outputs = []
+    for block in encoder.blocks[1:]:
+        x = _se_res2net(block, x, mask)
+        outputs.append(x)
+    x = _tdnn(encoder.mfa, torch.cat(outputs, dim=2))
+    x = _normalize(encoder.asp_bn, _pool(encoder.asp, x, mask))
+    return _convolve(encoder.fc, x)
 
 
 def _tdnn(block, x):

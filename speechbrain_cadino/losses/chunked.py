@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-# So many outputs of a view live at once: those of 8 utterances if K is 65536.
+# So many outputs of a view live at once: those of 8 utterances if K is 65536,
+# which stay in a CPU's cache. A GPU is kept busy by those of 32.
 CHUNK = 2**19
+GPU_CHUNK = 2**21
 
 
 def chunked(student, teacher, pairs, target, teacher_temp, student_temp):
@@ -81,7 +83,8 @@ def _targets(bottleneck, prototypes, target, temperature):
 
 def _chunks(tensor, out_dim):
     """(views, batch, ...) in pieces of some utterances."""
-    return tensor.split(max(1, CHUNK // out_dim), dim=1)
+    chunk = CHUNK if tensor.is_cpu else GPU_CHUNK
+    return tensor.split(max(1, chunk // out_dim), dim=1)
 
 
 class _KnownGradients(torch.autograd.Function):

@@ -149,8 +149,7 @@ class StepGuard:
         if not self.skipped:
             self.in_a_row = 0
             return
-        for each in self.rewindable:
-            each.rewind()
+        self.undo()
         self.in_a_row += 1
         utterances = f"The utterances in it: {self._suspects(losses)}."
         if self.in_a_row > patience:
@@ -162,6 +161,12 @@ class StepGuard:
             f"Skipped {where}: the loss or its gradient is not finite. "
             f"{utterances}"
         )
+
+    def undo(self):
+        """Goes back to where the step began."""
+        self._finite = []
+        for each in self.rewindable:
+            each.rewind()
 
     def _suspects(self, losses):
         """The IDs behind losses that are not finite, of all processes; all IDs

@@ -241,6 +241,7 @@ def make_brain(flags, folder):
     )
     kind = {"dino": DINOBrain, "dlg_lc": PseudoLabelBrain}[flags.stage]
     brain = kind(hparams["modules"], hparams["opt_class"], hparams, run_opts)
+    brain.epoch, brain.step = 1, 1
     brain.steps_per_epoch = 1  # prototypes are frozen in one step only
     brain.init_optimizers()
     return brain, hparams["train_data"]()

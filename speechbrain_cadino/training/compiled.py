@@ -1,0 +1,95 @@
+"""Compiled training steps: tried on a GPU, and gone without where it fails."""
+
+import time
+
+import torch
+
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+
+class Compilation:
+    """Has encoders compile what they do in a training step.
+
+    ``torch.compile`` joins what an encoder does between its matrix products,
+    which takes most of its time on a GPU, and its CUDA graphs launch all of it
+    at once. It pays for itself within minutes of training, and is tried where
+    an encoder offers it: see ``lobes.ecapa.ECAPA_TDNN.compile_training``.
+
+    Arguments
+    ---------
+    modules : torch.nn.Module
+        All networks of a training.
+    graphs : bool
+        Whether to use CUDA graphs. They write each step's gradients to the
+        same memory: not where gradients of several batches are added up, and
+        they were never tried under torchrun.
+
+    Example
+    -------
+    >>> compilation = Compilation(torch.nn.Linear(2, 2), graphs=False)
+    >>> bool(compilation)  # nothing here offers it
+    False
+    """
+
+    def __init__(self, modules, graphs):
+        self.encoders = [
+            module
+            for module in modules.modules()
+            if hasattr(module, "compile_training")
+        ]
+        self.started = None
+        self.done = not self.encoders
+        for encoder in self.encoders:
+            encoder.compile_training(
+                "reduce-overhead" if graphs else "default"
+            )
+
+    def __bool__(self):
+        return bool(self.encoders)
+
+    def begin_step(self):
+        """Tells CUDA graphs that what they wrote in the last step is done
+        with, and the user why the first one takes so long."""
+        if not self.encoders:
+            return
+        torch.compiler.cudagraph_mark_step_begin()
+        if self.started is None:
+            self.started = time.time()
+            logger.info(
+                "Compiling the encoder for this GPU: the first step takes a "
+                "minute or two. --compile_encoder=False goes without."
+            )
+
+    def end_step(self):
+        """Takes note that a step went through."""
+        if not self.done:
+            self.done = True
+            seconds = time.time() - self.started
+            logger.info(f"Compiled, and the first step taken, in {seconds:.0f} s.")
+
+    def give_up(self, error):
+        """Goes on without, if it was the first step that failed.
+
+        Arguments
+        ---------
+        error : Exception
+            What it failed with.
+
+        Returns
+        -------
+        bool
+            Whether the step is worth a second try.
+        """
+        if self.done:
+            return False
+        for encoder in self.encoders:
+            encoder.compile_training(None)
+        self.encoders, self.done = [], True
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        logger.warning(
+            "The encoder is not compiled, and training takes longer on this "
+            f"GPU. torch.compile failed: {reason[0]}"
+        )
+        return True
