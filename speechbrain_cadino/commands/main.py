@@ -1,4 +1,4 @@
-"""The command line: ``python -m speechbrain_cadino COMMAND ...``."""
+"""The command line: ``speechbrain-cadino COMMAND ...``."""
 
 import argparse
 import contextlib
@@ -35,7 +35,7 @@ def embed(parser):
     path of the file.
 
     Example:
-      python -m speechbrain_cadino embed results/encoder speech/ \\
+      speechbrain-cadino embed results/encoder speech/ \\
           --output embeddings
     """
     _add_encoder(parser)
@@ -68,8 +68,8 @@ def verify(parser):
     audio: verify.py finds a threshold on trials of your own.
 
     Examples:
-      python -m speechbrain_cadino verify results/encoder anne.wav calls/
-      python -m speechbrain_cadino verify results/encoder anne/ call.flac \\
+      speechbrain-cadino verify results/encoder anne.wav calls/
+      speechbrain-cadino verify results/encoder anne/ call.flac \\
           --threshold 0.4
     """
     _add_encoder(parser)
@@ -116,7 +116,7 @@ def cluster(parser):
     clusters are compared; clusters_sweep/ beside clusters.csv shows them.
 
     Example:
-      python -m speechbrain_cadino cluster results/encoder calls/ \\
+      speechbrain-cadino cluster results/encoder calls/ \\
           --csv clusters.csv
     """
     _add_encoder(parser)
@@ -161,7 +161,7 @@ def draw_map(parser):
     Takes what embed, extract.py or pseudo_label.py have written.
 
     Example:
-      python -m speechbrain_cadino map embeddings map.pdf \\
+      speechbrain-cadino map embeddings map.pdf \\
           --labels clusters.csv
     """
     parser.add_argument(
@@ -199,7 +199,7 @@ def compare_scores(parser):
     verify.py, or any with lines of "enrol test score".
 
     Example:
-      python -m speechbrain_cadino compare trials.txt \\
+      speechbrain-cadino compare trials.txt \\
           before=results/1/scores_encoder.txt \\
           after=results/2/scores_encoder.txt --output comparison
     """
@@ -338,7 +338,7 @@ def make_parser():
         It sets ``run``, to call with what it has parsed.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m speechbrain_cadino",
+        prog="speechbrain-cadino",
         description="What a speaker encoder says about your audio. Results go "
         "to stdout, all else to stderr.",
         epilog="COMMAND --help tells more of a command.",
@@ -359,13 +359,13 @@ def make_parser():
 
 
 @user_errors()
-def main(arguments):
+def main(arguments=None):
     """Runs a command.
 
     Arguments
     ---------
-    arguments : list of str
-        The command line without the program.
+    arguments : list of str, optional
+        The command line without the program; by default that of the process.
     """
     parsed = make_parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s")

@@ -1,8 +1,9 @@
-"""The commands in the READMEs are ones that the scripts take."""
+"""The guides' commands are ones that the scripts take, their links lead."""
 
 import pathlib
 import re
 import shlex
+import sys
 
 import pytest
 import yaml
@@ -10,39 +11,84 @@ from recipe import RECIPE
 from ruamel.yaml import YAML
 
 from speechbrain.utils.run_opts import RunOptions
+from speechbrain_cadino import __version__
 from speechbrain_cadino.commands.main import make_parser
 from speechbrain_cadino.config.overlays import parse_arguments
 
 ROOT = pathlib.Path(__file__).parents[2]
+GUIDES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *RECIPE.glob("*.md")]
 FLAGS = re.MULTILINE | re.DOTALL
+
+# Where METHODS.md puts the files that it shows
+OWN_FOLDER = "/path/to/my"
+
+
+def code_blocks(guide):
+    """Pairs of what stands behind the opening of a block, and its text."""
+    text = guide.read_text(encoding="utf-8")
+    return re.findall(r"^```(.*?)\n(.*?)^```", text, FLAGS)
 
 
 def commands():
-    """Each command of the code blocks in the READMEs, as a list of words."""
-    for readme in [ROOT / "README.md", RECIPE / "README.md"]:
-        text = readme.read_text(encoding="utf-8")
-        for kind, block in re.findall(r"^```(.*?)\n(.*?)^```", text, FLAGS):
+    """Each command of the code blocks in the guides, as a list of words."""
+    for guide in GUIDES:
+        for kind, block in code_blocks(guide):
             if kind:
                 continue
             for line in block.replace("\\\n", " ").splitlines():
                 for part in line.split("&&"):
                     words = shlex.split(part, comments=True)
-                    if words and words[0] in ("python", "torchrun"):
+                    programs = ("python", "torchrun", "speechbrain-cadino")
+                    if words and words[0] in programs:
                         yield words
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_a_command_names_what_is_there(words, monkeypatch):
+def test_a_command_names_what_is_there(words, monkeypatch, tmp_path):
     monkeypatch.chdir(RECIPE)
-    if words[:3] == ["python", "-m", "speechbrain_cadino"]:
-        make_parser().parse_args(words[3:])
+    if words[0] == "speechbrain-cadino":
+        make_parser().parse_args(words[1:])
         return
     # What torchrun takes comes before the script.
     while not words[0].endswith(".py"):
         words = words[1:]
-    script, *arguments = words
+    script, path, *flags = words
     assert (RECIPE / script).is_file()
-    path, _, overrides = parse_arguments(arguments)
-    known = YAML().load(pathlib.Path(path)).keys() | vars(RunOptions).keys()
+    if path.startswith(OWN_FOLDER):
+        for _, block in code_blocks(RECIPE / "METHODS.md"):
+            name, _, text = block.removeprefix("# ").partition("\n")
+            if name == pathlib.Path(path).name:
+                path = tmp_path / name
+                path.write_text(text)
+    monkeypatch.setattr(sys, "argv", [script])
+    merged, _, overrides = parse_arguments([str(path), *flags])
+    known = YAML().load(pathlib.Path(merged)).keys() | vars(RunOptions).keys()
     given = yaml.safe_load(overrides) or {}
     assert set(given) <= known
+
+
+def anchors(guide):
+    """The headings of a guide, as links to them are written."""
+    prose = re.sub(r"^```.*?^```", "", guide.read_text("utf-8"), flags=FLAGS)
+    headings = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    return [
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in headings
+    ]
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.name)
+def test_links_lead_somewhere(guide):
+    links = re.findall(r"\]\(([^)\s]+)\)", guide.read_text(encoding="utf-8"))
+    for link in links:
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = guide.parent / path if path else guide
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert citation["version"] == __version__
