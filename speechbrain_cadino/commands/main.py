@@ -4,28 +4,13 @@ import argparse
 import contextlib
 import inspect
 import logging
-import pathlib
 import sys
-import tempfile
 
-import pandas as pd
-import torch
+from speechbrain_cadino import __version__
 
-from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.clustering.map import plot_map
-from speechbrain_cadino.clustering.ward import check_number, find_speakers
-from speechbrain_cadino.commands import inference
-from speechbrain_cadino.dataio.labels import labels_of, read_labels
-from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
-from speechbrain_cadino.process.errors import user_errors
-from speechbrain_cadino.process.files import write_csv
-from speechbrain_cadino.verification.compare import compare, format_comparison
-
-logger = get_logger(__name__)
-
-# A command is a function that adds its arguments to a parser and returns what
-# to call with them; that returns the text for stdout, if any. Its docstring is
-# the help.
+# A command is a function that adds its arguments to a parser; its docstring is
+# the help. The function of the same name in actions.py does the work: it is
+# imported after parsing, as what it needs takes seconds to import.
 
 
 def embed(parser):
@@ -43,21 +28,6 @@ def embed(parser):
     parser.add_argument(
         "--output", metavar="FOLDER", required=True, help="where to write"
     )
-
-    def run(arguments):
-        files = inference.find_files(arguments.inputs)
-        _check_folder(arguments.output)
-        files, embeddings = inference.embed_files(
-            *(arguments.encoder, files, arguments.device),
-            trusted=not arguments.untrusted,
-        )
-        save_embeddings(arguments.output, files, embeddings)
-        logger.info(
-            f"{len(files)} embeddings of {embeddings.shape[1]} dimensions are "
-            f"in {arguments.output}."
-        )
-
-    return run
 
 
 def verify(parser):
@@ -89,23 +59,6 @@ def verify(parser):
     )
     parser.add_argument("--csv", metavar="FILE", help="write the table there")
 
-    def run(arguments):
-        if arguments.csv:
-            _check_file(arguments.csv)
-        table = inference.verify_files(
-            arguments.encoder,
-            inference.find_files([arguments.enrol]),
-            inference.find_files(arguments.tests),
-            arguments.threshold,
-            arguments.device,
-            trusted=not arguments.untrusted,
-        )
-        if arguments.csv:
-            write_csv(arguments.csv, table)
-        return _format(table)
-
-    return run
-
 
 def cluster(parser):
     """Tells which audio files are of one speaker: clusters them.
@@ -132,28 +85,6 @@ def cluster(parser):
         "--csv", metavar="FILE", required=True, help="write the table there"
     )
 
-    def run(arguments):
-        files = inference.find_files(arguments.inputs)
-        check_number(len(files), arguments.num_clusters)
-        _check_file(arguments.csv)
-        files, embeddings = inference.embed_files(
-            *(arguments.encoder, files, arguments.device),
-            trusted=not arguments.untrusted,
-        )
-        path = pathlib.Path(arguments.csv)
-        labels = find_speakers(
-            embeddings,
-            path.with_name(f"{path.stem}_sweep"),
-            arguments.num_clusters,
-        )
-        table = pd.DataFrame({"file": files, "cluster": labels})
-        write_csv(path, table)
-        logger.info(f"{len(files)} files, {labels.max() + 1} clusters: {path}")
-        sizes = table.groupby("cluster", as_index=False)["file"].count()
-        return _format(sizes.rename(columns={"file": "files"}))
-
-    return run
-
 
 def draw_map(parser):
     """Draws embeddings in two dimensions, coloured by speaker or cluster.
@@ -178,20 +109,8 @@ def draw_map(parser):
         help="file with the columns ID or file, and spk_id or cluster",
     )
 
-    def run(arguments):
-        _check_file(arguments.plot)
-        ids, embeddings = load_embeddings(arguments.embeddings)
-        labels = None
-        if arguments.labels:
-            labels = labels_of(arguments.labels, ids)
-        logger.info("t-SNE takes up to a minute.")
-        plot_map(embeddings, labels, arguments.plot)
-        logger.info(f"The map is {arguments.plot}.")
 
-    return run
-
-
-def compare_scores(parser):
+def compare(parser):
     """Tells which of several systems is better on a list of trials.
 
     Prints the figures of each with 95% intervals over speakers, and how far
@@ -229,27 +148,13 @@ def compare_scores(parser):
         help="write comparison.json and det.png there",
     )
 
-    def run(arguments):
-        if arguments.output:
-            _check_folder(arguments.output)
-        speakers = arguments.speakers and read_labels(arguments.speakers)
-        files = dict(arguments.scores)
-        if len(files) < len(arguments.scores):
-            raise ValueError("Give each score file a name of its own.")
-        results = compare(
-            arguments.trials, files, speakers, folder=arguments.output
-        )
-        return format_comparison(results) + "\n"
-
-    return run
-
 
 COMMANDS = {
     "embed": embed,
     "verify": verify,
     "cluster": cluster,
     "map": draw_map,
-    "compare": compare_scores,
+    "compare": compare,
 }
 
 
@@ -270,7 +175,6 @@ def _add_encoder(parser):
     )
     parser.add_argument(
         "--device",
-        type=_device,
         help="such as cpu or cuda:0; SpeechBrain's by default",
     )
     parser.add_argument(
@@ -279,17 +183,6 @@ def _add_encoder(parser):
         help="the encoder is a stranger's, whose YAML file must not run code: "
         "load it only if it is made of well-known parts",
     )
-
-
-def _device(name):
-    """The name, if there is such a device."""
-    try:
-        torch.empty(0, device=name)
-    # AssertionError: PyTorch was built without CUDA.
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise argparse.ArgumentTypeError(f"no {name}: {reason}") from error
-    return name
 
 
 def _add_inputs(parser):
@@ -302,40 +195,13 @@ def _add_inputs(parser):
     )
 
 
-def _check_file(path):
-    """Raises before the work if it could not be written there."""
-    path = pathlib.Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: give the name of a file.")
-    _check_folder(path.parent)
-
-
-def _check_folder(folder):
-    """Makes a folder; raises before the work if nothing can be put there."""
-    try:
-        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise OSError(
-            f"Nothing can be written into {folder} ({error.strerror}): give "
-            "another place for the results."
-        ) from error
-
-
-def _format(table):
-    """A table as lines with tabs between the columns."""
-    return table.to_csv(
-        sep="\t", index=False, float_format="%.4f", lineterminator="\n"
-    )
-
-
 def make_parser():
     """The parser of the command line.
 
     Returns
     -------
     argparse.ArgumentParser
-        It sets ``run``, to call with what it has parsed.
+        It sets ``action``, the name of a function in ``actions``.
     """
     parser = argparse.ArgumentParser(
         prog="speechbrain-cadino",
@@ -343,6 +209,7 @@ def make_parser():
         "to stdout, all else to stderr.",
         epilog="COMMAND --help tells more of a command.",
     )
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True
     )
@@ -354,11 +221,11 @@ def make_parser():
             description=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        subparser.set_defaults(run=command(subparser))
+        command(subparser)
+        subparser.set_defaults(action=command.__name__)
     return parser
 
 
-@user_errors()
 def main(arguments=None):
     """Runs a command.
 
@@ -368,10 +235,14 @@ def main(arguments=None):
         The command line without the program; by default that of the process.
     """
     parsed = make_parser().parse_args(arguments)
+    from speechbrain_cadino.commands import actions
+    from speechbrain_cadino.process.errors import user_errors
+
     logging.basicConfig(format="%(message)s")
     logging.getLogger("speechbrain_cadino").setLevel(logging.INFO)
-    # SpeechBrain and the models of others may print.
-    with contextlib.redirect_stdout(sys.stderr):
-        output = parsed.run(parsed)
-    if output is not None:
-        sys.stdout.write(output)
+    with user_errors():
+        # SpeechBrain and the models of others may print.
+        with contextlib.redirect_stdout(sys.stderr):
+            output = getattr(actions, parsed.action)(parsed)
+        if output is not None:
+            sys.stdout.write(output)

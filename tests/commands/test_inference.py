@@ -249,6 +249,7 @@ def test_files_and_folders(tmp_path):
         ("embed EMPTY WAV --output OUT", "no hyperparams.yaml"),
         ("embed ENC BAD --output WAV", "written into .*wav .File exists"),
         ("embed ENC BAD --output /proc", "Nothing can be written into /proc"),
+        ("embed ENC BAD --output OUT --device warp:9", "no device warp:9: "),
         ("embed ENC BAD --output OUT", "None of 1 files .*broken.wav: not"),
         ("verify ENC BAD WAV", "None of the enrolment files"),
         ("verify ENC WAV BAD", "None of the test files"),
@@ -285,11 +286,22 @@ def test_a_mistake_is_one_sentence(
     assert capsys.readouterr().out == ""
 
 
-def test_a_device_that_is_not_there(encoder_folder, speech, capsys):
-    wav = str(speech / FILES[0])
-    with pytest.raises(SystemExit):
-        main(["verify", str(encoder_folder), wav, wav, "--device", "warp:9"])
-    assert "argument --device: no warp:9: " in capsys.readouterr().err
+@pytest.mark.parametrize("command", [[], ["verify"], ["compare"]])
+def test_help_waits_for_no_library(command):
+    """It is to be there in less than a second: torch alone takes more."""
+    code = (
+        "import sys; from speechbrain_cadino.commands.main import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'torch', 'pandas'} & set(sys.modules)))"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code, *command, "--help"],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert process.stdout.startswith("usage: speechbrain-cadino")
+    assert process.stdout.endswith("[]\n")
 
 
 def test_which_system_is_better(tmp_path, capsys):
