@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Embeds all utterances of a manifest: embeddings.npy and ids.txt.
+r"""Embeds all utterances of a manifest: embeddings.npy and ids.txt.
 
 To run this recipe, use one of the following commands:
 > python extract.py hparams/extract.yaml --encoder=FOLDER --manifest=FILE \
@@ -10,6 +10,11 @@ Killed and started again, the same command goes on where it was.
 """
 
 import sys
+
+from speechbrain_cadino.config.usage import show_usage
+
+if __name__ == "__main__":
+    show_usage(__doc__)  # before the imports below, which take seconds
 
 import speechbrain as sb
 from speechbrain.utils.logger import get_logger

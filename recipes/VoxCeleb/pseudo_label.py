@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Labels a manifest by clustering embeddings: the pseudo speakers that stage
+r"""Labels a manifest by clustering embeddings: the pseudo speakers that stage
 II of CA-DINO + DLG-LC (https://arxiv.org/abs/2304.05754) trains on. So does
 SpeechBrain's own recipe train_speaker_embeddings.py, unedited.
 
@@ -16,6 +16,11 @@ started again, the same command goes on embedding where it was.
 """
 
 import sys
+
+from speechbrain_cadino.config.usage import show_usage
+
+if __name__ == "__main__":
+    show_usage(__doc__)  # before the imports below, which take seconds
 
 import speechbrain as sb
 from speechbrain_cadino.config.overlays import parse_arguments

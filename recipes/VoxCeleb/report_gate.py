@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Joins what train_dlg_lc.py recorded of its loss gate with the true
+r"""Joins what train_dlg_lc.py recorded of its loss gate with the true
 speakers, which training never sees: how many labels were right among the
 reliable, the corrected and the dropped ones.
 
@@ -14,6 +14,11 @@ gives the same files.
 
 import logging
 import sys
+
+from speechbrain_cadino.config.usage import show_usage
+
+if __name__ == "__main__":
+    show_usage(__doc__)  # before the imports below, which take seconds
 
 from hyperpyyaml import load_hyperpyyaml
 

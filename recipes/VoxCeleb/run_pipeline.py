@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""All of CA-DINO + DLG-LC (https://arxiv.org/abs/2304.05754) with one command:
+r"""All of CA-DINO + DLG-LC (https://arxiv.org/abs/2304.05754) with one command:
 stage I, pseudo labels and stage II as often as wanted, large-margin
 fine-tuning, verification. It runs the scripts beside it, one after the other,
 and shows each command.
@@ -23,6 +23,11 @@ Authors
 
 import pathlib
 import sys
+
+from speechbrain_cadino.config.usage import show_usage
+
+if __name__ == "__main__":
+    show_usage(__doc__)  # before the imports below, which take seconds
 
 from hyperpyyaml import load_hyperpyyaml
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Recipe for training an encoder of voices and one of faces on the same pseudo
+r"""Recipe for training an encoder of voices and one of faces on the same pseudo
 labels: one iteration of audio-visual DLG-LC, stage II of
 https://arxiv.org/abs/2304.05754.
 
@@ -18,6 +18,11 @@ Authors
 """
 
 import sys
+
+from speechbrain_cadino.config.usage import show_usage
+
+if __name__ == "__main__":
+    show_usage(__doc__)  # before the imports below, which take seconds
 
 import speechbrain as sb
 from speechbrain_cadino.audio_visual.brain import AudioVisualBrain

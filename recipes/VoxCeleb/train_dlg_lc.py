@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Recipe for training a speaker encoder on pseudo labels with the dynamic loss
+r"""Recipe for training a speaker encoder on pseudo labels with the dynamic loss
 gate and label correction: one iteration of stage II of CA-DINO + DLG-LC
 (https://arxiv.org/abs/2304.05754).
 
@@ -17,6 +17,11 @@ Authors
 """
 
 import sys
+
+from speechbrain_cadino.config.usage import show_usage
+
+if __name__ == "__main__":
+    show_usage(__doc__)  # before the imports below, which take seconds
 
 import speechbrain as sb
 from speechbrain_cadino.brains.dlg_lc import PseudoLabelBrain

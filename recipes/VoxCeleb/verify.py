@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Scores a trial list with a speaker encoder: EER and minDCF.
+r"""Scores a trial list with a speaker encoder: EER and minDCF.
 
 Writes metrics.json and scores_<system>.txt (lines "enrol test score") to the
 output folder and shows the figures.
@@ -13,6 +13,11 @@ To run this recipe:
 """
 
 import sys
+
+from speechbrain_cadino.config.usage import show_usage
+
+if __name__ == "__main__":
+    show_usage(__doc__)  # before the imports below, which take seconds
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.overlays import parse_arguments

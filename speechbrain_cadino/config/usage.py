@@ -1,0 +1,109 @@
+"""The help of the recipe scripts, shown before the libraries are imported.
+
+Only Python's own library is needed here: to import torch and SpeechBrain takes
+seconds.
+"""
+
+import pathlib
+import re
+import sys
+import textwrap
+
+WITH_FILE = """\
+KEY is any key of the file; --show prints all of them. SpeechBrain's run options
+are flags too: --device=cpu, --precision=bf16, --debug, --noprogressbar, ..."""
+
+WITHOUT_FILE = """\
+FILE --help shows the head of a file, FILE --show all its keys."""
+
+
+def show_usage(doc, arguments=None):
+    """Shows the help and ends, if that is asked for or no argument is given.
+
+    Arguments
+    ---------
+    doc : str
+        The docstring of the script.
+    arguments : list of str, optional
+        The command line without the script; by default that of the process.
+
+    Raises
+    ------
+    SystemExit
+        If help was shown: with code 0 where it was asked for, else 2.
+
+    Example
+    -------
+    >>> show_usage("Trains.", ["hparams/dino.yaml"])
+    >>> show_usage("Trains.", ["--help"])
+    Traceback (most recent call last):
+    ...
+    SystemExit: 0
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    asked = "--help" in arguments or "-h" in arguments
+    if arguments and not asked:
+        return
+    script = pathlib.Path(sys.argv[0])
+    given = [part for part in arguments if not part.startswith("-")]
+    if given and pathlib.Path(given[0]).is_file():
+        parts = [_usage(script, given[0]), header(given[0]), WITH_FILE]
+    else:
+        parts = [_usage(script, "FILE"), doc.strip(), _files(script)]
+        parts.append(WITHOUT_FILE)
+    print("\n\n".join(filter(None, parts)))
+    sys.exit(0 if asked else 2)
+
+
+def header(path):
+    """The comment at the head of a YAML file.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The YAML file.
+
+    Returns
+    -------
+    str
+        Without the signs of a comment, and without rows of them.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "dino.yaml"
+    >>> _ = path.write_text("# ###\\n# DINO\\n#  of voices\\n# ###\\nlr: 1\\n")
+    >>> print(header(path))
+    DINO
+     of voices
+    """
+    lines = []
+    for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        if line.strip("# "):
+            lines.append(line.removeprefix("#").removeprefix(" ").rstrip())
+    return "\n".join(lines)
+
+
+def _usage(script, file):
+    return f"usage: python {script.name} {file} [--KEY=VALUE ...]"
+
+
+def _files(script):
+    """The YAML files of a script, those whose header calls it, and what each
+    is: the header before data and commands."""
+    lines = []
+    for path in sorted(script.parent.glob("hparams/*.yaml")):
+        text = header(path)
+        if f" {script.name} hparams/{path.name}" in text:
+            about = re.split("\n(?:>|Data:)", text)[0]
+            lines.append(f"  hparams/{path.name}")
+            lines += textwrap.wrap(
+                " ".join(about.split()),
+                width=80,
+                initial_indent=" " * 6,
+                subsequent_indent=" " * 6,
+            )
+    if not lines:
+        return ""
+    return "\n".join(["FILE is one of these, or one of yours:", *lines])

@@ -1,0 +1,44 @@
+import os
+import subprocess
+import sys
+
+import pytest
+from recipe import RECIPE
+
+SCRIPTS = sorted(path.name for path in RECIPE.glob("*.py"))
+
+
+def show(tmp_path, *command):
+    """Starts a script where torch and SpeechBrain cannot be imported."""
+    for name in ["torch", "speechbrain"]:
+        (tmp_path / f"{name}.py").write_text("raise ImportError('too early')")
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=RECIPE,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_waits_for_no_library(script, tmp_path):
+    shown = show(tmp_path, script, "--help")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith(f"usage: python {script} FILE")
+    assert "hparams/" in shown.stdout.partition("FILE is one of these")[2]
+    # Lines of more than a terminal's width are broken anywhere
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+def test_no_argument_is_a_mistake(tmp_path):
+    assert show(tmp_path, "train_dino.py").returncode == 2
+
+
+def test_a_yaml_file_tells_what_it_is(tmp_path):
+    command = ["train_dino.py", "hparams/dino.yaml", "--help"]
+    shown = show(tmp_path, *command).stdout
+    assert shown.startswith("usage: python train_dino.py hparams/dino.yaml")
+    assert "DINO on an ECAPA-TDNN of 1024 channels" in shown
+    assert "> torchrun --nproc_per_node=8 train_dino.py" in shown
