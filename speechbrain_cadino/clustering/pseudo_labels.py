@@ -122,7 +122,8 @@ def pseudo_label(
         What ``$data_root`` stands for.
     transform : object, optional
         Its ``fit_transform`` changes the embeddings before they are
-        clustered, such as that of Whitening.
+        clustered, such as that of Whitening. A ``learn(embedder, table)``, if
+        it has one, is called first: RecordingLDA embeds crops of its own.
     sweep : list of int, optional
         Numbers of clusters to compare first, before any merging: see
         ``clustering.sweep``. Writes ``sweep.json`` and ``plots/sweep.png``;
@@ -175,6 +176,8 @@ def pseudo_label(
     def finish():
         for name in ["pseudo_labels.csv", "sweep.json"]:
             (folder / name).unlink(missing_ok=True)
+        if hasattr(transform, "learn"):
+            transform.learn(embedder, read_manifest(manifest, data_folder))
         ids, points, truth = _points(folder, transform, speakers)
         joined = _Alone()
         if companion is not None:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from speechbrain_cadino.dataio.manifest import pseudo_labels, read_manifest
 from speechbrain_cadino.embeddings.embedder import MEAN_UTTERANCES
+from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.whitening import fit_whitening
 from speechbrain_cadino.verification.normalisation import (
     cohort_means,
@@ -20,7 +21,7 @@ from speechbrain_cadino.verification.scoring import PLDA, cosine, trial_scores
 
 # In the order in which they work; of each group one at most.
 GROUPS = [
-    ("mean", "whiten"),
+    ("mean", "whiten", "recording_lda"),
     ("cosine", "plda"),
     ("s_norm", "as_norm"),
     ("calibrated",),
@@ -31,10 +32,11 @@ class BackEnd:
     """Which steps a back-end has.
 
     ``mean`` subtracts the mean embedding of the training set, ``whiten`` does
-    so and evens out the directions (see ``embeddings.whitening``); scores are
-    by ``cosine`` if nothing is said, or by ``plda``; ``s_norm`` and
-    ``as_norm`` normalise them by a cohort; ``calibrated`` makes them
-    log-likelihood ratios.
+    so and evens out the directions (see ``embeddings.whitening``),
+    ``recording_lda`` makes crops of one recording alike (see
+    ``embeddings.recording_lda``); scores are by ``cosine`` if nothing is said,
+    or by ``plda``; ``s_norm`` and ``as_norm`` normalise them by a cohort;
+    ``calibrated`` makes them log-likelihood ratios.
 
     Arguments
     ---------
@@ -195,6 +197,9 @@ class BackEnds:
         The number of impostors of the step ``as_norm``.
     plda_rank : int
         See ``PLDA``.
+    recording_lda : RecordingLDA, optional
+        The step ``recording_lda``, that learns when it is needed; one with
+        the defaults of its class, if none is given.
 
     Example
     -------
@@ -207,12 +212,18 @@ class BackEnds:
     """
 
     def __init__(
-        self, names=("cosine",), whitening=0.75, top_cohort=300, plda_rank=100
+        self,
+        names=("cosine",),
+        whitening=0.75,
+        top_cohort=300,
+        plda_rank=100,
+        recording_lda=None,
     ):
         self.back_ends = [BackEnd(name) for name in names]
         self.whitening = whitening
         self.top_cohort = top_cohort
         self.plda_rank = plda_rank
+        self.recording_lda = recording_lda or RecordingLDA()
 
     def __iter__(self):
         return iter(self.back_ends)
@@ -257,6 +268,9 @@ class BackEnds:
         ValueError
             If there is no training set, and one is needed.
         """
+        if any("recording_lda" in back_end for back_end in self):
+            table = background.table("The step recording_lda")
+            self.recording_lda.learn(embedder, table)
         mean = embedder.mean
         needy = [b for b in self if b.needs_embeddings]
         needy += [b for b in self if "mean" in b and mean is None]
@@ -313,6 +327,8 @@ class BackEnds:
         if "whiten" in back_end:
             mean, axes = self._whitening
             return lambda embeddings: (embeddings - mean) @ axes
+        if "recording_lda" in back_end:
+            return self.recording_lda.transform
         if "mean" in back_end:
             return lambda embeddings: embeddings - self.mean
         return lambda embeddings: embeddings

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import pandas as pd
 
+from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.verification.back_ends import BackEnds, Background
 from speechbrain_cadino.verification.baselines import (
     LogMelStats,
@@ -27,6 +28,8 @@ from speechbrain_cadino.verification.trials import (
 
 # Systems that have learned nothing, beside an untrained encoder
 UNTRAINED = {"log_mel_stats": LogMelStats}
+# And one that has learnt in a minute, without a network
+LEARNT = "log_mel_stats+recording_lda"
 
 
 class TrialEvaluator:
@@ -184,10 +187,11 @@ def verify(
         Trials of other files, for back-ends that end in ``calibrated``.
     baselines : bool
         Whether to score ``random_encoder`` and the untrained systems too, by
-        cosine.
+        cosine, and log-mel statistics after ``RecordingLDA``: what a network
+        has to beat.
     untrained : dict of str:callable, optional
-        Those systems by name: from a sample rate to a module such as
-        ``LogMelStats``, which is the default.
+        Other systems in the place of those of log-mel statistics, by name:
+        from a sample rate to a module such as ``LogMelStats``.
     assessor : callable
         From trials to an Assessor.
 
@@ -223,6 +227,10 @@ def verify(
         for name, make in (untrained or UNTRAINED).items():
             system = embedder.replace(encode_batch=make(rate), weights=None)
             scores[name] = trials.scores(system)
+        if untrained is None:
+            system = embedder.replace(encode_batch=LogMelStats(rate))
+            lda = RecordingLDA(seed=background.seed).learn(system, table)
+            scores[LEARNT] = trials.scores(lda.after(system))
     return write_results(output_folder, assess, scores, details)
 
 

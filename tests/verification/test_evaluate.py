@@ -7,6 +7,7 @@ import pytest
 
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
 from speechbrain_cadino.embeddings.embedder import Embedder
+from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.verification.back_ends import BackEnds, Background
 from speechbrain_cadino.verification.baselines import LogMelStats
@@ -16,6 +17,7 @@ from speechbrain_cadino.verification.results import Assessor
 from speechbrain_cadino.verification.scoring import unit
 
 SYSTEMS = ["encoder", "random_encoder", "log_mel_stats"]
+SYSTEMS.append("log_mel_stats+recording_lda")
 
 
 def test_scores_are_those_of_each_pair_and_files_are_read_once(corpus):
@@ -90,6 +92,29 @@ def run(folder, encoder_folder, corpus, **options):
         system: np.loadtxt(folder / f"scores_{system}.txt", usecols=2)
         for system in results["systems"]
     }
+
+
+def test_recording_lda_learns_on_crops_of_the_training_set(
+    encoder_folder, corpus, tmp_path
+):
+    lda = RecordingLDA(crop_seconds=0.3, seed=5)
+    _, scores = run(
+        *(tmp_path, encoder_folder, corpus),
+        back_ends=BackEnds(["recording_lda"], recording_lda=lda),
+        background=Background(corpus / "train.csv", corpus),
+    )
+    table = read_manifest(corpus / "train.csv", corpus)
+    embedder = load_encoder(encoder_folder)
+    again = RecordingLDA(crop_seconds=0.3, seed=5).learn(embedder, table)
+    sides = unit(again.transform(embedder.embed(table)))
+    rows = dict(zip(table["ID"], sides))
+    lines = (tmp_path / "scores_encoder+recording_lda.txt").read_text()
+    expected = [
+        rows[enrol] @ rows[test]
+        for enrol, test, _ in map(str.split, lines.splitlines())
+    ]
+    found = scores["encoder+recording_lda"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_back_ends_of_an_encoder(encoder_folder, corpus, labelled, tmp_path):

@@ -1,0 +1,93 @@
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from sklearn.covariance import LedoitWolf
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.embeddings.embedder import Embedder, StoredEmbeddings
+from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
+from speechbrain_cadino.embeddings.store import save_embeddings
+
+
+def crops(recordings=400, each=6, width=8, seed=0):
+    """Embeddings of crops whose noise is correlated, and their recordings."""
+    rng = np.random.default_rng(seed)
+    mix = rng.standard_normal((width, width))
+    names = np.repeat(np.arange(recordings), each)
+    voices = rng.standard_normal((recordings, width)) * np.arange(1, width + 1)
+    noise = 3 * rng.standard_normal((len(names), width)) @ mix
+    return voices[names] + noise + 5, names
+
+
+def test_all_axes_amount_to_the_inverse_of_the_shrunk_covariance():
+    embeddings, names = crops(recordings=7)
+    lda = RecordingLDA().fit(embeddings, names)
+    residuals = [
+        embeddings[i] - embeddings[names == names[i]].mean(0)
+        for i in range(len(names))
+    ]
+    within = LedoitWolf(assume_centered=True).fit(residuals).covariance_
+    within *= len(names) / (len(names) - 7)
+    one, other = np.random.default_rng(1).standard_normal((2, 8))
+    mean = embeddings.mean(0)
+    expected = (one - mean) @ np.linalg.inv(within) @ (other - mean)
+    a, b = lda.transform(np.stack([one, other]))
+    assert a @ b == pytest.approx(expected, rel=1e-4)
+
+
+def test_fewer_axes_are_those_of_scikit_learn():
+    # With so many crops there is nothing left to shrink.
+    embeddings, names = crops(recordings=3000)
+    lda = RecordingLDA(dimensions=3).fit(embeddings, names)
+    theirs = LinearDiscriminantAnalysis(n_components=3).fit(embeddings, names)
+    ours, theirs = lda.transform(embeddings), theirs.transform(embeddings)
+    assert ours.shape == (18000, 3)
+    assert (np.diff(lda.ratios) < 0).all()
+    for axis in range(3):
+        alike = abs(np.corrcoef(ours[:, axis], theirs[:, axis])[0, 1])
+        assert alike > 0.999
+
+
+def test_a_layer_does_the_same(corpus):
+    table = read_manifest(corpus / "train.csv", corpus)
+    linear = torch.nn.Linear(80, 6)
+    embedder = Embedder(
+        lambda wavs, lens: linear(wavs.unfold(1, 80, 80).abs().mean(1))
+    )
+    state = torch.random.get_rng_state()
+    lda, again = (
+        RecordingLDA(crop_seconds=0.4, dimensions=4).learn(embedder, table)
+        for _ in range(2)
+    )
+    assert torch.equal(torch.random.get_rng_state(), state)
+    np.testing.assert_array_equal(lda.axes, again.axes)
+    expected = lda.transform(embedder.embed(table))
+    found = lda.after(embedder).embed(table)
+    assert found.shape == (12, 4)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_damaged_and_silent_recordings_are_replaced(corpus, tmp_path, caplog):
+    table = read_manifest(corpus / "train.csv", corpus)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(9000), 16000)
+    table.loc[0, "wav"] = str(tmp_path / "silent.wav")
+    (tmp_path / "damaged.wav").write_bytes(b"RIFF")
+    table.loc[5, "wav"] = str(tmp_path / "damaged.wav")
+    embedder = Embedder(lambda wavs, lens: wavs.unfold(1, 8, 8).std(1))
+    lda = RecordingLDA(crop_seconds=0.3).learn(embedder, table)
+    assert np.isfinite(lda.axes).all()
+    assert "2 of 12 recordings cannot be read or are silent" in caplog.text
+
+
+def test_what_it_cannot_learn_from(tmp_path):
+    save_embeddings(tmp_path, ["a", "b"], np.eye(2))
+    table = pd.DataFrame({"ID": ["a", "b"]})
+    with pytest.raises(ValueError, match="embeddings alone"):
+        RecordingLDA().learn(StoredEmbeddings(tmp_path), table)
+    with pytest.raises(ValueError, match="two recordings"):
+        RecordingLDA().fit(np.eye(3), np.zeros(3))
+    with pytest.raises(ValueError, match="same embedding"):
+        RecordingLDA().fit(np.eye(3), np.arange(3))
