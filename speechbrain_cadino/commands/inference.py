@@ -8,11 +8,10 @@ import pandas as pd
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import COLUMNS
+from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
 from speechbrain_cadino.embeddings.segments import SHORTEST
 from speechbrain_cadino.encoders.load import as_embedder, load_classifier
-from speechbrain_cadino.prepare.convert import CONVERTIBLE
 from speechbrain_cadino.prepare.recordings import (
-    READABLE,
     Recording,
     convert_recordings,
     judge_recordings,
@@ -139,7 +138,7 @@ def _examine(files, rate, folder):
         if pathlib.Path(recording.path).suffix.lower() in CONVERTIBLE
     ]
     convert_recordings(foreign, folder, rate)
-    judge_recordings(named, set(), SHORTEST, None)
+    judge_recordings(named, SHORTEST)
     return recordings
 
 

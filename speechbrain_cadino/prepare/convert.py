@@ -12,12 +12,6 @@ from speechbrain_cadino.process.files import atomic_path
 
 logger = get_logger(__name__)
 
-# What soundfile cannot read and PyAV can.
-CONVERTIBLE = {
-    *(".m4a", ".m4b", ".aac", ".mp4", ".mov", ".3gp", ".webm", ".mkv", ".mka"),
-    *(".wma", ".amr", ".ac3"),
-}
-
 
 def convert_files(sources, targets, sample_rate=16000, num_workers=None):
     """Converts audio files to 16-bit mono flac, in parallel.

@@ -8,7 +8,7 @@ import pandas as pd
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino import __version__
 from speechbrain_cadino.dataio.manifest import COLUMNS, LABEL, write_manifest
-from speechbrain_cadino.prepare.convert import CONVERTIBLE
+from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
 from speechbrain_cadino.prepare.inputs import (
     check_folders,
     check_made_folder,
@@ -17,17 +17,16 @@ from speechbrain_cadino.prepare.inputs import (
     with_converted,
 )
 from speechbrain_cadino.prepare.recordings import (
-    EXCLUDED,
-    READABLE,
     choose_recordings,
     convert_recordings,
     judge_recordings,
+    leave_out_speakers,
     manifest_rows,
     read_headers,
 )
-from speechbrain_cadino.prepare.scan import fingerprint, list_files
+from speechbrain_cadino.prepare.scan import digest, fingerprint, list_files
 from speechbrain_cadino.process.files import write_csv, write_json
-from speechbrain_cadino.verification.trials import read_trials
+from speechbrain_cadino.verification.trials import read_trials, trial_names
 
 logger = get_logger(__name__)
 
@@ -90,9 +89,9 @@ def prepare_folder(
         Cut files into equal pieces of about this length, one row of the
         manifest each. No audio is written.
     exclude : str or list of str, optional
-        Trial lists (see ``read_trials``) whose speakers are left out. A
-        speaker is the first part of a name in the list, and to leave one out
-        is to leave out each file with such a part in its path.
+        Trial lists (see ``read_trials``) whose speakers are left out: see
+        ``leave_out_speakers``. Names that do not tell the speaker are counted
+        in a warning.
     id_parts : int, optional
         How many of the last parts of a path are the ID; all by default. If
         given, the first of them is taken for the true speaker and written to
@@ -136,7 +135,7 @@ def prepare_folder(
     convert_folder = check_made_folder(
         convert_folder, folders, "convert_folder"
     )
-    speakers = _read_speakers(exclude)
+    tested = _read_names(exclude)
     listings = {
         folder: list_files(
             folder, glob, READABLE | CONVERTIBLE, leave_out=convert_folder
@@ -153,7 +152,7 @@ def prepare_folder(
         "sample_rate": sample_rate,
         "convert_folder": convert_folder,
         "cut_seconds": cut_seconds,
-        "exclude": " ".join(sorted(speakers)),
+        "exclude": digest(tested),
         "id_parts": id_parts,
         "files": [fingerprint(listing) for listing in listings.values()],
     }
@@ -171,7 +170,10 @@ def prepare_folder(
     read_headers(usable, num_workers)
     if convert_folder:
         convert_recordings(usable, convert_folder, sample_rate, num_workers)
-    judge_recordings(usable, speakers, min_duration, max_duration)
+    judge_recordings(usable, min_duration, max_duration)
+    speakers, unknown = leave_out_speakers(
+        recordings, tested, folders, id_parts
+    )
 
     # Killed from here on, it is done again.
     inputs_path(manifest).unlink(missing_ok=True)
@@ -183,11 +185,7 @@ def prepare_folder(
             f"{glob}: {reasons or 'no file with the suffix of an audio format'}"
         )
     _report_usable(manifest, usable, sample_rate)
-    if speakers and EXCLUDED not in reasons:
-        logger.info(
-            f"{manifest}: none of the {len(speakers)} speakers of the trial "
-            "lists was there to be left out."
-        )
+    _report_left_out(manifest, tested, speakers, unknown)
     rows = [
         row
         for recording in usable
@@ -203,15 +201,31 @@ def prepare_folder(
     )
 
 
-def _read_speakers(trial_lists):
-    """The speakers of some trial lists."""
+def _read_names(trial_lists):
+    """The files of some trial lists."""
     if isinstance(trial_lists, (str, os.PathLike)):
         trial_lists = [trial_lists]
     names = set()
     for path in trial_lists or []:
-        trials = read_trials(path)
-        names.update(trials["enrol"], trials["test"])
-    return {os.path.splitext(name)[0].split("/")[0] for name in names}
+        names.update(trial_names(read_trials(path)))
+    return sorted(names)
+
+
+def _report_left_out(manifest, tested, speakers, unknown):
+    """Says whether the speakers of the trial lists were left out."""
+    if unknown:
+        logger.warning(
+            f"{manifest}: who speaks in {len(unknown)} of the {len(tested)} "
+            f"files of the trial lists cannot be told; the first: {unknown[0]} "
+            "names no folder below the data. Other recordings of these "
+            "speakers may be trained on: name files <speaker>/..., as below "
+            "data_folder."
+        )
+    elif tested and not speakers:
+        logger.info(
+            f"{manifest}: none of the speakers of the trial lists was there to "
+            f"be left out, such as that of {tested[0]}."
+        )
 
 
 def _skipped_path(manifest):

@@ -8,13 +8,14 @@ import soundfile
 
 from speechbrain_cadino.dataio.audio import length_at
 from speechbrain_cadino.dataio.manifest import DATA_ROOT
-from speechbrain_cadino.prepare.convert import CONVERTIBLE, convert_files
+from speechbrain_cadino.dataio.names import (
+    CONVERTIBLE,
+    parts_of,
+    speaker_of,
+    spelling,
+)
+from speechbrain_cadino.prepare.convert import convert_files
 from speechbrain_cadino.prepare.parallel import in_parallel
-
-READABLE = {
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
-    *(".aiff", ".aif", ".au", ".caf", ".sph", ".w64"),
-}
 
 # Lists of IDs have one on each line, and SpeechBrain's reader of CSV files
 # takes $ for a variable and drops spaces in front.
@@ -177,24 +178,77 @@ def convert_recordings(
     read_headers(converted, num_workers)
 
 
-def judge_recordings(recordings, speakers, min_duration, max_duration):
+def leave_out_speakers(recordings, names, folders, id_parts=None):
+    """Finds the recordings of the speakers of trial lists.
+
+    Arguments
+    ---------
+    recordings : list of Recording
+        Those found gain a problem.
+    names : iterable of str
+        The files of the lists, in any spelling: see ``dataio.names``. A
+        speaker is the first folder of a name below the data, and to leave one
+        out is to leave out each recording with such a folder in its ID. A name
+        without a folder stands for itself alone.
+    folders : list of str
+        Those of the data.
+    id_parts : int, optional
+        See ``choose_recordings``.
+
+    Returns
+    -------
+    speakers : set of str
+        Those that are in the data.
+    unknown : list of str
+        The names that do not tell who speaks.
+
+    Example
+    -------
+    >>> ids = ["anna/1", "anna/2", "bob/1", "wav/carl/1", "3"]
+    >>> recordings = [Recording(name, "", "") for name in ids]
+    >>> names = ["./anna/1.wav", "/data/wav/carl/9.wav", "3.wav", "dora/1.wav"]
+    >>> found, unknown = leave_out_speakers(recordings, names, ["/data"])
+    >>> sorted(found), unknown
+    (['anna', 'carl'], ['3.wav'])
+    >>> [recording.id for recording in recordings if not recording.problem]
+    ['bob/1']
+    """
+    folders_of = [set(r.id.split("/")[:-1]) for r in recordings]
+    below = set().union(*folders_of)
+    first = {speaker_of(recording.id) for recording in recordings} - {""}
+    speakers, unknown = set(), []
+    for name in sorted(names):
+        speaker = speaker_of(name, folders, id_parts)
+        if speaker in below:
+            speakers.add(speaker)
+            continue
+        # As where a list starts higher up, or comes from another machine
+        parts = parts_of(name, folders)
+        within = first.intersection(parts[:-1])
+        speakers |= within
+        if not speaker and not within:
+            unknown.append(name)
+    alone = {spelling(name) for name in unknown}
+    for recording, inside in zip(recordings, folders_of):
+        if inside & speakers or "/".join(parts_of(recording.id)) in alone:
+            recording.problem = EXCLUDED
+    return speakers, unknown
+
+
+def judge_recordings(recordings, min_duration, max_duration=None):
     """Finds what is no training material.
 
     Arguments
     ---------
     recordings : list of Recording
         With their headers read. Those found gain a problem.
-    speakers : set of str
-        The speakers to leave out: the parts that an ID must not have.
     min_duration : float
         In seconds.
     max_duration : float, optional
         In seconds.
     """
     for recording in recordings:
-        if not speakers.isdisjoint(recording.id.split("/")):
-            recording.problem = EXCLUDED
-        elif recording.problem:
+        if recording.problem:
             continue
         elif not recording.frames:
             recording.problem = "no samples in it"

@@ -115,10 +115,27 @@ def fingerprint(files):
     >>> fingerprint([before]) == fingerprint([after])
     False
     """
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(repr(file).encode())
-    return digest.hexdigest()
+    return digest(map(repr, files))
+
+
+def digest(texts):
+    """A short text that changes when one of several texts does.
+
+    Arguments
+    ---------
+    texts : iterable of str
+        In order.
+
+    Returns
+    -------
+    str
+        Empty if there are none.
+    """
+    total, some = hashlib.sha256(), False
+    for text in texts:
+        some = True
+        total.update(text.encode("utf-8", "surrogateescape") + b"\n")
+    return total.hexdigest() if some else ""
 
 
 def _glob_to_regex(glob):

@@ -1,5 +1,6 @@
 """Writing files so that nobody ever sees half of one."""
 
+import codecs
 import contextlib
 import csv
 import errno
@@ -197,6 +198,44 @@ def write_text(path, text):
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_text(path, errors="strict"):
+    """Reads a text file that somebody else may have written.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file, in UTF-8 with or without a byte order mark. A line may end
+        in the manner of Unix, Windows or old Macs.
+    errors : str
+        As for ``open``.
+
+    Returns
+    -------
+    str
+        Lines end in ``\\n``.
+
+    Raises
+    ------
+    ValueError
+        If it is in UTF-16, as spreadsheets write "Unicode text".
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.txt"
+    >>> _ = path.write_bytes(b"\\xef\\xbb\\xbfone\\rtwo\\r\\n")
+    >>> read_text(path)
+    'one\\ntwo\\n'
+    """
+    content = pathlib.Path(path).read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(
+            f"{path} is in UTF-16: save it as UTF-8, such as with "
+            f"iconv -f UTF-16 -t UTF-8."
+        )
+    text = content.decode("utf-8-sig", errors)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def write_csv(path, table):

@@ -22,6 +22,7 @@ from speechbrain_cadino.verification.scoring import cosine, trial_scores
 from speechbrain_cadino.verification.trials import (
     find_trials,
     read_trials,
+    training_overlap,
     trial_files,
     trial_tracks,
 )
@@ -87,6 +88,7 @@ class TrialEvaluator:
             self.trials = self.trials[known.all(axis=1)]
             _check_kinds(self.trials, trials)
         self.sample_rate = sample_rate
+        self.data_folder = data_folder
         rows = pd.Index(self.files["ID"])
         self.enrol = rows.get_indexer(self.trials["enrol"])
         self.test = rows.get_indexer(self.trials["test"])
@@ -216,6 +218,13 @@ def verify(
             )
         check_apart(trials.trials, calibration_trials.trials)
     table = background.table("baselines=True") if baselines else None
+    overlap = None
+    if background.manifest is not None:
+        overlap = training_overlap(
+            trials.trials,
+            trials.data_folder,
+            background.table("train_manifest"),
+        )
     folder = pathlib.Path(output_folder)
     back_ends.prepare(embedder, background, folder / "training_set")
     scores, details = _score(embedder, back_ends, trials, calibration_trials)
@@ -231,7 +240,7 @@ def verify(
             system = embedder.replace(encode_batch=LogMelStats(rate))
             lda = RecordingLDA(seed=background.seed).learn(system, table)
             scores[LEARNT] = trials.scores(lda.after(system))
-    return write_results(output_folder, assess, scores, details)
+    return write_results(output_folder, assess, scores, details, overlap)
 
 
 def _score(embedder, back_ends, trials, calibration_trials):

@@ -244,7 +244,7 @@ def _keys(names, table):
     return folders
 
 
-def write_results(folder, assess, scores, details=None):
+def write_results(folder, assess, scores, details=None, overlap=None):
     """Writes ``scores_<system>.txt``, ``metrics.json`` and the plots.
 
     Arguments
@@ -258,13 +258,15 @@ def write_results(folder, assess, scores, details=None):
         in ``calibrated`` are log-likelihood ratios.
     details : dict of dict, optional
         More to keep of some of the systems.
+    overlap : dict, optional
+        Of ``training_overlap``.
 
     Returns
     -------
     dict
         What is in ``metrics.json``: the counts ``trials``, ``targets`` and,
-        if there are intervals, ``speakers``; and ``systems`` with the figures
-        of each.
+        if there are intervals, ``speakers``; ``training_overlap``, if the
+        training set is known; and ``systems`` with the figures of each.
 
     Example
     -------
@@ -285,6 +287,8 @@ def write_results(folder, assess, scores, details=None):
     results = {"trials": len(trials), "targets": int(trials["target"].sum())}
     if assess.speakers:
         results["speakers"] = assess.speakers
+    if overlap is not None:
+        results["training_overlap"] = overlap
     results["systems"] = {
         system: {
             **assess(values, system.endswith("calibrated")),

@@ -5,6 +5,7 @@ two is ``left . right + bias + bias``: what belongs to one embedding is worked
 out once, however many trials it is in.
 """
 
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +13,28 @@ import pandas as pd
 from scipy import linalg
 
 from speechbrain.processing import PLDA_LDA
-from speechbrain_cadino.process.files import atomic_path
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.names import match
+from speechbrain_cadino.process.files import atomic_path, read_text
+from speechbrain_cadino.verification.trials import trial_names
+
+logger = get_logger(__name__)
 
 # So many trials at a time keep the working memory near 100 MB at 192
 # dimensions, however long the list is.
 CHUNK = 65536
+
+# The columns of a trial list that name files
+SIDES = ["enrol", "test"]
+
+# What says in a score file whether a trial is a target
+LABELS = {"1": True, "0": False, "target": True, "nontarget": False}
+
+FORMS = (
+    "Its lines are 'enrol test score', or 'enrol test label score' or 'enrol "
+    "test score label' with the label of the trial list, and no spaces in "
+    "names."
+)
 
 
 class Sides(NamedTuple):
@@ -229,12 +247,17 @@ def write_scores(path, trials, scores):
 def read_scores(path, trials):
     """Reads a score file, of this package or of any other.
 
+    Its lines are ``enrol test score``, in any order; or, with the label that
+    the trial has in the list, ``enrol test label score`` (SpeechBrain) or
+    ``enrol test score label`` (WeSpeaker). Names are matched as
+    ``dataio.names.match`` does: a suffix may be missing.
+
     Arguments
     ---------
     path : str or pathlib.Path
-        The text file of lines ``enrol test score``, in any order.
+        The text file.
     trials : pandas.DataFrame
-        The columns ``enrol`` and ``test``.
+        The columns ``enrol`` and ``test``, and ``target`` if there are labels.
 
     Returns
     -------
@@ -246,42 +269,115 @@ def read_scores(path, trials):
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no score file, or lacks a trial.
+        If it is no score file, lacks a trial, or has two scores for one.
 
     Example
     -------
     >>> path = getfixture("tmp_path") / "scores.txt"
-    >>> _ = path.write_text("a c 0.5\\na b 0.25\\n")
-    >>> read_scores(path, pd.DataFrame({"enrol": ["a"], "test": ["b"]}))
+    >>> trials = pd.DataFrame(
+    ...     {"enrol": ["a.wav"], "test": ["b.wav"], "target": [True]}
+    ... )
+    >>> _ = path.write_text("a c 0 0.5\\na b 1 0.25\\n")
+    >>> read_scores(path, trials)
     array([0.25])
     """
-    try:
-        table = pd.read_csv(
-            path,
-            sep=r"\s+",
-            header=None,
-            names=["enrol", "test", "score"],
-            dtype={"enrol": str, "test": str},
-            keep_default_na=False,
-            index_col=False,
-        )
-        scores = pd.to_numeric(table["score"])
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"No score file at {path}.") from error
-    except ValueError as error:
+    fields = _read_fields(path)
+    if "fourth" not in fields:
+        # Also of lines that are not wanted: a heading, say
+        fields["third"] = _numbers(path, fields["third"])
+    wanted, found = _trial_numbers(trials, fields)
+    missing = ~np.isin(wanted, found)
+    if missing.any():
+        trial = trials.iloc[missing.argmax()]
         raise ValueError(
-            f"{path} is not a score file ({error}). Its lines are 'enrol test "
-            "score', with no spaces in names."
-        ) from error
-    scores.index = pd.MultiIndex.from_frame(table[["enrol", "test"]])
-    scores = scores[~scores.index.duplicated()]
-    wanted = pd.MultiIndex.from_frame(trials[["enrol", "test"]])
-    rows = scores.index.get_indexer(wanted)
-    if (rows < 0).any():
-        enrol, test = wanted[(rows < 0).argmax()]
-        raise ValueError(
-            f"{path} has no score for {(rows < 0).sum()} of {len(rows)} "
-            f"trials; the first is '{enrol} {test}'. Is it of another trial "
-            "list?"
+            f"{path} has no score for {missing.sum()} of {len(trials)} "
+            f"trials; the first is '{trial['enrol']} {trial['test']}'. Is it "
+            "of another trial list?"
         )
-    return scores.to_numpy(np.float64)[rows]
+    of_the_list = np.isin(found, wanted)
+    fields, found = fields[of_the_list], found[of_the_list]
+    numbers, places = np.unique(wanted, return_index=True)
+    trial = places[np.searchsorted(numbers, found)]
+    scores = _scores_among(path, fields, trials.iloc[trial])
+    by_trial = pd.Series(scores, trial)
+    first = by_trial[~by_trial.index.duplicated()]
+    differ = (by_trial != first.reindex(trial)).to_numpy()
+    if differ.any():
+        enrol, test = fields.iloc[differ.argmax()][["enrol", "test"]]
+        raise ValueError(
+            f"{path} has two different scores for '{enrol} {test}': which one "
+            "is meant?"
+        )
+    if first.isin([0, 1]).all():
+        logger.warning(
+            f"All scores in {path} are 0 or 1: are they labels or decisions? "
+            "Error rates need scores."
+        )
+    return first[places[np.searchsorted(numbers, wanted)]].to_numpy()
+
+
+def _read_fields(path):
+    """The lines of a score file as text: ``enrol``, ``test``, ``third`` and,
+    if they have it, ``fourth``."""
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(f"No score file at {path}.")
+    rows = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        fields = line.split()
+        if not fields:
+            continue
+        if len(fields) not in (3, 4) or len(fields) != len([*rows, fields][0]):
+            raise ValueError(
+                f"{path} is not a score file: line {number} is "
+                f"'{line.strip()[:80]}'. {FORMS}"
+            )
+        rows.append(fields)
+    if not rows:
+        raise ValueError(f"{path} is empty: no scores.")
+    columns = ["enrol", "test", "third", "fourth"]
+    return pd.DataFrame(rows, columns=columns[: len(rows[0])])
+
+
+def _trial_numbers(trials, fields):
+    """A number for each trial of a list, and for each line of a score file the
+    same; -1 for a line of another list."""
+    known = pd.Index(trial_names(trials))
+    names = pd.unique(fields[["enrol", "test"]].to_numpy().ravel())
+    rows = pd.Series(match(names, known), names)
+
+    def number(enrol, test):
+        both = (enrol >= 0) & (test >= 0)
+        return np.where(both, enrol * len(known) + test, -1)
+
+    return (
+        number(*(known.get_indexer(trials[side]) for side in SIDES)),
+        number(*(rows[fields[side]].to_numpy() for side in SIDES)),
+    )
+
+
+def _scores_among(path, fields, trials):
+    """The scores among the fields of a file, as numbers."""
+    if "fourth" not in fields:
+        return fields["third"].to_numpy()
+    if "target" in trials:
+        targets = trials["target"].to_numpy(bool)
+        for label, score in [("third", "fourth"), ("fourth", "third")]:
+            if np.array_equal(fields[label].map(LABELS), targets):
+                return _numbers(path, fields[score])
+    raise ValueError(
+        f"{path} has lines such as '{' '.join(fields.iloc[0])}', in which "
+        "neither the third nor the fourth field is the label that each trial "
+        f"has in the list. {FORMS}"
+    )
+
+
+def _numbers(path, texts):
+    """Texts as numbers; raises naming the first that is none."""
+    numbers = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
+    bad = np.isnan(numbers)
+    if bad.any():
+        raise ValueError(
+            f"{path} is not a score file: '{texts.iloc[bad.argmax()]}' is no "
+            f"score. {FORMS}"
+        )
+    return numbers

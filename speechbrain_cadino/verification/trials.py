@@ -1,7 +1,6 @@
 """Trial lists and the files they name."""
 
 import pathlib
-from pathlib import PurePosixPath
 
 import pandas as pd
 from tqdm import tqdm
@@ -9,11 +8,16 @@ from tqdm import tqdm
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.dataio.names import (
+    candidates,
+    find_file,
+    match,
+    speaker_of,
+    spelling,
+)
+from speechbrain_cadino.process.files import read_text
 
 logger = get_logger(__name__)
-
-# The same utterance may be at hand in another format than the list says.
-SUFFIXES = [".wav", ".flac", ".ogg", ".mp3"]
 
 # VoxCeleb1's lists, cleaned, under the names that papers call them by.
 NAMED = {
@@ -107,7 +111,7 @@ def read_trials(path):
             f"No trial list at {path}. VoxCeleb's are at {VOXCELEB}."
         )
     # A file that is no text fails on its first line below, with a number.
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = read_text(path, errors="replace").split("\n")
     trials = []
     for number, line in enumerate(lines, 1):
         fields = line.split()
@@ -128,6 +132,76 @@ def read_trials(path):
     return pd.DataFrame(trials, columns=columns[: len(trials[0])])
 
 
+def trial_names(trials):
+    """The files that a trial list names, each once.
+
+    Arguments
+    ---------
+    trials : pandas.DataFrame
+        Of ``read_trials``.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+    """
+    return sorted(set(trials["enrol"]) | set(trials["test"]))
+
+
+def training_overlap(trials, data_folder, table):
+    """What a training set has in common with a trial list.
+
+    An error rate on speakers that an encoder was trained on says little of
+    others.
+
+    Arguments
+    ---------
+    trials : pandas.DataFrame
+        Of ``read_trials``.
+    data_folder : str or pathlib.Path
+        The folder that the list's names start from.
+    table : pandas.DataFrame
+        The training manifest.
+
+    Returns
+    -------
+    dict of str:int
+        ``test_speakers``, and how many of them are ``trained_on``;
+        ``unknown_speakers``, the files whose name does not tell who speaks. A
+        speaker is the first folder, see ``dataio.names.speaker_of``.
+
+    Example
+    -------
+    >>> trials = pd.DataFrame({"enrol": ["a/1.wav"], "test": ["./b/1.wav"]})
+    >>> table = pd.DataFrame({"ID": ["wav/b/2", "wav/c/1"]})
+    >>> training_overlap(trials, "data", table)
+    {'test_speakers': 2, 'trained_on': 1, 'unknown_speakers': 0}
+    """
+    names = trial_names(trials)
+    tested = [speaker_of(name, [data_folder]) for name in names]
+    speakers = set(tested) - {""}
+    trained = {speaker_of(name) for name in table["ID"]}
+    overlap = {
+        "test_speakers": len(speakers),
+        "trained_on": len(speakers & trained),
+        "unknown_speakers": tested.count(""),
+    }
+    if overlap["trained_on"]:
+        logger.warning(
+            f"{overlap['trained_on']} of the {len(speakers)} speakers of the "
+            f"trial list are in the training set, such as "
+            f"{min(speakers & trained)}: the figures say little of others."
+        )
+    if overlap["unknown_speakers"]:
+        logger.warning(
+            f"Whether the speakers of {overlap['unknown_speakers']} of the "
+            f"{len(names)} files of the trial list were trained on cannot be "
+            f"told: {names[tested.index('')]} names no folder below "
+            f"{data_folder}."
+        )
+    return overlap
+
+
 def _parse(fields):
     """The fields of a line as (target, enrol, test) and, if there is one,
     the group; None if it is no trial."""
@@ -143,8 +217,8 @@ def _parse(fields):
 def trial_files(trials, data_folder, sample_rate=16000):
     """Finds the files of a trial list, each once.
 
-    They are looked for below ``data_folder`` and ``data_folder/wav``; where
-    one is not there, a file with another suffix of ``SUFFIXES`` serves.
+    They are looked for as ``dataio.names.find_file`` says; where one is not
+    there, the same in another format serves.
 
     Arguments
     ---------
@@ -169,8 +243,8 @@ def trial_files(trials, data_folder, sample_rate=16000):
         If one is not readable.
     """
     data_folder = pathlib.Path(data_folder)
-    names = sorted(set(trials["enrol"]) | set(trials["test"]))
-    paths = {name: _find(name, data_folder) for name in names}
+    names = trial_names(trials)
+    paths = {name: find_file(name, data_folder) for name in names}
     missing = [name for name in names if paths[name] is None]
     if missing:
         raise FileNotFoundError(
@@ -222,20 +296,20 @@ def trial_tracks(trials, manifest, data_folder):
         If no face of the list is there.
     """
     table = read_manifest(manifest, data_folder).set_index("ID")
-    names = sorted(set(trials["enrol"]) | set(trials["test"]))
-    tracks = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
-    seen = [name for name in names if tracks[name] in table.index]
+    names = trial_names(trials)
+    rows = match(names, table.index)
+    seen = [name for name, row in zip(names, rows) if row >= 0]
     if not seen:
         raise ValueError(
             f"{manifest} has the face of none of the {len(names)} files of the "
-            f"trial list: it has no ID {tracks[names[0]]}, of {names[0]}."
+            f"trial list: it has no ID {spelling(names[0])}, of {names[0]}."
         )
     if len(seen) < len(names):
         logger.info(
             f"{len(names) - len(seen)} of {len(names)} files of the trial list "
             f"have no face in {manifest}."
         )
-    found = table.loc[[tracks[name] for name in seen]]
+    found = table.iloc[rows[rows >= 0]]
     return pd.DataFrame(
         {
             "ID": seen,
@@ -247,21 +321,9 @@ def trial_tracks(trials, manifest, data_folder):
     )
 
 
-def _candidates(name, data_folder):
-    """Where the file may be."""
-    return [data_folder / name, data_folder / "wav" / name]
-
-
-def _find(name, data_folder):
-    """The path of the file; None if there is none."""
-    paths = _candidates(name, data_folder)
-    paths += [p.with_suffix(s) for s in SUFFIXES for p in paths]
-    return next((path for path in paths if path.is_file()), None)
-
-
 def _hint(name, data_folder):
     """What to do about a missing file."""
-    for path in _candidates(name, data_folder):
+    for path in candidates(name, data_folder):
         if path.with_suffix(".m4a").is_file():
             return (
                 "It is there as .m4a: convert it first, see convert_folder in "

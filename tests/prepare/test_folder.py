@@ -182,7 +182,36 @@ def test_speakers_of_trial_lists_are_left_out(data, save, tmp_path, caplog):
     second.write_text("0 y/b.wav z/b.wav\n")
     with caplog.at_level(logging.INFO):
         prepare_folder(data, save, exclude=[second])
-    assert "none of the 2 speakers" in caplog.text
+    assert "none of the speakers of the trial lists" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "prefix", ["./", "wav/", "{data}/", "{data}/wav/", "/other/vox/wav/", "x/"]
+)
+def test_speakers_are_left_out_however_they_are_spelled(
+    tmp_path, save, write_tone, prefix
+):
+    data = tmp_path / "data"
+    for name in ["anna/1", "anna/2", "bob/1", "carl/1"]:
+        write_tone(data / "wav" / f"{name}.wav")
+    prefix = prefix.format(data=data)
+    (tmp_path / "1.txt").write_text(f"0 {prefix}anna/1.wav {prefix}bob/9.wav\n")
+    prepare_folder(data, save, exclude=tmp_path / "1.txt")
+    assert ids(save) == ["wav/carl/1"]
+    text = (tmp_path / "1.txt").read_text().replace("/", "\\")
+    if not text.startswith("0 \\"):
+        (tmp_path / "1.txt").write_text(text)
+        prepare_folder(data, save, exclude=tmp_path / "1.txt")
+        assert ids(save) == ["wav/carl/1"]
+
+
+def test_a_name_that_does_not_tell_the_speaker_is_said(
+    data, save, tmp_path, caplog
+):
+    (tmp_path / "1.txt").write_text("0 a.wav /elsewhere/1.wav\n")
+    prepare_folder(data, save, exclude=tmp_path / "1.txt")
+    assert ids(save) == ["x/b", "x/c"]
+    assert "who speaks in 2 of the 2 files of the trial lists" in caplog.text
 
 
 def test_several_folders(data, save, tmp_path, write_tone):

@@ -111,7 +111,15 @@ def test_score_file_holds_every_bit(tmp_path):
     [
         (None, "No score file at"),
         ("a b much\n", "is not a score file"),
-        ("", "no score for 2 of 2"),
+        ("", "is empty"),
+        ("a b nan\nb a 1\n", "'nan' is no score"),
+        ("enrol test score\na b 1\nb a 2\n", "'score' is no score"),
+        ("x y 1\n", "no score for 2 of 2"),
+        ("a b 1\nb a 1\na b 2\n", "two different scores for 'a b'"),
+        ("0.5 a b\n0.5 b a\n", "'b' is no score"),
+        ("a b 1\nb a 1 0.5\n", "line 2 is 'b a 1 0.5'"),
+        # The label of another list
+        ("a b 0 0.5\nb a 0 0.25\n", "neither the third nor the fourth"),
         ("a b 1\n", "no score for 1 of 2 trials; the first is 'b a'"),
     ],
 )
@@ -119,6 +127,40 @@ def test_what_is_no_score_file(text, message, tmp_path):
     path = tmp_path / "scores.txt"
     if text is not None:
         path.write_text(text)
-    trials = pd.DataFrame({"enrol": ["a", "b"], "test": ["b", "a"]})
+    trials = pd.DataFrame(
+        {"enrol": ["a", "b"], "test": ["b", "a"], "target": [True, False]}
+    )
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         read_scores(path, trials)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{e}.wav {t}.wav {s}",
+        "{e} {t} {s}",
+        "{e} {t} {label} {s}",
+        "{e}.wav {t}.wav {s} {word}",
+        "./{e}.wav {t}.flac {s}",
+    ],
+)
+def test_forms_of_other_tools(line, tmp_path):
+    rows = [("a/1", "a/2", 1, 0.5), ("b/x.1", "a/2", 0, 1), ("a/1", "c", 0, 0)]
+    text = [
+        line.format(e=e, t=t, label=n, s=s, word="target" if n else "nontarget")
+        for e, t, n, s in rows
+    ]
+    path = tmp_path / "scores.txt"
+    path.write_text("\r\n".join(text[::-1] + text[:1]), "utf-8-sig")
+    trials = pd.DataFrame(rows, columns=["enrol", "test", "target", "score"])
+    for side in ["enrol", "test"]:
+        trials[side] += ".wav"
+    assert read_scores(path, trials).tolist() == [0.5, 1, 0]
+
+
+def test_scores_that_are_labels_are_warned_of(tmp_path, caplog):
+    path = tmp_path / "scores.txt"
+    path.write_text("a b 1\na c 0\n")
+    trials = pd.DataFrame({"enrol": ["a", "a"], "test": ["b", "c"]})
+    read_scores(path, trials)
+    assert "are 0 or 1: are they labels" in caplog.text

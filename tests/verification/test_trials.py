@@ -1,11 +1,16 @@
 import logging
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
 from speechbrain_cadino.dataio.audio import AudioError
-from speechbrain_cadino.verification.trials import read_trials, trial_files
+from speechbrain_cadino.verification.trials import (
+    read_trials,
+    training_overlap,
+    trial_files,
+)
 
 
 def write(path, text):
@@ -31,6 +36,19 @@ def test_both_forms(tmp_path, text):
     assert trials["target"].tolist() == [True, False]
     assert trials["enrol"].tolist() == ["a.wav", "a.wav"]
     assert trials["test"].tolist() == ["b.wav", "c.wav"]
+
+
+@pytest.mark.parametrize("text", ["1 a b\r0 a c\r", "\ufeff1 a b\r\n0 a c"])
+def test_texts_of_other_machines(tmp_path, text):
+    (tmp_path / "trials.txt").write_bytes(text.encode())
+    trials = read_trials(tmp_path / "trials.txt")
+    assert trials["target"].tolist() == [True, False]
+
+
+def test_utf_16_is_named(tmp_path):
+    (tmp_path / "trials.txt").write_text("1 a b\n0 a c\n", "utf-16")
+    with pytest.raises(ValueError, match=r"trials.txt is in UTF-16: save it"):
+        read_trials(tmp_path / "trials.txt")
 
 
 @pytest.mark.parametrize(
@@ -101,3 +119,34 @@ def test_unreadable_file(tmp_path):
     trials = read_trials(write(tmp_path / "trials.txt", "1 a.wav a.wav\n"))
     with pytest.raises(AudioError, match=r"a.wav: not readable"):
         trial_files(trials, tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "wav/", "{data}/wav/", "\\"])
+def test_the_training_set_is_compared_however_names_are_spelled(
+    tmp_path, prefix, caplog
+):
+    names = ["b/1.wav", "c/1.wav"]
+    for name in names:
+        write_wav(tmp_path / "wav" / name)
+    line = " ".join(f"{prefix.format(data=tmp_path)}{name}" for name in names)
+    if prefix == "\\":
+        line = " ".join(names).replace("/", "\\")
+    trials = read_trials(
+        write(tmp_path / "trials.txt", f"1 {line}\n0 {line}\n")
+    )
+    assert len(trial_files(trials, tmp_path)) == 2
+    table = pd.DataFrame({"ID": ["wav/a/1", "wav/b/2"]})
+    overlap = training_overlap(trials, tmp_path, table)
+    assert overlap == {
+        "test_speakers": 2,
+        "trained_on": 1,
+        "unknown_speakers": 0,
+    }
+    assert "1 of the 2 speakers of the trial list are in the" in caplog.text
+
+
+def test_names_without_a_folder_do_not_tell(tmp_path, caplog):
+    trials = pd.DataFrame({"enrol": ["a1.wav"], "test": ["b1.wav"]})
+    overlap = training_overlap(trials, tmp_path, pd.DataFrame({"ID": ["a2"]}))
+    assert overlap["unknown_speakers"] == 2
+    assert "cannot be told: a1.wav names no folder" in caplog.text

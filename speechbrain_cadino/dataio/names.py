@@ -1,0 +1,231 @@
+"""Names of recordings in lists, manifests and score files: what they mean.
+
+The one home of these rules: verification finds files by them, preparation
+leaves test speakers out, score files and tables of speakers are matched.
+"""
+
+import os
+import pathlib
+import re
+import unicodedata
+
+import pandas as pd
+
+# What soundfile reads
+READABLE = {
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
+    *(".aiff", ".aif", ".au", ".caf", ".sph", ".w64"),
+}
+
+# What soundfile cannot read and PyAV can
+CONVERTIBLE = {
+    *(".m4a", ".m4b", ".aac", ".mp4", ".mov", ".3gp", ".webm", ".mkv", ".mka"),
+    *(".wma", ".amr", ".ac3"),
+}
+
+# The same utterance may be at hand in another format than a list says.
+SUFFIXES = [".wav", ".flac", ".ogg", ".mp3"]
+
+# Where VoxCeleb's audio lies in its folder
+INNER = "wav"
+
+
+def spelling(name):
+    """The one spelling of a name: without the suffix of an audio format, ``/``
+    between its parts, no ``.`` or empty part, Unicode composed (macOS gives
+    it decomposed).
+
+    Arguments
+    ---------
+    name : str
+        As somebody wrote it.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> [spelling(name) for name in [".\\\\a\\\\1.wav", "a//1", "a/take.1"]]
+    ['a/1', 'a/1', 'a/take.1']
+    """
+    name = unicodedata.normalize("NFC", name.replace("\\", "/"))
+    absolute = name.startswith("/") or re.match("[A-Za-z]:/", name)
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    return "/" * bool(absolute) + _stem("/".join(parts))
+
+
+def match(names, known):
+    """Finds names among others: as they are, else by their spelling.
+
+    Arguments
+    ---------
+    names : sequence of str
+        What is looked for.
+    known : sequence of str
+        Where.
+
+    Returns
+    -------
+    numpy.ndarray
+        The place of each name among the known ones; -1 if it is not there, or
+        if its spelling is that of several.
+
+    Example
+    -------
+    >>> match(["b", "./a.wav", "c"], ["a.flac", "b"])
+    array([ 1,  0, -1])
+    """
+    known = pd.Index(known)
+    rows = known.get_indexer(names)
+    left = rows < 0
+    if left.any():
+        spelled = pd.Series(range(len(known)), index=map(spelling, known))
+        spelled = spelled[~spelled.index.duplicated(keep=False)]
+        wanted = [spelling(name) for name in pd.Index(names)[left]]
+        rows[left] = spelled.reindex(wanted).fillna(-1).astype(int)
+    return rows
+
+
+def find_file(name, folder):
+    """The audio file that a name means.
+
+    It is looked for below ``folder`` and ``folder/wav``: first the name as it
+    is, then with a suffix of ``SUFFIXES`` added, then with its own replaced,
+    which is done to the suffix of an audio format only. ``\\`` is then tried
+    as ``/``.
+
+    Arguments
+    ---------
+    name : str
+        In a list.
+    folder : str or pathlib.Path
+        The folder that the list's names start from.
+
+    Returns
+    -------
+    pathlib.Path
+        None if there is none.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> for file in ["take.wav", "take.1.wav"]:
+    ...     (folder / file).touch()
+    >>> find_file("take.1", folder).name, find_file("take.flac", folder).name
+    ('take.1.wav', 'take.wav')
+    """
+    for path in candidates(name, folder):
+        if path.is_file():
+            return path
+    return None
+
+
+def candidates(name, folder):
+    """Where the file of a name may be.
+
+    Arguments
+    ---------
+    name : str
+        See ``find_file``.
+    folder : str or pathlib.Path
+
+    Yields
+    ------
+    pathlib.Path
+        The most literal first.
+    """
+    composed, decomposed = (
+        unicodedata.normalize(form, name) for form in ("NFC", "NFD")
+    )
+    forms = [name, composed, decomposed]
+    forms += [form.replace("\\", "/") for form in forms]
+    for form in dict.fromkeys(forms):
+        paths = [pathlib.Path(folder, form), pathlib.Path(folder, INNER, form)]
+        yield from paths
+        for change in [
+            lambda path: path,
+            lambda path: path.with_name(_stem(path.name)),
+        ]:
+            for path in map(change, paths):
+                if not path.name:
+                    continue
+                for suffix in SUFFIXES:
+                    yield path.with_name(path.name + suffix)
+
+
+def speaker_of(name, folders=(), id_parts=None):
+    """Who speaks: the first folder of a name below the data, or below ``wav``
+    there.
+
+    Arguments
+    ---------
+    name : str
+        In a list or a manifest.
+    folders : iterable of str
+        The folders of the data, for absolute names.
+    id_parts : int, optional
+        How many of the last parts are the ID, whose first part it is then.
+
+    Returns
+    -------
+    str
+        Empty if the name does not tell: it has no folder, or is absolute and
+        not below the data.
+
+    Example
+    -------
+    >>> [speaker_of(n) for n in ["./anna/1.wav", "wav/anna/1", "1.wav"]]
+    ['anna', 'anna', '']
+    >>> speaker_of("/data/anna/1.wav", ["/data"]), speaker_of("/x/anna/1.wav")
+    ('anna', '')
+    """
+    parts = parts_of(name, folders)
+    if id_parts and len(parts) >= id_parts:
+        return parts[-id_parts]
+    if not parts or not parts[0]:
+        return ""  # absolute, and elsewhere
+    return parts[0] if len(parts) > 1 else ""
+
+
+def parts_of(name, folders=()):
+    """The parts of a name below the data.
+
+    Arguments
+    ---------
+    name : str
+        See ``speaker_of``.
+    folders : iterable of str
+
+    Returns
+    -------
+    list of str
+        Of an absolute name that is not below the data, the first is empty.
+
+    Example
+    -------
+    >>> parts_of("wav/anna/x/1.wav"), parts_of("/elsewhere/anna/1.wav")
+    (['anna', 'x', '1'], ['', 'elsewhere', 'anna', '1'])
+    """
+    text = spelling(name)
+    if text.startswith("/"):
+        for folder in folders:
+            for root in {os.path.abspath(folder), os.path.realpath(folder)}:
+                for path in {text, os.path.realpath(text)}:
+                    if path.startswith(root.rstrip("/") + "/"):
+                        return _inner(os.path.relpath(path, root).split("/"))
+        return text.split("/")
+    if ".." in text.split("/"):
+        text = os.path.normpath(text)
+    return _inner(text.split("/"))
+
+
+def _inner(parts):
+    """The parts below the folder of VoxCeleb's audio, if that is the first."""
+    return parts[1:] if parts[0] == INNER and len(parts) > 1 else parts
+
+
+def _stem(name):
+    """A name without the suffix of an audio format."""
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in READABLE | CONVERTIBLE else name
