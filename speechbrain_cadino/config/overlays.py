@@ -1,14 +1,16 @@
 """YAML files that are put over others, and the flags of the command line."""
 
-import difflib
 import io
 import pathlib
 import sys
 import tempfile
 
+import torch
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 import speechbrain as sb
+from speechbrain_cadino.config.flags import did_you_mean, read_flags
 from speechbrain_cadino.config.settings import OWN_FOLDERS
 
 # Holds the merged YAML files until the process ends.
@@ -66,22 +68,19 @@ def parse_arguments(arguments):
     global _merged_folder
     shown = "--show" in arguments
     arguments = [part for part in arguments if part != "--show"]
-    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
+    hparams_file, run_opts, _ = sb.parse_arguments(arguments)
     path = pathlib.Path(hparams_file)
     if not path.is_file():
         raise ValueError(f"No hyperparameter file {path}.")
     settings = _load(path)
-    flags = YAML().load(overrides) or {}
-    for name in flags:
-        if name not in settings:
-            raise ValueError(
-                f"No such flag: {path} has no {name}."
-                f"{did_you_mean(name, settings)}"
-            )
+    own = list(arguments)
+    own.remove(hparams_file)
+    flags = read_flags(own, settings, run_opts.as_dict())
+    _check_device(run_opts)
     # SpeechBrain keeps its run options to itself; the YAML may refer to them.
     for name in run_opts.overridden_args:
         if name in settings:
-            overrides += f"\n{name}: {run_opts[name]}"
+            flags[name] = run_opts[name]
     if shown:
         print(dump_yaml(settings), end="")
         sys.exit(0)
@@ -89,7 +88,22 @@ def parse_arguments(arguments):
     _merged_folder = _merged_folder or tempfile.TemporaryDirectory()
     merged = pathlib.Path(_merged_folder.name) / path.name
     YAML().dump(settings, merged)
-    return str(merged), run_opts, overrides
+    return str(merged), run_opts, dump_yaml(flags) if flags else ""
+
+
+def _check_device(run_opts):
+    """Raises if there is no such device."""
+    if "device" not in run_opts.overridden_args:
+        return
+    try:
+        torch.empty(0, device=run_opts["device"])
+    # AssertionError: PyTorch was built without CUDA
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"No device {run_opts['device']}: {reason}. Give --device=cpu, or "
+            "leave it to SpeechBrain."
+        ) from error
 
 
 def allow_own_classes():
@@ -97,30 +111,6 @@ def allow_own_classes():
     the import path: a training may be made of classes in files of one's own.
     """
     sys.path += [folder for folder in OWN_FOLDERS if folder not in sys.path]
-
-
-def did_you_mean(name, names):
-    """The end of a sentence about a name that is not known.
-
-    Arguments
-    ---------
-    name : str
-        What was given.
-    names : iterable of str
-        What is known.
-
-    Returns
-    -------
-    str
-        Empty if none is alike.
-
-    Example
-    -------
-    >>> did_you_mean("centre_momentum", ["center_momentum", "lr"])
-    ' Did you mean center_momentum?'
-    """
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f" Did you mean {close[0]}?" if close else ""
 
 
 def find_yaml(name, folder, recipe=None, but=None):
@@ -179,7 +169,12 @@ def _with_bases(path, found, chain):
             f"{chain[-2]}: its base {path.name} is neither beside it nor among "
             "the hparams of the recipe."
         )
-    settings = YAML().load(path)
+    try:
+        settings = YAML().load(path)
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a YAML file: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} holds no settings, NAME: VALUE in each line.")
     bases = settings.pop("base", [])
     for base in [bases] if isinstance(bases, str) else bases:
         _with_bases(find_yaml(base, path.parent, but=path), found, chain)

@@ -7,14 +7,10 @@ import pathlib
 from typing import NamedTuple
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from speechbrain.utils.run_opts import RunOptions
-from speechbrain_cadino.config.overlays import (
-    did_you_mean,
-    find_yaml,
-    parse_arguments,
-)
+from speechbrain_cadino.config.flags import did_you_mean
+from speechbrain_cadino.config.overlays import find_yaml, parse_arguments
 from speechbrain_cadino.config.settings import own_files, plain, resolve
 
 # Go to each script whose YAML file knows them, unless they are null.
@@ -272,22 +268,12 @@ def _resolve(command):
 
 
 def _flag(name, value):
-    """A flag as SpeechBrain reads it: its value is YAML."""
+    """A flag as ``config.flags`` reads it: a text as it is, else YAML."""
     if RUN_OPTIONS.get(name) is False and value is True:
         return f"--{name}"
-    if isinstance(value, pathlib.Path):
-        value = str(value)
-    if not (isinstance(value, str) and _is_plain(value)):
+    if not isinstance(value, (str, pathlib.Path)):
         value = json.dumps(value)
     return f"--{name}={value}"
-
-
-def _is_plain(text):
-    """Whether YAML reads a text as itself, without quotes."""
-    try:
-        return YAML(typ="safe").load(f"x: {text}") == {"x": text}
-    except YAMLError:
-        return False
 
 
 def _from_here(path):

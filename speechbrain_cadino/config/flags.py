@@ -1,0 +1,195 @@
+"""Flags of the command line: what the value of each is."""
+
+import difflib
+import os
+import re
+
+import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+# Keys whose value is a file or a folder, also where it is null by default
+PATHS = re.compile("(^|_)(folder|file|manifest|encoder|trials|log)$")
+PATHS_TOO = {"speakers", "groups", "start_classifier"}
+
+# What HyperPyYAML takes for a reference, wherever it stands
+REFERENCE = re.compile("<[^>]*>")
+
+# Words that toolkits put around the same name: epochs is number_of_epochs
+FILLERS = {"number", "num", "n", "of", "max", "total", "the", "nb"}
+
+
+def read_flags(arguments, settings, elsewhere=()):
+    """The flags of a command line for a YAML file.
+
+    A value is what the shell handed over wherever the key's value in the file
+    is a text, a path or a placeholder; ``~`` is expanded there. Elsewhere it
+    is YAML. Where several paths make sense, they are a list: ``[a, b]``. Of a
+    flag that is given twice, the last value counts.
+
+    Arguments
+    ---------
+    arguments : list of str
+        Without the script and the YAML file.
+    settings : dict
+        What is in the file, as ``YAML().load`` gives it.
+    elsewhere : iterable of str
+        The names of flags, with their values, that are not for the file.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ValueError
+        If there is no such flag, a value cannot be read, or a word belongs to
+        no flag.
+
+    Example
+    -------
+    >>> settings = YAML().load("lr: 1\\ndata_folder: !PLACEHOLDER\\ntrials:")
+    >>> words = ["--lr=2", "--data_folder=calls #2", "--trials", "7", "--lr=3"]
+    >>> flags = read_flags(words, settings)
+    >>> flags["lr"], flags["data_folder"], flags["trials"]
+    (3, 'calls #2', './7')
+    """
+    flags, name = {}, None
+    for word in arguments:
+        if word.startswith("--"):
+            name, given, value = word[2:].partition("=")
+            flags[name] = value if given else None
+        elif name in elsewhere:
+            continue
+        elif name is None or flags[name] is not None:
+            raise ValueError(
+                f"'{word}' belongs to no flag: quote values with blanks in "
+                "them, --NAME='a value'."
+            )
+        else:
+            flags[name] = word
+    flags = {key: flags[key] for key in flags if key not in elsewhere}
+    for key in flags:
+        if key not in settings:
+            raise ValueError(
+                f"No such flag: there is no {key} in the YAML file."
+                f"{did_you_mean(key, [*settings, *elsewhere])}"
+            )
+    return {
+        key: None if value is None else _value(key, value, settings)
+        for key, value in flags.items()
+    }
+
+
+def did_you_mean(name, names):
+    """The end of a sentence about a name that is not known.
+
+    Arguments
+    ---------
+    name : str
+        What was given.
+    names : iterable of str
+        What is known.
+
+    Returns
+    -------
+    str
+        Empty if none is alike.
+
+    Example
+    -------
+    >>> names = ["center_momentum", "number_of_epochs", "warmup_epochs"]
+    >>> did_you_mean("centre_momentum", names)
+    ' Did you mean center_momentum?'
+    >>> did_you_mean("epochs", names), did_you_mean("max-epochs", names)
+    (' Did you mean number_of_epochs?', ' Did you mean number_of_epochs?')
+    """
+    names = list(names)
+    same = [known for known in names if _core(known) == _core(name)]
+    close = same or difflib.get_close_matches(name, names, n=1)
+    # A part of the name, such as output
+    words = _core(name)
+    close = close or [
+        known for known in names if words and set(words) <= set(_core(known))
+    ]
+    return f" Did you mean {' or '.join(close[:3])}?" if close else ""
+
+
+def _core(name):
+    """The words of a name that matter."""
+    words = re.split("[_-]+", name.lower())
+    return [word for word in words if word and word not in FILLERS]
+
+
+def _value(key, value, settings):
+    """The value of a flag."""
+    default = _default(key, settings)
+    path = PATHS.search(key) or key in PATHS_TOO or _is_placeholder(default)
+    if isinstance(default, str) or _is_placeholder(default):
+        return _path(key, value) if path else _text(key, value)
+    if default is None and path:
+        return None if value in ("null", "") else _path(key, value)
+    try:
+        found = YAML().load(value)
+    except YAMLError as error:
+        if default is None:
+            return _text(key, value)
+        raise ValueError(f"--{key}={value} is not YAML: {error}") from error
+    if default is None and not isinstance(found, (int, float, list)):
+        return None if found is None else _text(key, value)
+    return found
+
+
+def _default(key, settings):
+    """What a key is in the file: a reference to another is followed, and one
+    amid a text is a text."""
+    seen = set()
+    while key not in seen:
+        seen.add(key)
+        default = settings.get(key)
+        tag = getattr(getattr(default, "tag", None), "value", None)
+        if tag not in ("!ref", "!copy"):
+            return default
+        text = str(default.value)
+        if re.fullmatch("<[^<>]*>", text):
+            key = text[1:-1]
+            continue
+        # Of numbers, such as <batch_size> * 2, or of a text
+        rest = REFERENCE.sub("", text)
+        return text if re.search("[^-+*/%().0-9 ]", rest) else 0
+    return None
+
+
+def _is_placeholder(default):
+    tag = getattr(getattr(default, "tag", None), "value", None)
+    return tag == "!PLACEHOLDER"
+
+
+def _text(key, value):
+    """A text that HyperPyYAML leaves as it is."""
+    if REFERENCE.search(value):
+        raise ValueError(
+            f"--{key}={value}: HyperPyYAML takes {REFERENCE.search(value)[0]} "
+            "for a reference. Give another name, such as that of a link."
+        )
+    return value
+
+
+def _path(key, value):
+    """A path, or a list of paths, that HyperPyYAML leaves as it is."""
+    if value.startswith("[") and value.endswith("]"):
+        listed = None
+        if not os.path.exists(value):
+            with_texts = yaml.BaseLoader
+            try:
+                listed = yaml.load(value, with_texts)
+            except yaml.YAMLError:
+                pass
+        if isinstance(listed, list):
+            return [_path(key, str(item)) for item in listed]
+    path = os.path.expanduser(_text(key, value))
+    # A file goes through two libraries: what is a text to one, such as yes, is
+    # none to the other.
+    tag = yaml.resolver.Resolver().resolve(yaml.ScalarNode, path, (True, False))
+    plain = tag == "tag:yaml.org,2002:str" or not path
+    return path if plain else os.path.join(".", path)

@@ -1,0 +1,114 @@
+import io
+import pathlib
+
+import pytest
+from hyperpyyaml import load_hyperpyyaml
+from ruamel.yaml import YAML
+
+from speechbrain_cadino.config.flags import read_flags
+from speechbrain_cadino.config.overlays import parse_arguments
+
+TEXT = """\
+data_folder: !PLACEHOLDER
+seed: 1
+output_folder: !ref results/<seed>
+save_folder: !ref <output_folder>/save
+trials_folder: !ref <data_folder>
+trials: null
+seconds: null
+rate: !ref <seed>
+twice: !ref <seed> * 2
+speeds: [1.0]
+glob: "**/*"
+"""
+
+# What YAML takes for something else, in its one version or the other
+ODD = [
+    *("calls #2", "lang=de", "a: b", "2024", "2024-05-01", "0123", "1e3"),
+    *("yes", "null", "*star", "&and", "!bang", "{y}", "@at", "%pc", "- dash"),
+    *("it's", 'say "hi"', "trailing ", "a,b", "$data_root", "1:30", "1_000"),
+    *("off", "~x", "`", "|", ">", "? a", "=", "<<", "tab\there", "#", ".inf"),
+]
+
+
+@pytest.fixture
+def load(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(TEXT)
+
+    def load(*flags):
+        merged, _, overrides = parse_arguments([str(path), *flags])
+        with open(merged, encoding="utf-8") as fin:
+            return load_hyperpyyaml(fin, overrides)
+
+    return load
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_path_is_what_the_shell_handed_over(load, name):
+    found = load(f"--data_folder={name}", "--trials", name)
+    for key in ["data_folder", "trials_folder"]:
+        assert pathlib.Path(found[key]) == pathlib.Path(name), found[key]
+    if name != "null":  # its own value
+        assert pathlib.Path(found["trials"]) == pathlib.Path(name)
+    found = load("--data_folder=x", f"--output_folder={name}")
+    assert pathlib.Path(found["save_folder"]) == pathlib.Path(name, "save")
+
+
+def test_a_home_is_expanded(load, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/anna")
+    assert load("--data_folder=~/speech")["data_folder"] == "/home/anna/speech"
+
+
+def test_several_folders_are_a_list_unless_one_is_called_so(
+    load, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    flag = "--data_folder=[2023, 'b #1']"
+    assert load(flag)["data_folder"] == ["./2023", "b #1"]
+    (tmp_path / "[x]").mkdir()
+    assert pathlib.Path(load("--data_folder=[x]")["data_folder"]).is_dir()
+
+
+def test_other_values_are_yaml(load):
+    found = load(
+        *("--data_folder=x", "--seed=3", "--speeds=[0.9, 1.1]", "--glob=*.wav"),
+        *("--seconds=2.5", "--trials=null"),
+    )
+    assert (found["seed"], found["rate"], found["twice"]) == (3, 3, 6)
+    assert (found["speeds"], found["glob"]) == ([0.9, 1.1], "*.wav")
+    assert (found["seconds"], found["trials"]) == (2.5, None)
+    assert load("--data_folder=x", "--rate=7", "--twice=1")["rate"] == 7
+
+
+def test_the_last_of_a_flag_given_twice_counts(load):
+    assert load("--data_folder=x", "--seed=3", "--seed=4")["seed"] == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data_folder=<seed>"], "takes <seed> for a reference"),
+        (["--data_folder=calls", "2"], "'2' belongs to no flag: quote"),
+        (["--speeds=[1.0"], "--speeds=.* is not YAML"),
+        (["--n_seed=1"], "Did you mean seed?"),
+        (["--device=cuda:99"], "No device cuda:99: "),
+    ],
+)
+def test_mistakes_are_one_sentence(load, flags, message):
+    with pytest.raises(ValueError, match=message):
+        load(*flags)
+
+
+def test_a_file_that_is_no_yaml_is_named(tmp_path):
+    path = tmp_path / "a.yaml"
+    for text in ["a: 1\n  b: 2\n", "- 1\n", "\tx"]:
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"a\.yaml (is not|holds no)"):
+            parse_arguments([str(path)])
+
+
+def test_flags_for_others_are_left_to_them():
+    settings = YAML().load(io.StringIO("a: 1\n"))
+    words = ["--device", "cpu", "--a", "2", "--debug", "--keys", "x", "y"]
+    assert read_flags(words, settings, ["device", "debug", "keys"]) == {"a": 2}
