@@ -5,10 +5,16 @@ Reports, fine-tuning and verification read them; no other training does.
 
 import pathlib
 
+import numpy as np
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.manifest import LABEL
+from speechbrain_cadino.dataio.manifest import (
+    LABEL,
+    describe_columns,
+    read_csv,
+)
+from speechbrain_cadino.dataio.names import match
 
 logger = get_logger(__name__)
 
@@ -51,13 +57,7 @@ def read_labels(path):
             f"There is no file {path} with labels: give a CSV file with the "
             f"columns ID,{LABEL}."
         )
-    try:
-        # No label is missing because "NA" is the name.
-        table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, na_values=[""]
-        )
-    except ValueError as error:
-        raise ValueError(f"{path} is no CSV file ({error}).") from error
+    table = read_csv(path).replace("", np.nan)
     name, label = (
         next((column for column in columns if column in table), None)
         for columns in (NAMES, LABELS)
@@ -65,7 +65,8 @@ def read_labels(path):
     if not name or not label:
         raise ValueError(
             f"{path}: its first line has to name a column "
-            f"{' or '.join(NAMES)}, and a column {' or '.join(LABELS)}."
+            f"{' or '.join(NAMES)}, and a column {' or '.join(LABELS)}; it has "
+            f"{describe_columns(table)}."
         )
     twice = table[name].duplicated()
     if twice.any():
@@ -105,7 +106,9 @@ def labels_of(path, ids):
     >>> labels_of(path, ["b.wav", "c.wav"])
     array(['1', nan], dtype=object)
     """
-    labels = read_labels(path).reindex(list(ids)).to_numpy(object)
+    known = read_labels(path)
+    rows = match(ids, known.index)
+    labels = np.append(known.to_numpy(object), np.nan)[rows]
     unknown = pd.isna(labels)
     if unknown.all():
         raise ValueError(

@@ -6,16 +6,22 @@ pseudo-labelled one has ``spk_id`` besides. True labels live in another file,
 ``speakers.csv`` (``ID,spk_id``), which no training but finetune.py opens.
 """
 
+import csv
 import pathlib
+import warnings
 from collections import defaultdict
 
+import numpy as np
 import pandas as pd
 
+from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
 from speechbrain_cadino.process.files import write_csv
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop"]
 LABEL = "spk_id"
 DATA_ROOT = "$data_root"
+
+SECONDS = " Samples are expected; these look like seconds."
 
 DTYPES = {
     "ID": str,
@@ -92,8 +98,9 @@ def read_manifest(path, data_root=None):
         If there is no such file.
     ValueError
         If it has no rows, lacks a column, has an ID twice, holds something
-        that is no number where one belongs, or names ``$data_root`` when none
-        is given. The message names the file and the row.
+        that is no number where one belongs, has a start and a stop that are no
+        samples or do not agree with the duration, or names ``$data_root`` when
+        none is given. The message names the file and the row.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -101,20 +108,14 @@ def read_manifest(path, data_root=None):
             f"No manifest at {path}. Run the prepare step, or give the path "
             "of a CSV with the columns " + ",".join(COLUMNS) + "."
         )
-    try:
-        table = _read_csv(path)
-    except (
-        pd.errors.ParserError,
-        pd.errors.EmptyDataError,
-        UnicodeDecodeError,
-    ) as error:
-        raise ValueError(
-            f"{path} is not a readable CSV file ({error}). Prepare it again."
-        ) from error
+    table = read_csv(path, DTYPES)
     _check(table, path)
     for column, dtype in DTYPES.items():
         if column in table and dtype is not str:
-            table[column] = _to_number(table, column, path).astype(dtype)
+            table[column] = _to_number(table, column, path, dtype)
+    _check_samples(table, path)
+    # SpeechBrain takes both forms
+    table["wav"] = table["wav"].str.replace("${data_root}", DATA_ROOT)
     if table["wav"].str.contains(DATA_ROOT, regex=False).any():
         if data_root is None:
             raise ValueError(
@@ -155,13 +156,87 @@ def pseudo_labels(table, path):
     return table[LABEL]
 
 
-def _read_csv(path):
-    """The table; all of it text, to name the value, if a number is none."""
-    dtypes = defaultdict(lambda: str, DTYPES)
+def read_csv(path, dtypes=()):
+    """Reads a CSV file that somebody else may have written: blanks around
+    commas are no part of a value, empty rows are passed over, and so is a byte
+    order mark.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file, with its columns named in the first line.
+    dtypes : dict, optional
+        The types of some columns. If one does not fit, all are text.
+
+    Returns
+    -------
+    pandas.DataFrame
+        All other columns are text, and what is empty is an empty text.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read, or a line has more fields than the first.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.csv"
+    >>> _ = path.write_text("ID, size\\na, 1\\n,\\n")
+    >>> read_csv(path).to_dict("list")
+    {'ID': ['a'], 'size': ['1']}
+    """
+    options = {
+        "keep_default_na": False,
+        "skipinitialspace": True,
+        # Not a column of the rows' numbers: a comma at each line's end
+        "index_col": False,
+        "encoding": "utf-8-sig",
+    }
     try:
-        return pd.read_csv(path, dtype=dtypes, keep_default_na=False)
-    except (ValueError, OverflowError):
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            try:
+                dtype = defaultdict(lambda: str, dtypes)
+                table = pd.read_csv(path, dtype=dtype, **options)
+            except (pd.errors.ParserError, pd.errors.EmptyDataError):
+                raise
+            except (ValueError, OverflowError):
+                table = pd.read_csv(path, dtype=str, **options)
+    except (
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+        pd.errors.ParserWarning,
+        UnicodeDecodeError,
+    ) as error:
+        _check_fields(path)
+        raise ValueError(
+            f"{path} is not a readable CSV file ({error}). It has to be text "
+            "in UTF-8, with commas."
+        ) from error
+    table.columns = table.columns.str.strip()
+    texts = table.select_dtypes(exclude="number")
+    if len(texts.columns):
+        # Rare, and slow on millions of rows where there is nothing to strip
+        for name in texts:
+            if table[name].str.endswith(" ").any():
+                table[name] = table[name].str.rstrip(" ")
+        if len(texts.columns) == len(table.columns):
+            table = table[(table != "").any(axis=1)]
+    return table.reset_index(drop=True)
+
+
+def _check_fields(path):
+    """Raises if a row has more fields than there are columns."""
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        rows = csv.reader(file, skipinitialspace=True)
+        columns = next(rows, [])
+        for number, row in enumerate(rows, 2):
+            if len(row) > len(columns):
+                raise ValueError(
+                    f"{path}, line {number} has {len(row)} fields, and the "
+                    f"first line names {len(columns)} columns: is there a "
+                    "comma too many, or a name with a comma and no quotes?"
+                )
 
 
 def _check(table, path):
@@ -169,8 +244,9 @@ def _check(table, path):
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise ValueError(
-            f"{path}: missing column(s) {', '.join(missing)}. A manifest has "
-            f"{','.join(COLUMNS)} and, if it is labelled, {LABEL}."
+            f"{path}: missing column(s) {', '.join(missing)}; it has "
+            f"{describe_columns(table)}. A manifest has {','.join(COLUMNS)} "
+            f"and, if it is labelled, {LABEL}, with commas between."
         )
     if not len(table):
         raise ValueError(
@@ -185,14 +261,64 @@ def _check(table, path):
         )
 
 
-def _to_number(table, column, path):
+def describe_columns(table):
+    """Which columns a table has, in words, for an error.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+
+    Returns
+    -------
+    str
+    """
+    names = list(table.columns)
+    separators = {";": "semicolons", "\t": "tabs", "|": "bars"}
+    if len(names) == 1:
+        for separator, word in separators.items():
+            if separator in names[0]:
+                return f"{word} between {names[0].replace(separator, ' ')}"
+    return ", ".join(map(str, names)) or "none"
+
+
+def _to_number(table, column, path, dtype):
     """The column as numbers; raises naming the first row that is none."""
     numbers = pd.to_numeric(table[column], errors="coerce")
-    bad = numbers.isna()
+    bad, what = ~np.isfinite(numbers), "a number"
+    if dtype is not float and not bad.any():
+        bad = (numbers % 1 != 0) | (numbers.abs() >= 2**53)
+        what = "a whole number of samples"
     if bad.any():
         row = table[bad].iloc[0]
         raise ValueError(
             f"{path}: '{row[column]}' in column {column} of utterance "
-            f"'{row['ID']}' is not a number."
+            f"'{row['ID']}' is not {what}."
+            + SECONDS
+            * (what != "a number" and column == "stop")
         )
-    return numbers
+    return numbers.astype(dtype)
+
+
+def _check_samples(table, path):
+    """Raises unless 0 <= start < stop, in samples that the durations agree
+    with."""
+    start, stop = table["start"].to_numpy(), table["stop"].to_numpy()
+    bad = (start < 0) | (stop <= start)
+    if bad.any():
+        row = table.iloc[bad.argmax()]
+        raise ValueError(
+            f"{path}: start {row['start']} and stop {row['stop']} of utterance "
+            f"'{row['ID']}', but samples with 0 <= start < stop are expected, "
+            "and stop is the end (no -1)."
+        )
+    # Of a piece, SpeechBrain's own recipe gives the duration of the whole file
+    bad = stop - start <= table["duration"].to_numpy()
+    if bad.any():
+        row = table.iloc[bad.argmax()]
+        # Faces count frames, of which a second may have but one
+        if pathlib.Path(row["wav"]).suffix.lower() in READABLE | CONVERTIBLE:
+            raise ValueError(
+                f"{path}: start {row['start']} and stop {row['stop']} of "
+                f"utterance '{row['ID']}' do not fit its duration of "
+                f"{row['duration']} s.{SECONDS}"
+            )

@@ -11,6 +11,7 @@ from scipy import sparse, stats
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
+from speechbrain_cadino.dataio.names import match, parts_of
 from speechbrain_cadino.verification.metrics import SortedTrials
 
 
@@ -70,7 +71,8 @@ def trial_speakers(trials, speakers=None):
         codes = _codes_of_table(names, speakers)
     else:
         source = "other target trials"
-        codes = pd.factorize(pd.Series(names).str.split("/").str[0])[0]
+        first = [parts_of(name)[0] or name for name in names]
+        codes = pd.factorize(np.array(first))[0]
         if wrong(codes).any():
             codes = _linked(len(names), enrol[targets], test[targets])
     if wrong(codes).any():
@@ -94,7 +96,8 @@ def _codes_of_table(names, speakers):
             f"The table of speakers has '{speakers.index[twice][0]}' more than "
             "once: give each name one speaker."
         )
-    found = pd.Series(names).map(speakers)
+    rows = match(names, speakers.index)
+    found = pd.Series(np.append(speakers.to_numpy(object), np.nan)[rows])
     if found.isna().any():
         raise ValueError(
             f"The table of speakers lacks {found.isna().sum()} of the "

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from speechbrain_cadino.dataio.labels import labels_of
+from speechbrain_cadino.dataio.labels import labels_of, read_labels
 
 
 @pytest.mark.parametrize("header", ["ID,spk_id", "file,cluster"])
@@ -17,7 +17,7 @@ def test_labels_of_either_kind(header, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "is no CSV file"),
+        ("", "is not a readable CSV file"),
         (
             "file,speaker\na,b\n",
             "ID or file, and a column spk_id or cluster",
@@ -35,3 +35,15 @@ def test_labels_that_do_not_fit(text, sentence, tmp_path):
 def test_no_labels(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file .*labels.csv"):
         labels_of(tmp_path / "labels.csv", ["a"])
+
+
+def test_a_comma_too_many_is_refused_with_its_line(tmp_path):
+    (tmp_path / "labels.csv").write_text("ID,spk_id\na,anna,\nb,bob,\n")
+    with pytest.raises(ValueError, match="line 2 has 3 fields"):
+        read_labels(tmp_path / "labels.csv")
+
+
+def test_names_are_matched_however_they_are_spelled(tmp_path):
+    (tmp_path / "labels.csv").write_text("ID,spk_id\n./a/1.wav,anna\nb/1,bob\n")
+    found = labels_of(tmp_path / "labels.csv", ["a/1", "b/1.wav"])
+    assert found.tolist() == ["anna", "bob"]

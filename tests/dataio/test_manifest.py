@@ -61,7 +61,7 @@ def test_other_columns_stay_out(tmp_path):
         (HEADER + "a,1,a.wav,zero,1\n", "'zero' in column start.*'a'"),
         (HEADER + "a,,a.wav,0,1\n", "'' in column duration"),
         (HEADER + "a,nan,a.wav,0,1\n", "'nan' in column duration"),
-        (HEADER + "a,1,$data_root/a.wav,0,1\n", "give data_folder"),
+        (HEADER + "a,1,$data_root/a.wav,0,16000\n", "give data_folder"),
     ],
 )
 def test_bad_manifests_are_refused_by_name(tmp_path, text, message):
@@ -95,3 +95,53 @@ def test_each_column_has_its_type_however_it_is_written(tmp_path, stop):
 def test_missing_manifest(tmp_path):
     with pytest.raises(FileNotFoundError, match="prepare step"):
         read_manifest(tmp_path / "train.csv")
+
+
+HEADER = "ID,duration,wav,start,stop\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,1.5,a.wav,0.0,1.5\n", "'1.5' .* is not a whole number of samples"),
+        ("a,4.0,a.wav,0,4\n", "duration of 4.0 s. Samples are expected; these"),
+        ("a,1.5,a.wav,0.5,24000\n", "'0.5' .* is not a whole number"),
+        ("a,1.5,a.wav,0,-1\n", "stop -1 of utterance 'a', but samples with 0"),
+        ("a,1.5,a.wav,24000,0\n", "0 <= start < stop"),
+        ("a,1.5,a.wav,-1,24000\n", "0 <= start < stop"),
+        ("a,1.5,a.wav,0,99999999999999999999\n", "whole number"),
+        ("a,1.5,a.wav,0,inf\n", "is not a number"),
+        ("a,1.5,a.wav,0,24000,\nb,1.5,b.wav,0,24000,\n", "line 2 has 6 fields"),
+    ],
+)
+def test_offsets_that_are_no_samples_are_refused(tmp_path, text, message):
+    (tmp_path / "m.csv").write_text(HEADER + text)
+    with pytest.raises(ValueError, match=message):
+        read_manifest(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("ID, duration, wav, start, stop\na, 1.5, a.wav, 0, 24000\n", "utf-8"),
+        (HEADER + "a,1.5,a.wav,0.0,24000.0\n\n,,,,\n", "utf-8-sig"),
+        # SpeechBrain gives a piece the duration of its file
+        (HEADER + "a,1.5,a.wav,0,24000\nb,7200,a.wav,0,24000\n", "utf-8"),
+    ],
+)
+def test_manifests_that_went_through_other_hands(tmp_path, text, encoding):
+    (tmp_path / "m.csv").write_text(text, encoding)
+    row = read_manifest(tmp_path / "m.csv").iloc[0]
+    assert tuple(row) == ("a", 1.5, "a.wav", 0, 24000)
+
+
+def test_what_separates_the_columns_is_said(tmp_path):
+    text = (HEADER + "a,1.5,a.wav,0,24000\n").replace(",", ";")
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(ValueError, match="it has semicolons between ID"):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_frames_of_faces_may_be_one_a_second(tmp_path):
+    (tmp_path / "m.csv").write_text(HEADER + "a,3.0,tracks/a,0,3\n")
+    assert len(read_manifest(tmp_path / "m.csv")) == 1
