@@ -7,6 +7,7 @@ import torch
 
 from speechbrain_cadino.brains.base import EncoderBrain
 from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.dataio.augment import refresh_banks
 from speechbrain_cadino.lobes.signal_encoder import SignalEncoder
 from speechbrain_cadino.losses.meters import (
     effective_dimensions,
@@ -31,10 +32,12 @@ class DINOBrain(EncoderBrain):
     * modules: ``compute_features``, ``mean_var_norm``, ``student``
       (MultiCropNetwork), ``teacher`` (Teacher) and ``objective`` (Objective);
     * hparams: ``distillation`` (SelfDistillation) of these, ``sample_rate``;
-      optionally ``reader`` (see Embedder), ``augment_locals``, if the local
-      crops need another augmenter, and ``reclustering`` (Reclustering), which
-      makes it Cluster-Aware DINO: it takes ``batch_size`` and ``num_workers``
-      of ``dataloader_options``.
+      optionally ``reader`` (see Embedder); ``augment_globals`` and
+      ``augment_locals``, if these crops need another augmenter than
+      ``augment``, or none; ``erase_locals``, which changes the features of
+      the local crops; and ``reclustering`` (Reclustering), which makes it
+      Cluster-Aware DINO: it takes ``batch_size`` and ``num_workers`` of
+      ``dataloader_options``.
 
     The training set is a MultiCropDataset.
     """
@@ -52,9 +55,10 @@ class DINOBrain(EncoderBrain):
         self.reclustering = getattr(self.hparams, "reclustering", None)
         augment = getattr(self.hparams, "augment", None)
         self.augmenters = {
-            "globals": augment,
-            "locals": getattr(self.hparams, "augment_locals", augment),
+            kind: getattr(self.hparams, f"augment_{kind}", augment)
+            for kind in ("globals", "locals")
         }
+        self.erase = {"locals": getattr(self.hparams, "erase_locals", None)}
         if self.checkpointer is not None and self.reclustering is not None:
             self.checkpointer.add_recoverable("reclustering", self.reclustering)
 
@@ -101,7 +105,7 @@ class DINOBrain(EncoderBrain):
         student, teacher : Views
         """
         crops = [
-            self._features(batch[kind], self.augmenters[kind])
+            self._features(batch[kind], kind)
             for kind in ("globals", "locals")
             if batch[kind].numel()
         ]
@@ -137,6 +141,9 @@ class DINOBrain(EncoderBrain):
         if self.reclustering is not None:
             self._recluster(epoch)
         super().on_stage_start(stage, epoch)
+        for augment in self.augmenters.values():
+            if augment is not None:
+                refresh_banks(augment, epoch)
         # As SpeechBrain does with gradients: no step goes across epochs
         self.distillation.forget()
 
@@ -180,11 +187,13 @@ class DINOBrain(EncoderBrain):
         torch._foreach_mul_(gradients, scales.unbind())
         return norms
 
-    def _features(self, crops, augment):
+    def _features(self, crops, kind):
         """(batch, views, samples) to features, (views * batch, time, bands)."""
         crops = crops.to(self.device, non_blocking=True)
         wavs = crops.transpose(0, 1).flatten(0, 1)
-        return self.network.features(wavs, augment)
+        features = self.network.features(wavs, self.augmenters[kind])
+        erase = self.erase.get(kind)
+        return features if erase is None else erase(features)
 
     def _recluster(self, epoch):
         """Clusters the training set if it is due; the data get the clusters."""

@@ -5,7 +5,6 @@ only answers which centroid is the nearest to each utterance, which is where
 nearly all of the time goes.
 """
 
-import contextlib
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from sklearn.metrics import pairwise_distances_argmin_min
 from tqdm import tqdm
 
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.process.precision import full_precision
 
 logger = get_logger(__name__)
 
@@ -604,7 +604,7 @@ def _nearest_torch(points, centroids, device, similarities=SIMILARITIES):
         rows = slice(first, first + size)
         try:
             chunk = torch.from_numpy(points[rows]).to(device)
-            with _full_precision():
+            with full_precision(chunk.device.type):
                 best = (chunk @ centroids).max(1)
             cosines[rows] = best.values.cpu()
             labels[rows] = best.indices.cpu()
@@ -616,14 +616,3 @@ def _nearest_torch(points, centroids, device, similarities=SIMILARITIES):
         else:
             first += size
     return labels, cosines
-
-
-@contextlib.contextmanager
-def _full_precision():
-    """SpeechBrain allows TF32 on GPUs: its rounding would flip near ties."""
-    matmul = torch.backends.cuda.matmul
-    allowed, matmul.allow_tf32 = matmul.allow_tf32, False
-    try:
-        yield
-    finally:
-        matmul.allow_tf32 = allowed

@@ -78,6 +78,48 @@ class CropAugmenter(torch.nn.Module):
                 wavs.index_copy_(0, chosen, augmented)
 
 
+class OneOf(torch.nn.Module):
+    """Each crop goes through exactly one of several augmentations.
+
+    Arguments
+    ---------
+    augmentations : list of torch.nn.Module
+        See CropAugmenter, among whose augmentations it may be.
+    weights : list of float, optional
+        The odds of each; equal by default.
+
+    Example
+    -------
+    >>> clean = torch.randn(8, 16000)
+    >>> (OneOf([AddNoise(), AddReverb()])(clean) != clean).any(1).all()
+    tensor(True)
+    """
+
+    def __init__(self, augmentations, weights=None):
+        super().__init__()
+        weights = [1.0] * len(augmentations) if weights is None else weights
+        if len(augmentations) != len(weights):
+            raise ValueError(
+                f"{len(augmentations)} augmentations and {len(weights)} "
+                "weights: give one for each."
+            )
+        self.augmentations = torch.nn.ModuleList(augmentations)
+        self.weights = weights
+
+    @torch.no_grad()
+    def forward(self, wavs):
+        """(batch, samples) to (batch, samples), a new tensor."""
+        weights = wavs.new_tensor(self.weights)
+        turns = weights.multinomial(len(wavs), replacement=True)
+        augmented = wavs.clone()
+        for turn, augmentation in enumerate(self.augmentations):
+            chosen = (turns == turn).nonzero().squeeze(1)
+            if len(chosen):
+                part = _call(augmentation, wavs.index_select(0, chosen))
+                augmented.index_copy_(0, chosen, part)
+        return augmented
+
+
 class AddNoise(torch.nn.Module):
     """Adds noise, music or babble at a random signal-to-noise ratio.
 

@@ -25,6 +25,12 @@ class DINOHead(torch.nn.Module):
         256 in the paper.
     batch_norm : bool
         Whether the hidden layers have a BatchNorm.
+    expander_size : int, optional
+        Width of a linear layer before the bottleneck, whose outputs are what
+        RDINO regularises: 8192 there. None for none.
+    init_prototypes : callable, optional
+        Fills the prototypes in place, at the start. They are drawn as the
+        other weights are by default.
 
     Example
     -------
@@ -44,6 +50,8 @@ class DINOHead(torch.nn.Module):
         hidden_size=2048,
         bottleneck_size=256,
         batch_norm=False,
+        expander_size=None,
+        init_prototypes=None,
     ):
         super().__init__()
         layers = []
@@ -52,14 +60,20 @@ class DINOHead(torch.nn.Module):
             if batch_norm:
                 layers.append(torch.nn.BatchNorm1d(hidden_size))
             layers.append(torch.nn.GELU())
-        layers.append(torch.nn.Linear(hidden_size, bottleneck_size))
+        width = expander_size or bottleneck_size
+        layers.append(torch.nn.Linear(hidden_size, width))
         self.mlp = torch.nn.Sequential(*layers)
+        self.reduce = None
+        if expander_size:
+            self.reduce = torch.nn.Linear(expander_size, bottleneck_size)
         self.prototypes = torch.nn.Linear(bottleneck_size, out_dim, bias=False)
         for layer in self.modules():
             if isinstance(layer, torch.nn.Linear):
                 torch.nn.init.trunc_normal_(layer.weight, std=0.02)
                 if layer.bias is not None:
                     torch.nn.init.zeros_(layer.bias)
+        if init_prototypes is not None:
+            init_prototypes(self.prototypes.weight)
 
     def forward(self, embeddings):
         """Projects embeddings to where the prototypes are.
@@ -73,13 +87,17 @@ class DINOHead(torch.nn.Module):
         -------
         dict of str:torch.Tensor
             ``bottleneck``, (batch, bottleneck_size), of unit length, in the
-            precision of the parameters whatever that of the step; and
+            precision of the parameters whatever that of the step;
             ``prototypes``, (out_dim, bottleneck_size), the parameter: any
-            length, of which only the direction counts.
+            length, of which only the direction counts; and ``expanded``,
+            (batch, expander_size), if there is that layer.
         """
         prototypes = self.prototypes.weight
-        bottleneck = self.mlp(embeddings).to(prototypes.dtype)
+        outputs, x = {}, self.mlp(embeddings)
+        if self.reduce is not None:
+            outputs["expanded"], x = x, self.reduce(x)
         return {
-            "bottleneck": F.normalize(bottleneck, dim=-1),
+            "bottleneck": F.normalize(x.to(prototypes.dtype), dim=-1),
             "prototypes": prototypes,
+            **outputs,
         }

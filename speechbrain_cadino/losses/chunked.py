@@ -66,7 +66,9 @@ def _sum(bottleneck, prototypes, targets, pairs, temperature):
         gradient.copy_(slope @ prototypes)
         to_prototypes.addmm_(slope.flatten(0, 1).mT, x.flatten(0, 1))
     _remove_radial(to_prototypes, prototypes)
-    sums[1:] /= len(pairs) * bottleneck.shape[1]
+    # The entropies of the teacher's views, and of as many of the student's
+    sums[1] /= len(pairs) * bottleneck.shape[1]
+    sums[2] /= min(pairs.shape) * bottleneck.shape[1]
     return sums, (to_bottleneck, to_prototypes)
 
 

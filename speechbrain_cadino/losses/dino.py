@@ -230,7 +230,8 @@ def plain(student, teacher, pairs, target, teacher_temp, student_temp):
     Returns
     -------
     loss, teacher_entropy, student_entropy : torch.Tensor
-        Scalars; the student's entropy is that of its first T views.
+        Scalars; the student's entropy is that of its first T views, as far as
+        it has so many.
     """
     with torch.no_grad():
         p = target(cosines(teacher) / teacher_temp, teacher_temp)

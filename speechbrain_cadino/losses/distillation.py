@@ -26,6 +26,13 @@ class SelfDistillation:
     freeze_prototypes_epochs : float
         The prototypes of the student's head stay as they are for so many
         epochs.
+    student_sees_globals : bool
+        Whether the student sees the teacher's crops too, as in DINO, or the
+        local ones alone, as in SDPN.
+    shared_prototypes : bool
+        Whether the teacher answers with the student's prototypes, which are
+        then learnt through the student alone, as in SDPN; else with its own,
+        which follow the student's, as in DINO.
 
     Example
     -------
@@ -60,11 +67,15 @@ class SelfDistillation:
         objective,
         momentum_schedule,
         freeze_prototypes_epochs=0,
+        student_sees_globals=True,
+        shared_prototypes=False,
     ):
         self.head = student.head
         self.objective = objective
         self.momentum_schedule = momentum_schedule
         self.freeze_prototypes_epochs = freeze_prototypes_epochs
+        self.student_sees_globals = student_sees_globals
+        self.shared_prototypes = shared_prototypes
         self._networks = {
             "student": student,
             "teacher": teacher,
@@ -104,27 +115,49 @@ class SelfDistillation:
         return self.compare(*self.views(crops, batch_size), position)
 
     def views(self, crops, batch_size):
-        """What the student says of all crops, and the teacher of the first.
+        """What the student says of its crops, and the teacher of the first.
 
         Arguments
         ---------
         crops : list of torch.Tensor
             Features of groups of crops, each (views * batch, time, bands):
-            the teacher sees those of the first group.
+            the teacher sees those of the first group, the student all, or
+            those of the other groups.
         batch_size : int
             The number of utterances.
 
         Returns
         -------
         student, teacher : Views
-        """
-        sizes = len(crops[0]) // batch_size, batch_size
-        return (
-            self._by_view(self._networks["student"](crops), *sizes),
-            self._by_view(self._networks["teacher"](crops[:1]), *sizes),
-        )
 
-    def _by_view(self, predictions, count, batch_size):
+        Raises
+        ------
+        ValueError
+            If no crop is left for the student.
+        """
+        seen = crops if self.student_sees_globals else crops[1:]
+        if not seen:
+            raise ValueError(
+                "A student that does not see the global crops needs local "
+                "ones: set local_crops to 1 or more, or student_sees_globals "
+                "to True."
+            )
+        count = len(crops[0]) // batch_size
+        common = count if self.student_sees_globals else 0
+        student = self._networks["student"](seen)
+        teacher = self._networks["teacher"](crops[:1])
+        student = self._by_view(student, batch_size, common)
+        teacher = self._by_view(teacher, batch_size, count)
+        if self.shared_prototypes:
+            teacher.outputs.update(
+                {
+                    name: student.outputs[name].detach()
+                    for name in self.head.shared
+                }
+            )
+        return student, teacher
+
+    def _by_view(self, predictions, batch_size, globals_):
         """Splits what is said of crops by view."""
         embeddings, outputs = predictions
         sizes = (-1, batch_size)
@@ -136,7 +169,7 @@ class SelfDistillation:
                 else value.unflatten(0, sizes)
                 for name, value in outputs.items()
             },
-            count,
+            globals_,
         )
 
     def compare(self, student, teacher, position):

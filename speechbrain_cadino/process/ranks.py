@@ -10,6 +10,7 @@ import threading
 
 import torch
 from torch.distributed.distributed_c10d import _set_pg_timeout
+from torch.distributed.nn.functional import all_gather
 
 from speechbrain.utils.distributed import ddp_all_reduce
 
@@ -121,3 +122,31 @@ def ddp_mean(tensor):
     # gloo knows no mean
     tensor = ddp_all_reduce(tensor, torch.distributed.ReduceOp.SUM)
     return tensor.div_(torch.distributed.get_world_size())
+
+
+def ddp_gather(tensor, dim=0):
+    """What all ranks have, side by side, with its gradient.
+
+    The gradient of a value that each rank computes of it is the sum over
+    ranks: after the mean of DistributedDataParallel it is that of one process.
+
+    Arguments
+    ---------
+    tensor : torch.Tensor
+        Of the same shape on all ranks.
+    dim : int
+        Where they are put side by side.
+
+    Returns
+    -------
+    torch.Tensor
+        The same on all ranks; the tensor itself without DDP.
+
+    Example
+    -------
+    >>> ddp_gather(torch.tensor([1.0, 2.0]))
+    tensor([1., 2.])
+    """
+    if not torch.distributed.is_initialized():
+        return tensor
+    return torch.cat(all_gather(tensor), dim)

@@ -1,10 +1,12 @@
 """Takes two DINO steps on fixed batches; run plainly or under torchrun.
 
-> python take_steps.py OUTPUT PARTS [--distributed_backend=gloo]
+> python take_steps.py OUTPUT PARTS METHOD [--distributed_backend=gloo]
 
-PARTS is how many processes or micro-batches share a batch.
+PARTS is how many processes or micro-batches share a batch, METHOD one of
+METHODS.
 
-BatchNorm is frozen, so that two processes can agree with one.
+BatchNorm is frozen, so that two processes can agree with one, and all is in
+fp64, as some terms magnify the last digits.
 """
 
 import sys
@@ -21,12 +23,42 @@ from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
 from speechbrain_cadino.losses.dino import CosineLoss, DINOLoss
 from speechbrain_cadino.losses.distillation import SelfDistillation
 from speechbrain_cadino.losses.objective import Objective
-from speechbrain_cadino.losses.targets import Centering
+from speechbrain_cadino.losses.prototypes import MeanEntropyMaximum
+from speechbrain_cadino.losses.regularizers import (
+    Covariance,
+    Frobenius,
+    KoLeo,
+    OffDiagonal,
+    Variance,
+)
+from speechbrain_cadino.losses.targets import Centering, Sinkhorn
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.ranks import ddp_mean
 from speechbrain_cadino.training.schedules import CosineSchedule, LinearSchedule
 
+torch.set_default_dtype(torch.float64)
+
 BATCH = 4
+
+# Target, further terms, and arguments of SelfDistillation
+METHODS = {
+    "dino": (Centering(24), {"cosine": CosineLoss()}, {}),
+    "rdino": (
+        Centering(24),
+        {"variance": Variance(), "covariance": Covariance()},
+        {},
+    ),
+    "sdpn": (
+        Sinkhorn(3),
+        {
+            "me_max": MeanEntropyMaximum(24),
+            "koleo": KoLeo(),
+            "frobenius": Frobenius(),
+            "off_diagonal": OffDiagonal(),
+        },
+        {"student_sees_globals": False, "shared_prototypes": True},
+    ),
+}
 
 
 class FrozenNormBrain(DINOBrain):
@@ -68,19 +100,24 @@ class Crops(torch.utils.data.Dataset):
 
 
 @user_errors()
-def main(output, parts, *options):
+def main(output, parts, method, *options):
     _, run_opts, _ = sb.parse_arguments(["none.yaml", "--device=cpu", *options])
     sb.utils.distributed.ddp_init_group(run_opts)
     torch.manual_seed(0)
     student = MultiCropNetwork(
         ECAPA_TDNN(20, channels=[16] * 5, lin_neurons=8),
-        DINOHead(8, out_dim=24, hidden_size=16, bottleneck_size=6),
+        DINOHead(
+            *(8, 24),
+            hidden_size=16,
+            bottleneck_size=6,
+            expander_size=32 if method == "rdino" else None,
+        ),
     )
     teacher = Teacher(student)
-    target = Centering(24)
+    target, more, views = METHODS[method]
     schedule = LinearSchedule(0.04, 0.07, epochs=10)
-    terms = {"dino": DINOLoss(24, target, schedule), "cosine": CosineLoss()}
-    objective = Objective(terms, {"dino": 1, "cosine": 1.0})
+    terms = {"dino": DINOLoss(24, target, schedule), **more}
+    objective = Objective(terms, dict.fromkeys(terms, 1))
     brain = FrozenNormBrain(
         modules={
             "student": student,
@@ -94,7 +131,9 @@ def main(output, parts, *options):
             "seed": 1,
             "student": student,
             "distillation": SelfDistillation(
-                student, teacher, objective, CosineSchedule(0.9, 1.0, epochs=10)
+                *(student, teacher, objective),
+                CosineSchedule(0.9, 1.0, epochs=10),
+                **views,
             ),
             "lr_schedule": CosineSchedule(0.1, 0.0, epochs=10),
             "sorting": "ascending",  # batches in order, on every rank
@@ -110,7 +149,7 @@ def main(output, parts, *options):
             {
                 "processes": brain.processes,
                 "loss": loss,
-                "centre": target.center,
+                "centre": list(target.buffers()),
                 "gradients": brain.gradients,
                 "student": list(student.parameters()),
                 "teacher": list(teacher.parameters()),

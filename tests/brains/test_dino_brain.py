@@ -19,12 +19,13 @@ def run(*command):
     assert process.returncode == 0, process.stdout + process.stderr
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """one.pt: two steps of one process on whole batches."""
+@pytest.fixture(scope="module", params=["dino", "rdino", "sdpn"])
+def steps(tmp_path_factory, request):
+    """A method, and a folder with one.pt: two steps of one process on whole
+    batches."""
     folder = tmp_path_factory.mktemp("steps")
-    run(SCRIPT, folder / "one.pt", 1)
-    return folder
+    run(SCRIPT, folder / "one.pt", 1, request.param)
+    return request.param, folder
 
 
 def assert_same_steps(folder, other):
@@ -33,23 +34,27 @@ def assert_same_steps(folder, other):
         torch.testing.assert_close(
             other[name],
             one[name],
-            rtol=1e-4,
-            atol=1e-6,
+            rtol=1e-8,
+            atol=1e-10,
             msg=lambda text, name=name: f"{name}: {text}",
         )
     return one["processes"], other["processes"]
 
 
-def test_two_processes_equal_one_on_the_joined_batch(folder):
+def test_two_processes_equal_one_on_the_joined_batch(steps):
+    method, folder = steps
     run(
-        *(*TORCHRUN, SCRIPT, folder / "two.pt", 2),
+        *(*TORCHRUN, SCRIPT, folder / "two.pt", 2, method),
         "--distributed_backend=gloo",
     )
     assert assert_same_steps(folder, "two.pt") == (1, 2)
 
 
-def test_two_micro_batches_equal_one_batch(folder):
-    run(SCRIPT, folder / "micro.pt", 2, "--grad_accumulation_factor=2")
+@pytest.mark.parametrize("steps", ["dino"], indirect=True)
+def test_two_micro_batches_equal_one_batch(steps):
+    """But for terms that are statistics of a batch."""
+    method, folder = steps
+    run(SCRIPT, folder / "micro.pt", 2, method, "--grad_accumulation_factor=2")
     assert_same_steps(folder, "micro.pt")
 
 

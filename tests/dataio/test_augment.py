@@ -12,6 +12,7 @@ from speechbrain_cadino.dataio.augment import (
     AddReverb,
     CropAugmenter,
     Equalise,
+    OneOf,
     refresh_banks,
 )
 from speechbrain_cadino.dataio.manifest import write_manifest
@@ -206,3 +207,20 @@ def test_every_crop_is_augmented_whatever_the_batch(crops):
     assert torch.equal(clean, kept)
     values = snr(clean, noisy)
     assert ((values > 2.9) & (values < 12.1)).all()
+
+
+def test_each_crop_gets_exactly_one_of_them():
+    class Add(torch.nn.Module):
+        def __init__(self, value):
+            super().__init__()
+            self.value = value
+
+        def forward(self, wavs):
+            return wavs + self.value
+
+    one_of = OneOf([Add(1), Add(10), Add(100)], [1, 0, 3])
+    augmented = one_of(torch.zeros(4000, 2))
+    assert augmented.unique().tolist() == [1, 100]
+    assert 0.2 < (augmented[:, 0] == 1).float().mean() < 0.3
+    with pytest.raises(ValueError, match="2 augmentations and 1 weights"):
+        OneOf([Add(1), Add(2)], [1])

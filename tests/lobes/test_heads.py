@@ -73,3 +73,21 @@ def test_batch_norm_is_an_option():
         for head in (DINOHead(4, 8, 4, 4), DINOHead(4, 8, 4, 4, True))
     ]
     assert kinds == [0, 2]
+
+
+def test_the_expanded_output_is_before_the_bottleneck():
+    torch.manual_seed(0)
+    head = DINOHead(
+        *(4, 8, 6, 5),
+        expander_size=12,
+        init_prototypes=lambda weight: torch.nn.init.constant_(weight, 0.5),
+    )
+    embeddings = torch.randn(3, 4)
+    outputs = head(embeddings)
+    assert outputs["expanded"].shape == (3, 12)
+    torch.testing.assert_close(outputs["expanded"], head.mlp(embeddings))
+    expected = outputs["expanded"] @ head.reduce.weight.T
+    expected = expected / expected.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(outputs["bottleneck"], expected)
+    assert (outputs["prototypes"] == 0.5).all()
+    assert "expanded" not in DINOHead(4, 8, 6, 5)(embeddings)

@@ -1,14 +1,16 @@
 """Self-distillation in a Brain that knows nothing of DINOBrain."""
 
+import pytest
 import torch
 
 import speechbrain as sb
 from speechbrain_cadino.lobes.heads import DINOHead
 from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
-from speechbrain_cadino.losses.dino import DINOLoss
+from speechbrain_cadino.losses.chunked import chunked
+from speechbrain_cadino.losses.dino import DINOLoss, cosines, plain
 from speechbrain_cadino.losses.distillation import SelfDistillation
 from speechbrain_cadino.losses.objective import Objective
-from speechbrain_cadino.losses.targets import Centering
+from speechbrain_cadino.losses.targets import Centering, Sinkhorn
 
 
 class Encoder(torch.nn.Module):
@@ -22,7 +24,7 @@ class Encoder(torch.nn.Module):
         return self.linear(feats.mean(1, keepdim=True))
 
 
-def parts(freeze=0.0):
+def parts(freeze=0.0, **options):
     torch.manual_seed(0)
     student = MultiCropNetwork(
         Encoder(), DINOHead(5, 12, hidden_size=8, bottleneck_size=4)
@@ -36,6 +38,7 @@ def parts(freeze=0.0):
         objective,
         momentum_schedule=lambda position: 0.9,
         freeze_prototypes_epochs=freeze,
+        **options,
     ), student
 
 
@@ -102,3 +105,72 @@ def test_an_undone_step_is_forgotten():
     distillation(crops, 4, position=0.0)
     target = distillation.objective.terms["dino"].target
     assert len(target.collected) == 1
+
+
+def test_a_student_of_local_crops_alone_is_compared_in_all_of_them():
+    """As a loop over the teacher's crop and each local one."""
+    distillation, _ = parts(student_sees_globals=False)
+    crops = [torch.randn(4, 20, 6), torch.randn(12, 10, 6)]
+    student, teacher = distillation.views(crops, batch_size=4)
+    assert (student.globals, teacher.globals) == (0, 1)
+    loss, figures = distillation.compare(student, teacher, 0.0)
+    p = (cosines(teacher.outputs) / 0.04).softmax(-1)[0]
+    log_q = (cosines(student.outputs) / 0.1).log_softmax(-1)
+    values = [-(p * log_q[view]).sum(-1).mean() for view in range(3)]
+    torch.testing.assert_close(loss, sum(values) / 3)
+    expected = -(log_q[0].exp() * log_q[0]).sum(-1).mean()
+    torch.testing.assert_close(figures["student_entropy"], expected.detach())
+    with pytest.raises(ValueError, match="needs local ones: set local_crops"):
+        distillation.views(crops[:1], batch_size=4)
+
+
+@pytest.mark.parametrize("kernel", [plain, chunked])
+def test_the_entropy_of_fewer_views_than_the_teachers(kernel):
+    """Two global crops, one local one, which the student alone sees."""
+    distillation, _ = parts(student_sees_globals=False)
+    distillation.objective.terms["dino"].kernel = kernel
+    crops = [torch.randn(8, 20, 6), torch.randn(4, 10, 6)]
+    student, teacher = distillation.views(crops, batch_size=4)
+    _, figures = distillation.compare(student, teacher, 0.0)
+    q = (cosines(student.outputs) / 0.1).softmax(-1)
+    expected = -(q * q.log()).sum(-1).mean()
+    torch.testing.assert_close(figures["student_entropy"], expected.detach())
+
+
+def test_shared_prototypes_are_learnt_through_the_student_alone():
+    """SDPN's cross-entropy, written out; its targets carry no gradient."""
+    distillation, student = parts(
+        student_sees_globals=False, shared_prototypes=True
+    )
+    term = DINOLoss(12, Sinkhorn(3), teacher_temp=0.025)
+    distillation.bind(
+        {
+            **distillation._networks,
+            "objective": Objective({"a": term}, {"a": 1}),
+        }
+    )
+    with torch.no_grad():  # the teacher's own prototypes are of no account
+        distillation._networks["teacher"].network.head.prototypes.weight.fill_(
+            7.0
+        )
+    crops = [torch.randn(4, 20, 6), torch.randn(12, 10, 6)]
+    loss, _ = distillation(crops, batch_size=4, position=0.0)
+    loss.backward()
+
+    head = student.head
+    prototypes = head.prototypes.weight.detach().clone().requires_grad_()
+    unit = prototypes / prototypes.norm(dim=1, keepdim=True)
+    with torch.no_grad():
+        _, outputs = student(crops[1:])
+        _, answers = distillation._networks["teacher"](crops[:1])
+        # Softmax, sharpened by a power, balanced by alternating divisions
+        p = (answers["bottleneck"] @ unit.T / 0.1).softmax(-1) ** 4
+        p = p / p.sum(1, keepdim=True)
+        for _ in range(3):
+            p = p / p.sum(0, keepdim=True)
+            p = p / p.sum(1, keepdim=True)
+    q = (outputs["bottleneck"] @ unit.T / 0.1).softmax(-1)
+    expected = -(p.repeat(3, 1) * q.log()).sum(1).mean()
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(head.prototypes.weight.grad, prototypes.grad)

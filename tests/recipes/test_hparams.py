@@ -15,12 +15,29 @@ HPARAMS = ROOT / "recipes" / "VoxCeleb" / "hparams"
 TRAINING = [
     *("dino.yaml", "small_dino.yaml", "demo_dino.yaml"),
     *("ca_dino.yaml", "small_ca_dino.yaml", "demo_ca_dino.yaml"),
+    *("rdino.yaml", "small_rdino.yaml", "demo_rdino.yaml"),
+    *("sdpn.yaml", "small_sdpn.yaml", "demo_sdpn.yaml"),
+    *("sdpn_dr.yaml", "small_sdpn_dr.yaml", "demo_sdpn_dr.yaml"),
 ]
+TERMS = {
+    "rdino": ["variance", "covariance"],
+    "sdpn": ["me_max", "koleo"],
+    "sdpn_dr": ["me_max", "frobenius", "off_diagonal"],
+}
 STAGE_TWO = [
     *("dlg_lc.yaml", "small_dlg_lc.yaml", "demo_dlg_lc.yaml"),
     *("large_margin.yaml", "small_large_margin.yaml"),
 ]
 SMALL = ["--channels=16", "--out_dim=8", "--head_size=8"]
+
+
+def with_bases(name):
+    """The text of a YAML file and of all that it is based on."""
+    text = (HPARAMS / name).read_text(encoding="utf-8")
+    bases = YAML().load(text).get("base", [])
+    for base in [bases] if isinstance(bases, str) else bases:
+        text += with_bases(base)
+    return text
 
 
 @pytest.mark.parametrize("name", TRAINING)
@@ -32,7 +49,9 @@ def test_loads(name, tmp_path):
         hparams = load_hyperpyyaml(fin, overrides)
     assert hparams["embedding_model"].channels == [16, 16, 16, 16, 48]
     assert hparams["teacher"].network.head.prototypes.out_features == 8
-    assert list(hparams["objective"].terms) == ["dino", "cosine"]
+    method = name.removeprefix("small_").removeprefix("demo_")[:-5]
+    terms = ["dino", "cosine", *TERMS.get(method, [])]
+    assert set(hparams["objective"].terms) == set(terms)
     assert hparams["dino"].out_dim == 8
     assert hparams["lr_schedule"](hparams["number_of_epochs"]) > 0
     for prepare in hparams["prepare"]:
@@ -66,15 +85,17 @@ def test_stage_two_loads(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["dino.yaml", "ca_dino.yaml", "dlg_lc.yaml", "verify.yaml"]
+    "name",
+    [
+        *("dino.yaml", "ca_dino.yaml", "dlg_lc.yaml", "verify.yaml"),
+        *("rdino.yaml", "sdpn.yaml", "sdpn_dr.yaml"),
+    ],
 )
 def test_each_key_is_used(name):
-    text = (HPARAMS / name).read_text(encoding="utf-8")
-    keys = YAML().load(text)
-    keys.pop("own_keys", None)
-    bases = keys.pop("base", [])
-    for base in [bases] if isinstance(bases, str) else bases:
-        text += (HPARAMS / base).read_text(encoding="utf-8")
+    keys = YAML().load((HPARAMS / name).read_text(encoding="utf-8"))
+    text = with_bases(name)
+    for key in ("own_keys", "base"):
+        keys.pop(key, None)
     code = "".join(
         path.read_text(encoding="utf-8")
         for folder in ("recipes", "speechbrain_cadino")

@@ -1,0 +1,33 @@
+"""Precision: where products are computed in the precision of their numbers."""
+
+import contextlib
+
+import torch
+
+
+@contextlib.contextmanager
+def full_precision(device_type):
+    """No autocast and no TF32 within a block.
+
+    SpeechBrain allows TF32 on GPUs, whose products of fp32 matrices have ten
+    bits behind the point: a cosine divided by a temperature of 0.04 would be
+    wrong in its second digit.
+
+    Arguments
+    ---------
+    device_type : str
+        "cuda" or "cpu".
+
+    Example
+    -------
+    >>> with torch.autocast("cpu", torch.bfloat16), full_precision("cpu"):
+    ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+    torch.float32
+    """
+    matmul = torch.backends.cuda.matmul
+    allowed, matmul.allow_tf32 = matmul.allow_tf32, False
+    try:
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        matmul.allow_tf32 = allowed
