@@ -40,7 +40,10 @@ from speechbrain_cadino.training.plots import plot_training
 
 
 def report(brain, hparams):
-    """Exports the teacher, compares with the baselines, draws the plot."""
+    """Exports the teacher, or the mean of the last ones, compares it with
+    the baselines, draws the plot."""
+    if hparams.get("last_epochs") is not None:
+        hparams["last_epochs"].average(brain.network.encoder)
     finish(brain.embedder(), hparams, brain.device, baselines=True)
     plot_training(
         brain.record.rows,
@@ -78,7 +81,7 @@ def main():
     # Weights to start from: the teacher is a copy of the student
     if hparams.get("start_encoder") is not None:
         student, teacher = hparams["student"], hparams["teacher"]
-        start_from_encoder(student.encoder, hparams["start_encoder"])
+        start_from_encoder(hparams["embedding_model"], hparams["start_encoder"])
         teacher.network.load_state_dict(student.state_dict())
 
     # Brain class initialization

@@ -5,9 +5,11 @@ Cluster-Aware DINO is the same step on other crops.
 
 import torch
 
+from speechbrain.utils.distributed import run_on_main
 from speechbrain_cadino.brains.base import EncoderBrain
 from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.dataio.augment import refresh_banks
+from speechbrain_cadino.lobes.embedding_norm import without_norm
 from speechbrain_cadino.lobes.signal_encoder import SignalEncoder
 from speechbrain_cadino.losses.meters import (
     effective_dimensions,
@@ -32,9 +34,9 @@ class DINOBrain(EncoderBrain):
     * modules: ``compute_features``, ``mean_var_norm``, ``student``
       (MultiCropNetwork), ``teacher`` (Teacher) and ``objective`` (Objective);
     * hparams: ``distillation`` (SelfDistillation) of these, ``sample_rate``;
-      optionally ``reader`` (see Embedder); ``augment_globals`` and
-      ``augment_locals``, if these crops need another augmenter than
-      ``augment``, or none; ``erase_locals``, which changes the features of
+      optionally ``reader`` (see Embedder); ``last_epochs`` (LastEpochs);
+      ``augment_globals`` and ``augment_locals``, if these crops need another
+      augmenter than ``augment``, or none; ``erase_locals``, which changes the features of
       the local crops; and ``reclustering`` (Reclustering), which makes it
       Cluster-Aware DINO: it takes ``batch_size`` and ``num_workers`` of
       ``dataloader_options``.
@@ -55,8 +57,8 @@ class DINOBrain(EncoderBrain):
         self.reclustering = getattr(self.hparams, "reclustering", None)
         augment = getattr(self.hparams, "augment", None)
         self.augmenters = {
-            kind: getattr(self.hparams, f"augment_{kind}", augment)
-            for kind in ("globals", "locals")
+            "globals": getattr(self.hparams, "augment_globals", augment),
+            "locals": getattr(self.hparams, "augment_locals", augment),
         }
         self.erase = {"locals": getattr(self.hparams, "erase_locals", None)}
         if self.checkpointer is not None and self.reclustering is not None:
@@ -74,9 +76,10 @@ class DINOBrain(EncoderBrain):
     def embedder(self, **options):
         """The teacher's encoder: see EncoderBrain."""
         reader = getattr(self.hparams, "reader", AudioReader)
-        return self.make_embedder(
+        embedder = self.make_embedder(
             self.network, self.hparams.sample_rate, reader, **options
         )
+        return embedder.replace(weights=without_norm(self.network.encoder))
 
     def epoch_figures(self):
         """The teacher's momentum, and what the last clusters were like."""
@@ -157,6 +160,9 @@ class DINOBrain(EncoderBrain):
         if self.distributed_launch:
             for buffer in self.modules.teacher.buffers():
                 torch.distributed.broadcast(buffer, src=0)
+        last_epochs = getattr(self.hparams, "last_epochs", None)
+        if last_epochs is not None:
+            run_on_main(last_epochs.keep, args=[epoch, self.network.encoder])
         super().on_stage_end(stage, stage_loss, epoch)
 
     def make_dataloader(self, dataset, stage, **kwargs):

@@ -75,14 +75,7 @@ def adopt_encoder(hparams_file, overrides):
     if "reader" in resolved:
         probe = torch.zeros(1, 1, 3, 64, 64)
     settings["emb_dim"] = encoder.encode_batch(probe).shape[-1]
-    after = dump_yaml(settings)
-    unused = [
-        key
-        for key in settings
-        if f"<{key}>" in before and f"<{key}>" not in after
-    ]
-    for key in unused:
-        del settings[key]
+    unused = _remove_unused(settings, before)
     YAML().dump(settings, pathlib.Path(hparams_file))
 
     taken = [*unused, "emb_dim"]
@@ -93,6 +86,23 @@ def adopt_encoder(hparams_file, overrides):
             "of its own."
         )
     return change_overrides(overrides, without=given)
+
+
+def _remove_unused(settings, before):
+    """Removes keys that entries which are gone referred to, and those that
+    these referred to in turn; returns them."""
+    removed = []
+    while True:
+        after = dump_yaml(settings)
+        unused = [
+            key
+            for key in settings
+            if f"<{key}>" in before and f"<{key}>" not in after
+        ]
+        if not unused:
+            return removed
+        before += dump_yaml({key: settings.pop(key) for key in unused})
+        removed += unused
 
 
 def _check(encoder, source, sample_rate):

@@ -33,6 +33,16 @@ class SelfDistillation:
         Whether the teacher answers with the student's prototypes, which are
         then learnt through the student alone, as in SDPN; else with its own,
         which follow the student's, as in DINO.
+    momentum_at : str
+        "start": the teacher follows a step with the momentum of its start,
+        m(i) after step i, as in the code of DINO (facebookresearch/dino) and
+        of WeSpeaker; "end": with that of its end, m(i + 1), which is 1 in the
+        last step of a schedule that ends there.
+
+    Raises
+    ------
+    ValueError
+        If ``momentum_at`` is neither.
 
     Example
     -------
@@ -69,13 +79,20 @@ class SelfDistillation:
         freeze_prototypes_epochs=0,
         student_sees_globals=True,
         shared_prototypes=False,
+        momentum_at="start",
     ):
+        if momentum_at not in ("start", "end"):
+            raise ValueError(
+                f"momentum_at={momentum_at}: give start or end, of a step."
+            )
         self.head = student.head
         self.objective = objective
         self.momentum_schedule = momentum_schedule
         self.freeze_prototypes_epochs = freeze_prototypes_epochs
         self.student_sees_globals = student_sees_globals
         self.shared_prototypes = shared_prototypes
+        self.momentum_at = momentum_at
+        self._started = None  # where the step began
         self._networks = {
             "student": student,
             "teacher": teacher,
@@ -184,6 +201,7 @@ class SelfDistillation:
         position : float
             How far training is, in epochs.
         """
+        self._started = position
         if position < self.freeze_prototypes_epochs:
             self.head.prototypes.zero_grad(set_to_none=True)
 
@@ -193,8 +211,11 @@ class SelfDistillation:
         Arguments
         ---------
         position : float
-            How far training is, in epochs.
+            How far training is, in epochs. Where ``before_step`` was told
+            where the step began, see ``momentum_at``.
         """
+        if self.momentum_at == "start" and self._started is not None:
+            position = self._started
         momentum = self.momentum_schedule(position)
         student, teacher = self._networks["student"], self._networks["teacher"]
         teacher.follow(student, momentum)

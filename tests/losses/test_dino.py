@@ -11,7 +11,7 @@ from speechbrain_cadino.losses import chunked as kernel
 from speechbrain_cadino.losses.chunked import chunked
 from speechbrain_cadino.losses.dino import CosineLoss, DINOLoss, plain
 from speechbrain_cadino.losses.objective import Views
-from speechbrain_cadino.losses.targets import Centering, Sinkhorn
+from speechbrain_cadino.losses.targets import Centering, JointSinkhorn, Sinkhorn
 
 
 def loop_dino(student, teacher, centre, student_temp, teacher_temp):
@@ -249,3 +249,18 @@ def test_sinkhorn_targets_make_the_loss(monkeypatch):
         if s != t
     ]
     torch.testing.assert_close(value, torch.stack(terms).mean())
+
+
+def test_joint_sinkhorn_divides_the_exponentials_as_they_are():
+    """The matrix of the code of SwAV, in float64; and far from overflow."""
+    torch.manual_seed(0)
+    logits = 8 * torch.randn(2, 6, 9, dtype=torch.float64)
+    for view, ours in zip(logits, JointSinkhorn(rounds=3)(logits)):
+        q = view.exp().T / view.exp().sum()
+        for _ in range(3):
+            q = q / q.sum(1, keepdim=True) / len(q)
+            q = q / q.sum(0, keepdim=True) / q.shape[1]
+        torch.testing.assert_close(ours, (q * q.shape[1]).T)
+        each_first = Sinkhorn(rounds=3)(view[None])[0]
+        assert (ours - each_first).abs().sum(-1).max() > 0.01
+    assert JointSinkhorn()(torch.randn(1, 4, 3) * 1e3).isfinite().all()

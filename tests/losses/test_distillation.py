@@ -174,3 +174,20 @@ def test_shared_prototypes_are_learnt_through_the_student_alone():
     expected.backward()
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(head.prototypes.weight.grad, prototypes.grad)
+
+
+@pytest.mark.parametrize(("at", "expected"), [("start", 0.5), ("end", 1.0)])
+def test_the_momentum_of_the_start_or_of_the_end_of_a_step(at, expected):
+    """One step, in which the momentum grows from 0.5 to 1."""
+    distillation, student = parts(momentum_at=at)
+    distillation.momentum_schedule = {0.0: 0.5, 1.0: 1.0}.get
+    teacher = distillation._networks["teacher"]
+    before = teacher.network.encoder.linear.weight.clone()
+    with torch.no_grad():
+        student.encoder.linear.weight.add_(1.0)
+    distillation.before_step(position=0.0)
+    distillation.after_step(position=1.0)
+    moved = teacher.network.encoder.linear.weight - before
+    torch.testing.assert_close(moved, torch.full_like(moved, 1 - expected))
+    with pytest.raises(ValueError, match="momentum_at=middle: give start or"):
+        parts(momentum_at="middle")

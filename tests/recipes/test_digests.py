@@ -43,6 +43,7 @@ RUNS = {
         "cosine_weight": 0.5,
         "temp_warmup_epochs": 1,
         "freeze_prototypes_epochs": 0.3,
+        "momentum_at": "end",
     },
     "ca_dino": {
         **DINO,

@@ -17,6 +17,7 @@ TRAINING = [
     *("ca_dino.yaml", "small_ca_dino.yaml", "demo_ca_dino.yaml"),
     *("rdino.yaml", "small_rdino.yaml", "demo_rdino.yaml"),
     *("sdpn.yaml", "small_sdpn.yaml", "demo_sdpn.yaml"),
+    "dino_wespeaker.yaml",
     *("sdpn_dr.yaml", "small_sdpn_dr.yaml", "demo_sdpn_dr.yaml"),
 ]
 TERMS = {
@@ -42,12 +43,14 @@ def with_bases(name):
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_loads(name, tmp_path):
+    aggregation = 1536 if name == "dino_wespeaker.yaml" else 48
     arguments = [*SMALL, f"--data_folder={tmp_path}"]
     arguments.append(f"--output_folder={tmp_path}")
     path, _, overrides = parse_arguments([str(HPARAMS / name), *arguments])
     with open(path, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
-    assert hparams["embedding_model"].channels == [16, 16, 16, 16, 48]
+    channels = hparams["embedding_model"].channels
+    assert channels == [16, 16, 16, 16, aggregation]
     assert hparams["teacher"].network.head.prototypes.out_features == 8
     method = name.removeprefix("small_").removeprefix("demo_")[:-5]
     terms = ["dino", "cosine", *TERMS.get(method, [])]
@@ -88,7 +91,7 @@ def test_stage_two_loads(name, tmp_path):
     "name",
     [
         *("dino.yaml", "ca_dino.yaml", "dlg_lc.yaml", "verify.yaml"),
-        *("rdino.yaml", "sdpn.yaml", "sdpn_dr.yaml"),
+        *("rdino.yaml", "sdpn.yaml", "sdpn_dr.yaml", "dino_wespeaker.yaml"),
     ],
 )
 def test_each_key_is_used(name):

@@ -1,0 +1,96 @@
+"""The mean of the weights of the last epochs."""
+
+import pathlib
+
+import torch
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.process.files import atomic_path
+
+logger = get_logger(__name__)
+
+
+class LastEpochs:
+    """Keeps the weights of the last epochs, a file each, and averages them.
+
+    WeSpeaker scores with the mean of the last ten teachers of its DINO recipe
+    (``num_avg``).
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where the files are.
+    count : int
+        How many of the last epochs; with 1 nothing is kept or averaged.
+    epochs : int
+        How many epochs there are.
+
+    Example
+    -------
+    >>> last = LastEpochs(getfixture("tmp_path"), count=2, epochs=3)
+    >>> layer = torch.nn.Linear(1, 1, bias=False)
+    >>> for epoch in (1, 2, 3):
+    ...     _ = torch.nn.init.constant_(layer.weight, epoch)
+    ...     last.keep(epoch, layer)
+    >>> last.average(layer)
+    >>> layer.weight.item()
+    2.5
+    """
+
+    def __init__(self, folder, count, epochs):
+        if count < 1:
+            raise ValueError(f"average_epochs={count}: give 1 or more.")
+        self.folder = pathlib.Path(folder)
+        self.count = count
+        self.epochs = epochs
+
+    def keep(self, epoch, module):
+        """Keeps a module as it is after an epoch, if it is one of the last.
+
+        Arguments
+        ---------
+        epoch : int
+            Counted from 1.
+        module : torch.nn.Module
+            What is to be averaged.
+        """
+        if self.count > 1 and epoch > self.epochs - self.count:
+            with atomic_path(self._path(epoch)) as temporary:
+                torch.save(module.state_dict(), temporary)
+
+    def average(self, module):
+        """Gives a module the mean of what was kept: of weights and of
+        BatchNorm statistics.
+
+        Arguments
+        ---------
+        module : torch.nn.Module
+            As given to ``keep``; changed in place.
+
+        Raises
+        ------
+        ValueError
+            If a file of the last epochs is gone.
+        """
+        if self.count == 1:
+            return
+        first = max(1, self.epochs - self.count + 1)
+        paths = [self._path(epoch) for epoch in range(first, self.epochs + 1)]
+        missing = [str(path) for path in paths if not path.is_file()]
+        if missing:
+            raise ValueError(
+                f"average_epochs={self.count}, and there is no {missing[0]}: "
+                "the training is to be done again, or give --average_epochs=1."
+            )
+        mean = {}
+        for path in paths:
+            state = torch.load(path, weights_only=True, map_location="cpu")
+            for name, value in state.items():
+                if value.is_floating_point():
+                    value = value.double() / len(paths) + mean.get(name, 0)
+                mean[name] = value
+        module.load_state_dict(mean)
+        logger.info(f"The mean of the last {len(paths)} epochs is evaluated.")
+
+    def _path(self, epoch):
+        return self.folder / f"epoch{epoch:03}.ckpt"
