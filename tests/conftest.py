@@ -23,6 +23,12 @@ from speechbrain_cadino.encoders.export import export_encoder
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
+# Tests hold a CPU's digits: GPUs are hidden from them, and from the processes
+# that they start. Those of tests/cuda give theirs the GPUs back.
+GPUS = torch.cuda.device_count()
+VISIBLE = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES")}
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 # As SpeechBrain writes it for a run: references resolved to anchors, other
 # entries around those of the encoder, our own ECAPA-TDNN class.
 RUN_HYPERPARAMS = """\
@@ -134,6 +140,17 @@ def face_encoder(tmp_path_factory):
         section="face",
     )
     return folder / "encoder"
+
+
+@pytest.fixture(scope="session")
+def gpu():
+    """The environment of a process that sees the GPU; skips without one."""
+    if not GPUS:
+        pytest.skip("there is no GPU")
+    environment = os.environ | VISIBLE
+    return {
+        name: value for name, value in environment.items() if value is not None
+    }
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,9 @@ import pathlib
 RECIPE = pathlib.Path(__file__).parents[1] / "recipes" / "VoxCeleb"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
+# Columns of training.csv that differ from run to run
+SPEED = ["seconds", "data_seconds", "utts_per_second"]
+
 # Stage I on files of less than a second
 TINY_STAGE_1 = {
     "warmup_epochs": 1,

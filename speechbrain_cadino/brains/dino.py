@@ -36,10 +36,10 @@ class DINOBrain(EncoderBrain):
     * hparams: ``distillation`` (SelfDistillation) of these, ``sample_rate``;
       optionally ``reader`` (see Embedder); ``last_epochs`` (LastEpochs);
       ``augment_globals`` and ``augment_locals``, if these crops need another
-      augmenter than ``augment``, or none; ``erase_locals``, which changes the features of
-      the local crops; and ``reclustering`` (Reclustering), which makes it
-      Cluster-Aware DINO: it takes ``batch_size`` and ``num_workers`` of
-      ``dataloader_options``.
+      augmenter than ``augment``, or none; ``erase_locals``, which changes the
+      features of the local crops; and ``reclustering`` (Reclustering), which
+      makes it Cluster-Aware DINO: it takes ``batch_size`` and ``num_workers``
+      of ``dataloader_options``.
 
     The training set is a MultiCropDataset.
     """

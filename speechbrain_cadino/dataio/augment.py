@@ -5,6 +5,7 @@ All randomness comes from torch's global generators: which crops, from that of
 the CPU, and how, from that of the device.
 """
 
+import functools
 import inspect
 import math
 
@@ -16,6 +17,10 @@ from speechbrain_cadino.dataio.noises import ClipBank, made_noise, made_rirs
 # Crops augmented at a time on a CPU: what is computed of more of them does not
 # stay in the cache, and is given new memory each time.
 CPU_ROWS = 16
+
+# On a GPU, crops are augmented in numbers that this divides: cuFFT makes a plan
+# for each new number, which takes it longer than to carry it out.
+GPU_STEP = 16
 
 
 class CropAugmenter(torch.nn.Module):
@@ -72,10 +77,7 @@ class CropAugmenter(torch.nn.Module):
         for augmentation, prob in zip(self.augmentations, self.probs):
             # Drawn by the host, which would have to wait for a GPU's answer
             chosen = (torch.rand(len(wavs)) < prob).nonzero().squeeze(1)
-            if len(chosen):
-                chosen = chosen.to(wavs.device, non_blocking=True)
-                augmented = _call(augmentation, wavs.index_select(0, chosen))
-                wavs.index_copy_(0, chosen, augmented)
+            _change(augmentation, wavs, chosen)
 
 
 class OneOf(torch.nn.Module):
@@ -109,14 +111,12 @@ class OneOf(torch.nn.Module):
     @torch.no_grad()
     def forward(self, wavs):
         """(batch, samples) to (batch, samples), a new tensor."""
-        weights = wavs.new_tensor(self.weights)
+        weights = torch.tensor(self.weights, dtype=torch.float32)
         turns = weights.multinomial(len(wavs), replacement=True)
         augmented = wavs.clone()
         for turn, augmentation in enumerate(self.augmentations):
             chosen = (turns == turn).nonzero().squeeze(1)
-            if len(chosen):
-                part = _call(augmentation, wavs.index_select(0, chosen))
-                augmented.index_copy_(0, chosen, part)
+            _change(augmentation, augmented, chosen)
         return augmented
 
 
@@ -362,9 +362,27 @@ def _rms(wavs):
     return (norm / wavs.shape[1] ** 0.5).clamp(1e-8)
 
 
+def _change(augmentation, wavs, chosen):
+    """Augments the chosen crops, indices on the host, in place."""
+    count = len(chosen)
+    if not count:
+        return
+    rows = chosen.to(wavs.device, non_blocking=True)
+    if not wavs.is_cpu:
+        spare = rows[:1].expand(-count % GPU_STEP)
+        rows = torch.cat([rows, spare])
+    augmented = _call(augmentation, wavs.index_select(0, rows))
+    wavs.index_copy_(0, rows[:count], augmented[:count])
+
+
+@functools.cache
+def _wants_lengths(kind):
+    return "lengths" in inspect.signature(kind.forward).parameters
+
+
 def _call(augmentation, wavs):
     """Calls an augmentation; SpeechBrain's may want relative lengths too."""
-    if "lengths" in inspect.signature(augmentation.forward).parameters:
+    if _wants_lengths(type(augmentation)):
         lengths = torch.ones(len(wavs), device=wavs.device)
         return augmentation(wavs, lengths)
     return augmentation(wavs)

@@ -113,6 +113,8 @@ def load_classifier(source, device=None, trusted=True):
     if not trusted:
         check_known(path)
     _know_old_names(path)
+    if device == "cuda":
+        device = "cuda:0"  # what SpeechBrain makes of it, with a warning
     try:
         return EncoderClassifier.from_hparams(
             source=str(source), run_opts={"device": device} if device else None

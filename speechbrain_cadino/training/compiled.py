@@ -42,9 +42,7 @@ class Compilation:
         self.started = None
         self.done = not self.encoders
         for encoder in self.encoders:
-            encoder.compile_training(
-                "reduce-overhead" if graphs else "default"
-            )
+            encoder.compile_training("reduce-overhead" if graphs else "default")
 
     def __bool__(self):
         return bool(self.encoders)
@@ -67,7 +65,9 @@ class Compilation:
         if not self.done:
             self.done = True
             seconds = time.time() - self.started
-            logger.info(f"Compiled, and the first step taken, in {seconds:.0f} s.")
+            logger.info(
+                f"Compiled, and the first step taken, in {seconds:.0f} s."
+            )
 
     def give_up(self, error):
         """Goes on without, if it was the first step that failed.

@@ -34,7 +34,7 @@ IGNORED = [
     *("*log.txt", "*.log", "*.py", ".lock", "*hyperparams.yaml", "*.png"),
     *("*step.json", "*run.json", "*report.md", "*/CKPT+*"),
 ]
-SPEED = ["seconds", "utts_per_second"]
+SPEED = ["seconds", "data_seconds", "utts_per_second"]
 
 
 # How long the commands took that nobody has disturbed

@@ -16,12 +16,11 @@ import pandas as pd
 import pytest
 import sklearn
 import torch
-from recipe import TINY_STAGE_1, script
+from recipe import SPEED, TINY_STAGE_1, script
 
 import speechbrain
 
 DIGESTS = pathlib.Path(__file__).with_name("digests.json")
-SPEED = ["seconds", "utts_per_second"]
 PACKAGES = [torch, numpy, sklearn, speechbrain]
 
 # Six steps: with a centre, a cosine term and prototypes that thaw; and with

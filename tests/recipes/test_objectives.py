@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from recipe import TINY_STAGE_1, script
+from recipe import SPEED, TINY_STAGE_1, script
 
 from speechbrain.inference.classifiers import EncoderClassifier
 
@@ -56,7 +56,7 @@ def found(folder):
     """What a run has found out: figures, and the exported weights."""
     table = pd.read_csv(folder / "training.csv")
     weights = torch.load(folder / "encoder" / "embedding_model.ckpt")
-    return table.drop(columns=["seconds", "utts_per_second"]), weights
+    return table.drop(columns=SPEED), weights
 
 
 @pytest.fixture(scope="module", params=METHODS)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from recipe import script
+from recipe import SPEED, script
 
 from speechbrain_cadino.dataio.manifest import write_manifest
 from speechbrain_cadino.encoders.load import load_encoder
@@ -100,7 +100,7 @@ def figures(folder):
                 name: np.nan_to_num(array, nan=-1).tolist()
                 for name, array in arrays.items()
             }
-    return table.drop(columns=["seconds", "utts_per_second"]), decided
+    return table.drop(columns=SPEED), decided
 
 
 def test_each_sense_has_a_gate_and_they_decide_together(uninterrupted):

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from recipe import TINY_STAGE_1, TORCHRUN, script
+from recipe import SPEED, TINY_STAGE_1, TORCHRUN, script
 
 # Clusters anew before the second epoch, and before the third
 CLUSTERED = {
@@ -46,7 +46,7 @@ def figures(folder):
     """All that a run measured, but for its speed."""
     table = pd.read_csv(folder / "training.csv")
     return (
-        table.drop(columns=["seconds", "utts_per_second"]),
+        table.drop(columns=SPEED),
         (folder / "metrics.json").read_text(),
     )
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from recipe import TORCHRUN, script
+from recipe import SPEED, TORCHRUN, script
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def figures(folder):
         with np.load(path) as arrays:
             epochs[path.name] = {k: v.tolist() for k, v in arrays.items()}
     return {
-        "training": table.drop(columns=["seconds", "utts_per_second"]).to_csv(),
+        "training": table.drop(columns=SPEED).to_csv(),
         "gate": (folder / "gate.csv").read_text(),
         "metrics": (folder / "metrics.json").read_text(),
         "epochs": str(epochs),
