@@ -24,9 +24,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 # Tests hold a CPU's digits: GPUs are hidden from them, and from the processes
-# that they start. Those of tests/cuda give theirs the GPUs back.
-GPUS = torch.cuda.device_count()
-VISIBLE = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES")}
+# that they start. Those of tests/cuda give theirs the GPUs back; that there are
+# some is left to pytest's workers, from which they are hidden already.
+if "GPUS_OF_TESTS" not in os.environ:
+    gpus = ",".join(map(str, range(torch.cuda.device_count())))
+    os.environ["GPUS_OF_TESTS"] = os.environ.get("CUDA_VISIBLE_DEVICES", gpus)
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 # As SpeechBrain writes it for a run: references resolved to anchors, other
@@ -145,12 +147,10 @@ def face_encoder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def gpu():
     """The environment of a process that sees the GPU; skips without one."""
-    if not GPUS:
+    gpus = os.environ["GPUS_OF_TESTS"]
+    if not gpus:
         pytest.skip("there is no GPU")
-    environment = os.environ | VISIBLE
-    return {
-        name: value for name, value in environment.items() if value is not None
-    }
+    return os.environ | {"CUDA_VISIBLE_DEVICES": gpus}
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ To run this recipe, use one of the following commands:
 > python extract.py hparams/extract.yaml --encoder=FOLDER --manifest=FILE \
     --data_folder=FOLDER
 > torchrun --nproc_per_node=8 extract.py hparams/extract.yaml ...
+> python extract.py hparams/extract.yaml ... --part=3/8
 
 Killed and started again, the same command goes on where it was.
 """
@@ -20,6 +21,7 @@ import speechbrain as sb
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.embeddings.parts import extract_part, part_folder
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.runs.open_run import load_run
 
@@ -31,12 +33,20 @@ def main(arguments):
     """Reads the flags, embeds."""
     hparams_file, run_opts, overrides = parse_arguments(arguments)
     sb.utils.distributed.ddp_init_group(run_opts)
-    hparams = load_run(hparams_file, run_opts, overrides, resumes=False)
+    hparams = load_run(
+        hparams_file,
+        run_opts,
+        overrides,
+        resumes=False,
+        run_folder=lambda s: part_folder(s["output_folder"], s["part"]),
+    )
     embedder = hparams["embedder"](device=run_opts["device"])
     table = read_manifest(hparams["manifest"], hparams["data_folder"])
-    ids, embeddings = embedder.extract(
-        hparams["output_folder"], table, hparams["shard_size"]
-    )
+    folder, shard_size = hparams["output_folder"], hparams["shard_size"]
+    if hparams["part"] is not None:
+        extract_part(embedder, folder, table, hparams["part"], shard_size)
+        return
+    ids, embeddings = embedder.extract(folder, table, shard_size)
     logger.info(f"{len(ids)} embeddings of {embeddings.shape[1]} dimensions.")
 
 

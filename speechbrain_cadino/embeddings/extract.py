@@ -29,6 +29,9 @@ from speechbrain_cadino.process.files import (
 
 logger = get_logger(__name__)
 
+# The files of an embedding folder
+NAMES = ["ids.txt", "embeddings.npy"]
+
 
 def extract(embedder, folder, table, shard_size=5_000):
     """Embeds a manifest into a folder, as fast as ``embed`` is exact.
@@ -93,11 +96,7 @@ def extract(embedder, folder, table, shard_size=5_000):
     """
     folder = pathlib.Path(folder)
     shards = _Shards(folder, table, shard_size)
-    record = {
-        **embedder.fingerprint(),
-        "table": _hash_table(table),
-        "shard_size": shard_size,
-    }
+    record = extraction_record(embedder, table, shard_size)
     if run_on_main(_is_there, args=[folder, record]):
         logger.info(f"The embeddings in {folder} are up to date.")
     else:
@@ -107,30 +106,85 @@ def extract(embedder, folder, table, shard_size=5_000):
     return load_embeddings(folder)
 
 
-def _hash_table(table):
-    """A hash of what ``extract`` looks at in a manifest."""
+def extraction_record(embedder, table, shard_size):
+    """What tells to what the files of an embedding folder belong.
+
+    Arguments
+    ---------
+    embedder : Embedder
+        See ``extract``, as for the others.
+    table : pandas.DataFrame
+    shard_size : int
+
+    Returns
+    -------
+    dict
+        The content of ``extraction.json``.
+    """
+    return {
+        **embedder.fingerprint(),
+        "table": hash_table(table),
+        "shard_size": shard_size,
+    }
+
+
+def hash_table(table):
+    """A hash of what ``extract`` looks at in a manifest.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        See ``extract``.
+
+    Returns
+    -------
+    str
+    """
     text = table[["ID", "wav", "start", "stop"]].to_csv(index=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _is_there(folder, record):
-    """Whether all is done. Deletes what belongs to another record."""
+def is_extracted(folder, record):
+    """Whether a folder holds all embeddings that a record tells of.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The embedding folder.
+    record : dict
+        See ``extraction_record``.
+
+    Returns
+    -------
+    bool
+    """
+    folder = pathlib.Path(folder)
+    return _is_of(folder, record) and all(
+        (folder / name).is_file() for name in NAMES
+    )
+
+
+def _is_of(folder, record):
+    """Whether what is in a folder belongs to a record."""
     path = folder / "extraction.json"
     try:
-        same = json.loads(path.read_text(encoding="utf-8")) == record
+        return json.loads(path.read_text(encoding="utf-8")) == record
     except (FileNotFoundError, ValueError):
-        same = False
-    names = ["ids.txt", "embeddings.npy"]
-    finished = same and all((folder / name).is_file() for name in names)
+        return False
+
+
+def _is_there(folder, record):
+    """Whether all is done. Deletes what belongs to another record."""
+    same, finished = _is_of(folder, record), is_extracted(folder, record)
     if not same:
         # The record goes first and comes last: killed in between, the next
         # start finds none and deletes the rest.
-        for name in ["extraction.json", "skipped.csv", *names]:
+        for name in ["extraction.json", "skipped.csv", *NAMES]:
             (folder / name).unlink(missing_ok=True)
     if (finished or not same) and (folder / "shards").exists():
         shutil.rmtree(folder / "shards")
     if not same:
-        write_json(path, record)
+        write_json(folder / "extraction.json", record)
     return finished
 
 

@@ -1,6 +1,7 @@
 """The begin of a run: its folder is locked, compared and recorded."""
 
 import json
+import operator
 import os
 import pathlib
 import shutil
@@ -172,7 +173,12 @@ def run_settings(hparams_file, run_opts, overrides):
 
 
 def load_run(
-    hparams_file, run_opts, overrides, resumes=True, harmless=HARMLESS
+    hparams_file,
+    run_opts,
+    overrides,
+    resumes=True,
+    harmless=HARMLESS,
+    run_folder=operator.itemgetter("output_folder"),
 ):
     """Opens a run, and loads its YAML file.
 
@@ -186,6 +192,8 @@ def load_run(
         See ``open_run``, also for the errors.
     harmless : set of str
         See ``open_run``.
+    run_folder : callable
+        From the settings to the folder of the run.
 
     Returns
     -------
@@ -193,15 +201,16 @@ def load_run(
         The hyperparameters.
     """
     settings = run_settings(hparams_file, run_opts, overrides)
-    open_run(settings["output_folder"], settings, resumes, harmless)
+    folder = run_folder(settings)
+    open_run(folder, settings, resumes, harmless)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
     sb.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
+        experiment_directory=folder,
         hyperparams_to_save=hparams_file,
         overrides=overrides,
     )
-    run_on_main(_keep_script, args=[hparams["output_folder"]])
+    run_on_main(_keep_script, args=[folder])
     return hparams
 
 

@@ -1,0 +1,100 @@
+"""The parts of a manifest, embedded by real processes side by side."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from recipe import script
+
+from speechbrain_cadino.embeddings.embedder import Embedder
+from speechbrain_cadino.embeddings.parts import extract_part
+from speechbrain_cadino.embeddings.store import load_embeddings
+from speechbrain_cadino.prepare.folder import prepare_folder
+
+
+@pytest.fixture(scope="module")
+def command(speech, encoder_folder, tmp_path_factory):
+    """A function: the command line of a part."""
+    folder = tmp_path_factory.mktemp("manifest")
+    prepare_folder(speech, folder, min_duration=0.1)
+
+    def make(output, part=None):
+        flags = {} if part is None else {"part": part}
+        return [
+            sys.executable,
+            *script(
+                "extract.py",
+                "extract.yaml",
+                encoder=encoder_folder,
+                manifest=folder / "train.csv",
+                data_folder=speech,
+                output_folder=output,
+                num_workers=0,
+                **flags,
+            ),
+        ]
+
+    return make
+
+
+def test_parts_of_jobs_side_by_side_are_the_whole(command, tmp_path):
+    subprocess.run(command(tmp_path / "whole"), check=True)
+    jobs = [
+        subprocess.Popen(command(tmp_path / "parts", f"{i}/3"))
+        for i in (1, 2, 3)
+    ]
+    assert [job.wait() for job in jobs] == [0, 0, 0]
+    whole, parts = (
+        load_embeddings(tmp_path / name) for name in ("whole", "parts")
+    )
+    assert parts[0] == whole[0]
+    assert np.allclose(parts[1], whole[1], rtol=1e-4, atol=1e-5)
+    # Whoever asks for all of it then finds it done
+    again = subprocess.run(
+        command(tmp_path / "parts"), capture_output=True, text=True, check=True
+    )
+    assert "up to date" in again.stdout + again.stderr
+
+
+@pytest.mark.parametrize("part", ["0/3", "4/3", "3", "1/1000"])
+def test_senseless_parts_are_refused(command, tmp_path, part):
+    done = subprocess.run(
+        command(tmp_path, part), capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert f"--part={part}" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_joined_once_all_parts_of_one_encoder_are_there(write_tone, tmp_path):
+    write_tone(tmp_path / "a.wav", seconds=1.0)
+    table = pd.DataFrame(
+        [(f"u{i}", tmp_path / "a.wav", 0, 4000 + 100 * i) for i in range(7)],
+        columns=["ID", "wav", "start", "stop"],
+    )
+
+    def embed(part, factor=1.0):
+        layer = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.constant_(layer.weight, factor)
+        embedder = Embedder(
+            lambda wavs, lengths: factor * wavs.abs().mean(1, keepdim=True),
+            layer,
+        )
+        return extract_part(embedder, tmp_path / "out", table, part)
+
+    assert not embed("2/2")
+    assert not embed("1/2", factor=2.0)  # part 2 is of another encoder
+    assert not (tmp_path / "out" / "embeddings.npy").exists()
+    assert embed("2/2", factor=2.0)
+    ids, embeddings = load_embeddings(tmp_path / "out")
+    assert ids == list(table["ID"])
+    assert np.isfinite(embeddings).all()
+    # Another encoder: the old whole does not pass for the new one
+    assert not embed("1/2", factor=3.0)
+    assert embed("2/2", factor=3.0)
+    assert np.allclose(
+        load_embeddings(tmp_path / "out")[1], 1.5 * embeddings, rtol=1e-5
+    )
