@@ -35,9 +35,7 @@ def main(arguments):
     """Reads the flags, joins, shows the table."""
     # No experiment folder of its own: the run's hyperparams.yaml and log.txt
     # stay what they are.
-    logging.basicConfig(
-        level="INFO", format="%(name)s - %(message)s", stream=sys.stdout
-    )
+    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
     hparams_file, _, overrides = parse_arguments(arguments)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)

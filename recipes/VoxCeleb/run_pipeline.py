@@ -33,6 +33,7 @@ from hyperpyyaml import load_hyperpyyaml
 
 import speechbrain as sb
 from speechbrain_cadino.config.overlays import parse_arguments
+from speechbrain_cadino.process.console import LOG_CONFIG
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.runs.pipeline import LOCK_SECONDS, check, run
@@ -54,6 +55,7 @@ def main(arguments):
             experiment_directory=hparams["output_folder"],
             hyperparams_to_save=hparams_file,
             overrides=overrides,
+            log_config=LOG_CONFIG,
         )
         run(hparams["output_folder"], steps, lock)
 

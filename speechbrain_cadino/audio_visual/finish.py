@@ -3,6 +3,7 @@
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.audio_visual.fusion import verify_fused
 from speechbrain_cadino.encoders.load import load_encoder, start_from_encoder
+from speechbrain_cadino.runs.finish import where_to_go
 from speechbrain_cadino.runs.stage_two import export_branches
 from speechbrain_cadino.verification.results import format_results
 
@@ -26,16 +27,16 @@ def finish_both(brain, hparams):
         trial list, and the same with faces; None if there are no trials.
     """
     export_branches(brain, hparams)
-    if hparams["evaluator"] is None:
-        return
-    encoders = [
-        load_encoder(branch.encoder_folder, brain.device)
-        for branch in brain.branches.values()
-    ]
-    metrics = verify_fused(
-        hparams["output_folder"],
-        *encoders,
-        hparams["evaluator"],
-        hparams["face_evaluator"],
-    )
-    logger.info(format_results(metrics))
+    if hparams["evaluator"] is not None:
+        encoders = [
+            load_encoder(branch.encoder_folder, brain.device)
+            for branch in brain.branches.values()
+        ]
+        metrics = verify_fused(
+            hparams["output_folder"],
+            *encoders,
+            hparams["evaluator"],
+            hparams["face_evaluator"],
+        )
+        logger.info(format_results(metrics))
+    logger.info(where_to_go(hparams["encoder_folder"]))

@@ -31,6 +31,7 @@ from speechbrain_cadino.process.ranks import (
 from speechbrain_cadino.training.clock import StepClock, bottleneck
 from speechbrain_cadino.training.compiled import Compilation
 from speechbrain_cadino.training.guard import DIVERGED, Buffers, StepGuard
+from speechbrain_cadino.training.progress import Progress
 from speechbrain_cadino.training.record import (
     TrainingRecord,
     load_steps,
@@ -91,6 +92,7 @@ class EncoderBrain(sb.Brain):
         self.clock = StepClock()
         self.compilation = None
         self.requests = Requests()
+        self.progress = None  # from the start of fit
         self.ending = 0  # the signal that all processes end by
         self.processes = 1
         if self.distributed_launch:
@@ -168,7 +170,7 @@ class EncoderBrain(sb.Brain):
         """
         return []
 
-    def fit(self, *args, **kwargs):
+    def fit(self, epoch_counter, *args, **kwargs):
         """As SpeechBrain's; asked to end, it saves a checkpoint first.
 
         Raises
@@ -176,9 +178,10 @@ class EncoderBrain(sb.Brain):
         Interrupted
             If SIGTERM or SIGINT came. They do afterwards what they did before.
         """
+        self.progress = Progress(epoch_counter.limit)
         with interruptible(postponed=True) as self.requests:
             with patience(STEP_PATIENCE):
-                super().fit(*args, **kwargs)
+                super().fit(epoch_counter, *args, **kwargs)
 
     @contextlib.contextmanager
     def long_work(self):
@@ -446,6 +449,8 @@ class EncoderBrain(sb.Brain):
     def _log_epoch(self, meta, means, valid):
         """Writes one epoch to the logs."""
         self.hparams.train_logger.log_stats(meta, means, valid)
+        evaluates = getattr(self.hparams, "evaluator", None) is not None
+        logger.info(self.progress.line(meta["epoch"], means, valid, evaluates))
         if self._tensorboard is not None:
             self._tensorboard.log_stats(meta, means, valid)
         self.record.write_csv(f"{self.hparams.output_folder}/training.csv")

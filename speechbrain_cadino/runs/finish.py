@@ -1,9 +1,12 @@
 """The end of a training: its encoder folder, and what it is worth."""
 
+import os
+
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.encoders.export import export_encoder
 from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.runs.open_run import STEP
 from speechbrain_cadino.verification.back_ends import Background
 from speechbrain_cadino.verification.evaluate import verify
 from speechbrain_cadino.verification.results import format_results
@@ -34,19 +37,47 @@ def finish(embedder, hparams, device=None, baselines=False):
         hparams["train_manifest"],
         hparams["data_folder"],
     )
-    if hparams["evaluator"] is None:
-        return
-    metrics = verify(
-        hparams["output_folder"],
-        load_encoder(hparams["encoder_folder"], device),
-        hparams["evaluator"],
-        background=Background(
-            hparams["train_manifest"], hparams["data_folder"]
-        ),
-        baselines=baselines,
-        untrained=hparams.get("untrained"),
+    if hparams["evaluator"] is not None:
+        metrics = verify(
+            hparams["output_folder"],
+            load_encoder(hparams["encoder_folder"], device),
+            hparams["evaluator"],
+            background=Background(
+                hparams["train_manifest"], hparams["data_folder"]
+            ),
+            baselines=baselines,
+            untrained=hparams.get("untrained"),
+        )
+        logger.info(format_results(metrics))
+    logger.info(where_to_go(hparams["encoder_folder"]))
+
+
+def where_to_go(encoder_folder):
+    """The last lines of a training: where its encoder is, and what to do next.
+
+    Arguments
+    ---------
+    encoder_folder : str or pathlib.Path
+        The encoder folder.
+
+    Returns
+    -------
+    str
+        In a pipeline, where alone: it goes on by itself.
+
+    Example
+    -------
+    >>> print(where_to_go("results/dino/1986/encoder"))
+    The encoder is in results/dino/1986/encoder. Next, with audio of yours:
+      speechbrain-cadino verify results/dino/1986/encoder ONE.wav OTHER.wav
+    """
+    where = f"The encoder is in {encoder_folder}."
+    if STEP in os.environ:
+        return where
+    return (
+        f"{where} Next, with audio of yours:\n"
+        f"  speechbrain-cadino verify {encoder_folder} ONE.wav OTHER.wav"
     )
-    logger.info(format_results(metrics))
 
 
 def export(

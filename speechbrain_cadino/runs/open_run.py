@@ -18,6 +18,7 @@ from speechbrain_cadino.config.settings import (
     plain,
     resolve,
 )
+from speechbrain_cadino.process.console import LOG_CONFIG
 from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.process.lock import claim
 
@@ -209,6 +210,7 @@ def load_run(
         experiment_directory=folder,
         hyperparams_to_save=hparams_file,
         overrides=overrides,
+        log_config=LOG_CONFIG,
     )
     run_on_main(_keep_script, args=[folder])
     return hparams

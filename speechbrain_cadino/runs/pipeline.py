@@ -17,13 +17,19 @@ import sys
 import time
 
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.process.console import in_minutes
 from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.process.interrupts import Interrupted, interruptible
 from speechbrain_cadino.process.ranks import follow_parent
+from speechbrain_cadino.runs.finish import where_to_go
 from speechbrain_cadino.runs.open_run import STEP, check_same, record_of
 from speechbrain_cadino.runs.report import Stage, format_report, write_report
+from speechbrain_cadino.training.progress import LATER, PLACE
 
 logger = get_logger(__name__)
+
+# Of a terminal
+WIDTH = 80
 
 # The folders of the steps of one stage, in its own
 PARTS = {"labels", "train", "gate"}
@@ -105,8 +111,10 @@ def run(folder, steps, lock):
     except Interrupted as end:
         end.place = f" in {step.name}"
         raise
-    rows = write_report(folder, _stages(folder, steps))
-    logger.info(f"All done: {folder}/report.md\n{format_report(rows)}")
+    stages = _stages(folder, steps)
+    rows = write_report(folder, stages)
+    logger.info(f"\nAll done: {folder}/report.html\n\n{format_report(rows)}\n")
+    logger.info(where_to_go(stages[-1].folder / "encoder"))
 
 
 def _run_if_needed(folder, steps, step, lock):
@@ -119,11 +127,49 @@ def _run_if_needed(folder, steps, step, lock):
         for later in steps[steps.index(step) :]:
             if later.light:
                 _record_file(folder, later).unlink(missing_ok=True)
-    _run_step(folder, step, lock)
+    _run_step(folder, steps, step, lock)
     write_report(folder, _stages(folder, steps))
 
 
-def _run_step(folder, step, lock):
+def _number(steps, step):
+    """Which of how many steps it is, those that take a moment left out."""
+    heavy = [other for other in steps if not other.light]
+    if step in heavy:
+        return f"{heavy.index(step) + 1} of {len(heavy)}"
+    return ""
+
+
+def _where(folder, steps, step):
+    """Where a step is, in words: its number, and how long the trainings from
+    here on take, as far as those before tell."""
+    number = _number(steps, step)
+    if not number:
+        return []
+    done = [
+        (record["seconds"], other.work)
+        for other in steps
+        if other.work
+        and (record := _read_record(folder, other))
+        and record["done"]
+    ]
+    coming = [o.work for o in steps[steps.index(step) :] if o.manifest]
+    if not done or None in coming:
+        return [number]
+    seconds, work = map(sum, zip(*done))
+    return [number, in_minutes(seconds / work * sum(coming))]
+
+
+def _later(steps, step):
+    """The work of the trainings after a step, as a multiple of its own; None
+    if nobody knows."""
+    later = steps[steps.index(step) + 1 :]
+    works = [other.work for other in later if other.manifest]
+    if not step.work or None in works:
+        return None
+    return sum(works) / step.work
+
+
+def _run_step(folder, steps, step, lock):
     """Runs a step to its end, or goes on with it."""
     path = _record_file(folder, step)
     record = _read_record(folder, step)
@@ -136,9 +182,10 @@ def _run_step(folder, step, lock):
         write_json(path, record | record_of(step.settings))
 
     command = _for_people(step.command)
-    logger.info(f"{step.name}: {command}")
+    where = ", ".join([step.name, *_where(folder, steps, step)])
+    logger.info(f"\n{where}:\n{command}")
     save()
-    process = _start(step, lock)
+    process = _start(step, lock, steps)
     try:
         while process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -160,17 +207,27 @@ def _run_step(folder, step, lock):
 
 
 def _for_people(command):
-    """A command line to copy."""
+    """A command line to copy, broken where a shell reads on."""
     names = {shutil.which(name): name for name in ["python3", "python"]}
     python = names.get(sys.executable, sys.executable)
-    return shlex.join([python, *command])
+    lines = [python]
+    for word in map(shlex.quote, command):
+        if len(f"{lines[-1]} {word} \\") > WIDTH:
+            lines.append("   ")
+        lines[-1] += f" {word}"
+    return " \\\n".join(lines)
 
 
-def _start(step, lock):
+def _start(step, lock, steps):
     """Starts a script that ends with this process, even if that is killed."""
+    number = _number(steps, step)
+    known = {STEP: step.name, PLACE: f"{_stage_name(step)}, {number}"}
+    later = _later(steps, step)
+    if later is not None:
+        known[LATER] = str(later)
     return subprocess.Popen(
         [sys.executable, *step.command],
-        env={**os.environ, STEP: step.name},
+        env={**os.environ, **known},
         pass_fds=[lock],
         # Ctrl-C reaches it through us only: once, and without a traceback.
         start_new_session=True,

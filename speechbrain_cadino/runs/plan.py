@@ -41,6 +41,9 @@ class Step(NamedTuple):
         Plain data: all that its result depends on.
     manifest : str, optional
         What it trains on, if it is a training.
+    work : float, optional
+        If it is a training of voices, about how much: the seconds of speech
+        that go through the encoder, of an utterance in all epochs.
     light : bool
         It takes a moment and no step needs its result: it is simply done
         again when its settings change or a step before it runs.
@@ -50,6 +53,7 @@ class Step(NamedTuple):
     command: list
     settings: dict
     manifest: str | None = None
+    work: float | None = None
     light: bool = False
 
 
@@ -232,15 +236,33 @@ def _step(hparams, options, hparams_folder, recipe, name, script, entry, **own):
         raise ValueError(f"{entry}: {error}") from error
     _check_encoder(entry, resolved)
     settings = plain(resolved, str(folder))
-    manifest = None
+    manifest = work = None
     if script.startswith("train_"):
         settings["processes"] = hparams["processes"]
         manifest = resolved["train_manifest"]
+        work = _work(resolved)
     command.insert(0, _from_here(pathlib.Path(recipe, script)))
     if hparams["processes"] > 1 and script in TORCHRUN:
         count = f"--nproc_per_node={hparams['processes']}"
         command[:0] = ["-m", "torch.distributed.run", "--standalone", count]
-    return Step(name, command, settings, manifest)
+    return Step(name, command, settings, manifest, work)
+
+
+def _work(settings):
+    """See ``Step.work``: forward and backward are three times a forward."""
+    if settings.get("sample_rate") == 1 or "face_manifest" in settings:
+        return None
+    try:
+        epochs = settings["number_of_epochs"]
+        if "crop_seconds" in settings:
+            # And half of the clean crops, for label correction
+            return epochs * 3.5 * settings["crop_seconds"]
+        long = settings["global_crops"] * settings["global_seconds"]
+        short = settings["local_crops"] * settings["local_seconds"]
+        # The teacher sees the long ones, forward alone
+        return epochs * settings["passes_per_epoch"] * (4 * long + 3 * short)
+    except KeyError:
+        return None
 
 
 def _check_encoder(entry, resolved):

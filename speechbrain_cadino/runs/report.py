@@ -15,19 +15,19 @@ from speechbrain_cadino.process.files import atomic_path, write_json, write_text
 
 # Figure, heading of its column, format, how many of its unit make one
 COLUMNS = [
-    ("seconds", "minutes", ".1f", 60),
-    ("utterances", "utterances", ".0f", 1),
-    ("clusters", "clusters", ".0f", 1),
-    ("ami", "AMI", ".3f", 1),
     ("eer", "EER %", ".2f", 1),
-    ("eer_audio", "EER % audio", ".2f", 1),
-    ("eer_face", "EER % face", ".2f", 1),
-    ("min_dcf_0.01", "minDCF(0.01)", ".4f", 1),
+    ("eer_audio", "voice", ".2f", 1),
+    ("eer_face", "face", ".2f", 1),
+    ("min_dcf_0.01", "minDCF", ".4f", 1),
     ("agreement", "agreement", ".3f", 1),
     ("reliable", "reliable", ".3f", 1),
+    ("ami", "AMI", ".3f", 1),
+    ("clusters", "clusters", ".0f", 1),
+    ("utterances", "utts", ".0f", 1),
+    ("seconds", "min", ".1f", 60),
 ]
 
-# Where only some have it: a stage that hears and sees
+# What only a stage that hears and sees has
 OPTIONAL = ["eer_audio", "eer_face"]
 
 # Shares from 0 to 1 whose course over the iterations is drawn
@@ -184,15 +184,15 @@ def format_report(rows):
     Returns
     -------
     str
-        A table of one line for each stage that has begun.
+        A table of one line for each stage that has begun, and of the columns
+        of which something is known.
 
     Example
     -------
     >>> rows = [_row("stage_1", seconds=90, utterances=500, eer=4.567)]
-    >>> for line in format_report(rows).splitlines():
-    ...     print(line[:50])
-    stage    minutes  utterances  clusters  AMI  EER %
-    stage_1      1.5         500         -    -   4.57
+    >>> print(format_report(rows))
+    stage    EER %  utts  min
+    stage_1   4.57   500  1.5
     """
     lines = _cells(rows)
     widths = [max(map(len, column)) for column in zip(*lines)]
@@ -210,21 +210,17 @@ def _cells(rows):
     columns = [
         column
         for column in COLUMNS
-        if column[0] not in OPTIONAL or any(column[0] in row for row in rows)
+        if any(row.get(column[0]) is not None for row in rows)
     ]
     lines = [["stage", *(heading for _, heading, _, _ in columns)]]
     for row in rows:
         if row["seconds"] is None and row["eer"] is None:
             continue
-        lines.append(
-            [
-                row["name"],
-                *(
-                    "-" if row.get(key) is None else f"{row[key] / unit:{form}}"
-                    for key, _, form, unit in columns
-                ),
-            ]
-        )
+        values = [
+            "-" if row.get(key) is None else f"{row[key] / unit:{form}}"
+            for key, _, form, unit in columns
+        ]
+        lines.append([row["name"], *values])
     return lines
 
 

@@ -1,0 +1,56 @@
+"""The console of a run: what is shown there, and what is in log.txt alone."""
+
+import logging
+import pathlib
+
+# For SpeechBrain's create_experiment_directory
+LOG_CONFIG = str(pathlib.Path(__file__).with_name("log-config.yaml"))
+
+
+class Ours(logging.Filter):
+    """Lets through what this package says, and warnings of everybody.
+
+    Example
+    -------
+    >>> def passes(name, level):
+    ...     record = logging.LogRecord(name, level, "", 0, "", (), None)
+    ...     return Ours().filter(record)
+    >>> passes("speechbrain_cadino.runs.pipeline", logging.INFO)
+    True
+    >>> passes("speechbrain.core", logging.INFO)
+    False
+    >>> passes("speechbrain.core", logging.WARNING)
+    True
+    """
+
+    def filter(self, record):
+        """Whether a record is shown."""
+        ours = record.name.partition(".")[0] in (
+            "speechbrain_cadino",
+            "__main__",
+        )
+        return ours or record.levelno >= logging.WARNING
+
+
+def in_minutes(seconds):
+    """A time that is left, in words.
+
+    Arguments
+    ---------
+    seconds : float
+        The time.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> in_minutes(20), in_minutes(870), in_minutes(50000)
+    ('less than a minute left', 'about 14 min left', 'about 14 h left')
+    """
+    if seconds < 60:
+        return "less than a minute left"
+    if seconds < 120 * 60:
+        return f"about {seconds / 60:.0f} min left"
+    return f"about {seconds / 3600:.0f} h left"
