@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from speechbrain_cadino.clustering.quality import agreement
 from speechbrain_cadino.dataio.manifest import DATA_ROOT, LABEL, read_manifest
 from speechbrain_cadino.process.files import atomic_path, write_json, write_text
+from speechbrain_cadino.runs.page import write_page
 
 # Figure, heading of its column, format, how many of its unit make one
 COLUMNS = [
@@ -69,7 +70,8 @@ class Stage(NamedTuple):
 
 
 def write_report(folder, stages):
-    """Writes ``report.json``, ``report.md`` and ``plots/pipeline.png``.
+    """Writes ``report.json``, ``report.md``, ``report.html`` and
+    ``plots/pipeline.png``.
 
     Arguments
     ---------
@@ -109,7 +111,9 @@ def write_report(folder, stages):
         )
     write_json(folder / "report.json", {"stages": rows})
     _plot(folder / "plots" / "pipeline.png", rows)
-    write_text(folder / "report.md", _markdown(folder, rows))
+    plots = _plots(folder, rows)
+    write_text(folder / "report.md", _markdown(folder, rows, plots))
+    write_page(folder, _cells(rows), plots)
     return rows
 
 
@@ -224,22 +228,33 @@ def _cells(rows):
     return lines
 
 
-def _markdown(folder, rows):
+def _plots(folder, rows):
+    """The plots there are, by section: that of the whole, those of stages."""
+    plots = {"Overview": sorted(folder.glob("plots/pipeline.png"))}
+    for row in rows:
+        plots[row["name"]] = [
+            path
+            for depth in ["", "*/", "*/*/"]
+            for path in sorted(folder.glob(f"{row['name']}/{depth}plots/*"))
+        ]
+    return plots
+
+
+def _markdown(folder, rows, plots):
     """``report.md``."""
     heading, *lines = _cells(rows)
     rule = ["---", *["---:"] * (len(heading) - 1)]
     table = [f"| {' | '.join(line)} |" for line in [heading, rule, *lines]]
-    picture = folder / "plots" / "pipeline.png"
+    picture, *stages = plots.values()
     links = [
         path.relative_to(folder).as_posix()
-        for row in rows
-        for depth in ["", "*/", "*/*/"]
-        for path in sorted(folder.glob(f"{row['name']}/{depth}plots/*"))
+        for paths in stages
+        for path in paths
     ]
     parts = [
         "# From stage to stage",
         "\n".join(table),
-        *(["![](plots/pipeline.png)"] if picture.is_file() else []),
+        *(["![](plots/pipeline.png)"] if picture else []),
         NOTE,
         "\n".join(f"* [{link}]({link})" for link in links),
     ]

@@ -1,6 +1,8 @@
 """Stand-ins for the scripts, as real processes, chained, killed, resumed."""
 
+import base64
 import fcntl
+import html
 import json
 import os
 import pathlib
@@ -14,6 +16,7 @@ import time
 
 import pytest
 from hyperpyyaml import load_hyperpyyaml
+from PIL import Image
 from recipe import RECIPE
 from ruamel.yaml import YAML
 
@@ -22,9 +25,12 @@ from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.runs import pipeline
 from speechbrain_cadino.runs import plan as pipeline_plan
+from speechbrain_cadino.runs.page import PLOT_MEANINGS
 from speechbrain_cadino.runs.report import Stage, format_report, write_report
 
 ROOT = pathlib.Path(__file__).parents[2]
+NAMES = ["chromium", "chromium-browser", "google-chrome"]
+BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 
 # Notes how it was called; writes the files that the next one needs. In the
 # data folder, a file hold_<stage> makes it wait, fail_<stage> makes it fail.
@@ -775,6 +781,35 @@ def test_the_report_for_people(stages, tmp_path):
     widths = {len(line) for line in format_report(rows).splitlines()}
     assert len(widths) == 1
     assert max(widths) <= 80
+
+
+def test_the_report_as_a_page(stages, tmp_path):
+    """One file that needs no other, with everything escaped."""
+    odd = stages[0]._replace(name="a<script>&amp;")
+    write_report(tmp_path, [odd, *stages[1:]])
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "a&lt;script&gt;&amp;amp;" in text
+    assert "<script" not in text
+    sources = re.findall(r'(?:src|href)="(.*?)[,"]', text)
+    assert sources == ["data:image/png;base64"] * 2
+    for path in tmp_path.rglob("plots/*.png"):
+        assert base64.b64encode(path.read_bytes()).decode() in text
+    assert PLOT_MEANINGS["clusters"] in html.unescape(text)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="There is no Chromium here.")
+def test_a_browser_draws_the_page(stages, tmp_path):
+    write_report(tmp_path, stages)
+    shot = tmp_path / "page.png"
+    command = [
+        *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu"),
+        *(f"--user-data-dir={tmp_path / 'browser'}", "--window-size=1200,1600"),
+        *(f"--screenshot={shot}", f"file://{tmp_path}/report.html"),
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    with Image.open(shot) as picture:
+        # More than a white page with some words: the plots have colours
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 100
 
 
 def test_a_report_of_nothing_yet(tmp_path):
