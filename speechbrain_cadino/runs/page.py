@@ -35,15 +35,15 @@ PLOT_MEANINGS = {
     "pipeline": "The error rate of each stage beside the untrained encoder's, "
     "and how the pseudo labels change over the iterations: when agreement "
     "grows no more, another iteration would train on the same labels again.",
-    "training": "The course of the training, epoch by epoch. In stage I the "
-    "loss may rise again while the EER falls. The teacher's entropy should "
-    "stay well between 0 and the upper line, and the effective dimensions "
-    "well above 1.",
+    "sweep": "The numbers of clusters that were compared without labels: "
+    "silhouette and stability, higher is better.",
     "clusters": "How large the clusters are, and how well utterances fit into "
     "their own compared with the nearest other one. A few huge clusters, or "
     "many of one utterance, make poor pseudo labels.",
-    "sweep": "The numbers of clusters that were compared without labels: "
-    "silhouette and stability, higher is better.",
+    "training": "The course of the training, epoch by epoch. In stage I the "
+    "loss may rise again while the EER falls. The teacher's entropy should "
+    "stay well between 0 and the logarithm of the number of prototypes, and "
+    "the effective dimensions well above 1.",
     "gate": "The losses of the labels in some epochs, the two components "
     "fitted to them, and the gate where they cross: labels on its left are "
     "trusted. Two hills with the gate between them are what it needs; with "
@@ -82,7 +82,14 @@ def write_page(folder, cells, plots):
         autoescape=True,
     )
     sections = [
-        (name, [_plot(path) for path in paths if path.suffix == ".png"])
+        (
+            name,
+            [
+                _plot(path)
+                for path in sorted(paths, key=_place)
+                if path.suffix == ".png"
+            ],
+        )
         for name, paths in plots.items()
     ]
     text = environment.get_template("report.html.j2").render(
@@ -97,6 +104,12 @@ def write_page(folder, cells, plots):
         sections=[section for section in sections if section[1]],
     )
     write_text(pathlib.Path(folder, "report.html"), text)
+
+
+def _place(path):
+    """Plots in the order above: from labels and training to scores."""
+    known = list(PLOT_MEANINGS)
+    return known.index(path.stem) if path.stem in known else len(known)
 
 
 def _plot(path):
