@@ -11,6 +11,7 @@ from speechbrain_cadino.dataio.manifest import COLUMNS
 from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
 from speechbrain_cadino.embeddings.segments import SHORTEST
 from speechbrain_cadino.encoders.load import as_embedder, load_classifier
+from speechbrain_cadino.prepare.convert import has_av
 from speechbrain_cadino.prepare.recordings import (
     Recording,
     convert_recordings,
@@ -132,12 +133,9 @@ def _examine(files, rate, folder):
     ]
     named = [recording for recording in recordings if not recording.problem]
     read_headers(named)
-    foreign = [
-        recording
-        for recording in named
-        if pathlib.Path(recording.path).suffix.lower() in CONVERTIBLE
-    ]
-    convert_recordings(foreign, folder, rate)
+    doubtful = [recording for recording in named if recording.is_doubtful]
+    if has_av():
+        convert_recordings(doubtful, folder, rate)
     judge_recordings(named, SHORTEST)
     return recordings
 

@@ -1,15 +1,35 @@
 """Reading audio: any rate, any number of channels, only the samples needed."""
 
+import functools
 import pathlib
+import stat
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 import torch
-from torchaudio.functional import resample
 
-# The power spectrum of louder samples is not finite in fp32; 32-bit integers
-# that pass for floats are far below.
-LOUDEST = 1e15
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.signal import (
+    RATES,
+    problem_of,
+    resampled,
+    to_mono,
+)
+
+logger = get_logger(__name__)
+
+# Formats in which the header says how many samples there are, and the file
+# may have less: cut short, or written to a pipe. soundfile looks at the size
+# of all others.
+TOLD = {"FLAC", "MP3", "MPEG"}
+
+# Samples that are decoded at a time to count them
+BLOCK = 2**18
+
+# Read before and after a stretch that is resampled, in samples at the rate
+# wanted: hardly a filter is longer
+MARGIN = 64
 
 
 class MediaError(ValueError):
@@ -45,11 +65,158 @@ def length_at(sample_rate, frames, file_rate):
     return frames * sample_rate // file_rate
 
 
+class Header(NamedTuple):
+    """What a file holds.
+
+    Arguments
+    ---------
+    frames : int
+        Samples per channel that can be read.
+    rate : int
+        In Hz.
+    channels : int
+        How many.
+    told : int
+        Samples per channel by the header, where it is wrong; else the same.
+    """
+
+    frames: int
+    rate: int
+    channels: int
+    told: int
+
+
+def read_header(path):
+    """What an audio file holds: never what a header says alone.
+
+    Where the last sample that the header promises is not there, all that can
+    be decoded is counted.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    Header
+
+    Raises
+    ------
+    AudioError
+        If it is no plain file, is not readable, or has a rate that no audio
+        has.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "tone.wav"
+    >>> soundfile.write(path, np.zeros((8000, 2)), 8000)
+    >>> read_header(path)
+    Header(frames=8000, rate=8000, channels=2, told=8000)
+    """
+    with open_audio(path) as audio:
+        told, rate, channels = audio.frames, audio.samplerate, audio.channels
+        doubtful = audio.format in TOLD or not audio.seekable()
+        if not doubtful or _has_sample(audio, told - 1):
+            return Header(told, rate, channels, told)
+    return Header(_count(path), rate, channels, told)
+
+
+def open_audio(path):
+    """Opens an audio file.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        See ``read_header``, also for the errors.
+
+    Returns
+    -------
+    soundfile.SoundFile
+    """
+    try:
+        status = pathlib.Path(path).stat()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise AudioError(
+                f"{path}: no such file. Was it moved after the prepare step? "
+                "Then prepare again."
+            ) from error
+        raise AudioError(f"{path}: not readable ({error.strerror}).") from error
+    # To open a FIFO waits for its writer, for ever.
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError(f"{path}: no plain file.")
+    try:
+        audio = soundfile.SoundFile(str(path))
+    except soundfile.LibsndfileError as error:
+        reason = error.error_string.rstrip(".")
+        try:
+            open(path, "rb").close()
+        except OSError as denied:
+            # Better than libsndfile's "System error"
+            reason = denied.strerror
+        raise AudioError(
+            f"{path}: not readable as audio ({reason}). If it plays "
+            "elsewhere, convert it: see convert_folder in the prepare step."
+        ) from error
+    if audio.samplerate not in RATES:
+        audio.close()
+        raise AudioError(
+            f"{path}: its rate of {audio.samplerate} Hz is none of audio: its "
+            "header is damaged."
+        )
+    return audio
+
+
+def _has_sample(audio, place):
+    """Whether a sample is there, whatever the header says."""
+    if place < 0:
+        return True
+    try:
+        audio.seek(place)
+        return len(audio.read(1, "float32")) == 1
+    except (soundfile.LibsndfileError, RuntimeError, MemoryError):
+        return False
+
+
+def _count(path):
+    """How many samples of a file can be decoded."""
+    count = 0
+    with open_audio(path) as audio:
+        while True:
+            try:
+                block = len(audio.read(BLOCK, "float32", always_2d=True))
+            except (soundfile.LibsndfileError, RuntimeError):
+                # What it had decoded of this block is not told: sample by
+                # sample would take for ever, so in small blocks.
+                return count + _count_small(path, count)
+            count += block
+            if block < BLOCK:
+                return count
+
+
+def _count_small(path, first, step=256):
+    """How many samples follow, in steps, until decoding fails."""
+    count = 0
+    with open_audio(path) as audio:
+        while True:
+            try:
+                if not count:
+                    audio.seek(first)
+                block = len(audio.read(step, "float32", always_2d=True))
+            except (soundfile.LibsndfileError, RuntimeError):
+                return count
+            count += block
+            if block < step:
+                return count
+
+
 class AudioReader:
     """An open audio file that gives mono float32 samples at one rate.
 
-    Files at another rate are resampled piece by piece, files with several
-    channels are averaged. Positions are in samples at ``sample_rate``.
+    Files at another rate are resampled piece by piece; of several channels it
+    is the mean, or the stronger one where they cancel each other out.
+    Positions are in samples at ``sample_rate``.
 
     Arguments
     ---------
@@ -66,7 +233,7 @@ class AudioReader:
     Example
     -------
     >>> path = getfixture("tmp_path") / "tone.wav"
-    >>> soundfile.write(path, np.zeros((8000, 2)), 8000)
+    >>> soundfile.write(path, np.random.randn(8000, 2) / 9, 8000)
     >>> with AudioReader(path, sample_rate=16000) as audio:
     ...     len(audio), audio.read(4000, 12000).shape
     (16000, torch.Size([8000]))
@@ -75,25 +242,12 @@ class AudioReader:
     def __init__(self, path, sample_rate=16000):
         self.path = str(path)
         self.sample_rate = sample_rate
-        if not pathlib.Path(path).is_file():
-            raise AudioError(
-                f"{path}: no such file. Was it moved after the prepare step? "
-                "Then prepare again."
-            )
-        try:
-            self._file = soundfile.SoundFile(self.path)
-        except soundfile.LibsndfileError as error:
-            raise AudioError(
-                f"{path}: not readable as audio ({error.error_string}). If it "
-                "plays elsewhere, convert it: see convert_folder in the "
-                "prepare step."
-            ) from error
+        self._file = open_audio(path)
         self._ratio = self._file.samplerate / sample_rate
 
     def __len__(self):
-        return length_at(
-            self.sample_rate, self._file.frames, self._file.samplerate
-        )
+        header = read_header(self.path)
+        return length_at(self.sample_rate, header.frames, header.rate)
 
     def __enter__(self):
         return self
@@ -119,60 +273,67 @@ class AudioReader:
         Raises
         ------
         AudioError
-            If the file ends before ``stop`` or breaks in between, or a sample
-            is not finite, or so large that its features would not be.
+            If the file ends before ``stop`` or breaks in between, or what is
+            read cannot be used: see ``dataio.signal.problem_of``.
         """
         stop = len(self) if stop is None else stop
-        first, last = round(start * self._ratio), round(stop * self._ratio)
-        try:
-            self._file.seek(first)
-            samples = self._file.read(last - first, "float32", always_2d=True)
-        except (soundfile.LibsndfileError, RuntimeError) as error:
+        # What is resampled is read with its neighbours
+        margin = 0 if self._ratio == 1 else MARGIN
+        lead = min(start, margin)
+        begin, first, last, end = (
+            round(place * self._ratio)
+            for place in (start - lead, start, stop, stop + margin)
+        )
+        samples = self._samples(begin, last, end)
+        mono, opposite = to_mono(samples)
+        if opposite:
+            say_opposite(self.path)
+        problem = problem_of(mono[first - begin : last - begin])
+        if problem:
+            raise AudioError(f"{self.path}: {problem}, from {start} on.")
+        if self._ratio != 1:
+            mono = resampled(mono, self._file.samplerate, self.sample_rate)
+            mono = mono[lead:][: stop - start]
+            mono = np.pad(mono, (0, stop - start - len(mono)))
+        return torch.from_numpy(np.ascontiguousarray(mono))
+
+    def _samples(self, begin, last, end):
+        """The samples of a stretch, (samples, channels), up to the end if they
+        are there, but at least up to the last."""
+        # A file of unknown length cannot be read beyond its end
+        for until in dict.fromkeys([end, last]):
+            try:
+                self._file.seek(begin)
+                samples = self._file.read(
+                    until - begin, "float32", always_2d=True
+                )
+                break
+            except (soundfile.LibsndfileError, RuntimeError) as error:
+                damage = error
+        else:
             raise AudioError(
-                f"{self.path}: damaged or cut short ({error})."
-            ) from error
-        if len(samples) < last - first:
+                f"{self.path}: damaged or cut short ({damage}): prepare again."
+            ) from damage
+        if begin + len(samples) < last:
             raise AudioError(
-                f"{self.path}: ends after {first + len(samples)} samples, "
+                f"{self.path}: ends after {begin + len(samples)} samples, "
                 f"{last} were expected. The file changed or is truncated: "
                 "prepare again."
             )
-        # numpy: torch would start a thread pool for work of a millisecond
-        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(1)
-        # Not above, as NaN is neither
-        if not np.abs(mono).max(initial=0.0) < LOUDEST:
-            raise AudioError(
-                f"{self.path}: holds samples that are NaN, inf or beyond all "
-                "measure."
-            )
-        signal = torch.from_numpy(np.ascontiguousarray(mono))
-        if self._ratio != 1:
-            signal = resample(signal, self._file.samplerate, self.sample_rate)[
-                : stop - start
-            ]
-            missing = stop - start - len(signal)
-            signal = torch.nn.functional.pad(signal, (0, missing))
-        return signal
+        return samples
 
 
-def read_audio(path, start=0, stop=None, sample_rate=16000):
-    """Reads a stretch of an audio file: see ``AudioReader``.
+@functools.lru_cache(maxsize=4096)
+def say_opposite(path):
+    """Says, once, that the channels of a file cancel each other out.
 
     Arguments
     ---------
-    path : str or pathlib.Path
+    path : str
         The file.
-    start : int
-        The first sample, at ``sample_rate``.
-    stop : int, optional
-        One past the last sample; the end of the file by default.
-    sample_rate : int
-        The rate wanted, in Hz.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (stop - start,), float32.
     """
-    with AudioReader(path, sample_rate) as audio:
-        return audio.read(start, stop)
+    logger.warning(
+        f"{path}: its channels cancel each other out (one is wired the wrong "
+        "way round): the stronger one is used.",
+        main_process_only=False,
+    )

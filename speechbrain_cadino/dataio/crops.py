@@ -16,6 +16,7 @@ from speechbrain_cadino.dataio.manifest import (
 )
 from speechbrain_cadino.dataio.packed import PackedStrings
 from speechbrain_cadino.dataio.sampling import Sampling
+from speechbrain_cadino.dataio.signal import problem_of
 
 # Draws of another utterance before a batch is given up.
 MAX_REPLACEMENTS = 10
@@ -124,8 +125,10 @@ class CropReader:
         with self.reader(wav, self.sample_rate) as audio:
             pieces = _read_pieces(audio, firsts, lasts)
         for first, piece in zip(firsts, pieces):
-            if not piece.any():
-                raise MediaError(f"{wav}: silent or black from {first} on.")
+            problem = problem_of(piece) if piece.ndim == 1 else ""
+            if problem or not piece.any():
+                problem = problem or "black"
+                raise MediaError(f"{wav}: {problem}, from {first} on.")
         return [
             _fill(_at_speed(piece, speed), length)
             for piece, length in zip(pieces, lengths)

@@ -217,7 +217,7 @@ def read_csv(path, dtypes=()):
     texts = table.select_dtypes(exclude="number")
     if len(texts.columns):
         # Rare, and slow on millions of rows where there is nothing to strip
-        for name in texts:
+        for name in texts.columns.difference(["ID", "file"]):
             if table[name].str.endswith(" ").any():
                 table[name] = table[name].str.rstrip(" ")
         if len(texts.columns) == len(table.columns):

@@ -74,7 +74,7 @@ class Embedder:
     -------
     >>> import pandas as pd, soundfile
     >>> path = getfixture("tmp_path") / "one.wav"
-    >>> soundfile.write(path, np.full(16000, 0.5), 16000)
+    >>> soundfile.write(path, np.tile([0.25, 0.75], 8000), 16000)
     >>> table = pd.DataFrame(
     ...     {"ID": ["one"], "wav": [path], "start": [0], "stop": [8000]}
     ... )
@@ -291,7 +291,8 @@ class Embedder:
         -------
         >>> import pandas as pd, soundfile
         >>> path = getfixture("tmp_path") / "one.wav"
-        >>> soundfile.write(path, np.repeat([0, 0.5], 8000), 16000)
+        >>> waves = np.repeat([0, 0.5], 8000) + np.tile([0, 0, 1, -1], 4000) / 2
+        >>> soundfile.write(path, waves, 16000)
         >>> table = pd.DataFrame({"ID": ["a", "b"], "wav": [path] * 2})
         >>> table["start"] = [0, 8000]
         >>> table["stop"] = [8000, 16000]

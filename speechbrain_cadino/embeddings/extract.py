@@ -79,7 +79,8 @@ def extract(embedder, folder, table, shard_size=5_000):
     >>> import pandas as pd, soundfile
     >>> from speechbrain_cadino.embeddings.embedder import Embedder
     >>> folder = getfixture("tmp_path")
-    >>> soundfile.write(folder / "one.wav", np.full(16000, 0.5), 16000)
+    >>> wave = np.tile([0.25, 0.75], 8000)
+    >>> soundfile.write(folder / "one.wav", wave, 16000)
     >>> table = pd.DataFrame(
     ...     {
     ...         "ID": ["one"],

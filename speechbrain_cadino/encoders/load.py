@@ -3,6 +3,7 @@
 import importlib
 import pathlib
 import sys
+import tempfile
 from pickle import UnpicklingError
 
 import torch
@@ -16,7 +17,7 @@ from speechbrain_cadino.embeddings.embedder import (
     Embedder,
     StoredEmbeddings,
 )
-from speechbrain_cadino.encoders.trust import check_known
+from speechbrain_cadino.encoders.trust import copy_known, within_limits
 
 HINT = (
     "Give an encoder folder (the folder encoder/ in the output folder of a "
@@ -109,9 +110,9 @@ def load_classifier(source, device=None, trusted=True):
     speechbrain.inference.classifiers.EncoderClassifier
         In eval mode.
     """
-    path = encoder_hyperparams(source)
     if not trusted:
-        check_known(path)
+        return _load_unknown(source, device)
+    path = encoder_hyperparams(source)
     _know_old_names(path)
     if device == "cuda":
         device = "cuda:0"  # what SpeechBrain makes of it, with a warning
@@ -122,6 +123,25 @@ def load_classifier(source, device=None, trusted=True):
     # What PyTorch says of weights that do not fit, or are none
     except (RuntimeError, EOFError, UnpicklingError) as error:
         raise ValueError(f"{source} cannot be loaded: {error}") from error
+
+
+def _load_unknown(source, device):
+    """Loads an encoder that is not trusted: see ``trust``."""
+    if not pathlib.Path(source, "hyperparams.yaml").exists():
+        encoder_hyperparams(source)  # says what is missing
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            copy_known(source, folder)
+            within_limits(lambda: load_classifier(folder, "cpu"), str(source))
+            return load_classifier(folder, device)
+        except (ValueError, FileNotFoundError) as error:
+            sentence = str(error).replace(folder, str(source))
+            raise type(error)(sentence) from error
+        # Sizes and names that make no sense
+        except (TypeError, KeyError, AttributeError, IndexError) as error:
+            raise ValueError(f"{source} is no encoder: {error!r}.") from error
+        except (AssertionError, ArithmeticError, NameError) as error:
+            raise ValueError(f"{source} is no encoder: {error!r}.") from error
 
 
 def as_embedder(encoder, **options):

@@ -7,6 +7,8 @@ import pathlib
 import soundfile
 
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.audio import say_opposite
+from speechbrain_cadino.dataio.signal import to_mono
 from speechbrain_cadino.prepare.parallel import in_parallel
 from speechbrain_cadino.process.files import atomic_path
 
@@ -81,13 +83,25 @@ def require_av(why):
     ImportError
         If it is not.
     """
-    try:
-        import av  # noqa: F401
-    except ImportError as error:
+    if not has_av():
         raise ImportError(
             f"{why}, and PyAV, which does it, is not installed: "
             'pip install "speechbrain_cadino[convert]"'
-        ) from error
+        )
+
+
+def has_av():
+    """Whether PyAV is installed.
+
+    Returns
+    -------
+    bool
+    """
+    try:
+        import av  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def _convert(source, target, sample_rate):
@@ -104,7 +118,7 @@ def _convert(source, target, sample_rate):
                 atomic_path(target) as path,
                 soundfile.SoundFile(path, "w", sample_rate, 1) as output,
             ):
-                for samples in _decode(container, sample_rate):
+                for samples in _decode(container, sample_rate, source):
                     output.write(samples)
     # PyAV's resampler raises a ValueError when a stream changes midway.
     except (av.FFmpegError, ValueError) as error:
@@ -112,15 +126,37 @@ def _convert(source, target, sample_rate):
     return ""
 
 
-def _decode(container, sample_rate):
-    """Yields the container's audio as mono int16 arrays."""
+def _decode(container, sample_rate, source):
+    """Yields the container's audio as mono arrays, up to where it breaks."""
     import av
 
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate)
+    # Of two channels, not the mean if they cancel each other out
+    two = container.streams.audio[0].codec_context.channels == 2
+    resampler = av.AudioResampler(
+        format="fltp", layout="stereo" if two else "mono", rate=sample_rate
+    )
     # At the end None makes the resampler give what it still holds.
-    for frame in itertools.chain(container.decode(audio=0), [None]):
+    for frame in itertools.chain(_frames(container), [None]):
         for resampled in resampler.resample(frame):
-            yield resampled.to_ndarray()[0]
+            mono, opposite = to_mono(resampled.to_ndarray().T)
+            if opposite:
+                say_opposite(str(source))
+            yield mono
+
+
+def _frames(container):
+    """Yields what can be decoded: all of a file, or the beginning of one that
+    was cut short."""
+    import av
+
+    some = False
+    try:
+        for frame in container.decode(audio=0):
+            some = True
+            yield frame
+    except av.InvalidDataError:
+        if not some:
+            raise
 
 
 def _is_current(source, target, sample_rate):

@@ -4,9 +4,11 @@ import os
 import re
 from dataclasses import dataclass
 
-import soundfile
-
-from speechbrain_cadino.dataio.audio import length_at
+from speechbrain_cadino.dataio.audio import (
+    AudioError,
+    length_at,
+    read_header,
+)
 from speechbrain_cadino.dataio.manifest import DATA_ROOT
 from speechbrain_cadino.dataio.names import (
     CONVERTIBLE,
@@ -49,6 +51,8 @@ class Recording:
         In Hz.
     channels : int
         How many.
+    told : int
+        Samples per channel by the header, which may be wrong.
     """
 
     id: str
@@ -58,6 +62,13 @@ class Recording:
     frames: int = 0
     rate: int = 0
     channels: int = 0
+    told: int = 0
+
+    @property
+    def is_doubtful(self):
+        """Whether another decoder may find more in it: soundfile cannot read
+        it, finds nothing in it, or something else than the header says."""
+        return bool(self.problem or not self.frames or self.frames != self.told)
 
 
 def choose_recordings(listings, id_parts=None):
@@ -97,6 +108,8 @@ def choose_recordings(listings, id_parts=None):
         problem = file.problem
         if UNSAFE.search(name):
             problem = "a name with control characters, $ or a space in front"
+            if re.search("[\ud800-\udfff]", name):
+                problem = "a name that is not in UTF-8, or LANG is not"
             wav = wav.encode("unicode_escape").decode()
         elif id_parts:
             if len(parts) < id_parts:
@@ -133,6 +146,7 @@ def read_headers(recordings, num_workers=None):
             recording.frames,
             recording.rate,
             recording.channels,
+            recording.told,
         ) = header
 
 
@@ -157,7 +171,7 @@ def convert_recordings(
     needed = [
         recording
         for recording in recordings
-        if recording.problem
+        if recording.is_doubtful
         or (recording.rate, recording.channels) != (sample_rate, 1)
     ]
     if not needed:
@@ -171,6 +185,10 @@ def convert_recordings(
     )
     converted = []
     for recording, target, problem in zip(needed, targets, problems):
+        if problem and recording.frames and not recording.problem:
+            continue  # what soundfile reads is better than nothing
+        if problem and recording.problem and not needs_av(recording.path):
+            problem = f"{recording.problem}; {problem}"
         recording.problem = problem
         if not problem:
             recording.path = recording.wav = target
@@ -233,6 +251,21 @@ def leave_out_speakers(recordings, names, folders, id_parts=None):
         if inside & speakers or "/".join(parts_of(recording.id)) in alone:
             recording.problem = EXCLUDED
     return speakers, unknown
+
+
+def needs_av(path):
+    """Whether a file has the suffix of a format that only PyAV reads.
+
+    Arguments
+    ---------
+    path : str
+        The file.
+
+    Returns
+    -------
+    bool
+    """
+    return os.path.splitext(path)[1].lower() in CONVERTIBLE
 
 
 def judge_recordings(recordings, min_duration, max_duration=None):
@@ -304,16 +337,11 @@ def manifest_rows(recording, sample_rate, cut_seconds=None):
 
 def _read_header(path):
     """The problem with an audio file, its frames, rate and channels."""
-    if os.path.splitext(path)[1].lower() in CONVERTIBLE:
-        return NEEDS_CONVERTING, 0, 0, 0
     try:
-        with soundfile.SoundFile(path) as audio:
-            return "", audio.frames, audio.samplerate, audio.channels
-    except soundfile.LibsndfileError as error:
-        reason = error.error_string.rstrip(".")
-    try:
-        open(path, "rb").close()
-    except OSError as error:
-        # Better than libsndfile's "System error".
-        reason = error.strerror
-    return f"not readable as audio ({reason})", 0, 0, 0
+        header = read_header(path)
+        return "", header.frames, header.rate, header.channels, header.told
+    except AudioError as error:
+        reason = str(error).removeprefix(f"{path}: ").partition(". ")[0]
+    if needs_av(path):
+        reason = NEEDS_CONVERTING
+    return reason.rstrip("."), 0, 0, 0, 0

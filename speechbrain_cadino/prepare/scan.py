@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import stat
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -168,6 +169,8 @@ def _examine(path, name):
     except OSError as error:
         return Found(name, problem=_problem(error))
     problem = "" if status.st_size else "empty file (zero bytes)"
+    if not stat.S_ISREG(status.st_mode):
+        problem = "no plain file"
     return Found(name, status.st_size, status.st_mtime_ns, problem)
 
 

@@ -58,7 +58,7 @@ class TrialEvaluator:
     >>> import numpy as np, soundfile
     >>> tmp_path = getfixture("tmp_path")
     >>> for name, level in [("a1", 0.1), ("a2", 0.2), ("b1", -0.1)]:
-    ...     wav = np.full(4000, level)
+    ...     wav = level + np.tile([0.5, -0.5], 2000)
     ...     soundfile.write(tmp_path / f"{name}.wav", wav, 16000)
     >>> _ = (tmp_path / "trials.txt").write_text(
     ...     "1 a1.wav a2.wav\\n0 a1.wav b1.wav\\n"

@@ -1,15 +1,23 @@
+import os
+import resource
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from speechbrain_cadino.dataio.audio import AudioError, AudioReader, read_audio
+from speechbrain_cadino.dataio.audio import AudioError, AudioReader, read_header
 
 
 def tone(rate, seconds=1.0, frequency=440.0):
     return 0.5 * np.sin(
         2 * np.pi * frequency * np.arange(int(rate * seconds)) / rate
     )
+
+
+def read_audio(path, start=0, stop=None, sample_rate=16000):
+    with AudioReader(path, sample_rate) as audio:
+        return audio.read(start, stop)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
@@ -40,9 +48,11 @@ def test_other_rates_are_resampled_in_place(tmp_path, rate):
 
 def test_channels_are_averaged(tmp_path):
     path = tmp_path / "stereo.wav"
-    stereo = np.stack([np.full(100, 0.5), np.full(100, -0.25)], 1)
-    soundfile.write(path, stereo, 16000, "FLOAT")
-    torch.testing.assert_close(read_audio(path), torch.full((100,), 0.125))
+    waves = np.random.default_rng(0).standard_normal((100, 2)).astype("f")
+    soundfile.write(path, waves, 16000, "FLOAT")
+    torch.testing.assert_close(
+        read_audio(path), torch.from_numpy(waves).mean(1)
+    )
 
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_24", "FLOAT", "DOUBLE"])
@@ -79,3 +89,87 @@ def test_samples_that_no_feature_can_be_made_of(tmp_path, sample):
     with pytest.raises(AudioError, match=r"loud\.wav: holds samples"):
         read_audio(path)
     assert len(read_audio(path, 1000)) == 15000
+
+
+@pytest.mark.parametrize("kind", ["piped.flac", "cut.flac", "cut.mp3"])
+def test_a_length_is_never_that_of_a_header_alone(tmp_path, kind):
+    path = tmp_path / kind
+    wav = np.random.default_rng(0).standard_normal(6 * 16000) / 50
+    soundfile.write(path, wav, 16000)
+    content = bytearray(path.read_bytes())
+    if kind == "piped.flac":  # its encoder did not know the end
+        content[21] &= 0xF0
+        content[22:26] = bytes(4)
+    else:
+        del content[len(content) // 2 :]
+    path.write_bytes(content)
+    header = read_header(path)
+    assert header.told != header.frames
+    with AudioReader(path) as audio:
+        assert len(audio) == header.frames
+        assert len(audio.read()) == header.frames
+    least = 5.9 if kind == "piped.flac" else 2
+    assert least < header.frames / 16000 <= (6 if least > 5 else 4)
+
+
+def test_only_plain_files_are_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    for path in [tmp_path / "pipe.wav", tmp_path]:
+        with pytest.raises(AudioError, match="no plain file"):
+            AudioReader(path)
+
+
+@pytest.mark.parametrize("rate", [8001, 11127, 22255, 44101, 47999, 999_983])
+def test_any_rate_is_read_exactly_in_bounded_memory(tmp_path, rate):
+    path = tmp_path / "tone.wav"
+    soundfile.write(path, tone(rate, 2), rate, "FLOAT")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with AudioReader(path) as audio:
+        whole, piece = audio.read(), audio.read(12000, 20000)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 200_000  # kB
+    expected = torch.from_numpy(tone(16000, 2)).float()
+    within = slice(200, -200)
+    assert (whole - expected)[within].abs().max() < 1e-4
+    # Half a sample of the file may lie between the two
+    late = 0.5 * np.pi * 440 / rate + 1e-3
+    assert (piece - expected[12000:20000]).abs().max() < late
+
+
+@pytest.mark.parametrize("rate", [1, 8, 10_000_000])
+def test_a_rate_that_no_audio_has_is_refused(tmp_path, rate):
+    soundfile.write(tmp_path / "a.wav", tone(16000), rate)
+    with pytest.raises(AudioError, match=f"its rate of {rate} Hz"):
+        AudioReader(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize(
+    "wav",
+    [
+        np.zeros(16000),
+        np.full(16000, 0.3),
+        np.random.default_rng(0).integers(-1, 2, 16000) / 32768,
+    ],
+    ids=["zeros", "constant", "dither"],
+)
+def test_silence_is_named(tmp_path, wav):
+    soundfile.write(tmp_path / "a.wav", wav, 16000)
+    with pytest.raises(AudioError, match=r"a.wav: silent"):
+        read_audio(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("decibels", [-40, -60, -80])
+def test_quiet_recordings_are_no_silence(tmp_path, decibels):
+    wav = tone(16000) * 2 * 10 ** (decibels / 20)
+    soundfile.write(tmp_path / "a.wav", wav, 16000)
+    assert len(read_audio(tmp_path / "a.wav")) == 16000
+
+
+def test_opposite_channels_do_not_cancel(tmp_path, caplog):
+    wav = tone(16000)
+    soundfile.write(tmp_path / "a.wav", np.stack([wav, -wav], 1), 16000)
+    heard = read_audio(tmp_path / "a.wav")
+    torch.testing.assert_close(
+        heard, torch.from_numpy(wav).float(), atol=1e-4, rtol=0
+    )
+    assert "a.wav: its channels cancel each other out" in caplog.text

@@ -90,7 +90,7 @@ def test_babble_mixes_several_files(tmp_path):
 
 
 def test_a_large_set_is_sampled_anew_each_epoch(tmp_path):
-    clips = {f"{i:02}": np.full(RATE, 0.5) for i in range(30)}
+    clips = {f"{i:02}": np.tile([0.5, 0.49], RATE // 2) for i in range(30)}
     add_noise = AddNoise(
         **write_clips(tmp_path, clips), bank_minutes=5 / 60, clip_seconds=1.0
     )
@@ -186,7 +186,10 @@ def test_a_direct_sound_that_comes_late_is_found(tmp_path):
 
 
 def test_a_broken_noise_file_is_left_out_and_counted(tmp_path, caplog):
-    clips = {"good": np.full(RATE, 0.5), "bad": np.full(RATE, 0.5)}
+    clips = {
+        "good": np.tile([0.5, 0.49], RATE // 2),
+        "bad": np.tile([0.5, 0.49], RATE // 2),
+    }
     source = write_clips(tmp_path, clips)
     (tmp_path / "bad.wav").write_text("no audio")
     add_noise = AddNoise(**source, clip_seconds=1.0)

@@ -164,7 +164,8 @@ def levels(tmp_path):
     rows = []
     for row in range(12):
         name = f"u{row:02}"
-        wav = np.full(RATE, (row + 1) / 16)
+        # Exact sums, and not a signal that does not move
+        wav = (row + 1) / 16 + np.tile([2**-12, -(2**-12)], RATE // 2)
         soundfile.write(tmp_path / f"{name}.wav", wav, RATE, "FLOAT")
         rows.append((name, 1.0, f"$data_root/{name}.wav", 0, RATE))
     columns = ["ID", "duration", "wav", "start", "stop"]

@@ -18,7 +18,8 @@ def table_of(tmp_path, lengths):
     rows = []
     for row, length in enumerate(lengths):
         path = tmp_path / f"{row}.wav"
-        soundfile.write(path, np.full(length, row / 100), 16000, "FLOAT")
+        wav = np.resize([row / 100 + 2**-10, row / 100 - 2**-10], length)
+        soundfile.write(path, wav, 16000, "FLOAT")
         rows.append((f"u{row}", str(path), 0, length))
     return pd.DataFrame(rows, columns=["ID", "wav", "start", "stop"])
 
@@ -45,7 +46,7 @@ def test_table_order_and_batches_of_one_length(tmp_path, num_workers):
 
 
 def test_only_the_stretch_of_the_manifest_is_read(tmp_path):
-    wav = np.repeat([0.1, 0.2, 0.3], 3000)
+    wav = np.repeat([0.1, 0.2, 0.3], 3000) + np.tile([0.05, -0.05], 4500)
     soundfile.write(tmp_path / "a.wav", wav, 16000, "FLOAT")
     table = pd.DataFrame({"ID": ["a"], "wav": [tmp_path / "a.wav"]})
     table["start"], table["stop"] = 3000, 6000
@@ -102,9 +103,15 @@ def test_an_embedding_that_is_not_finite_names_its_file(tmp_path):
         embedder.embed(table)
 
 
-def test_silence_has_an_embedding(encoder_folder, tmp_path):
-    table = table_of(tmp_path, [3000])  # level 0
-    assert np.isfinite(load_encoder(encoder_folder).embed(table)).all()
+def test_silence_has_no_embedding(encoder_folder, tmp_path, caplog):
+    table = table_of(tmp_path, [3000, 3000])
+    soundfile.write(table["wav"][0], np.zeros(3000), 16000)
+    encoder = load_encoder(encoder_folder)
+    with pytest.raises(MediaError, match=r"wav: silent"):
+        encoder.embed(table)
+    found = encoder.embed(table, skip_unreadable=True)
+    assert np.isnan(found).all(1).tolist() == [True, False]
+    assert "silent" in caplog.text
 
 
 def test_mean_embedding_of_a_large_set_is_taken_evenly(tmp_path, monkeypatch):

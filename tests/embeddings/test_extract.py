@@ -12,7 +12,7 @@ import soundfile
 import torch
 from recipe import TORCHRUN, script
 
-from speechbrain_cadino.dataio.audio import MediaError, read_audio
+from speechbrain_cadino.dataio.audio import AudioReader, MediaError
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.extract import extract
@@ -79,7 +79,7 @@ def test_a_batch_holds_utterances_of_almost_the_same_length(tmp_path, weights):
     _, embeddings = extract(embedder, tmp_path / "out", table)
     assert shapes == [(4, 16000)]
     for row, path in enumerate(table["wav"]):
-        assert embeddings[row, 0] == read_audio(path, 100, 101)
+        assert embeddings[row, 0] == AudioReader(path).read()[100]
 
 
 def test_mean_of_segments_against_a_plain_loop(tmp_path, weights):
@@ -100,7 +100,7 @@ def test_mean_of_segments_against_a_plain_loop(tmp_path, weights):
     for row, path in enumerate(table["wav"]):
         mean = np.zeros(3)
         for start in starts[row]:
-            first = read_audio(path, 100 + start, 102 + start).numpy()
+            first = AudioReader(path).read(100 + start, 102 + start).numpy()
             segment = np.append(first, 0.25 if row == 0 else 0.5)
             mean += segment / np.sqrt((segment**2).sum())
         mean /= len(starts[row])
@@ -122,7 +122,7 @@ def test_unreadable_files_are_nan_and_counted(tmp_path, weights, caplog):
 def test_mean_of_the_readable_segments(tmp_path, weights):
     table = table_of(tmp_path, [16000, 16000])
     # Cut off within the second segment.
-    whole = read_audio(table["wav"][0])
+    whole = AudioReader(table["wav"][0]).read()
     soundfile.write(table["wav"][0], whole[:12000].numpy(), 16000, "FLOAT")
     pathlib.Path(table["wav"][1]).write_text("no audio")
     embedder = Embedder(first_and_length, weights, segment_seconds=0.5)

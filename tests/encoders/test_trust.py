@@ -1,18 +1,24 @@
 """Files that would run code, if they could."""
 
+import contextlib
 import os
 import pickle
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
 import torch
+from encoders.mutations import LINES, VALUES, attempt, mutate
 
 from speechbrain_cadino.commands.inference import embed_files
 from speechbrain_cadino.embeddings.store import load_embeddings
 from speechbrain_cadino.encoders.load import load_encoder, start_from_file
 from speechbrain_cadino.encoders.trust import check_known
 from speechbrain_cadino.training.checkpoints import AtomicCheckpointer
+
+# Weights that are none
+REFUSED = r"encoder cannot be loaded|neither weights nor"
 
 # The shape of speechbrain/spkrec-xvect-voxceleb and spkrec-ecapa-voxceleb
 STOCK = """\
@@ -87,7 +93,7 @@ def test_weights_of_an_encoder_run_nothing(
     folder = shutil.copytree(encoder_folder, tmp_path / "encoder")
     write(folder / name, bomb)
     for trusted in (True, False):
-        with pytest.raises(ValueError, match="encoder cannot be loaded"):
+        with pytest.raises(ValueError, match=REFUSED):
             load_encoder(folder, trusted=trusted)
 
 
@@ -191,3 +197,57 @@ def test_what_is_no_yaml_file_is_one_sentence(tmp_path, content):
     (tmp_path / "hyperparams.yaml").write_bytes(content)
     with pytest.raises(ValueError, match=r"hyperparams\.yaml is not"):
         load_encoder(tmp_path)
+
+
+@pytest.mark.parametrize("attack", LINES + [f"x: {value}" for value in VALUES])
+def test_attacks_are_one_sentence_or_nothing(encoder_folder, tmp_path, attack):
+    folder = shutil.copytree(encoder_folder, tmp_path / "encoder")
+    out = tmp_path / "ran"
+    with open(folder / "hyperparams.yaml", "a") as file:
+        file.write(attack.replace("OUT", str(out)) + "\n")
+    encoder = None
+    with contextlib.suppress(ValueError):
+        encoder = load_encoder(folder, "cpu", trusted=False).encoder
+    for option in ["compile", "jit", "debug"]:
+        assert not getattr(encoder, option, False)
+    assert not out.exists()
+
+
+def test_what_is_too_large_to_load_is_refused(encoder_folder, tmp_path):
+    folder = shutil.copytree(encoder_folder, tmp_path / "encoder")
+    path = folder / "hyperparams.yaml"
+    path.write_text(path.read_text().replace("12", "99999999"))
+    with pytest.raises(ValueError, match=r"GB or . s to load"):
+        load_encoder(folder, "cpu", trusted=False)
+
+
+def test_weights_that_grow_or_lie_elsewhere_are_refused(
+    encoder_folder, tmp_path
+):
+    for number, change in enumerate(
+        [
+            lambda file: file.symlink_to("/etc/passwd"),
+            os.mkfifo,
+            lambda file: zipfile.ZipFile(
+                file, "w", zipfile.ZIP_DEFLATED
+            ).writestr("archive/data.pkl", bytes(2**20)),
+        ]
+    ):
+        folder = shutil.copytree(encoder_folder, tmp_path / str(number))
+        (folder / "embedding_model.ckpt").unlink()
+        change(folder / "embedding_model.ckpt")
+        with pytest.raises(ValueError, match=r"embedding_model.ckpt holds"):
+            load_encoder(folder, "cpu", trusted=False)
+
+
+def test_random_mutations_do_no_harm(encoder_folder, tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        folder = shutil.copytree(encoder_folder, tmp_path / str(number))
+        out = tmp_path / "ran"
+        mutate(folder, rng, out)
+        result, outside, seconds, _, ran = attempt(folder, out)
+        assert result.startswith(("loaded", "refused")), result
+        assert not outside
+        assert not ran
+        assert seconds < 10

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from speechbrain_cadino.dataio.audio import read_audio
+from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.prepare.convert import convert_files
 from speechbrain_cadino.prepare.folder import prepare_folder
@@ -61,7 +61,7 @@ def test_a_tone_stays_a_tone(tmp_path, name, codec, rate):
     assert (info.samplerate, info.channels) == (16000, 1)
     assert info.subtype == "PCM_16"
     assert info.duration == pytest.approx(2, abs=0.1)
-    signal = read_audio(target).numpy()[4000:28000]
+    signal = AudioReader(target).read().numpy()[4000:28000]
     assert frequency(signal, 16000) == pytest.approx(440, abs=2)
     assert signal.std() == pytest.approx(0.3 / np.sqrt(2), rel=0.05)
 
@@ -71,8 +71,8 @@ def test_the_same_as_the_reader_makes_of_it(tmp_path):
     both = np.stack([tone(1, rate), np.zeros(rate)], 1)
     soundfile.write(tmp_path / "a.wav", both, rate)
     convert_files([tmp_path / "a.wav"], [tmp_path / "a.flac"])
-    converted = read_audio(tmp_path / "a.flac").numpy()
-    read = read_audio(tmp_path / "a.wav").numpy()
+    converted = AudioReader(tmp_path / "a.flac").read().numpy()
+    read = AudioReader(tmp_path / "a.wav").read().numpy()
     assert len(converted) == len(read)
     inside = slice(500, -500)
     np.testing.assert_allclose(converted[inside], read[inside], atol=1e-3)

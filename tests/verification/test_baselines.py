@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from speechbrain_cadino.dataio.audio import AudioReader, read_audio
+from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.encoders.load import load_encoder
@@ -13,7 +13,7 @@ from speechbrain_cadino.verification.baselines import (
 
 
 def test_log_mel_stats_equal_numpy_on_speechbrains_features(corpus):
-    wav = read_audio(corpus / "wav" / "a" / "0.wav")
+    wav = AudioReader(corpus / "wav" / "a" / "0.wav").read()
     system = LogMelStats()
     bands = system.compute_features(wav[None])[0].numpy()
     expected = np.concatenate([bands.mean(0), bands.std(0, ddof=1)])

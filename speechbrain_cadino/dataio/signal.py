@@ -1,0 +1,154 @@
+"""Usable signals: what training, embedding, verification and clustering take.
+
+The one home of these rules: a signal is finite, is not silent, and the
+channels of a file do not cancel each other out.
+"""
+
+import math
+
+import numpy as np
+import soxr
+import torch
+from torchaudio.functional import resample
+
+# The power spectrum of louder samples is not finite in fp32; 32-bit integers
+# that pass for floats are far below.
+LOUDEST = 1e15
+
+# What 16 bits resolve: the dither of a silent recording moves by this much
+# around its mean (RMS). -90 dB of full scale; quiet recordings are at -40.
+STEP = 2**-15
+
+# Of opposite channels, the mean holds less than this share of what one holds:
+# -40 dB in power, where the best of two microphones cancel to -20.
+CANCELLED = 1e-4
+
+# Entries of torchaudio's kernel, about: 44100, 22050 and 11025 Hz are below
+LARGEST_KERNEL = 2**19
+
+# No speech is recorded below; above, a header is damaged. In Hz.
+RATES = range(1000, 1_000_000)
+
+
+def movement(samples):
+    """How much a signal moves: its RMS around its mean, in float64.
+
+    Arguments
+    ---------
+    samples : numpy.ndarray
+        Shape (N,) or (N, channels).
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Of each channel; 0 if there are no samples.
+
+    Example
+    -------
+    >>> [float(movement(np.array(pair))) for pair in [(0.5, 0.5), (1, 0)]]
+    [0.0, 0.5]
+    """
+    if not len(samples):
+        return np.zeros(samples.shape[1:])
+    return np.std(samples, axis=0, dtype=np.float64)
+
+
+def problem_of(samples):
+    """Why a signal cannot be used.
+
+    Arguments
+    ---------
+    samples : numpy.ndarray
+        Shape (N,), mono.
+
+    Returns
+    -------
+    str
+        Empty if it can.
+
+    Example
+    -------
+    >>> tone = np.sin(np.arange(8000.0))
+    >>> problem_of(0.01 * tone), problem_of(0.3 + 1e-5 * tone)
+    ('', 'silent')
+    >>> problem_of(tone / 0)[:33]
+    'holds samples that are NaN or inf'
+    """
+    # Not above, as NaN is neither
+    if not np.abs(samples).max(initial=0.0) < LOUDEST:
+        return "holds samples that are NaN or inf, or beyond all measure"
+    return "" if movement(samples) > STEP else "silent"
+
+
+def to_mono(samples):
+    """Several channels as one: their mean; the stronger one where they cancel
+    each other out, as of a line that was wired the wrong way round.
+
+    Arguments
+    ---------
+    samples : numpy.ndarray
+        Shape (N, channels).
+
+    Returns
+    -------
+    mono : numpy.ndarray
+        Shape (N,).
+    opposite : bool
+        Whether they cancel each other out.
+
+    Example
+    -------
+    >>> tone = np.sin(np.arange(8000.0))
+    >>> mono, opposite = to_mono(np.stack([tone, -tone], 1))
+    >>> opposite, bool((mono == tone).all())
+    (True, True)
+    """
+    if samples.shape[1] == 1:
+        return samples[:, 0], False
+    mono = samples.mean(1)
+    each = movement(samples)
+    strongest = int(np.argmax(each))
+    opposite = bool(
+        each[strongest] > STEP
+        and movement(mono) ** 2 < CANCELLED * each[strongest] ** 2
+    )
+    return (samples[:, strongest] if opposite else mono), opposite
+
+
+def resampled(samples, rate, wanted):
+    """A signal at another rate, in time and memory that grow with its length
+    alone.
+
+    Where the two rates have a large common factor, by torchaudio's defaults,
+    as SpeechBrain does it: an encoder hears the same wherever it is loaded.
+    Elsewhere torchaudio's kernel would have gigabytes, and libsoxr takes over,
+    whose high quality is exact to 20 bits.
+
+    Arguments
+    ---------
+    samples : numpy.ndarray
+        Shape (N,), float32.
+    rate : int
+        Its rate, in Hz.
+    wanted : int
+        The rate wanted, in Hz.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (about N * wanted / rate,), float32.
+
+    Example
+    -------
+    >>> [
+    ...     resampled(np.ones(rate, np.float32), rate, 16000).shape
+    ...     for rate in (44100, 44101)
+    ... ]
+    [(16000,), (16000,)]
+    """
+    if rate == wanted or not len(samples):
+        return samples
+    common = math.gcd(rate, wanted)
+    if rate // common * (wanted // common) > LARGEST_KERNEL:
+        return soxr.resample(samples, rate, wanted, quality="HQ")
+    return resample(torch.from_numpy(samples), rate, wanted).numpy()
