@@ -40,6 +40,7 @@ from speechbrain_cadino.runs.finetune import (
     plan,
     write_results,
 )
+from speechbrain_cadino.runs.open_run import make_experiment
 from speechbrain_cadino.runs.stage_two import train
 
 logger = get_logger(__name__)
@@ -68,11 +69,7 @@ def main():
     # One run at a time in the output folder
     output_folder, trainings = plan(hparams_file, run_opts, overrides)
     run_on_main(claim, args=[output_folder])
-    sb.create_experiment_directory(
-        experiment_directory=output_folder,
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-    )
+    make_experiment(output_folder, hparams_file, overrides)
 
     # One training for each share
     for training in trainings:

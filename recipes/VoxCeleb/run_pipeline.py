@@ -31,11 +31,10 @@ if __name__ == "__main__":
 
 from hyperpyyaml import load_hyperpyyaml
 
-import speechbrain as sb
 from speechbrain_cadino.config.overlays import parse_arguments
-from speechbrain_cadino.process.console import LOG_CONFIG
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.lock import locked
+from speechbrain_cadino.runs.open_run import make_experiment
 from speechbrain_cadino.runs.pipeline import LOCK_SECONDS, check, run
 from speechbrain_cadino.runs.plan import plan
 
@@ -51,12 +50,7 @@ def main(arguments):
     steps = plan(hparams, hparams_folder, recipe, run_opts)
     with locked(hparams["output_folder"], LOCK_SECONDS) as lock:
         check(hparams["output_folder"], steps)
-        sb.create_experiment_directory(
-            experiment_directory=hparams["output_folder"],
-            hyperparams_to_save=hparams_file,
-            overrides=overrides,
-            log_config=LOG_CONFIG,
-        )
+        make_experiment(hparams["output_folder"], hparams_file, overrides)
         run(hparams["output_folder"], steps, lock)
 
 

@@ -1,6 +1,7 @@
 """What all trainings of an encoder here have in common."""
 
 import contextlib
+import hashlib
 import pathlib
 import random
 import time
@@ -40,6 +41,9 @@ from speechbrain_cadino.training.record import (
 )
 
 logger = get_logger(__name__)
+
+# Of the shortest training whose figures are in RESULTS.md
+LEAST_STEPS = 200
 
 # More of an epoch's items than this share must not be unreadable.
 MOST_REPLACED = 0.1
@@ -182,6 +186,8 @@ class EncoderBrain(sb.Brain):
         with interruptible(postponed=True) as self.requests:
             with patience(STEP_PATIENCE):
                 super().fit(epoch_counter, *args, **kwargs)
+        if not (self.debug or self.test_only):
+            self._check_moved()
 
     @contextlib.contextmanager
     def long_work(self):
@@ -195,6 +201,8 @@ class EncoderBrain(sb.Brain):
 
     def on_fit_start(self):
         """As SpeechBrain's; tells if a checkpoint is of other settings."""
+        self._start = self._parameters()
+        self._say_how_much()
         try:
             super().on_fit_start()
         except UnpicklingError as error:
@@ -265,6 +273,51 @@ class EncoderBrain(sb.Brain):
         if self.device_type == "cuda" and self.step % 10:
             return avg_loss
         return super().update_average(loss, avg_loss)
+
+    def _parameters(self):
+        """A hash of what is trained of the encoder that is exported; running
+        statistics move by themselves."""
+        digest = hashlib.sha256()
+        for value in self.embedder().weights.parameters():
+            digest.update(value.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _say_how_much(self):
+        """Says how long the training is, and whether that was ever enough."""
+        epochs = getattr(self.hparams, "number_of_epochs", None)
+        if epochs is None:
+            return
+        steps = epochs * self.steps_per_epoch
+        text = (
+            f"{steps} steps in all: {epochs} epochs of {self.steps_per_epoch}, "
+            f"{len(self.train_dataset)} samples in each"
+        )
+        if steps < LEAST_STEPS:
+            logger.warning(
+                f"{text}. The shortest training that was found to be worth "
+                f"something has {LEAST_STEPS}: add recordings, epochs or "
+                "passes_per_epoch, or lower batch_size."
+            )
+        else:
+            logger.info(f"{text}.")
+
+    def _check_moved(self):
+        """Raises if training has changed nothing."""
+        if self._parameters() != self._start:
+            return
+        momentum = getattr(self.hparams, "teacher_momentum", None)
+        teacher = f", teacher_momentum {momentum} to 1" if momentum else ""
+        rates = [
+            self.hparams.lr_schedule(place / self.steps_per_epoch)
+            for place in range(max(1, min(self.optimizer_step, 1000)))
+        ]
+        raise ValueError(
+            f"The encoder is what it was before the training, which had "
+            f"{self.optimizer_step} steps (learning rate {min(rates):g} to "
+            f"{max(rates):g}{teacher}): it is not exported. Train on more "
+            "recordings or for more epochs, or lower batch_size, in another "
+            "output_folder."
+        )
 
     def _seed_step(self):
         step = (self.hparams.seed, get_rank() or 0, self.epoch, self.step)

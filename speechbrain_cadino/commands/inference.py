@@ -69,7 +69,7 @@ def find_files(inputs):
                 f"There is no audio file in {path}, nor in the folders below: "
                 "none has the suffix of an audio format, such as .wav."
             )
-        files.update(dict.fromkeys(map(str, found)))
+        files.update(dict.fromkeys(map(_plain, found)))
     return list(files)
 
 
@@ -144,13 +144,24 @@ def _problem_with_name(file):
     """Why a file cannot be listed; empty if it can."""
     # ids.txt has a file on each line, in UTF-8.
     listable = file == _shown(file)
-    return "" if listable else "a name with a line break, or not in UTF-8"
+    if listable:
+        return ""
+    return "a name with control characters, or not in UTF-8"
 
 
 def _shown(file):
     """A file's name such that it can be printed on one line."""
-    name = file.encode("utf-8", "backslashreplace").decode("utf-8")
-    return " ".join(name.splitlines())
+    return "".join(
+        letter
+        if letter.isprintable()
+        else letter.encode("unicode_escape").decode()
+        for letter in file
+    )
+
+
+def _plain(path):
+    """A path such that no spreadsheet takes it for a formula."""
+    return f"./{path}" if str(path)[0] in "=+-@" else str(path)
 
 
 def _report_skipped(files, recordings):

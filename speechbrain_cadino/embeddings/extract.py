@@ -211,7 +211,17 @@ class _Shards:
         mine = self.numbers
         if not ddp_prevent_block():
             mine = mine[get_rank() :: torch.distributed.get_world_size()]
-        return [number for number in mine if not self.path(number).is_file()]
+        return [number for number in mine if not self.is_there(number)]
+
+    def is_there(self, number):
+        """Whether a shard is there, whole."""
+        try:
+            part = np.load(self.path(number), mmap_mode="r")
+        except (FileNotFoundError, ValueError, EOFError):
+            return False
+        return len(part) == len(
+            range(*self.rows(number).indices(len(self.table)))
+        )
 
     def join(self):
         """Makes one file of all shards, and the list of IDs."""
@@ -270,7 +280,7 @@ class _Shards:
 def _embed_shards(shards, embedder):
     """Embeds all shards of this process that are not there yet."""
     todo, segments = shards.unfinished(), embedder.segments
-    done = sum(shards.path(number).is_file() for number in shards.numbers)
+    done = sum(map(shards.is_there, shards.numbers))
     if done:
         logger.info(
             f"{done} of {len(shards.numbers)} shards in {shards.folder} are "

@@ -1,9 +1,9 @@
 """What a manifest is made of: the folders, and whether any of it changed."""
 
-import json
 import os
 
 from speechbrain_cadino.prepare.scan import fingerprint, list_files
+from speechbrain_cadino.process.files import read_json
 
 
 def check_folders(data_folder, content="audio"):
@@ -100,9 +100,11 @@ def is_done(manifest, beside, inputs):
     bool
     """
     made_of = inputs_path(manifest)
-    if not all(path.is_file() for path in [manifest, made_of, *beside]):
+    # Without a byte, a file is what a power cut has left
+    paths = [manifest, *beside]
+    if not all(path.is_file() and path.stat().st_size for path in paths):
         return False
-    return json.loads(made_of.read_text(encoding="utf-8")) == inputs
+    return read_json(made_of) == inputs
 
 
 def with_converted(inputs, folder, suffixes):

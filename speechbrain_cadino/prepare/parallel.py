@@ -1,10 +1,10 @@
 """One function over many files, in processes, with a progress bar."""
 
-import functools
 import os
 import signal
+from concurrent.futures import ProcessPoolExecutor
 
-from tqdm.contrib.concurrent import process_map
+from tqdm import tqdm
 
 from speechbrain_cadino.process.ranks import follow_parent
 
@@ -41,19 +41,23 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
     """
     count = len(arguments[0])
     chunks = -(-count // chunk)
-    return process_map(
-        functools.partial(_follow_and_call, function),
-        *arguments,
-        max_workers=max(1, min(num_workers or os.cpu_count(), chunks)),
-        chunksize=chunk,
-        desc=description,
-        total=count,
-        unit="file",
-        delay=1,
-    )
+    with (
+        ProcessPoolExecutor(
+            max(1, min(num_workers or os.cpu_count(), chunks)),
+            initializer=_follow,
+            initargs=[os.getpid()],
+        ) as pool,
+        tqdm(total=count, desc=description, unit="file", delay=1) as bar,
+    ):
+        results = []
+        for result in pool.map(function, *arguments, chunksize=chunk):
+            results.append(result)
+            bar.update()
+        return results
 
 
-def _follow_and_call(function, *arguments):
+def _follow(parent):
     # A pool whose parent was killed would wait for work for ever.
     follow_parent(signal.SIGKILL)
-    return function(*arguments)
+    if os.getppid() != parent:
+        os._exit(1)

@@ -1,7 +1,6 @@
 """What the scripts in recipes/ share."""
 
 import contextlib
-import errno
 import gc
 import os
 import signal
@@ -10,6 +9,7 @@ import sys
 import torch
 
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.process.files import FULL
 from speechbrain_cadino.process.interrupts import Interrupted, interruptible
 from speechbrain_cadino.process.lock import release_all
 from speechbrain_cadino.process.ranks import follow_parent
@@ -52,6 +52,10 @@ def user_errors():
     ...
     SystemExit: 1
     """
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files in a terminal that has no such letters
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     if "LOCAL_RANK" in os.environ:
         # The ranks of a torchrun that was killed would train on, unseen.
         follow_parent(signal.SIGTERM)
@@ -76,7 +80,7 @@ def user_errors():
         if sentence.startswith("Caught ") and "Traceback" in sentence:
             # Of a worker of a DataLoader, which adds its traceback
             _, _, sentence = sentence.rpartition(f"{type(error).__name__}: ")
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        if getattr(error, "errno", None) in FULL:
             sentence = (
                 f"A disk is full ({error}): make space where this run writes, "
                 "and start the same command again."

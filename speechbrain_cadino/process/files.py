@@ -7,11 +7,16 @@ import errno
 import json
 import os
 import pathlib
+import resource
 import shutil
 
 # NumPy, PyTorch and libsndfile do not say that a disk is full: it is, if there
 # is less than this left when they fail. In bytes.
 LEFT_WHEN_FULL = 2**20
+
+
+# A disk, a quota, or the largest size of a file is reached.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DiskFullError(OSError):
@@ -52,9 +57,9 @@ def removed_if_full(temporary, path, needed=None):
         yield
     # RuntimeError is what PyTorch and libsndfile raise
     except (OSError, RuntimeError) as error:
+        remove(temporary)
         if not _is_full(error, path):
             raise
-        remove(temporary)
         free = shutil.disk_usage(path.parent).free
         needed = f"about {_megabytes(needed)} are" if needed else "more is"
         raise DiskFullError(
@@ -82,7 +87,10 @@ def _is_full(error, path):
     """Whether an error comes from a full disk, or a quota that is used up."""
     if isinstance(error, DiskFullError):
         return True
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+    if getattr(error, "errno", None) in FULL:
+        return True
+    # PyTorch does not say that a file came to its limit (ulimit -f) either
+    if resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
         return True
     return shutil.disk_usage(path.parent).free < LEFT_WHEN_FULL
 
@@ -96,8 +104,8 @@ def _megabytes(size):
 def atomic_path(path):
     """Gives a temporary path that becomes ``path`` when the block ends.
 
-    If the block raises or the process dies, whatever was at ``path`` before
-    is still there, whole.
+    If the block raises, the process dies or the power fails, whatever was at
+    ``path`` before is still there, whole.
 
     Arguments
     ---------
@@ -127,10 +135,16 @@ def atomic_path(path):
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary.unlink(missing_ok=True)  # of a killed process of this number
     try:
         with removed_if_full(temporary, path):
+            # Ours: no link that somebody has put there is followed
+            options = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+            os.close(os.open(temporary, options, 0o666))
             yield temporary
+            sync(temporary)
             os.replace(temporary, path)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -178,12 +192,62 @@ def atomic_folder(path):
     try:
         with removed_if_full(temporary, path):
             yield temporary
+            for file in [*temporary.iterdir(), temporary]:
+                sync(file)
             if path.exists():
                 path.rename(previous)
             temporary.rename(path)
+            sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(previous, ignore_errors=True)
+
+
+def sync(path):
+    """Makes sure that a file, or the entries of a folder, are on the disk.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        Which.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems have no such thing for folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path):
+    """Reads a JSON file of ours that a power cut may have damaged.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    dict or list
+        None if there is no such file, or it is damaged.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.json"
+    >>> write_json(path, {"a": 1})
+    >>> read_json(path)
+    {'a': 1}
+    >>> _ = path.write_bytes(bytes(9))
+    >>> read_json(path)
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def write_text(path, text):

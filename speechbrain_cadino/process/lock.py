@@ -52,11 +52,11 @@ def locked(folder, patience=PATIENCE):
     ...
     ValueError: Another run, or a script that it has started, is at work in ...
     """
-    path = pathlib.Path(folder) / ".lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
+    path = pathlib.Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    with _open(path) as descriptor:
         deadline = time.monotonic() + patience
-        while not _lock(file):
+        while not _lock(descriptor, folder):
             if time.monotonic() > deadline:
                 raise ValueError(
                     "Another run, or a script that it has started, is at work "
@@ -64,19 +64,38 @@ def locked(folder, patience=PATIENCE):
                     "--output_folder."
                 )
             time.sleep(0.1)
-        yield file.fileno()
+        yield descriptor
 
 
-def _lock(file):
+@contextlib.contextmanager
+def _open(folder):
+    """What is locked: the folder itself, which nobody deletes by mistake; a
+    file in it where a folder cannot be locked, such as on NFS."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pass
+    except OSError:
+        os.close(descriptor)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        yield descriptor
+    finally:
+        with contextlib.suppress(OSError):  # closed in a child
+            os.close(descriptor)
+
+
+def _lock(descriptor, folder):
     """Whether nobody else has the lock."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
         # Such as Lustre without its option flock
         logger.warning(
-            f"{file.name} cannot be locked ({error.strerror}): start no second "
+            f"{folder} cannot be locked ({error.strerror}): start no second "
             "run there while this one is at work."
         )
     return True

@@ -17,7 +17,7 @@ from speechbrain_cadino.dataio.manifest import (
     read_manifest,
     write_manifest,
 )
-from speechbrain_cadino.process.files import write_json
+from speechbrain_cadino.process.files import read_json, write_json
 from speechbrain_cadino.runs.open_run import (
     check_same,
     read_record,
@@ -139,7 +139,7 @@ class Training(NamedTuple):
     @property
     def done(self):
         """Whether it has come to its end."""
-        return (self.folder / "result.json").is_file()
+        return read_json(self.folder / "result.json") is not None
 
     def finish(self):
         """Writes ``result.json``: the row of the table.
@@ -221,7 +221,9 @@ def _check_folders(settings):
 
 def _check_settings(training, hparams_file, run_opts):
     """Raises if a training was begun with settings other than now."""
-    record = read_record(training.folder)
+    # Without a checkpoint there is nothing to go on from
+    begun = training.done or any(training.folder.glob("save/CKPT+*"))
+    record = read_record(training.folder) if begun else None
     if record is not None:
         new = run_settings(hparams_file, run_opts, training.overrides)
         new = plain(new, new["output_folder"], MAY_CHANGE)
@@ -255,7 +257,10 @@ def write_results(output_folder, trainings):
 
 
 def _read_json(path):
-    return json.loads(path.read_text("utf-8"))
+    content = read_json(path)
+    if content is None:
+        raise ValueError(f"{path} is damaged: remove it, and start again.")
+    return content
 
 
 def format_results(rows):

@@ -1,13 +1,13 @@
 """The begin of a run: its folder is locked, compared and recorded."""
 
-import json
 import operator
 import os
 import pathlib
 import shutil
 import sys
+from datetime import date
 
-from hyperpyyaml import load_hyperpyyaml
+from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 import speechbrain as sb
 from speechbrain.utils.distributed import run_on_main
@@ -19,7 +19,7 @@ from speechbrain_cadino.config.settings import (
     resolve,
 )
 from speechbrain_cadino.process.console import LOG_CONFIG
-from speechbrain_cadino.process.files import write_json
+from speechbrain_cadino.process.files import read_json, write_json, write_text
 from speechbrain_cadino.process.lock import claim
 
 # In the output folder: what a run was begun with
@@ -115,7 +115,14 @@ def read_record(folder):
         ``version`` and ``settings``; None if there was no run.
     """
     path = pathlib.Path(folder) / RECORD
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+    record = read_json(path)
+    if record is None and path.is_file():
+        raise ValueError(
+            f"{path} is damaged, such as by a power cut: what the run was "
+            "begun with cannot be told. Remove it, and its checkpoints, to "
+            "begin anew."
+        )
+    return record
 
 
 def check_same(name, record, settings, remove):
@@ -206,14 +213,38 @@ def load_run(
     open_run(folder, settings, resumes, harmless)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
-    sb.create_experiment_directory(
-        experiment_directory=folder,
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-        log_config=LOG_CONFIG,
-    )
-    run_on_main(_keep_script, args=[folder])
+    make_experiment(folder, hparams_file, overrides)
     return hparams
+
+
+def make_experiment(folder, hparams_file, overrides):
+    """As SpeechBrain's ``create_experiment_directory``, whose
+    ``hyperparams.yaml`` is half there if it is killed: this one is whole.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The output folder.
+    hparams_file : str
+        Of ``parse_arguments``, as for the next.
+    overrides : str
+    """
+    sb.create_experiment_directory(
+        experiment_directory=folder, log_config=LOG_CONFIG
+    )
+    run_on_main(_keep, args=[folder, hparams_file, overrides])
+
+
+def _keep(folder, hparams_file, overrides):
+    """Keeps the settings, references resolved, and the script."""
+    with open(hparams_file, encoding="utf-8") as fin:
+        resolved = resolve_references(fin, overrides).read()
+    head = f"# Generated {date.today()} from:\n# {hparams_file}\n"
+    write_text(
+        pathlib.Path(folder, "hyperparams.yaml"),
+        f"{head}# yamllint disable\n{resolved}",
+    )
+    _keep_script(folder)
 
 
 def _keep_script(folder):
@@ -221,5 +252,7 @@ def _keep_script(folder):
     it was called from: this one."""
     script = pathlib.Path(sys.argv[0])
     if script.suffix == ".py" and script.is_file():
-        pathlib.Path(folder, pathlib.Path(__file__).name).unlink()
+        pathlib.Path(folder, pathlib.Path(__file__).name).unlink(
+            missing_ok=True
+        )
         shutil.copy(script, folder)

@@ -6,7 +6,6 @@ came to its end, is in ``step.json`` in that folder.
 
 import contextlib
 import itertools
-import json
 import os
 import pathlib
 import shlex
@@ -18,7 +17,7 @@ import time
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.process.console import in_minutes
-from speechbrain_cadino.process.files import write_json
+from speechbrain_cadino.process.files import read_json, write_json
 from speechbrain_cadino.process.interrupts import Interrupted, interruptible
 from speechbrain_cadino.process.ranks import follow_parent
 from speechbrain_cadino.runs.finish import where_to_go
@@ -63,6 +62,11 @@ def check(folder, steps):
     """
     steps = [step for step in steps if not step.light]
     records = [_read_record(folder, step) for step in steps]
+    # What has failed before it made anything is no beginning
+    records = [
+        record if record and _has_made(folder, step, record) else None
+        for step, record in zip(steps, records)
+    ]
     for place, (step, record) in enumerate(zip(steps, records)):
         if record:
             there = _there(folder, steps[place:])
@@ -75,6 +79,14 @@ def check(folder, steps):
                 f"{step.name} is to be made anew, but later steps were made "
                 f"from what it was: remove {_there(folder, later)}."
             )
+
+
+def _has_made(folder, step, record):
+    """Whether a step has made something that its settings matter to."""
+    place = pathlib.Path(folder, step.name)
+    if record["done"] or not step.manifest:
+        return True
+    return any(place.glob("save/CKPT+*"))
 
 
 def _there(folder, steps):
@@ -199,6 +211,11 @@ def _run_step(folder, steps, step, lock):
         how = f"exit code {code}"
         if code < 0:
             how = f"killed by {signal.Signals(-code).name}"
+        if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+            how += (
+                ", most likely because memory ran out: lower num_workers, "
+                "batch_size or processes"
+            )
         raise ValueError(
             f"{step.name} failed ({how}): see above and, if it got so far, "
             f"{path.with_name('log.txt')}. The command was: {command}"
@@ -267,8 +284,7 @@ def _record_file(folder, step):
 
 def _read_record(folder, step):
     """What ``step.json`` says; None if the step was never begun."""
-    path = _record_file(folder, step)
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+    return read_json(_record_file(folder, step))
 
 
 def _stages(folder, steps):

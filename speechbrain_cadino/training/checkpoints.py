@@ -2,9 +2,11 @@
 
 import json
 import logging
+import math
 import os
 import pathlib
 import shutil
+import time
 import zlib
 
 import yaml
@@ -17,7 +19,11 @@ from speechbrain.utils.checkpoints import (
 )
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.process.files import removed_if_full, write_json
+from speechbrain_cadino.process.files import (
+    removed_if_full,
+    sync,
+    write_json,
+)
 
 logger = get_logger(__name__)
 
@@ -42,6 +48,9 @@ class AtomicCheckpointer(Checkpointer):
 
     A checkpoint that has been damaged since (``checksums.json`` tells) is set
     aside under another name, and the one before is loaded: two are kept.
+
+    The newest is the one that was saved last, also if the clock went back in
+    between: the time in a meta file never goes back.
 
     Arguments
     ---------
@@ -101,7 +110,8 @@ class AtomicCheckpointer(Checkpointer):
         return super().recover_if_possible(*args, **kwargs)
 
     def _set_broken_aside(self):
-        folders = sorted(self.checkpoints_dir.glob(f"{CKPT_PREFIX}+*"))
+        folders = self.checkpoints_dir.glob(f"{CKPT_PREFIX}+*")
+        folders = sorted(folders, key=lambda folder: (_time(folder), folder))
         problems = {folder: _problem(folder) for folder in folders}
         whole = [folder for folder in folders if not problems[folder]]
         if folders and not whole:
@@ -114,7 +124,7 @@ class AtomicCheckpointer(Checkpointer):
         for folder in folders:
             if folder in whole:
                 continue
-            if folder < whole[-1]:
+            if folders.index(folder) < folders.index(whole[-1]):
                 # Not needed: such as one that a killed process was deleting
                 shutil.rmtree(folder)
                 continue
@@ -153,7 +163,10 @@ class AtomicCheckpointer(Checkpointer):
                 path.name: _checksum(path) for path in partial.iterdir()
             }
             write_json(partial / CHECKSUMS, checksums)
+            for path in [*partial.iterdir(), partial]:
+                sync(path)
             os.rename(partial, final)
+            sync(final.parent)
         kind = "end-of-epoch" if end_of_epoch else "intra-epoch"
         logger.log(verbosity, f"Saved an {kind} checkpoint in {final}")
         paramfiles = {
@@ -162,6 +175,15 @@ class AtomicCheckpointer(Checkpointer):
         }
         return Checkpoint(final, checkpoint.meta, paramfiles)
 
+    def _save_checkpoint_metafile(
+        self, fpath, meta_to_include=None, end_of_epoch=True
+    ):
+        times = map(_time, self._list_checkpoint_dirs())
+        before = max(filter(math.isfinite, times), default=0)
+        now = max(time.time(), math.nextafter(before, math.inf))
+        meta = {**(meta_to_include or {}), "unixtime": now}
+        return super()._save_checkpoint_metafile(fpath, meta, end_of_epoch)
+
     def _needed(self):
         """The size of the largest checkpoint that is there, in bytes."""
         sizes = [
@@ -169,6 +191,16 @@ class AtomicCheckpointer(Checkpointer):
             for folder in self._list_checkpoint_dirs()
         ]
         return max(sizes, default=None)
+
+
+def _time(folder):
+    """When a checkpoint was saved; the end of time if its meta file is gone:
+    it may be the newest."""
+    try:
+        meta = yaml.safe_load((folder / METAFNAME).read_text("utf-8"))
+        return float(meta["unixtime"])
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return math.inf
 
 
 def _checksum(path):
