@@ -252,7 +252,7 @@ class EncoderBrain(sb.Brain):
 
     def _take_step(self, batch, should_step):
         """What SpeechBrain's ``fit_batch`` does."""
-        self._seed_step()
+        self.seed_step(self.step)
         with self.no_sync(not should_step):
             with self.training_ctx:
                 outputs = self.compute_forward(batch, sb.Stage.TRAIN)
@@ -319,12 +319,6 @@ class EncoderBrain(sb.Brain):
             "output_folder."
         )
 
-    def _seed_step(self):
-        step = (self.hparams.seed, get_rank() or 0, self.epoch, self.step)
-        step_seed = random.Random(repr(step)).getrandbits(63)
-        torch.manual_seed(step_seed)
-        random.seed(step_seed)
-
     def on_fit_batch_start(self, batch, should_step):
         """Sets the learning rate, tells of bad files."""
         self.guard.begin(batch["id"])
@@ -332,6 +326,19 @@ class EncoderBrain(sb.Brain):
             group["lr"] = self.hparams.lr_schedule(self.position)
         self._count_replaced(list(filter(None, batch["problem"])))
         self.utterances += len(batch["id"])
+
+    def seed_step(self, step):
+        """Seeds what is drawn in a step of the epoch.
+
+        Arguments
+        ---------
+        step : int
+            Its number.
+        """
+        where = (self.hparams.seed, get_rank() or 0, self.epoch, step)
+        step_seed = random.Random(repr(where)).getrandbits(63)
+        torch.manual_seed(step_seed)
+        random.seed(step_seed)
 
     def on_stage_start(self, stage, epoch=None):
         """Tells the data which epoch begins."""

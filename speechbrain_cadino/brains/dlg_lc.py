@@ -2,7 +2,16 @@
 
 import zlib
 
-from speechbrain.utils.distributed import ddp_broadcast, if_main_process
+import torch
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+import speechbrain as sb
+from speechbrain.utils.distributed import (
+    ddp_broadcast,
+    get_rank,
+    if_main_process,
+)
 from speechbrain_cadino.brains.base import EncoderBrain
 from speechbrain_cadino.gate.record import GateRecord
 from speechbrain_cadino.losses.label_correction import (
@@ -10,6 +19,7 @@ from speechbrain_cadino.losses.label_correction import (
     DROPPED,
     RELIABLE,
 )
+from speechbrain_cadino.process.ranks import shield_worker
 
 
 class PseudoLabelBrain(EncoderBrain):
@@ -76,6 +86,11 @@ class PseudoLabelBrain(EncoderBrain):
     def on_stage_start(self, stage, epoch=None):
         """Chooses the gates of the epoch."""
         super().on_stage_start(stage, epoch)
+        gates = [branch.loss_gate for branch in self.branches.values()]
+        # Not when the first epoch is resumed: then they are known
+        if epoch == 1 and not self.step and any(g.wants_pass for g in gates):
+            with self.long_work():
+                self._look_first()
         for branch in self.branches.values():
             branch.loss_gate.start_epoch(epoch)
 
@@ -115,6 +130,36 @@ class PseudoLabelBrain(EncoderBrain):
         """Puts more into the checkpoints, by name."""
         if self.checkpointer is not None:
             self.checkpointer.add_recoverables(recoverables)
+
+    def _look_first(self):
+        """Fits the gates to the losses of the weights that training starts
+        from: a pass over the training set without an update."""
+        options = self.hparams.dataloader_options
+        rank, data = get_rank() or 0, self.train_dataset
+        loader = DataLoader(
+            Subset(data, range(rank, len(data), self.processes)),
+            batch_size=options["batch_size"],
+            num_workers=options.get("num_workers", 0),
+            worker_init_fn=shield_worker,
+        )
+        self.modules.eval()
+        self.record.mark()
+        quiet = not if_main_process()
+        with torch.no_grad(), self.evaluation_ctx:
+            for step, batch in enumerate(
+                tqdm(loader, "Losses before training", disable=quiet)
+            ):
+                self.seed_step(-1 - step)
+                predictions = self.compute_forward(batch, sb.Stage.VALID)
+                self.compute_objectives(predictions, batch, sb.Stage.VALID)
+        self.record.rewind()
+        for branch in self.branches.values():
+            gate, record = branch.loss_gate, branch.gate_record
+            record.gather(self.device)
+            if if_main_process():
+                gate.update(record.losses)
+            gate.load_state_dict(ddp_broadcast(gate.state_dict()))
+            record.end_epoch()
 
     def _update_gate(self, branch, epoch):
         """Fits a gate to the losses of the epoch, the same on all ranks."""

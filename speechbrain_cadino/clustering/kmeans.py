@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 import torch
 from sklearn.base import BaseEstimator, ClusterMixin, clone
-from sklearn.cluster import AgglomerativeClustering, kmeans_plusplus
+from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import pairwise_distances_argmin_min
 from tqdm import tqdm
 
@@ -20,11 +20,10 @@ from speechbrain_cadino.process.precision import full_precision
 
 logger = get_logger(__name__)
 
-# k-means++ picks the first centroids from so many random rows per cluster ...
+# k-means++ picks the first centroids from so many random rows per cluster. It
+# compares each of them with all centroids 2 + ln K times over: as much work as
+# so many passes over all rows if the clusters have 8, less if they have more.
 SAMPLE_PER_CLUSTER = 8
-# ... unless it compared more rows with centroids than this (2500 clusters):
-# random rows then start as well, and at once.
-MOST_COMPARISONS = 50_000_000
 
 # Similarities that the torch engine holds at once: 256 MiB.
 SIMILARITIES = 2**26
@@ -110,7 +109,9 @@ def cluster(
     check_options(len(embeddings), num_clusters, merge_to, engine)
     nearest = find_engine(engine, device)
     points = unit_rows(embeddings)
-    centroids = _start(points, num_clusters, seed)
+    on_gpu = engine == "torch" and torch.cuda.is_available()
+    start_device = device or ("cuda" if on_gpu else "cpu")
+    centroids = _start(points, num_clusters, seed, start_device)
     clusters, fit = _assign(points, centroids, nearest)
     with tqdm(
         total=iterations, desc="Clustering", unit="iteration", delay=1
@@ -397,15 +398,71 @@ def unit_rows(embeddings):
     return points
 
 
-def _start(points, num_clusters, seed):
+def _start(points, num_clusters, seed, device=None):
     """K of the points as the first centroids."""
     rng = np.random.default_rng(seed)
     count = min(len(points), SAMPLE_PER_CLUSTER * num_clusters)
-    if count * num_clusters > MOST_COMPARISONS:
-        return points[_draw(rng, len(points), num_clusters)]
     sample = points[_draw(rng, len(points), count)]
     state = np.random.RandomState(rng.integers(2**32))
-    return kmeans_plusplus(sample, num_clusters, random_state=state)[0]
+    return sample[plus_plus(sample, num_clusters, state, device)]
+
+
+def plus_plus(points, num_clusters, state, device=None):
+    """Greedy k-means++ (Arthur and Vassilvitskii, 2007): scikit-learn's
+    ``kmeans_plusplus``, from the same random numbers, on any device.
+
+    Each centroid is the best of 2 + ln K candidates, drawn by their squared
+    distance from the nearest one so far. Without these trials, or with many
+    centroids drawn at once, it starts hardly better than random rows where
+    clusters are small.
+
+    Arguments
+    ---------
+    points : numpy.ndarray
+        Shape (N, D), of unit length.
+    num_clusters : int
+        K.
+    state : numpy.random.RandomState
+        The source of all that is random.
+    device : str, optional
+        Where it is computed: the CPU by default.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (K,): the rows picked.
+
+    Example
+    -------
+    >>> points = np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 2]]
+    >>> rows = plus_plus(points, 3, np.random.RandomState(0))
+    >>> sorted(points[rows].argmax(1).tolist())
+    [0, 1, 2]
+    """
+    count, trials = len(points), 2 + int(np.log(num_clusters))
+    row = state.choice(count, p=np.full(count, 1 / count))
+    draws = state.uniform(size=(num_clusters - 1, trials))
+    draws = torch.from_numpy(draws).to(device)
+    points = torch.from_numpy(points).to(device)
+    rows = torch.full((num_clusters,), row, device=points.device)
+    with full_precision(points.device.type):
+        nearest = _squared_distances(points, rows[:1])[:, 0]
+        bar = tqdm(draws, "Start of the clustering", delay=1, unit="cluster")
+        for turn, draw in enumerate(bar, start=1):
+            odds = nearest.cumsum(0, dtype=torch.float64)
+            found = torch.searchsorted(odds, draw * odds[-1])
+            found.clamp_(max=count - 1)
+            distances = _squared_distances(points, found)
+            distances = torch.minimum(distances, nearest[:, None])
+            best = distances.sum(0, dtype=torch.float64).argmin(0, keepdim=True)
+            nearest = distances.index_select(1, best)[:, 0]
+            rows[turn] = found.index_select(0, best)[0]
+    return rows.cpu().numpy()
+
+
+def _squared_distances(points, rows):
+    """Of unit points (N, D) to some of them, (N, rows)."""
+    return (points @ points[rows].T).mul_(-2).add_(2).clamp_min_(0)
 
 
 def _draw(rng, total, count):

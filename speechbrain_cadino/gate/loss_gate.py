@@ -32,7 +32,9 @@ class DynamicLossGate:
         "dynamic", "none", or a constant in nats.
     first_epoch : int
         The first epoch with a gate, counted from 1; before it all labels are
-        trusted. A dynamic gate needs an epoch before it.
+        trusted. With 1, a dynamic gate is that of the losses of a pass
+        without updates, before the training: where this goes on from another
+        one, which has learnt the labels.
     mixture : object, optional
         From losses to a threshold: see TwoGaussians, which is the default.
 
@@ -67,17 +69,20 @@ class DynamicLossGate:
             raise ValueError(
                 f'gate={gate}: give "dynamic", "none", or a loss above 0.'
             )
-        if first_epoch < (2 if gate == "dynamic" else 1):
+        if first_epoch < 1:
             raise ValueError(
-                f"first_gated_epoch={first_epoch}: a dynamic gate comes from "
-                "the losses of the epoch before, so it can begin with epoch 2; "
-                "a constant one with epoch 1."
+                f"first_gated_epoch={first_epoch}: epochs count from 1."
             )
         self.gate = gate
         self.first_epoch = first_epoch
         self.mixture = TwoGaussians() if mixture is None else mixture
         self.threshold = math.inf
         self._crossing = math.inf
+
+    @property
+    def wants_pass(self):
+        """Whether it needs the losses of a pass before the first epoch."""
+        return self.gate == "dynamic" and self.first_epoch == 1
 
     def start_epoch(self, epoch):
         """Sets the threshold of an epoch.

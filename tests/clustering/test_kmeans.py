@@ -4,7 +4,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, kmeans_plusplus
+from sklearn.metrics import adjusted_mutual_info_score
 
 from speechbrain_cadino.clustering import kmeans
 from speechbrain_cadino.clustering.kmeans import (
@@ -95,14 +96,25 @@ def test_the_seed_decides_and_global_random_states_stay():
     assert (one.labels != cluster(embeddings, 9, seed=2).labels).any()
 
 
-def test_many_clusters_start_from_random_utterances(monkeypatch):
-    monkeypatch.setattr(kmeans, "MOST_COMPARISONS", 0)
-    embeddings = speech_like()
-    points = unit_rows(embeddings)
-    start = cluster(embeddings, 9, iterations=0).centroids
-    rows = {int((points == row).all(1).argmax()) for row in start}
-    assert len(rows) == 9
-    assert (points[sorted(rows)] == start).all()
+@pytest.mark.parametrize("clusters", [1, 9, 60])
+def test_the_start_is_that_of_scikit_learn(clusters):
+    points = unit_rows(speech_like()).astype(np.float64)
+    for seed in range(5):
+        rows = kmeans.plus_plus(
+            points, clusters, np.random.RandomState(seed), "cpu"
+        )
+        _, expected = kmeans_plusplus(points, clusters, random_state=seed)
+        assert rows.tolist() == expected.tolist()
+
+
+def test_small_clusters_of_many_are_found():
+    """800 clusters of 5: from random rows, AMI is 0.83 here."""
+    rng = np.random.default_rng(0)
+    centers = unit_rows(rng.standard_normal((800, 32)))
+    truth = np.repeat(np.arange(800), 5)
+    points = centers[truth] + 0.08 * rng.standard_normal((4000, 32))
+    labels, _ = cluster(points, 800, iterations=2)
+    assert adjusted_mutual_info_score(truth, labels) > 0.95
 
 
 def test_input_on_disk_is_read_and_left_alone(tmp_path):

@@ -281,8 +281,8 @@ def test_goes_on_from_a_checkpoint(tmp_path, fitted):
         ((0, 2), "gate=0: give"),
         ((-1.5, 2), "gate=-1.5: give"),
         ((True, 2), "gate=True: give"),
-        (("dynamic", 1), "it can begin with epoch 2"),
-        ((2.0, 0), "a constant one with epoch 1"),
+        (("dynamic", 0), "first_gated_epoch=0: epochs count from 1"),
+        ((2.0, 0), "epochs count from 1"),
     ],
 )
 def test_values_that_make_no_sense(arguments, sentence):

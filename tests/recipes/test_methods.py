@@ -125,14 +125,16 @@ def test_a_resnet_of_speechbrain_is_built(folder):
     assert network.__class__.__module__ == "speechbrain.lobes.models.ResNet"
 
 
-def test_a_mixture_behind_the_gate(train, labels, tmp_path):
+@pytest.mark.parametrize("first", [1, 2])
+def test_a_mixture_behind_the_gate(train, labels, tmp_path, first):
+    """From the first step on, too: of a pass without updates before it."""
     code, output = train(
         "mixture.yaml",
         tmp_path,
         script="train_dlg_lc.py",
         train_manifest=labels,
         number_of_epochs=2,
-        first_gated_epoch=2,
+        first_gated_epoch=first,
         batch_size=8,
         crop_seconds=0.5,
         channels=16,
@@ -141,7 +143,11 @@ def test_a_mixture_behind_the_gate(train, labels, tmp_path):
     assert code == 0, output
     table = pd.read_csv(tmp_path / "gate.csv")
     assert table["gate"][1] == pytest.approx(table["median"][0])
-    assert 0.2 < table["reliable"][1] / table["reliable"][0] < 0.8
+    drawn = table[["reliable", "corrected", "dropped"]].sum(1)
+    shares = table["reliable"] / drawn
+    assert shares[first - 1 :].between(0.2, 0.8).all()
+    assert (shares[: first - 1] == 1).all()
+    assert ("Losses before training" in output) == (first == 1)
     assert (tmp_path / "plots" / "gate.png").is_file()
 
 
