@@ -9,9 +9,9 @@ import torch
 def full_precision(device_type):
     """No autocast and no TF32 within a block.
 
-    SpeechBrain allows TF32 on GPUs, whose products of fp32 matrices have ten
-    bits behind the point: a cosine divided by a temperature of 0.04 would be
-    wrong in its second digit.
+    SpeechBrain allows TF32 on GPUs, which rounds the numbers of a product to
+    ten bits: nearest neighbours may be others, and what is left of a difference
+    of large sums, such as squared covariances off the diagonal, is wrong.
 
     Arguments
     ---------
