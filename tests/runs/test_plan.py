@@ -124,3 +124,16 @@ def test_stages_are_looked_up_beside_the_overlay_then_in_the_recipe(
         if word.endswith("demo_dlg_lc.yaml")
     ]
     assert recipes.endswith(given)
+
+
+def test_sdpn_is_scored_with_the_last_pseudo_labels_as_cohort(steps):
+    commands = steps(
+        "--iterations=3", "--trials=list.txt", yaml="pipeline_sdpn.yaml"
+    )
+    assert any("sdpn_dr.yaml" in word for word in commands["stage_1"])
+    labels = "iteration_3/labels"
+    assert labels in commands
+    verify = commands["verify"]
+    assert f"--train_manifest={labels}/pseudo_labels.csv" in verify
+    assert any("as_norm" in word for word in verify)
+    assert "--encoder=large_margin/encoder" in verify
