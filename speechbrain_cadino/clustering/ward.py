@@ -1,11 +1,12 @@
 """Clusters of a few thousand files, and how many: Ward linkage."""
 
+import functools
+
 import numpy as np
 import pandas as pd
 from scipy.cluster.hierarchy import fcluster, linkage
 from tqdm import tqdm
 
-from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.kmeans import (
     check_options,
     cluster,
@@ -14,8 +15,6 @@ from speechbrain_cadino.clustering.kmeans import (
 from speechbrain_cadino.clustering.quality import silhouettes
 from speechbrain_cadino.clustering.sweep import sweep
 
-logger = get_logger(__name__)
-
 # The memory of a tree grows with the square of its leaves: 100 MB.
 MOST_LEAVES = 5000
 
@@ -23,15 +22,26 @@ MOST_LEAVES = 5000
 CANDIDATES = 60
 SWEEP_CANDIDATES = 12
 
+# Of the stability: which share of the files is clustered again, how often, and
+# how often where that takes long
+SHARE = 0.8
+REPLICATES = 50
+FEWER_REPLICATES = 10
+MANY = 1000
 
-def find_speakers(embeddings, folder, num_clusters=None):
+
+def find_speakers(embeddings, folder, num_clusters=None, calibration=None):
     """Clusters the embeddings of files, so that a cluster is a speaker.
 
     Up to ``MOST_LEAVES`` files are merged step by step (Ward linkage), which
-    needs no random start: k-means of a few files depends on it. The number is
-    where the mean silhouette is the highest. It takes two clusters for a
-    silhouette: one is never the choice. More files are clustered by k-means,
-    and the number is chosen by ``clustering.sweep``.
+    needs no random start: k-means of a few files depends on it. With a
+    calibration, the number is that of the most likely partition, one speaker
+    being as possible as any other: see ``most_likely_number``. Without, it is
+    where the mean silhouette is the highest, which takes two clusters: one is
+    never the choice. More files are clustered by k-means, and the number is
+    chosen by ``clustering.sweep``.
+
+    The result does not depend on the order of the files.
 
     Arguments
     ---------
@@ -41,6 +51,8 @@ def find_speakers(embeddings, folder, num_clusters=None):
         Where the figures of the sweep go, should there be one.
     num_clusters : int, optional
         K; chosen by default.
+    calibration : ScoreCalibration, optional
+        What the cosine of two embeddings means.
 
     Returns
     -------
@@ -58,31 +70,170 @@ def find_speakers(embeddings, folder, num_clusters=None):
     >>> find_speakers(embeddings, "sweep")
     array([0, 0, 1, 0, 1])
     """
-    count = len(embeddings)
-    check_number(count, num_clusters)
+    check_number(len(embeddings), num_clusters, calibration)
+    points = unit_rows(embeddings)
+    # An order of their own: ties, starts and names of clusters follow it
+    order = np.lexsort(points.T)
+    labels = np.empty(len(points), np.int64)
+    labels[order] = _largest_first(
+        _partition(points[order], folder, num_clusters, calibration)
+    )
+    return labels
+
+
+def _partition(points, folder, num_clusters, calibration):
+    """Cluster numbers of points of unit length."""
+    count = len(points)
     if count > MOST_LEAVES:
         number = num_clusters or sweep(
-            folder, embeddings, _candidates(count // 4, SWEEP_CANDIDATES)
+            folder, points, _candidates(count // 4, SWEEP_CANDIDATES)
         )
-        return _largest_first(cluster(embeddings, number).labels)
-    if num_clusters == 1:
+        return cluster(points, number).labels
+    if num_clusters == 1 or count == 1:
         return np.zeros(count, np.int64)
-    points = unit_rows(embeddings)
     tree = linkage(points, "ward")
-    if num_clusters is not None:
-        return _cut(tree, num_clusters)
-    cuts = [_cut(tree, number) for number in _candidates(count - 1, CANDIDATES)]
-    bar = tqdm(cuts, desc="Comparing numbers of clusters", delay=1)
-    values = [silhouettes(points, labels).mean() for labels in bar]
-    best = int(np.argmax(values))
-    logger.info(
-        f"{cuts[best].max() + 1} clusters are chosen, their mean silhouette is "
-        f"{values[best]:.2f} (1: far apart, 0: there may be just one speaker)."
-    )
-    return cuts[best]
+    if num_clusters is None:
+        choose = functools.partial(most_likely_number, calibration=calibration)
+        if calibration is None:
+            choose = best_silhouette
+        num_clusters = choose(points, tree)
+    return fcluster(tree, num_clusters, "maxclust")
 
 
-def check_number(count, num_clusters=None):
+def most_likely_number(points, tree, calibration):
+    """How many clusters the cut of a tree has that is the most likely.
+
+    A partition says of each pair whether it is of one speaker. Its logarithmic
+    likelihood, as if pairs were independent, changes by the sum of the pairs'
+    log-likelihood ratios between two clusters when these are merged.
+
+    Arguments
+    ---------
+    points : numpy.ndarray
+        Shape (N, D), of unit length.
+    tree : numpy.ndarray
+        Shape (N - 1, 4), of ``scipy.cluster.hierarchy.linkage``.
+    calibration : ScoreCalibration
+        What the cosine of two points means.
+
+    Returns
+    -------
+    int
+        From 1 to N.
+
+    Example
+    -------
+    >>> from speechbrain_cadino.encoders.calibration import ScoreCalibration
+    >>> calibration = ScoreCalibration(-5.0, 10.0, "trials", 100, 10)
+    >>> points = np.array([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
+    >>> most_likely_number(points, linkage(points, "ward"), calibration)
+    1
+    >>> points = np.array([[1.0, 0.0], [0.96, 0.28], [0.0, 1.0]])
+    >>> most_likely_number(points, linkage(points, "ward"), calibration)
+    2
+    """
+    count = len(points)
+    sums = np.zeros((2 * count - 1, points.shape[1]))
+    sums[:count] = points
+    sizes = np.ones(2 * count - 1)
+    gains = np.empty(count - 1)
+    for step, (one, other, *_) in enumerate(tree):
+        one, other, both = int(one), int(other), count + step
+        pairs = sizes[one] * sizes[other]
+        scores = sums[one] @ sums[other]
+        gains[step] = pairs * calibration.offset + calibration.slope * scores
+        sums[both] = sums[one] + sums[other]
+        sizes[both] = sizes[one] + sizes[other]
+    likelihoods = np.concatenate([[0.0], gains.cumsum()])
+    return count - int(likelihoods.argmax())
+
+
+def best_silhouette(points, tree):
+    """How many clusters the cut of a tree has whose mean silhouette is the
+    highest.
+
+    Arguments
+    ---------
+    points : numpy.ndarray
+        Shape (N, D), of unit length.
+    tree : numpy.ndarray
+        Of ``scipy.cluster.hierarchy.linkage``.
+
+    Returns
+    -------
+    int
+        From 2 to N - 1.
+    """
+    numbers = _candidates(len(points) - 1, CANDIDATES)
+    values = [
+        silhouettes(
+            points, pd.factorize(fcluster(tree, number, "maxclust"))[0]
+        ).mean()
+        for number in tqdm(
+            numbers, desc="Comparing numbers of clusters", delay=1
+        )
+    ]
+    return numbers[int(np.argmax(values))]
+
+
+def stability(embeddings, labels, choose, seed=0):
+    """How surely files belong together, were there a few others less.
+
+    A share of the files is clustered again, many times. For each file, its
+    cluster there is compared with its cluster here: how many files are in
+    both, of those in either (the Jaccard index of Hennig 2007, "Cluster-wise
+    assessment of cluster stability").
+
+    Arguments
+    ---------
+    embeddings : numpy.ndarray
+        Shape (N, D).
+    labels : numpy.ndarray
+        Shape (N,): the clusters.
+    choose : callable
+        What made them: from embeddings to labels.
+    seed : int
+        Random seed of the shares.
+
+    Returns
+    -------
+    stability : numpy.ndarray
+        Shape (N,), from 0 to 1: the mean over all times; NaN for a file that
+        was never in.
+    numbers : numpy.ndarray
+        How many clusters there were each time.
+
+    Example
+    -------
+    >>> embeddings = np.repeat(np.eye(3), 4, axis=0)
+    >>> labels = np.repeat(np.arange(3), 4)
+    >>> choose = lambda points: find_speakers(points, "unused")
+    >>> values, numbers = stability(embeddings, labels, choose)
+    >>> values.min().item(), set(numbers.tolist())
+    (1.0, {3})
+    """
+    count = len(labels)
+    size = max(2, round(SHARE * count))
+    # In an order of their own, for the same reason as above
+    order = np.lexsort(np.asarray(embeddings).T)
+    rng = np.random.default_rng(seed)
+    totals, times, numbers = np.zeros(count), np.zeros(count), []
+    replicates = REPLICATES if count <= MANY else FEWER_REPLICATES
+    for _ in tqdm(range(replicates), desc="Clustering again", delay=1):
+        rows = order[rng.permutation(count)[:size]]
+        again = choose(embeddings[rows])
+        table = pd.crosstab(labels[rows], again).to_numpy()
+        _, here = np.unique(labels[rows], return_inverse=True)
+        both = table[here, again]
+        either = table.sum(1)[here] + table.sum(0)[again] - both
+        totals[rows] += both / either
+        times[rows] += 1
+        numbers.append(again.max() + 1)
+    with np.errstate(invalid="ignore"):
+        return totals / times, np.array(numbers)
+
+
+def check_number(count, num_clusters=None, calibration=None):
     """Raises what ``find_speakers`` would, before there are embeddings.
 
     Arguments
@@ -90,6 +241,8 @@ def check_number(count, num_clusters=None):
     count : int
         N, the number of files.
     num_clusters : int, optional
+        See ``find_speakers``.
+    calibration : ScoreCalibration, optional
         See ``find_speakers``.
 
     Raises
@@ -106,21 +259,16 @@ def check_number(count, num_clusters=None):
     """
     if num_clusters is not None:
         check_options(count, num_clusters)
-    elif count < 3:
+    elif count < (3 if calibration is None else 1):
         raise ValueError(
             f"{count} file(s) are too few to tell the number of speakers: "
-            "give num_clusters, or compare the files by 'verify'."
+            "give num_clusters, or an encoder with a calibration."
         )
 
 
 def _candidates(most, count):
     """Numbers of clusters from 2 on, all of them if they are few."""
     return np.unique(np.geomspace(2, most, count).astype(int)).tolist()
-
-
-def _cut(tree, number):
-    """The clusters of a tree."""
-    return _largest_first(fcluster(tree, number, "maxclust"))
 
 
 def _largest_first(labels):

@@ -1,23 +1,39 @@
 """The work of the commands: each takes parsed arguments and returns the text
 for stdout, if any."""
 
+import functools
 import pathlib
 import tempfile
 
+import numpy as np
 import pandas as pd
 import torch
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.map import plot_map
-from speechbrain_cadino.clustering.ward import check_number, find_speakers
+from speechbrain_cadino.clustering.ward import (
+    MOST_LEAVES,
+    check_number,
+    find_speakers,
+    stability,
+)
 from speechbrain_cadino.commands import inference
 from speechbrain_cadino.dataio.labels import labels_of, read_labels
+from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
+from speechbrain_cadino.encoders.calibration import write_calibration
+from speechbrain_cadino.encoders.fold import fold_linear
+from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.process.files import write_csv
+from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.compare import compare as compare_scores
 from speechbrain_cadino.verification.compare import format_comparison
+from speechbrain_cadino.verification.evaluate import TrialEvaluator
 
 logger = get_logger(__name__)
+
+# A fifth of fewer files is none.
+FEWEST_OF_STABILITY = 5
 
 
 def embed(arguments):
@@ -25,26 +41,26 @@ def embed(arguments):
     _check_device(arguments.device)
     files = inference.find_files(arguments.inputs)
     _check_folder(arguments.output)
-    files, embeddings = inference.embed_files(
+    found = inference.embed_files(
         *(arguments.encoder, files, arguments.device),
         trusted=not arguments.untrusted,
     )
-    save_embeddings(arguments.output, files, embeddings)
+    save_embeddings(arguments.output, found.files, found.embeddings)
     logger.info(
-        f"{len(files)} embeddings of {embeddings.shape[1]} dimensions are in "
-        f"{arguments.output}."
+        f"{len(found.files)} embeddings of {found.embeddings.shape[1]} "
+        f"dimensions are in {arguments.output}."
     )
 
 
 def verify(arguments):
-    """Gives a table: test file, score, and with a threshold the answer."""
+    """Gives a table: test file, score, and where it is known the answer."""
     _check_device(arguments.device)
     if arguments.csv:
         _check_file(arguments.csv)
     table = inference.verify_files(
-        arguments.encoder,
-        inference.find_files([arguments.enrol]),
-        inference.find_files(arguments.tests),
+        _encoder(arguments),
+        _files(arguments, [arguments.enrol]),
+        _files(arguments, arguments.tests),
         arguments.threshold,
         arguments.device,
         trusted=not arguments.untrusted,
@@ -54,27 +70,151 @@ def verify(arguments):
     return _format(table)
 
 
+def calibrate(arguments):
+    """Writes a calibration into an encoder folder; gives its figures."""
+    _check_device(arguments.device)
+    folder = _encoder(arguments)
+    if not pathlib.Path(folder).is_dir():
+        raise ValueError(
+            f"{folder} is no folder: a calibration is kept in the encoder's, "
+            "so copy that first."
+        )
+    _check_folder(folder)
+    loaded = load_encoder(
+        folder, arguments.device, trusted=not arguments.untrusted
+    )
+    if arguments.trials:
+        trials = TrialEvaluator(
+            arguments.trials,
+            arguments.data_folder or pathlib.Path(arguments.trials).parent,
+            loaded.sample_rate,
+            embeddings=arguments.embeddings,
+        )
+        found = threshold.calibrate_by_trials(loaded, trials)
+    elif arguments.embeddings:
+        table = pd.DataFrame({"ID": arguments.inputs or loaded.ids})
+        found = threshold.calibrate(loaded, table, arguments.method)
+    elif not arguments.inputs:
+        raise ValueError("Give audio files or folders, or --trials=LIST.")
+    else:
+        files = inference.find_files(arguments.inputs)
+        with inference.audio_table(files, loaded.sample_rate) as (_, table):
+            found = threshold.calibrate(loaded, table, arguments.method)
+    write_calibration(folder, found)
+    logger.info(f"The calibration is in {folder}.")
+    content = {
+        "threshold": [found.threshold],
+        "method": [found.method],
+        "n_pairs": [found.n_pairs],
+        "n_same": [found.n_same],
+    }
+    return _format(pd.DataFrame(content))
+
+
+def recording_lda(arguments):
+    """Writes an encoder folder that has learnt what to ignore."""
+    _check_device(arguments.device)
+    files = inference.find_files(arguments.inputs)
+    _check_folder(pathlib.Path(arguments.output).parent)
+    loaded = load_encoder(
+        arguments.encoder, arguments.device, trusted=not arguments.untrusted
+    )
+    with inference.audio_table(files, loaded.sample_rate) as (_, table):
+        lda = RecordingLDA().learn(loaded, table)
+    fold_linear(arguments.encoder, lda.linear(), arguments.output)
+    logger.info(
+        f"The encoder is in {arguments.output}. Its scores mean something else "
+        "than before: calibrate it."
+    )
+
+
 def cluster(arguments):
     """Writes a table of file and cluster; gives the sizes of the clusters."""
     _check_device(arguments.device)
-    files = inference.find_files(arguments.inputs)
-    check_number(len(files), arguments.num_clusters)
+    files = _files(arguments, arguments.inputs)
+    encoder, number = _encoder(arguments), arguments.num_clusters
+    if number is not None or len(files) < 2:
+        check_number(len(files), number)
     _check_file(arguments.csv)
-    files, embeddings = inference.embed_files(
-        *(arguments.encoder, files, arguments.device),
+    found = inference.embed_files(
+        *(encoder, files, arguments.device),
         trusted=not arguments.untrusted,
+        recording_lda=arguments.recording_lda,
+        self_calibrate=number is None,
     )
+    long = ~(found.seconds < arguments.shortest)
+    if not long.any():
+        raise ValueError(
+            f"All {len(long)} files are shorter than {arguments.shortest} s, "
+            "too little to tell a voice by: see --shortest."
+        )
     path = pathlib.Path(arguments.csv)
-    labels = find_speakers(
-        embeddings,
-        path.with_name(f"{path.stem}_sweep"),
-        arguments.num_clusters,
+    choose = functools.partial(
+        find_speakers,
+        folder=path.with_name(f"{path.stem}_sweep"),
+        num_clusters=number,
+        calibration=found.calibration,
     )
-    table = pd.DataFrame({"file": files, "cluster": labels})
+    embeddings = found.embeddings[long]
+    labels = choose(embeddings)
+    table = pd.DataFrame({"file": found.files})
+    table.loc[long, "cluster"] = labels
+    table["cluster"] = table["cluster"].astype("Int64")
+    logger.info(
+        f"{len(labels)} files, {labels.max() + 1} clusters: {path}"
+        + _how_chosen(number, found.calibration, len(labels))
+    )
+    if not long.all():
+        table.loc[~long, "note"] = "too short"
+        logger.warning(
+            f"{(~long).sum()} files are shorter than {arguments.shortest} s, "
+            "too little to tell a voice by: they are in no cluster."
+        )
+    if MOST_LEAVES >= len(labels) >= FEWEST_OF_STABILITY and number is None:
+        values, numbers = stability(embeddings, labels, choose)
+        table.loc[long, "stability"] = values
+        low, high = np.quantile(numbers, [0.1, 0.9], method="nearest")
+        logger.info(
+            f"Stability {np.nanmean(values):.2f} (1: the same clusters without "
+            f"a fifth of the files, which has {low} to {high} clusters)."
+        )
     write_csv(path, table)
-    logger.info(f"{len(files)} files, {labels.max() + 1} clusters: {path}")
-    sizes = table.groupby("cluster", as_index=False)["file"].count()
-    return _format(sizes.rename(columns={"file": "files"}))
+    sizes = table.groupby("cluster").agg(
+        files=("file", "count"),
+        **(
+            {"stability": ("stability", "mean")} if "stability" in table else {}
+        ),
+    )
+    return _format(sizes.reset_index())
+
+
+def _how_chosen(number, calibration, count):
+    """What the log says of the number of clusters."""
+    if number is not None:
+        return ""
+    if count > MOST_LEAVES:
+        return ", the number by a sweep"
+    if calibration is None:
+        return (
+            ", the number by their silhouette, which cannot find just one: "
+            "with a calibration of the encoder it could"
+        )
+    return (
+        f", the number by the calibration ({calibration.method}: the same "
+        f"voice above {calibration.threshold:.2f})"
+    )
+
+
+def _encoder(arguments):
+    """The encoder, or the folder of embeddings in its place."""
+    return arguments.embeddings or arguments.encoder
+
+
+def _files(arguments, inputs):
+    """Audio files; or IDs, of which none are all."""
+    if not arguments.embeddings:
+        return inference.find_files(inputs)
+    return list(inputs) or load_embeddings(arguments.embeddings)[0]
 
 
 def draw_map(arguments):

@@ -1,7 +1,9 @@
 """What an encoder says about audio files: any rate, channels and format."""
 
+import contextlib
 import pathlib
 import tempfile
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,8 +11,13 @@ import pandas as pd
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import COLUMNS
 from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
+from speechbrain_cadino.embeddings.embedder import StoredEmbeddings
+from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.segments import SHORTEST
-from speechbrain_cadino.encoders.load import as_embedder, load_classifier
+from speechbrain_cadino.encoders.calibration import read_calibration
+from speechbrain_cadino.encoders.load import (
+    load_encoder,
+)
 from speechbrain_cadino.prepare.convert import has_av
 from speechbrain_cadino.prepare.recordings import (
     Recording,
@@ -21,8 +28,12 @@ from speechbrain_cadino.prepare.recordings import (
 )
 from speechbrain_cadino.prepare.scan import list_files
 from speechbrain_cadino.verification.scoring import cosine, trial_scores, unit
+from speechbrain_cadino.verification.threshold import calibrate
 
 logger = get_logger(__name__)
+
+# Shorter clips are too little to tell a voice by.
+SHORTEST_CLIP = 1.0  # seconds
 
 
 def find_files(inputs):
@@ -73,27 +84,48 @@ def find_files(inputs):
     return list(files)
 
 
-def embed_files(encoder, files, device=None, trusted=True):
+class Embedded(NamedTuple):
+    """Files and their embeddings (N, D), float32; how long each is in seconds
+    (N,), NaN where that is not known; and what their scores mean, or None."""
+
+    files: list
+    embeddings: np.ndarray
+    seconds: np.ndarray
+    calibration: object = None
+
+
+def embed_files(
+    encoder,
+    files,
+    device=None,
+    trusted=True,
+    recording_lda=False,
+    self_calibrate=False,
+):
     """Embeds whole audio files, as SpeechBrain's ``encode_batch`` does.
 
     Arguments
     ---------
     encoder : str or pathlib.Path
-        An encoder folder or a hub id.
+        An encoder folder or a hub id, or a folder of embeddings.
     files : list of str
-        Audio files. What soundfile cannot read (m4a) is converted first, into
-        a temporary folder, by the extra ``convert``.
+        Audio files; of a folder of embeddings, IDs. What soundfile cannot read
+        (m4a) is converted first, into a temporary folder, by the extra
+        ``convert``.
     device : str, optional
         See ``load_encoder``, also for the errors.
     trusted : bool
         See ``load_encoder``.
+    recording_lda : bool
+        Whether to learn RecordingLDA from these files, and to apply it.
+    self_calibrate : bool
+        Whether to calibrate on these files, where the encoder comes without a
+        calibration or recording_lda changes the scores.
 
     Returns
     -------
-    list of str
-        The N files that could be read. The others are named in the log.
-    numpy.ndarray
-        Shape (N, D), float32.
+    Embedded
+        Of the files that could be read. The others are named in the log.
 
     Raises
     ------
@@ -102,8 +134,68 @@ def embed_files(encoder, files, device=None, trusted=True):
     ValueError
         If no file can be read, or an embedding is not finite.
     """
-    loaded = as_embedder(load_classifier(encoder, device, trusted))
+    loaded = load_encoder(encoder, device, trusted)
+    calibration = read_calibration(encoder)
+    if isinstance(loaded, StoredEmbeddings):
+        if recording_lda:
+            RecordingLDA().learn(loaded, None)
+        embeddings = loaded.embed(pd.DataFrame({"ID": files}))
+        seconds = np.full(len(files), np.nan)
+        return Embedded(files, embeddings, seconds, calibration)
     rate = loaded.sample_rate
+    with audio_table(files, rate) as (recordings, table):
+        if recording_lda:
+            loaded = RecordingLDA().learn(loaded, table).after(loaded)
+            calibration = None
+        embeddings = loaded.embed(table, skip_unreadable=True)
+        fine = np.isfinite(embeddings).all(1)
+        if calibration is None and self_calibrate:
+            calibration = _own_calibration(loaded, table[fine])
+    for row in table["ID"][~fine]:
+        recordings[int(row)].problem = "damaged"
+    _report_skipped(files, recordings)
+    table, embeddings = table[fine], embeddings[fine]
+    return Embedded(
+        [files[int(row)] for row in table["ID"]],
+        embeddings,
+        ((table["stop"] - table["start"]) / rate).to_numpy(),
+        calibration,
+    )
+
+
+def _own_calibration(embedder, table):
+    """A calibration on a few files; None, with a word, where they are too
+    few."""
+    try:
+        return calibrate(embedder, table)
+    except ValueError as error:
+        logger.warning(f"No calibration on these files: {error}")
+        return None
+
+
+@contextlib.contextmanager
+def audio_table(files, rate):
+    """A manifest of audio files, while what had to be converted is there.
+
+    Arguments
+    ---------
+    files : list of str
+        Audio files.
+    rate : int
+        In Hz.
+
+    Yields
+    ------
+    recordings : list of Recording
+        Of all files: those with a problem are left out.
+    table : pandas.DataFrame
+        A row of each of the others; its ID is the number of the file.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
     with tempfile.TemporaryDirectory() as folder:
         recordings = _examine(files, rate, folder)
         rows = [
@@ -116,13 +208,7 @@ def embed_files(encoder, files, device=None, trusted=True):
                 f"None of {len(files)} files can be embedded; the first is "
                 f"{_shown(files[0])}: {recordings[0].problem}."
             )
-        table = pd.DataFrame(rows, columns=COLUMNS)
-        embeddings = loaded.embed(table, skip_unreadable=True)
-    fine = np.isfinite(embeddings).all(1)
-    for row in table["ID"][~fine]:
-        recordings[int(row)].problem = "damaged"
-    _report_skipped(files, recordings)
-    return [files[int(row)] for row in table["ID"][fine]], embeddings[fine]
+        yield recordings, pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _examine(files, rate, folder):
@@ -185,14 +271,15 @@ def verify_files(
     Arguments
     ---------
     encoder : str or pathlib.Path
-        An encoder folder or a hub id.
+        An encoder folder or a hub id, or a folder of embeddings.
     enrol : list of str
         Audio files of one speaker: the mean of their embeddings, each of L2
-        norm 1, stands for the speaker.
+        norm 1, stands for the speaker. Of a folder of embeddings, IDs.
     tests : list of str
         Audio files to compare with it.
     threshold : float, optional
-        The lowest score of the same speaker.
+        The lowest score of the same speaker, in the place of the encoder's
+        calibration.
     device : str, optional
         See ``embed_files``, also for the errors.
     trusted : bool
@@ -202,29 +289,40 @@ def verify_files(
     -------
     pandas.DataFrame
         A row for each test file that could be read: ``file``, ``score``, the
-        cosine from -1 to 1, and with a threshold ``speaker``, "same" or
-        "different".
+        cosine from -1 to 1; with a calibration ``llr``, the log-likelihood
+        ratio; and with either ``speaker``, "same", "different" or, with a
+        calibration, "unsure". Files of less than ``SHORTEST_CLIP`` are unsure.
 
     Raises
     ------
     ValueError
         If no file of either side can be read.
     """
-    files, embeddings = embed_files(
+    found = embed_files(
         encoder, list(dict.fromkeys([*enrol, *tests])), device, trusted
     )
-    rows = pd.Index(files)
-    enrol = embeddings[rows.isin(enrol)]
+    rows = pd.Index(found.files)
+    enrol = found.embeddings[rows.isin(enrol)]
     is_test = rows.isin(tests)
-    for side, name in [(enrol, "enrolment"), (embeddings[is_test], "test")]:
+    for side, name in [(enrol, "enrolment"), (is_test.nonzero()[0], "test")]:
         if not len(side):
             raise ValueError(f"None of the {name} files can be read.")
     speaker = unit(enrol).mean(0, keepdims=True)
-    sides = cosine(np.concatenate([speaker, embeddings[is_test]]))
+    sides = cosine(np.concatenate([speaker, found.embeddings[is_test]]))
     others = np.arange(1, 1 + is_test.sum())
     scores = trial_scores(sides, np.zeros_like(others), others)
     table = pd.DataFrame({"file": rows[is_test], "score": scores})
     if threshold is not None:
         same = scores >= threshold
         table["speaker"] = np.where(same, "same", "different")
+    elif found.calibration is not None:
+        table["llr"] = found.calibration.llr(scores)
+        answers = found.calibration.answers(scores)
+        short = found.seconds[is_test] < SHORTEST_CLIP
+        table["speaker"] = np.where(short, "unsure", answers)
+    else:
+        logger.info(
+            "No answer, only scores: the encoder has no calibration. The "
+            "command calibrate makes one of recordings without labels."
+        )
     return table

@@ -33,9 +33,11 @@ def embed(parser):
 def verify(parser):
     """Tells whether audio files are of the same speaker as others.
 
-    Prints a table: the file and its score, the cosine of the embeddings from
-    -1 to 1. From which score on it is the same speaker depends on encoder and
-    audio: verify.py finds a threshold on trials of your own.
+    Prints a table: the file; its score, the cosine of the embeddings from -1
+    to 1; and if the encoder folder has a calibration, the log-likelihood ratio
+    and "same", "different" or "unsure". Unsure is what has a probability of
+    10% to 90%, if both are as likely before anything is heard. Calibrate on
+    audio like your own: see calibrate.
 
     Examples:
       speechbrain-cadino verify results/encoder anne.wav calls/
@@ -43,10 +45,12 @@ def verify(parser):
           --threshold 0.4
     """
     _add_encoder(parser)
+    _add_embeddings(parser)
     parser.add_argument(
         "enrol",
         metavar="ENROL",
-        help="audio file of the speaker, or a folder of such files",
+        help="audio file of the speaker, or a folder of such files; with "
+        "--embeddings, an ID, as are the tests",
     )
     parser.add_argument(
         "tests", metavar="TEST", nargs="+", help="audio files and folders"
@@ -55,31 +59,104 @@ def verify(parser):
         "--threshold",
         type=float,
         metavar="X",
-        help="the lowest score of the same speaker",
+        help="the lowest score of the same speaker, in the place of the "
+        "encoder's calibration",
     )
     parser.add_argument("--csv", metavar="FILE", help="write the table there")
 
 
-def cluster(parser):
-    """Tells which audio files are of one speaker: clusters them.
+def calibrate(parser):
+    """Finds from which score on it is the same voice, for an encoder folder.
 
-    Writes a table, the file and its cluster, and prints how many files each
-    cluster has. Cluster 0 is the largest. Files of several speakers at once
-    have to be cut before. Of more than 5000 files, only a few numbers of
-    clusters are compared; clusters_sweep/ beside clusters.csv shows them.
+    Writes calibration.json into the encoder folder, for verify and cluster,
+    and the threshold into its hyperparams.yaml and README.md. Without a trial
+    list, no label is needed: pairs of one voice are both halves of a recording
+    (crops), or recordings that the encoder finds alike (clusters).
+
+    Examples:
+      speechbrain-cadino calibrate results/encoder calls/
+      speechbrain-cadino calibrate results/encoder --trials trials.txt \\
+          --data_folder calls/
+    """
+    _add_encoder(parser)
+    _add_embeddings(parser)
+    _add_inputs(parser, nargs="*")
+    parser.add_argument(
+        "--trials",
+        metavar="LIST",
+        help="a trial list, with lines of '1 enrol test' or '0 enrol test', in "
+        "the place of the inputs",
+    )
+    parser.add_argument(
+        "--data_folder",
+        metavar="FOLDER",
+        help="where the files of the trial list are; by default beside it",
+    )
+    parser.add_argument(
+        "--method",
+        choices=["crops", "clusters"],
+        default="crops",
+        help="which pairs are taken for one voice; crops by default",
+    )
+
+
+def recording_lda(parser):
+    """Teaches an encoder, in a minute and without labels, what to ignore.
+
+    Writes an encoder folder like the first one, into whose last layer a linear
+    map is folded: LDA with each recording as a class, learnt from crops with
+    and without noise. It pays where the encoder is weak, or is of another kind
+    of audio than yours. Verify on a trial list whether it does.
 
     Example:
-      speechbrain-cadino cluster results/encoder calls/ \\
-          --csv clusters.csv
+      speechbrain-cadino recording_lda results/encoder calls/ \\
+          --output results/encoder_calls
     """
     _add_encoder(parser)
     _add_inputs(parser)
     parser.add_argument(
+        "--output", metavar="FOLDER", required=True, help="the folder to write"
+    )
+
+
+def cluster(parser):
+    """Tells which audio files are of one speaker, and how many there are.
+
+    Writes a table, the file, its cluster and how stable that is, and prints how
+    many files each cluster has. Cluster 0 is the largest. The number of
+    clusters, which may be one, is the most likely by the encoder's calibration,
+    or by one on these files; without either, the number of two or more whose
+    clusters lie apart the best. Stability is 1 where a file stays with the
+    same ones if a fifth of the files is left out. Files of several speakers at
+    once have to be cut before. Of more than 5000 files, only a few numbers of
+    clusters are compared; clusters_sweep/ beside clusters.csv shows them.
+
+    Examples:
+      speechbrain-cadino cluster results/encoder calls/ \\
+          --csv clusters.csv
+      speechbrain-cadino cluster --embeddings wespeaker/ --csv clusters.csv
+    """
+    _add_encoder(parser)
+    _add_embeddings(parser)
+    _add_inputs(parser, "*" if parser.get_default("stored") else "+")
+    parser.add_argument(
         "--num_clusters",
         type=int,
         metavar="N",
-        help="how many speakers there are; by default the number, 2 or more, "
-        "whose clusters lie apart the best",
+        help="how many speakers there are; found by default",
+    )
+    parser.add_argument(
+        "--shortest",
+        type=float,
+        metavar="SECONDS",
+        default=1.0,
+        help="shorter files are in no cluster, but marked; 1 by default",
+    )
+    parser.add_argument(
+        "--recording_lda",
+        action="store_true",
+        help="learn from these files first what to ignore: see the command "
+        "recording_lda",
     )
     parser.add_argument(
         "--csv", metavar="FILE", required=True, help="write the table there"
@@ -133,7 +210,8 @@ def compare(parser):
         metavar="NAME=FILE",
         nargs="+",
         type=_named_file,
-        help="a name for a system, and its score file",
+        help="a name for a system, and its score file, or a folder of "
+        "embeddings of the list's files, whose cosines are scored",
     )
     parser.add_argument(
         "--speakers",
@@ -152,6 +230,8 @@ def compare(parser):
 COMMANDS = {
     "embed": embed,
     "verify": verify,
+    "calibrate": calibrate,
+    "recording_lda": recording_lda,
     "cluster": cluster,
     "map": draw_map,
     "compare": compare,
@@ -167,12 +247,13 @@ def _named_file(text):
 
 
 def _add_encoder(parser):
-    parser.add_argument(
-        "encoder",
-        metavar="ENCODER",
-        help="encoder folder of SpeechBrain or of this package, or a hub id "
-        "such as speechbrain/spkrec-ecapa-voxceleb",
-    )
+    if not parser.get_default("stored"):
+        parser.add_argument(
+            "encoder",
+            metavar="ENCODER",
+            help="encoder folder of SpeechBrain or of this package, or a hub "
+            "id such as speechbrain/spkrec-ecapa-voxceleb",
+        )
     parser.add_argument(
         "--device",
         help="such as cpu or cuda:0; SpeechBrain's by default",
@@ -185,18 +266,32 @@ def _add_encoder(parser):
     )
 
 
-def _add_inputs(parser):
+def _add_embeddings(parser):
+    parser.add_argument(
+        "--embeddings",
+        metavar="FOLDER",
+        help="in the place of ENCODER, anyone's embeddings: a folder of "
+        "embeddings.npy, (N, D), and ids.txt; the inputs are IDs then",
+    )
+
+
+def _add_inputs(parser, nargs="+"):
     parser.add_argument(
         "inputs",
         metavar="INPUT",
-        nargs="+",
+        nargs=nargs,
         help="audio files, and folders to search for such, of any format, "
         "rate and number of channels",
     )
 
 
-def make_parser():
+def make_parser(stored=False):
     """The parser of the command line.
+
+    Arguments
+    ---------
+    stored : bool
+        Whether there are embeddings in the place of an encoder.
 
     Returns
     -------
@@ -221,6 +316,7 @@ def make_parser():
             description=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        subparser.set_defaults(stored=stored)
         command(subparser)
         subparser.set_defaults(action=command.__name__)
     return parser
@@ -234,7 +330,9 @@ def main(arguments=None):
     arguments : list of str, optional
         The command line without the program; by default that of the process.
     """
-    parsed = make_parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    flags = [argument.partition("=")[0] for argument in arguments]
+    parsed = make_parser("--embeddings" in flags).parse_args(arguments)
     from speechbrain_cadino.commands import actions
     from speechbrain_cadino.process.errors import user_errors
 

@@ -316,6 +316,11 @@ class StoredEmbeddings:
     sample_rate : int
         The rate in which manifests count, in Hz.
 
+    Raises
+    ------
+    ValueError
+        If two rows have the same ID. See ``load_embeddings`` for others.
+
     Example
     -------
     >>> import pandas as pd
@@ -333,6 +338,13 @@ class StoredEmbeddings:
         self.source = folder
         self.sample_rate = sample_rate
         self.ids, self.embeddings = load_embeddings(folder)
+        self.rows = pd.Index(self.ids)
+        if self.rows.has_duplicates:
+            name = self.rows[self.rows.duplicated()][0]
+            raise ValueError(
+                f"{folder}: ids.txt names {name} more than once, so its "
+                "embedding is not known."
+            )
 
     def replace(self, **options):
         """See ``Embedder.replace``: nothing of it matters here."""
@@ -346,7 +358,8 @@ class StoredEmbeddings:
         table : pandas.DataFrame
             A manifest, of which only ``ID`` counts.
         skip_unreadable : bool
-            Whether an utterance without an embedding gets a row of NaN.
+            Whether an utterance without an embedding, or one of which is not
+            finite, gets a row of NaN.
 
         Returns
         -------
@@ -356,9 +369,10 @@ class StoredEmbeddings:
         Raises
         ------
         ValueError
-            If an utterance has no embedding, unless that is skipped.
+            If an utterance has no embedding or one that is not finite, unless
+            that is skipped; or if there is none of them at all.
         """
-        rows = pd.Index(self.ids).get_indexer(table["ID"])
+        rows = self.rows.get_indexer(table["ID"])
         missing = rows < 0
         if missing.all() or (missing.any() and not skip_unreadable):
             name = table["ID"].iloc[missing.argmax()]
@@ -368,7 +382,14 @@ class StoredEmbeddings:
                 "name them as the manifest or the trial list does."
             )
         found = np.array(self.embeddings[rows], np.float32)
-        found[missing] = np.nan
+        broken = ~np.isfinite(found).all(1) & ~missing
+        if (broken | missing).all() or (broken.any() and not skip_unreadable):
+            name = table["ID"].iloc[broken.argmax()]
+            raise ValueError(
+                f"{self.source}: the embedding of {name} is not finite, nor "
+                f"are {broken.sum() - 1} more of {len(table)}."
+            )
+        found[missing | broken] = np.nan
         return found
 
     def extract(self, folder, table, shard_size=None):

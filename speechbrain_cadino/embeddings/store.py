@@ -54,14 +54,14 @@ def load_embeddings(folder):
     list of str
         The N IDs.
     numpy.memmap
-        Shape (N, D), float32, read from disk when used.
+        Shape (N, D), float32 if it is ours, read from disk when used.
 
     Raises
     ------
     FileNotFoundError
         If one of the two files is missing.
     ValueError
-        If they do not belong together.
+        If they do not belong together, or are no embeddings.
     """
     folder = pathlib.Path(folder)
     for name in ["embeddings.npy", "ids.txt"]:
@@ -77,6 +77,12 @@ def load_embeddings(folder):
             f"{folder / 'embeddings.npy'} is damaged or no array ({error}). "
             "Embed the utterances again."
         ) from error
+    if embeddings.ndim != 2 or embeddings.dtype.kind != "f":
+        raise ValueError(
+            f"{folder / 'embeddings.npy'} is an array of {embeddings.dtype} of "
+            f"shape {embeddings.shape}: embeddings are float, a row of each "
+            "utterance, (N, D)."
+        )
     if len(ids) != len(embeddings):
         raise ValueError(
             f"{folder}: {len(ids)} lines in ids.txt, {len(embeddings)} rows in "

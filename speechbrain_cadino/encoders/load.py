@@ -41,7 +41,9 @@ OLD_NAMES = {
 }
 
 
-def load_encoder(source, device=None, trusted=True, **options):
+def load_encoder(
+    source=None, device=None, trusted=True, embeddings=None, **options
+):
     """Loads an encoder through SpeechBrain's own interface.
 
     Nothing is linked or copied into the working folder: local files are read
@@ -61,6 +63,8 @@ def load_encoder(source, device=None, trusted=True, **options):
     trusted : bool
         Whether its YAML file may do anything. If not, the encoder is loaded
         only if it is made of well-known parts: see ``trust.check_known``.
+    embeddings : str or pathlib.Path, optional
+        A folder of embeddings, in the place of an encoder.
     **options
         Further arguments of Embedder, such as ``batch_size``.
 
@@ -75,8 +79,9 @@ def load_encoder(source, device=None, trusted=True, **options):
     FileNotFoundError
         If the folder or a file in it is missing.
     ValueError
-        If the folder holds something else than an encoder, or one that is not
-        trusted has a part that is not known.
+        If the folder holds something else than an encoder, one that is not
+        trusted has a part that is not known, or there is neither an encoder
+        nor embeddings.
 
     Example
     -------
@@ -85,6 +90,13 @@ def load_encoder(source, device=None, trusted=True, **options):
     ...
     FileNotFoundError: ... has no hyperparams.yaml...
     """
+    if embeddings is not None:
+        return StoredEmbeddings(embeddings)
+    if source is None:
+        raise ValueError(
+            "Give encoder, an encoder folder or a hub id; or embeddings, a "
+            "folder of embeddings.npy and ids.txt."
+        )
     names = ["embeddings.npy", "hyperparams.yaml"]
     if [pathlib.Path(source, name).is_file() for name in names] == [
         True,

@@ -4,18 +4,21 @@ import os
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.encoders.calibration import write_calibration
 from speechbrain_cadino.encoders.export import export_encoder
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.runs.open_run import STEP
 from speechbrain_cadino.verification.back_ends import Background
 from speechbrain_cadino.verification.evaluate import verify
 from speechbrain_cadino.verification.results import format_results
+from speechbrain_cadino.verification.threshold import calibrate
 
 logger = get_logger(__name__)
 
 
 def finish(embedder, hparams, device=None, baselines=False):
-    """Exports a trained encoder, and verifies with the encoder folder.
+    """Exports a trained encoder, calibrates it without labels, and verifies
+    with the encoder folder.
 
     Arguments
     ---------
@@ -37,10 +40,16 @@ def finish(embedder, hparams, device=None, baselines=False):
         hparams["train_manifest"],
         hparams["data_folder"],
     )
+    encoder = load_encoder(hparams["encoder_folder"], device)
+    table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
+    try:
+        write_calibration(hparams["encoder_folder"], calibrate(encoder, table))
+    except ValueError as error:
+        logger.warning(f"The encoder has no threshold: {error}")
     if hparams["evaluator"] is not None:
         metrics = verify(
             hparams["output_folder"],
-            load_encoder(hparams["encoder_folder"], device),
+            encoder,
             hparams["evaluator"],
             background=Background(
                 hparams["train_manifest"], hparams["data_folder"]

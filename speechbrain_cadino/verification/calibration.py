@@ -5,6 +5,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+# Inverse strength of the L2 penalty on the slope of standardised scores. At 400
+# trials, 1 makes it 5% too flat, and 100 a twentieth of a percent; none at all
+# has no answer where no score is on the wrong side.
+C = 100.0
+
 MEASURES = [
     "shorter log seconds",
     "longer log seconds",
@@ -84,10 +89,7 @@ class Calibration:
     """
 
     def __init__(self, scores, targets, quality):
-        self.model = make_pipeline(
-            StandardScaler(), LogisticRegression(class_weight="balanced")
-        )
-        self.model.fit(np.column_stack([scores, quality]), targets)
+        self.model = logistic(np.column_stack([scores, quality]), targets)
 
     def __call__(self, scores, quality):
         """Calibrates scores.
@@ -121,6 +123,28 @@ class Calibration:
         offset = regression.intercept_[0] - weights @ scaler.mean_
         names = ["offset", "score", *MEASURES]
         return dict(zip(names, [float(offset), *weights.tolist()]))
+
+
+def logistic(features, targets):
+    """Logistic regression for log-likelihood ratios.
+
+    Arguments
+    ---------
+    features : numpy.ndarray
+        Shape (T, F).
+    targets : array_like
+        Shape (T,), bool.
+
+    Returns
+    -------
+    sklearn.pipeline.Pipeline
+        A scaler and the regression, with an L2 penalty of 1 / ``C``. Both
+        kinds of trials weigh the same.
+    """
+    model = make_pipeline(
+        StandardScaler(), LogisticRegression(class_weight="balanced", C=C)
+    )
+    return model.fit(features, targets)
 
 
 def check_apart(trials, calibration_trials):

@@ -2,8 +2,10 @@
 
 import pathlib
 
+from speechbrain_cadino.embeddings.embedder import StoredEmbeddings
 from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.verification.bootstrap import Bootstrap, trial_speakers
+from speechbrain_cadino.verification.evaluate import TrialEvaluator
 from speechbrain_cadino.verification.plots import plot_det
 from speechbrain_cadino.verification.results import format_results
 from speechbrain_cadino.verification.scoring import read_scores
@@ -20,8 +22,9 @@ def compare(
     trials : str or pathlib.Path
         The trial list.
     score_files : dict
-        The systems' names, and the score file of each, see ``read_scores``.
-        All others are compared with the first.
+        The systems' names, and the score file of each, see ``read_scores``,
+        or a folder of embeddings, whose cosines are scored. All others are
+        compared with the first.
     speakers : dict or pandas.Series, optional
         See ``trial_speakers``.
     replicates : int
@@ -64,7 +67,7 @@ def compare(
     """
     table = read_trials(trials)
     scores = {
-        name: read_scores(path, table) for name, path in score_files.items()
+        name: _scores(path, trials, table) for name, path in score_files.items()
     }
     enrol, test, count = trial_speakers(table, speakers)
     bootstrap = Bootstrap(
@@ -88,6 +91,14 @@ def compare(
         write_json(pathlib.Path(folder) / "comparison.json", results)
         plot_det(pathlib.Path(folder) / "det.png", scores, table["target"])
     return results
+
+
+def _scores(path, trials, table):
+    """The scores in a file, or of a folder of embeddings."""
+    if not pathlib.Path(path).is_dir():
+        return read_scores(path, table)
+    evaluate = TrialEvaluator(trials, embeddings=path)
+    return evaluate.scores(StoredEmbeddings(path))
 
 
 def format_comparison(results):

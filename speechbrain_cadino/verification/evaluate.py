@@ -24,6 +24,7 @@ from speechbrain_cadino.verification.trials import (
     read_trials,
     training_overlap,
     trial_files,
+    trial_table,
     trial_tracks,
 )
 
@@ -43,7 +44,7 @@ class TrialEvaluator:
     ---------
     trials : str or pathlib.Path
         The trial list, see ``read_trials``.
-    data_folder : str or pathlib.Path
+    data_folder : str or pathlib.Path, optional
         The folder that its names start from, see ``trial_files``.
     sample_rate : int
         The rate of the encoder, in Hz.
@@ -52,6 +53,16 @@ class TrialEvaluator:
         ``$data_root``. Trials of which a face was not seen are left out.
     keep_unseen : bool
         Whether to keep them: their score is NaN.
+    embeddings : str or pathlib.Path, optional
+        The folder of the embeddings to score. The audio is not looked for
+        then.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the list or an audio file is missing.
+    ValueError
+        If the list is none, or there is no data_folder where it is needed.
 
     Example
     -------
@@ -72,14 +83,21 @@ class TrialEvaluator:
     def __init__(
         self,
         trials,
-        data_folder,
+        data_folder=None,
         sample_rate=16000,
         manifest=None,
         keep_unseen=False,
+        embeddings=None,
     ):
+        if data_folder is None and embeddings is None:
+            raise ValueError(
+                "Give data_folder, where the files of the trial list are."
+            )
         self.trials = read_trials(find_trials(trials, data_folder))
         _check_kinds(self.trials, trials)
-        if manifest is None:
+        if embeddings is not None:
+            self.files = trial_table(self.trials)
+        elif manifest is None:
             self.files = trial_files(self.trials, data_folder, sample_rate)
         else:
             self.files = trial_tracks(self.trials, manifest, data_folder)

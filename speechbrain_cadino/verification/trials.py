@@ -61,7 +61,7 @@ def find_trials(trials, data_folder):
     """
     if str(trials) not in NAMED:
         return pathlib.Path(trials)
-    name, folder = NAMED[str(trials)], pathlib.Path(data_folder)
+    name, folder = NAMED[str(trials)], pathlib.Path(data_folder or ".")
     for path in [folder / name, folder / "meta" / name]:
         if path.is_file():
             return path
@@ -270,6 +270,22 @@ def trial_files(trials, data_folder, sample_rate=16000):
             "stop": stops,
         }
     )
+
+
+def trial_table(trials):
+    """The files of a trial list, each once, where there is no audio.
+
+    Arguments
+    ---------
+    trials : pandas.DataFrame
+        Of ``read_trials``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As of ``trial_files``, without ``wav``, all of the same length.
+    """
+    return pd.DataFrame({"ID": trial_names(trials), "start": 0, "stop": 1})
 
 
 def trial_tracks(trials, manifest, data_folder):

@@ -1,6 +1,7 @@
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -18,7 +19,12 @@ from speechbrain_cadino.clustering import ward
 from speechbrain_cadino.clustering.ward import find_speakers
 from speechbrain_cadino.commands.inference import find_files
 from speechbrain_cadino.commands.main import main
-from speechbrain_cadino.embeddings.store import load_embeddings
+from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
+from speechbrain_cadino.encoders.calibration import (
+    ScoreCalibration,
+    read_calibration,
+    write_calibration,
+)
 
 FILES = ["anne/mono 16k.wav", "anne/téléphone.wav", "bob/stereo.flac"]
 
@@ -140,7 +146,7 @@ def test_from_files_to_clusters_to_a_map(
     table = call(
         capsys,
         *("cluster", encoder_folder, *inputs, "--num_clusters", 4),
-        *("--csv", clusters),
+        *("--csv", clusters, "--shortest", 0.1),
     )
     assert list(table) == ["cluster", "files"]
     sizes = table["files"].astype(int)
@@ -193,6 +199,143 @@ def test_speakers_of_many_files(tmp_path, monkeypatch):
         labels = find_speakers(points, tmp_path / "sweep", number)
         assert adjusted_rand_score(truth, labels) > (0.7 if number else 0.4)
     assert (tmp_path / "sweep" / "sweep.json").is_file()
+
+
+@pytest.fixture
+def calibrated(encoder_folder, tmp_path):
+    """The encoder folder, with a calibration."""
+    folder = tmp_path / "calibrated"
+    shutil.copytree(encoder_folder, folder)
+    write_calibration(folder, ScoreCalibration(-20, 40.0, "trials", 66, 12))
+    return folder
+
+
+def test_an_answer_rather_than_a_number(calibrated, tmp_path, capsys):
+    rng = np.random.default_rng(3)
+    for number, seconds in enumerate([2, 2, 0.5]):
+        wav = rng.uniform(-0.3, 0.3, int(16000 * seconds))
+        soundfile.write(tmp_path / f"{number}.wav", wav, 16000)
+    files = [tmp_path / f"{number}.wav" for number in range(3)]
+    table = call(capsys, "verify", calibrated, files[0], *files)
+    assert list(table) == ["file", "score", "llr", "speaker"]
+    scores, ratios = table["score"].astype(float), table["llr"].astype(float)
+    np.testing.assert_allclose(ratios, 40 * scores - 20, atol=0.01)
+    # Noise is like noise; half a second is too little
+    assert list(table["speaker"]) == ["same", "same", "unsure"]
+    table = call(
+        *(capsys, "cluster", calibrated, *files),
+        *("--csv", tmp_path / "clusters.csv"),
+    )
+    assert table["files"].tolist() == ["2"]
+    written = pd.read_csv(tmp_path / "clusters.csv")
+    assert written["cluster"].fillna(-1).tolist() == [0, 0, -1]
+    assert written["note"].fillna("").tolist() == ["", "", "too short"]
+
+
+# It hears the spectrum, as no mean is subtracted.
+HEARS = """\
+audio_normalizer: !new:speechbrain.dataio.preprocess.AudioNormalizer
+compute_features: !new:speechbrain.lobes.features.Fbank {n_mels: 24}
+mean_var_norm: !new:speechbrain.processing.features.InputNormalization
+  mean_norm: False
+  std_norm: False
+embedding_model: !new:speechbrain.nnet.pooling.StatisticsPooling
+modules:
+  compute_features: !ref <compute_features>
+  mean_var_norm: !ref <mean_var_norm>
+  embedding_model: !ref <embedding_model>
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+  loadables: {}
+"""
+
+
+def test_from_calibration_without_labels_to_one_voice(tmp_path, capsys):
+    """Ten voices are noises of a spectrum each."""
+    rng = np.random.default_rng(0)
+    encoder, speech = tmp_path / "encoder", tmp_path / "speech"
+    encoder.mkdir()
+    (encoder / "hyperparams.yaml").write_text(HEARS)
+    for voice in range(10):
+        spectrum = rng.standard_normal(32)
+        for number in range(6 if voice == 0 else 1):
+            wav = np.convolve(rng.standard_normal(40000), spectrum, "same")
+            path = speech / f"{voice}/{number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, 0.02 * wav, 16000)
+    table = call(capsys, "calibrate", encoder, speech)
+    assert table["method"].tolist() == ["crops"]
+    assert table["n_same"].tolist() == ["15"]
+    found = read_calibration(encoder)
+    assert float(table["threshold"][0]) == pytest.approx(found.threshold, 1e-2)
+    clusters, one = tmp_path / "clusters.csv", speech / "0"
+    table = call(capsys, "cluster", encoder, one, "--csv", clusters)
+    assert table["files"].tolist() == ["6"]
+    assert float(table["stability"][0]) == 1
+
+
+def test_an_encoder_learns_what_to_ignore(
+    encoder_folder, corpus, tmp_path, capsys
+):
+    folded = tmp_path / "folded"
+    wavs = corpus / "wav"
+    main(
+        ["recording_lda", str(encoder_folder), str(wavs), f"--output={folded}"]
+    )
+    table = call(capsys, "verify", folded, wavs / "a", wavs)
+    assert list(table) == ["file", "score"]
+    assert len(table) == 12
+    # Centred on what it has learnt from
+    assert table["score"].astype(float).min() < 0
+
+
+def test_embeddings_of_anyone(tmp_path, capsys, caplog):
+    rng = np.random.default_rng(1)
+    owners = np.repeat(np.arange(40), 4)
+    embeddings = 4 * rng.standard_normal((40, 32))[owners]
+    embeddings += rng.standard_normal(embeddings.shape)
+    ids = [f"{owner}/{row}.wav" for row, owner in enumerate(owners)]
+    folder = tmp_path / "theirs"
+    save_embeddings(folder, ids, embeddings)
+    theirs = ["--embeddings", folder]
+    table = call(capsys, "calibrate", *theirs, "--method", "clusters")
+    assert table["method"].tolist() == ["clusters"]
+    clusters = tmp_path / "clusters.csv"
+    call(capsys, "cluster", *theirs, "--csv", clusters)
+    written = pd.read_csv(clusters)
+    assert written["file"].tolist() == ids
+    assert adjusted_rand_score(owners, written["cluster"]) > 0.95
+    some = ids[:8]
+    table = call(capsys, "cluster", *theirs, "--csv", clusters, *some)
+    assert table["files"].tolist() == ["4", "4"]
+    table = call(capsys, "verify", *theirs, ids[0], ids[1], ids[9])
+    assert table["speaker"].tolist() == ["same", "different"]
+    # In comparisons, beside a score file
+    trials = tmp_path / "trials.txt"
+    lines = [
+        f"{int(a // 4 == b // 4)} {ids[a]} {ids[b]}\n"
+        for a in range(160)
+        for b in range(0, a, 5)
+    ]
+    trials.write_text("".join(lines))
+    main(["compare", str(trials), f"theirs={folder}", f"again={folder}"])
+    shown = capsys.readouterr().out
+    assert re.search(r"theirs +\d", shown)
+    embeddings[7, 3] = np.nan
+    save_embeddings(tmp_path / "nan", ids, embeddings)
+    save_embeddings(tmp_path / "twice", ids[:1] * 160, embeddings)
+    csv = f"--csv={clusters}"
+    for name, what, sentence in [
+        ("nan", ids, f"the embedding of {ids[7]} is not finite"),
+        ("theirs", ["nobody.wav", "b.wav"], "no embedding of nobody.wav"),
+        ("twice", ids, "more than once"),
+    ]:
+        with pytest.raises(SystemExit):
+            main(["cluster", f"--embeddings={tmp_path / name}", csv, *what])
+        assert sentence in caplog.records[-1].getMessage()
+    flat = tmp_path / "flat"
+    save_embeddings(flat, ids, embeddings[:, 0])
+    with pytest.raises(ValueError, match=r"shape \(160,\)"):
+        load_embeddings(flat)
 
 
 def test_a_format_that_has_to_be_converted(

@@ -185,8 +185,8 @@ def test_known_encoders_are_loaded_and_give_the_same(
     encoder_folder, corpus, tmp_path
 ):
     files = [str(corpus / "wav" / "a" / "0.wav")]
-    _, trusted = embed_files(encoder_folder, files)
-    _, untrusted = embed_files(encoder_folder, files, trusted=False)
+    trusted = embed_files(encoder_folder, files).embeddings
+    untrusted = embed_files(encoder_folder, files, trusted=False).embeddings
     np.testing.assert_array_equal(trusted, untrusted)
     (tmp_path / "hyperparams.yaml").write_text(STOCK)
     check_known(tmp_path / "hyperparams.yaml")

@@ -1,0 +1,174 @@
+"""The calibration of an encoder: what its scores mean, kept in its folder."""
+
+import json
+import math
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from speechbrain_cadino.process.files import write_json, write_text
+
+FILE = "calibration.json"
+
+# The line in hyperparams.yaml and in the model card
+MARK = "Threshold: "
+
+# At even odds, so sure one has to be to say "same" or "different".
+SURE = 0.9
+
+
+class ScoreCalibration(NamedTuple):
+    """What the cosine of two embeddings of an encoder means.
+
+    ``offset + slope * score`` is the natural logarithm of the likelihood ratio
+    of one voice against two.
+
+    Example
+    -------
+    >>> calibration = ScoreCalibration(-4.0, 10.0, "trials", 400, 100)
+    >>> calibration.threshold
+    0.4
+    >>> calibration.answers(np.array([0.1, 0.5, 0.7])).tolist()
+    ['different', 'unsure', 'same']
+    """
+
+    offset: float
+    slope: float
+    method: str  # "crops", "clusters" or "trials"
+    n_pairs: int
+    n_same: int  # pairs taken for one voice
+
+    @property
+    def threshold(self):
+        """The score at which both are as likely."""
+        return -self.offset / self.slope
+
+    def llr(self, scores):
+        """Log-likelihood ratios.
+
+        Arguments
+        ---------
+        scores : numpy.ndarray
+            Shape (T,).
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (T,).
+        """
+        return self.offset + self.slope * np.asarray(scores)
+
+    def answers(self, scores):
+        """Answers in words.
+
+        Arguments
+        ---------
+        scores : numpy.ndarray
+            Shape (T,).
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (T,), str: "same" or "different", or "unsure" where the
+            posterior probability at even odds is between 1 - ``SURE`` and
+            ``SURE``.
+        """
+        llr, sure = self.llr(scores), math.log(SURE / (1 - SURE))
+        choices = ["same", "different"]
+        return np.select([llr >= sure, llr <= -sure], choices, "unsure")
+
+
+def write_calibration(folder, calibration):
+    """Puts a calibration into an encoder folder.
+
+    It is in ``calibration.json``; a line in the head of ``hyperparams.yaml``,
+    and in the model card if there is one, tells the threshold to those who
+    use SpeechBrain alone.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The encoder folder, or a folder of embeddings.
+    calibration : ScoreCalibration
+        What goes there, in the place of an earlier one.
+    """
+    folder = pathlib.Path(folder)
+    line = (
+        f"{MARK}the same voice above a score of {calibration.threshold:.3f} "
+        f"({calibration.method})"
+    )
+    path = folder / "hyperparams.yaml"
+    if path.is_file():
+        lines = _without_mark(path)
+        # Below the comment at the top
+        head = [text[:1] == "#" for text in lines] + [False]
+        lines.insert(head.index(False), f"# {line}\n")
+        write_text(path, "".join(lines))
+    card = folder / "README.md"
+    if card.is_file():
+        lines = _without_mark(card)
+        write_text(card, "".join(lines).rstrip("\n") + f"\n\n{line}\n")
+    write_json(
+        folder / FILE,
+        {
+            "threshold": calibration.threshold,
+            "calibration": {
+                "offset": calibration.offset,
+                "score": calibration.slope,
+            },
+            "method": calibration.method,
+            "n_pairs": calibration.n_pairs,
+            "n_same": calibration.n_same,
+        },
+    )
+
+
+def _without_mark(path):
+    """The lines of a file, without that of an earlier threshold."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [line for line in lines if not line.lstrip("# ").startswith(MARK)]
+
+
+def read_calibration(folder):
+    """The calibration in an encoder folder.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        An encoder folder, a folder of embeddings or a hub id.
+
+    Returns
+    -------
+    ScoreCalibration
+        None if there is none.
+
+    Raises
+    ------
+    ValueError
+        If the file is not one of ``write_calibration``.
+    """
+    path = pathlib.Path(folder) / FILE
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        weights = content["calibration"]
+        found = ScoreCalibration(
+            float(weights["offset"]),
+            float(weights["score"]),
+            str(content["method"]),
+            int(content["n_pairs"]),
+            int(content["n_same"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is no calibration ({error!r}): delete it, and run "
+            "calibrate again."
+        ) from error
+    if not (math.isfinite(found.offset) and 0 < found.slope < math.inf):
+        raise ValueError(
+            f"{path}: a score has to weigh more than 0. Delete the file, and "
+            "run calibrate again."
+        )
+    return found

@@ -1,0 +1,182 @@
+"""A threshold for an encoder, with trials or without any label."""
+
+import numpy as np
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.clustering.kmeans import cluster
+from speechbrain_cadino.embeddings.segments import trimmed_length
+from speechbrain_cadino.encoders.calibration import ScoreCalibration
+from speechbrain_cadino.verification.calibration import logistic
+from speechbrain_cadino.verification.scoring import cosine, trial_scores
+
+logger = get_logger(__name__)
+
+# Recordings whose pairs are scored
+MOST_RECORDINGS = 2000
+FEWEST_RECORDINGS = 5
+
+# Pairs of other recordings for each recording
+OTHERS = 10
+
+# Half of a recording, at least
+SHORTEST_HALF = 1.0  # seconds
+
+# Clusters for each recording, where these are pairs of one voice: rather more
+# than there are voices, as in small.yaml.
+CLUSTERS = 0.35
+
+
+def calibrate(embedder, table, method="crops", seed=0):
+    """Calibrates an encoder without labels.
+
+    Arguments
+    ---------
+    embedder : Embedder
+        The encoder.
+    table : pandas.DataFrame
+        A manifest of recordings. Of more than ``MOST_RECORDINGS`` as many are
+        taken, evenly spread.
+    method : str
+        Which pairs are taken for one voice. "crops": both halves of a
+        recording. They share a microphone and a day too, so that the
+        threshold is higher than for other pairs of one voice. "clusters":
+        pairs of recordings in a cluster, which the encoder itself has found
+        alike. Pairs of other recordings or clusters are taken for two voices.
+    seed : int
+        Random seed of the pairs and of k-means.
+
+    Returns
+    -------
+    ScoreCalibration
+
+    Raises
+    ------
+    ValueError
+        If there are too few recordings, or the scores do not tell the pairs
+        apart.
+    """
+    pairs = {"crops": _crops, "clusters": _clusters}
+    if method not in pairs:
+        raise ValueError(
+            f"method={method}: give one of {', '.join(pairs)}, or trials."
+        )
+    count = min(len(table), MOST_RECORDINGS)
+    rows = np.linspace(0, len(table) - 1, count).astype(int)
+    scores, same = pairs[method](embedder, table.iloc[rows], seed)
+    return fit(scores, same, method)
+
+
+def calibrate_by_trials(embedder, trials):
+    """Calibrates an encoder with a trial list.
+
+    Arguments
+    ---------
+    embedder : Embedder
+        The encoder.
+    trials : TrialEvaluator
+        The list.
+
+    Returns
+    -------
+    ScoreCalibration
+    """
+    scores = trials.scores(embedder)
+    return fit(scores, trials.trials["target"].to_numpy(), "trials")
+
+
+def fit(scores, same, method):
+    """The calibration of scores.
+
+    Arguments
+    ---------
+    scores : numpy.ndarray
+        Shape (T,).
+    same : numpy.ndarray
+        Shape (T,), bool: which are taken for pairs of one voice.
+    method : str
+        Where they are from.
+
+    Returns
+    -------
+    ScoreCalibration
+
+    Raises
+    ------
+    ValueError
+        If pairs of one voice do not have the higher scores.
+
+    Example
+    -------
+    >>> scores = np.array([0.1, 0.2, 0.3, 0.4])
+    >>> same = np.array([False, True, False, True])
+    >>> round(fit(scores, same, "trials").threshold, 2)
+    0.25
+    """
+    scaler, regression = logistic(scores[:, None], same)
+    slope = float(regression.coef_[0, 0] / scaler.scale_[0])
+    offset = float(regression.intercept_[0] - slope * scaler.mean_[0])
+    if not slope > 0:
+        raise ValueError(
+            "Scores of one voice are not higher than those of two: the encoder "
+            "has learnt nothing about voices, so that there is no threshold."
+        )
+    return ScoreCalibration(offset, slope, method, len(same), int(same.sum()))
+
+
+def _crops(embedder, table, seed):
+    """Scores of halves of recordings, and which are of the same one."""
+    if not hasattr(embedder, "encode_batch"):
+        raise ValueError(
+            f"{embedder.source} holds embeddings alone, so halves of the "
+            "recordings cannot be embedded: calibrate by trials, or by "
+            "clusters."
+        )
+    rate = embedder.sample_rate
+    lengths = (table["stop"] - table["start"]).to_numpy()
+    table = table[lengths >= 2 * SHORTEST_HALF * rate]
+    _check_number(len(table), f"of {2 * SHORTEST_HALF:.0f} s or more")
+    half = trimmed_length(
+        (table["stop"] - table["start"]).to_numpy() // 2, rate
+    )
+    first = table.assign(stop=table["start"] + half)
+    last = table.assign(start=table["stop"] - half)
+    halves = [embedder.embed(t, skip_unreadable=True) for t in (first, last)]
+    fine = np.isfinite(halves[0] + halves[1]).all(1)
+    _check_number(fine.sum(), "that can be read")
+    count = int(fine.sum())
+    sides = cosine(np.concatenate([half[fine] for half in halves]))
+    enrol = np.repeat(np.arange(count), OTHERS)
+    # Any but itself
+    step = np.random.default_rng(seed).integers(1, count, len(enrol))
+    other = (enrol + step) % count
+    scores = trial_scores(
+        sides,
+        np.concatenate([np.arange(count), enrol]),
+        np.concatenate([np.arange(count), other]) + count,
+    )
+    return scores, np.arange(len(scores)) < count
+
+
+def _clusters(embedder, table, seed):
+    """Scores of recordings, and which are in one cluster."""
+    embeddings = embedder.embed(table, skip_unreadable=True)
+    embeddings = embeddings[np.isfinite(embeddings).all(1)]
+    count = len(embeddings)
+    _check_number(count, "that can be read")
+    labels, _ = cluster(embeddings, max(2, round(CLUSTERS * count)), seed=seed)
+    enrol, test = np.triu_indices(count, 1)
+    same = labels[enrol] == labels[test]
+    rng = np.random.default_rng(seed)
+    others = rng.permutation(np.flatnonzero(~same))
+    chosen = np.concatenate([np.flatnonzero(same), others[: OTHERS * count]])
+    scores = trial_scores(cosine(embeddings), enrol[chosen], test[chosen])
+    return scores, same[chosen]
+
+
+def _check_number(count, what):
+    """Raises if so many recordings are too few."""
+    if count < FEWEST_RECORDINGS:
+        raise ValueError(
+            f"{count} recording(s) {what} are too few for a threshold: give "
+            f"{FEWEST_RECORDINGS} or more."
+        )

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+from scipy.cluster.hierarchy import fcluster, linkage
+
+from speechbrain_cadino.clustering.ward import (
+    find_speakers,
+    most_likely_number,
+    stability,
+)
+from speechbrain_cadino.encoders.calibration import ScoreCalibration
+
+CALIBRATION = ScoreCalibration(-5.0, 10.0, "trials", 100, 10)
+
+
+def voices(number, files, noise=0.5, seed=0):
+    """Embeddings of files of some voices, and whose they are."""
+    rng = np.random.default_rng(seed)
+    owners = np.repeat(np.arange(number), files)
+    centres = rng.standard_normal((number, 24))
+    embeddings = centres[owners]
+    embeddings = embeddings + noise * rng.standard_normal(embeddings.shape)
+    return embeddings, owners
+
+
+def test_the_number_is_that_of_the_most_likely_partition():
+    """All cuts of the tree, all their pairs."""
+    points, _ = voices(4, 6, noise=1.0)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    tree = linkage(points, "ward")
+    ratios = CALIBRATION.llr(points @ points.T)
+    values = []
+    for number in range(1, 25):
+        labels = fcluster(tree, number, "maxclust")
+        values.append(
+            sum(
+                -np.logaddexp(0, -ratios[i, j])
+                if labels[i] == labels[j]
+                else -np.logaddexp(0, ratios[i, j])
+                for i in range(24)
+                for j in range(i)
+            )
+        )
+    best = int(np.argmax(values)) + 1
+    assert most_likely_number(points, tree, CALIBRATION) == best
+    assert 1 < best < 24
+
+
+@pytest.mark.parametrize(("number", "files"), [(1, 8), (3, 3), (5, 3), (1, 1)])
+def test_the_number_of_voices_may_be_one(number, files):
+    embeddings, owners = voices(number, files)
+    labels = find_speakers(embeddings, "unused", calibration=CALIBRATION)
+    assert labels.max() + 1 == number
+    assert len(set(zip(labels, owners))) == number
+
+
+@pytest.mark.parametrize("calibration", [CALIBRATION, None])
+def test_the_order_of_the_files_does_not_matter(calibration):
+    embeddings, _ = voices(6, 4, noise=1.2)
+    embeddings = np.concatenate([embeddings, embeddings[:5]])  # ties
+    labels = find_speakers(embeddings, "unused", calibration=calibration)
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(len(labels))
+        again = find_speakers(
+            embeddings[order], "unused", calibration=calibration
+        )
+        assert list(again) == list(labels[order])
+
+
+def test_what_is_guessed_is_not_stable():
+    def choose(points):
+        return find_speakers(points, "unused", calibration=CALIBRATION)
+
+    values = {}
+    for noise in [0.2, 0.9]:
+        embeddings, _ = voices(5, 6, noise)
+        labels = choose(embeddings)
+        values[noise], numbers = stability(embeddings, labels, choose)
+        order = np.random.default_rng(3).permutation(30)
+        again, _ = stability(embeddings[order], labels[order], choose)
+        np.testing.assert_allclose(again, values[noise][order])
+    assert values[0.2].min() > 0.99
+    assert values[0.9].mean() < 0.9
+    assert len(numbers) == 50

@@ -1,0 +1,60 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from speechbrain.inference.speaker import SpeakerRecognition
+from speechbrain_cadino.encoders.calibration import (
+    ScoreCalibration,
+    read_calibration,
+    write_calibration,
+)
+from speechbrain_cadino.encoders.trust import check_known
+
+
+def test_it_is_kept_in_the_folder_and_told_to_all(encoder_folder, tmp_path):
+    folder = tmp_path / "encoder"
+    shutil.copytree(encoder_folder, folder)
+    (folder / "README.md").write_text("# A card\n")
+    assert read_calibration(folder) is None
+    before = (folder / "hyperparams.yaml").read_text()
+    for offset in [-1.0, -4.2]:
+        calibration = ScoreCalibration(offset, 10.0, "crops", 400, 40)
+        write_calibration(folder, calibration)
+        assert read_calibration(folder) == calibration
+    line = "Threshold: the same voice above a score of 0.420 (crops)\n"
+    after = (folder / "hyperparams.yaml").read_text()
+    # In the comment at the top, and nothing else has changed
+    assert f"\n# {line}" in after
+    assert after.replace(f"# {line}", "") == before
+    assert after.index(line) < after.index("sample_rate")
+    assert (folder / "README.md").read_text() == f"# A card\n\n{line}"
+    check_known(folder / "hyperparams.yaml")
+    SpeakerRecognition.from_hparams(source=str(folder))
+
+
+def test_answers_are_sure_at_a_probability_of_nine_tenths():
+    calibration = ScoreCalibration(-5.0, 10.0, "trials", 400, 40)
+    scores = np.linspace(-1, 1, 2001)
+    likely = 1 / (1 + np.exp(5 - 10 * scores))
+    expected = np.where(
+        likely > 0.9, "same", np.where(likely < 0.1, "different", "unsure")
+    )
+    assert list(calibration.answers(scores)) == list(expected)
+    assert set(expected) == {"same", "different", "unsure"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"method": "crops"}',
+        '{"calibration": {"offset": 1, "score": -2}, "method": "", '
+        '"n_pairs": 1, "n_same": 1}',
+    ],
+)
+def test_a_file_that_is_no_calibration(text, tmp_path):
+    (tmp_path / "calibration.json").write_text(text)
+    with pytest.raises(ValueError, match=r"calibration.json.* again"):
+        read_calibration(tmp_path)

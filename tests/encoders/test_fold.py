@@ -1,0 +1,67 @@
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from speechbrain.inference.speaker import SpeakerRecognition
+from speechbrain_cadino.encoders import fold
+from speechbrain_cadino.encoders.calibration import (
+    ScoreCalibration,
+    read_calibration,
+    write_calibration,
+)
+from speechbrain_cadino.encoders.fold import fold_linear
+from speechbrain_cadino.encoders.load import load_classifier, load_encoder
+
+
+def test_stock_speechbrain_computes_the_map(encoder_folder, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(encoder_folder, source)
+    calibration = ScoreCalibration(-1.0, 5.0, "crops", 10, 2)
+    write_calibration(source, calibration)
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(12, 12)
+    fold_linear(source, layer, tmp_path / "folded")
+    wavs = torch.randn(2, 9000)
+    before = load_encoder(source)
+    expected = layer(before.encode_batch(wavs, torch.ones(2)))
+    stock = SpeakerRecognition.from_hparams(source=str(tmp_path / "folded"))
+    torch.testing.assert_close(
+        stock.encode_batch(wavs), expected, rtol=1e-4, atol=1e-5
+    )
+    mean = layer(torch.from_numpy(before.mean)).detach().numpy()
+    found = load_encoder(tmp_path / "folded").mean
+    np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-6)
+    # Its scores are others
+    assert read_calibration(tmp_path / "folded") is None
+    assert read_calibration(source) == calibration
+
+
+def test_what_cannot_be_folded(encoder_folder, tmp_path):
+    with pytest.raises(ValueError, match="12 to 5 dimensions"):
+        fold_linear(encoder_folder, torch.nn.Linear(12, 5), tmp_path / "out")
+    with pytest.raises(ValueError, match="no folder"):
+        fold_linear("a/hub-id", torch.nn.Linear(12, 12), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+class Squashed(torch.nn.Module):
+    """Ends in no linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(24, 4)
+
+    def forward(self, feats, lens=None):
+        return self.linear(feats.mean(1, keepdim=True)).tanh()
+
+
+def test_an_encoder_that_does_not_end_in_a_linear_layer(
+    encoder_folder, tmp_path, monkeypatch
+):
+    encoder = load_classifier(encoder_folder, "cpu")
+    encoder.mods["embedding_model"] = Squashed()
+    monkeypatch.setattr(fold, "load_classifier", lambda *arguments: encoder)
+    with pytest.raises(ValueError, match="not linear"):
+        fold_linear(encoder_folder, torch.nn.Linear(4, 4), tmp_path / "out")

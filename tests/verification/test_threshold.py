@@ -1,0 +1,95 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.embeddings.embedder import Embedder, StoredEmbeddings
+from speechbrain_cadino.embeddings.store import save_embeddings
+from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.verification import threshold
+from speechbrain_cadino.verification.baselines import LogMelStats
+from speechbrain_cadino.verification.evaluate import TrialEvaluator
+from speechbrain_cadino.verification.threshold import (
+    calibrate,
+    calibrate_by_trials,
+    fit,
+)
+
+
+def test_gaussian_scores_have_a_known_calibration():
+    """Of N(a, s) and N(b, s) the log-likelihood ratio is (a - b) / s^2 times
+    the distance from the middle."""
+    rng = np.random.default_rng(0)
+    same = np.arange(40000) < 10000
+    scores = np.where(same, 0.6, 0.2) + 0.15 * rng.standard_normal(40000)
+    found = fit(scores, same, "trials")
+    assert found.slope == pytest.approx(0.4 / 0.15**2, rel=0.03)
+    assert found.threshold == pytest.approx(0.4, abs=0.005)
+    assert (found.n_pairs, found.n_same) == (40000, 10000)
+
+
+def test_the_penalty_does_not_flatten_the_slope_of_four_hundred_trials():
+    rng = np.random.default_rng(1)
+    same = np.arange(400) < 100
+    scores = np.where(same, 0.6, 0.2) + 0.15 * rng.standard_normal(400)
+    # Newton's method without any penalty, both kinds weighing the same
+    x = np.stack([np.ones(400), scores], 1)
+    weights, w = np.where(same, 2.0, 2 / 3), np.zeros(2)
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-x @ w))
+        hessian = (x * (weights * p * (1 - p))[:, None]).T @ x
+        w += np.linalg.solve(hessian, x.T @ (weights * (same - p)))
+    found = fit(scores, same, "trials")
+    assert found.slope == pytest.approx(w[1], rel=0.002)
+
+
+def test_crops_are_halves_of_recordings(encoder_folder, corpus, monkeypatch):
+    monkeypatch.setattr(threshold, "SHORTEST_HALF", 0.15)
+    table = read_manifest(corpus / "train.csv", corpus)
+    embedder = load_encoder(encoder_folder)
+    scores, same = threshold._crops(embedder, table, seed=0)
+    assert (len(scores), same.sum()) == (12 * 11, 12)
+    found = calibrate(embedder, table)
+    assert (found.method, found.n_pairs, found.n_same) == ("crops", 132, 12)
+    assert found == calibrate(embedder, table)
+
+
+def test_clusters_are_pairs_that_the_encoder_finds_alike(tmp_path):
+    rng = np.random.default_rng(2)
+    voices = np.repeat(rng.standard_normal((20, 16)), 3, axis=0)
+    embeddings = voices + 0.3 * rng.standard_normal((60, 16))
+    save_embeddings(tmp_path, [str(i) for i in range(60)], embeddings)
+    stored = StoredEmbeddings(tmp_path)
+    table = pd.DataFrame({"ID": stored.ids})
+    found = calibrate(stored, table, method="clusters")
+    units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    scores = units @ units.T
+    one, other = np.triu_indices(60, 1)
+    same = one // 3 == other // 3
+    answers = found.answers(scores[one, other])
+    assert (answers[same] == "same").mean() > 0.9
+    assert (answers[~same] == "different").mean() > 0.9
+    with pytest.raises(ValueError, match="embeddings alone"):
+        calibrate(stored, table)
+
+
+def test_trials_calibrate(corpus):
+    evaluate = TrialEvaluator(corpus / "trials.txt", corpus)
+    embedder = Embedder(LogMelStats())
+    found = calibrate_by_trials(embedder, evaluate)
+    assert (found.n_pairs, found.n_same) == (66, 12)
+    scores = evaluate.scores(embedder)
+    targets = evaluate.trials["target"].to_numpy()
+    llr = found.llr(scores)
+    assert llr[targets].mean() > 0 > llr[~targets].mean()
+
+
+def test_what_gives_no_threshold(encoder_folder, corpus):
+    table = read_manifest(corpus / "train.csv", corpus)
+    embedder = load_encoder(encoder_folder)
+    with pytest.raises(ValueError, match=r"0 recording.* of 2 s or more"):
+        calibrate(embedder, table)
+    with pytest.raises(ValueError, match="method=guess"):
+        calibrate(embedder, table, "guess")
+    with pytest.raises(ValueError, match="not higher"):
+        fit(np.array([0.4, 0.3, 0.2]), np.array([False, False, True]), "x")
