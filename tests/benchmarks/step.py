@@ -13,7 +13,8 @@ crops * batch, time, 80), (local crops * batch, time, 80)]``; it may time its
 own parts as ``with clock("teacher encoder"): ...``. All take turns, and each
 figure is a median: look at the ratios. The peak memory is measured by a process
 of its own for each. ``--grow`` repeats ours over sizes, and draws the parts'
-times over them with the exponent of the power law that fits best.
+times over them with the exponent of the power law that fits best. On a GPU,
+the encoders of ours are compiled as trainings do, unless ``--eager`` is given.
 """
 
 import argparse
@@ -40,9 +41,11 @@ from speechbrain_cadino.brains.dino import DINOBrain
 from speechbrain_cadino.brains.dlg_lc import PseudoLabelBrain
 from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.process.memory import keep_freed_memory
+from speechbrain_cadino.training.compiled import Compilation
 
 RATE = 16000
 SECONDS = 5  # of an utterance
+WARM_UP = 3  # rounds: CUDA graphs are recorded in the second
 # Parts that a peer, which is given features, does not do
 OURS_ONLY = ["data", "augmentation", "features"]
 SIZES = ["batch", "out_dim", "local_crops", "channels"]
@@ -58,6 +61,7 @@ def parse_flags():
     parser.add_argument("--classes", type=int, default=7500)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--eager", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--peer", metavar="FILE:CLASS", action="append", default=[]
@@ -103,6 +107,8 @@ class Ours:
         self.flags = flags
         self.brain, dataset = make_brain(flags, folder)
         self.brain.modules.train()
+        if self.brain.device_type == "cuda" and not flags.eager:
+            Compilation(self.brain.modules, graphs=True)
         self.dataset = dataset
         self.index = 0
 
@@ -135,6 +141,7 @@ class Ours:
 
     def step(self, crops, clock):
         """A step of DINOBrain from features on, its parts apart."""
+        torch.compiler.cudagraph_mark_step_begin()
         brain, (student, teacher) = self.brain, self._networks()
         with brain.training_ctx:
             with clock("student encoder"):
@@ -158,6 +165,7 @@ class Ours:
 
     def label_step(self, wavs, features, labels, clock):
         """A step of PseudoLabelBrain, half of the labels behind the gate."""
+        torch.compiler.cudagraph_mark_step_begin()
         brain = self.brain
         (branch,) = brain.branches.values()
         labels = labels.to(brain.device)
@@ -273,14 +281,14 @@ def measure_time(flags):
     with tempfile.TemporaryDirectory() as folder:
         ours = Ours(flags, pathlib.Path(folder))
         peers = [load_peer(source, flags) for source in flags.peer]
-        for index in tqdm(range(flags.rounds + 1), unit="round"):
+        for index in tqdm(range(flags.rounds + WARM_UP), unit="round"):
             clocks = [Clock(flags.device) for _ in times]
             ours.whole_step(clocks[0], list(zip(peers, clocks[1:])))
             parts = clocks[0].seconds
             parts["step"] = sum(
                 parts[part] for part in parts if part not in OURS_ONLY
             )
-            if index > 0:  # the first round warms up
+            if index >= WARM_UP:
                 for name, clock in zip(times, clocks):
                     times[name].append(clock.seconds)
     return {
