@@ -236,9 +236,8 @@ def test_an_answer_rather_than_a_number(calibrated, tmp_path, capsys):
 HEARS = """\
 audio_normalizer: !new:speechbrain.dataio.preprocess.AudioNormalizer
 compute_features: !new:speechbrain.lobes.features.Fbank {n_mels: 24}
-mean_var_norm: !new:speechbrain.processing.features.InputNormalization
-  mean_norm: False
-  std_norm: False
+mean_var_norm: !new:speechbrain.nnet.containers.LengthsCapableSequential
+  - !new:torch.nn.Identity
 embedding_model: !new:speechbrain.nnet.pooling.StatisticsPooling
 modules:
   compute_features: !ref <compute_features>
