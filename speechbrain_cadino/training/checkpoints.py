@@ -179,7 +179,7 @@ class AtomicCheckpointer(Checkpointer):
         self, fpath, meta_to_include=None, end_of_epoch=True
     ):
         times = map(_time, self._list_checkpoint_dirs())
-        before = max(filter(math.isfinite, times), default=0)
+        before = max(times, default=0)
         now = max(time.time(), math.nextafter(before, math.inf))
         meta = {**(meta_to_include or {}), "unixtime": now}
         return super()._save_checkpoint_metafile(fpath, meta, end_of_epoch)
@@ -194,13 +194,14 @@ class AtomicCheckpointer(Checkpointer):
 
 
 def _time(folder):
-    """When a checkpoint was saved; the end of time if its meta file is gone:
-    it may be the newest."""
+    """When a checkpoint was saved; what is left of one that was being deleted
+    has no meta file, but files of then."""
     try:
         meta = yaml.safe_load((folder / METAFNAME).read_text("utf-8"))
         return float(meta["unixtime"])
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
-        return math.inf
+        files = [path.stat().st_mtime for path in folder.iterdir()]
+        return max(files, default=0)
 
 
 def _checksum(path):

@@ -1,6 +1,7 @@
 """A disk that is full, a real one."""
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from speechbrain_cadino.process.files import (
     atomic_path,
     write_csv,
     write_json,
+    write_text,
 )
 
 # Of which even a tenth does not fit
@@ -144,3 +146,32 @@ def test_killed_while_writing(tmp_path):
     process = subprocess.run([sys.executable, "-c", KILLED_WRITER, path])
     assert process.returncode == -signal.SIGKILL
     assert path.read_text() == "whole"
+
+
+def test_a_planted_link_is_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / f".a.{os.getpid()}.tmp.txt").symlink_to(victim)
+    write_text(tmp_path / "a.txt", "mine")
+    assert victim.read_text() == "precious"
+    assert (tmp_path / "a.txt").read_text() == "mine"
+
+
+def test_a_file_of_the_largest_size_is_one_sentence(tmp_path):
+    code = (
+        "import resource, sys, torch\n"
+        "from speechbrain_cadino.process.files import atomic_path\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try:\n"
+        "    with atomic_path(sys.argv[1]) as path:\n"
+        "        torch.save(torch.zeros(9999), path)\n"
+        "except OSError as error:\n"
+        "    print(error)\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "a.pt"],
+        capture_output=True,
+        text=True,
+    )
+    assert "No space left to write" in process.stdout
+    assert not list(tmp_path.iterdir())

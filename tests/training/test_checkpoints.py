@@ -1,6 +1,7 @@
 """A process killed while it saves, really killed; a disk that is full; files
 that are damaged."""
 
+import itertools
 import pathlib
 import shutil
 import signal
@@ -169,3 +170,18 @@ def test_a_full_disk_leaves_the_checkpoints_before(small_disk):
     checkpointer.recoverables.pop("large")
     checkpointer.save_and_keep_only()
     assert len(list(folder.iterdir())) == 2
+
+
+def test_the_newest_is_the_last_also_if_the_clock_goes_back(
+    tmp_path, monkeypatch
+):
+    times = itertools.count(1e9, -3600)
+    monkeypatch.setattr("time.time", lambda: next(times))
+    save_two(tmp_path)
+    assert recover(tmp_path)[0] == 2.0
+    model = torch.nn.Linear(64, 64)
+    torch.nn.init.constant_(model.weight, 3.0)
+    checkpointer = AtomicCheckpointer(tmp_path, recoverables={"a": model})
+    checkpointer.save_and_keep_only()
+    assert len(list(tmp_path.glob("CKPT+*"))) == 2
+    assert recover(tmp_path)[0] == 3.0

@@ -1,0 +1,42 @@
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+# A pool whose parent dies once its first worker is there
+PARENT = """
+import os, signal, sys, time
+from speechbrain_cadino.prepare import parallel
+
+def work(number):
+    open(f"{sys.argv[1]}/{os.getpid()}", "w").close()
+    time.sleep(60)
+
+parallel.in_parallel(work, range(4), chunk=1, description="", num_workers=4)
+"""
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", PARENT, tmp_path])
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.iterdir())) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(workers) == 4
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 10
+    while any(map(is_running, workers)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(map(is_running, workers))
+
+
+def is_running(number):
+    try:
+        os.kill(number, 0)
+        state = pathlib.Path(f"/proc/{number}/stat").read_text()
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    return state.rpartition(")")[2].split()[0] != "Z"
