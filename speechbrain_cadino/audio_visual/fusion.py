@@ -81,10 +81,17 @@ def verify_fused(
     """
 
     def score(heard, seen):
-        return {
+        found = {
             "audio": heard.scores(embedder),
             "face": seen.scores(face_embedder),
         }
+        if len(found["audio"]) != len(found["face"]):
+            raise ValueError(
+                "Some files of the trial list cannot be used, see above: leave "
+                "their trials out of it, so that voices and faces have the "
+                "same."
+            )
+        return found
 
     if calibration_trials is not None:
         check_apart(trials.trials, calibration_trials.trials)

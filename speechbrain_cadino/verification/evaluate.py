@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import pandas as pd
 
+from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.verification.back_ends import BackEnds, Background
 from speechbrain_cadino.verification.baselines import (
@@ -27,6 +28,8 @@ from speechbrain_cadino.verification.trials import (
     trial_table,
     trial_tracks,
 )
+
+logger = get_logger(__name__)
 
 # Systems that have learned nothing, beside an untrained encoder
 UNTRAINED = {"log_mel_stats": LogMelStats}
@@ -107,9 +110,45 @@ class TrialEvaluator:
             _check_kinds(self.trials, trials)
         self.sample_rate = sample_rate
         self.data_folder = data_folder
+        self._source = trials
+        self._number()
+
+    def _number(self):
+        """Finds the files of each trial."""
         rows = pd.Index(self.files["ID"])
         self.enrol = rows.get_indexer(self.trials["enrol"])
         self.test = rows.get_indexer(self.trials["test"])
+
+    def embed(self, embedder):
+        """Embeds the files. One that is damaged or silent, which its header
+        does not tell, is left out from now on, and so are its trials.
+
+        Arguments
+        ---------
+        embedder : Embedder
+            The encoder.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (N, D), of ``files``.
+        """
+        reads = hasattr(embedder, "reader")
+        embeddings = embedder.embed(self.files, skip_unreadable=reads)
+        lost = np.isnan(embeddings).any(axis=1)
+        if not lost.any():
+            return embeddings
+        names = self.files["ID"][lost]
+        gone = self.trials[["enrol", "test"]].isin(set(names)).any(axis=1)
+        logger.warning(
+            f"{gone.sum()} of {len(self.trials)} trials are left out: "
+            f"{len(names)} files cannot be used, such as {names.iloc[0]}."
+        )
+        self.files = self.files[~lost].reset_index(drop=True)
+        self.trials = self.trials[~gone]
+        _check_kinds(self.trials, self._source)
+        self._number()
+        return embeddings[~lost]
 
     def scores(self, embedder):
         """Cosine scores of all trials.
@@ -124,7 +163,7 @@ class TrialEvaluator:
         numpy.ndarray
             Shape (T,), float32, in the order of the trials.
         """
-        sides = cosine(embedder.embed(self.files))
+        sides = cosine(self.embed(embedder))
         scores = trial_scores(sides, self.enrol, self.test)
         scores[(self.enrol < 0) | (self.test < 0)] = np.nan
         return scores
@@ -246,6 +285,8 @@ def verify(
     folder = pathlib.Path(output_folder)
     back_ends.prepare(embedder, background, folder / "training_set")
     scores, details = _score(embedder, back_ends, trials, calibration_trials)
+    if len(trials.trials) < len(assess.trials):
+        assess = assessor(trials.trials)
     if baselines:
         scores["random_encoder"] = trials.scores(
             random_encoder(embedder, table, background.seed)
@@ -264,7 +305,7 @@ def verify(
 def _score(embedder, back_ends, trials, calibration_trials):
     """The scores of all back-ends, and what calibration has learned."""
     sides = {
-        lists: (embedder.embed(lists.files), lists.enrol, lists.test)
+        lists: (lists.embed(embedder), lists.enrol, lists.test)
         for lists in (trials, calibration_trials)
         if lists is not None
     }

@@ -178,7 +178,8 @@ def training_overlap(trials, data_folder, table):
     {'test_speakers': 2, 'trained_on': 1, 'unknown_speakers': 0}
     """
     names = trial_names(trials)
-    tested = [speaker_of(name, [data_folder]) for name in names]
+    folders = [] if data_folder is None else [data_folder]
+    tested = [speaker_of(name, folders) for name in names]
     speakers = set(tested) - {""}
     trained = {speaker_of(name) for name in table["ID"]}
     overlap = {

@@ -1,9 +1,11 @@
 import functools
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
 from speechbrain_cadino.embeddings.embedder import Embedder
@@ -308,3 +310,18 @@ def test_segments_are_averaged(encoder_folder, corpus):
     )
     expected = unit(load_encoder(encoder_folder).embed(pieces)).mean(0)
     np.testing.assert_allclose(embeddings[0], expected, atol=1e-5)
+
+
+def test_a_silent_file_is_left_out_with_its_trials(corpus, tmp_path, caplog):
+    shutil.copytree(corpus / "wav", tmp_path / "wav")
+    soundfile.write(tmp_path / "wav" / "a" / "0.wav", np.zeros(8000), 16000)
+    evaluator = TrialEvaluator(corpus / "trials.txt", tmp_path)
+    before = len(evaluator.trials)
+    results = verify(
+        tmp_path / "out",
+        Embedder(lambda wavs, lengths: wavs[:, :8]),
+        evaluator,
+    )
+    assert results["trials"] == before - 11
+    assert "11 of 66 trials are left out: 1 files" in caplog.text
+    assert "a/0.wav: silent" in caplog.text
