@@ -3,7 +3,7 @@
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.audio_visual.fusion import verify_fused
 from speechbrain_cadino.encoders.load import load_encoder, start_from_encoder
-from speechbrain_cadino.runs.finish import where_to_go
+from speechbrain_cadino.runs.finish import describe, where_to_go
 from speechbrain_cadino.runs.stage_two import export_branches
 from speechbrain_cadino.verification.results import format_results
 
@@ -39,4 +39,12 @@ def finish_both(brain, hparams):
             hparams["face_evaluator"],
         )
         logger.info(format_results(metrics))
+        for name, branch in brain.branches.items():
+            describe(
+                hparams["output_folder"],
+                branch.encoder_folder,
+                branch.manifest,
+                metrics,
+                name,
+            )
     logger.info(where_to_go(hparams["encoder_folder"]))

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import logging
 import pathlib
 import random
 import time
@@ -221,6 +222,9 @@ class EncoderBrain(sb.Brain):
             ) from error
         if self.checkpointer is not None:
             run_on_main(self._trim_log)
+        if self.optimizer_step:
+            epoch = len(self.record.rows)
+            logger.info(f"Resumed from a checkpoint, after {epoch} epochs.")
         if self.device_type == "cuda" and getattr(
             self.hparams, "compile_encoder", True
         ):
@@ -392,7 +396,9 @@ class EncoderBrain(sb.Brain):
         # would count on from the last step of the epoch before.
         self.step = 0
         self.avg_train_loss = 0.0
-        self.checkpointer.save_and_keep_only(meta={"epoch": epoch})
+        self.checkpointer.save_and_keep_only(
+            meta={"epoch": epoch}, verbosity=logging.DEBUG
+        )
 
     def make_dataloader(self, dataset, stage, **kwargs):
         """As SpeechBrain's; checks that there are utterances enough."""

@@ -29,7 +29,8 @@ HEADER = """\
 #
 #     from speechbrain.inference.speaker import SpeakerRecognition
 #     encoder = SpeakerRecognition.from_hparams(source="this folder")
-#     score, same = encoder.verify_files("one.wav", "other.wav")
+#     score, _ = encoder.verify_files("one.wav", "other.wav")
+# README.md beside this file tells what it was trained on.
 """
 
 OWN_HEADER = """\

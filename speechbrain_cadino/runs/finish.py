@@ -3,8 +3,10 @@
 import os
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.config.settings import resolve
+from speechbrain_cadino.dataio.manifest import DATA_ROOT, read_manifest
 from speechbrain_cadino.encoders.calibration import write_calibration
+from speechbrain_cadino.encoders.card import write_card
 from speechbrain_cadino.encoders.export import export_encoder
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.runs.open_run import STEP
@@ -58,6 +60,12 @@ def finish(embedder, hparams, device=None, baselines=False):
             untrained=hparams.get("untrained"),
         )
         logger.info(format_results(metrics))
+        describe(
+            hparams["output_folder"],
+            hparams["encoder_folder"],
+            hparams["train_manifest"],
+            metrics,
+        )
     logger.info(where_to_go(hparams["encoder_folder"]))
 
 
@@ -116,4 +124,30 @@ def export(
         {"embedding_model": embedder.weights},
         embedder.mean_embedding(table),
         section,
+    )
+    describe(output_folder, encoder_folder, manifest)
+
+
+def describe(
+    output_folder, encoder_folder, manifest, metrics=None, system="encoder"
+):
+    """Writes the model card of an encoder folder.
+
+    Arguments
+    ---------
+    output_folder : str or pathlib.Path
+        See ``export``, as for the next two.
+    encoder_folder : str or pathlib.Path
+    manifest : str or pathlib.Path
+    metrics : dict, optional
+        Of ``verify``, if there are trials.
+    system : str
+        What the encoder is called there.
+    """
+    results = metrics and {**metrics, **metrics["systems"][system]}
+    write_card(
+        encoder_folder,
+        resolve(f"{output_folder}/hyperparams.yaml"),
+        read_manifest(manifest, DATA_ROOT),
+        results,
     )

@@ -74,4 +74,6 @@ class Progress:
         line = "  ".join(parts)
         if len(line) > WIDTH:
             line = line.replace(f"loss {means['loss']:.3f}  ", "")
+        if len(line) > WIDTH:
+            line = line.replace("about ", "")
         return line

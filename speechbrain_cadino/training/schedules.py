@@ -106,3 +106,32 @@ def scale_lr(lr, batch_size, reference=256):
     """
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     return lr * batch_size * world_size / reference
+
+
+def scale_momentum(momentum, batch_size, reference=256):
+    """The scaling rule of the teacher (Busbridge et al., 2023,
+    https://arxiv.org/abs/2307.13813): it forgets as fast per utterance,
+    whatever the batch over all ranks.
+
+    Arguments
+    ---------
+    momentum : float
+        That of a step of ``reference`` utterances.
+    batch_size : int
+        Utterances per process, gradient accumulation counted in.
+    reference : int
+        The batch that the momentum belongs to.
+
+    Returns
+    -------
+    float
+        The momentum to the power of the batch over all processes, in
+        multiples of the reference.
+
+    Example
+    -------
+    >>> round(scale_momentum(0.996, batch_size=64), 5)
+    0.999
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    return momentum ** (batch_size * world_size / reference)

@@ -110,7 +110,7 @@ def test_stage_1_ends_as_if_it_was_not_killed(
     assert "Traceback" not in asked.output
     assert re.search(r"Saved after step \d+ of epoch 3", asked.output)
     outcomes += faults.harass(command, tmp_path / "last", None, 0)
-    assert "Loading a checkpoint from" in outcomes[-1].output
+    assert "Resumed from a checkpoint" in outcomes[-1].output
     rows, wrong = judge(outcomes, killed, whole)
     record_property("kills", rows)
     assert not wrong, "\n".join(wrong)

@@ -119,7 +119,7 @@ def test_killed_in_a_training_ends_as_if_it_was_not(
     code, output = run_script(*command(speech, tmp_path, **flags))
     assert code == 0, output
     assert "iteration_1/labels: done before." in output
-    assert "Loading a checkpoint from" in output
+    assert "Resumed from a checkpoint" in output
     assert figures(tmp_path) == figures(whole[0])[:3]
     code, output = run_script(*command(speech, tmp_path, **flags, seed=1))
     assert code == 1

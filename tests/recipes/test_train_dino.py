@@ -1,5 +1,8 @@
 """The real script as real processes: killed, resumed, fed with bad input."""
 
+import json
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -75,6 +78,7 @@ def test_run_folder_holds_what_is_promised(uninterrupted):
         "plots/training.png",
         "encoder/hyperparams.yaml",
         "encoder/embedding_model.ckpt",
+        "encoder/README.md",
         "save/train.csv",
     ):
         assert (folder / name).stat().st_size > 0, name
@@ -83,6 +87,32 @@ def test_run_folder_holds_what_is_promised(uninterrupted):
     assert np.isfinite(table.to_numpy()).all()
     for system in ("encoder", "random_encoder", "log_mel_stats"):
         assert system in output
+
+
+def test_the_console_says_where_it_is(uninterrupted):
+    """And SpeechBrain's own lines are in log.txt alone."""
+    folder, output, _ = uninterrupted
+    table, _ = figures(folder)
+    for epoch, error in enumerate(table["EER"], start=1):
+        line = rf"^EER {error:5.2f} %  loss [\d.]+  epoch {epoch} of 3"
+        assert re.search(line, output, re.MULTILINE)
+    *_, where, command = output.strip().splitlines()
+    assert where.startswith(f"The encoder is in {folder}/encoder.")
+    assert command.strip().startswith("speechbrain-cadino verify")
+    assert "Going into epoch" not in output
+    assert "Going into epoch" in (folder / "log.txt").read_text()
+
+
+def test_the_model_card_tells_how_much_not_what(uninterrupted, speech):
+    folder, _, _ = uninterrupted
+    card = (folder / "encoder" / "README.md").read_text(encoding="utf-8")
+    table = pd.read_csv(folder / "save" / "train.csv")
+    results = json.loads((folder / "metrics.json").read_text())
+    assert f"{len(table)} recordings" in card
+    assert f"EER {results['systems']['encoder']['eer']:.2f} %" in card
+    assert "| number_of_epochs | 3 |" in card
+    assert str(speech) not in card
+    assert not [name for name in table["ID"] if name in card]
 
 
 def test_test_speakers_and_labels_stay_out_of_training(uninterrupted):
@@ -127,7 +157,7 @@ def test_killed_ends_as_if_it_was_not(
     assert not (tmp_path / "metrics.json").exists()
     code, output = train(tmp_path)
     assert code == 0, output
-    assert "Loading a checkpoint from" in output
+    assert "Resumed from a checkpoint" in output
     assert_same_figures(tmp_path, uninterrupted[0])
 
 

@@ -102,7 +102,7 @@ def test_killed_ends_as_if_it_was_not(
     assert not (tmp_path / "metrics.json").exists()
     code, output = run_script(*command(tmp_path))
     assert code == 0, output
-    assert "Loading a checkpoint from" in output
+    assert "Resumed from a checkpoint" in output
     assert figures(tmp_path) == figures(uninterrupted[0])
 
 

@@ -1,0 +1,149 @@
+"""The model card of an encoder folder: README.md, as model hubs show it."""
+
+import pathlib
+
+from speechbrain_cadino import __version__
+from speechbrain_cadino.dataio.manifest import LABEL
+from speechbrain_cadino.encoders.export import READER
+from speechbrain_cadino.process.files import write_text
+
+CARD = "README.md"
+
+# The settings that a reader asks for first, where a training has them
+SETTINGS = [
+    *("number_of_epochs", "batch_size", "processes"),
+    *("precision", "lr", "seed", "cut_seconds", "speeds"),
+    *("teacher_temp", "out_dim", "target", "num_clusters", "num_classes"),
+    *("correction_temp", "confidence", "gate", "gate_rule"),
+]
+
+LOAD = """\
+```python
+from speechbrain.inference.speaker import SpeakerRecognition
+
+encoder = SpeakerRecognition.from_hparams(source="this folder")
+embeddings = encoder.encode_batch(wavs)  # (batch, 1, D) of {sample_rate} Hz
+score, _ = encoder.verify_files("one.wav", "other.wav")
+```
+
+The score is the cosine of two embeddings. From which score on two recordings
+are of one speaker depends on them: find a threshold on trials of yours. The
+second answer of `verify_files` is by a fixed one, not by this encoder's own."""
+
+LOAD_FACES = """\
+```python
+from speechbrain_cadino.encoders.load import load_encoder
+
+encoder = load_encoder("this folder")
+with encoder.reader("folder of frames") as track:
+    embedding = encoder.encode_batch(track.read()[None])
+```"""
+
+TEXT = """\
+# {what}
+
+Trained by speechbrain_cadino {version}.
+
+## How to load it
+
+{load}
+
+## Trained on
+
+{trained}
+
+## Settings
+
+| setting | value |
+|---|---|
+{settings}
+
+All are in `hyperparams.yaml` of the training.
+
+## How good it is
+
+{figures}
+
+## Licence
+
+To be filled in: the licence of this model, which depends on that of the data.
+"""
+
+
+def write_card(folder, settings, table, results=None):
+    """Writes the model card.
+
+    It tells how much the encoder was trained on, not what: no path, no name
+    of a file or of a speaker.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The encoder folder.
+    settings : dict
+        Those of the training, of ``config.settings.resolve``.
+    table : pandas.DataFrame
+        The manifest it was trained on.
+    results : dict, optional
+        Of ``verify``: ``trials``, ``targets`` and the figures of the encoder,
+        ``eer`` in percent and ``min_dcf_0.01``, in one dict.
+
+    Example
+    -------
+    >>> import pandas as pd
+    >>> folder = getfixture("tmp_path")
+    >>> table = pd.DataFrame({"ID": ["a", "b"], "duration": [3600.0, 1800.0]})
+    >>> _ = (folder / "hyperparams.yaml").write_text("sample_rate: 16000")
+    >>> write_card(folder, {"sample_rate": 16000, "seed": 7}, table)
+    >>> print((folder / "README.md").read_text().partition("## Trained on")[2])
+    <BLANKLINE>
+    <BLANKLINE>
+    2 recordings, 1.5 hours, without speaker labels.
+    ...
+    | seed | 7 |
+    ...
+    """
+    shown = [
+        f"| {name} | {str(settings[name]).replace('|', '/')} |"
+        for name in SETTINGS
+        if isinstance(settings.get(name), (int, float, str))
+        and "/" not in str(settings[name])
+    ]
+    made_of = pathlib.Path(folder, "hyperparams.yaml").read_text("utf-8")
+    faces = f"\n{READER}:" in made_of
+    text = TEXT.format(
+        what="An encoder of faces" if faces else "A speaker encoder",
+        version=__version__,
+        load=LOAD_FACES if faces else LOAD.format(**settings),
+        trained=_amount(table, faces),
+        settings="\n".join(shown),
+        figures=_figures(results),
+    )
+    write_text(pathlib.Path(folder, CARD), text)
+
+
+def _amount(table, faces):
+    """How much there is in a manifest, and whether it has labels."""
+    amount = f"{len(table):,} tracks of faces"
+    if not faces:
+        hours = table["duration"].sum() / 3600
+        amount = f"{len(table):,} recordings, {hours:.1f} hours"
+    if LABEL not in table:
+        return f"{amount}, without speaker labels."
+    classes = table[LABEL].nunique()
+    return (
+        f"{amount}, in {classes:,} classes: clusters of an encoder's "
+        "embeddings, or speakers if this is a fine-tuned one."
+    )
+
+
+def _figures(results):
+    """What a trial list says."""
+    if not results:
+        return "Not evaluated: no trials were given."
+    return (
+        f"On {results['trials']:,} trials, {results['targets']:,} of them of "
+        "the same speaker, raw cosine:\n\n"
+        f"* EER {results['eer']:.2f} %\n"
+        f"* minDCF(0.01) {results['min_dcf_0.01']:.4f}"
+    )

@@ -1,0 +1,45 @@
+import itertools
+
+import pytest
+
+from speechbrain_cadino.training.progress import LATER, PLACE, Progress
+
+
+def progress(epochs, seconds=60):
+    clock = itertools.count(0, seconds)
+    return Progress(epochs, now=lambda: next(clock))
+
+
+def test_the_time_left_is_that_of_the_epochs_so_far():
+    training = progress(10)
+    lines = [training.line(epoch, {"loss": 1.0}, {}) for epoch in (8, 9, 10)]
+    assert lines == [
+        "EER     -    loss 1.000  epoch 8 of 10, about 2 min left",
+        "EER     -    loss 1.000  epoch 9 of 10, about 1 min left",
+        "EER     -    loss 1.000  epoch 10 of 10",
+    ]
+
+
+def test_in_a_pipeline_later_steps_count(monkeypatch):
+    monkeypatch.setenv(PLACE, "stage_1, 1 of 5")
+    monkeypatch.setenv(LATER, "1.5")
+    line = progress(8).line(4, {"loss": 2.1}, {"EER": 13.14})
+    # 4 epochs of it, and 1.5 times all 8
+    assert line.endswith("epoch 4 of 8, stage_1, 1 of 5, about 16 min left")
+    assert line.startswith("EER 13.14 %  ")
+
+
+def test_where_nobody_knows_of_later_steps_it_is_that_here(monkeypatch):
+    monkeypatch.setenv(PLACE, "stage_1, 1 of 5")
+    monkeypatch.delenv(LATER, raising=False)
+    line = progress(8).line(4, {"loss": 2.1}, {"EER": 13.14})
+    assert line.endswith("about 4 min left here")
+
+
+@pytest.mark.parametrize("place", ["stage_1", "audio_visual/iteration_1"])
+def test_a_line_fits_a_terminal(place, monkeypatch):
+    monkeypatch.setenv(PLACE, f"{place}, 9 of 9")
+    monkeypatch.setenv(LATER, "0")
+    line = progress(150).line(100, {"loss": 2.1}, {"EER": 13.14})
+    assert len(line) <= 80
+    assert line.startswith("EER 13.14 %")
