@@ -27,6 +27,7 @@ def finish_both(brain, hparams):
         trial list, and the same with faces; None if there are no trials.
     """
     export_branches(brain, hparams)
+    metrics = None
     if hparams["evaluator"] is not None:
         encoders = [
             load_encoder(branch.encoder_folder, brain.device)
@@ -39,12 +40,12 @@ def finish_both(brain, hparams):
             hparams["face_evaluator"],
         )
         logger.info(format_results(metrics))
-        for name, branch in brain.branches.items():
-            describe(
-                hparams["output_folder"],
-                branch.encoder_folder,
-                branch.manifest,
-                metrics,
-                name,
-            )
+    for name, branch in brain.branches.items():
+        describe(
+            hparams["output_folder"],
+            branch.encoder_folder,
+            branch.manifest,
+            metrics,
+            name,
+        )
     logger.info(where_to_go(hparams["encoder_folder"]))

@@ -4,6 +4,7 @@ import pathlib
 
 from speechbrain_cadino import __version__
 from speechbrain_cadino.dataio.manifest import LABEL
+from speechbrain_cadino.encoders.calibration import read_calibration
 from speechbrain_cadino.encoders.export import READER
 from speechbrain_cadino.process.files import write_text
 
@@ -26,9 +27,17 @@ embeddings = encoder.encode_batch(wavs)  # (batch, 1, D) of {sample_rate} Hz
 score, _ = encoder.verify_files("one.wav", "other.wav")
 ```
 
-The score is the cosine of two embeddings. From which score on two recordings
-are of one speaker depends on them: find a threshold on trials of yours. The
-second answer of `verify_files` is by a fixed one, not by this encoder's own."""
+The score is the cosine of two embeddings. {threshold} The second answer of
+`verify_files` is by a fixed threshold, not by this encoder's own."""
+
+OWN_THRESHOLD = """\
+Above {threshold:.3f} two recordings are
+probably of one speaker (`calibration.json`: {method})."""
+
+NO_THRESHOLD = """\
+From which score on two
+recordings are of one speaker depends on them: find a threshold on trials of
+yours."""
 
 LOAD_FACES = """\
 ```python
@@ -114,12 +123,24 @@ def write_card(folder, settings, table, results=None):
     text = TEXT.format(
         what="An encoder of faces" if faces else "A speaker encoder",
         version=__version__,
-        load=LOAD_FACES if faces else LOAD.format(**settings),
+        load=LOAD_FACES
+        if faces
+        else LOAD.format(threshold=_threshold(folder), **settings),
         trained=_amount(table, faces),
         settings="\n".join(shown),
         figures=_figures(results),
     )
     write_text(pathlib.Path(folder, CARD), text)
+
+
+def _threshold(folder):
+    """What the calibration of the encoder says, if it has one."""
+    calibration = read_calibration(folder)
+    if calibration is None:
+        return NO_THRESHOLD
+    return OWN_THRESHOLD.format(
+        threshold=calibration.threshold, method=calibration.method
+    )
 
 
 def _amount(table, faces):

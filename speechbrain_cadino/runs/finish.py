@@ -48,6 +48,7 @@ def finish(embedder, hparams, device=None, baselines=False):
         write_calibration(hparams["encoder_folder"], calibrate(encoder, table))
     except ValueError as error:
         logger.warning(f"The encoder has no threshold: {error}")
+    metrics = None
     if hparams["evaluator"] is not None:
         metrics = verify(
             hparams["output_folder"],
@@ -60,12 +61,12 @@ def finish(embedder, hparams, device=None, baselines=False):
             untrained=hparams.get("untrained"),
         )
         logger.info(format_results(metrics))
-        describe(
-            hparams["output_folder"],
-            hparams["encoder_folder"],
-            hparams["train_manifest"],
-            metrics,
-        )
+    describe(
+        hparams["output_folder"],
+        hparams["encoder_folder"],
+        hparams["train_manifest"],
+        metrics,
+    )
     logger.info(where_to_go(hparams["encoder_folder"]))
 
 
@@ -125,7 +126,6 @@ def export(
         embedder.mean_embedding(table),
         section,
     )
-    describe(output_folder, encoder_folder, manifest)
 
 
 def describe(
