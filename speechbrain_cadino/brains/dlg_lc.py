@@ -154,22 +154,19 @@ class PseudoLabelBrain(EncoderBrain):
                 self.compute_objectives(predictions, batch, sb.Stage.VALID)
         self.record.rewind()
         for branch in self.branches.values():
-            gate, record = branch.loss_gate, branch.gate_record
-            record.gather(self.device)
-            if if_main_process():
-                gate.update(record.losses)
-            gate.load_state_dict(ddp_broadcast(gate.state_dict()))
-            record.end_epoch()
+            self._update_gate(branch)
 
-    def _update_gate(self, branch, epoch):
-        """Fits a gate to the losses of the epoch, the same on all ranks."""
+    def _update_gate(self, branch, epoch=None):
+        """Fits a gate to the losses since the last time, the same on all ranks;
+        those of an epoch are written down."""
         gate, record = branch.loss_gate, branch.gate_record
         record.gather(self.device)
         threshold = gate.threshold
         if if_main_process():
             figures = gate.update(record.losses)
-            row = {"epoch": epoch, "gate": threshold, **figures}
-            record.write(branch.folder, {**row, **record.counts()})
+            if epoch is not None:
+                row = {"epoch": epoch, "gate": threshold, **figures}
+                record.write(branch.folder, {**row, **record.counts()})
         gate.load_state_dict(ddp_broadcast(gate.state_dict()))
         record.end_epoch()
 
