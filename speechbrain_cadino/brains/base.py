@@ -183,7 +183,9 @@ class EncoderBrain(sb.Brain):
         Interrupted
             If SIGTERM or SIGINT came. They do afterwards what they did before.
         """
-        self.progress = Progress(epoch_counter.limit)
+        # SpeechBrain takes any iterable of epochs, a list too
+        limit = getattr(epoch_counter, "limit", None)
+        self.progress = Progress(limit or len(epoch_counter))
         with interruptible(postponed=True) as self.requests:
             with patience(STEP_PATIENCE):
                 super().fit(epoch_counter, *args, **kwargs)
