@@ -152,7 +152,12 @@ def embed_files(
         if calibration is None and self_calibrate:
             calibration = _own_calibration(loaded, table[fine])
     for row in table["ID"][~fine]:
-        recordings[int(row)].problem = "damaged"
+        _, _, problem = (
+            getattr(loaded, "problems", {})
+            .get(row, ": damaged")
+            .partition(": ")
+        )
+        recordings[int(row)].problem = problem.rstrip(".")
     _report_skipped(files, recordings)
     table, embeddings = table[fine], embeddings[fine]
     return Embedded(

@@ -70,6 +70,12 @@ class Embedder:
     source : str, optional
         The folder or hub id that it was loaded from.
 
+    Attributes
+    ----------
+    problems : dict of str:str
+        Why the utterances without an embedding, by ID, have none: those of the
+        last call.
+
     Example
     -------
     >>> import pandas as pd, soundfile
@@ -109,6 +115,7 @@ class Embedder:
         self.mean = mean
         self.encoder = encoder
         self.source = source
+        self.problems = {}
 
     @property
     def device(self):
@@ -214,11 +221,16 @@ class Embedder:
             # Its own, so that evaluating does not move the training's.
             generator=torch.Generator(),
         )
-        embeddings, errors = None, []
+        embeddings, errors, self.problems = None, [], {}
         with torch.inference_mode():
             for batch in loader:
                 bar.update(len(batch))
-                errors += [x for _, x in batch if isinstance(x, MediaError)]
+                bad = [
+                    pair for pair in batch if isinstance(pair[1], MediaError)
+                ]
+                errors += [error for _, error in bad]
+                for row, error in bad:
+                    self.problems[table["ID"].iloc[row]] = str(error)
                 if errors and not skip_unreadable:
                     raise errors[0]
                 batch = [item for item in batch if torch.is_tensor(item[1])]
