@@ -215,7 +215,8 @@ class Reclustering:
             stats["agreement"] = agreement(labels, self.labels)
         self.labels, self.centroids = labels, clusters.centroids
         self.epoch, self.stats = epoch, stats
-        logger.info(f"Clustered {len(labels)} utterances: {stats}")
+        figures = [f"{name} {value:.4g}" for name, value in stats.items()]
+        logger.info(f"Clustered {len(labels)} utterances: {', '.join(figures)}")
         with atomic_path(result) as temporary:
             self._save(temporary)
 
