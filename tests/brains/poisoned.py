@@ -142,6 +142,7 @@ def train(stage, batches, *options):
         opt_class=lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9),
         hparams={
             "seed": 1,
+            "sample_rate": 16000,
             "lr_schedule": lambda position: 0.1,
             "sorting": "ascending",  # batches in order, on every rank
             **hparams,

@@ -129,6 +129,7 @@ def main(output, parts, method, *options):
         opt_class=lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9),
         hparams={
             "seed": 1,
+            "sample_rate": 16000,
             "student": student,
             "distillation": SelfDistillation(
                 *(student, teacher, objective),
