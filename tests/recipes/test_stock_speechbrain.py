@@ -269,7 +269,7 @@ def test_cluster_aware_dino_goes_on_from_a_stock_encoder(
     # The clusters of the second epoch are in the checkpoint, too
     record = tmp_path / "run" / "training.csv"
     before = record.read_bytes()
-    assert "Loading a checkpoint from" in train()
+    assert "Resumed from a checkpoint" in train()
     assert record.read_bytes() == before
 
 
