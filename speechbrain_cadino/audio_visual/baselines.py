@@ -1,4 +1,4 @@
-"""What an encoder of faces has to beat."""
+"""Baselines of faces: an encoder of them has to beat these."""
 
 import torch
 

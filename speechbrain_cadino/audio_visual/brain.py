@@ -1,4 +1,4 @@
-"""One training step on pseudo labels of voices and faces: DLG-LC."""
+"""Brain of DLG-LC on voices and faces."""
 
 import torch
 

@@ -52,7 +52,7 @@ def prepare_demo_faces(
     size : int
         Their height and width.
     missing : float
-        Which share of the utterances has no face.
+        The share of the utterances that have no face.
     num_workers : int, optional
         How many processes; as many as there are CPUs by default.
     skip_prep : bool

@@ -1,4 +1,4 @@
-"""What the pipeline of voices and faces runs."""
+"""Plan of the pipeline of voices and faces."""
 
 from speechbrain_cadino.runs.plan import Plan
 

@@ -120,7 +120,7 @@ def prepare_faces(
         The folder, ``$data_root`` in the manifest. Of several folders the
         manifest holds absolute paths.
     manifest_folder : str
-        Where to write.
+        The folder to write to.
     audio_manifest : str, optional
         The manifest of the utterances to find faces for.
     trials : str or list of str, optional

@@ -1,1 +1,1 @@
-"""What one training step is: subclasses of SpeechBrain's Brain."""
+"""Brains, SpeechBrain's: each is what one training step does."""

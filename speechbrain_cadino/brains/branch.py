@@ -1,4 +1,4 @@
-"""One modality of stage II: what a Brain learns from one signal."""
+"""Branches of stage II: what a Brain learns from one kind of signal."""
 
 import pathlib
 

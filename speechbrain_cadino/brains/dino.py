@@ -1,4 +1,4 @@
-"""One training step of DINO: a student, a teacher, and crops of one voice.
+"""Brain of DINO: a student, a teacher, and crops of one voice.
 
 Cluster-Aware DINO is the same step on other crops.
 """

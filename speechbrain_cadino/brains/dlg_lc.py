@@ -1,4 +1,4 @@
-"""One training step on pseudo labels that may be wrong: DLG-LC."""
+"""Brain of DLG-LC: a training step on pseudo labels that may be wrong."""
 
 import zlib
 

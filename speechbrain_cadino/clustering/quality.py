@@ -1,4 +1,4 @@
-"""How good clusters are, with the true speakers and without."""
+"""Quality of clusters, with the true speakers and without."""
 
 import pathlib
 
@@ -321,7 +321,7 @@ def write_report(
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where to write.
+        The folder to write to.
     ids : list of str
         The N utterances.
     clusters : Clusters

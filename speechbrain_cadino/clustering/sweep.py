@@ -1,4 +1,4 @@
-"""How many clusters? Criteria that need no true speaker."""
+"""Sweep over numbers of clusters, by criteria that need no true speaker."""
 
 import pathlib
 
@@ -37,7 +37,7 @@ def sweep(folder, embeddings, candidates, speakers=None, **options):
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where to write.
+        The folder to write to.
     embeddings : numpy.ndarray
         See ``compare``, as for the following ones and for the errors.
     candidates : list of int

@@ -1,4 +1,4 @@
-"""What an encoder says about audio files: any rate, channels and format."""
+"""Inference from audio files of any rate, channels and format."""
 
 import contextlib
 import pathlib

@@ -1,4 +1,4 @@
-"""What a result depends on: the settings of a run, and how two runs differ."""
+"""Settings of a run: what its result depends on, and how two runs differ."""
 
 import hashlib
 import importlib.util

@@ -155,7 +155,7 @@ class MultiCropDataset(Dataset):
     global_seconds, local_seconds : float
         Their lengths. 3 and 2 seconds there.
     sampling : Sampling, optional
-        Which utterances make the items: each alone by default.
+        The rule by which utterances make the items: each alone by default.
     speeds : list of float
         An utterance played faster or slower is one of another voice: each
         speed makes utterances of their own. [1.0, 0.9, 1.1] triples the

@@ -1,4 +1,4 @@
-"""Who speaks where: CSV files with the speaker or cluster of utterances.
+"""Tables of labels: CSV files with the speaker or cluster of utterances.
 
 Reports, fine-tuning and verification read them; no other training does.
 """

@@ -74,7 +74,7 @@ class ClipBank:
         samples : int
             How long; at most ``clip_samples``.
         device : torch.device
-            Where to.
+            The device that they are made on.
 
         Returns
         -------
@@ -164,7 +164,7 @@ def made_noise(count, samples, device):
     count, samples : int
         The shape wanted.
     device : torch.device
-        Where to.
+        The device that they are made on.
 
     Returns
     -------
@@ -199,7 +199,7 @@ def made_rirs(count, samples, sample_rate, device):
     sample_rate : int
         In Hz.
     device : torch.device
-        Where to.
+        The device that they are made on.
 
     Returns
     -------

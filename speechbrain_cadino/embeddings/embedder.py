@@ -1,4 +1,4 @@
-"""What makes embeddings: an encoder, and all that it takes to use it."""
+"""Embedders: an encoder, and all that it takes to use it."""
 
 import hashlib
 import inspect

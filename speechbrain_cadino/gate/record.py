@@ -1,4 +1,4 @@
-"""What became of each sample behind the loss gate, epoch by epoch."""
+"""Records of what became of each sample behind the loss gate."""
 
 import pathlib
 

@@ -1,5 +1,5 @@
-"""What the loss gate of DLG-LC did: its picture, and with the true speakers
-how often it was right."""
+"""Report of the loss gate: its picture, and with the true speakers how often it
+was right."""
 
 import pathlib
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What a training minimises: terms, and their weighted sum."""
+"""Objectives: terms, and their weighted sum, which a training minimises."""
 
 from itertools import chain
 from typing import NamedTuple

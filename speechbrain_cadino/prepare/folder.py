@@ -68,7 +68,7 @@ def prepare_folder(
         manifest holds absolute paths, and the same path in two of them counts
         as one recording.
     manifest_folder : str
-        Where to write.
+        The folder to write to.
     glob : str
         Which files to take, as paths below the folder: ``*`` and ``?`` stay
         within one part of the path, ``**`` is any number of folders.

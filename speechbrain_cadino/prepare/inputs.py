@@ -1,4 +1,4 @@
-"""What a manifest is made of: the folders, and whether any of it changed."""
+"""Inputs of a manifest: the folders, and whether any of them changed."""
 
 import os
 

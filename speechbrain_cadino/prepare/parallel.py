@@ -1,4 +1,4 @@
-"""One function over many files, in processes, with a progress bar."""
+"""Parallel work: a function over many files, in processes, with a bar."""
 
 import os
 import signal

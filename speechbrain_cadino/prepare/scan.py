@@ -45,7 +45,7 @@ def list_files(folder, glob, suffixes, leave_out=None):
     Arguments
     ---------
     folder : str
-        Where to look.
+        The folder to search.
     glob : str
         Which paths below the folder to take: ``*`` and ``?`` stay within one
         part of the path, ``**`` is any number of folders.

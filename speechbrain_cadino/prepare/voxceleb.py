@@ -20,7 +20,7 @@ def prepare_voxceleb(data_folder, manifest_folder, trials=None, **options):
         The folder, or the folders if VoxCeleb1 and 2 lie apart; the manifest
         then holds absolute paths.
     manifest_folder : str
-        Where to write.
+        The folder to write to.
     trials : str or list of str, optional
         Trial lists whose speakers are left out of training.
     **options

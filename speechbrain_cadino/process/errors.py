@@ -1,4 +1,4 @@
-"""What the scripts in recipes/ share."""
+"""Errors of the scripts in recipes/: a sentence for those of users."""
 
 import contextlib
 import gc

@@ -75,7 +75,7 @@ def remove(path):
     Arguments
     ---------
     path : pathlib.Path
-        Which.
+        The file or folder to remove.
     """
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
@@ -115,7 +115,7 @@ def atomic_path(path):
     Yields
     ------
     pathlib.Path
-        Where to write, with the same suffix as ``path``.
+        The file to write to, with the same suffix as ``path``.
 
     Raises
     ------
@@ -209,7 +209,7 @@ def sync(path):
     Arguments
     ---------
     path : str or pathlib.Path
-        Which.
+        The file or folder.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""One run at a time in an output folder."""
+"""Locks of output folders: one run at a time in each."""
 
 import contextlib
 import fcntl

@@ -59,7 +59,7 @@ def draw_labels(path, manifest, speakers, share, seed=0):
     share : float
         Above 0, at most 1.
     seed : int
-        Of the draw.
+        The random seed of the draw.
 
     Returns
     -------
@@ -237,7 +237,7 @@ def write_results(output_folder, trainings):
     Arguments
     ---------
     output_folder : str or pathlib.Path
-        Where to write.
+        The folder to write to.
     trainings : list of Training
         Of ``plan``.
 

@@ -1,4 +1,4 @@
-"""What a pipeline runs: one script after the other, with all its flags."""
+"""Plan of a pipeline: its scripts in order, each with all its flags."""
 
 import functools
 import importlib.util

@@ -1,4 +1,4 @@
-"""How a pipeline gets better from stage to stage."""
+"""Report of a pipeline: its figures from stage to stage."""
 
 import json
 import pathlib
@@ -76,7 +76,7 @@ def write_report(folder, stages):
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where to write.
+        The folder to write to.
     stages : list of Stage
         All of the pipeline; those still to come, too.
 

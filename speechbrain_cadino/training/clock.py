@@ -1,4 +1,4 @@
-"""Where the time of an epoch goes: data, host or device."""
+"""Clock of a training: the time that data, host and device take."""
 
 import contextlib
 import time

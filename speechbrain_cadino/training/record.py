@@ -1,4 +1,4 @@
-"""What a training run was like: means per epoch, kept across restarts."""
+"""Record of a training: means per epoch, kept across restarts."""
 
 import json
 import pathlib

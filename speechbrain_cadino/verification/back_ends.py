@@ -348,7 +348,7 @@ def background_rows(labels, most, seed=0):
     most : int
         Utterances of each cluster, at most, drawn at random.
     seed : int
-        Of the draw.
+        The random seed of the draw.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What an encoder has to beat: two systems that have learned nothing."""
+"""Baselines that have learned nothing: an encoder has to beat them."""
 
 import contextlib
 import functools

@@ -32,7 +32,7 @@ def compare(
     seed : int
         Of the bootstrap.
     folder : str or pathlib.Path, optional
-        Where to write ``comparison.json`` and ``det.png``.
+        The folder of ``comparison.json`` and ``det.png``.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What is told of a list of scored trials: figures, files, tables."""
+"""Results of scored trials: figures, files and tables."""
 
 import functools
 import pathlib
@@ -250,7 +250,7 @@ def write_results(folder, assess, scores, details=None, overlap=None):
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where to write.
+        The folder to write to.
     assess : Assessor
         Of the trial list.
     scores : dict
