@@ -64,11 +64,8 @@ class DynamicLossGate:
     """
 
     def __init__(self, gate="dynamic", first_epoch=2, mixture=None):
-        number = isinstance(gate, (int, float)) and not isinstance(gate, bool)
-        if gate not in ("dynamic", "none") and not (number and gate > 0):
-            raise ValueError(
-                f'gate={gate}: give "dynamic", "none", or a loss above 0.'
-            )
+        if gate not in ("dynamic", "none"):
+            gate = _loss(gate)
         if first_epoch < 1:
             raise ValueError(
                 f"first_gated_epoch={first_epoch}: epochs count from 1."
@@ -97,7 +94,7 @@ class DynamicLossGate:
         elif self.gate == "dynamic":
             self.threshold = self._crossing
         else:
-            self.threshold = float(self.gate)
+            self.threshold = self.gate
 
     def update(self, losses):
         """Takes the losses of an epoch, for the next one.
@@ -144,3 +141,16 @@ class DynamicLossGate:
     def _load(self, path, end_of_epoch):
         with open(path, encoding="utf-8") as file:
             self.load_state_dict(json.load(file))
+
+
+def _loss(gate):
+    """A gate that is a loss: on a command line, a text like the other two."""
+    try:
+        loss = math.nan if isinstance(gate, bool) else float(gate)
+    except (TypeError, ValueError):
+        loss = math.nan
+    if not loss > 0:
+        raise ValueError(
+            f'gate={gate}: give "dynamic", "none", or a loss above 0.'
+        )
+    return loss

@@ -29,8 +29,8 @@ SKIPPED = {
     "text.wav": "not readable as audio",
     "header_only.wav": "no samples in it",
     "ten_milliseconds.wav": "shorter than 0.5 s",
-    # What can be read of it
-    "cut_short.flac": "shorter than 0.5 s",
+    # Not one whole block of its samples is there
+    "cut_short.flac": "no samples in it",
     "dangling.wav": "not accessible",
     "line\\nbreak.wav": "a name with control characters",
     "looped.wav": "not accessible (Too many levels of symbolic links)",
@@ -169,8 +169,9 @@ def test_what_breaks_later_is_named_and_counted(trained):
         if "Replaced by another utterance" in line
     ]
     # Each once in an epoch, unless it was in the batch that is dropped, or
-    # stood in for another one
-    assert table["replaced"].between(1, len(BREAKS_LATER)).all()
+    # stood in for another one; and the two hours, which are a constant but for
+    # their first minute
+    assert table["replaced"].between(1, len(BREAKS_LATER) + 1).all()
     assert table["replaced"].sum() == len(said)
     for name, reason in BREAKS_LATER.items():
         assert any(reason in line for line in said if name in line), name

@@ -56,7 +56,6 @@ def test_output_folder_holds_what_is_promised(labelled, corpus):
     assert (labelled / "plots" / "clusters.png").stat().st_size > 0
     assert "nmi" not in (labelled / "clusters.json").read_text().lower()
     assert sorted(path.name for path in labelled.iterdir()) == [
-        ".lock",
         "clusters.json",
         "embeddings",
         "env.log",

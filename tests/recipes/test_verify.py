@@ -35,7 +35,7 @@ def test_with_baselines(encoder_folder, corpus, tmp_path):
     for system, figures in results["systems"].items():
         assert len(open(tmp_path / "out" / f"scores_{system}.txt").readlines())
         (line,) = [
-            line for line in output.splitlines() if line.startswith(system)
+            line for line in output.splitlines() if line.split()[:1] == [system]
         ]
         assert line.split()[1] == f"{figures['eer']:.2f}"
     assert "66 trials, 12 of them targets" in output
