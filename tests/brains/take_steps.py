@@ -36,7 +36,8 @@ from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.ranks import ddp_mean
 from speechbrain_cadino.training.schedules import CosineSchedule, LinearSchedule
 
-torch.set_default_dtype(torch.float64)
+if __name__ == "__main__":  # pytest imports this file, too
+    torch.set_default_dtype(torch.float64)
 
 BATCH = 4
 

@@ -364,9 +364,9 @@ def test_what_cannot_be_used_is_skipped_and_named(
     )
     assert list(table["file"]) == [str(tmp_path / "fine.wav")]
     for text in [
-        "two lines.wav: a name with a line break",
+        "two\\nlines.wav: a name with control characters",
         "latin\\udce9.wav: a name with",
-        "nan.wav: damaged",
+        "nan.wav: holds samples that are NaN",
         "3 of 4 files are skipped",
     ]:
         assert text in caplog.text

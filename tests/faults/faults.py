@@ -285,8 +285,11 @@ def harass(command, logs, faults, kills):
 
 def in_epoch(log, epoch):
     """Whether a training that writes this log is amid an epoch."""
-    _, begun, rest = log.read_text().partition(f"Going into epoch {epoch}")
-    return bool(begun) and "train_loss" in rest
+    text = log.read_text()
+    if epoch > 1:
+        before = f"epoch {epoch - 1} of|after {epoch - 1} epochs"
+        text = (re.split(before, text, maxsplit=1) + [""])[1]
+    return "train_loss" in text
 
 
 def compare(folder, expected):

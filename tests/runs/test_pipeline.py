@@ -544,9 +544,7 @@ def test_mistakes_show_before_anything_is_done(recipe, flags, sentence):
 
 def test_two_pipelines_in_one_folder(recipe, monkeypatch):
     monkeypatch.setattr(pipeline, "LOCK_SECONDS", 0.3)
-    (recipe / "out").mkdir()
-    with open(recipe / "out" / ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(recipe / "out"):
         start = time.monotonic()
         with pytest.raises(ValueError, match=r"at work in .*/out: wait"):
             run(recipe)
