@@ -288,7 +288,7 @@ def in_epoch(log, epoch):
     text = log.read_text()
     if epoch > 1:
         before = f"epoch {epoch - 1} of|after {epoch - 1} epochs"
-        text = (re.split(before, text, maxsplit=1) + [""])[1]
+        text = [*re.split(before, text, maxsplit=1), ""][1]
     return "train_loss" in text
 
 

@@ -111,12 +111,12 @@ def test_fit_takes_note_and_restores_the_handlers(monkeypatch):
     """Without a script around it, as in a notebook."""
     noted = []
 
-    def fit(brain):
+    def fit(brain, epochs):
         ask()
         noted.append(brain.requests.number)
 
     monkeypatch.setattr(sb.Brain, "fit", fit)
     brain = object.__new__(EncoderBrain)
     with pytest.raises(Interrupted):
-        brain.fit()
+        brain.fit([1])
     assert noted == [signal.SIGTERM]

@@ -114,9 +114,9 @@ def test_goes_on_with_a_larger_margin_on_two_processes(
         "start_encoder": start / "encoder",
         "start_classifier": start / "classifier.ckpt",
         "margin": 0.5,
-        # So that one sees where it started
-        "lr": 0,
-        "final_lr": 0,
+        # So small that one sees where it started
+        "lr": 1e-7,
+        "final_lr": 1e-7,
         "batch_size": 2,
         "number_of_epochs": 2,
         "evaluate_every": 1,
@@ -134,7 +134,7 @@ def test_goes_on_with_a_larger_margin_on_two_processes(
         assert old.keys() == new.keys()
         for key in old:
             if "running" not in key and "num_batches" not in key:
-                assert torch.equal(old[key], new[key]), key
+                assert torch.allclose(old[key], new[key], atol=1e-4), key
     gate = pd.read_csv(tmp_path / "gate.csv")
     counts = gate[["reliable", "corrected", "dropped"]]
     assert (counts.sum(axis=1) == 48).all()

@@ -530,10 +530,6 @@ def test_one_more_iteration_and_another_trial_list(recipe):
         ({"dlg_lc": "{rl: 1}"}, r"dlg_lc: \S+/gated\.yaml has no rl\."),
         ({"dlg_lc": "null"}, "dlg_lc: give a YAML file"),
         ({"verify": "{output_folder: x}"}, "verify: its output_folder is"),
-        (
-            {"data_folder": "null"},
-            "stage_1: 'data_folder' is a !PLACEHOLDER",
-        ),
     ],
 )
 def test_mistakes_show_before_anything_is_done(recipe, flags, sentence):
