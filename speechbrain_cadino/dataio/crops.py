@@ -125,9 +125,8 @@ class CropReader:
         with self.reader(wav, self.sample_rate) as audio:
             pieces = _read_pieces(audio, firsts, lasts)
         for first, piece in zip(firsts, pieces):
-            problem = problem_of(piece) if piece.ndim == 1 else ""
-            if problem or not piece.any():
-                problem = problem or "black"
+            problem = problem_of(piece) if piece.ndim == 1 else _black(piece)
+            if problem:
                 raise MediaError(f"{wav}: {problem}, from {first} on.")
         return [
             _fill(_at_speed(piece, speed), length)
@@ -435,6 +434,11 @@ def _read_pieces(audio, firsts, lasts):
     return [
         span[first - begin : last - begin] for first, last in zip(firsts, lasts)
     ]
+
+
+def _black(picture):
+    """What ``problem_of`` is to signals."""
+    return "" if picture.any() else "black"
 
 
 def _at_speed(piece, speed):
