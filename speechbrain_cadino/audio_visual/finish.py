@@ -2,6 +2,7 @@
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.audio_visual.fusion import verify_fused
+from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.encoders.load import load_encoder, start_from_encoder
 from speechbrain_cadino.runs.finish import describe, where_to_go
 from speechbrain_cadino.runs.stage_two import export_branches
@@ -44,7 +45,7 @@ def finish_both(brain, hparams):
         describe(
             hparams["output_folder"],
             branch.encoder_folder,
-            branch.manifest,
+            read_manifest(branch.manifest, branch.data_folder),
             metrics,
             name,
         )

@@ -96,6 +96,8 @@ class EncoderBrain(sb.Brain):
                     *(load_steps, save_steps),
                     optional_load=True,
                 )
+        # Of crops by kind; None for as they are
+        self.augmenters = {"all": getattr(self.hparams, "augment", None)}
         self.clock = StepClock()
         self.compilation = None
         self.requests = Requests()
@@ -357,8 +359,7 @@ class EncoderBrain(sb.Brain):
         self.stage_started = time.time()
         self.clock.start()
         self.train_dataset.set_epoch(epoch)
-        augment = getattr(self.hparams, "augment", None)
-        if augment is not None:
+        for augment in filter(None, {*self.augmenters.values()}):
             refresh_banks(augment, epoch)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):

@@ -8,7 +8,6 @@ import torch
 from speechbrain.utils.distributed import run_on_main
 from speechbrain_cadino.brains.base import EncoderBrain
 from speechbrain_cadino.dataio.audio import AudioReader
-from speechbrain_cadino.dataio.augment import refresh_banks
 from speechbrain_cadino.lobes.embedding_norm import without_norm
 from speechbrain_cadino.lobes.signal_encoder import SignalEncoder
 from speechbrain_cadino.losses.meters import (
@@ -55,7 +54,7 @@ class DINOBrain(EncoderBrain):
                     "the term or figure of the objective another name."
                 )
         self.reclustering = getattr(self.hparams, "reclustering", None)
-        augment = getattr(self.hparams, "augment", None)
+        augment = self.augmenters["all"]
         self.augmenters = {
             "globals": getattr(self.hparams, "augment_globals", augment),
             "locals": getattr(self.hparams, "augment_locals", augment),
@@ -144,9 +143,6 @@ class DINOBrain(EncoderBrain):
         if self.reclustering is not None:
             self._recluster(epoch)
         super().on_stage_start(stage, epoch)
-        for augment in self.augmenters.values():
-            if augment is not None:
-                refresh_banks(augment, epoch)
         # As SpeechBrain does with gradients: no step goes across epochs
         self.distillation.forget()
 

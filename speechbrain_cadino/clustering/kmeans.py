@@ -109,9 +109,8 @@ def cluster(
     check_options(len(embeddings), num_clusters, merge_to, engine)
     nearest = find_engine(engine, device)
     points = unit_rows(embeddings)
-    on_gpu = engine == "torch" and torch.cuda.is_available()
-    start_device = device or ("cuda" if on_gpu else "cpu")
-    centroids = _start(points, num_clusters, seed, start_device)
+    start = _device(device) if engine == "torch" else device
+    centroids = _start(points, num_clusters, seed, start)
     clusters, fit = _assign(points, centroids, nearest)
     with tqdm(
         total=iterations, desc="Clustering", unit="iteration", delay=1
@@ -629,11 +628,16 @@ def find_engine(name, device=None):
             ) from error
         return _nearest_faiss
     if name == "torch":
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = _device(device)
         return lambda *pair: _nearest_torch(*pair, device)
     raise ValueError(
         f"There is no engine {name!r}: choose 'sklearn', 'faiss' or 'torch'."
     )
+
+
+def _device(device):
+    """That of the torch engine: a GPU by default."""
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _nearest_sklearn(points, centroids):

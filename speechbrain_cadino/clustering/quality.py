@@ -15,6 +15,7 @@ from sklearn.metrics.cluster import contingency_matrix
 
 from speechbrain_cadino.clustering.kmeans import sums_of_members, unit_rows
 from speechbrain_cadino.clustering.plots import plot_clusters
+from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.process.files import write_json
 
 # Utterances whose similarity to all the clusters is looked at. The standard
@@ -220,10 +221,9 @@ def silhouettes(points, labels):
 
 def _products(points, others):
     """Goes over a sample of the points: rows, and products with the others."""
-    count = min(len(points), SAMPLE)
-    sample = np.linspace(0, len(points) - 1, count).astype(int)
+    sample = spread_rows(len(points), SAMPLE)
     size = max(1, SIMILARITIES // len(others))
-    for first in range(0, count, size):
+    for first in range(0, len(sample), size):
         rows = sample[first : first + size]
         yield rows, points[rows] @ others.T
 

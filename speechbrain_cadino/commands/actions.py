@@ -7,7 +7,6 @@ import tempfile
 
 import numpy as np
 import pandas as pd
-import torch
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.map import plot_map
@@ -18,6 +17,7 @@ from speechbrain_cadino.clustering.ward import (
     stability,
 )
 from speechbrain_cadino.commands import inference
+from speechbrain_cadino.config.overlays import device_problem
 from speechbrain_cadino.dataio.labels import labels_of, read_labels
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
@@ -245,14 +245,8 @@ def compare(arguments):
 
 def _check_device(name):
     """Raises if there is no such device."""
-    if name is None:
-        return
-    try:
-        torch.empty(0, device=name)
-    # AssertionError: PyTorch was built without CUDA.
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"There is no device {name}: {reason}") from error
+    if name is not None and (problem := device_problem(name)):
+        raise ValueError(f"There is no device {name}: {problem}")
 
 
 def _check_file(path):

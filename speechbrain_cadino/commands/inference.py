@@ -15,9 +15,7 @@ from speechbrain_cadino.embeddings.embedder import StoredEmbeddings
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.segments import SHORTEST
 from speechbrain_cadino.encoders.calibration import read_calibration
-from speechbrain_cadino.encoders.load import (
-    load_encoder,
-)
+from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.prepare.convert import has_av
 from speechbrain_cadino.prepare.recordings import (
     Recording,
@@ -152,11 +150,7 @@ def embed_files(
         if calibration is None and self_calibrate:
             calibration = _own_calibration(loaded, table[fine])
     for row in table["ID"][~fine]:
-        _, _, problem = (
-            getattr(loaded, "problems", {})
-            .get(row, ": damaged")
-            .partition(": ")
-        )
+        _, _, problem = loaded.problems[row].partition(": ")
         recordings[int(row)].problem = problem.rstrip(".")
     _report_skipped(files, recordings)
     table, embeddings = table[fine], embeddings[fine]

@@ -95,15 +95,37 @@ def _check_device(run_opts):
     """Raises if there is no such device."""
     if "device" not in run_opts.overridden_args:
         return
+    if problem := device_problem(run_opts["device"]):
+        raise ValueError(
+            f"No device {run_opts['device']}: {problem}. Give --device=cpu, or "
+            "leave it to SpeechBrain."
+        )
+
+
+def device_problem(name):
+    """Why there is no such device.
+
+    Arguments
+    ---------
+    name : str
+        As PyTorch calls it.
+
+    Returns
+    -------
+    str
+        Empty if there is.
+
+    Example
+    -------
+    >>> device_problem("cpu"), bool(device_problem("warp:9"))
+    ('', True)
+    """
     try:
-        torch.empty(0, device=run_opts["device"])
+        torch.empty(0, device=name)
     # AssertionError: PyTorch was built without CUDA
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"No device {run_opts['device']}: {reason}. Give --device=cpu, or "
-            "leave it to SpeechBrain."
-        ) from error
+        return str(error).partition("\n")[0]
+    return ""
 
 
 def allow_own_classes():

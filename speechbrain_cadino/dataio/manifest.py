@@ -322,3 +322,26 @@ def _check_samples(table, path):
                 f"utterance '{row['ID']}' do not fit its duration of "
                 f"{row['duration']} s.{SECONDS}"
             )
+
+
+def spread_rows(count, most):
+    """Rows that stand for all, evenly spread over a table.
+
+    Arguments
+    ---------
+    count : int
+        How many rows it has.
+    most : int
+        How many are taken, at most.
+
+    Returns
+    -------
+    numpy.ndarray
+        Row numbers, rising.
+
+    Example
+    -------
+    >>> spread_rows(9, most=3), spread_rows(2, most=3)
+    (array([0, 4, 8]), array([0, 1]))
+    """
+    return np.linspace(0, count - 1, min(count, most)).astype(int)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import AudioReader, MediaError
+from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.embeddings.extract import extract
 from speechbrain_cadino.embeddings.segments import SHORTEST, Segments
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
@@ -311,8 +312,7 @@ class Embedder:
         >>> Embedder(lambda wavs, lens: wavs[:, :2]).mean_embedding(table)
         array([0.25, 0.25], dtype=float32)
         """
-        count = min(len(table), MEAN_UTTERANCES)
-        rows = np.linspace(0, len(table) - 1, count).astype(int)
+        rows = spread_rows(len(table), MEAN_UTTERANCES)
         embeddings = self.embed(table.iloc[rows], skip_unreadable=True)
         mean = np.nanmean(embeddings, axis=0, dtype=np.float64)
         return mean.astype(np.float32)

@@ -18,19 +18,19 @@ from speechbrain.utils.distributed import (
 )
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import MediaError
-from speechbrain_cadino.embeddings.store import load_embeddings
+from speechbrain_cadino.embeddings.store import (
+    NAMES,
+    load_embeddings,
+    write_ids,
+    write_joined,
+)
 from speechbrain_cadino.process.files import (
     atomic_path,
-    removed_if_full,
     write_csv,
     write_json,
-    write_text,
 )
 
 logger = get_logger(__name__)
-
-# The files of an embedding folder
-NAMES = ["ids.txt", "embeddings.npy"]
 
 
 def extract(embedder, folder, table, shard_size=5_000):
@@ -227,26 +227,21 @@ class _Shards:
         """Makes one file of all shards, and the list of IDs."""
         width = max(self._load(number).shape[1] for number in self.numbers)
         missing = np.zeros(len(self.table), bool)
-        # Among the shards: if it is never finished, it goes with them. Not a
-        # memmap: its pages would fill the memory.
-        path = self.folder / "shards" / "joined.npy"
-        final = self.folder / "embeddings.npy"
-        with removed_if_full(path, final), open(path, "wb") as file:
-            shape = len(missing), width
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
+
+        def parts():
             for number in self.numbers:
                 part = self._load(number)
                 missing[self.rows(number)] = np.isnan(part[:, 0])
-                # A shard without any embedding is one column of NaN.
-                np.broadcast_to(part, (len(part), width)).tofile(file)
+                yield part
+
+        # Among the shards: if it is never finished, it goes with them
+        path = self.folder / "shards" / "joined.npy"
+        final = self.folder / "embeddings.npy"
+        write_joined(path, final, parts(), (len(missing), width))
         if missing.any():
             self._report(missing)
         path.replace(final)
-        write_text(
-            self.folder / "ids.txt",
-            "".join(f"{name}\n" for name in self.table["ID"]),
-        )
+        write_ids(self.folder, self.table["ID"])
         shutil.rmtree(self.folder / "shards")
 
     def _load(self, number):

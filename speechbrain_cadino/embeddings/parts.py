@@ -7,8 +7,6 @@ the job that finishes last joins them. No process waits for another one.
 import pathlib
 import re
 
-import numpy as np
-
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.embeddings.extract import (
     extract,
@@ -16,13 +14,12 @@ from speechbrain_cadino.embeddings.extract import (
     hash_table,
     is_extracted,
 )
-from speechbrain_cadino.embeddings.store import load_embeddings
-from speechbrain_cadino.process.files import (
-    atomic_path,
-    removed_if_full,
-    write_json,
-    write_text,
+from speechbrain_cadino.embeddings.store import (
+    load_embeddings,
+    write_ids,
+    write_joined,
 )
+from speechbrain_cadino.process.files import atomic_path, write_json
 from speechbrain_cadino.process.lock import locked
 
 logger = get_logger(__name__)
@@ -163,18 +160,9 @@ def _join(folders, folder, record):
         ids += names
         shapes.append(embeddings.shape)
     shape = sum(rows for rows, _ in shapes), max(width for _, width in shapes)
+    parts = (load_embeddings(part)[1] for part in folders)
     final = folder / "embeddings.npy"
-    with (
-        atomic_path(final) as temporary,
-        removed_if_full(temporary, final),
-        open(temporary, "wb") as file,
-    ):
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for part in folders:
-            _, embeddings = load_embeddings(part)
-            # Without any embedding, a part is one column of NaN.
-            whole = (len(embeddings), shape[1])
-            np.broadcast_to(embeddings, whole).tofile(file)
-    write_text(folder / "ids.txt", "".join(f"{name}\n" for name in ids))
+    with atomic_path(final) as temporary:
+        write_joined(temporary, final, parts, shape)
+    write_ids(folder, ids)
     write_json(folder / "extraction.json", record)

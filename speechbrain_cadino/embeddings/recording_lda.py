@@ -19,6 +19,7 @@ from speechbrain_cadino.dataio.augment import (
     CropAugmenter,
 )
 from speechbrain_cadino.dataio.crops import CropReader
+from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.process.ranks import shield_worker
 
 logger = get_logger(__name__)
@@ -132,8 +133,7 @@ class RecordingLDA:
                 "recording_lda out, or give the encoder that made them."
             )
         _check_number(len(table))
-        count = min(len(table), MOST_RECORDINGS)
-        rows = np.linspace(0, len(table) - 1, count).astype(int)
+        rows = spread_rows(len(table), MOST_RECORDINGS)
         return self.fit(*self._embed_crops(embedder, table.iloc[rows]))
 
     def fit(self, embeddings, recordings):

@@ -4,7 +4,14 @@ import pathlib
 
 import numpy as np
 
-from speechbrain_cadino.process.files import atomic_path
+from speechbrain_cadino.process.files import (
+    atomic_path,
+    removed_if_full,
+    write_text,
+)
+
+# The files of an embedding folder
+NAMES = ["embeddings.npy", "ids.txt"]
 
 
 def save_embeddings(folder, ids, embeddings):
@@ -41,6 +48,42 @@ def save_embeddings(folder, ids, embeddings):
         (folder / "extraction.json").unlink(missing_ok=True)
 
 
+def write_ids(folder, ids):
+    """Writes ``ids.txt``.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder.
+    ids : iterable of str
+    """
+    text = "".join(f"{name}\n" for name in ids)
+    write_text(pathlib.Path(folder, "ids.txt"), text)
+
+
+def write_joined(path, final, parts, shape):
+    """Writes embeddings below each other, without holding all of them.
+
+    Not by a memmap: its pages would fill the memory.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        The file to write, which becomes ``final``.
+    final : pathlib.Path
+        For the error if the disk is full.
+    parts : iterable of numpy.ndarray
+        Each (n, D) or, without any embedding, (n, 1) of NaN.
+    shape : tuple of int
+        (N, D) of all.
+    """
+    with removed_if_full(path, final), open(path, "wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            np.broadcast_to(part, (len(part), shape[1])).tofile(file)
+
+
 def load_embeddings(folder):
     """Opens what ``save_embeddings`` wrote.
 
@@ -64,7 +107,7 @@ def load_embeddings(folder):
         If they do not belong together, or are no embeddings.
     """
     folder = pathlib.Path(folder)
-    for name in ["embeddings.npy", "ids.txt"]:
+    for name in NAMES:
         if not (folder / name).is_file():
             raise FileNotFoundError(
                 f"{folder} has no {name}: embed the utterances (again)."

@@ -23,6 +23,7 @@ from speechbrain_cadino.runs.open_run import (
     read_record,
     run_settings,
 )
+from speechbrain_cadino.training.checkpoints import has_checkpoint
 
 # Elsewhere the speakers are for reports only.
 MAY_CHANGE = HARMLESS - {"speakers"}
@@ -222,7 +223,7 @@ def _check_folders(settings):
 def _check_settings(training, hparams_file, run_opts):
     """Raises if a training was begun with settings other than now."""
     # Without a checkpoint there is nothing to go on from
-    begun = training.done or any(training.folder.glob("save/CKPT+*"))
+    begun = training.done or has_checkpoint(training.folder / "save")
     record = read_record(training.folder) if begun else None
     if record is not None:
         new = run_settings(hparams_file, run_opts, training.overrides)

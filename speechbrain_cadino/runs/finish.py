@@ -4,7 +4,7 @@ import os
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.settings import resolve
-from speechbrain_cadino.dataio.manifest import DATA_ROOT, read_manifest
+from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.encoders.calibration import write_calibration
 from speechbrain_cadino.encoders.card import write_card
 from speechbrain_cadino.encoders.export import export_encoder
@@ -35,15 +35,9 @@ def finish(embedder, hparams, device=None, baselines=False):
     baselines : bool
         Whether to score an untrained encoder and log-mel statistics too.
     """
-    export(
-        embedder,
-        hparams["output_folder"],
-        hparams["encoder_folder"],
-        hparams["train_manifest"],
-        hparams["data_folder"],
-    )
-    encoder = load_encoder(hparams["encoder_folder"], device)
     table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
+    export(embedder, hparams["output_folder"], hparams["encoder_folder"], table)
+    encoder = load_encoder(hparams["encoder_folder"], device)
     try:
         write_calibration(hparams["encoder_folder"], calibrate(encoder, table))
     except ValueError as error:
@@ -64,7 +58,7 @@ def finish(embedder, hparams, device=None, baselines=False):
     describe(
         hparams["output_folder"],
         hparams["encoder_folder"],
-        hparams["train_manifest"],
+        table,
         metrics,
     )
     logger.info(where_to_go(hparams["encoder_folder"]))
@@ -98,9 +92,7 @@ def where_to_go(encoder_folder):
     )
 
 
-def export(
-    embedder, output_folder, encoder_folder, manifest, data_folder, section=None
-):
+def export(embedder, output_folder, encoder_folder, table, section=None):
     """Writes an encoder folder, with the mean embedding of the training set.
 
     Arguments
@@ -111,14 +103,11 @@ def export(
         The output folder of the training, with its ``hyperparams.yaml``.
     encoder_folder : str or pathlib.Path
         The folder to write.
-    manifest : str or pathlib.Path
-        What it was trained on.
-    data_folder : str or pathlib.Path
-        What ``$data_root`` in the manifest stands for.
+    table : pandas.DataFrame
+        The manifest that it was trained on.
     section : str, optional
         See ``export_encoder``.
     """
-    table = read_manifest(manifest, data_folder)
     export_encoder(
         encoder_folder,
         f"{output_folder}/hyperparams.yaml",
@@ -129,7 +118,7 @@ def export(
 
 
 def describe(
-    output_folder, encoder_folder, manifest, metrics=None, system="encoder"
+    output_folder, encoder_folder, table, metrics=None, system="encoder"
 ):
     """Writes the model card of an encoder folder.
 
@@ -138,7 +127,7 @@ def describe(
     output_folder : str or pathlib.Path
         See ``export``, as for the next two.
     encoder_folder : str or pathlib.Path
-    manifest : str or pathlib.Path
+    table : pandas.DataFrame
     metrics : dict, optional
         Of ``verify``, if there are trials.
     system : str
@@ -148,6 +137,6 @@ def describe(
     write_card(
         encoder_folder,
         resolve(f"{output_folder}/hyperparams.yaml"),
-        read_manifest(manifest, DATA_ROOT),
+        table,
         results,
     )

@@ -21,6 +21,7 @@ from speechbrain_cadino.config.settings import (
 from speechbrain_cadino.process.console import LOG_CONFIG
 from speechbrain_cadino.process.files import read_json, write_json, write_text
 from speechbrain_cadino.process.lock import claim
+from speechbrain_cadino.training.checkpoints import has_checkpoint
 
 # In the output folder: what a run was begun with
 RECORD = "run.json"
@@ -77,7 +78,7 @@ def _open(folder, settings, resumes, harmless):
     settings = plain(settings, settings["output_folder"], harmless)
     # Without a checkpoint there is nothing to go on from; and a pipeline has
     # compared its steps itself, also where it was moved.
-    begun = any(saved.glob("CKPT+*"))
+    begun = has_checkpoint(saved)
     if resumes and begun and STEP not in os.environ:
         check_same(folder, read_record(folder), settings, folder)
     # A tool that writes into the folder of a training leaves its record alone.

@@ -23,6 +23,7 @@ from speechbrain_cadino.process.ranks import follow_parent
 from speechbrain_cadino.runs.finish import where_to_go
 from speechbrain_cadino.runs.open_run import STEP, check_same, record_of
 from speechbrain_cadino.runs.report import Stage, format_report, write_report
+from speechbrain_cadino.training.checkpoints import has_checkpoint
 from speechbrain_cadino.training.progress import LATER, PLACE
 
 logger = get_logger(__name__)
@@ -83,10 +84,11 @@ def check(folder, steps):
 
 def _has_made(folder, step, record):
     """Whether a step has made something that its settings matter to."""
-    place = pathlib.Path(folder, step.name)
-    if record["done"] or not step.manifest:
-        return True
-    return any(place.glob("save/CKPT+*"))
+    return (
+        record["done"]
+        or not step.manifest
+        or has_checkpoint(pathlib.Path(folder, step.name, "save"))
+    )
 
 
 def _there(folder, steps):

@@ -7,6 +7,7 @@ import torch
 
 from speechbrain.utils.distributed import run_on_main
 from speechbrain_cadino.config.settings import HARMLESS
+from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.encoders.load import start_from_encoder, start_from_file
 from speechbrain_cadino.gate.report import report_gate
 from speechbrain_cadino.process.files import atomic_path
@@ -51,8 +52,7 @@ def export_branches(brain, hparams):
             brain.embedder(branch),
             hparams["output_folder"],
             branch.encoder_folder,
-            branch.manifest,
-            branch.data_folder,
+            read_manifest(branch.manifest, branch.data_folder),
             section=name,
         )
 

@@ -28,6 +28,28 @@ from speechbrain_cadino.process.files import (
 logger = get_logger(__name__)
 
 PARTIAL = "partial+"
+
+
+def has_checkpoint(folder):
+    """Whether there is something to go on from.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder of checkpoints.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> has_checkpoint(getfixture("tmp_path"))
+    False
+    """
+    return any(pathlib.Path(folder).glob(f"{CKPT_PREFIX}+*"))
+
+
 BROKEN = "broken+"
 
 # The length and the CRC-32 of each other file of a checkpoint

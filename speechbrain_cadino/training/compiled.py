@@ -40,7 +40,7 @@ class Compilation:
             if hasattr(module, "compile_training")
         ]
         self.started = None
-        self.done = not self.encoders
+        self.done = False
         for encoder in self.encoders:
             encoder.compile_training("reduce-overhead" if graphs else "default")
 
@@ -50,8 +50,6 @@ class Compilation:
     def begin_step(self):
         """Tells CUDA graphs that what they wrote in the last step is done
         with, and the user why the first one takes so long."""
-        if not self.encoders:
-            return
         torch.compiler.cudagraph_mark_step_begin()
         if self.started is None:
             self.started = time.time()
@@ -86,7 +84,7 @@ class Compilation:
             return False
         for encoder in self.encoders:
             encoder.compile_training(None)
-        self.encoders, self.done = [], True
+        self.encoders = []
         reason = str(error).strip().splitlines() or [type(error).__name__]
         logger.warning(
             "The encoder is not compiled, and training takes longer on this "

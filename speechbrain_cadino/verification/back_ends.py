@@ -8,7 +8,11 @@ import functools
 import numpy as np
 import pandas as pd
 
-from speechbrain_cadino.dataio.manifest import pseudo_labels, read_manifest
+from speechbrain_cadino.dataio.manifest import (
+    pseudo_labels,
+    read_manifest,
+    spread_rows,
+)
 from speechbrain_cadino.embeddings.embedder import MEAN_UTTERANCES
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.whitening import fit_whitening
@@ -171,9 +175,8 @@ class Background:
             )
             labels = labels.to_numpy()[rows]
         else:
-            count = min(len(table), MEAN_UTTERANCES)
-            rows = np.linspace(0, len(table) - 1, count).astype(int)
-            labels = np.zeros(count)
+            rows = spread_rows(len(table), MEAN_UTTERANCES)
+            labels = np.zeros(len(rows))
         # Whole utterances, whatever is compared
         whole = embedder.replace(
             segment_seconds=None, batch_size=16, num_workers=0

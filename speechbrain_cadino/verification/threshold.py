@@ -4,6 +4,7 @@ import numpy as np
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.kmeans import cluster
+from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.embeddings.segments import trimmed_length
 from speechbrain_cadino.encoders.calibration import ScoreCalibration
 from speechbrain_cadino.verification.calibration import logistic
@@ -60,8 +61,7 @@ def calibrate(embedder, table, method="crops", seed=0):
         raise ValueError(
             f"method={method}: give one of {', '.join(pairs)}, or trials."
         )
-    count = min(len(table), MOST_RECORDINGS)
-    rows = np.linspace(0, len(table) - 1, count).astype(int)
+    rows = spread_rows(len(table), MOST_RECORDINGS)
     scores, same = pairs[method](embedder, table.iloc[rows], seed)
     return fit(scores, same, method)
 
