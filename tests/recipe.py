@@ -20,6 +20,7 @@ TINY_STAGE_1 = {
     "out_dim": 32,
     "head_size": 16,
     "bottleneck_size": 8,
+    "steps_per_epoch": None,
 }
 
 
@@ -28,5 +29,8 @@ def script(name, yaml, **flags):
     return [
         str(RECIPE / name),
         str(RECIPE / "hparams" / yaml),
-        *(f"--{key}={value}" for key, value in flags.items()),
+        *(
+            f"--{key}={'null' if value is None else value}"
+            for key, value in flags.items()
+        ),
     ]

@@ -368,6 +368,28 @@ def test_an_epoch_has_each_utterance_once_and_crops_stay_inside(
                 assert positions.max() <= stop
 
 
+@given(STRETCHES, st.integers(1, 40), st.integers(1, 9), st.integers(1, 2))
+def test_epochs_of_any_length_go_on_where_the_last_has_ended(
+    ramp, stretches, size, epochs, speeds
+):
+    """Each sample equally often, but for the last time through; a resume,
+    another data set, draws the same."""
+    options = {"samples_per_epoch": size, "speeds": [1.0, 0.8][:speeds]}
+    data = dataset(ramp, stretches, **options)
+    drawn = []
+    for epoch in range(1, epochs + 1):
+        data.set_epoch(epoch)
+        items = [item for (item,) in DataLoader(data, collate_fn=list)]
+        drawn += [item["sample"] for item in items]
+        assert len(items) == len(data) == size
+    counts = np.bincount(drawn, minlength=data.samples)
+    assert len(counts) == len(stretches) * speeds
+    assert np.ptp(counts) <= 1
+    resumed = dataset(ramp, stretches, **options)
+    resumed.set_epoch(epochs)
+    assert resumed[size - 1]["sample"] == drawn[-1]
+
+
 @given(
     st.lists(st.integers(-1, 3), min_size=1, max_size=12),
     st.integers(1, 6),

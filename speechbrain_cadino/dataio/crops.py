@@ -1,5 +1,6 @@
 """Random crops of utterances, and the data sets of both stages."""
 
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -162,6 +163,10 @@ class MultiCropDataset(Dataset):
     passes_per_epoch : int
         How often an epoch goes through the manifest: a small corpus makes
         very short epochs otherwise.
+    samples_per_epoch : int, optional
+        The length of an epoch in its place, whatever the size of the corpus:
+        epochs go on through the manifest where the one before has ended, each
+        time through in another order.
     sample_rate : int
         In Hz.
     seed : int
@@ -195,6 +200,7 @@ class MultiCropDataset(Dataset):
         sampling=None,
         speeds=(1.0,),
         passes_per_epoch=1,
+        samples_per_epoch=None,
         sample_rate=16000,
         seed=0,
         reader=AudioReader,
@@ -224,10 +230,11 @@ class MultiCropDataset(Dataset):
         self.global_crops = global_crops
         self.speeds = [Fraction(s).limit_denominator(20) for s in speeds]
         self.passes_per_epoch = passes_per_epoch
+        self.samples_per_epoch = samples_per_epoch
         self.seed = seed
         # In shared memory, so that persistent workers see it change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._order = None, None  # of which epoch
+        self._order = self._drawn = None, None  # of which epoch
 
     @property
     def table(self):
@@ -241,6 +248,15 @@ class MultiCropDataset(Dataset):
             }
         )
 
+    @property
+    def hours(self):
+        """The length of all utterances; None for frames of faces, which are
+        numbered."""
+        if self.crops.sample_rate == 1:
+            return None
+        samples = np.sum(self.crops.stops - self.crops.starts)
+        return float(samples) / self.crops.sample_rate / 3600
+
     def set_epoch(self, epoch):
         """Chooses the epoch, whose crops differ from those of the others.
 
@@ -251,8 +267,13 @@ class MultiCropDataset(Dataset):
         """
         self._epoch.fill_(epoch)
 
+    @property
+    def samples(self):
+        """How many samples there are: each utterance at each speed."""
+        return len(self.ids) * len(self.speeds)
+
     def __len__(self):
-        return len(self.ids) * len(self.speeds) * self.passes_per_epoch
+        return self.samples_per_epoch or self.samples * self.passes_per_epoch
 
     def __getitem__(self, index):
         """The crops of one utterance.
@@ -267,9 +288,9 @@ class MultiCropDataset(Dataset):
         """
         epoch = self._epoch.item()
         rng = np.random.default_rng((self.seed, epoch, index))
-        turn = index // len(self.ids) % len(self.speeds)
+        turn, place = divmod(self._sample(epoch, index), len(self.ids))
         row, crops, problem = self.crops.read(
-            self._rows(epoch)[index % len(self.ids)],
+            self._rows(epoch)[place],
             self.speeds[turn],
             rng,
             self.sampling.partners,
@@ -281,6 +302,26 @@ class MultiCropDataset(Dataset):
             "locals": _stack(crops[self.global_crops :]),
             "problem": problem,
         }
+
+    def _sample(self, epoch, index):
+        """Which of the samples an item is, at which place in their order."""
+        if self.samples_per_epoch is None:
+            return index % self.samples
+        if self._drawn[0] != epoch:
+            self._drawn = epoch, self._draw(epoch)
+        return int(self._drawn[1][index])
+
+    def _draw(self, epoch):
+        """The samples of an epoch that is as long as it is told to be."""
+        size, total = self.samples_per_epoch, self.samples
+        first = max(epoch - 1, 0) * size
+        last = first + size
+        passes = [
+            np.random.default_rng((self.seed, number)).permutation(total)
+            for number in range(first // total, -(-last // total))
+        ]
+        begin = first % total
+        return np.concatenate(passes)[begin : begin + size]
 
     def _rows(self, epoch):
         """The utterances of an epoch's items."""
@@ -315,6 +356,8 @@ class PseudoLabelDataset(MultiCropDataset):
     crop_seconds : float
         The length of a crop.
     speeds : list of float
+        See MultiCropDataset.
+    samples_per_epoch : int, optional
         See MultiCropDataset.
     sample_rate : int
         In Hz.
@@ -359,6 +402,7 @@ class PseudoLabelDataset(MultiCropDataset):
         data_root=None,
         crop_seconds=3.0,
         speeds=(1.0,),
+        samples_per_epoch=None,
         sample_rate=16000,
         seed=0,
         reader=AudioReader,
@@ -370,6 +414,7 @@ class PseudoLabelDataset(MultiCropDataset):
             global_seconds=crop_seconds,
             local_crops=0,
             speeds=speeds,
+            samples_per_epoch=samples_per_epoch,
             sample_rate=sample_rate,
             seed=seed,
             reader=reader,
@@ -419,6 +464,39 @@ def count_classes(manifest, speeds=(1.0,)):
     """
     table = read_manifest(manifest, DATA_ROOT)
     return pseudo_labels(table, manifest).nunique() * len(speeds)
+
+
+def samples_of_steps(steps, batch_size):
+    """The number of samples of so many optimiser steps, for an epoch.
+
+    Arguments
+    ---------
+    steps : int
+        The steps; None for as many as the manifest makes.
+    batch_size : int
+        Utterances per process and step, gradient accumulation counted in.
+
+    Returns
+    -------
+    int
+        The samples of all processes that torchrun started (its WORLD_SIZE; 1
+        without it); None if ``steps`` is.
+
+    Raises
+    ------
+    ValueError
+        If ``steps`` is no whole number above 0.
+
+    Example
+    -------
+    >>> samples_of_steps(85, batch_size=32)
+    2720
+    """
+    if steps is None:
+        return None
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps_per_epoch={steps}: give 1 or more, or null.")
+    return steps * batch_size * int(os.environ.get("WORLD_SIZE", 1))
 
 
 def _read_pieces(audio, firsts, lasts):

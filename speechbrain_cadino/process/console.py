@@ -3,6 +3,9 @@
 import logging
 import pathlib
 
+# It warns, once imported, that it cannot save figures, which nobody asks for.
+logging.getLogger("speechbrain.utils.train_logger").setLevel(logging.ERROR)
+
 # For SpeechBrain's create_experiment_directory
 LOG_CONFIG = str(pathlib.Path(__file__).with_name("log-config.yaml"))
 

@@ -167,20 +167,27 @@ def _where(folder, steps, step):
         and record["done"]
     ]
     coming = [o.work for o in steps[steps.index(step) :] if o.manifest]
-    if not done or None in coming:
+    seconds = [seconds for seconds, _ in done]
+    share = _share(coming, [work for _, work in done])
+    if share is None:
         return [number]
-    seconds, work = map(sum, zip(*done))
-    return [number, in_minutes(seconds / work * sum(coming))]
+    return [number, in_minutes(sum(seconds) * share)]
 
 
 def _later(steps, step):
     """The work of the trainings after a step, as a multiple of its own; None
     if nobody knows."""
     later = steps[steps.index(step) + 1 :]
-    works = [other.work for other in later if other.manifest]
-    if not step.work or None in works:
+    return _share([o.work for o in later if o.manifest], [step.work])
+
+
+def _share(works, others):
+    """The work of trainings as a multiple of that of others; None if nobody
+    knows, as one counts steps and another utterances."""
+    both = [*works, *others]
+    if not others or None in both or len({work.of for work in both}) > 1:
         return None
-    return sum(works) / step.work
+    return sum(w.seconds for w in works) / sum(w.seconds for w in others)
 
 
 def _run_step(folder, steps, step, lock):

@@ -28,6 +28,23 @@ TORCHRUN = {
 RUN_OPTIONS = RunOptions().as_dict()
 
 
+class Work(NamedTuple):
+    """How much of it a training is, beside others.
+
+    Arguments
+    ---------
+    seconds : float
+        The seconds of speech that go through the encoder, those of a backward
+        pass twice.
+    of : str
+        "all" of the training, or an "utterance" in all epochs, where the
+        length of its manifest decides.
+    """
+
+    seconds: float
+    of: str
+
+
 class Step(NamedTuple):
     """One script to run.
 
@@ -41,9 +58,8 @@ class Step(NamedTuple):
         Plain data: all that its result depends on.
     manifest : str, optional
         What it trains on, if it is a training.
-    work : float, optional
-        If it is a training of voices, about how much: the seconds of speech
-        that go through the encoder, of an utterance in all epochs.
+    work : Work, optional
+        If it is a training of voices, about how much it is.
     light : bool
         It takes a moment and no step needs its result: it is simply done
         again when its settings change or a step before it runs.
@@ -53,7 +69,7 @@ class Step(NamedTuple):
     command: list
     settings: dict
     manifest: str | None = None
-    work: float | None = None
+    work: Work | None = None
     light: bool = False
 
 
@@ -249,18 +265,23 @@ def _step(hparams, options, hparams_folder, recipe, name, script, entry, **own):
 
 
 def _work(settings):
-    """See ``Step.work``: forward and backward are three times a forward."""
+    """See Work: forward and backward are three times a forward."""
     if settings.get("sample_rate") == 1 or "face_manifest" in settings:
         return None
     try:
         epochs = settings["number_of_epochs"]
         if "crop_seconds" in settings:
             # And half of the clean crops, for label correction
-            return epochs * 3.5 * settings["crop_seconds"]
-        long = settings["global_crops"] * settings["global_seconds"]
-        short = settings["local_crops"] * settings["local_seconds"]
-        # The teacher sees the long ones, forward alone
-        return epochs * settings["passes_per_epoch"] * (4 * long + 3 * short)
+            seconds = epochs * 3.5 * settings["crop_seconds"]
+        else:
+            long = settings["global_crops"] * settings["global_seconds"]
+            short = settings["local_crops"] * settings["local_seconds"]
+            # The teacher sees the long ones, forward alone
+            seconds = epochs * (4 * long + 3 * short)
+        steps = settings["steps_per_epoch"]
+        if steps is not None:
+            return Work(seconds * steps * settings["batch_size"], "all")
+        return Work(seconds * settings.get("passes_per_epoch", 1), "utterance")
     except KeyError:
         return None
 

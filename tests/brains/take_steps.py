@@ -20,6 +20,7 @@ from speechbrain.processing.features import InputNormalization
 from speechbrain_cadino.brains.dino import DINOBrain
 from speechbrain_cadino.lobes.heads import DINOHead
 from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
+from speechbrain_cadino.losses.contrastive import AngularPrototypical
 from speechbrain_cadino.losses.dino import CosineLoss, DINOLoss
 from speechbrain_cadino.losses.distillation import SelfDistillation
 from speechbrain_cadino.losses.objective import Objective
@@ -58,6 +59,11 @@ METHODS = {
             "off_diagonal": OffDiagonal(),
         },
         {"student_sees_globals": False, "shared_prototypes": True},
+    ),
+    "contrastive": (
+        Centering(24),
+        {"contrastive": AngularPrototypical()},
+        {},
     ),
 }
 

@@ -21,6 +21,7 @@ STAGE_2 = {
     "number_of_epochs": 3,
     "first_gated_epoch": 2,
     "batch_size": 4,
+    "steps_per_epoch": None,
     "gate": 16.0,
     "crop_seconds": 0.5,
     "channels": 16,

@@ -56,6 +56,7 @@ RUNS = {
         "gate": 8.0,
         "confidence": 0.2,
         "batch_size": 8,
+        "steps_per_epoch": None,
         "lr": 0.003,
         "crop_seconds": 0.5,
         "channels": 16,

@@ -217,6 +217,7 @@ def test_stage_two_ends_too(faulty, labelled, run_script, tmp_path):
         f"--output_folder={tmp_path}",
         *("--number_of_epochs=2", "--first_gated_epoch=2", "--batch_size=8"),
         *("--crop_seconds=0.4", "--channels=16", "--warmup_epochs=1"),
+        "--steps_per_epoch=null",
     )
     assert code == 0, output
     table = pd.read_csv(tmp_path / "training.csv")

@@ -19,7 +19,9 @@ TRAINING = [
     *("sdpn.yaml", "small_sdpn.yaml", "demo_sdpn.yaml"),
     *("dino_wespeaker.yaml", "one_gpu.yaml"),
     *("sdpn_dr.yaml", "small_sdpn_dr.yaml", "demo_sdpn_dr.yaml"),
+    "small_contrastive.yaml",
 ]
+DINO = ["dino", "cosine"]
 TERMS = {
     "rdino": ["variance", "covariance"],
     "sdpn": ["me_max", "koleo"],
@@ -53,7 +55,9 @@ def test_loads(name, tmp_path):
     assert channels == [16, 16, 16, 16, aggregation]
     assert hparams["teacher"].network.head.prototypes.out_features == 8
     method = name.removeprefix("small_").removeprefix("demo_")[:-5]
-    terms = ["dino", "cosine", *TERMS.get(method, [])]
+    terms = [*DINO, *TERMS.get(method, [])]
+    if method == "contrastive":
+        terms = ["contrastive"]
     assert set(hparams["objective"].terms) == set(terms)
     assert hparams["dino"].out_dim == 8
     assert hparams["lr_schedule"](hparams["number_of_epochs"]) > 0

@@ -117,6 +117,7 @@ STANDSTILL = {
     "number_of_epochs": 2,
     "warmup_epochs": 0,
     "batch_size": 4,
+    "steps_per_epoch": "null",
 }
 STAGE_ONE = {
     **STANDSTILL,

@@ -96,6 +96,12 @@ def test_the_console_says_where_it_is(uninterrupted):
     for epoch, error in enumerate(table["EER"], start=1):
         line = rf"^EER {error:5.2f} %  loss [\d.]+  epoch {epoch} of 3"
         assert re.search(line, output, re.MULTILINE)
+    table = pd.read_csv(folder / "save" / "train.csv")
+    minutes = table["duration"].sum() / 60
+    assert (
+        f"{len(table)} utterances, {minutes:.2g} min: 54 steps, 3 epochs of 18 "
+        "with 72 samples in each. That is few: the shortest"
+    ) in output
     *_, where, command = output.strip().splitlines()
     assert where.startswith(f"The encoder is in {folder}/encoder.")
     assert command.strip().startswith("speechbrain-cadino verify")

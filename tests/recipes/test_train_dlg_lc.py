@@ -24,6 +24,7 @@ def command(speech, labels):
             "confidence": 0.4,
             "speeds": "[1.0, 0.9]",
             "batch_size": 4,
+            "steps_per_epoch": None,
             "evaluate_every": 1,
             "crop_seconds": 0.4,
             "channels": 16,

@@ -10,7 +10,7 @@ from speechbrain_cadino.runs.plan import plan
 
 
 @pytest.fixture
-def steps(tmp_path):
+def planned(tmp_path):
     """A function that plans a pipeline, with flags."""
 
     def make(*flags, yaml="demo_av.yaml"):
@@ -24,12 +24,21 @@ def steps(tmp_path):
         )
         with open(path, encoding="utf-8") as fin:
             hparams = load_hyperpyyaml(fin, overrides)
-        found = plan(hparams, RECIPE / "hparams", RECIPE, run_opts)
+        return plan(hparams, RECIPE / "hparams", RECIPE, run_opts)
+
+    return make
+
+
+@pytest.fixture
+def steps(planned, tmp_path):
+    """A function that plans a pipeline, with flags: its commands by name."""
+
+    def make(*flags, **options):
         return {
             step.name: [
                 word.replace(f"{tmp_path}/", "") for word in step.command
             ]
-            for step in found
+            for step in planned(*flags, **options)
         }
 
     return make
@@ -95,6 +104,18 @@ def test_little_data_is_learnt_whole_and_labelled_in_pieces(steps):
         assert f"--encoder={last}/encoder" in labels
         train = commands[f"iteration_{number}/train"]
         assert "--start_encoder=stage_1/encoder" in train
+
+
+def test_work_is_that_of_all_steps_or_of_an_utterance(planned):
+    """850 steps of 32 utterances, 2 crops of 2.5 s and 4 of 1.5 s, of which
+    the teacher sees the former; 1148 of 32 crops of 2 s."""
+    small = {step.name: step.work for step in planned(yaml="small.yaml")}
+    assert small["stage_1"] == (850 * 32 * (4 * 5 + 3 * 6), "all")
+    assert small["iteration_1/train"] == (1148 * 32 * 3.5 * 2, "all")
+    demo = {step.name: step.work for step in planned(yaml="demo.yaml")}
+    assert demo["stage_1"] == (8 * (4 * 5 + 3 * 6), "utterance")
+    assert demo["iteration_1/train"] == (8 * 3.5 * 2, "utterance")
+    assert small["iteration_1/labels"] is None
 
 
 def test_stages_are_looked_up_beside_the_overlay_then_in_the_recipe(

@@ -1,0 +1,100 @@
+"""Contrastive terms: crops of one utterance against those of all others."""
+
+import torch
+import torch.nn.functional as F
+
+from speechbrain_cadino.losses.objective import Term
+from speechbrain_cadino.losses.regularizers import all_points
+from speechbrain_cadino.process.precision import full_precision
+
+
+class AngularPrototypical(Term):
+    """Cross-entropy of finding an utterance among the others by a crop.
+
+    The mean over all ordered pairs (a, b) of different views of the student of
+    ``-log_softmax_j(w cos(a_i, b_j))[j = i]``, i and j utterances of the batch
+    of all ranks, w learnt (Chung et al., 2020, "In defence of metric learning
+    for speaker recognition", with one utterance in the place of the mean of
+    several; their offset is the same in all logits and changes nothing). Two
+    utterances of one voice in a batch count as two: rare in large corpora.
+
+    Arguments
+    ---------
+    scale : float
+        w at the start. 10 there.
+
+    Raises
+    ------
+    ValueError
+        If the scale is not positive.
+
+    Example
+    -------
+    >>> from speechbrain_cadino.losses.objective import Views
+    >>> term = AngularPrototypical(scale=10)
+    >>> apart = Views(torch.eye(4).expand(2, 4, 4), {}, 2)
+    >>> same = Views(torch.ones(2, 4, 4), {}, 2)
+    >>> [round(term(views, None, 0.0)[0].item(), 4) for views in (apart, same)]
+    [0.0001, 1.3863]
+    """
+
+    figures = ("contrastive_scale", "contrastive_accuracy")
+
+    # The scale never falls below this: at 0 nothing would be learnt any more
+    LEAST_SCALE = 1e-6
+
+    def __init__(self, scale=10.0):
+        super().__init__()
+        if not scale > 0:
+            raise ValueError(f"scale={scale}: give a number above 0.")
+        self.scale = torch.nn.Parameter(torch.tensor(float(scale)))
+
+    def forward(self, student, teacher, position):
+        """Computes the term.
+
+        Arguments
+        ---------
+        student : Views
+            Of two views or more.
+        teacher : Views
+            Not used.
+        position : float
+            Not used.
+
+        Returns
+        -------
+        value : torch.Tensor
+            Scalar, 0 or more; the logarithm of the number of utterances if
+            all embeddings are the same.
+        figures : dict of str:torch.Tensor
+            ``contrastive_scale``, w, and ``contrastive_accuracy``, the share
+            of crops whose utterance is the most similar one.
+
+        Raises
+        ------
+        ValueError
+            If there is no second view, or no second utterance.
+        """
+        with full_precision(student.embeddings.device.type):
+            views = F.normalize(all_points(student, "embeddings"), dim=-1)
+            count, utterances = views.shape[:2]
+            if count < 2 or utterances < 2:
+                raise ValueError(
+                    "A contrastive term compares two crops of an utterance "
+                    f"with those of others: it got {count} crop(s) of "
+                    f"{utterances} utterance(s). Set global_crops + "
+                    "local_crops and batch_size to 2 or more."
+                )
+            scale = self.scale.clamp(min=self.LEAST_SCALE)
+            logits = scale * torch.einsum("aid,bjd->abij", views, views)
+            different = ~torch.eye(count, dtype=bool, device=logits.device)
+            logits = logits[different]  # (pairs, utterances, utterances)
+            right = torch.arange(utterances, device=logits.device)
+            value = F.cross_entropy(
+                logits.flatten(0, 1), right.repeat(len(logits))
+            )
+            accuracy = (logits.argmax(-1) == right).float().mean()
+        return value, {
+            "contrastive_scale": scale.detach(),
+            "contrastive_accuracy": accuracy,
+        }
