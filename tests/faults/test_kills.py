@@ -1,17 +1,25 @@
 """Killed at random moments, a run ends as if it was not.
 
-A few kills of stage I; and of a whole pipeline, with two iterations, as many
-as you like: pytest tests/faults --kills=100 --fault-seed=1
+A few kills of stage I; and as many as you like of a whole pipeline, with two
+iterations, and a fifth as many of each single script:
+pytest tests/faults --kills=100 --fault-seed=1
 """
 
 import random
 import re
+import shutil
 import signal
 import sys
+import time
 
 import commands
 import faults
+import pandas as pd
 import pytest
+import soundfile
+from recipe import script
+
+from speechbrain_cadino.prepare.folder import prepare_folder
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="looks for processes in /proc"
@@ -30,10 +38,19 @@ TARGETS = {
 }
 
 
+# Single scripts: see commands.scripts
+SCRIPTS = [
+    *("prepare", "convert", "extract", "cluster", "export", "verify"),
+    *("finetune", "report"),
+]
+
+
 def pytest_generate_tests(metafunc):
+    kills = metafunc.config.getoption("kills")
     if "number" in metafunc.fixturenames:
-        runs = -(-metafunc.config.getoption("kills") // KILLS)
-        metafunc.parametrize("number", range(runs))
+        metafunc.parametrize("number", range(-(-kills // KILLS)))
+    if "single" in metafunc.fixturenames:
+        metafunc.parametrize("single", SCRIPTS if kills else [])
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +150,66 @@ def test_pipeline_killed_at_random(
     rows, wrong = judge(outcomes, tmp_path / "run", expected)
     record_property("kills", rows)
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.fixture(scope="module")
+def scripts(speech, encoder_folder, tmp_path_factory):
+    """From an output folder to a command line, by name."""
+    folder = tmp_path_factory.mktemp("scripts")
+    foreign = folder / "foreign"
+    foreign.mkdir()
+    for path in sorted(speech.rglob("*.wav"))[:24]:
+        signal, _ = soundfile.read(path)
+        name = "_".join(path.parts[-3:])
+        soundfile.write(foreign / name, signal, 22050)
+    prepare_folder(speech, folder, min_duration=0.1)
+    manifest = folder / "train.csv"
+    table = pd.read_csv(manifest, dtype=str)
+    table["spk_id"] = table["ID"].str.split("/").str[1]
+    labels = folder / "labels.csv"
+    table.to_csv(labels, index=False)
+    gated = folder / "gated"
+    flags = {**commands.STAGE_2, "data_folder": speech, "output_folder": gated}
+    training = script(
+        *("train_dlg_lc.py", "small_dlg_lc.yaml"),
+        **{**flags, "train_manifest": labels},
+    )
+    (outcome,) = faults.harass(training, folder / "logs", None, 0)
+    assert outcome.code == 0, outcome.output
+
+    def trained(output):
+        if not output.exists():
+            shutil.copytree(gated, output)
+        return output
+
+    return commands.scripts(
+        *(speech, foreign, encoder_folder, manifest, labels, trained)
+    )
+
+
+def test_a_script_killed_at_random(
+    scripts, single, request, tmp_path, record_property
+):
+    """At any moment of as long as it takes, from its first import on."""
+    kills = -(-request.config.getoption("kills") // 5)
+    seed = f"{request.config.getoption('fault_seed')} {single}"
+    # The same name for each run: it may be in their files
+    folder, logs, rows = tmp_path / "run", tmp_path / "logs", []
+    begin = time.monotonic()
+    (outcome,) = faults.harass(scripts[single](folder), logs, None, 0)
+    assert outcome.code == 0, outcome.output
+    whole = folder.rename(tmp_path / "whole")
+    targets = ["command", "all"]
+    if single in ("prepare", "convert", "extract", "cluster", "finetune"):
+        targets.append("worker")
+    draws = faults.draw(seed, targets, time.monotonic() - begin)
+    while len(rows) < kills:
+        outcomes = faults.harass(
+            *(scripts[single](folder), logs, draws),
+            min(KILLS, kills - len(rows)),
+        )
+        found, wrong = judge(outcomes, folder, whole)
+        rows += [(f"{kind}, {single}", *rest) for kind, *rest in found]
+        record_property("kills", rows)
+        assert not wrong, "\n".join(wrong)
+        shutil.rmtree(folder)
