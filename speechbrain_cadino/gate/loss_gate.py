@@ -115,9 +115,11 @@ class DynamicLossGate:
         threshold, figures = self.mixture.fit(losses)
         if threshold is None:
             if self.gate == "dynamic":
+                stays = f"The loss gate stays {self._crossing:.3g}"
+                none = "No loss gate yet"
                 logger.warning(
-                    f"No new loss gate from the losses of this epoch: {figures}"
-                    f". The last one stays: {self._crossing:.3g}."
+                    f"{stays if math.isfinite(self._crossing) else none}: "
+                    f"{figures}."
                 )
             return dict.fromkeys(self.mixture.columns)
         self._crossing = float(threshold)

@@ -217,7 +217,7 @@ class TwoGaussians:
     ... )
     (True, -1, 9)
     >>> TwoGaussians().fit(right)
-    (None, 'they have one mode')
+    (None, 'the losses have one mode')
     """
 
     columns = (
@@ -314,7 +314,7 @@ class TwoGaussians:
         if self.rule == "checked":
             self._check(mixture, fitted)
         if mixture.crossing is None:
-            raise ValueError("their two components overlap like one mode")
+            raise ValueError("the losses overlap like one mode")
         return mixture
 
     def _fit(self, values):
@@ -335,7 +335,7 @@ class TwoGaussians:
             if self.rule == "checked" and (
                 two.bic(values) >= one.fit(values).bic(values)
             ):
-                raise ValueError("they have one mode")
+                raise ValueError("the losses have one mode")
         order = np.argsort(two.means_[:, 0])
         means, variances, weights = (
             tuple(column[order].tolist())
@@ -350,12 +350,12 @@ class TwoGaussians:
     def _check(self, mixture, fitted):
         """Raises if the components are not of right and of wrong labels."""
         if mixture.weights[1] < self.least_weight:
-            raise ValueError("they have one mode and a tail")
+            raise ValueError("the losses have one mode and a tail")
         if mixture.means[1] < self.least_wrong:
-            raise ValueError("both of their components are of learnt labels")
+            raise ValueError("both components are of learnt labels")
         separated = mixture.separation >= self.least_separation
         if not separated or mixture.crossing is None:
-            raise ValueError("their two components overlap like one mode")
+            raise ValueError("the losses overlap like one mode")
         # Those below LOWEST are learnt, too
         if 1 - fitted * mixture.weights[1] < self.least_trusted:
             raise ValueError("most labels are not learnt yet")

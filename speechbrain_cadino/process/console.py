@@ -2,12 +2,17 @@
 
 import logging
 import pathlib
+import shlex
 
 # It warns, once imported, that it cannot save figures, which nobody asks for.
 logging.getLogger("speechbrain.utils.train_logger").setLevel(logging.ERROR)
 
 # For SpeechBrain's create_experiment_directory
 LOG_CONFIG = str(pathlib.Path(__file__).with_name("log-config.yaml"))
+
+
+# Of a terminal
+WIDTH = 80
 
 
 class Ours(logging.Filter):
@@ -57,3 +62,30 @@ def in_minutes(seconds):
     if seconds < 120 * 60:
         return f"about {seconds / 60:.0f} min left"
     return f"about {seconds / 3600:.0f} h left"
+
+
+def to_copy(command):
+    """A command line to copy, broken where a shell reads on.
+
+    Arguments
+    ---------
+    command : list
+        Its words.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> print(to_copy(["cat", "my notes", "a" * 40, "b" * 40]))
+    cat 'my notes' aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa \\
+        bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb
+    """
+    first, *words = (shlex.quote(str(word)) for word in command)
+    lines = [first]
+    for word in words:
+        if len(f"{lines[-1]} {word} \\") > WIDTH:
+            lines.append("   ")
+        lines[-1] += f" {word}"
+    return " \\\n".join(lines)

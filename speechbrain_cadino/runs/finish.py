@@ -9,6 +9,7 @@ from speechbrain_cadino.encoders.calibration import write_calibration
 from speechbrain_cadino.encoders.card import write_card
 from speechbrain_cadino.encoders.export import export_encoder
 from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.process.console import to_copy
 from speechbrain_cadino.runs.open_run import STEP
 from speechbrain_cadino.verification.back_ends import Background
 from speechbrain_cadino.verification.evaluate import verify
@@ -80,16 +81,16 @@ def where_to_go(encoder_folder):
     Example
     -------
     >>> print(where_to_go("results/dino/1986/encoder"))
-    The encoder is in results/dino/1986/encoder. Next, with audio of yours:
-      speechbrain-cadino verify results/dino/1986/encoder ONE.wav OTHER.wav
+    The encoder is in results/dino/1986/encoder.
+    Next, with audio of yours:
+    speechbrain-cadino verify results/dino/1986/encoder ONE.wav OTHER.wav
     """
     where = f"The encoder is in {encoder_folder}."
     if STEP in os.environ:
         return where
-    return (
-        f"{where} Next, with audio of yours:\n"
-        f"  speechbrain-cadino verify {encoder_folder} ONE.wav OTHER.wav"
-    )
+    command = ["speechbrain-cadino", "verify", encoder_folder]
+    command = to_copy([*command, "ONE.wav", "OTHER.wav"])
+    return f"{where}\nNext, with audio of yours:\n{command}"
 
 
 def export(embedder, output_folder, encoder_folder, table, section=None):

@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import os
 import pathlib
-import shlex
 import shutil
 import signal
 import subprocess
@@ -16,7 +15,7 @@ import sys
 import time
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.process.console import in_minutes
+from speechbrain_cadino.process.console import in_minutes, to_copy
 from speechbrain_cadino.process.files import read_json, write_json
 from speechbrain_cadino.process.interrupts import Interrupted, interruptible
 from speechbrain_cadino.process.ranks import follow_parent
@@ -28,8 +27,6 @@ from speechbrain_cadino.training.progress import LATER, PLACE
 
 logger = get_logger(__name__)
 
-# Of a terminal
-WIDTH = 80
 
 # The folders of the steps of one stage, in its own
 PARTS = {"labels", "train", "gate"}
@@ -233,15 +230,9 @@ def _run_step(folder, steps, step, lock):
 
 
 def _for_people(command):
-    """A command line to copy, broken where a shell reads on."""
+    """A command line of Python to copy."""
     names = {shutil.which(name): name for name in ["python3", "python"]}
-    python = names.get(sys.executable, sys.executable)
-    lines = [python]
-    for word in map(shlex.quote, command):
-        if len(f"{lines[-1]} {word} \\") > WIDTH:
-            lines.append("   ")
-        lines[-1] += f" {word}"
-    return " \\\n".join(lines)
+    return to_copy([names.get(sys.executable, sys.executable), *command])
 
 
 def _start(step, lock, steps):

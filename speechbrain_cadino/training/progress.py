@@ -3,15 +3,13 @@
 import os
 import time
 
-from speechbrain_cadino.process.console import in_minutes
+from speechbrain_cadino.process.console import WIDTH, in_minutes
 
 # In the environment of a script that a pipeline starts: the name of the step
 # and its number, and the work of the steps after it as a multiple of its own
 PLACE = "SPEECHBRAIN_CADINO_PLACE"
 LATER = "SPEECHBRAIN_CADINO_LATER"
 
-
-WIDTH = 80
 
 
 class Progress:

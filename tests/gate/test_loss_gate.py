@@ -218,8 +218,11 @@ def test_losses_without_two_modes(losses, reason, caplog):
     gate.start_epoch(3)
     assert gate.threshold == last < math.inf
     assert reason in caplog.text
-    assert "The last one stays" in caplog.text
+    assert f"The loss gate stays {last:.3g}: " in caplog.text
     assert len(caplog.records) == 1
+    caplog.clear()
+    DynamicLossGate().update(losses)
+    assert "No loss gate yet: " in caplog.text
 
 
 def test_ten_losses():

@@ -1,13 +1,10 @@
 """Figures against plain loops, and the picture's content."""
 
-import os
-import subprocess
-import sys
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import start
 from PIL import Image
 from recipe import script
 from scipy.stats import norm
@@ -376,18 +373,9 @@ def test_last_epoch_as_text():
 
 def run_report(folder, **flags):
     """Runs the script; its exit code and all that it said."""
-    process = subprocess.run(
-        [
-            sys.executable,
-            *script("report_gate.py", "report_gate.yaml", **flags),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=folder,
-        text=True,
+    return start.run(
+        *script("report_gate.py", "report_gate.yaml", **flags), cwd=folder
     )
-    return process.returncode, process.stdout
 
 
 def test_script(manifest, speakers, tmp_path):

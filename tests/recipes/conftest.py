@@ -8,6 +8,7 @@ import time
 
 import pandas as pd
 import pytest
+import start
 
 from speechbrain_cadino.dataio.manifest import write_manifest
 
@@ -43,31 +44,28 @@ def labels(speech, tmp_path_factory):
 @pytest.fixture(scope="session")
 def run_script():
     """A function that runs a command line: its exit code and its output."""
-
-    def run(*command, environment=None):
-        process = subprocess.run(
-            [sys.executable, *map(str, command)],
-            env={**os.environ, **(environment or {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        return process.returncode, process.stdout
-
-    return run
+    return start.run
 
 
 @pytest.fixture(scope="session")
-def audited(tmp_path_factory, run_script):
+def audited(tmp_path_factory):
     """As run_script; returns the names of all files that were read too."""
 
     def run(*command):
         folder = tmp_path_factory.mktemp("audit")
         (folder / "sitecustomize.py").write_text(AUDIT)
         log = folder / "log"
-        environment = {"PYTHONPATH": str(folder), "AUDIT_LOG": str(log)}
-        result = run_script(*command, environment=environment)
-        return *result, log.read_text()
+        process = subprocess.run(
+            [sys.executable, *map(str, command)],
+            env={
+                **os.environ,
+                **{"PYTHONPATH": str(folder), "AUDIT_LOG": str(log)},
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        return process.returncode, process.stdout, log.read_text()
 
     return run
 

@@ -1,12 +1,10 @@
 """The real script as real processes."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
+import start
 from recipe import TORCHRUN, script
 
 from speechbrain_cadino.dataio.manifest import DATA_ROOT, read_manifest
@@ -24,17 +22,9 @@ def label(encoder_folder, corpus, folder, launcher=(), **flags):
         "device": "cpu",
         **flags,
     }
-    process = subprocess.run(
-        [
-            *(sys.executable, *launcher),
-            *script("pseudo_label.py", "pseudo_label.yaml", **flags),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        text=True,
+    return start.run(
+        *launcher, *script("pseudo_label.py", "pseudo_label.yaml", **flags)
     )
-    return process.returncode, process.stdout
 
 
 @pytest.fixture(scope="module")

@@ -102,9 +102,11 @@ def test_the_console_says_where_it_is(uninterrupted):
         f"{len(table)} utterances, {minutes:.2g} min: 54 steps, 3 epochs of 18 "
         "with 72 samples in each. That is few: the shortest"
     ) in output
-    *_, where, command = output.strip().splitlines()
-    assert where.startswith(f"The encoder is in {folder}/encoder.")
-    assert command.strip().startswith("speechbrain-cadino verify")
+    _, last = output.rsplit("The encoder is in ", 1)
+    where, hint, command = last.strip().split("\n", 2)
+    assert where == f"{folder}/encoder."
+    assert hint == "Next, with audio of yours:"
+    assert command.startswith("speechbrain-cadino verify")
     assert "Going into epoch" not in output
     assert "Going into epoch" in (folder / "log.txt").read_text()
 

@@ -1,24 +1,13 @@
 import json
-import subprocess
-import sys
 
+import start
 from recipe import script
 
 
 def verify(tmp_path, **flags):
     """Runs the script; its exit code and all that it said."""
     flags = {"output_folder": tmp_path / "out", "device": "cpu", **flags}
-    process = subprocess.run(
-        [
-            sys.executable,
-            *script("verify.py", "verify.yaml", **flags),
-        ],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    return process.returncode, process.stdout
+    return start.run(*script("verify.py", "verify.yaml", **flags), cwd=tmp_path)
 
 
 def test_with_baselines(encoder_folder, corpus, tmp_path):
