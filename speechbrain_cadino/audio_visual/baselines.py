@@ -34,7 +34,8 @@ class Pixels(torch.nn.Module):
         frames : torch.Tensor
             Shape (B, frames, 3, height, width), from 0 to 255.
         lengths : torch.Tensor, optional
-            Ignored: tracks come without padding, see Embedder.
+            The relative lengths, ignored: tracks come without padding, see
+            Embedder.
 
         Returns
         -------

@@ -94,7 +94,7 @@ def at_speed(cosines, labels, num_classes):
     Arguments
     ---------
     cosines : torch.Tensor
-        To the F classes of one speed, (batch, F).
+        The cosines to the F classes of one speed, (batch, F).
     labels : torch.Tensor
         Classes of the voices, (batch,): F for each speed, one speed after the
         other.

@@ -26,7 +26,7 @@ class AudioVisualDataset(PseudoLabelDataset):
     face_size : int
         Height and width of the frames: see FaceReader.
     face_root : str or pathlib.Path, optional
-        What ``$data_root`` in face_manifest stands for.
+        The folder that ``$data_root`` in face_manifest stands for.
     **options
         The other arguments of PseudoLabelDataset. At another speed an
         utterance is of another voice, but of the same face.

@@ -46,15 +46,15 @@ def prepare_demo_faces(
     data_folder : str or pathlib.Path
         The folder that ``prepare_demo`` has filled.
     seed : int
-        Another seed gives other people.
+        The random seed: another one gives other people.
     frames : int
-        How many images a track has.
+        The number of images of a track.
     size : int
         Their height and width.
     missing : float
         The share of the utterances that have no face.
     num_workers : int, optional
-        How many processes; as many as there are CPUs by default.
+        The number of processes; as many as there are CPUs by default.
     skip_prep : bool
         Whether to do nothing at all.
 

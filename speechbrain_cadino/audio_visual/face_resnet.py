@@ -26,7 +26,8 @@ class FaceNormalization(torch.nn.Module):
         frames : torch.Tensor
             (batch, frames, 3, height, width), from 0 to 255.
         lengths : torch.Tensor, optional
-            Ignored: tracks come without padding, see Embedder.
+            The relative lengths, ignored: tracks come without padding, see
+            Embedder.
 
         Returns
         -------
@@ -49,7 +50,7 @@ class FaceResNet(torch.nn.Module):
     block_sizes : list of int
         Residual blocks of each stage. [3, 4, 6, 3] makes a ResNet-34.
     stem_stride : int
-        Of the first convolution; 1 for small frames.
+        The stride of the first convolution; 1 for small frames.
     squeeze : bool
         Whether the blocks have squeeze-and-excitation.
     lin_neurons : int
@@ -99,7 +100,8 @@ class FaceResNet(torch.nn.Module):
         frames : torch.Tensor
             (batch, frames, 3, height, width), normalised.
         lengths : torch.Tensor, optional
-            Ignored: tracks come without padding, see Embedder.
+            The relative lengths, ignored: tracks come without padding, see
+            Embedder.
 
         Returns
         -------

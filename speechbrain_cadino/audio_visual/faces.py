@@ -33,7 +33,7 @@ def is_image(name):
     Arguments
     ---------
     name : str
-        Without folders.
+        The name of the file, without folders.
 
     Returns
     -------
@@ -182,17 +182,17 @@ class FaceAugmenter(torch.nn.Module):
     size : int
         Height and width of the crops.
     scale : list of float
-        Between which shares of its area the crop of an image has, 0.4 to 1
-        for DINO's large crops and 0.05 to 0.4 for its small ones.
+        The least and the largest share of an image's area that its crop has,
+        0.4 to 1 for DINO's large crops and 0.05 to 0.4 for its small ones.
     flip : float
-        With which probability a crop is mirrored.
+        The probability that a crop is mirrored.
     colour : float
-        With which probability its brightness, contrast, saturation and hue
+        The probability that its brightness, contrast, saturation and hue
         change.
     grey : float
-        With which probability it loses its colours.
+        The probability that it loses its colours.
     blur : float
-        With which probability it is blurred.
+        The probability that it is blurred.
 
     Raises
     ------

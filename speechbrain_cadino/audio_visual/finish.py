@@ -24,8 +24,9 @@ def finish_both(brain, hparams):
     brain : AudioVisualBrain
         The Brain, trained.
     hparams : dict
-        Those of the training, with ``evaluator`` and ``face_evaluator``: the
-        trial list, and the same with faces; None if there are no trials.
+        The hyperparameters of the training, with ``evaluator`` and
+        ``face_evaluator``: the trial list, and the same with faces; None if
+        there are no trials.
     """
     export_branches(brain, hparams)
     metrics = None

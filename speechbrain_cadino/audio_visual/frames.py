@@ -25,13 +25,14 @@ def sample_frames(videos, folders, frames_per_second=1, num_workers=None):
     Arguments
     ---------
     videos : list of str
-        What to sample: whatever PyAV, that is FFmpeg, decodes.
+        The videos to sample: whatever PyAV, that is FFmpeg, decodes.
     folders : list of str
         The folder for the frames of each video.
     frames_per_second : float
-        How many frames of a second are taken, the first of each stretch.
+        The number of frames that are taken of a second, the first of each
+        stretch.
     num_workers : int, optional
-        How many processes; as many as there are CPUs by default.
+        The number of processes; as many as there are CPUs by default.
 
     Returns
     -------

@@ -67,7 +67,7 @@ def verify_fused(
     face_calibration_trials : TrialEvaluator, optional
         The same list with faces.
     assessor : callable
-        From trials to an Assessor.
+        The function from trials to an Assessor.
 
     Returns
     -------

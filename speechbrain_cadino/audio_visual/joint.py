@@ -84,9 +84,9 @@ class Faces:
         Face tracks under the IDs of the voices' manifest: see
         ``audio_visual.prepare``.
     data_folder : str or pathlib.Path, optional
-        What ``$data_root`` in it stands for.
+        The folder that ``$data_root`` in it stands for.
     weight : float
-        How much a face counts beside a voice: 1 for as much.
+        The weight of a face beside a voice: 1 for as much.
     """
 
     def __init__(self, embedder, manifest, data_folder=None, weight=1.0):
@@ -110,7 +110,7 @@ class Faces:
         Arguments
         ---------
         folder : pathlib.Path
-            As of ``extract``.
+            The folder, as of ``extract``.
         ids : list of str
             The N utterances.
         voices : numpy.ndarray
@@ -216,9 +216,9 @@ def cluster_jointly(points, seen, width, clusterer):
     Arguments
     ---------
     points : numpy.ndarray
-        Of ``join``.
+        The points of ``join``.
     seen : numpy.ndarray
-        Of ``join``.
+        The mask of the utterances with a face, of ``join``.
     width : int
         D, the size of the voice's part.
     clusterer : object
@@ -263,9 +263,10 @@ def each_alone(points, seen, width, speakers, clusterer):
     Arguments
     ---------
     points : numpy.ndarray
-        Of ``join``.
+        The points of ``join``.
     seen : numpy.ndarray
-        Of ``join``: the others do not count.
+        The mask of the utterances with a face, of ``join``: the others do not
+        count.
     width : int
         D, the size of the voice's part.
     speakers : numpy.ndarray

@@ -58,17 +58,17 @@ class AudioVisualCorrectionLoss(LabelCorrectionLoss):
         Arguments
         ---------
         cosines : list of torch.Tensor
-            Of each sense, (B, C).
+            The cosines of each sense, (B, C).
         labels : torch.Tensor
             Pseudo labels, (B,).
         gates : list of float
-            Of each sense, in units of its loss; inf for none.
+            The gate of each sense, in units of its loss; inf for none.
         present : list of torch.Tensor
             (B,), bool: which utterances each sense has. An utterance needs
             one of them.
         answer : callable, optional
-            From the indices (n,) of the samples behind the gate to a list:
-            for each sense the cosines (n, C) of their clean crops.
+            The function from the indices (n,) of the samples behind the gate to
+            a list: for each sense the cosines (n, C) of their clean crops.
 
         Returns
         -------

@@ -71,7 +71,7 @@ def draw_person(rng):
     Arguments
     ---------
     rng : numpy.random.Generator
-        Where they come from.
+        The source of all that is random.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def draw_setting(rng):
     Arguments
     ---------
     rng : numpy.random.Generator
-        Where it comes from.
+        The source of all that is random.
 
     Returns
     -------
@@ -111,11 +111,11 @@ def draw_portrait(person, setting, rng, size=64):
     Arguments
     ---------
     person : dict
-        Of ``draw_person``.
+        The measures of the person, of ``draw_person``.
     setting : Setting
-        Of ``draw_setting``.
+        The setting, of ``draw_setting``.
     rng : numpy.random.Generator
-        Where the frame's own pose, expression and noise come from.
+        The source of the frame's own pose, expression and noise.
     size : int
         Height and width.
 

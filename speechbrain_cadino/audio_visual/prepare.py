@@ -58,17 +58,18 @@ class Track:
     id : str
         Its ID.
     wav : str
-        Where it is, in the words of the manifest.
+        Its path, in the words of the manifest.
     folder : str
-        Where its files are.
+        The folder of its files.
     problem : str
-        Why it cannot be used; empty as long as nothing is known against it.
+        The reason why it cannot be used; empty as long as nothing is known
+        against it.
     video : str
         Its video, below the folder; empty if there is none.
     frames : int
-        How many images it has.
+        The number of its images.
     images : list of str
-        Those of them that may be readable, below the folder.
+        The images that may be readable, below the folder.
     """
 
     id: str
@@ -133,25 +134,25 @@ def prepare_faces(
         after the last ``_`` only are a track, as in VGGFace2's
         ``<speaker>/<track>_<frame>.jpg``. Both below any folders.
     glob : str
-        Which images and videos to take, as paths below the folder: ``*`` and
-        ``?`` stay within one part of the path, ``**`` is any number of
-        folders.
+        The images and videos to take, as paths below the folder: ``*`` and
+        ``?`` stay within one part of the path, ``**`` is any number of folders.
     frames_per_second : float
-        How many frames of a second of video are taken, and by how many the
-        frames are divided to give ``duration``.
+        The number of frames that are taken of a second of video, and by which
+        the frames are divided to give ``duration``.
     frame_folder : str, optional
-        Where to put the frames of videos, a folder for each ID: made once,
-        used from then on. Needs ``pip install "speechbrain_cadino[convert]"``.
+        The folder for the frames of videos, with one below it for each ID: made
+        once, used from then on. Needs
+        ``pip install "speechbrain_cadino[convert]"``.
     id_parts : int, optional
-        How many of the last parts of a path are the ID; 3 in the layout
+        The number of the last parts of a path that are the ID; 3 in the layout
         "folders", 2 in "flat" by default. The first of them is taken for the
         true speaker: without an audio manifest and trials it is written to
         ``speakers.csv`` (``ID,spk_id``), which no training but finetune.py
         opens.
     num_workers : int, optional
-        How many processes; as many as there are CPUs by default.
+        The number of processes; as many as there are CPUs by default.
     skip_prep : bool
-        If True, do nothing.
+        Whether to do nothing at all.
     manifest : str
         The name of the manifest.
 
@@ -264,7 +265,7 @@ def find_tracks(listings, layout, id_parts):
     layout : str
         See ``prepare_faces``.
     id_parts : int
-        How many of the last parts of a path are the ID.
+        The number of the last parts of a path that are the ID.
 
     Returns
     -------

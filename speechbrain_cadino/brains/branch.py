@@ -20,20 +20,20 @@ class Branch(torch.nn.Module):
     key : str
         The name of its crops in a batch.
     sample_rate : int
-        In Hz.
+        The sample rate, in Hz.
     compute_features, mean_var_norm : torch.nn.Module
         See SignalEncoder.
     embedding_model : torch.nn.Module
-        From features to embeddings, (batch, 1, D).
+        The network from features to embeddings, (batch, 1, D).
     classifier : torch.nn.Module
-        From embeddings to cosines, (batch, 1, C), such as SpeechBrain's of
-        ECAPA-TDNN.
+        The network from embeddings to cosines, (batch, 1, C), such as
+        SpeechBrain's of ECAPA-TDNN.
     loss_gate : DynamicLossGate
         Its own.
     manifest : str or pathlib.Path
-        What it is trained on, for the mean embedding.
+        The manifest that it is trained on, for the mean embedding.
     data_folder : str or pathlib.Path
-        What ``$data_root`` in the manifest stands for.
+        The folder that ``$data_root`` in the manifest stands for.
     folder : str or pathlib.Path
         The folder in which it is told what becomes of the labels.
     encoder_folder : str or pathlib.Path
@@ -41,9 +41,9 @@ class Branch(torch.nn.Module):
     classifier_file : str or pathlib.Path
         The file that the classifier is saved to.
     augment : callable, optional
-        Changes each crop on its own.
+        The augmentation, which changes each crop on its own.
     reader : callable
-        What opens a file: see Embedder.
+        The opener of a file: see Embedder.
 
     Attributes
     ----------

@@ -67,21 +67,23 @@ def cluster(
     embeddings : numpy.ndarray
         Shape (N, D), of any length; a ``numpy.memmap`` is read in pieces.
     num_clusters : int
-        K.
+        K, the number of clusters.
     merge_to : int, optional
-        Merge the K clusters into so many, by agglomerative clustering of
-        their centroids (Ward linkage, as Thienpondt et al. 2021, "The IDLab
+        The number of clusters to merge the K into, by agglomerative clustering
+        of their centroids (Ward linkage, as Thienpondt et al. 2021, "The IDLab
         VoxCeleb Speaker Recognition Challenge 2020 System Description").
     engine : str
         "sklearn" (on the CPU), "faiss" (on the CPU, the extra of this name)
         or "torch".
     iterations : int
-        At most. It ends sooner once no utterance changes its cluster.
+        The number of iterations, at most. It ends sooner once no utterance
+        changes its cluster.
     seed : int
-        Of the start. The result is the same for the same seed, engine and
-        machine; no global random state is touched.
+        The seed of the start. The result is the same for the same seed, engine
+        and machine; no global random state is touched.
     device : str, optional
-        Of the torch engine, e.g. "cuda:0"; a GPU by default if there is one.
+        The device of the torch engine, e.g. "cuda:0"; a GPU by default if there
+        is one.
 
     Returns
     -------
@@ -228,7 +230,8 @@ def whole_number(number, count):
     Arguments
     ---------
     number : int or float, optional
-        If it is above 0 and below 1, a share; any other is left as it is.
+        The number, or the share if it is above 0 and below 1; any other is left
+        as it is.
     count : int
         The number of utterances.
 
@@ -276,8 +279,8 @@ def find_clusters(clusterer, embeddings):
     Arguments
     ---------
     clusterer : object
-        It has ``fit_predict``, from (N, D) to (N,): a label that is negative
-        leaves an utterance out.
+        The clusterer, which has ``fit_predict``, from (N, D) to (N,): a label
+        that is negative leaves an utterance out.
     embeddings : numpy.ndarray
         Shape (N, D).
 
@@ -420,11 +423,11 @@ def plus_plus(points, num_clusters, state, device=None):
     points : numpy.ndarray
         Shape (N, D), of unit length.
     num_clusters : int
-        K.
+        K, the number of clusters.
     state : numpy.random.RandomState
         The source of all that is random.
     device : str, optional
-        Where it is computed: the CPU by default.
+        The device that computes it: the CPU by default.
 
     Returns
     -------
@@ -561,7 +564,7 @@ def sums_of_members(points, labels, num_clusters):
     labels : numpy.ndarray
         Shape (N,), int64, of 0 ... K - 1.
     num_clusters : int
-        K.
+        K, the number of clusters.
 
     Returns
     -------

@@ -50,9 +50,9 @@ def plot_map(embeddings, labels, path, title=None, seed=0):
     path : str or pathlib.Path
         The file; its suffix tells the format: ``.png``, ``.pdf`` or ``.svg``.
     title : str, optional
-        Above the map.
+        The title above the map.
     seed : int
-        Of t-SNE. The same seed gives the same map on the same machine.
+        The seed of t-SNE. The same seed gives the same map on the same machine.
 
     Raises
     ------

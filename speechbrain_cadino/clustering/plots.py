@@ -27,7 +27,7 @@ def plot_clusters(path, sizes, cosines=None, table=None):
     sizes : numpy.ndarray
         Shape (K,): utterances in each cluster.
     cosines : tuple of numpy.ndarray, optional
-        Of ``separation``.
+        The cosines of ``separation``.
     table : scipy.sparse.csc_matrix, optional
         Shape (speakers, clusters): utterances of each speaker in each
         cluster.
@@ -121,9 +121,9 @@ def plot_sweep(path, table, picks, choice):
     path : str or pathlib.Path
         The PNG file.
     table : pandas.DataFrame
-        Of ``compare``.
+        The table of ``compare``.
     picks : dict of str:int
-        What each of the columns picks.
+        The number that each of the columns picks.
     choice : int
         The number chosen.
     """

@@ -43,7 +43,7 @@ def label_manifest(table, ids, labels, min_cluster_size=1):
     labels : numpy.ndarray
         Shape (N,): their clusters, 0 ... K - 1.
     min_cluster_size : int
-        Utterances of smaller clusters are left out.
+        The smallest size of a cluster: utterances of smaller ones are left out.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def pseudo_label(
         ``find_clusters``. A ``check(count)``, if it has one, is called before
         anything is embedded.
     data_folder : str or pathlib.Path, optional
-        What ``$data_root`` stands for.
+        The folder that ``$data_root`` stands for.
     transform : object, optional
         Its ``fit_transform`` changes the embeddings before they are
         clustered, such as that of Whitening. A ``learn(embedder, table)``, if
@@ -262,7 +262,7 @@ def readable_embeddings(folder, transform=None):
     Arguments
     ---------
     folder : str or pathlib.Path
-        Of ``extract``.
+        The folder of ``extract``.
     transform : object, optional
         See ``pseudo_label``.
 

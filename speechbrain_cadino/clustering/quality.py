@@ -37,7 +37,7 @@ def quality(clusters, embeddings=None, speakers=None):
     Arguments
     ---------
     clusters : Clusters
-        Of N utterances, in K clusters.
+        The K clusters of N utterances.
     embeddings : numpy.ndarray, optional
         Shape (N, D).
     speakers : array_like, optional
@@ -151,7 +151,7 @@ def separation(points, clusters):
         Shape (N, D), of unit length. Of more than ``SAMPLE``, as many are
         looked at, evenly spread over all.
     clusters : Clusters
-        Of these points.
+        The clusters of these points.
 
     Returns
     -------
@@ -329,7 +329,7 @@ def write_report(
     embeddings : numpy.ndarray, optional
     speakers : array_like, optional
     more : dict, optional
-        What ``clusters.json`` gets besides.
+        The entries that ``clusters.json`` gets besides.
 
     Returns
     -------

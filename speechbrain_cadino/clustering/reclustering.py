@@ -39,21 +39,21 @@ class Reclustering:
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where the embeddings of the training set are while they are needed. All
-        processes must see it.
+        The folder of the embeddings of the training set while they are needed.
+        All processes must see it.
     first_epoch : int
-        At the start of which epoch, counted from 1, the utterances are
-        clustered for the first time.
+        The epoch, counted from 1, at whose start the utterances are clustered
+        for the first time.
     every : int
-        How many epochs later they are clustered again.
+        The number of epochs after which they are clustered again.
     last_epoch : int
         The number of epochs.
     num_clusters : int
-        Of the last clustering.
+        The number of clusters in the last clustering.
     start_clusters : int
-        Of the first one. Between the two the number grows or shrinks in a
-        straight line, which is CA-DINO's progressive strategy; with both equal
-        it is its fixed one.
+        The number of clusters in the first one. Between the two the number
+        grows or shrinks in a straight line, which is CA-DINO's progressive
+        strategy; with both equal it is its fixed one.
     clusterer : object, optional
         See ``find_clusters``; SphericalKMeans by default. Its ``n_clusters``,
         if it has one, is set at each clustering.
@@ -130,7 +130,7 @@ class Reclustering:
         Arguments
         ---------
         epoch : int
-            Counted from 1.
+            The epoch, counted from 1.
 
         Returns
         -------
@@ -147,7 +147,7 @@ class Reclustering:
         Arguments
         ---------
         epoch : int
-            Counted from 1.
+            The epoch, counted from 1.
 
         Returns
         -------
@@ -178,7 +178,7 @@ class Reclustering:
         Arguments
         ---------
         epoch : int
-            Counted from 1.
+            The epoch, counted from 1.
         embedder : Embedder
             The teacher's encoder.
         table : pandas.DataFrame

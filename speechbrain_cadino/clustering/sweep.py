@@ -89,7 +89,7 @@ def compare(embeddings, candidates, speakers=None, seed=0, **options):
         Shape (N,), see ``quality``: to check the criteria, which do not look
         at them.
     seed : int
-        Of the clusterings and of the halves.
+        The seed of the clusterings and of the halves.
     **options
         Further arguments of ``cluster``.
 
@@ -172,7 +172,7 @@ def stability(points, number, seed=0, engine="sklearn", **options):
     number : int
         K, at most N / 2.
     seed : int
-        Of the halves and of the clusterings.
+        The seed of the halves and of the clusterings.
     engine : str
         See ``cluster``.
     **options

@@ -48,11 +48,11 @@ def find_speakers(embeddings, folder, num_clusters=None, calibration=None):
     embeddings : numpy.ndarray
         Shape (N, D).
     folder : str or pathlib.Path
-        Where the figures of the sweep go, should there be one.
+        The folder for the figures of the sweep, should there be one.
     num_clusters : int, optional
-        K; chosen by default.
+        K, the number of clusters; chosen by default.
     calibration : ScoreCalibration, optional
-        What the cosine of two embeddings means.
+        The calibration, which tells what the cosine of two embeddings means.
 
     Returns
     -------
@@ -114,7 +114,7 @@ def most_likely_number(points, tree, calibration):
     tree : numpy.ndarray
         Shape (N - 1, 4), of ``scipy.cluster.hierarchy.linkage``.
     calibration : ScoreCalibration
-        What the cosine of two points means.
+        The calibration, which tells what the cosine of two points means.
 
     Returns
     -------
@@ -157,7 +157,7 @@ def best_silhouette(points, tree):
     points : numpy.ndarray
         Shape (N, D), of unit length.
     tree : numpy.ndarray
-        Of ``scipy.cluster.hierarchy.linkage``.
+        The tree of ``scipy.cluster.hierarchy.linkage``.
 
     Returns
     -------
@@ -191,7 +191,7 @@ def stability(embeddings, labels, choose, seed=0):
     labels : numpy.ndarray
         Shape (N,): the clusters.
     choose : callable
-        What made them: from embeddings to labels.
+        The function that made them: from embeddings to labels.
     seed : int
         Random seed of the shares.
 
@@ -201,7 +201,7 @@ def stability(embeddings, labels, choose, seed=0):
         Shape (N,), from 0 to 1: the mean over all times; NaN for a file that
         was never in.
     numbers : numpy.ndarray
-        How many clusters there were each time.
+        The number of clusters each time.
 
     Example
     -------

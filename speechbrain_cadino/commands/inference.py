@@ -181,12 +181,12 @@ def audio_table(files, rate):
     files : list of str
         Audio files.
     rate : int
-        In Hz.
+        The sample rate, in Hz.
 
     Yields
     ------
     recordings : list of Recording
-        Of all files: those with a problem are left out.
+        The recordings of all files: those with a problem are left out.
     table : pandas.DataFrame
         A row of each of the others; its ID is the number of the file.
 

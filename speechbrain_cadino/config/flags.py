@@ -30,9 +30,9 @@ def read_flags(arguments, settings, elsewhere=()):
     Arguments
     ---------
     arguments : list of str
-        Without the script and the YAML file.
+        The words of the command line, without the script and the YAML file.
     settings : dict
-        What is in the file, as ``YAML().load`` gives it.
+        The content of the file, as ``YAML().load`` gives it.
     elsewhere : iterable of str
         The names of flags, with their values, that are not for the file.
 
@@ -87,9 +87,9 @@ def did_you_mean(name, names):
     Arguments
     ---------
     name : str
-        What was given.
+        The name that was given.
     names : iterable of str
-        What is known.
+        The names that are known.
 
     Returns
     -------

@@ -108,7 +108,7 @@ def device_problem(name):
     Arguments
     ---------
     name : str
-        As PyTorch calls it.
+        The device, as PyTorch calls it.
 
     Returns
     -------
@@ -234,7 +234,7 @@ def change_overrides(overrides, without=(), **values):
     Arguments
     ---------
     overrides : str
-        Of ``parse_arguments``.
+        The overrides of ``parse_arguments``.
     without : list of str
         Flags to remove, if they are there.
     **values
@@ -262,7 +262,7 @@ def dump_yaml(settings):
     Arguments
     ---------
     settings : dict
-        As ``YAML().load`` gives them, or plain data.
+        The settings, as ``YAML().load`` gives them, or plain data.
 
     Returns
     -------

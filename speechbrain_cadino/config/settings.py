@@ -70,7 +70,7 @@ def own_files(settings):
     Arguments
     ---------
     settings : dict
-        As ``YAML().load`` gives them.
+        The settings, as ``YAML().load`` gives them.
 
     Returns
     -------
@@ -121,7 +121,7 @@ def plain(settings, folder, harmless=HARMLESS):
     Arguments
     ---------
     settings : dict
-        As ``YAML().load`` gives them, references resolved.
+        The settings, as ``YAML().load`` gives them, references resolved.
     folder : str
         The output folder; a marker stands for it.
     harmless : set of str
@@ -162,9 +162,9 @@ def differences(old, new):
     Arguments
     ---------
     old : dict
-        Of ``plain``.
+        The old settings, as ``plain`` gives them.
     new : dict
-        Of ``plain``.
+        The new settings, as ``plain`` gives them.
 
     Returns
     -------

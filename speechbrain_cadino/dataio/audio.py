@@ -73,9 +73,9 @@ class Header(NamedTuple):
     frames : int
         Samples per channel that can be read.
     rate : int
-        In Hz.
+        The sample rate, in Hz.
     channels : int
-        How many.
+        The number of channels.
     told : int
         Samples per channel by the header, where it is wrong; else the same.
     """

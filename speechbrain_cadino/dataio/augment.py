@@ -32,7 +32,7 @@ class CropAugmenter(torch.nn.Module):
         (batch, samples) to (batch, samples): those of this file, or
         SpeechBrain's DropFreq and DropChunk.
     probs : list of float
-        With which probability a crop goes through each of them.
+        The probabilities that a crop goes through each of them.
 
     Example
     -------
@@ -131,18 +131,18 @@ class AddNoise(torch.nn.Module):
     manifest : str or pathlib.Path, optional
         The files to use of that folder.
     snr_low, snr_high : float
-        In dB. 0 to 15 for noise, 5 to 15 for music and 13 to 20 for babble in
-        the x-vector recipe (Snyder et al., 2018).
+        The limits of the ratio, in dB. 0 to 15 for noise, 5 to 15 for music and
+        13 to 20 for babble in the x-vector recipe (Snyder et al., 2018).
     clips : list of int
-        Between how many and how many files are mixed: [1, 1] for noise, [3, 7]
-        of speech for babble there.
+        The least and the largest number of files that are mixed: [1, 1] for
+        noise, [3, 7] of speech for babble there.
     bank_minutes : float
-        How much noise is held in memory; a larger set is sampled anew each
+        The minutes of noise held in memory; a larger set is sampled anew each
         epoch.
     clip_seconds : float
         Length of a piece in memory; no crop may be longer.
     sample_rate : int
-        In Hz.
+        The sample rate, in Hz.
 
     Example
     -------
@@ -215,11 +215,12 @@ class AddReverb(torch.nn.Module):
     manifest : str or pathlib.Path, optional
         The files to use of that folder.
     max_seconds : float
-        Longer responses are cut.
+        The greatest length of a response: longer ones are cut.
     bank_size : int
-        How many are held in memory; a larger set is sampled anew each epoch.
+        The number of responses held in memory; a larger set is sampled anew
+        each epoch.
     sample_rate : int
-        In Hz.
+        The sample rate, in Hz.
 
     Example
     -------
@@ -278,11 +279,12 @@ class Equalise(torch.nn.Module):
     gain : float
         Standard deviation of the response in dB, at points one octave apart.
     band_limit_prob : float
-        How often what is below ``low`` and above ``high`` is cut as well.
+        The probability that what is below ``low`` and above ``high`` is cut as
+        well.
     low, high : list of float
         Ranges of the limits in Hz.
     sample_rate : int
-        In Hz.
+        The sample rate, in Hz.
 
     Example
     -------
@@ -339,9 +341,9 @@ def refresh_banks(module, epoch):
     Arguments
     ---------
     module : torch.nn.Module
-        Such as a CropAugmenter.
+        The module, such as a CropAugmenter.
     epoch : int
-        Counted from 1.
+        The epoch, counted from 1.
     """
     for part in module.modules():
         if getattr(part, "bank", None) is not None:

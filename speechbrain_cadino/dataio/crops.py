@@ -39,9 +39,9 @@ class CropReader:
     lengths : list of int
         The lengths of the crops of a sample, in samples.
     sample_rate : int
-        In Hz.
+        The sample rate, in Hz.
     reader : callable
-        What opens a file: see Embedder.
+        The opener of a file: see Embedder.
     """
 
     def __init__(self, wavs, starts, stops, lengths, sample_rate, reader):
@@ -60,7 +60,7 @@ class CropReader:
         row : int
             The anchor.
         speed : Fraction
-            How much faster it is played.
+            The factor by which it is played faster.
         rng : numpy.random.Generator
             The source of all that is random.
         partners : callable
@@ -149,9 +149,10 @@ class MultiCropDataset(Dataset):
     manifest : str or pathlib.Path
         CSV file: see ``dataio.manifest``.
     data_root : str or pathlib.Path, optional
-        What ``$data_root`` in the manifest stands for.
+        The folder that ``$data_root`` in the manifest stands for.
     global_crops, local_crops : int
-        How many of each. 2 and 4 in WeSpeaker's DINO recipe for VoxCeleb.
+        The number of crops of each kind. 2 and 4 in WeSpeaker's DINO recipe for
+        VoxCeleb.
     global_seconds, local_seconds : float
         Their lengths. 3 and 2 seconds there.
     sampling : Sampling, optional
@@ -161,19 +162,19 @@ class MultiCropDataset(Dataset):
         speed makes utterances of their own. [1.0, 0.9, 1.1] triples the
         voices of a small corpus.
     passes_per_epoch : int
-        How often an epoch goes through the manifest: a small corpus makes
-        very short epochs otherwise.
+        The number of times that an epoch goes through the manifest: a small
+        corpus makes very short epochs otherwise.
     samples_per_epoch : int, optional
         The length of an epoch in its place, whatever the size of the corpus:
         epochs go on through the manifest where the one before has ended, each
         time through in another order.
     sample_rate : int
-        In Hz.
+        The sample rate, in Hz.
     seed : int
-        Of the crop positions.
+        The seed of the crop positions.
     reader : callable
-        What opens a file, see Embedder. With that of faces, the
-        crops are frames of a track.
+        The opener of a file, see Embedder. With that of faces, the crops are
+        frames of a track.
 
     Example
     -------
@@ -263,7 +264,7 @@ class MultiCropDataset(Dataset):
         Arguments
         ---------
         epoch : int
-            Counted from 1.
+            The epoch, counted from 1.
         """
         self._epoch.fill_(epoch)
 
@@ -352,7 +353,7 @@ class PseudoLabelDataset(MultiCropDataset):
     manifest : str or pathlib.Path
         CSV file with a column ``spk_id``: see ``dataio.manifest``.
     data_root : str or pathlib.Path, optional
-        What ``$data_root`` in the manifest stands for.
+        The folder that ``$data_root`` in the manifest stands for.
     crop_seconds : float
         The length of a crop.
     speeds : list of float
@@ -360,9 +361,9 @@ class PseudoLabelDataset(MultiCropDataset):
     samples_per_epoch : int, optional
         See MultiCropDataset.
     sample_rate : int
-        In Hz.
+        The sample rate, in Hz.
     seed : int
-        Of the crop positions.
+        The seed of the crop positions.
     reader : callable
         See MultiCropDataset.
 
@@ -371,7 +372,7 @@ class PseudoLabelDataset(MultiCropDataset):
     labels : numpy.ndarray
         The label of each row, (N,): its place among the sorted ``spk_id``.
     classes : int
-        How many classes there are, at all speeds.
+        The number of classes, at all speeds.
 
     Raises
     ------

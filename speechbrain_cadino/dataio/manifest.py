@@ -85,7 +85,7 @@ def read_manifest(path, data_root=None):
     path : str or pathlib.Path
         The CSV file.
     data_root : str or pathlib.Path, optional
-        What ``$data_root`` in the ``wav`` column stands for.
+        The folder that ``$data_root`` in the ``wav`` column stands for.
 
     Returns
     -------
@@ -134,7 +134,7 @@ def pseudo_labels(table, path):
     Arguments
     ---------
     table : pandas.DataFrame
-        Of ``read_manifest``.
+        The manifest, as ``read_manifest`` gives it.
     path : str or pathlib.Path
         Its file, for the message.
 
@@ -267,6 +267,7 @@ def describe_columns(table):
     Arguments
     ---------
     table : pandas.DataFrame
+        The table.
 
     Returns
     -------
@@ -330,9 +331,9 @@ def spread_rows(count, most):
     Arguments
     ---------
     count : int
-        How many rows it has.
+        The number of rows of the table.
     most : int
-        How many are taken, at most.
+        The number of rows to take, at most.
 
     Returns
     -------

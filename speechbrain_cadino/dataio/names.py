@@ -38,7 +38,7 @@ def spelling(name):
     Arguments
     ---------
     name : str
-        As somebody wrote it.
+        The name, as somebody wrote it.
 
     Returns
     -------
@@ -61,9 +61,9 @@ def match(names, known):
     Arguments
     ---------
     names : sequence of str
-        What is looked for.
+        The names to look for.
     known : sequence of str
-        Where.
+        The names to look among.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def find_file(name, folder):
     Arguments
     ---------
     name : str
-        In a list.
+        The name in a list.
     folder : str or pathlib.Path
         The folder that the list's names start from.
 
@@ -129,6 +129,7 @@ def candidates(name, folder):
     name : str
         See ``find_file``.
     folder : str or pathlib.Path
+        See ``find_file``.
 
     Yields
     ------
@@ -161,11 +162,12 @@ def speaker_of(name, folders=(), id_parts=None):
     Arguments
     ---------
     name : str
-        In a list or a manifest.
+        The name in a list or a manifest.
     folders : iterable of str
         The folders of the data, for absolute names.
     id_parts : int, optional
-        How many of the last parts are the ID, whose first part it is then.
+        The number of the last parts that are the ID, whose first part is then
+        the speaker.
 
     Returns
     -------
@@ -196,6 +198,7 @@ def parts_of(name, folders=()):
     name : str
         See ``speaker_of``.
     folders : iterable of str
+        See ``speaker_of``.
 
     Returns
     -------

@@ -23,14 +23,14 @@ class ClipBank:
     manifest : str or pathlib.Path
         CSV file.
     data_folder : str or pathlib.Path
-        What ``$data_root`` in it stands for.
+        The folder that ``$data_root`` in it stands for.
     clip_samples : int
         Length of a piece; shorter files are repeated, or padded with zeros if
         they are impulse responses.
     max_clips : int
-        How many pieces are held.
+        The number of pieces that are held, at most.
     sample_rate : int
-        In Hz.
+        The sample rate, in Hz.
     impulses : bool
         Whether these are impulse responses, to be cut before their peak.
     """
@@ -60,7 +60,7 @@ class ClipBank:
         Arguments
         ---------
         epoch : int
-            Counted from 1.
+            The epoch, counted from 1.
         """
         self._epoch = epoch
 
@@ -70,9 +70,9 @@ class ClipBank:
         Arguments
         ---------
         count : int
-            How many.
+            The number of pieces.
         samples : int
-            How long; at most ``clip_samples``.
+            The length of each, at most ``clip_samples``.
         device : torch.device
             The device that they are made on.
 
@@ -197,7 +197,7 @@ def made_rirs(count, samples, sample_rate, device):
     count, samples : int
         The shape wanted.
     sample_rate : int
-        In Hz.
+        The sample rate, in Hz.
     device : torch.device
         The device that they are made on.
 

@@ -51,7 +51,7 @@ class Sampling:
         Arguments
         ---------
         epoch : int
-            Counted from 1.
+            The epoch, counted from 1.
 
         Returns
         -------

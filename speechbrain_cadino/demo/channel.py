@@ -31,7 +31,7 @@ def degrade(signal, rng):
     signal : numpy.ndarray
         Shape (samples,), at 16 kHz, not all zero.
     rng : numpy.random.Generator
-        Where the channel comes from.
+        The source of all that is random.
 
     Returns
     -------

@@ -93,16 +93,18 @@ def prepare_demo(
         A folder for the corpus alone: new, empty, or with a demo corpus of
         the same settings in it.
     train_voices : int
-        How many voices to train on.
+        The number of voices to train on.
     test_voices : int
-        How many other voices there are in the trials. They are the same
-        whatever the number of training voices.
+        The number of other voices in the trials. They are the same whatever the
+        number of training voices.
     utterances : int
-        How many utterances each voice speaks, of about 4 s each.
+        The number of utterances of each voice, of about 4 s each.
     seed : int
-        Another seed gives other voices, sentences, channels and trials.
+        The random seed: another one gives other voices, sentences, channels and
+        trials.
     num_workers : int, optional
-        How many voices to make at once; as many as there are CPUs by default.
+        The number of voices to make at once; as many as there are CPUs by
+        default.
     skip_prep : bool
         Whether to do nothing at all.
 
@@ -174,9 +176,9 @@ def draw_voices(count, seed):
     Arguments
     ---------
     count : int
-        How many voices.
+        The number of voices.
     seed : int
-        Where they come from; a larger count adds to the same first ones.
+        The seed of the draws; a larger count adds to the same first ones.
 
     Returns
     -------

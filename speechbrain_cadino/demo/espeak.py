@@ -53,7 +53,7 @@ def synthesise(voice, sentences):
     voice : str
         A language and a variant of eSpeak NG, as in ``en-us+Annie``.
     sentences : list of dict
-        What to say: ``text``, ``rate`` (words per minute, 80 to 450),
+        The sentences to say: ``text``, ``rate`` (words per minute, 80 to 450),
         ``pitch`` and ``range`` (0 to 99 each; 50 is the variant's own).
 
     Returns

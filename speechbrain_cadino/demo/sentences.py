@@ -102,7 +102,7 @@ def make_sentence(language, rng):
     language : str
         One of ``LANGUAGES``.
     rng : numpy.random.Generator
-        Where the choices come from.
+        The source of all that is random.
 
     Returns
     -------

@@ -39,8 +39,8 @@ class Embedder:
     Arguments
     ---------
     encode_batch : callable
-        Takes waveforms (B, samples) and relative lengths (B,) on the CPU, and
-        returns embeddings (B, 1, D) or (B, D): the ``encode_batch`` of an
+        The function from waveforms (B, samples) and relative lengths (B,), on
+        the CPU, to embeddings (B, 1, D) or (B, D): the ``encode_batch`` of an
         ``EncoderClassifier``, or a module in eval mode.
     weights : torch.nn.Module, optional
         The networks behind it, whose state tells encoders apart. ``extract``
@@ -49,14 +49,13 @@ class Embedder:
         The rate of the waveforms, in Hz; ``start`` and ``stop`` of a manifest
         count in it.
     reader : callable
-        What opens a file: ``AudioReader``, or
+        The opener of a file: ``AudioReader``, or
         ``audio_visual.faces.FaceReader``, whose samples are the frames of a
         face track: (B, frames, 3, size, size).
     segment_seconds : float, optional
-        Embed segments of this length instead of whole utterances: as many as
-        fit without overlap, evenly spread. The embedding is the mean of
-        theirs, each divided by its L2 norm. A shorter utterance is one
-        segment.
+        The length of the segments to embed instead of whole utterances: as many
+        as fit without overlap, evenly spread. The embedding is the mean of
+        theirs, each divided by its L2 norm. A shorter utterance is one segment.
     max_segments : int
         The number of segments of an utterance, at most.
     batch_size : int

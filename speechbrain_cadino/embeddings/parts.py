@@ -34,7 +34,7 @@ def read_part(part):
     Arguments
     ---------
     part : str
-        Such as "3/8".
+        The part, such as "3/8".
 
     Returns
     -------

@@ -48,16 +48,16 @@ class RecordingLDA:
     Arguments
     ---------
     dimensions : int, optional
-        How many axes to keep. All by default: on log-mel statistics fewer
+        The number of axes to keep. All by default: on log-mel statistics fewer
         have more errors.
     crops : int
         The number of crops of each recording.
     crop_seconds : float
         Their length; a shorter recording is repeated.
     augment : torch.nn.Module, optional
-        What makes crops of a recording differ, (B, samples) to (B, samples):
-        rooms half of the time and three kinds of noise a quarter each, all of
-        the built-in generators, by default.
+        The augmentation that makes crops of a recording differ, (B, samples) to
+        (B, samples): rooms half of the time and three kinds of noise a quarter
+        each, all of the built-in generators, by default.
     seed : int
         Random seed of the crops and their augmentation.
 
@@ -223,7 +223,7 @@ class RecordingLDA:
         Arguments
         ---------
         embedder : Embedder
-            What it has learnt from.
+            The encoder that it has learnt from.
 
         Returns
         -------
@@ -285,7 +285,7 @@ def default_augment(sample_rate=16000):
     Arguments
     ---------
     sample_rate : int
-        In Hz.
+        The sample rate, in Hz.
 
     Returns
     -------

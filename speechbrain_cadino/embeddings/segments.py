@@ -12,7 +12,7 @@ class Segments:
     Arguments
     ---------
     sample_rate : int
-        In Hz.
+        The sample rate, in Hz.
     seconds : float, optional
         Length of a segment: as many as fit without overlap, evenly spread. A
         shorter utterance is one segment. By default each utterance is one.
@@ -72,9 +72,9 @@ class Segments:
         Arguments
         ---------
         table : pandas.DataFrame
-            As for ``counts``.
+            The table, as for ``counts``.
         counts : numpy.ndarray
-            Of ``counts``.
+            The numbers of segments, of ``counts``.
 
         Returns
         -------
@@ -104,7 +104,7 @@ class Segments:
         embeddings : numpy.ndarray
             Shape (segments, D); the rows of unreadable ones are NaN.
         counts : numpy.ndarray
-            Of ``counts``.
+            The numbers of segments, of ``counts``.
 
         Returns
         -------
@@ -132,9 +132,9 @@ def trimmed_length(lengths, sample_rate=16000):
     Arguments
     ---------
     lengths : numpy.ndarray
-        In samples.
+        The lengths, in samples.
     sample_rate : int
-        In Hz.
+        The sample rate, in Hz.
 
     Returns
     -------

@@ -20,7 +20,7 @@ def save_embeddings(folder, ids, embeddings):
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where to write. Killed in between, it holds no ids.txt, and
+        The folder to write to. Killed in between, it holds no ids.txt, and
         ``load_embeddings`` says so.
     ids : list of str
         The N IDs.
@@ -56,6 +56,7 @@ def write_ids(folder, ids):
     folder : str or pathlib.Path
         The folder.
     ids : iterable of str
+        The N IDs.
     """
     text = "".join(f"{name}\n" for name in ids)
     write_text(pathlib.Path(folder, "ids.txt"), text)
@@ -71,9 +72,9 @@ def write_joined(path, final, parts, shape):
     path : pathlib.Path
         The file to write, which becomes ``final``.
     final : pathlib.Path
-        For the error if the disk is full.
+        The file in the end, for the error if the disk is full.
     parts : iterable of numpy.ndarray
-        Each (n, D) or, without any embedding, (n, 1) of NaN.
+        The parts, each (n, D) or, without any embedding, (n, 1) of NaN.
     shape : tuple of int
         (N, D) of all.
     """

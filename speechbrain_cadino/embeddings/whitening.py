@@ -54,8 +54,8 @@ def whiten(embeddings, power):
     embeddings : numpy.ndarray
         Shape (N, D); left as it is.
     power : float
-        From 0 to 1. On an hour of real speech 0.75 gave the best clusters, on
-        the demo corpus 0.5, on both better ones than 0 and than 1.
+        The power, from 0 to 1. On an hour of real speech 0.75 gave the best
+        clusters, on the demo corpus 0.5, on both better ones than 0 and than 1.
 
     Returns
     -------

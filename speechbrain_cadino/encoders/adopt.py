@@ -33,9 +33,9 @@ def adopt_encoder(hparams_file, overrides):
     Arguments
     ---------
     hparams_file : str
-        Of ``parse_arguments``. It is rewritten where it lies.
+        The YAML file of ``parse_arguments``. It is rewritten where it lies.
     overrides : str
-        Of ``parse_arguments``.
+        The overrides of ``parse_arguments``.
 
     Returns
     -------

@@ -91,7 +91,7 @@ def write_calibration(folder, calibration):
     folder : str or pathlib.Path
         The encoder folder, or a folder of embeddings.
     calibration : ScoreCalibration
-        What goes there, in the place of an earlier one.
+        The calibration that goes there, in the place of an earlier one.
     """
     folder = pathlib.Path(folder)
     line = (

@@ -90,12 +90,12 @@ def write_card(folder, settings, table, results=None):
     folder : str or pathlib.Path
         The encoder folder.
     settings : dict
-        Those of the training, of ``config.settings.resolve``.
+        The settings of the training, as ``config.settings.resolve`` gives them.
     table : pandas.DataFrame
         The manifest it was trained on.
     results : dict, optional
-        Of ``verify``: ``trials``, ``targets`` and the figures of the encoder,
-        ``eer`` in percent and ``min_dcf_0.01``, in one dict.
+        The results of ``verify``: ``trials``, ``targets`` and the figures of
+        the encoder, ``eer`` in percent and ``min_dcf_0.01``, in one dict.
 
     Example
     -------

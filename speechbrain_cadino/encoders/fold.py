@@ -22,7 +22,7 @@ def fold_linear(source, layer, folder):
         The encoder folder. Its ``calibration.json`` is left out: scores mean
         something else afterwards.
     layer : torch.nn.Linear
-        From D to D dimensions, such as ``RecordingLDA.linear()``.
+        The map, from D to D dimensions, such as ``RecordingLDA.linear()``.
     folder : str or pathlib.Path
         The folder to write.
 

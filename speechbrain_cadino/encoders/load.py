@@ -59,7 +59,7 @@ def load_encoder(
         folder of embeddings, ``embeddings.npy`` and ``ids.txt``, to be looked
         up by the IDs.
     device : str, optional
-        E.g. "cpu" or "cuda:0"; SpeechBrain's choice by default.
+        The device, e.g. "cpu" or "cuda:0"; SpeechBrain's choice by default.
     trusted : bool
         Whether its YAML file may do anything. If not, the encoder is loaded
         only if it is made of well-known parts: see ``trust.check_known``.
@@ -260,7 +260,8 @@ def start_from_encoder(module, source):
     Arguments
     ---------
     module : torch.nn.Module
-        Of the same architecture as the encoder's ``embedding_model``.
+        The module, of the same architecture as the encoder's
+        ``embedding_model``.
     source : str or pathlib.Path
         The encoder: see ``load_encoder``, also for the errors.
 
@@ -280,7 +281,7 @@ def start_from_file(module, path):
     Arguments
     ---------
     module : torch.nn.Module
-        Such as a classifier.
+        The module, such as a classifier.
     path : str or pathlib.Path
         A state_dict, as ``torch.save`` writes it.
 

@@ -171,9 +171,9 @@ def within_limits(load, name):
     Arguments
     ---------
     load : callable
-        What to try.
+        The function to try.
     name : str
-        What it loads, for the message.
+        The name of what it loads, for the message.
 
     Raises
     ------

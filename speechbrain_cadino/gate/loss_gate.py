@@ -36,7 +36,8 @@ class DynamicLossGate:
         without updates, before the training: where this goes on from another
         one, which has learnt the labels.
     mixture : object, optional
-        From losses to a threshold: see TwoGaussians, which is the default.
+        The mixture, from losses to a threshold: see TwoGaussians, which is the
+        default.
 
     Attributes
     ----------
@@ -87,7 +88,7 @@ class DynamicLossGate:
         Arguments
         ---------
         epoch : int
-            Counted from 1.
+            The epoch, counted from 1.
         """
         if self.gate == "none" or epoch < self.first_epoch:
             self.threshold = math.inf

@@ -32,7 +32,7 @@ def log_odds(losses):
     Arguments
     ---------
     losses : array_like
-        In nats, above 0.
+        The losses in nats, above 0.
 
     Returns
     -------
@@ -77,11 +77,11 @@ class Scale(NamedTuple):
     Arguments
     ---------
     name : str
-        What it is called, in words.
+        The name of the axis, in words.
     to : callable
-        From losses in nats.
+        The function from losses in nats to this axis.
     back : callable
-        To them.
+        The function from this axis to losses in nats.
     """
 
     name: str
@@ -101,9 +101,9 @@ class LossMixture(NamedTuple):
     Arguments
     ---------
     means : tuple of float
-        Of the losses as ``log_odds``.
+        The means of the losses as ``log_odds``.
     variances : tuple of float
-        Of these, too.
+        The variances of these, too.
     weights : tuple of float
         Shares, whose sum is 1.
     scale : str
@@ -179,19 +179,19 @@ class TwoGaussians:
         This share at either end is drawn in to its inner edge, so that a few
         far outliers do not make a component.
     least_variance : float
-        No component is narrower than this, such as one of equal losses would
-        be; 0.001 is a standard deviation of 0.03.
+        The least variance of a component: none is narrower, such as one of
+        equal losses would be; 0.001 is a standard deviation of 0.03.
     least_weight : float
         A component of fewer wrong labels is refused as the other one's tail.
     least_wrong : float
-        In log-odds: a fit whose higher component has a lower mean is refused.
-        Below 0 a label has more than half of the probability, it is what the
-        model answers: there is no component of wrong labels around it, but
-        one mode with a long tail.
+        The least mean of the higher component, in log-odds: a fit with a lower
+        one is refused. Below 0 a label has more than half of the probability,
+        it is what the model answers: there is no component of wrong labels
+        around it, but one mode with a long tail.
     least_trusted : float
-        With a lower share of right labels, the lower component is the few
-        that are learnt first: a gate that trusted only them never let the
-        others be learnt.
+        The least share of right labels. With a lower one, the lower component
+        is the few that are learnt first: a gate that trusted only them never
+        let the others be learnt.
     least_separation : float
         Ashman's D. Two equal Gaussians have two modes from D = 2 on (Ashman,
         Bird and Zepf, 1994); those of right and wrong labels overlap more at

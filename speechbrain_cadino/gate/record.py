@@ -75,7 +75,7 @@ class GateRecord:
         Arguments
         ---------
         samples : torch.Tensor
-            Which samples they are, (B,).
+            The numbers of the samples, (B,).
         **results : torch.Tensor
             ``losses``, ``decisions``, ``corrected``: see LabelCorrectionLoss.
         """
@@ -99,7 +99,7 @@ class GateRecord:
         Arguments
         ---------
         device : torch.device
-            Of the communication.
+            The device of the communication.
         """
         self._collect()
         if not torch.distributed.is_initialized():
@@ -135,7 +135,7 @@ class GateRecord:
         folder : str or pathlib.Path
             The output folder.
         row : dict
-            What ``gate.csv`` gets of this epoch; with ``epoch``.
+            The row of this epoch in ``gate.csv``; with ``epoch``.
         """
         self.rows.append(row)
         folder = pathlib.Path(folder)

@@ -236,7 +236,7 @@ def format_gate(table):
     Arguments
     ---------
     table : pandas.DataFrame
-        Of ``report_gate``.
+        The table of ``report_gate``.
 
     Returns
     -------

@@ -17,7 +17,7 @@ class EmbeddingNorm(torch.nn.Module):
     encoder : torch.nn.Module
         (batch, time, features) to (batch, 1, D), as SpeechBrain's encoders.
     size : int
-        D.
+        D, the size of the embedding.
     last_layer : str
         The name of the encoder's last layer, a Linear or a convolution with a
         bias, after which nothing comes.
@@ -83,7 +83,7 @@ def with_norm(encoder, size, wanted=True, last_layer="fc.conv"):
         See EmbeddingNorm, as for the others.
     size : int
     wanted : bool
-        Else the encoder is returned as it is.
+        Whether it gets one; else the encoder is returned as it is.
     last_layer : str
 
     Returns

@@ -22,15 +22,15 @@ class DINOHead(torch.nn.Module):
     hidden_size : int
         Width of the two hidden layers. 2048 in the paper.
     bottleneck_size : int
-        256 in the paper.
+        The size of the bottleneck. 256 in the paper.
     batch_norm : bool
         Whether the hidden layers have a BatchNorm.
     expander_size : int, optional
         Width of a linear layer before the bottleneck, whose outputs are what
         RDINO regularises: 8192 there. None for none.
     init_prototypes : callable, optional
-        Fills the prototypes in place, at the start. They are drawn as the
-        other weights are by default.
+        The function that fills the prototypes in place, at the start. They are
+        drawn as the other weights are by default.
 
     Example
     -------

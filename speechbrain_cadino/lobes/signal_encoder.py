@@ -11,11 +11,12 @@ class SignalEncoder(NamedTuple):
     Arguments
     ---------
     compute_features : torch.nn.Module
-        From waveforms, (batch, samples), to (batch, time, bands).
+        The module from waveforms, (batch, samples), to features, (batch, time,
+        bands).
     mean_var_norm : torch.nn.Module
-        Normalises features.
+        The normalisation of features.
     encoder : torch.nn.Module
-        From features to embeddings, (batch, 1, D).
+        The encoder, from features to embeddings, (batch, 1, D).
 
     Example
     -------
@@ -43,7 +44,7 @@ class SignalEncoder(NamedTuple):
         crops : torch.Tensor
             (batch, samples), on the device.
         augment : callable, optional
-            Changes each crop on its own.
+            The augmentation, which changes each crop on its own.
 
         Returns
         -------

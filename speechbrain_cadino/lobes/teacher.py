@@ -16,7 +16,8 @@ class MultiCropNetwork(torch.nn.Module):
     encoder : torch.nn.Module
         (batch, time, features) to (batch, 1, D), as SpeechBrain's encoders.
     head : torch.nn.Module
-        From embeddings, (batch, D), to what the loss compares: see DINOHead.
+        The head, from embeddings, (batch, D), to what the loss compares: see
+        DINOHead.
 
     Example
     -------
@@ -67,7 +68,7 @@ class Teacher(torch.nn.Module):
     Arguments
     ---------
     student : MultiCropNetwork
-        Copied as it is now.
+        The student, which is copied as it is now.
 
     Example
     -------
@@ -98,7 +99,7 @@ class Teacher(torch.nn.Module):
         student : torch.nn.Module
             The student, wrapped by DDP or not.
         momentum : float
-            Between 0 and 1.
+            The momentum, between 0 and 1.
         """
         average = get_ema_multi_avg_fn(momentum)
         average(list(self.parameters()), list(student.parameters()), None)

@@ -55,7 +55,7 @@ class AngularPrototypical(Term):
         Arguments
         ---------
         student : Views
-            Of two views or more.
+            The student's views, two or more.
         teacher : Views
             Not used.
         position : float

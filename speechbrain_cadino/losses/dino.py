@@ -27,17 +27,17 @@ class DINOLoss(Term):
     out_dim : int
         K, the number of outputs of the head.
     target : callable
-        From the teacher's outputs divided by tau_t, (T, B, K), and tau_t to
-        what the student is to answer, of the same shape: Centering, Sinkhorn,
-        or another. Its ``collect`` and ``after_step``, if it has any, follow
-        the training.
+        The function from the teacher's outputs divided by tau_t, (T, B, K), and
+        tau_t to what the student is to answer, of the same shape: Centering,
+        Sinkhorn, or another. Its ``collect`` and ``after_step``, if it has any,
+        follow the training.
     teacher_temp : float or callable
         tau_t; a number or a function of the position in epochs. 0.04 to 0.07
         in the paper.
     student_temp : float
         tau_s. 0.1 in the paper.
     kernel : callable
-        What computes it: ``chunked`` or ``plain``.
+        The function that computes it: ``chunked`` or ``plain``.
 
     Example
     -------
@@ -75,11 +75,11 @@ class DINOLoss(Term):
         Arguments
         ---------
         student : Views
-            Of S views, with the outputs of DINOHead.
+            The student's S views, with the outputs of DINOHead.
         teacher : Views
-            Of T views; no gradient flows into them.
+            The teacher's T views; no gradient flows into them.
         position : float
-            How far training is, in epochs.
+            The position in training, in epochs.
 
         Returns
         -------
@@ -185,9 +185,9 @@ class CosineLoss(Term):
         Arguments
         ---------
         student : Views
-            Of S views.
+            The student's S views.
         teacher : Views
-            Of T views.
+            The teacher's T views.
         position : float
             Not used.
 
@@ -304,9 +304,9 @@ def different_views(student, teacher):
     Arguments
     ---------
     student : Views
-        Of S views, of which the first ``globals`` are the teacher's.
+        The student's S views, of which the first ``globals`` are the teacher's.
     teacher : Views
-        Of T views.
+        The teacher's T views.
 
     Returns
     -------

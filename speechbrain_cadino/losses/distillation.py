@@ -120,7 +120,7 @@ class SelfDistillation:
         batch_size : int
             See ``views``.
         position : float
-            How far training is, in epochs.
+            The position in training, in epochs.
 
         Returns
         -------
@@ -199,7 +199,7 @@ class SelfDistillation:
         Arguments
         ---------
         position : float
-            How far training is, in epochs.
+            The position in training, in epochs.
         """
         self._started = position
         if position < self.freeze_prototypes_epochs:
@@ -211,7 +211,7 @@ class SelfDistillation:
         Arguments
         ---------
         position : float
-            How far training is, in epochs. Where ``before_step`` was told
+            The position in training, in epochs. Where ``before_step`` was told
             where the step began, see ``momentum_at``.
         """
         if self.momentum_at == "start" and self._started is not None:

@@ -27,13 +27,14 @@ class LabelCorrectionLoss(torch.nn.Module):
     Arguments
     ---------
     margin : float
-        Of AAM-softmax, in radians.
+        The margin of AAM-softmax, in radians.
     scale : float
-        Of the cosines.
+        The scale of the cosines.
     temperature : float
         T; 0.1 in the papers. 0 makes the most probable class a hard label.
     confidence : float
-        How probable a class must be; 0.5 in the papers. 1 corrects nothing.
+        The probability that a class must have; 0.5 in the papers. 1 corrects
+        nothing.
 
     Example
     -------
@@ -64,15 +65,15 @@ class LabelCorrectionLoss(torch.nn.Module):
         Arguments
         ---------
         cosines : torch.Tensor
-            Of augmented crops to the classes, (B, C).
+            The cosines of augmented crops to the classes, (B, C).
         labels : torch.Tensor
             Pseudo labels, (B,).
         gate : float
-            In units of the loss; inf for none.
+            The gate, in units of the loss; inf for none.
         answer : callable, optional
-            From the indices (n,) of the samples behind the gate to the cosines
-            (n, C) of their clean crops, without gradient. Not called where
-            there is nothing to correct.
+            The function from the indices (n,) of the samples behind the gate to
+            the cosines (n, C) of their clean crops, without gradient. Not
+            called where there is nothing to correct.
 
         Returns
         -------

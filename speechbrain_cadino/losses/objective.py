@@ -40,7 +40,7 @@ class Panel(NamedTuple):
     limit : float, optional
         The highest possible value, drawn as a line.
     limit_name : str
-        What stands beside that line.
+        The text beside that line.
     """
 
     title: str
@@ -180,11 +180,11 @@ class Objective(Term):
         Arguments
         ---------
         student : Views
-            What the student says.
+            The student's views.
         teacher : Views
-            What the teacher says; without gradient.
+            The teacher's views, without gradient.
         position : float
-            How far training is, in epochs.
+            The position in training, in epochs.
 
         Returns
         -------

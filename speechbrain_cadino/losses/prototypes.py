@@ -66,7 +66,8 @@ class MeanEntropyMaximum(Term):
         Arguments
         ---------
         student : Views
-            With the outputs of DINOHead; all views count.
+            The student's views, with the outputs of DINOHead; all of them
+            count.
         teacher : Views
             Not used.
         position : float

@@ -31,7 +31,8 @@ class Variance(Term):
     deviation : float
         The wanted standard deviation. 1 in VICReg and in RDINO.
     eps : float
-        Keeps the gradient finite where all points are the same. 1e-4 there.
+        The number that keeps the gradient finite where all points are the same.
+        1e-4 there.
 
     Example
     -------
@@ -56,7 +57,7 @@ class Variance(Term):
         student : Views
             Its global views count; all of them if it saw no global crop.
         teacher : Views
-            Without gradient.
+            The teacher's views, without gradient.
         position : float
             Not used.
 
@@ -143,7 +144,7 @@ class KoLeo(Term):
     of : str
         "embeddings", or the name of an output of the head.
     eps : float
-        1e-8 there.
+        The eps of the formula, 1e-8 there.
 
     Example
     -------
@@ -207,7 +208,7 @@ class OffDiagonal(Term):
     of : str
         "embeddings", or the name of an output of the head.
     eps : float
-        Added to variances.
+        The number added to variances.
 
     Example
     -------
@@ -295,7 +296,7 @@ def points(views, of):
     Arguments
     ---------
     views : Views
-        Of a network.
+        The views of a network.
     of : str
         "embeddings", or the name of an output of the head.
 

@@ -17,7 +17,7 @@ class Centering(torch.nn.Module):
     out_dim : int
         K, the number of outputs of the head.
     momentum : float
-        How much of the old centre stays at each update. 0.9 in the paper.
+        The share of the old centre that stays at each update. 0.9 in the paper.
 
     Example
     -------
@@ -93,7 +93,7 @@ class Sinkhorn(torch.nn.Module):
     Arguments
     ---------
     rounds : int
-        How often. 3 in SwAV and DINOv2.
+        The number of rounds. 3 in SwAV and DINOv2.
 
     Example
     -------
@@ -147,7 +147,7 @@ class JointSinkhorn(Sinkhorn):
     Arguments
     ---------
     rounds : int
-        How often. 3 in SwAV and DINOv2.
+        The number of rounds. 3 in SwAV and DINOv2.
 
     Example
     -------

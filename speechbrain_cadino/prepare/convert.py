@@ -24,13 +24,13 @@ def convert_files(sources, targets, sample_rate=16000, num_workers=None):
     Arguments
     ---------
     sources : list of str
-        What to convert: whatever PyAV, that is FFmpeg, decodes.
+        The files to convert: whatever PyAV, that is FFmpeg, decodes.
     targets : list of str
         The flac file for each source. Folders are made as needed.
     sample_rate : int
         The rate of the targets, in Hz.
     num_workers : int, optional
-        How many processes; as many as there are CPUs by default.
+        The number of processes; as many as there are CPUs by default.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def require_av(why):
     Arguments
     ---------
     why : str
-        What has to be done, and to which files.
+        The reason: what has to be done, and to which files.
 
     Raises
     ------

@@ -70,7 +70,7 @@ def prepare_folder(
     manifest_folder : str
         The folder to write to.
     glob : str
-        Which files to take, as paths below the folder: ``*`` and ``?`` stay
+        The files to take, as paths below the folder: ``*`` and ``?`` stay
         within one part of the path, ``**`` is any number of folders.
     min_duration : float
         The shortest file to take, in seconds; 0 for noises and room impulse
@@ -81,26 +81,26 @@ def prepare_folder(
         The rate of the experiment in Hz, in which ``start`` and ``stop``
         count. Files at another rate are resampled whenever they are read.
     convert_folder : str, optional
-        Where to put 16-bit mono flac copies of files that soundfile cannot
-        read (m4a), have another rate or several channels: made once, used
-        from then on; for the speakers left out too, for the sake of
-        verification. Needs ``pip install "speechbrain_cadino[convert]"``.
+        The folder for 16-bit mono flac copies of files that soundfile cannot
+        read (m4a), have another rate or several channels: made once, used from
+        then on; for the speakers left out too, for the sake of verification.
+        Needs ``pip install "speechbrain_cadino[convert]"``.
     cut_seconds : float, optional
-        Cut files into equal pieces of about this length, one row of the
-        manifest each. No audio is written.
+        The approximate length of the equal pieces that files are cut into, one
+        row of the manifest each. No audio is written.
     exclude : str or list of str, optional
         Trial lists (see ``read_trials``) whose speakers are left out: see
         ``leave_out_speakers``. Names that do not tell the speaker are counted
         in a warning.
     id_parts : int, optional
-        How many of the last parts of a path are the ID; all by default. If
-        given, the first of them is taken for the true speaker and written to
-        ``speakers.csv`` (``ID,spk_id``), which no training but
-        finetune.py opens.
+        The number of the last parts of a path that are the ID; all by default.
+        If given, the first of them is taken for the true speaker and written to
+        ``speakers.csv`` (``ID,spk_id``), which no training but finetune.py
+        opens.
     num_workers : int, optional
-        How many processes; as many as there are CPUs by default.
+        The number of processes; as many as there are CPUs by default.
     skip_prep : bool
-        If True, do nothing.
+        Whether to do nothing at all.
     manifest : str
         The name of the manifest.
 

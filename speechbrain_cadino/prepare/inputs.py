@@ -12,9 +12,9 @@ def check_folders(data_folder, content="audio"):
     Arguments
     ---------
     data_folder : str or list of str
-        What the user gave.
+        The folder or folders that the user gave.
     content : str
-        What is in it, for the message.
+        Its content, for the message.
 
     Returns
     -------
@@ -41,9 +41,9 @@ def check_made_folder(made_folder, folders, argument):
     Arguments
     ---------
     made_folder : str, optional
-        What the user gave.
+        The folder that the user gave.
     folders : list of str
-        Those of the data.
+        The folders of the data.
     argument : str
         The name of the argument, for the message.
 
@@ -93,7 +93,7 @@ def is_done(manifest, beside, inputs):
     beside : list of pathlib.Path
         The files that were made with it.
     inputs : dict
-        What would be written to ``inputs_path`` if it were made now.
+        The content that ``inputs_path`` would get if it were made now.
 
     Returns
     -------
@@ -113,9 +113,9 @@ def with_converted(inputs, folder, suffixes):
     Arguments
     ---------
     inputs : dict
-        What a manifest is made of.
+        The inputs that a manifest is made of.
     folder : str, optional
-        Where the converted files are.
+        The folder of the converted files.
     suffixes : set of str
         Their suffixes.
 

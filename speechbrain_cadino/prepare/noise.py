@@ -14,7 +14,7 @@ def prepare_noise(data_folder, manifest_folder, manifest, **options):
     data_folder : str or pathlib.Path, optional
         The folder; None leaves the augmentation to its built-in generator.
     manifest_folder : str or pathlib.Path
-        Where the manifest goes.
+        The folder that the manifest goes to.
     manifest : str
         Its file name, such as ``noise.csv``.
     **options

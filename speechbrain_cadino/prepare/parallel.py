@@ -22,11 +22,11 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
     *arguments : list
         One list for each argument of the function, of one length.
     chunk : int
-        How many calls to hand to a process at once.
+        The number of calls to hand to a process at once.
     description : str
-        What the progress bar says.
+        The text of the progress bar.
     num_workers : int, optional
-        How many processes; as many as there are CPUs by default, and never
+        The number of processes; as many as there are CPUs by default, and never
         more than there are chunks.
 
     Returns

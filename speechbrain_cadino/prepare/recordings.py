@@ -40,17 +40,18 @@ class Recording:
     id : str
         Its ID.
     wav : str
-        Where it is, in the words of the manifest.
+        Its path, in the words of the manifest.
     path : str
-        Where it is.
+        Its path.
     problem : str
-        Why it cannot be used; empty as long as nothing is known against it.
+        The reason why it cannot be used; empty as long as nothing is known
+        against it.
     frames : int
         Samples per channel.
     rate : int
-        In Hz.
+        The sample rate, in Hz.
     channels : int
-        How many.
+        The number of channels.
     told : int
         Samples per channel by the header, which may be wrong.
     """
@@ -79,7 +80,7 @@ def choose_recordings(listings, id_parts=None):
     listings : dict of str to list of Found
         The files of each folder.
     id_parts : int, optional
-        How many of the last parts of a path are the ID; all by default.
+        The number of the last parts of a path that are the ID; all by default.
 
     Returns
     -------
@@ -129,9 +130,9 @@ def read_headers(recordings, num_workers=None):
     Arguments
     ---------
     recordings : list of Recording
-        Gain their frames, rate and channels, or a problem.
+        The recordings; they gain their frames, rate and channels, or a problem.
     num_workers : int, optional
-        How many processes; as many as there are CPUs by default.
+        The number of processes; as many as there are CPUs by default.
     """
     headers = in_parallel(
         _read_header,
@@ -159,14 +160,14 @@ def convert_recordings(
     Arguments
     ---------
     recordings : list of Recording
-        With their headers read. What is converted gains a new path and
-        header, or a problem.
+        The recordings, with their headers read. What is converted gains a new
+        path and header, or a problem.
     convert_folder : str
-        Where the copies lie, named by ID.
+        The folder of the copies, named by ID.
     sample_rate : int
         The rate wanted, in Hz.
     num_workers : int, optional
-        How many processes; as many as there are CPUs by default.
+        The number of processes; as many as there are CPUs by default.
     """
     needed = [
         recording
@@ -202,14 +203,14 @@ def leave_out_speakers(recordings, names, folders, id_parts=None):
     Arguments
     ---------
     recordings : list of Recording
-        Those found gain a problem.
+        The recordings; those found gain a problem.
     names : iterable of str
         The files of the lists, in any spelling: see ``dataio.names``. A
         speaker is the first folder of a name below the data, and to leave one
         out is to leave out each recording with such a folder in its ID. A name
         without a folder stands for itself alone.
     folders : list of str
-        Those of the data.
+        The folders of the data.
     id_parts : int, optional
         See ``choose_recordings``.
 
@@ -274,11 +275,11 @@ def judge_recordings(recordings, min_duration, max_duration=None):
     Arguments
     ---------
     recordings : list of Recording
-        With their headers read. Those found gain a problem.
+        The recordings, with their headers read. Those found gain a problem.
     min_duration : float
-        In seconds.
+        The shortest duration, in seconds.
     max_duration : float, optional
-        In seconds.
+        The longest duration, in seconds.
     """
     for recording in recordings:
         if recording.problem:
@@ -297,11 +298,11 @@ def manifest_rows(recording, sample_rate, cut_seconds=None):
     Arguments
     ---------
     recording : Recording
-        With its header read.
+        The recording, with its header read.
     sample_rate : int
         The rate in which to count samples, in Hz.
     cut_seconds : float, optional
-        About how long a piece is; the whole recording by default.
+        The approximate length of a piece; the whole recording by default.
 
     Returns
     -------

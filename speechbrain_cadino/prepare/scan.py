@@ -17,11 +17,11 @@ class Found(NamedTuple):
     name : str
         The path below the scanned folder, with ``/`` between its parts.
     size : int
-        In bytes.
+        The size, in bytes.
     mtime : int
-        When it was last modified, in nanoseconds.
+        The time of the last change, in nanoseconds.
     problem : str
-        Why it cannot be used; empty if nothing is known against it.
+        The reason why it cannot be used; empty if nothing is known against it.
     """
 
     name: str
@@ -47,8 +47,8 @@ def list_files(folder, glob, suffixes, leave_out=None):
     folder : str
         The folder to search.
     glob : str
-        Which paths below the folder to take: ``*`` and ``?`` stay within one
-        part of the path, ``**`` is any number of folders.
+        The paths below the folder to take: ``*`` and ``?`` stay within one part
+        of the path, ``**`` is any number of folders.
     suffixes : set of str
         The suffixes to take, in lower case, with their dots.
     leave_out : str, optional
@@ -103,7 +103,7 @@ def fingerprint(files):
     Arguments
     ---------
     files : iterable of Found
-        Of ``list_files``.
+        The files of ``list_files``.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def digest(texts):
     Arguments
     ---------
     texts : iterable of str
-        In order.
+        The texts, in order.
 
     Returns
     -------

@@ -32,9 +32,9 @@ def removed_if_full(temporary, path, needed=None):
     temporary : pathlib.Path
         The file or folder that the block writes.
     path : pathlib.Path
-        What it is to become.
+        The file or folder that it is to become.
     needed : int, optional
-        How many bytes it takes; by default, more than there were.
+        The number of bytes that it takes; by default, more than there were.
 
     Raises
     ------
@@ -258,7 +258,7 @@ def write_text(path, text):
     path : str or pathlib.Path
         The file.
     text : str
-        What to write.
+        The text to write.
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -273,7 +273,7 @@ def read_text(path, errors="strict"):
         The file, in UTF-8 with or without a byte order mark. A line may end
         in the manner of Unix, Windows or old Macs.
     errors : str
-        As for ``open``.
+        The treatment of errors, as for ``open``.
 
     Returns
     -------
@@ -310,7 +310,7 @@ def write_csv(path, table):
     path : str or pathlib.Path
         The file.
     table : pandas.DataFrame
-        What to write, without its index.
+        The table to write, without its index.
     """
     # pandas quotes no carriage return, and reads it as the end of a line
     texts = table.select_dtypes(exclude="number")
@@ -330,6 +330,6 @@ def write_json(path, content):
     path : str or pathlib.Path
         The file.
     content : dict or list
-        What to write.
+        The content to write.
     """
     write_text(path, json.dumps(content, indent=2) + "\n")

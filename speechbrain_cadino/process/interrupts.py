@@ -97,8 +97,8 @@ def interruptible(postponed=False):
     Arguments
     ---------
     postponed : bool
-        Raise at the end of the block, or at the second request, for a block
-        that looks at ``number`` itself now and then.
+        Whether to raise at the end of the block, or at the second request, for
+        a block that looks at ``number`` itself now and then.
 
     Yields
     ------

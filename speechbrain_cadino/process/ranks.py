@@ -76,7 +76,7 @@ def patience(limit):
     Arguments
     ---------
     limit : datetime.timedelta
-        E.g. ``STEP_PATIENCE``.
+        The longest wait, e.g. ``STEP_PATIENCE``.
 
     Example
     -------
@@ -105,7 +105,7 @@ def ddp_mean(tensor):
     Arguments
     ---------
     tensor : torch.Tensor
-        Changed in place.
+        The tensor, which is changed in place.
 
     Returns
     -------
@@ -133,9 +133,9 @@ def ddp_gather(tensor, dim=0):
     Arguments
     ---------
     tensor : torch.Tensor
-        Of the same shape on all ranks.
+        The tensor, of the same shape on all ranks.
     dim : int
-        Where they are put side by side.
+        The dimension in which they are put side by side.
 
     Returns
     -------

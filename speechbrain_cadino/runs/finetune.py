@@ -58,7 +58,7 @@ def draw_labels(path, manifest, speakers, share, seed=0):
         The true speakers, ``speakers.csv``. Utterances that it does not know
         are left out, and counted in the log.
     share : float
-        Above 0, at most 1.
+        The share of the labels, above 0 and at most 1.
     seed : int
         The random seed of the draw.
 
@@ -105,7 +105,7 @@ def check_share(share):
     Arguments
     ---------
     share : float
-        Above 0, at most 1.
+        The share of the labels, above 0 and at most 1.
 
     Raises
     ------
@@ -126,7 +126,7 @@ class Training(NamedTuple):
     Arguments
     ---------
     share : float
-        Of the labels.
+        The share of the labels.
     folder : pathlib.Path
         Its output folder.
     overrides : str
@@ -168,8 +168,8 @@ def plan(hparams_file, run_opts, overrides):
     Arguments
     ---------
     hparams_file : str
-        Of ``parse_arguments``, as for the next two, for ``share`` and
-        ``output_folder``.
+        The YAML file of ``parse_arguments``, as for the next two, for ``share``
+        and ``output_folder``.
     run_opts : dict
     overrides : str
 
@@ -240,7 +240,7 @@ def write_results(output_folder, trainings):
     output_folder : str or pathlib.Path
         The folder to write to.
     trainings : list of Training
-        Of ``plan``.
+        The trainings of ``plan``.
 
     Returns
     -------
@@ -270,7 +270,7 @@ def format_results(rows):
     Arguments
     ---------
     rows : list of dict
-        Of ``write_results``.
+        The rows of ``write_results``.
 
     Returns
     -------

@@ -28,9 +28,10 @@ def finish(embedder, hparams, device=None, baselines=False):
     embedder : Embedder
         The trained encoder, such as ``brain.embedder()``.
     hparams : dict
-        Those of the training: ``output_folder``, ``encoder_folder``,
-        ``train_manifest``, ``data_folder`` and ``evaluator``, the
-        TrialEvaluator or None; optionally ``untrained``, see ``verify``.
+        The hyperparameters of the training: ``output_folder``,
+        ``encoder_folder``, ``train_manifest``, ``data_folder`` and
+        ``evaluator``, the TrialEvaluator or None; optionally ``untrained``, see
+        ``verify``.
     device : str, optional
         See ``load_encoder``.
     baselines : bool
@@ -130,9 +131,9 @@ def describe(
     encoder_folder : str or pathlib.Path
     table : pandas.DataFrame
     metrics : dict, optional
-        Of ``verify``, if there are trials.
+        The figures of ``verify``, if there are trials.
     system : str
-        What the encoder is called there.
+        The name of the encoder there.
     """
     results = metrics and {**metrics, **metrics["systems"][system]}
     write_card(

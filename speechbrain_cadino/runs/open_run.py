@@ -43,7 +43,7 @@ def open_run(folder, settings, resumes=True, harmless=HARMLESS):
     folder : str or pathlib.Path
         The output folder.
     settings : dict
-        Of ``config.settings.resolve``.
+        The settings, as ``config.settings.resolve`` gives them.
     resumes : bool
         Whether the run goes on from what is there. If not, other settings are
         recorded in place of the old ones.
@@ -92,7 +92,7 @@ def record_of(settings):
     Arguments
     ---------
     settings : dict
-        Of ``config.settings.plain``.
+        The settings, as ``config.settings.plain`` gives them.
 
     Returns
     -------
@@ -132,11 +132,11 @@ def check_same(name, record, settings, remove):
     Arguments
     ---------
     name : str or pathlib.Path
-        What was begun.
+        The name of what was begun.
     record : dict
-        Of ``record_of``; None if there is none.
+        The record of ``record_of``; None if there is none.
     settings : dict
-        Of ``config.settings.plain``: those of now.
+        The settings of now, as ``config.settings.plain`` gives them.
     remove : str or pathlib.Path
         The folders to remove to begin anew.
 
@@ -166,7 +166,7 @@ def run_settings(hparams_file, run_opts, overrides):
     Arguments
     ---------
     hparams_file : str
-        Of ``parse_arguments``, as for the next two.
+        The YAML file of ``parse_arguments``, as for the next two.
     run_opts : dict
     overrides : str
 
@@ -194,7 +194,7 @@ def load_run(
     Arguments
     ---------
     hparams_file : str
-        Of ``parse_arguments``, as for the next two.
+        The YAML file of ``parse_arguments``, as for the next two.
     run_opts : dict
     overrides : str
     resumes : bool
@@ -202,7 +202,7 @@ def load_run(
     harmless : set of str
         See ``open_run``.
     run_folder : callable
-        From the settings to the folder of the run.
+        The function from the settings to the folder of the run.
 
     Returns
     -------
@@ -227,7 +227,7 @@ def make_experiment(folder, hparams_file, overrides):
     folder : str or pathlib.Path
         The output folder.
     hparams_file : str
-        Of ``parse_arguments``, as for the next.
+        The YAML file of ``parse_arguments``, as for the next.
     overrides : str
     """
     sb.create_experiment_directory(

@@ -66,8 +66,8 @@ def write_page(folder, cells, plots):
     cells : list of list of str
         The table: a heading, and a line for each stage.
     plots : dict of str:list
-        By the name of a section, the paths of its plots; what is no PNG file
-        is left out.
+        The paths of the plots, by the name of their section; what is no PNG
+        file is left out.
 
     Example
     -------

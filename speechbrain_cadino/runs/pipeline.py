@@ -50,7 +50,7 @@ def check(folder, steps):
     folder : str or pathlib.Path
         The output folder.
     steps : list of Step
-        Of ``plan``.
+        The steps of ``plan``.
 
     Raises
     ------
@@ -102,9 +102,9 @@ def run(folder, steps, lock):
     folder : str or pathlib.Path
         The output folder.
     steps : list of Step
-        Of ``plan``, and checked.
+        The steps of ``plan``, checked.
     lock : int
-        Of ``locked``.
+        The lock of ``locked``.
 
     Raises
     ------

@@ -51,18 +51,18 @@ class Step(NamedTuple):
     Arguments
     ---------
     name : str
-        What it is called, and its folder under the output folder.
+        The name of the step, and of its folder under the output folder.
     command : list of str
         The command line, after ``python``.
     settings : dict
         Plain data: all that its result depends on.
     manifest : str, optional
-        What it trains on, if it is a training.
+        The manifest that it trains on, if it is a training.
     work : Work, optional
-        If it is a training of voices, about how much it is.
+        The estimated work, if it is a training of voices.
     light : bool
-        It takes a moment and no step needs its result: it is simply done
-        again when its settings change or a step before it runs.
+        Whether it takes a moment and no step needs its result: it is simply
+        done again when its settings change or a step before it runs.
     """
 
     name: str
@@ -79,11 +79,11 @@ def plan(hparams, hparams_folder, recipe, run_opts):
     Arguments
     ---------
     hparams : dict
-        What is in ``pipeline.yaml``.
+        The content of ``pipeline.yaml``.
     hparams_folder : str or pathlib.Path
-        Where it lies, and the YAML files that it names.
+        The folder of that file, and of the YAML files that it names.
     recipe : str or pathlib.Path
-        Where the scripts are.
+        The folder of the scripts.
     run_opts : RunOptions
         SpeechBrain's. Those on the command line go to every script.
 
@@ -115,9 +115,9 @@ class Plan:
     Arguments
     ---------
     hparams : dict
-        What is in ``pipeline.yaml``.
+        The content of ``pipeline.yaml``.
     make : callable
-        Makes a Step: see ``plan``.
+        The function that makes a Step: see ``plan``.
     """
 
     def __init__(self, hparams, make):

@@ -54,13 +54,13 @@ class Stage(NamedTuple):
     Arguments
     ---------
     name : str
-        What it is called.
+        The name of the training.
     folder : pathlib.Path
         Its output folder.
     manifest : str
-        What it trains on.
+        The manifest that it trains on.
     seconds : float, optional
-        What it took so far; None if it was never begun.
+        The seconds that it took so far; None if it was never begun.
     """
 
     name: str
@@ -183,7 +183,7 @@ def format_report(rows):
     Arguments
     ---------
     rows : list of dict
-        Of ``write_report``.
+        The rows of ``write_report``.
 
     Returns
     -------

@@ -44,7 +44,7 @@ def export_branches(brain, hparams):
     brain : PseudoLabelBrain
         The Brain, trained.
     hparams : dict
-        Those of the training: ``output_folder``.
+        The hyperparameters of the training: ``output_folder``.
     """
     save_classifiers(brain)
     for name, branch in brain.branches.items():
@@ -78,9 +78,9 @@ def report(brain, hparams, end):
     brain : PseudoLabelBrain
         The Brain, trained.
     hparams : dict
-        Those of the training.
+        The hyperparameters of the training.
     end : callable
-        From brain and hparams: exports and verifies.
+        The function of brain and hparams that exports and verifies.
     """
     end(brain, hparams)
     folder = hparams["output_folder"]
@@ -104,7 +104,7 @@ def train(
     Arguments
     ---------
     hparams_file : str
-        Of ``parse_arguments``, as for the next two.
+        The YAML file of ``parse_arguments``, as for the next two.
     run_opts : dict
     overrides : str
     brain_class : type
@@ -112,8 +112,9 @@ def train(
     end : callable
         See ``report``.
     starts : dict of str:tuple
-        For each key of the YAML file that may name weights to start from, what
-        copies them, and the key of the module that gets them.
+        The function that copies weights to start from, and the key of the
+        module that gets them, for each key of the YAML file that may name such
+        weights.
     evaluators : list of str
         The keys of the trial lists, read once the data are prepared.
     harmless : set of str

@@ -19,11 +19,12 @@ class LastEpochs:
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where the files are.
+        The folder of the files.
     count : int
-        How many of the last epochs; with 1 nothing is kept or averaged.
+        The number of the last epochs to average; with 1 nothing is kept or
+        averaged.
     epochs : int
-        How many epochs there are.
+        The number of epochs.
 
     Example
     -------
@@ -50,9 +51,9 @@ class LastEpochs:
         Arguments
         ---------
         epoch : int
-            Counted from 1.
+            The epoch, counted from 1.
         module : torch.nn.Module
-            What is to be averaged.
+            The module to be averaged.
         """
         if self.count > 1 and epoch > self.epochs - self.count:
             with atomic_path(self._path(epoch)) as temporary:
@@ -65,7 +66,7 @@ class LastEpochs:
         Arguments
         ---------
         module : torch.nn.Module
-            As given to ``keep``; changed in place.
+            The module given to ``keep``, which is changed in place.
 
         Raises
         ------

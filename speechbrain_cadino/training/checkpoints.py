@@ -79,7 +79,7 @@ class AtomicCheckpointer(Checkpointer):
     checkpoints_dir : str or pathlib.Path
         Folder of the checkpoints.
     **kwargs : dict
-        As for SpeechBrain's Checkpointer.
+        The arguments of SpeechBrain's Checkpointer.
 
     Example
     -------

@@ -56,7 +56,7 @@ class StepClock:
         Arguments
         ---------
         on_gpu : bool
-            Without a GPU there is no wait for it.
+            Whether a GPU computes; without one there is no wait for it.
 
         Returns
         -------

@@ -73,7 +73,7 @@ class Compilation:
         Arguments
         ---------
         error : Exception
-            What it failed with.
+            The error that it failed with.
 
         Returns
         -------

@@ -130,7 +130,7 @@ class StepGuard:
         where : str
             The step, in words.
         patience : int
-            How many steps in a row may be skipped.
+            The number of steps in a row that may be skipped.
         *finite : torch.Tensor
             Booleans to judge by, beside the losses since the last step.
 

@@ -21,7 +21,7 @@ class Progress:
     Arguments
     ---------
     last_epoch : int
-        How many epochs there are.
+        The number of epochs.
     now : callable
         The clock, in seconds.
 

@@ -78,7 +78,7 @@ class TrainingRecord:
             "replaced", the utterances that could not be read, or
             "skipped_steps", those that were not finite.
         number : float
-            How many on this process.
+            The number on this process.
         """
         self.counts[name] += number
 
@@ -100,7 +100,7 @@ class TrainingRecord:
         Arguments
         ---------
         device : torch.device
-            Of the communication.
+            The device of the communication.
         """
         if not torch.distributed.is_initialized():
             return
@@ -116,7 +116,7 @@ class TrainingRecord:
         Arguments
         ---------
         row : dict
-            What is kept of it.
+            The figures that are kept of it.
         """
         self.rows.append(row)
         self._clear()
@@ -165,7 +165,7 @@ def trim_log(path, epochs):
     path : str or pathlib.Path
         The log, a line for each epoch.
     epochs : int
-        How many epochs the checkpoint has seen.
+        The number of epochs that the checkpoint has seen.
 
     Example
     -------
@@ -193,7 +193,7 @@ def save_steps(logger, path):
     logger : TensorboardLogger
         Its counters are saved.
     path : pathlib.Path
-        Of the file in the checkpoint.
+        The path of the file in the checkpoint.
     """
     path.write_text(json.dumps(logger.global_step), encoding="utf-8")
 
@@ -206,7 +206,7 @@ def load_steps(logger, path, end_of_epoch):
     logger : TensorboardLogger
         Its counters are set.
     path : pathlib.Path
-        Of the file in the checkpoint.
+        The path of the file in the checkpoint.
     end_of_epoch : bool
         Not used.
     """

@@ -17,9 +17,9 @@ class CosineSchedule:
     final : float
         The value at the end.
     epochs : float
-        Where the end is.
+        The position of the end, in epochs.
     warmup_epochs : float
-        How long the value grows from 0 to ``peak``.
+        The number of epochs in which the value grows from 0 to ``peak``.
 
     Example
     -------
@@ -60,7 +60,7 @@ class LinearSchedule:
     end : float
         The value from ``epochs`` on.
     epochs : float
-        How long it takes; 0 gives ``end`` from the beginning.
+        The number of epochs that it takes; 0 gives ``end`` from the beginning.
 
     Example
     -------
@@ -91,7 +91,7 @@ def scale_lr(lr, batch_size, reference=256):
     batch_size : int
         Utterances per process, gradient accumulation counted in.
     reference : int
-        256 in DINO (Caron et al., 2021).
+        The batch that the rate belongs to. 256 in DINO (Caron et al., 2021).
 
     Returns
     -------
@@ -116,7 +116,7 @@ def scale_momentum(momentum, batch_size, reference=256):
     Arguments
     ---------
     momentum : float
-        That of a step of ``reference`` utterances.
+        The momentum of a step of ``reference`` utterances.
     batch_size : int
         Utterances per process, gradient accumulation counted in.
     reference : int

@@ -107,7 +107,7 @@ class Background:
         The training manifest; with pseudo labels for PLDA and for the cohort
         of score normalisation. None if there is none.
     data_folder : str or pathlib.Path, optional
-        What ``$data_root`` in it stands for.
+        The folder that ``$data_root`` in it stands for.
     utterances_per_cluster : int
         The number of utterances of each cluster, at most.
     seed : int
@@ -128,7 +128,7 @@ class Background:
         Arguments
         ---------
         what : str
-            What needs it, for the error.
+            The name of what needs it, for the error.
 
         Returns
         -------
@@ -158,7 +158,7 @@ class Background:
             Whether to take some of each cluster, rather than a number of
             them evenly spread.
         what : str
-            What needs it, for the error.
+            The name of what needs it, for the error.
 
         Returns
         -------

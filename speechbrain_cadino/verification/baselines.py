@@ -26,7 +26,7 @@ class LogMelStats(torch.nn.Module):
     Arguments
     ---------
     sample_rate : int
-        In Hz.
+        The sample rate, in Hz.
     n_mels : int
         Number of bands.
 
@@ -48,7 +48,8 @@ class LogMelStats(torch.nn.Module):
         wavs : torch.Tensor
             Shape (B, samples).
         wav_lens : torch.Tensor, optional
-            Ignored: waveforms come without padding, see Embedder.
+            The relative lengths, ignored: waveforms come without padding, see
+            Embedder.
 
         Returns
         -------

@@ -27,7 +27,7 @@ def trial_speakers(trials, speakers=None):
     Arguments
     ---------
     trials : pandas.DataFrame
-        Of ``read_trials``.
+        The trials, as ``read_trials`` gives them.
     speakers : dict or pandas.Series, optional
         The speaker of each name.
 
@@ -38,7 +38,7 @@ def trial_speakers(trials, speakers=None):
     test : numpy.ndarray
         Shape (T,), int.
     count : int
-        How many speakers there are.
+        The number of speakers.
 
     Raises
     ------
@@ -178,17 +178,17 @@ class Bootstrap:
     test : numpy.ndarray
         Shape (T,), int, of ``trial_speakers``.
     replicates : int
-        How many.
+        The number of replicates.
     seed : int
-        Of the draws.
+        The seed of the draws.
     **summary_options
         Further arguments of ``summary``, which gives the figures.
 
     Attributes
     ----------
     speakers : int
-        How many speakers the figures rest on: those with target trials, or
-        those with non-target trials, whichever are fewer.
+        The number of speakers that the figures rest on: those with target
+        trials, or those with non-target trials, whichever are fewer.
     figures : dict
         The ``summary`` of each system.
     samples : dict
@@ -260,7 +260,7 @@ class Bootstrap:
         Arguments
         ---------
         level : float
-            How sure it shall be.
+            The confidence level of the intervals.
 
         Returns
         -------
@@ -285,7 +285,7 @@ class Bootstrap:
         second : str
             The name of the system whose figures are taken off.
         level : float
-            How sure the interval shall be.
+            The confidence level of the interval.
 
         Returns
         -------
@@ -355,14 +355,14 @@ def interval(replicates, estimate, speakers, level=0.95):
     speakers : int
         n, above 1.
     level : float
-        How sure it shall be, between 0 and 1.
+        The confidence level of the interval, between 0 and 1.
 
     Returns
     -------
     low : float
-        Of the figure.
+        The lower end.
     high : float
-        Of the figure.
+        The upper end.
 
     Example
     -------

@@ -37,7 +37,7 @@ def quality_measures(files, embeddings, enrol, test, sample_rate=16000):
     test : numpy.ndarray
         Shape (T,): the row of its other side.
     sample_rate : int
-        In Hz.
+        The sample rate, in Hz.
 
     Returns
     -------
@@ -153,9 +153,9 @@ def check_apart(trials, calibration_trials):
     Arguments
     ---------
     trials : pandas.DataFrame
-        Of ``read_trials``.
+        The trials, as ``read_trials`` gives them.
     calibration_trials : pandas.DataFrame
-        Of ``read_trials``.
+        The other trials, as ``read_trials`` gives them.
 
     Raises
     ------

@@ -28,9 +28,9 @@ def compare(
     speakers : dict or pandas.Series, optional
         See ``trial_speakers``.
     replicates : int
-        Of the bootstrap over speakers.
+        The number of replicates of the bootstrap over speakers.
     seed : int
-        Of the bootstrap.
+        The seed of the bootstrap.
     folder : str or pathlib.Path, optional
         The folder of ``comparison.json`` and ``det.png``.
 
@@ -107,7 +107,7 @@ def format_comparison(results):
     Arguments
     ---------
     results : dict
-        Of ``compare``.
+        The results of ``compare``.
 
     Returns
     -------

@@ -239,7 +239,7 @@ def verify(
     trials : TrialEvaluator
         The trial list.
     back_ends : BackEnds, optional
-        What happens between embeddings and scores; cosine by default.
+        The steps between embeddings and scores; cosine by default.
     background : Background, optional
         The training set, which most back-ends and the baselines need.
     calibration_trials : TrialEvaluator, optional
@@ -252,7 +252,7 @@ def verify(
         Other systems in the place of those of log-mel statistics, by name:
         from a sample rate to a module such as ``LogMelStats``.
     assessor : callable
-        From trials to an Assessor.
+        The function from trials to an Assessor.
 
     Returns
     -------

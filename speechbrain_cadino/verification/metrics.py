@@ -173,9 +173,9 @@ def convex_hull(p_miss, p_fa):
     Arguments
     ---------
     p_miss : numpy.ndarray
-        Of ``error_rates``.
+        The miss rates of ``error_rates``.
     p_fa : numpy.ndarray
-        Of ``error_rates``.
+        The false alarm rates of ``error_rates``.
 
     Returns
     -------
@@ -214,9 +214,9 @@ def eer(p_miss, p_fa):
     Arguments
     ---------
     p_miss : numpy.ndarray
-        Of ``error_rates`` or ``convex_hull``.
+        The miss rates of ``error_rates`` or ``convex_hull``.
     p_fa : numpy.ndarray
-        Of ``error_rates`` or ``convex_hull``.
+        The false alarm rates of ``error_rates`` or ``convex_hull``.
 
     Returns
     -------
@@ -246,9 +246,9 @@ def min_dcf(p_miss, p_fa, p_target, c_miss=1, c_fa=1):
     Arguments
     ---------
     p_miss : numpy.ndarray
-        Of ``error_rates``.
+        The miss rates of ``error_rates``.
     p_fa : numpy.ndarray
-        Of ``error_rates``.
+        The false alarm rates of ``error_rates``.
     p_target : float
         Prior probability of a target.
     c_miss : float
@@ -378,9 +378,9 @@ def min_cllr(p_miss, p_fa):
     Arguments
     ---------
     p_miss : numpy.ndarray
-        Of ``error_rates`` or ``convex_hull``.
+        The miss rates of ``error_rates`` or ``convex_hull``.
     p_fa : numpy.ndarray
-        Of ``error_rates`` or ``convex_hull``.
+        The false alarm rates of ``error_rates`` or ``convex_hull``.
 
     Returns
     -------
@@ -423,7 +423,7 @@ def summary(
     operating_points : sequence
         Effective priors of a target.
     convex_hull : bool
-        Give the EER of the ROC's convex hull, see ``eer``.
+        Whether to give the EER of the ROC's convex hull, see ``eer``.
     calibrated : bool
         The scores are natural log-likelihood ratios: say how good they are as
         such.

@@ -52,12 +52,12 @@ def cohort_statistics(sides, cohort, top=None):
     Arguments
     ---------
     sides : Sides
-        Of N embeddings, see ``scoring``.
+        The sides of N embeddings, see ``scoring``.
     cohort : Sides
-        Of C impostors, from the same scorer.
+        The sides of C impostors, from the same scorer.
     top : int, optional
-        Take only so many of the highest scores: those impostors that sound
-        like it. All, by default or if there are no more.
+        The number of the highest scores to take: those of the impostors that
+        sound like it. All, by default or if there are no more.
 
     Returns
     -------

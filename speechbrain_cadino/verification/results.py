@@ -29,22 +29,22 @@ class Assessor:
     Arguments
     ---------
     trials : pandas.DataFrame
-        Of ``read_trials``.
+        The trials, as ``read_trials`` gives them.
     operating_points : list of float
         Prior probabilities of a target, for the detection costs.
     convex_hull : bool
         Whether the EER is that of the ROC's convex hull.
     replicates : int
-        Of the bootstrap over speakers that gives the 95% intervals; 0 for
-        none. If the list has too few speakers, a warning says so, and there
-        are none.
+        The number of replicates of the bootstrap over speakers that gives the
+        95% intervals; 0 for none. If the list has too few speakers, a warning
+        says so, and there are none.
     speakers : str or pathlib.Path, optional
         A CSV with the columns ``ID,spk_id``: who speaks in each file, for the
         bootstrap. Without it see ``trial_speakers``.
     groups : str or pathlib.Path, optional
         See ``read_groups``: figures for each group too.
     seed : int
-        Of the bootstrap.
+        The seed of the bootstrap.
 
     Example
     -------
@@ -184,9 +184,9 @@ def trial_groups(trials, table=None):
     Arguments
     ---------
     trials : pandas.DataFrame
-        Of ``read_trials``.
+        The trials, as ``read_trials`` gives them.
     table : pandas.DataFrame, optional
-        Of ``read_groups``.
+        The table of groups, as ``read_groups`` gives it.
 
     Returns
     -------
@@ -252,14 +252,14 @@ def write_results(folder, assess, scores, details=None, overlap=None):
     folder : str or pathlib.Path
         The folder to write to.
     assess : Assessor
-        Of the trial list.
+        The Assessor of the trial list.
     scores : dict
         The systems' names, and the scores (T,) of each. Those whose name ends
         in ``calibrated`` are log-likelihood ratios.
     details : dict of dict, optional
-        More to keep of some of the systems.
+        The details to keep of some of the systems.
     overlap : dict, optional
-        Of ``training_overlap``.
+        The result of ``training_overlap``.
 
     Returns
     -------
@@ -310,7 +310,7 @@ def format_results(results):
     Arguments
     ---------
     results : dict
-        Of ``write_results``.
+        The results of ``write_results``.
 
     Returns
     -------

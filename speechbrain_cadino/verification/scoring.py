@@ -189,7 +189,7 @@ def trial_scores(sides, enrol, test):
     Arguments
     ---------
     sides : Sides
-        Of a scorer.
+        The sides that a scorer gives.
     enrol : numpy.ndarray
         Shape (T,): the row of each trial's one side.
     test : numpy.ndarray

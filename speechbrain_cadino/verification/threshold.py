@@ -38,11 +38,11 @@ def calibrate(embedder, table, method="crops", seed=0):
         A manifest of recordings. Of more than ``MOST_RECORDINGS`` as many are
         taken, evenly spread.
     method : str
-        Which pairs are taken for one voice. "crops": both halves of a
-        recording. They share a microphone and a day too, so that the
-        threshold is higher than for other pairs of one voice. "clusters":
-        pairs of recordings in a cluster, which the encoder itself has found
-        alike. Pairs of other recordings or clusters are taken for two voices.
+        The pairs that are taken for one voice. "crops": both halves of a
+        recording. They share a microphone and a day too, so that the threshold
+        is higher than for other pairs of one voice. "clusters": pairs of
+        recordings in a cluster, which the encoder itself has found alike. Pairs
+        of other recordings or clusters are taken for two voices.
     seed : int
         Random seed of the pairs and of k-means.
 
@@ -94,7 +94,7 @@ def fit(scores, same, method):
     same : numpy.ndarray
         Shape (T,), bool: which are taken for pairs of one voice.
     method : str
-        Where they are from.
+        The origin of the pairs.
 
     Returns
     -------

@@ -138,7 +138,7 @@ def trial_names(trials):
     Arguments
     ---------
     trials : pandas.DataFrame
-        Of ``read_trials``.
+        The trials, as ``read_trials`` gives them.
 
     Returns
     -------
@@ -157,7 +157,7 @@ def training_overlap(trials, data_folder, table):
     Arguments
     ---------
     trials : pandas.DataFrame
-        Of ``read_trials``.
+        The trials, as ``read_trials`` gives them.
     data_folder : str or pathlib.Path
         The folder that the list's names start from.
     table : pandas.DataFrame
@@ -224,7 +224,7 @@ def trial_files(trials, data_folder, sample_rate=16000):
     Arguments
     ---------
     trials : pandas.DataFrame
-        Of ``read_trials``.
+        The trials, as ``read_trials`` gives them.
     data_folder : str or pathlib.Path
         The folder that the list's names start from.
     sample_rate : int
@@ -279,7 +279,7 @@ def trial_table(trials):
     Arguments
     ---------
     trials : pandas.DataFrame
-        Of ``read_trials``.
+        The trials, as ``read_trials`` gives them.
 
     Returns
     -------
@@ -295,12 +295,12 @@ def trial_tracks(trials, manifest, data_folder):
     Arguments
     ---------
     trials : pandas.DataFrame
-        Of ``read_trials``.
+        The trials, as ``read_trials`` gives them.
     manifest : str or pathlib.Path
         A face manifest, whose IDs are the names in the list without suffix:
         see ``audio_visual.prepare``.
     data_folder : str or pathlib.Path
-        What ``$data_root`` in the manifest stands for.
+        The folder that ``$data_root`` in the manifest stands for.
 
     Returns
     -------
