@@ -11,7 +11,6 @@ PLACE = "SPEECHBRAIN_CADINO_PLACE"
 LATER = "SPEECHBRAIN_CADINO_LATER"
 
 
-
 class Progress:
     """Tells after each epoch where a training is.
 
