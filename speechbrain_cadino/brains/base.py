@@ -229,7 +229,10 @@ class EncoderBrain(sb.Brain):
             run_on_main(self._trim_log)
         if self.optimizer_step:
             epoch = len(self.record.rows)
-            logger.info(f"Resumed from a checkpoint, after {epoch} epochs.")
+            steps = f" and {self.step} steps" if self.step else ""
+            logger.info(
+                f"Resumed from a checkpoint, after {epoch} epochs{steps}."
+            )
         if self.device_type == "cuda" and getattr(
             self.hparams, "compile_encoder", True
         ):

@@ -21,7 +21,10 @@ from speechbrain_cadino.config.overlays import device_problem
 from speechbrain_cadino.dataio.labels import labels_of, read_labels
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
-from speechbrain_cadino.encoders.calibration import write_calibration
+from speechbrain_cadino.encoders.calibration import (
+    read_calibration,
+    write_calibration,
+)
 from speechbrain_cadino.encoders.fold import fold_linear
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.process.files import write_csv
@@ -99,11 +102,17 @@ def calibrate(arguments):
     else:
         files = inference.find_files(arguments.inputs)
         with inference.audio_table(files, loaded.sample_rate) as (_, table):
-            found = threshold.calibrate(loaded, table, arguments.method)
+            found = threshold.calibrate(
+                *(loaded, table, arguments.method),
+                before=read_calibration(folder),
+            )
     write_calibration(folder, found)
     logger.info(f"The calibration is in {folder}.")
+    different, same = found.bounds
     content = {
         "threshold": [found.threshold],
+        "different_below": [different],
+        "same_above": [same],
         "method": [found.method],
         "n_pairs": [found.n_pairs],
         "n_same": [found.n_same],
@@ -161,7 +170,7 @@ def cluster(arguments):
     table.loc[long, "cluster"] = labels
     table["cluster"] = table["cluster"].astype("Int64")
     logger.info(
-        f"{len(labels)} files, {labels.max() + 1} clusters: {path}"
+        f"{len(labels)} files, {labels.max() + 1} cluster(s): {path}"
         + _how_chosen(number, found.calibration, len(labels))
     )
     if not long.all():
@@ -175,8 +184,9 @@ def cluster(arguments):
         table.loc[long, "stability"] = values
         low, high = np.quantile(numbers, [0.1, 0.9], method="nearest")
         logger.info(
-            f"Stability {np.nanmean(values):.2f} (1: the same clusters without "
-            f"a fifth of the files, which has {low} to {high} clusters)."
+            f"Stability {np.nanmean(values):.2f}: 1 if files stay together "
+            "where a fifth of them is left out, which gives "
+            f"{low if low == high else f'{low} to {high}'} clusters."
         )
     write_csv(path, table)
     sizes = table.groupby("cluster").agg(

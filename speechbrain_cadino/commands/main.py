@@ -37,7 +37,8 @@ def verify(parser):
     to 1; and if the encoder folder has a calibration, the log-likelihood ratio
     and "same", "different" or "unsure". Unsure is what has a probability of
     10% to 90%, if both are as likely before anything is heard. Calibrate on
-    audio like your own: see calibrate.
+    audio like your own: see calibrate. Of several files of ENROL the mean is
+    the speaker.
 
     Examples:
       speechbrain-cadino verify results/encoder anne.wav calls/
@@ -71,7 +72,8 @@ def calibrate(parser):
     Writes calibration.json into the encoder folder, for verify and cluster,
     and the threshold into its hyperparams.yaml and README.md. Without a trial
     list, no label is needed: pairs of one voice are both halves of a recording
-    (crops), or recordings that the encoder finds alike (clusters).
+    (crops), or recordings that the encoder finds alike (clusters), and any two
+    others are taken for two voices: give 20 recordings or more, of many.
 
     Examples:
       speechbrain-cadino calibrate results/encoder calls/
@@ -285,6 +287,28 @@ def _add_inputs(parser, nargs="+"):
     )
 
 
+class Parser(argparse.ArgumentParser):
+    """As argparse's; of a misspelt flag it says what was meant."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse's; keeps the words for the message of an error."""
+        self.given = [word.partition("=")[0] for word in args or []]
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message):
+        """Ends the process with a message."""
+        from speechbrain_cadino.config.flags import did_you_mean
+
+        known = self._option_string_actions
+        unknown = [
+            word
+            for word in self.given
+            if word.startswith("--") and word not in known
+        ]
+        hints = [did_you_mean(word, known) for word in unknown]
+        super().error(f"{message}.{''.join(hints)}" if any(hints) else message)
+
+
 def make_parser(stored=False):
     """The parser of the command line.
 
@@ -298,7 +322,7 @@ def make_parser(stored=False):
     argparse.ArgumentParser
         It sets ``action``, the name of a function in ``actions``.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="speechbrain-cadino",
         description="What a speaker encoder says about your audio. Results go "
         "to stdout, all else to stderr.",

@@ -71,9 +71,10 @@ def read_flags(arguments, settings, elsewhere=()):
     flags = {key: flags[key] for key in flags if key not in elsewhere}
     for key in flags:
         if key not in settings:
+            hint = did_you_mean(key, [*settings, *elsewhere])
             raise ValueError(
                 f"No such flag: there is no {key} in the YAML file."
-                f"{did_you_mean(key, [*settings, *elsewhere])}"
+                f"{hint or _entries_hint(key, settings)}"
             )
     return {
         key: None if value is None else _value(key, value, settings)
@@ -113,6 +114,21 @@ def did_you_mean(name, names):
         known for known in names if words and set(words) <= set(_core(known))
     ]
     return f" Did you mean {' or '.join(close[:3])}?" if close else ""
+
+
+def _entries_hint(key, settings):
+    """How a flag goes to a script of a pipeline, if the file is of one."""
+    entries = [
+        name
+        for name, value in settings.items()
+        if isinstance(value, dict) and "hparams" in value
+    ]
+    if not entries:
+        return ""
+    return (
+        f" For one of its scripts, say which: --{entries[0]}="
+        f'"{{{key}: VALUE}}"; there are {", ".join(entries)}.'
+    )
 
 
 def _core(name):

@@ -27,6 +27,9 @@ logger = get_logger(__name__)
 # Crops of so many tell what those of millions would.
 MOST_RECORDINGS = 10_000
 
+# Fewer are worth a warning.
+FEW_RECORDINGS = 100
+
 # Recordings whose crops are embedded at once
 BATCH_SIZE = 16
 
@@ -133,6 +136,11 @@ class RecordingLDA:
                 "recording_lda out, or give the encoder that made them."
             )
         _check_number(len(table))
+        if len(table) < FEW_RECORDINGS:
+            logger.warning(
+                f"recording_lda learns from {len(table)} recordings, which is "
+                "few: it has been tried on hundreds, of many voices."
+            )
         rows = spread_rows(len(table), MOST_RECORDINGS)
         return self.fit(*self._embed_crops(embedder, table.iloc[rows]))
 

@@ -13,6 +13,10 @@ FILE = "calibration.json"
 
 # The line in hyperparams.yaml and in the model card
 MARK = "Threshold: "
+NO_THRESHOLD = (
+    f"{MARK}none yet; `speechbrain-cadino calibrate` finds one on audio like "
+    "yours"
+)
 
 # At even odds, so sure one has to be to say "same" or "different".
 SURE = 0.9
@@ -43,6 +47,13 @@ class ScoreCalibration(NamedTuple):
     def threshold(self):
         """The score at which both are as likely."""
         return -self.offset / self.slope
+
+    @property
+    def bounds(self):
+        """The scores up to which two voices are different, and from which on
+        they are the same: unsure is what is between."""
+        sure = math.log(SURE / (1 - SURE))
+        return tuple((way * sure - self.offset) / self.slope for way in (-1, 1))
 
     def llr(self, scores):
         """Log-likelihood ratios.
@@ -93,24 +104,9 @@ def write_calibration(folder, calibration):
     calibration : ScoreCalibration
         The calibration that goes there, in the place of an earlier one.
     """
-    folder = pathlib.Path(folder)
-    line = (
-        f"{MARK}the same voice above a score of {calibration.threshold:.3f} "
-        f"({calibration.method})"
-    )
-    path = folder / "hyperparams.yaml"
-    if path.is_file():
-        lines = _without_mark(path)
-        # Below the comment at the top
-        head = [text[:1] == "#" for text in lines] + [False]
-        lines.insert(head.index(False), f"# {line}\n")
-        write_text(path, "".join(lines))
-    card = folder / "README.md"
-    if card.is_file():
-        lines = _without_mark(card)
-        write_text(card, "".join(lines).rstrip("\n") + f"\n\n{line}\n")
+    _write_line(folder, threshold_line(calibration))
     write_json(
-        folder / FILE,
+        pathlib.Path(folder, FILE),
         {
             "threshold": calibration.threshold,
             "calibration": {
@@ -124,10 +120,74 @@ def write_calibration(folder, calibration):
     )
 
 
-def _without_mark(path):
-    """The lines of a file, without that of an earlier threshold."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [line for line in lines if not line.lstrip("# ").startswith(MARK)]
+def forget_calibration(folder):
+    """Takes the calibration out of an encoder folder whose scores mean
+    something else now.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The encoder folder.
+    """
+    pathlib.Path(folder, FILE).unlink(missing_ok=True)
+    _write_line(folder, NO_THRESHOLD)
+
+
+def threshold_line(calibration):
+    """The line that tells people the threshold.
+
+    Arguments
+    ---------
+    calibration : ScoreCalibration
+        The calibration; None if there is none.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> threshold_line(ScoreCalibration(-4.0, 10.0, "trials", 400, 100))
+    'Threshold: the same voice above a score of 0.400 (trials)'
+    """
+    if calibration is None:
+        return NO_THRESHOLD
+    return (
+        f"{MARK}the same voice above a score of {calibration.threshold:.3f} "
+        f"({calibration.method})"
+    )
+
+
+def _write_line(folder, line):
+    """Puts a line about the threshold in the place of the last one; else below
+    the head of the YAML file, and at the end of the model card."""
+    path = pathlib.Path(folder, "hyperparams.yaml")
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        head = [text[:1] == "#" for text in lines] + [False]
+        _replace(path, lines, f"# {line}\n", head.index(False))
+    card = pathlib.Path(folder, "README.md")
+    if card.is_file():
+        lines = card.read_text(encoding="utf-8").splitlines(keepends=True)
+        if not any(map(_is_marked, lines)):
+            lines.append("\n")
+        _replace(card, lines, f"{line}\n", len(lines))
+
+
+def _replace(path, lines, line, otherwise):
+    """Writes lines with one in the place of that of an earlier threshold, or
+    at another if there is none."""
+    marked = list(map(_is_marked, lines))
+    if True in marked:
+        lines[marked.index(True)] = line
+    else:
+        lines.insert(otherwise, line)
+    write_text(path, "".join(lines))
+
+
+def _is_marked(line):
+    """Whether a line is about the threshold."""
+    return line.lstrip("# ").startswith(MARK)
 
 
 def read_calibration(folder):

@@ -4,7 +4,10 @@ import pathlib
 
 from speechbrain_cadino import __version__
 from speechbrain_cadino.dataio.manifest import LABEL
-from speechbrain_cadino.encoders.calibration import read_calibration
+from speechbrain_cadino.encoders.calibration import (
+    read_calibration,
+    threshold_line,
+)
 from speechbrain_cadino.encoders.export import READER
 from speechbrain_cadino.process.files import write_text
 
@@ -27,17 +30,16 @@ embeddings = encoder.encode_batch(wavs)  # (batch, 1, D) of {sample_rate} Hz
 score, _ = encoder.verify_files("one.wav", "other.wav")
 ```
 
-The score is the cosine of two embeddings. {threshold} The second answer of
-`verify_files` is by a fixed threshold, not by this encoder's own."""
+The score is the cosine of two embeddings.
 
-OWN_THRESHOLD = """\
-Above {threshold:.3f} two recordings are
-probably of one speaker (`calibration.json`: {method})."""
+{threshold}
 
-NO_THRESHOLD = """\
-From which score on two
-recordings are of one speaker depends on them: find a threshold on trials of
-yours."""
+It is in `calibration.json`. The second answer of `verify_files` is by a fixed
+threshold, not by this encoder's own."""
+
+# Headings between which there are figures
+GOOD = "## How good it is"
+LICENCE = "## Licence"
 
 LOAD_FACES = """\
 ```python
@@ -69,11 +71,11 @@ Trained by speechbrain_cadino {version}.
 
 All are in `hyperparams.yaml` of the training.
 
-## How good it is
+{good}
 
 {figures}
 
-## Licence
+{licence}
 
 To be filled in: the licence of this model, which depends on that of the data.
 """
@@ -125,22 +127,44 @@ def write_card(folder, settings, table, results=None):
         version=__version__,
         load=LOAD_FACES
         if faces
-        else LOAD.format(threshold=_threshold(folder), **settings),
+        else LOAD.format(
+            threshold=threshold_line(read_calibration(folder)), **settings
+        ),
         trained=_amount(table, faces),
         settings="\n".join(shown),
         figures=_figures(results),
+        good=GOOD,
+        licence=LICENCE,
     )
     write_text(pathlib.Path(folder, CARD), text)
 
 
-def _threshold(folder):
-    """What the calibration of the encoder says, if it has one."""
-    calibration = read_calibration(folder)
-    if calibration is None:
-        return NO_THRESHOLD
-    return OWN_THRESHOLD.format(
-        threshold=calibration.threshold, method=calibration.method
-    )
+def forget_figures(folder, why):
+    """Takes the figures out of a model card, as they are those of an earlier
+    encoder.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The encoder folder; one without a card of ``write_card`` stays as it is.
+    why : str
+        The sentence that stands there instead.
+
+    Example
+    -------
+    >>> card = getfixture("tmp_path") / "README.md"
+    >>> _ = card.write_text("## How good it is\\n\\nEER 1 %\\n\\n## Licence\\n")
+    >>> forget_figures(card.parent, "Not evaluated.")
+    >>> card.read_text()
+    '## How good it is\\n\\nNot evaluated.\\n\\n## Licence\\n'
+    """
+    path = pathlib.Path(folder, CARD)
+    if not path.is_file():
+        return
+    before, good, rest = path.read_text(encoding="utf-8").partition(GOOD)
+    _, licence, after = rest.partition(LICENCE)
+    if good and licence:
+        write_text(path, f"{before}{GOOD}\n\n{why}\n\n{LICENCE}{after}")
 
 
 def _amount(table, faces):

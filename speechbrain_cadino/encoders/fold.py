@@ -6,7 +6,8 @@ import shutil
 import torch
 
 from speechbrain.utils.checkpoints import DEFAULT_SAVE_HOOKS, get_default_hook
-from speechbrain_cadino.encoders.calibration import FILE
+from speechbrain_cadino.encoders.calibration import forget_calibration
+from speechbrain_cadino.encoders.card import forget_figures
 from speechbrain_cadino.encoders.load import load_classifier
 from speechbrain_cadino.process.files import atomic_folder
 
@@ -61,8 +62,13 @@ def fold_linear(source, layer, folder):
         parts["mean_var_norm_emb"] = norm
     with atomic_folder(folder) as temporary:
         for path in pathlib.Path(source).iterdir():
-            if path.is_file() and path.name != FILE:
+            if path.is_file():
                 shutil.copyfile(path, temporary / path.name)
+        forget_calibration(temporary)
+        forget_figures(
+            temporary,
+            "Not evaluated since a linear map was folded into its last layer.",
+        )
         for name, module in parts.items():
             save = get_default_hook(module, DEFAULT_SAVE_HOOKS)
             save(module, temporary / f"{name}.ckpt")

@@ -76,6 +76,7 @@ class DynamicLossGate:
         self.mixture = TwoGaussians() if mixture is None else mixture
         self.threshold = math.inf
         self._crossing = math.inf
+        self._epoch = 0
 
     @property
     def wants_pass(self):
@@ -90,6 +91,7 @@ class DynamicLossGate:
         epoch : int
             The epoch, counted from 1.
         """
+        self._epoch = epoch
         if self.gate == "none" or epoch < self.first_epoch:
             self.threshold = math.inf
         elif self.gate == "dynamic":
@@ -101,7 +103,7 @@ class DynamicLossGate:
         """Takes the losses of an epoch, for the next one.
 
         Where the mixture finds no threshold, a dynamic gate stays as it is,
-        and a warning says why.
+        and a warning says why if the next epoch is gated.
 
         Arguments
         ---------
@@ -115,7 +117,8 @@ class DynamicLossGate:
         """
         threshold, figures = self.mixture.fit(losses)
         if threshold is None:
-            if self.gate == "dynamic":
+            gated = self._epoch + 1 >= self.first_epoch
+            if self.gate == "dynamic" and gated:
                 stays = f"The loss gate stays {self._crossing:.3g}"
                 none = "No loss gate yet"
                 logger.warning(

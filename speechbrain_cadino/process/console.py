@@ -37,6 +37,9 @@ class Ours(logging.Filter):
             "speechbrain_cadino",
             "__main__",
         )
+        # As of an objective without parameters, at each checkpoint
+        if record.getMessage().startswith("Saving an empty state_dict"):
+            return False
         return ours or record.levelno >= logging.WARNING
 
 
@@ -55,10 +58,10 @@ def in_minutes(seconds):
     Example
     -------
     >>> in_minutes(20), in_minutes(870), in_minutes(50000)
-    ('less than a minute left', 'about 14 min left', 'about 14 h left')
+    ('under a minute left', 'about 14 min left', 'about 14 h left')
     """
     if seconds < 60:
-        return "less than a minute left"
+        return "under a minute left"
     if seconds < 120 * 60:
         return f"about {seconds / 60:.0f} min left"
     return f"about {seconds / 3600:.0f} h left"

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import datetime
+import multiprocessing
 import os
 import signal
 import sys
@@ -62,7 +63,9 @@ def shield_worker(worker_id):
 
 
 def _obey_parent():
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+    # Not os.getppid(): that of a forkserver's worker is the server
+    parent = multiprocessing.parent_process()
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
         pass
     os._exit(0)
 

@@ -14,7 +14,11 @@ logger = get_logger(__name__)
 
 # Recordings whose pairs are scored
 MOST_RECORDINGS = 2000
-FEWEST_RECORDINGS = 5
+FEWEST_RECORDINGS = 20
+
+# Where more of the pairs that are taken for two voices are of one by an earlier
+# calibration, there may be few voices.
+MOST_ALIKE = 0.2
 
 # Pairs of other recordings for each recording
 OTHERS = 10
@@ -27,8 +31,10 @@ SHORTEST_HALF = 1.0  # seconds
 CLUSTERS = 0.35
 
 
-def calibrate(embedder, table, method="crops", seed=0):
+def calibrate(embedder, table, method="crops", seed=0, before=None):
     """Calibrates an encoder without labels.
+
+    The recordings are to be of many voices: two of them are taken for two.
 
     Arguments
     ---------
@@ -45,6 +51,9 @@ def calibrate(embedder, table, method="crops", seed=0):
         of other recordings or clusters are taken for two voices.
     seed : int
         Random seed of the pairs and of k-means.
+    before : ScoreCalibration, optional
+        An earlier calibration of the encoder, by which a warning tells that
+        there are few voices.
 
     Returns
     -------
@@ -63,7 +72,23 @@ def calibrate(embedder, table, method="crops", seed=0):
         )
     rows = spread_rows(len(table), MOST_RECORDINGS)
     scores, same = pairs[method](embedder, table.iloc[rows], seed)
-    return fit(scores, same, method)
+    found = fit(scores, same, method)
+    if found.answers([1.0]) != "same":
+        raise ValueError(
+            "Pairs of one voice score hardly higher than those of two: not "
+            "even a recording and itself would be called the same. The "
+            "recordings may be of one voice, or too few. Give some of many "
+            "voices, or trials."
+        )
+    if before is not None:
+        alike = (before.llr(scores[~same]) >= 0).mean()
+        if alike > MOST_ALIKE:
+            logger.warning(
+                f"By the calibration before, {alike:.0%} of the pairs that are "
+                "taken for two voices are of one. If the recordings are of few "
+                "voices, calibrate on others, or by trials."
+            )
+    return found
 
 
 def calibrate_by_trials(embedder, trials):
@@ -144,6 +169,11 @@ def _crops(embedder, table, seed):
     fine = np.isfinite(halves[0] + halves[1]).all(1)
     _check_number(fine.sum(), "that can be read")
     count = int(fine.sum())
+    if count < len(lengths):
+        logger.info(
+            f"{count} of {len(lengths)} recordings are used: the others are "
+            "too short or cannot be read."
+        )
     sides = cosine(np.concatenate([half[fine] for half in halves]))
     enrol = np.repeat(np.arange(count), OTHERS)
     # Any but itself

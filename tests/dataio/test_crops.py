@@ -1,3 +1,4 @@
+import forked
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from speechbrain_cadino.dataio.crops import (
 )
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
 from speechbrain_cadino.dataio.sampling import ClusterSampling, Sampling
+from speechbrain_cadino.process.ranks import shield_worker
 
 RATE = 16000
 
@@ -114,17 +116,30 @@ def test_depends_on_seed_epoch_and_index_alone(folder):
     assert not torch.equal(other[0]["locals"], first)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_read_what_one_process_reads(folder, workers):
+@pytest.mark.parametrize(
+    ("workers", "method"), [(1, "fork"), (2, "fork"), (1, forked.SERVER)]
+)
+def test_workers_read_what_one_process_reads(folder, workers, method):
+    """Forks, and those that get all they know sent, as by spawn."""
     data = dataset(folder, passes_per_epoch=2)
     loader = torch.utils.data.DataLoader(
-        data, batch_size=3, num_workers=workers, persistent_workers=True
+        data,
+        batch_size=3,
+        num_workers=workers,
+        persistent_workers=True,
+        multiprocessing_context=method,
+        worker_init_fn=shield_worker,
     )
     for epoch in (1, 2):  # persistent workers must hear of the second one
         data.set_epoch(epoch)
         batches = [batch["globals"] for batch in loader]
         expected = torch.stack([data[i]["globals"] for i in range(6)])
         assert torch.equal(torch.cat(batches), expected)
+    processes = loader._iterator._workers
+    del loader
+    for process in processes:
+        process.join(60)
+        assert process.exitcode is not None
 
 
 def test_passes_draw_other_crops(folder):

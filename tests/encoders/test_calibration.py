@@ -6,6 +6,7 @@ import pytest
 from speechbrain.inference.speaker import SpeakerRecognition
 from speechbrain_cadino.encoders.calibration import (
     ScoreCalibration,
+    forget_calibration,
     read_calibration,
     write_calibration,
 )
@@ -28,7 +29,18 @@ def test_it_is_kept_in_the_folder_and_told_to_all(encoder_folder, tmp_path):
     assert f"\n# {line}" in after
     assert after.replace(f"# {line}", "") == before
     assert after.index(line) < after.index("sample_rate")
-    assert (folder / "README.md").read_text() == f"# A card\n\n{line}"
+    card = folder / "README.md"
+    assert card.read_text() == f"# A card\n\n{line}"
+    card.write_text(f"# A card\n\n{line}\nThe end\n")
+    write_calibration(folder, calibration._replace(slope=20.0))
+    changed = line.replace("0.420", "0.210")
+    assert card.read_text() == f"# A card\n\n{changed}\nThe end\n"
+    forget_calibration(folder)
+    assert read_calibration(folder) is None
+    for name in ("README.md", "hyperparams.yaml"):
+        text = (folder / name).read_text()
+        assert text.count("Threshold: none yet") == 1
+        assert "above a score" not in text
     check_known(folder / "hyperparams.yaml")
     SpeakerRecognition.from_hparams(source=str(folder))
 

@@ -18,6 +18,9 @@ from speechbrain_cadino.encoders.load import load_classifier, load_encoder
 def test_stock_speechbrain_computes_the_map(encoder_folder, tmp_path):
     source = tmp_path / "source"
     shutil.copytree(encoder_folder, source)
+    (source / "README.md").write_text(
+        "# Mine\n\n## How good it is\n\nEER 1 %\n\n## Licence\n\nFree.\n"
+    )
     calibration = ScoreCalibration(-1.0, 5.0, "crops", 10, 2)
     write_calibration(source, calibration)
     torch.manual_seed(0)
@@ -33,7 +36,12 @@ def test_stock_speechbrain_computes_the_map(encoder_folder, tmp_path):
     mean = layer(torch.from_numpy(before.mean)).detach().numpy()
     found = load_encoder(tmp_path / "folded").mean
     np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-6)
-    # Its scores are others
+    # Its scores are others, and the model card says so
+    card = (tmp_path / "folded" / "README.md").read_text()
+    assert card.startswith("# Mine\n\n## How good it is\n\nNot evaluated since")
+    assert "EER" not in card
+    assert "## Licence\n\nFree.\n" in card
+    assert "Threshold: none yet" in card
     assert read_calibration(tmp_path / "folded") is None
     assert read_calibration(source) == calibration
 

@@ -1,10 +1,10 @@
 """Figures against plain loops, and the picture's content."""
 
+import forked
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-import start
 from PIL import Image
 from recipe import script
 from scipy.stats import norm
@@ -373,7 +373,7 @@ def test_last_epoch_as_text():
 
 def run_report(folder, **flags):
     """Runs the script; its exit code and all that it said."""
-    return start.run(
+    return forked.run(
         *script("report_gate.py", "report_gate.yaml", **flags), cwd=folder
     )
 

@@ -6,9 +6,9 @@ import subprocess
 import sys
 import time
 
+import forked
 import pandas as pd
 import pytest
-import start
 
 from speechbrain_cadino.dataio.manifest import write_manifest
 
@@ -44,7 +44,7 @@ def labels(speech, tmp_path_factory):
 @pytest.fixture(scope="session")
 def run_script():
     """A function that runs a command line: its exit code and its output."""
-    return start.run
+    return forked.run
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,9 @@
 
 import json
 
+import forked
 import pandas as pd
 import pytest
-import start
 from recipe import TORCHRUN, script
 
 from speechbrain_cadino.dataio.manifest import DATA_ROOT, read_manifest
@@ -22,7 +22,7 @@ def label(encoder_folder, corpus, folder, launcher=(), **flags):
         "device": "cpu",
         **flags,
     }
-    return start.run(
+    return forked.run(
         *launcher, *script("pseudo_label.py", "pseudo_label.yaml", **flags)
     )
 

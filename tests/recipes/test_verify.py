@@ -1,13 +1,15 @@
 import json
 
-import start
+import forked
 from recipe import script
 
 
 def verify(tmp_path, **flags):
     """Runs the script; its exit code and all that it said."""
     flags = {"output_folder": tmp_path / "out", "device": "cpu", **flags}
-    return start.run(*script("verify.py", "verify.yaml", **flags), cwd=tmp_path)
+    return forked.run(
+        *script("verify.py", "verify.yaml", **flags), cwd=tmp_path
+    )
 
 
 def test_with_baselines(encoder_folder, corpus, tmp_path):

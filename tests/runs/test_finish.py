@@ -31,10 +31,11 @@ def test_a_trained_encoder_has_a_threshold(
     assert "The encoder has no threshold: 0 recording" in caplog.text
     assert read_calibration(tmp_path / "encoder") is None
     monkeypatch.setattr(threshold, "SHORTEST_HALF", 0.15)
+    monkeypatch.setattr(threshold, "FEWEST_RECORDINGS", 12)
 
     def higher(scores, same, method):
         # An untrained encoder does not tell voices apart
-        return fit(scores + same, same, method)
+        return fit((scores + same) / 2, same, method)
 
     monkeypatch.setattr(threshold, "fit", higher)
     finish(embedder, hparams)

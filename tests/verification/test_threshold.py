@@ -5,6 +5,7 @@ import pytest
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings.embedder import Embedder, StoredEmbeddings
 from speechbrain_cadino.embeddings.store import save_embeddings
+from speechbrain_cadino.encoders.calibration import ScoreCalibration
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.baselines import LogMelStats
@@ -45,10 +46,17 @@ def test_the_penalty_does_not_flatten_the_slope_of_four_hundred_trials():
 
 def test_crops_are_halves_of_recordings(encoder_folder, corpus, monkeypatch):
     monkeypatch.setattr(threshold, "SHORTEST_HALF", 0.15)
+    monkeypatch.setattr(threshold, "FEWEST_RECORDINGS", 12)
     table = read_manifest(corpus / "train.csv", corpus)
     embedder = load_encoder(encoder_folder)
     scores, same = threshold._crops(embedder, table, seed=0)
     assert (len(scores), same.sum()) == (12 * 11, 12)
+    # An untrained encoder does not tell voices apart
+    monkeypatch.setattr(
+        threshold,
+        "fit",
+        lambda scores, same, method: fit((scores + same) / 2, same, method),
+    )
     found = calibrate(embedder, table)
     assert (found.method, found.n_pairs, found.n_same) == ("crops", 132, 12)
     assert found == calibrate(embedder, table)
@@ -71,6 +79,41 @@ def test_clusters_are_pairs_that_the_encoder_finds_alike(tmp_path):
     assert (answers[~same] == "different").mean() > 0.9
     with pytest.raises(ValueError, match="embeddings alone"):
         calibrate(stored, table)
+
+
+def test_recordings_of_one_voice_are_no_calibration(tmp_path, caplog):
+    """Pairs that are taken for two voices are as alike as the others, which
+    the calibration before tells."""
+    rng = np.random.default_rng(2)
+    voice = rng.standard_normal(16)
+    one = voice + 0.3 * rng.standard_normal((30, 16))
+    save_embeddings(tmp_path, [str(i) for i in range(30)], one)
+    stored = StoredEmbeddings(tmp_path)
+    table = pd.DataFrame({"ID": stored.ids})
+    before = ScoreCalibration(-4.0, 10.0, "trials", 400, 40)
+    calibrate(stored, table, method="clusters", before=before)
+    assert "100% of the pairs that are taken for two voices" in caplog.text
+
+
+def test_too_few_recordings_are_said(tmp_path):
+    save_embeddings(tmp_path, list("abcde"), np.eye(5))
+    stored = StoredEmbeddings(tmp_path)
+    table = pd.DataFrame({"ID": stored.ids})
+    with pytest.raises(ValueError, match="too few for a threshold: give 20"):
+        calibrate(stored, table, method="clusters")
+
+
+def test_a_threshold_that_nothing_can_pass_is_refused(monkeypatch, tmp_path):
+    save_embeddings(tmp_path, [str(i) for i in range(30)], np.eye(30))
+    stored = StoredEmbeddings(tmp_path)
+    rng = np.random.default_rng(0)
+    flat = rng.normal(0.5, 0.3, 600) + np.repeat([0.1, 0], [60, 540])
+    monkeypatch.setattr(
+        threshold, "_clusters", lambda *_: (flat, np.arange(600) < 60)
+    )
+    table = pd.DataFrame({"ID": stored.ids})
+    with pytest.raises(ValueError, match="not even a recording and itself"):
+        calibrate(stored, table, method="clusters")
 
 
 def test_trials_calibrate(corpus):
