@@ -249,12 +249,12 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 
 
 def test_from_calibration_without_labels_to_one_voice(tmp_path, capsys):
-    """Ten voices are noises of a spectrum each."""
+    """Twenty voices are noises of a spectrum each."""
     rng = np.random.default_rng(0)
     encoder, speech = tmp_path / "encoder", tmp_path / "speech"
     encoder.mkdir()
     (encoder / "hyperparams.yaml").write_text(HEARS)
-    for voice in range(10):
+    for voice in range(20):
         spectrum = rng.standard_normal(32)
         for number in range(6 if voice == 0 else 1):
             wav = np.convolve(rng.standard_normal(40000), spectrum, "same")
@@ -263,7 +263,7 @@ def test_from_calibration_without_labels_to_one_voice(tmp_path, capsys):
             soundfile.write(path, 0.02 * wav, 16000)
     table = call(capsys, "calibrate", encoder, speech)
     assert table["method"].tolist() == ["crops"]
-    assert table["n_same"].tolist() == ["15"]
+    assert table["n_same"].tolist() == ["25"]
     found = read_calibration(encoder)
     assert float(table["threshold"][0]) == pytest.approx(found.threshold, 1e-2)
     clusters, one = tmp_path / "clusters.csv", speech / "0"
