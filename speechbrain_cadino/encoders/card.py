@@ -48,7 +48,11 @@ from speechbrain_cadino.encoders.load import load_encoder
 encoder = load_encoder("this folder")
 with encoder.reader("folder of frames") as track:
     embedding = encoder.encode_batch(track.read()[None])
-```"""
+```
+
+The score of two faces is the cosine of their embeddings.
+
+{threshold}"""
 
 TEXT = """\
 # {what}
@@ -125,9 +129,7 @@ def write_card(folder, settings, table, results=None):
     text = TEXT.format(
         what="An encoder of faces" if faces else "A speaker encoder",
         version=__version__,
-        load=LOAD_FACES
-        if faces
-        else LOAD.format(
+        load=(LOAD_FACES if faces else LOAD).format(
             threshold=threshold_line(read_calibration(folder)), **settings
         ),
         trained=_amount(table, faces),

@@ -1,0 +1,66 @@
+"""What a model card says can be done."""
+
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import soundfile
+import torch
+from PIL import Image
+
+from speechbrain_cadino.encoders.calibration import (
+    ScoreCalibration,
+    write_calibration,
+)
+from speechbrain_cadino.encoders.card import write_card
+
+TABLE = pd.DataFrame({"ID": ["a", "b"], "duration": [3600.0, 1800.0]})
+
+
+def example(folder, **names):
+    """The code in the card of a folder, with files that are there."""
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall("```python\n(.*?)```", card, re.DOTALL)
+    for name, path in {"this folder": folder, **names}.items():
+        assert f'"{name}"' in code
+        code = code.replace(f'"{name}"', repr(str(path)))
+    return card, code
+
+
+def test_the_example_of_a_voice_runs(encoder_folder, tmp_path):
+    folder = tmp_path / "encoder"
+    shutil.copytree(encoder_folder, folder)
+    calibration = ScoreCalibration(-4.0, 10.0, "crops", 400, 40)
+    write_calibration(folder, calibration)
+    write_card(folder, {"sample_rate": 16000}, TABLE)
+    rng = np.random.default_rng(0)
+    names = {"one.wav": tmp_path / "1.wav", "other.wav": tmp_path / "2.wav"}
+    for path in names.values():
+        soundfile.write(path, 0.1 * rng.standard_normal(16000), 16000)
+    card, code = example(folder, **names)
+    scope = {"wavs": torch.randn(2, 16000)}
+    exec(code, scope)
+    assert scope["embeddings"].shape == (2, 1, 12)
+    assert -1 <= scope["score"].item() <= 1
+    assert "Threshold: the same voice above a score of 0.400 (crops)" in card
+    assert "2 recordings, 1.5 hours" in card
+
+
+def test_the_example_of_a_face_runs(face_encoder, tmp_path):
+    folder = tmp_path / "encoder"
+    shutil.copytree(face_encoder, folder)
+    write_card(folder, {"sample_rate": 1}, TABLE)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        picture = rng.integers(0, 255, (20, 20, 3), np.uint8)
+        Image.fromarray(picture).save(frames / f"{number}.png")
+    card, code = example(folder, **{"folder of frames": frames})
+    scope = {}
+    exec(code, scope)
+    assert scope["embedding"].flatten().shape == (6,)
+    assert "An encoder of faces" in card
+    assert "2 tracks of faces" in card
+    assert "Threshold: none yet" in card
