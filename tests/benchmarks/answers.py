@@ -19,16 +19,14 @@ import argparse
 import pathlib
 
 import numpy as np
-import pandas as pd
 from channel import layers
+from lists import of_voxmulti
 
 from speechbrain_cadino.clustering.ward import find_speakers
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.verification.metrics import cllr
-from speechbrain_cadino.verification.scoring import unit
 from speechbrain_cadino.verification.threshold import calibrate, fit
-from speechbrain_cadino.verification.trials import read_trials, trial_files
 
 LISTS = ["cross_hard", "within_hard"]
 DRAWS = [(5, 3), (3, 3), (1, 8), (30, 5)]  # voices, files of each
@@ -47,29 +45,23 @@ def main():
     parser.add_argument("--train_folder", help="$data_root of the manifest")
     parser.add_argument("--recording_lda", action="store_true")
     flags = parser.parse_args()
-    lists = {
-        name: read_trials(flags.data / "meta" / f"veri_{name}.txt")
-        for name in LISTS
-    }
-    files = trial_files(pd.concat(lists.values()), flags.data)
+    lists = of_voxmulti(flags.data, LISTS)
     train = read_manifest(flags.train, flags.train_folder)
     for source in flags.encoders:
         _, embedder = layers(source)[0]
         if flags.recording_lda:
             embedder = RecordingLDA().learn(embedder, train).after(embedder)
         print(f"\n{source}{' + recording_lda' * flags.recording_lda}\n")
-        report(embedder, files, lists, train)
+        report(embedder, lists, train)
 
 
-def report(embedder, files, lists, train):
+def report(embedder, lists, train):
     """Both tables of an encoder."""
-    points = unit(embedder.embed(files, skip_unreadable=True))
-    place = pd.Series(range(len(files)), index=files["ID"])
-    scores = {}
-    for name, trials in lists.items():
-        enrol, test = (place[trials[side]] for side in ("enrol", "test"))
-        right = trials["target"].to_numpy()
-        scores[name] = (points[enrol] * points[test]).sum(1), right
+    points = lists.points(embedder, centred=False)
+    scores = {
+        name: (values, lists.trials[name]["target"].to_numpy())
+        for name, values in lists.scores(points).items()
+    }
     calibrations = {
         method: calibrate(embedder, train, method)
         for method in ("crops", "clusters")
@@ -89,7 +81,7 @@ def report(embedder, files, lists, train):
     print()
     line("number by", *(f"{voices} x {each}" for voices, each in DRAWS))
     line(*["---"] * 5)
-    speakers = files["ID"].str.split("/").str[0].to_numpy()
+    speakers = lists.files["ID"].str.split("/").str[0].to_numpy()
     rules = {"silhouette": None, **calibrations}
     for name, rule in rules.items():
         line(name, *voices_found(points, speakers, rule))

@@ -2,34 +2,48 @@
 
 > cd recipes/VoxCeleb
 > python ../../tests/benchmarks/arms.py ../../tests/benchmarks/demo60.yaml \
-    --output_folder=results/demo60 [--arms dino rdino] [--seeds 1 2 3] \
-    [--jobs=4] [-- --device=cuda:0 --precision=bf16]
+    [--arms dino rdino] [--seeds 1 2 3] [--set NAME=VALUE] [--jobs=4] \
+    [--report] [-- --device=cuda:0 --precision=bf16]
 
-The YAML file says what to prepare, the flags of all arms and of each; objects
-are swapped by an ``overlay``, YAML text on top of the hparams. What
-stands after ``--`` goes to each training. Arms are trained by train_dino.py as
-anybody would; killed and started again, the same command goes on where it was.
-``--jobs`` trains so many at a time: small ones do not fill a GPU.
+The YAML file says what to prepare, the trial lists, the flags of all arms and
+of each; objects are swapped by an ``overlay``, YAML text on top of the hparams;
+``script`` is another one than train_dino.py, ``encoder`` where its result lies
+below the output folder. What stands after ``--`` goes to each training. Arms
+are trained as anybody would; killed and started again, the same command goes on
+where it was. ``--jobs`` trains so many at a time: small ones do not fill a GPU.
 
-``arms.md`` has a line for each arm: the EER on all seeds and its mean, the
-paired difference to the first arm on the same seed with its 95% interval (a
-bootstrap over speakers), and the teacher's last figures: the effective
-dimensions, entropy, and how many prototypes the student uses.
+What is left of each training is a cell in results/cells/EXPERIMENT, some 50 kB
+that are committed: cell.json, training.csv, and scores.npz with the scores of
+each list (float16), of raw cosines and of those with the mean of the test files
+subtracted. Only the cells that are missing are trained. ``--report`` trains
+nothing.
+
+The table of each list has a line for each arm: the EER on all seeds and its
+mean, minDCF(0.05), and the paired difference of the EERs to the first arm on
+the same seed with its 95% interval (a bootstrap over speakers); then the
+teacher's last figures: the effective dimensions and the entropy.
 """
 
 import argparse
 import concurrent.futures
-import math
+import json
 import pathlib
+import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
+from lists import Lists
 from ruamel.yaml import YAML
 
 from speechbrain_cadino.demo.corpus import prepare_demo
-from speechbrain_cadino.verification.compare import compare
+from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.process.files import atomic_folder, write_json
+from speechbrain_cadino.verification.bootstrap import Bootstrap, trial_speakers
+
+KINDS = ["mean", "raw"]
 
 
 def main():
@@ -38,99 +52,108 @@ def main():
     if "--" in own:
         place = own.index("--")
         own, rest = own[:place], own[place + 1 :]
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("experiment", help="a YAML file")
-    parser.add_argument("--output_folder", type=pathlib.Path, required=True)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("experiment", type=pathlib.Path, help="a YAML file")
     parser.add_argument("--arms", nargs="*", help="all by default")
     parser.add_argument("--seeds", nargs="*", type=int)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--set", nargs="*", default=[], help="NAME=VALUE")
+    parser.add_argument("--report", action="store_true", help="train nothing")
     flags = parser.parse_args(own)
-    text = pathlib.Path(flags.experiment).read_text(encoding="utf-8")
+    text = flags.experiment.read_text(encoding="utf-8")
     for pair in flags.set:
         name, value = pair.split("=", 1)
         text = text.replace(f"<{name}>", value)
     experiment = YAML(typ="safe").load(text)
     for options in experiment.get("demo", []):
         prepare_demo(**options)
+    lists = Lists(experiment["lists"], experiment["lists_folder"])
     names = flags.arms or list(experiment["arms"])
     seeds = flags.seeds or experiment["seeds"]
-    runs = {
-        (name, seed): flags.output_folder / name / str(seed)
-        for seed in seeds
-        for name in names
-    }
+    place = pathlib.Path("results", "cells", flags.experiment.stem)
+    cells = [Cell(name, seed, place) for name in names for seed in seeds]
+    missing = [cell for cell in cells if not cell.done]
     with concurrent.futures.ThreadPoolExecutor(flags.jobs) as pool:
         jobs = [
-            pool.submit(run_arm, experiment, *key, folder, rest)
-            for key, folder in runs.items()
+            pool.submit(fill, cell, experiment, lists, rest)
+            for cell in ([] if flags.report else missing)
         ]
         for job in concurrent.futures.as_completed(jobs):
             print(job.result(), flush=True)
-    table = report(experiment, names, seeds, runs)
-    print(table)
-    (flags.output_folder / "arms.md").write_text(table, encoding="utf-8")
+    done = [cell for cell in cells if cell.done]
+    for name, trials in lists.trials.items():
+        for kind in KINDS:
+            print(f"\n{name}, {kind}\n\n{table(done, name, kind, trials)}")
 
 
-def run_arm(experiment, name, seed, folder, rest):
-    """Trains an arm, unless it is done; returns a line for the log."""
-    arm = {**experiment["common"], **experiment["arms"][name]}
-    cohort = arm.pop("cohort", None)
-    log = folder / "arm.log"
-    folder.mkdir(parents=True, exist_ok=True)
+class Cell:
+    """What is left of the training of an arm on a seed."""
+
+    def __init__(self, arm, seed, place):
+        self.arm = arm
+        self.seed = seed
+        self.folder = place / f"{arm}-{seed}"
+        self.run = pathlib.Path("results", place.name, arm, str(seed))
+
+    @property
+    def done(self):
+        """Whether it is there."""
+        return self.folder.is_dir()
+
+    def scores(self, name, kind):
+        """The scores of a list."""
+        with np.load(self.folder / "scores.npz") as arrays:
+            return arrays[f"{name}_{kind}"].astype(np.float32)
+
+    def last(self):
+        """The figures of the last epoch."""
+        return pd.read_csv(self.folder / "training.csv").iloc[-1]
+
+
+def fill(cell, experiment, lists, rest):
+    """Trains an arm, and keeps its cell; returns a line for the log."""
+    arm = {**experiment["common"], **experiment["arms"][cell.arm]}
+    script = arm.pop("script", "train_dino.py")
+    encoder = cell.run / arm.pop("encoder", "encoder")
+    cell.run.mkdir(parents=True, exist_ok=True)
     yaml = f"hparams/{arm.pop('hparams')}"
     if "overlay" in arm:
         text = f"base: {pathlib.Path(yaml).name}\n{arm.pop('overlay')}"
-        yaml = folder / "arm.yaml"
+        yaml = cell.run / "arm.yaml"
         yaml.write_text(text, encoding="utf-8")
-    if not (folder / "metrics.json").is_file():
-        call(
-            log,
-            "train_dino.py",
-            yaml,
-            rest,
-            **arm,
-            seed=seed,
-            output_folder=folder,
-        )
-    if cohort and not (folder / "verify" / "metrics.json").is_file():
-        verify_with_cohort(arm, cohort, folder, log)
-    return f"{name}, seed {seed}: done"
-
-
-def verify_with_cohort(arm, cohort, folder, log):
-    """Scores by AS-norm; the cohort are the clusters of the training set."""
-    manifest = arm.get("train_manifest", folder / "save" / "train.csv")
-    call(
-        log,
-        "pseudo_label.py",
-        "hparams/pseudo_label.yaml",
-        (),
-        encoder=folder / "encoder",
-        manifest=manifest,
-        data_folder=arm["data_folder"],
-        output_folder=folder / "labels",
-        **cohort,
-    )
-    call(
-        log,
-        "verify.py",
-        "hparams/verify.yaml",
-        (),
-        encoder=folder / "encoder",
-        trials=arm["trials"],
-        data_folder=arm.get("trials_folder", arm["data_folder"]),
-        train_manifest=folder / "labels" / "pseudo_labels.csv",
-        train_data_folder=arm["data_folder"],
-        back_ends="[cosine, mean, as_norm, mean+as_norm]",
-        output_folder=folder / "verify",
-    )
-
-
-def call(log, script, yaml, rest, **flags):
-    """Runs a script of the recipe; raises with the end of its log."""
+    start = time.monotonic()
     command = [sys.executable, script, str(yaml), *rest]
-    command += [f"--{key}={value}" for key, value in flags.items()]
+    flags = {**arm, "seed": cell.seed, "output_folder": cell.run}
+    command += [
+        f"--{key}={'null' if value is None else value}"
+        for key, value in flags.items()
+    ]
+    call(command, cell.run / "arm.log")
+    embedder = load_encoder(encoder)
+    arrays = {
+        f"{name}_{kind}": values.astype(np.float16)
+        for kind in KINDS
+        for name, values in lists.scores(
+            lists.points(embedder, centred=kind == "mean")
+        ).items()
+    }
+    minutes = round((time.monotonic() - start) / 60, 1)
+    with atomic_folder(cell.folder) as folder:
+        np.savez_compressed(folder / "scores.npz", **arrays)
+        shutil.copyfile(
+            encoder.parent / "training.csv", folder / "training.csv"
+        )
+        # What was changed of the YAML file; paths are another machine's.
+        settings = {k: v for k, v in arm.items() if "/" not in str(v)}
+        write_json(
+            folder / "cell.json",
+            {"minutes": minutes, "yaml": pathlib.Path(yaml).name, **settings},
+        )
+    return f"{cell.arm}, seed {cell.seed}: {minutes} minutes"
+
+
+def call(command, log):
+    """Runs a script of the recipe; raises with the end of its log."""
     with open(log, "a", encoding="utf-8") as file:
         process = subprocess.run(command, stdout=file, stderr=file)
     if process.returncode:
@@ -138,75 +161,54 @@ def call(log, script, yaml, rest, **flags):
         raise RuntimeError(f"{' '.join(command)}\n{tail}")
 
 
-def report(experiment, names, seeds, runs):
-    """The table of all arms."""
-    title = "| arm | EER | mean | difference to the first, 95% interval |"
-    lines = [f"{title} dimensions | teacher entropy | prototypes in use |"]
-    lines += ["|---|---|---|---|---|---|---|"]
-    scores = score_files(experiment, names, seeds, runs)
-    first = next(iter(scores))
-    trials = experiment["common"]["trials"]
-    for name, files in scores.items():
-        eers, differences = [], []
-        for seed in seeds:
-            pair = {first: scores[first][seed], name: files[seed]}
-            found = compare(trials, pair)
-            eers.append(found["systems"][name]["eer"])
-            if name != first:
-                differences.append(difference(found["differences"][name]))
-        arm = name.split(" ")[0]
-        last = [figures(runs[arm, seed]) for seed in seeds]
-        cells = [
-            name,
-            ", ".join(f"{eer:.2f}" for eer in eers),
-            f"{np.mean(eers):.2f}",
-            "; ".join(differences),
-            *(", ".join(column) for column in zip(*last)),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+def table(cells, name, kind, trials):
+    """The lines of one list, and one kind of score."""
+    head = "arm|EER|mean|minDCF(0.05)|difference to the first, 95% interval"
+    lines = [[*head.split("|"), "dimensions", "teacher entropy", "minutes"]]
+    lines.append(["---"] * len(lines[0]))
+    targets = trials["target"].to_numpy()
+    enrol, test, _ = trial_speakers(trials)
+    arms = list(dict.fromkeys(cell.arm for cell in cells))
+    of_first = {c.seed: c for c in cells if c.arm == arms[0]}
+    for arm in arms:
+        eers, costs, differences = [], [], []
+        own = [cell for cell in cells if cell.arm == arm]
+        for cell in own:
+            pair = {"own": cell.scores(name, kind)}
+            if arm != arms[0] and cell.seed in of_first:
+                pair["first"] = of_first[cell.seed].scores(name, kind)
+            found = Bootstrap(pair, targets, enrol, test, 1000, 0)
+            eers.append(found.figures["own"]["eer"])
+            costs.append(found.figures["own"]["min_dcf_0.05"])
+            if "first" in pair:
+                eer = found.compare("own", "first")["eer"]
+                low, high = eer["interval"]
+                differences.append(
+                    f"{eer['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+                )
+        last = [cell.last() for cell in own]
+        lines.append(
+            [
+                arm,
+                ", ".join(f"{eer:.1f}" for eer in eers),
+                f"{np.mean(eers):.1f}",
+                f"{np.mean(costs):.3f}",
+                "; ".join(differences),
+                ", ".join(f"{row.get('dimensions', 0):.1f}" for row in last),
+                ", ".join(
+                    f"{row['teacher_entropy']:.2f}"
+                    for row in last
+                    if "teacher_entropy" in row
+                ),
+                ", ".join(str(minutes(cell)) for cell in own),
+            ]
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def score_files(experiment, names, seeds, runs):
-    """The score files of each system, by seed: of arms, and of their back
-    ends where there is a cohort."""
-    found = {}
-    for name in names:
-        found[name] = {
-            seed: runs[name, seed] / "scores_encoder.txt" for seed in seeds
-        }
-        if "cohort" not in experiment["arms"][name]:
-            continue
-        folders = {seed: runs[name, seed] / "verify" for seed in seeds}
-        for path in sorted(folders[seeds[0]].glob("scores_*.txt")):
-            back_end = path.stem.removeprefix("scores_")
-            found[f"{name} {back_end}"] = {
-                seed: folder / path.name for seed, folder in folders.items()
-            }
-    return found
-
-
-def difference(found):
-    """A difference of EERs, in words."""
-    eer = found["eer"]
-    low, high = eer["interval"]
-    return f"{eer['difference']:+.2f} [{low:+.2f}, {high:+.2f}]"
-
-
-def figures(folder):
-    """Of the last epoch: dimensions, teacher entropy, prototypes in use."""
-    last = pd.read_csv(folder / "training.csv").iloc[-1]
-    settings = (folder / "hyperparams.yaml").read_text(encoding="utf-8")
-    used = ""
-    if "me_max" in last:
-        (line,) = [
-            line
-            for line in settings.splitlines()
-            if line.startswith("out_dim:")
-        ]
-        prototypes = int(line.split(":")[1].split("#")[0].split()[-1])
-        used = f"{prototypes * math.exp(-last['me_max']):.0f}/{prototypes}"
-    return f"{last['dimensions']:.1f}", f"{last['teacher_entropy']:.2f}", used
+def minutes(cell):
+    """How long a cell took."""
+    return json.loads((cell.folder / "cell.json").read_text())["minutes"]
 
 
 if __name__ == "__main__":

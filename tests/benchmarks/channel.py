@@ -27,6 +27,7 @@ import pathlib
 import numpy as np
 import pandas as pd
 import torch
+from lists import of_voxmulti
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
@@ -38,11 +39,7 @@ from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.losses.meters import effective_dimensions
 from speechbrain_cadino.verification.baselines import LogMelStats
 from speechbrain_cadino.verification.metrics import eer, error_rates
-from speechbrain_cadino.verification.scoring import (
-    unit,
-    write_scores,
-)
-from speechbrain_cadino.verification.trials import read_trials, trial_files
+from speechbrain_cadino.verification.scoring import write_scores
 
 LISTS = ["cross_hard", "cross_easy", "within_hard", "within_easy"]
 
@@ -57,12 +54,7 @@ def main():
     parser.add_argument("--train_folder", help="$data_root of the manifest")
     flags = parser.parse_args()
     flags.output.mkdir(parents=True, exist_ok=True)
-    lists = {
-        name: read_trials(flags.data / "meta" / f"veri_{name}.txt")
-        for name in LISTS
-    }
-    names = pd.concat(lists.values())
-    files = trial_files(names, flags.data)
+    lists = of_voxmulti(flags.data, LISTS)
     train = read_manifest(flags.train, flags.train_folder)
     rows = []
     for source in flags.encoders:
@@ -75,7 +67,7 @@ def main():
                 system = "_".join(
                     filter(None, [pathlib.Path(source).name, layer, step])
                 )
-                row = measure(embedder, files, lists, flags.output / system)
+                row = measure(embedder, lists, flags.output / system)
                 rows.append({"system": system, **row})
                 print(rows[-1], flush=True)
     lines = [list(rows[0]), ["---"] * len(rows[0])]
@@ -106,29 +98,25 @@ def layers(source):
     return [("", embedder), ("before", embedder.replace(encode_batch=before))]
 
 
-def measure(embedder, files, lists, output):
+def measure(embedder, lists, output):
     """All figures of one system."""
-    embeddings = embedder.embed(files)
-    points = unit(embeddings - embeddings.mean(0))
-    place = pd.Series(range(len(files)), index=files["ID"])
-    scores, found = {}, {}
-    for name, trials in lists.items():
-        enrol, test = (place[trials[side]] for side in ("enrol", "test"))
-        scores[name] = (points[enrol] * points[test]).sum(1)
+    points = lists.points(embedder)
+    scores, found = lists.scores(points), {}
+    for name, trials in lists.trials.items():
         p_miss, p_fa, *_ = error_rates(scores[name], trials["target"])
         found[name] = 100 * eer(p_miss, p_fa)
         write_scores(f"{output}_{name}.txt", trials, scores[name])
-    return {**found, **channel(points, files, lists, scores)}
+    return {**found, **channel(points, lists, scores)}
 
 
-def channel(points, files, lists, scores):
+def channel(points, lists, scores):
     """What tells of sessions."""
     cross, within = (
-        scores[name][lists[name]["target"].to_numpy()]
+        scores[name][lists.trials[name]["target"].to_numpy()]
         for name in ("cross_hard", "within_hard")
     )
     same = np.repeat([0, 1], [len(cross), len(within)])
-    parts = files["ID"].str.split("/", expand=True)
+    parts = lists.files["ID"].str.split("/", expand=True)
     speakers = parts[0].to_numpy()
     sessions = (parts[0] + "/" + parts[1]).to_numpy()
     shares = variance_shares(points, speakers, sessions)

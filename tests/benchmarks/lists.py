@@ -1,0 +1,56 @@
+"""Several trial lists over the same files, embedded once."""
+
+import pathlib
+
+import numpy as np
+import pandas as pd
+
+from speechbrain_cadino.verification.scoring import unit
+from speechbrain_cadino.verification.trials import read_trials, trial_files
+
+
+class Lists:
+    """Trial lists of one folder.
+
+    Arguments
+    ---------
+    paths : dict
+        The file of each list by its name.
+    data_folder : str or pathlib.Path
+        The folder that the names in them start from.
+
+    Attributes
+    ----------
+    trials : dict of str:pandas.DataFrame
+        Each list.
+    files : pandas.DataFrame
+        The files of all lists, as a manifest.
+    """
+
+    def __init__(self, paths, data_folder):
+        self.trials = {name: read_trials(path) for name, path in paths.items()}
+        self.files = trial_files(pd.concat(self.trials.values()), data_folder)
+        self._place = pd.Series(range(len(self.files)), self.files["ID"])
+
+    def points(self, embedder, centred=True):
+        """The embeddings of the files, of unit length; their mean subtracted
+        before if they are to be centred."""
+        embeddings = embedder.embed(self.files)
+        return unit(embeddings - centred * embeddings.mean(0))
+
+    def scores(self, points):
+        """The cosines of all trials of each list, by name."""
+        return {
+            name: np.einsum(
+                "td,td->t",
+                *(points[self._place[trials[s]]] for s in ("enrol", "test")),
+            )
+            for name, trials in self.trials.items()
+        }
+
+
+def of_voxmulti(data, names):
+    """The lists in meta/veri_NAME.txt of a folder like VoxCeleb's."""
+    data = pathlib.Path(data)
+    paths = {name: data / "meta" / f"veri_{name}.txt" for name in names}
+    return Lists(paths, data)
