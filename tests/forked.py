@@ -25,7 +25,7 @@ SERVER.set_forkserver_preload(
 )
 
 
-def run(*command, cwd=None, environment=None):
+def run(*command, cwd=None):
     """Runs a command line.
 
     Arguments
@@ -34,8 +34,6 @@ def run(*command, cwd=None, environment=None):
         After ``python``: a script or ``-m`` and a module, and its arguments.
     cwd : str or pathlib.Path, optional
         The working folder.
-    environment : dict, optional
-        What the process has beside this one's environment.
 
     Returns
     -------
@@ -51,7 +49,7 @@ def run(*command, cwd=None, environment=None):
             args=(
                 [str(word) for word in command],
                 str(cwd or os.getcwd()),
-                {**os.environ, **(environment or {})},
+                dict(os.environ),
                 str(output),
             ),
         )

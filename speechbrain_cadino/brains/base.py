@@ -79,7 +79,8 @@ class EncoderBrain(sb.Brain):
     A subclass has ``compute_forward`` and ``compute_objectives``, adds the
     figures of each step to ``record``, and gives an ``embedder``. What else a
     step changes before its end is among ``guard.rewindable``. The training set
-    has ``set_epoch`` and its items ``id`` and ``problem``.
+    has ``set_epoch``, its items ``id`` and ``problem``; a MultiCropDataset has
+    ``ids`` and ``hours`` too, for the log.
     """
 
     def __init__(self, *args, **kwargs):
@@ -300,8 +301,9 @@ class EncoderBrain(sb.Brain):
         if epochs is None:
             return
         steps = epochs * self.steps_per_epoch
-        hours = self.train_dataset.hours
-        text = f"{len(self.train_dataset.ids)} utterances"
+        ids = getattr(self.train_dataset, "ids", self.train_dataset)
+        hours = getattr(self.train_dataset, "hours", None)
+        text = f"{len(ids)} utterances"
         if hours is not None:
             minutes = f", {60 * hours:.2g} min"
             text += minutes if hours < 1 else f", {hours:.1f} h"
@@ -310,10 +312,12 @@ class EncoderBrain(sb.Brain):
             f"{len(self.train_dataset)} samples in each."
         )
         if steps < LEAST_STEPS:
+            more = "Add recordings or epochs, or lower batch_size."
+            if getattr(self.hparams, "steps_per_epoch", None) is not None:
+                more = "Raise number_of_epochs or steps_per_epoch."
             logger.warning(
                 f"{text} That is few: the shortest training that was tried, "
-                f"on the demo's 720 utterances, has {LEAST_STEPS}. Add "
-                "recordings, epochs or passes_per_epoch, or lower batch_size."
+                f"on the demo's 720 utterances, has {LEAST_STEPS}. {more}"
             )
         else:
             logger.info(text)
@@ -415,6 +419,9 @@ class EncoderBrain(sb.Brain):
     def make_dataloader(self, dataset, stage, **kwargs):
         """As SpeechBrain's; checks that there are utterances enough."""
         kwargs.setdefault("worker_init_fn", shield_worker)
+        if getattr(dataset, "samples_per_epoch", None) is not None:
+            # In an order of its own, which has no sample twice in a batch
+            kwargs["shuffle"] = False
         loader = super().make_dataloader(dataset, stage, **kwargs)
         self.train_dataset = dataset
         self.batches_per_epoch = len(loader)

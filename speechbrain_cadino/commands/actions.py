@@ -86,6 +86,7 @@ def calibrate(arguments):
     loaded = load_encoder(
         folder, arguments.device, trusted=not arguments.untrusted
     )
+    before = read_calibration(folder)
     if arguments.trials:
         trials = TrialEvaluator(
             arguments.trials,
@@ -96,15 +97,16 @@ def calibrate(arguments):
         found = threshold.calibrate_by_trials(loaded, trials)
     elif arguments.embeddings:
         table = pd.DataFrame({"ID": arguments.inputs or loaded.ids})
-        found = threshold.calibrate(loaded, table, arguments.method)
+        found = threshold.calibrate(
+            loaded, table, arguments.method, before=before
+        )
     elif not arguments.inputs:
         raise ValueError("Give audio files or folders, or --trials=LIST.")
     else:
         files = inference.find_files(arguments.inputs)
         with inference.audio_table(files, loaded.sample_rate) as (_, table):
             found = threshold.calibrate(
-                *(loaded, table, arguments.method),
-                before=read_calibration(folder),
+                loaded, table, arguments.method, before=before
             )
     write_calibration(folder, found)
     logger.info(f"The calibration is in {folder}.")

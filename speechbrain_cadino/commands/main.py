@@ -291,9 +291,13 @@ class Parser(argparse.ArgumentParser):
     """As argparse's; of a misspelt flag it says what was meant."""
 
     def parse_known_args(self, args=None, namespace=None):
-        """As argparse's; keeps the words for the message of an error."""
+        """As argparse's, but a command refuses what it does not know itself,
+        as it knows its flags."""
         self.given = [word.partition("=")[0] for word in args or []]
-        return super().parse_known_args(args, namespace)
+        namespace, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return namespace, rest
 
     def error(self, message):
         """Ends the process with a message."""

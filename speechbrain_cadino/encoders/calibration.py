@@ -14,7 +14,7 @@ FILE = "calibration.json"
 # The line in hyperparams.yaml and in the model card
 MARK = "Threshold: "
 NO_THRESHOLD = (
-    f"{MARK}none yet; `speechbrain-cadino calibrate` finds one on audio like "
+    f"{MARK}none yet; `speechbrain-cadino calibrate` finds one on data like "
     "yours"
 )
 
@@ -148,12 +148,12 @@ def threshold_line(calibration):
     Example
     -------
     >>> threshold_line(ScoreCalibration(-4.0, 10.0, "trials", 400, 100))
-    'Threshold: the same voice above a score of 0.400 (trials)'
+    'Threshold: the same person above a score of 0.400 (trials)'
     """
     if calibration is None:
         return NO_THRESHOLD
     return (
-        f"{MARK}the same voice above a score of {calibration.threshold:.3f} "
+        f"{MARK}the same person above a score of {calibration.threshold:.3f} "
         f"({calibration.method})"
     )
 

@@ -34,8 +34,8 @@ The score is the cosine of two embeddings.
 
 {threshold}
 
-It is in `calibration.json`. The second answer of `verify_files` is by a fixed
-threshold, not by this encoder's own."""
+The second answer of `verify_files` is by a fixed threshold, not by this
+encoder's own."""
 
 # Headings between which there are figures
 GOOD = "## How good it is"

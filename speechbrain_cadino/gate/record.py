@@ -93,8 +93,8 @@ class GateRecord:
     def gather(self, device):
         """Brings the samples of all processes together.
 
-        Of a sample that two of them drew, in place of an unreadable one, the
-        columns may be of different draws.
+        Of a sample that two of them drew, as where an epoch is longer than the
+        training set, the draw of the highest rank is taken.
 
         Arguments
         ---------
@@ -104,10 +104,15 @@ class GateRecord:
         self._collect()
         if not torch.distributed.is_initialized():
             return
+        most = torch.distributed.ReduceOp.MAX
+        drawn = self._columns["decisions"] != NOT_DRAWN["decisions"]
+        rank = torch.distributed.get_rank()
+        last = torch.where(drawn, rank, -1).to(device)
+        torch.distributed.all_reduce(last, most)
         for name, column in self._columns.items():
             # Drawn beats not drawn
-            column = column.to(device)
-            torch.distributed.all_reduce(column, torch.distributed.ReduceOp.MAX)
+            column = column.to(device).where(last == rank, NOT_DRAWN[name])
+            torch.distributed.all_reduce(column, most)
             self._columns[name] = column.cpu()
 
     @property

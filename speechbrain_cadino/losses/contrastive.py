@@ -40,9 +40,6 @@ class AngularPrototypical(Term):
 
     figures = ("contrastive_scale", "contrastive_accuracy")
 
-    # The scale never falls below this: at 0 nothing would be learnt any more
-    LEAST_SCALE = 1e-6
-
     def __init__(self, scale=10.0):
         super().__init__()
         if not scale > 0:
@@ -85,8 +82,7 @@ class AngularPrototypical(Term):
                     f"{utterances} utterance(s). Set global_crops + "
                     "local_crops and batch_size to 2 or more."
                 )
-            scale = self.scale.clamp(min=self.LEAST_SCALE)
-            logits = scale * torch.einsum("aid,bjd->abij", views, views)
+            logits = self.scale * torch.einsum("aid,bjd->abij", views, views)
             different = ~torch.eye(count, dtype=bool, device=logits.device)
             logits = logits[different]  # (pairs, utterances, utterances)
             right = torch.arange(utterances, device=logits.device)
@@ -95,6 +91,6 @@ class AngularPrototypical(Term):
             )
             accuracy = (logits.argmax(-1) == right).float().mean()
         return value, {
-            "contrastive_scale": scale.detach(),
+            "contrastive_scale": self.scale.detach().clone(),
             "contrastive_accuracy": accuracy,
         }

@@ -280,8 +280,11 @@ def _work(settings):
             seconds = epochs * (4 * long + 3 * short)
         steps = settings["steps_per_epoch"]
         if steps is not None:
-            return Work(seconds * steps * settings["batch_size"], "all")
-        return Work(seconds * settings.get("passes_per_epoch", 1), "utterance")
+            batch = settings["batch_size"]
+            batch *= settings["grad_accumulation_factor"]
+            return Work(seconds * steps * batch, "all")
+        passes = settings.get("passes_per_epoch", 1) * len(settings["speeds"])
+        return Work(seconds * passes, "utterance")
     except KeyError:
         return None
 

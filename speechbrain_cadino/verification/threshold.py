@@ -52,8 +52,8 @@ def calibrate(embedder, table, method="crops", seed=0, before=None):
     seed : int
         Random seed of the pairs and of k-means.
     before : ScoreCalibration, optional
-        An earlier calibration of the encoder, by which a warning tells that
-        there are few voices.
+        An earlier calibration of the encoder, which tells whether there are
+        too few voices.
 
     Returns
     -------
@@ -62,8 +62,8 @@ def calibrate(embedder, table, method="crops", seed=0, before=None):
     Raises
     ------
     ValueError
-        If there are too few recordings, or the scores do not tell the pairs
-        apart.
+        If there are too few recordings or voices, or the scores do not tell
+        the pairs apart.
     """
     pairs = {"crops": _crops, "clusters": _clusters}
     if method not in pairs:
@@ -83,10 +83,11 @@ def calibrate(embedder, table, method="crops", seed=0, before=None):
     if before is not None:
         alike = (before.llr(scores[~same]) >= 0).mean()
         if alike > MOST_ALIKE:
-            logger.warning(
+            raise ValueError(
                 f"By the calibration before, {alike:.0%} of the pairs that are "
-                "taken for two voices are of one. If the recordings are of few "
-                "voices, calibrate on others, or by trials."
+                "taken for two voices are of one: the recordings are of few "
+                "voices. Calibrate on others, or by trials; or, if they are of "
+                "many, remove calibration.json first."
             )
     return found
 

@@ -31,7 +31,6 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -72,6 +71,8 @@ def main():
     seeds = flags.seeds or experiment["seeds"]
     place = pathlib.Path("results", "cells", flags.experiment.stem)
     cells = [Cell(name, seed, place) for name in names for seed in seeds]
+    for cell in cells:
+        cell.check(made_of(experiment, cell.arm, rest))
     missing = [cell for cell in cells if not cell.done]
     with concurrent.futures.ThreadPoolExecutor(flags.jobs) as pool:
         jobs = [
@@ -100,6 +101,21 @@ class Cell:
         """Whether it is there."""
         return self.folder.is_dir()
 
+    def check(self, settings):
+        """Raises if it is there and of other settings."""
+        path = self.folder / "cell.json"
+        if self.done and json.loads(path.read_text()) != settings:
+            raise ValueError(
+                f"{self.folder} is of other settings than the arm has now: "
+                "remove it, or give the arm another name."
+            )
+
+    @property
+    def minutes(self):
+        """The minutes of its epochs."""
+        seconds = pd.read_csv(self.folder / "training.csv")["seconds"].sum()
+        return round(seconds / 60)
+
     def scores(self, name, kind):
         """The scores of a list."""
         with np.load(self.folder / "scores.npz") as arrays:
@@ -108,6 +124,15 @@ class Cell:
     def last(self):
         """The figures of the last epoch."""
         return pd.read_csv(self.folder / "training.csv").iloc[-1]
+
+
+def made_of(experiment, arm, rest):
+    """What tells an arm from others; paths are another machine's."""
+    arm = {**experiment["common"], **experiment["arms"][arm]}
+    settings = {k: v for k, v in arm.items() if "/" not in str(v)}
+    if "overlay" in arm:
+        settings["overlay"] = arm["overlay"]
+    return {**settings, "flags": [w for w in rest if "device" not in w]}
 
 
 def fill(cell, experiment, lists, rest):
@@ -121,7 +146,6 @@ def fill(cell, experiment, lists, rest):
         text = f"base: {pathlib.Path(yaml).name}\n{arm.pop('overlay')}"
         yaml = cell.run / "arm.yaml"
         yaml.write_text(text, encoding="utf-8")
-    start = time.monotonic()
     command = [sys.executable, script, str(yaml), *rest]
     flags = {**arm, "seed": cell.seed, "output_folder": cell.run}
     command += [
@@ -137,19 +161,12 @@ def fill(cell, experiment, lists, rest):
             lists.points(embedder, centred=kind == "mean")
         ).items()
     }
-    minutes = round((time.monotonic() - start) / 60, 1)
     with atomic_folder(cell.folder) as folder:
         np.savez_compressed(folder / "scores.npz", **arrays)
-        shutil.copyfile(
-            encoder.parent / "training.csv", folder / "training.csv"
-        )
-        # What was changed of the YAML file; paths are another machine's.
-        settings = {k: v for k, v in arm.items() if "/" not in str(v)}
-        write_json(
-            folder / "cell.json",
-            {"minutes": minutes, "yaml": pathlib.Path(yaml).name, **settings},
-        )
-    return f"{cell.arm}, seed {cell.seed}: {minutes} minutes"
+        figures = encoder.parent / "training.csv"
+        shutil.copyfile(figures, folder / "training.csv")
+        write_json(folder / "cell.json", made_of(experiment, cell.arm, rest))
+    return f"{cell.arm}, seed {cell.seed}: {cell.minutes} minutes"
 
 
 def call(command, log):
@@ -200,15 +217,10 @@ def table(cells, name, kind, trials):
                     for row in last
                     if "teacher_entropy" in row
                 ),
-                ", ".join(str(minutes(cell)) for cell in own),
+                ", ".join(str(cell.minutes) for cell in own),
             ]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def minutes(cell):
-    """How long a cell took."""
-    return json.loads((cell.folder / "cell.json").read_text())["minutes"]
 
 
 if __name__ == "__main__":

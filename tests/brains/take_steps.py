@@ -124,6 +124,8 @@ def main(output, parts, method, *options):
     target, more, views = METHODS[method]
     schedule = LinearSchedule(0.04, 0.07, epochs=10)
     terms = {"dino": DINOLoss(24, target, schedule), **more}
+    if method == "contrastive":
+        del terms["dino"]  # as in small_contrastive.yaml
     objective = Objective(terms, dict.fromkeys(terms, 1))
     brain = FrozenNormBrain(
         modules={
@@ -145,6 +147,7 @@ def main(output, parts, method, *options):
             ),
             "lr_schedule": CosineSchedule(0.1, 0.0, epochs=10),
             "sorting": "ascending",  # batches in order, on every rank
+            "find_unused_parameters": method == "contrastive",
         },
         run_opts=run_opts,
     )

@@ -468,3 +468,16 @@ def test_scores_without_a_name(capsys):
     with pytest.raises(SystemExit):
         main(["compare", "trials.txt", "scores.txt"])
     assert "'scores.txt' is not NAME=FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "meant"),
+    [
+        (["cluster", "e", "calls", "--cvs=a.csv"], "--csv"),
+        (["embed", "e", "calls", "--output=o", "--devise=cpu"], "--device"),
+    ],
+)
+def test_a_misspelt_flag_is_named(flags, meant, capsys):
+    with pytest.raises(SystemExit):
+        main(flags)
+    assert f"Did you mean {meant}?" in capsys.readouterr().err

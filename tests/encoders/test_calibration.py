@@ -23,7 +23,7 @@ def test_it_is_kept_in_the_folder_and_told_to_all(encoder_folder, tmp_path):
         calibration = ScoreCalibration(offset, 10.0, "crops", 400, 40)
         write_calibration(folder, calibration)
         assert read_calibration(folder) == calibration
-    line = "Threshold: the same voice above a score of 0.420 (crops)\n"
+    line = "Threshold: the same person above a score of 0.420 (crops)\n"
     after = (folder / "hyperparams.yaml").read_text()
     # In the comment at the top, and nothing else has changed
     assert f"\n# {line}" in after

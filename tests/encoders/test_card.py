@@ -43,7 +43,7 @@ def test_the_example_of_a_voice_runs(encoder_folder, tmp_path):
     exec(code, scope)
     assert scope["embeddings"].shape == (2, 1, 12)
     assert -1 <= scope["score"].item() <= 1
-    assert "Threshold: the same voice above a score of 0.400 (crops)" in card
+    assert "Threshold: the same person above a score of 0.400 (crops)" in card
     assert "2 recordings, 1.5 hours" in card
 
 

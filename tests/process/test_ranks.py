@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import forked
 import pytest
 import torch
 
@@ -52,9 +53,13 @@ def is_alive(pid):
 
 @linux
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_only_its_parent_ends_a_data_worker(number):
+@pytest.mark.parametrize("method", ["fork", forked.SERVER])
+def test_only_its_parent_ends_a_data_worker(number, method):
     loader = torch.utils.data.DataLoader(
-        Numbers(), num_workers=1, worker_init_fn=shield_worker
+        Numbers(),
+        num_workers=1,
+        worker_init_fn=shield_worker,
+        multiprocessing_context=method,
     )
     batches = iter(loader)
     worker = next(batches).item()

@@ -114,7 +114,8 @@ def test_work_is_that_of_all_steps_or_of_an_utterance(planned):
     assert small["iteration_1/train"] == (1148 * 32 * 3.5 * 2, "all")
     demo = {step.name: step.work for step in planned(yaml="demo.yaml")}
     assert demo["stage_1"] == (8 * (4 * 5 + 3 * 6), "utterance")
-    assert demo["iteration_1/train"] == (8 * 3.5 * 2, "utterance")
+    # At three speeds
+    assert demo["iteration_1/train"] == (3 * 8 * 3.5 * 2, "utterance")
     assert small["iteration_1/labels"] is None
 
 
