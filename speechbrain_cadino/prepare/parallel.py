@@ -3,6 +3,7 @@
 import os
 import signal
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 from tqdm import tqdm
 
@@ -34,6 +35,11 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
     list
         What the function returned for each item.
 
+    Raises
+    ------
+    ChildProcessError
+        If one of the processes was killed.
+
     Example
     -------
     >>> in_parallel(pow, [2, 3], [3, 2], chunk=1, description="Powers")
@@ -50,9 +56,16 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
         tqdm(total=count, desc=description, unit="file", delay=1) as bar,
     ):
         results = []
-        for result in pool.map(function, *arguments, chunksize=chunk):
-            results.append(result)
-            bar.update()
+        try:
+            for result in pool.map(function, *arguments, chunksize=chunk):
+                results.append(result)
+                bar.update()
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                f"{description}: a process was killed, most likely because "
+                "memory ran out: lower num_workers, or close other programs, "
+                "and start the same command again."
+            ) from error
         return results
 
 

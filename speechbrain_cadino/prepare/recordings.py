@@ -18,6 +18,7 @@ from speechbrain_cadino.dataio.names import (
 )
 from speechbrain_cadino.prepare.convert import convert_files
 from speechbrain_cadino.prepare.parallel import in_parallel
+from speechbrain_cadino.process.files import remove_leftovers
 
 # Lists of IDs have one on each line, and SpeechBrain's reader of CSV files
 # takes $ for a variable and drops spaces in front.
@@ -178,6 +179,8 @@ def convert_recordings(
     if not needed:
         return
     targets = [f"{convert_folder}/{recording.id}.flac" for recording in needed]
+    for folder in {os.path.dirname(target) for target in targets}:
+        remove_leftovers(folder)
     problems = convert_files(
         [recording.path for recording in needed],
         targets,

@@ -7,8 +7,15 @@ import errno
 import json
 import os
 import pathlib
+import platform
+import re
 import resource
 import shutil
+import zlib
+
+# In the names of temporary files, as machines may share a folder
+HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+TEMPORARY = re.compile(rf"\.{HOST}-(\d+)\.(tmp|old)(\.\w+)?$")
 
 # NumPy, PyTorch and libsndfile do not say that a disk is full: it is, if there
 # is less than this left when they fail. In bytes.
@@ -134,7 +141,7 @@ def atomic_path(path):
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{_mine()}.tmp{path.suffix}")
     temporary.unlink(missing_ok=True)  # of a killed process of this number
     try:
         with removed_if_full(temporary, path):
@@ -183,7 +190,7 @@ def atomic_folder(path):
     ['a.txt']
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_mine()}.tmp")
     previous = temporary.with_suffix(".old")
     # A killed process of the same number may have left them.
     shutil.rmtree(temporary, ignore_errors=True)
@@ -201,6 +208,50 @@ def atomic_folder(path):
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(previous, ignore_errors=True)
+
+
+def _mine():
+    """What temporary files of this process have in their names."""
+    return f"{HOST}-{os.getpid()}"
+
+
+def remove_leftovers(folder):
+    """Removes what processes of this machine that were killed have left half
+    written in a folder.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder; those below are left alone.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> mine, other = f".a.{HOST}-{os.getpid()}.tmp.csv", ".a.0-999999.tmp.csv"
+    >>> dead = f".a.{HOST}-{2**22 + 1}.tmp.csv"  # above Linux's highest number
+    >>> for name in ("a.csv", mine, other, dead):
+    ...     (folder / name).touch()
+    >>> remove_leftovers(folder)
+    >>> sorted(path.name for path in folder.iterdir()) == sorted(
+    ...     ["a.csv", mine, other]
+    ... )
+    True
+    """
+    for path in pathlib.Path(folder).glob(".*"):
+        found = TEMPORARY.search(path.name)
+        if found and not _is_alive(int(found[1])):
+            remove(path)
+
+
+def _is_alive(number):
+    """Whether there is a process of this number."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def sync(path):

@@ -7,6 +7,7 @@ import pathlib
 import time
 
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.process.files import remove_leftovers
 
 logger = get_logger(__name__)
 
@@ -103,7 +104,8 @@ def _lock(descriptor, folder):
 
 def claim(folder):
     """Keeps other runs away from an output folder, to the end of this process
-    or to ``release_all``; claimed twice, it stays claimed.
+    or to ``release_all``; claimed twice, it stays claimed. What a run that was
+    killed has left half written there is removed.
 
     Arguments
     ---------
@@ -119,6 +121,8 @@ def claim(folder):
     if folder not in _claimed:
         _descriptors.append(_claims.enter_context(locked(folder)))
         _claimed.add(folder)
+        for inner, *_ in os.walk(folder):
+            remove_leftovers(inner)
 
 
 def release_all():

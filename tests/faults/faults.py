@@ -331,6 +331,9 @@ def _content(path):
         return pd.read_csv(path, dtype=str).drop(columns=SPEED).to_csv()
     if path.name == "train_log.txt":
         return re.sub(rf"({'|'.join(SPEED)}): \S+", "", path.read_text())
+    if path.name == "train.json":
+        # Of when the files were converted
+        return {**json.loads(path.read_text()), "converted": None}
     if path.name == "report.json":
         stages = json.loads(path.read_text())["stages"]
         return [{**stage, "seconds": None} for stage in stages]

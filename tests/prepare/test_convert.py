@@ -16,6 +16,7 @@ from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.prepare.convert import convert_files
 from speechbrain_cadino.prepare.folder import prepare_folder
 from speechbrain_cadino.prepare.voxceleb import prepare_voxceleb
+from speechbrain_cadino.process.files import HOST
 
 
 def tone(seconds, rate):
@@ -239,3 +240,16 @@ def test_killed_and_started_again(tmp_path):
     for target, mtime in there.items():
         assert target.stat().st_mtime_ns == mtime
     assert len({target.read_bytes() for target in targets}) == 1
+
+
+def test_what_a_kill_has_left_is_removed(write_tone, tmp_path):
+    """That of a dead process of this machine; others may be at work."""
+    write_tone(tmp_path / "in" / "a.wav", rate=44100)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    dead = folder / f".b.{HOST}-{2**22 + 1}.tmp.flac"
+    elsewhere = folder / ".b.elsewhere-7.tmp.flac"
+    for path in (dead, elsewhere):
+        path.write_bytes(b"half")
+    prepare_folder(tmp_path / "in", tmp_path, convert_folder=folder)
+    assert sorted(folder.iterdir()) == [elsewhere, folder / "a.flac"]

@@ -5,6 +5,10 @@ import subprocess
 import sys
 import time
 
+import pytest
+
+from speechbrain_cadino.prepare import parallel
+
 # A pool whose parent dies once its first worker is there
 PARENT = """
 import os, signal, sys, time
@@ -40,3 +44,8 @@ def is_running(number):
     except (ProcessLookupError, FileNotFoundError):
         return False
     return state.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_worker_that_is_killed_is_one_sentence():
+    with pytest.raises(ChildProcessError, match=r"Work: .* lower num_workers"):
+        parallel.in_parallel(os._exit, [3], chunk=1, description="Work")
