@@ -374,8 +374,13 @@ def test_epochs_of_any_length_go_on_where_the_last_has_ended(
 ):
     """Each sample equally often, but for the last time through; a resume,
     another data set, draws the same."""
-    options = {"samples_per_epoch": size, "speeds": [1.0, 0.8][:speeds]}
+    options = {
+        "samples_per_epoch": size,
+        "passes_per_epoch": 4,
+        "speeds": [1.0, 0.8][:speeds],
+    }
     data = dataset(ramp, stretches, **options)
+    size = min(size, 4 * data.samples)
     drawn = []
     for epoch in range(1, epochs + 1):
         data.set_epoch(epoch)

@@ -29,6 +29,7 @@ from speechbrain_cadino.process.ranks import (
     ddp_mean,
     patience,
     shield_worker,
+    worth_while,
 )
 from speechbrain_cadino.training.clock import StepClock, bottleneck
 from speechbrain_cadino.training.compiled import Compilation
@@ -419,6 +420,7 @@ class EncoderBrain(sb.Brain):
     def make_dataloader(self, dataset, stage, **kwargs):
         """As SpeechBrain's; checks that there are utterances enough."""
         kwargs.setdefault("worker_init_fn", shield_worker)
+        kwargs["num_workers"] = worth_while(kwargs.get("num_workers", 0))
         if getattr(dataset, "samples_per_epoch", None) is not None:
             # In an order of its own, which has no sample twice in a batch
             kwargs["shuffle"] = False

@@ -165,9 +165,9 @@ class MultiCropDataset(Dataset):
         The number of times that an epoch goes through the manifest: a small
         corpus makes very short epochs otherwise.
     samples_per_epoch : int, optional
-        The length of an epoch in its place, whatever the size of the corpus:
-        epochs go on through the manifest where the one before has ended, each
-        time through in another order.
+        The length of an epoch of a larger corpus: it is no longer than so many
+        passes. Epochs go on through the manifest where the one before has
+        ended, each time through in another order.
     sample_rate : int
         The sample rate, in Hz.
     seed : int
@@ -274,7 +274,8 @@ class MultiCropDataset(Dataset):
         return len(self.ids) * len(self.speeds)
 
     def __len__(self):
-        return self.samples_per_epoch or self.samples * self.passes_per_epoch
+        whole = self.samples * self.passes_per_epoch
+        return min(self.samples_per_epoch or whole, whole)
 
     def __getitem__(self, index):
         """The crops of one utterance.
@@ -314,7 +315,7 @@ class MultiCropDataset(Dataset):
 
     def _draw(self, epoch):
         """The samples of an epoch that is as long as it is told to be."""
-        size, total = self.samples_per_epoch, self.samples
+        size, total = len(self), self.samples
         first = max(epoch - 1, 0) * size
         last = first + size
         passes = [

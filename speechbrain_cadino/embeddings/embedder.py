@@ -15,7 +15,7 @@ from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.embeddings.extract import extract
 from speechbrain_cadino.embeddings.segments import SHORTEST, Segments
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
-from speechbrain_cadino.process.ranks import shield_worker
+from speechbrain_cadino.process.ranks import shield_worker, worth_while
 
 logger = get_logger(__name__)
 
@@ -215,7 +215,7 @@ class Embedder:
             batch_sampler=_equal_length_batches(
                 table, self.batch_size, 2 * LONGEST * self.sample_rate
             ),
-            num_workers=self.num_workers,
+            num_workers=worth_while(self.num_workers),
             collate_fn=list,
             worker_init_fn=shield_worker,
             # Its own, so that evaluating does not move the training's.

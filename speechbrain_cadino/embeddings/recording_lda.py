@@ -20,7 +20,7 @@ from speechbrain_cadino.dataio.augment import (
 )
 from speechbrain_cadino.dataio.crops import CropReader
 from speechbrain_cadino.dataio.manifest import spread_rows
-from speechbrain_cadino.process.ranks import shield_worker
+from speechbrain_cadino.process.ranks import shield_worker, worth_while
 
 logger = get_logger(__name__)
 
@@ -253,7 +253,7 @@ class RecordingLDA:
         loader = torch.utils.data.DataLoader(
             data,
             batch_size=BATCH_SIZE,
-            num_workers=embedder.num_workers,
+            num_workers=worth_while(embedder.num_workers),
             collate_fn=list,
             worker_init_fn=shield_worker,
             generator=torch.Generator(),

@@ -45,6 +45,29 @@ def follow_parent(number):
         _libc.prctl(PR_SET_PDEATHSIG, int(number))
 
 
+def worth_while(num_workers):
+    """How many data workers are worth their memory.
+
+    Arguments
+    ---------
+    num_workers : int
+        The number that is asked for.
+
+    Returns
+    -------
+    int
+        No more than there are processors for this process.
+
+    Example
+    -------
+    >>> worth_while(0), 1 <= worth_while(10**6) < 10**6
+    (0, True)
+    """
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return min(num_workers, len(os.sched_getaffinity(0)))
+    return min(num_workers, os.cpu_count() or 1)
+
+
 def shield_worker(worker_id):
     """A ``worker_init_fn`` for DataLoader: only its parent ends a worker.
 
