@@ -203,6 +203,7 @@ def test_a_script_killed_at_random(
     if single in ("prepare", "convert", "extract", "cluster", "finetune"):
         targets.append("worker")
     draws = faults.draw(seed, targets, time.monotonic() - begin)
+    record_property("kills", rows)  # as far as they come
     while len(rows) < kills:
         outcomes = faults.harass(
             *(scripts[single](folder), logs, draws),
@@ -210,6 +211,5 @@ def test_a_script_killed_at_random(
         )
         found, wrong = judge(outcomes, folder, whole)
         rows += [(f"{kind}, {single}", *rest) for kind, *rest in found]
-        record_property("kills", rows)
         assert not wrong, "\n".join(wrong)
         shutil.rmtree(folder)
