@@ -11,6 +11,8 @@ import runpy
 import sys
 import tempfile
 
+import torch
+
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     [
@@ -50,6 +52,7 @@ def run(*command, cwd=None):
                 [str(word) for word in command],
                 str(cwd or os.getcwd()),
                 dict(os.environ),
+                multiprocessing.get_start_method(),
                 str(output),
             ),
         )
@@ -58,11 +61,23 @@ def run(*command, cwd=None):
         return process.exitcode, output.read_text(encoding="utf-8")
 
 
-def _main(command, cwd, environment, output):
+class Numbers(torch.utils.data.Dataset):
+    """Each item tells in which process it was made."""
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, index):
+        return os.getpid()
+
+
+def _main(command, cwd, environment, method, output):
     """The process."""
     with open(output, "wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    # As where there is no server
+    multiprocessing.set_start_method(method, force=True)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)

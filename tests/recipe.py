@@ -21,6 +21,7 @@ TINY_STAGE_1 = {
     "head_size": 16,
     "bottleneck_size": 8,
     "steps_per_epoch": None,
+    "passes_per_epoch": 1,
 }
 
 

@@ -121,7 +121,8 @@ class PseudoLabelBrain(EncoderBrain):
         """As EncoderBrain's; makes room for what becomes of each sample."""
         labels = zlib.crc32(dataset.labels.tobytes())
         for name, branch in self.branches.items():
-            branch.gate_record = GateRecord(dataset.samples, labels)
+            samples = getattr(dataset, "samples", len(dataset))
+            branch.gate_record = GateRecord(samples, labels)
             self.guard.rewindable.append(branch.gate_record)
             self._keep({f"{name}_gate_record": branch.gate_record})
         return super().make_dataloader(dataset, stage, **kwargs)

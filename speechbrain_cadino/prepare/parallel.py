@@ -1,7 +1,9 @@
 """Parallel work: a function over many files, in processes, with a bar."""
 
+import multiprocessing
 import os
 import signal
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -47,9 +49,12 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
     """
     count = len(arguments[0])
     chunks = -(-count // chunk)
+    # Forks follow their parent, others the server that has made them
+    method = "fork" if sys.platform == "linux" else None
     with (
         ProcessPoolExecutor(
             max(1, min(num_workers or os.cpu_count(), chunks)),
+            multiprocessing.get_context(method),
             initializer=_follow,
             initargs=[os.getpid()],
         ) as pool,
@@ -72,5 +77,5 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
 def _follow(parent):
     # A pool whose parent was killed would wait for work for ever.
     follow_parent(signal.SIGKILL)
-    if os.getppid() != parent:
+    if sys.platform == "linux" and os.getppid() != parent:
         os._exit(1)

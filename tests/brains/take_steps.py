@@ -79,7 +79,9 @@ class FrozenNormBrain(DINOBrain):
 
     def optimizers_step(self):
         self.gradients = [
-            p.grad.clone() for p in self.hparams.student.parameters()
+            p.grad.clone()
+            for p in self.hparams.student.parameters()
+            if p.grad is not None
         ]
         super().optimizers_step()
 

@@ -33,16 +33,6 @@ child.wait()
 """
 
 
-class Numbers(torch.utils.data.Dataset):
-    """Each item tells in which process it was made."""
-
-    def __len__(self):
-        return 60
-
-    def __getitem__(self, index):
-        return os.getpid()
-
-
 def is_alive(pid):
     try:
         os.kill(pid, 0)
@@ -56,7 +46,7 @@ def is_alive(pid):
 @pytest.mark.parametrize("method", ["fork", forked.SERVER])
 def test_only_its_parent_ends_a_data_worker(number, method):
     loader = torch.utils.data.DataLoader(
-        Numbers(),
+        forked.Numbers(),
         num_workers=1,
         worker_init_fn=shield_worker,
         multiprocessing_context=method,

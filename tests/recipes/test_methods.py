@@ -17,6 +17,7 @@ from speechbrain_cadino.dataio.manifest import (
 
 STAGE_1 = {
     **TINY_STAGE_1,
+    "steps_per_epoch": "null",
     "number_of_epochs": 2,
     "evaluate_every": 2,
     "ckpt_interval_minutes": 0,

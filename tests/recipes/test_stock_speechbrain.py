@@ -121,6 +121,7 @@ STANDSTILL = {
 }
 STAGE_ONE = {
     **STANDSTILL,
+    "passes_per_epoch": 1,
     "first_clustering": 2,
     "clustering_every": 1,
     "num_clusters": 6,
