@@ -101,3 +101,40 @@ class DINOHead(torch.nn.Module):
             "prototypes": prototypes,
             **outputs,
         }
+
+
+class NoHead(torch.nn.Module):
+    """The head of a network whose objective takes embeddings alone.
+
+    Attributes
+    ----------
+    shared : tuple
+        Empty: see DINOHead.
+    prototypes : torch.nn.Module
+        A module without parameters.
+
+    Example
+    -------
+    >>> NoHead()(torch.randn(4, 8))
+    {}
+    """
+
+    shared = ()
+
+    def __init__(self):
+        super().__init__()
+        self.prototypes = torch.nn.Identity()
+
+    def forward(self, embeddings):
+        """No outputs.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            Shape (batch, D).
+
+        Returns
+        -------
+        dict
+        """
+        return {}

@@ -20,7 +20,6 @@ from speechbrain.processing.features import InputNormalization
 from speechbrain_cadino.brains.dino import DINOBrain
 from speechbrain_cadino.lobes.heads import DINOHead
 from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
-from speechbrain_cadino.losses.contrastive import AngularPrototypical
 from speechbrain_cadino.losses.dino import CosineLoss, DINOLoss
 from speechbrain_cadino.losses.distillation import SelfDistillation
 from speechbrain_cadino.losses.objective import Objective
@@ -60,11 +59,6 @@ METHODS = {
         },
         {"student_sees_globals": False, "shared_prototypes": True},
     ),
-    "contrastive": (
-        Centering(24),
-        {"contrastive": AngularPrototypical()},
-        {},
-    ),
 }
 
 
@@ -79,9 +73,7 @@ class FrozenNormBrain(DINOBrain):
 
     def optimizers_step(self):
         self.gradients = [
-            p.grad.clone()
-            for p in self.hparams.student.parameters()
-            if p.grad is not None
+            p.grad.clone() for p in self.hparams.student.parameters()
         ]
         super().optimizers_step()
 
@@ -126,8 +118,6 @@ def main(output, parts, method, *options):
     target, more, views = METHODS[method]
     schedule = LinearSchedule(0.04, 0.07, epochs=10)
     terms = {"dino": DINOLoss(24, target, schedule), **more}
-    if method == "contrastive":
-        del terms["dino"]  # as in small_contrastive.yaml
     objective = Objective(terms, dict.fromkeys(terms, 1))
     brain = FrozenNormBrain(
         modules={
@@ -149,7 +139,6 @@ def main(output, parts, method, *options):
             ),
             "lr_schedule": CosineSchedule(0.1, 0.0, epochs=10),
             "sorting": "ascending",  # batches in order, on every rank
-            "find_unused_parameters": method == "contrastive",
         },
         run_opts=run_opts,
     )

@@ -53,7 +53,8 @@ def test_loads(name, tmp_path):
         hparams = load_hyperpyyaml(fin, overrides)
     channels = hparams["embedding_model"].channels
     assert channels == [16, 16, 16, 16, aggregation]
-    assert hparams["teacher"].network.head.prototypes.out_features == 8
+    if "contrastive" not in name:
+        assert hparams["teacher"].network.head.prototypes.out_features == 8
     method = name.removeprefix("small_").removeprefix("demo_")[:-5]
     terms = [*DINO, *TERMS.get(method, [])]
     if method == "contrastive":
