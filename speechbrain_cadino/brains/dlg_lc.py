@@ -19,7 +19,7 @@ from speechbrain_cadino.losses.label_correction import (
     DROPPED,
     RELIABLE,
 )
-from speechbrain_cadino.process.ranks import shield_worker
+from speechbrain_cadino.process.ranks import shield_worker, worth_while
 
 
 class PseudoLabelBrain(EncoderBrain):
@@ -140,7 +140,7 @@ class PseudoLabelBrain(EncoderBrain):
         loader = DataLoader(
             Subset(data, range(rank, len(data), self.processes)),
             batch_size=options["batch_size"],
-            num_workers=options.get("num_workers", 0),
+            num_workers=worth_while(options.get("num_workers", 0)),
             worker_init_fn=shield_worker,
         )
         self.modules.eval()

@@ -1,6 +1,5 @@
 """Random crops of utterances, and the data sets of both stages."""
 
-import os
 from fractions import Fraction
 
 import numpy as np
@@ -18,6 +17,7 @@ from speechbrain_cadino.dataio.manifest import (
 from speechbrain_cadino.dataio.packed import PackedStrings
 from speechbrain_cadino.dataio.sampling import Sampling
 from speechbrain_cadino.dataio.signal import problem_of
+from speechbrain_cadino.process.ranks import launched_processes
 
 # Draws of another utterance before a batch is given up.
 MAX_REPLACEMENTS = 10
@@ -498,7 +498,7 @@ def samples_of_steps(steps, batch_size):
         return None
     if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps_per_epoch={steps}: give 1 or more, or null.")
-    return steps * batch_size * int(os.environ.get("WORLD_SIZE", 1))
+    return steps * batch_size * launched_processes()
 
 
 def _read_pieces(audio, firsts, lasts):

@@ -161,28 +161,26 @@ def threshold_line(calibration):
 def _write_line(folder, line):
     """Puts a line about the threshold in the place of the last one; else below
     the head of the YAML file, and at the end of the model card."""
-    path = pathlib.Path(folder, "hyperparams.yaml")
-    if path.is_file():
+    for name, text, place in (
+        ("hyperparams.yaml", f"# {line}\n", _below_head),
+        ("README.md", f"\n{line}\n", len),
+    ):
+        path = pathlib.Path(folder, name)
+        if not path.is_file():
+            continue
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        head = [text[:1] == "#" for text in lines] + [False]
-        _replace(path, lines, f"# {line}\n", head.index(False))
-    card = pathlib.Path(folder, "README.md")
-    if card.is_file():
-        lines = card.read_text(encoding="utf-8").splitlines(keepends=True)
-        if not any(map(_is_marked, lines)):
-            lines.append("\n")
-        _replace(card, lines, f"{line}\n", len(lines))
+        marked = [_is_marked(old) for old in lines]
+        if True in marked:
+            lines[marked.index(True)] = text.lstrip()
+        else:
+            lines.insert(place(lines), text)
+        write_text(path, "".join(lines))
 
 
-def _replace(path, lines, line, otherwise):
-    """Writes lines with one in the place of that of an earlier threshold, or
-    at another if there is none."""
-    marked = list(map(_is_marked, lines))
-    if True in marked:
-        lines[marked.index(True)] = line
-    else:
-        lines.insert(otherwise, line)
-    write_text(path, "".join(lines))
+def _below_head(lines):
+    """The place below the comment at the top."""
+    head = [text[:1] == "#" for text in lines] + [False]
+    return head.index(False)
 
 
 def _is_marked(line):

@@ -93,8 +93,8 @@ class GateRecord:
     def gather(self, device):
         """Brings the samples of all processes together.
 
-        Of a sample that two of them drew, as where an epoch is longer than the
-        training set, the draw of the highest rank is taken.
+        Of a sample that two of them drew, in place of an unreadable one, the
+        draw of the highest rank is taken.
 
         Arguments
         ---------

@@ -45,6 +45,22 @@ def follow_parent(number):
         _libc.prctl(PR_SET_PDEATHSIG, int(number))
 
 
+def launched_processes():
+    """How many processes torchrun has started, before they know each other.
+
+    Returns
+    -------
+    int
+        Its WORLD_SIZE; 1 without it.
+
+    Example
+    -------
+    >>> launched_processes()
+    1
+    """
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
 def worth_while(num_workers):
     """How many data workers are worth their memory.
 

@@ -21,6 +21,7 @@ from speechbrain_cadino.config.settings import (
 from speechbrain_cadino.process.console import LOG_CONFIG
 from speechbrain_cadino.process.files import read_json, write_json, write_text
 from speechbrain_cadino.process.lock import claim
+from speechbrain_cadino.process.ranks import launched_processes
 from speechbrain_cadino.training.checkpoints import has_checkpoint
 
 # In the output folder: what a run was begun with
@@ -177,7 +178,7 @@ def run_settings(hparams_file, run_opts, overrides):
         rate and the batches depend, is among them.
     """
     settings = resolve(hparams_file, overrides, run_opts)
-    settings["processes"] = int(os.environ.get("WORLD_SIZE", 1))
+    settings["processes"] = launched_processes()
     return settings
 
 

@@ -4,7 +4,8 @@ They hold no state, so a resumed run cannot disagree with an uninterrupted one.
 """
 
 import math
-import os
+
+from speechbrain_cadino.process.ranks import launched_processes
 
 
 class CosineSchedule:
@@ -104,8 +105,7 @@ def scale_lr(lr, batch_size, reference=256):
     >>> scale_lr(0.2, batch_size=64)
     0.05
     """
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    return lr * batch_size * world_size / reference
+    return lr * batch_size * launched_processes() / reference
 
 
 def scale_momentum(momentum, batch_size, reference=256):
@@ -133,5 +133,4 @@ def scale_momentum(momentum, batch_size, reference=256):
     >>> round(scale_momentum(0.996, batch_size=64), 5)
     0.999
     """
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    return momentum ** (batch_size * world_size / reference)
+    return momentum ** (batch_size * launched_processes() / reference)
