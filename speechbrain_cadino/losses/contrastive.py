@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from speechbrain_cadino.losses.objective import Term
-from speechbrain_cadino.losses.regularizers import points
+from speechbrain_cadino.losses.regularizers import all_points
 from speechbrain_cadino.process.precision import full_precision
 
 
@@ -12,8 +12,8 @@ class AngularPrototypical(Term):
     """Cross-entropy of finding an utterance among the others by a crop.
 
     The mean over all ordered pairs (a, b) of different views of the student of
-    ``-log_softmax_j(w cos(a_i, b_j))[j = i]``, i and j utterances of the
-    batch, w learnt (Chung et al., 2020, "In defence of metric learning
+    ``-log_softmax_j(w cos(a_i, b_j))[j = i]``, i and j utterances of the batch
+    of all ranks, w learnt (Chung et al., 2020, "In defence of metric learning
     for speaker recognition", with one utterance in the place of the mean of
     several; their offset is the same in all logits and changes nothing). Two
     utterances of one voice in a batch count as two: rare in large corpora.
@@ -26,8 +26,7 @@ class AngularPrototypical(Term):
     Raises
     ------
     ValueError
-        If the scale is not positive. At a step, if there are several
-        processes: two of them have not yet given the gradients of one.
+        If the scale is not positive.
 
     Example
     -------
@@ -73,13 +72,8 @@ class AngularPrototypical(Term):
         ValueError
             If there is no second view, or no second utterance.
         """
-        if torch.distributed.is_initialized():
-            raise ValueError(
-                "The contrastive term trains in one process so far: start it "
-                "without torchrun, with a larger batch_size."
-            )
         with full_precision(student.embeddings.device.type):
-            views = F.normalize(points(student, "embeddings"), dim=-1)
+            views = F.normalize(all_points(student, "embeddings"), dim=-1)
             count, utterances = views.shape[:2]
             if count < 2 or utterances < 2:
                 raise ValueError(

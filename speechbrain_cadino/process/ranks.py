@@ -11,7 +11,6 @@ import threading
 
 import torch
 from torch.distributed.distributed_c10d import _set_pg_timeout
-from torch.distributed.nn.functional import all_gather
 
 from speechbrain.utils.distributed import ddp_all_reduce
 
@@ -191,4 +190,25 @@ def ddp_gather(tensor, dim=0):
     """
     if not torch.distributed.is_initialized():
         return tensor
-    return torch.cat(all_gather(tensor), dim)
+    return torch.cat(tuple(_Gather.apply(tensor)), dim)
+
+
+class _Gather(torch.autograd.Function):
+    """What all ranks have, (ranks, ...). PyTorch's own function sends gradients
+    that are not contiguous wrongly over gloo (torch 2.11)."""
+
+    @staticmethod
+    def forward(ctx, tensor):
+        found = tensor.new_empty(
+            torch.distributed.get_world_size(), *tensor.shape
+        )
+        torch.distributed.all_gather(list(found), tensor.contiguous())
+        return found
+
+    @staticmethod
+    def backward(ctx, gradient):
+        gradient = ddp_all_reduce(
+            gradient.clone(memory_format=torch.contiguous_format),
+            torch.distributed.ReduceOp.SUM,
+        )
+        return gradient[torch.distributed.get_rank()]

@@ -18,8 +18,9 @@ from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.processing.features import InputNormalization
 from speechbrain_cadino.brains.dino import DINOBrain
-from speechbrain_cadino.lobes.heads import DINOHead
+from speechbrain_cadino.lobes.heads import DINOHead, NoHead
 from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
+from speechbrain_cadino.losses.contrastive import AngularPrototypical
 from speechbrain_cadino.losses.dino import CosineLoss, DINOLoss
 from speechbrain_cadino.losses.distillation import SelfDistillation
 from speechbrain_cadino.losses.objective import Objective
@@ -59,6 +60,7 @@ METHODS = {
         },
         {"student_sees_globals": False, "shared_prototypes": True},
     ),
+    "contrastive": (Centering(24), {"contrastive": AngularPrototypical()}, {}),
 }
 
 
@@ -105,19 +107,22 @@ def main(output, parts, method, *options):
     _, run_opts, _ = sb.parse_arguments(["none.yaml", "--device=cpu", *options])
     sb.utils.distributed.ddp_init_group(run_opts)
     torch.manual_seed(0)
+    head = DINOHead(
+        *(8, 24),
+        hidden_size=16,
+        bottleneck_size=6,
+        expander_size=32 if method == "rdino" else None,
+    )
     student = MultiCropNetwork(
         ECAPA_TDNN(20, channels=[16] * 5, lin_neurons=8),
-        DINOHead(
-            *(8, 24),
-            hidden_size=16,
-            bottleneck_size=6,
-            expander_size=32 if method == "rdino" else None,
-        ),
+        NoHead() if method == "contrastive" else head,
     )
     teacher = Teacher(student)
     target, more, views = METHODS[method]
     schedule = LinearSchedule(0.04, 0.07, epochs=10)
     terms = {"dino": DINOLoss(24, target, schedule), **more}
+    if method == "contrastive":
+        del terms["dino"]  # which needs a head
     objective = Objective(terms, dict.fromkeys(terms, 1))
     brain = FrozenNormBrain(
         modules={

@@ -19,7 +19,7 @@ def run(*command):
     assert process.returncode == 0, process.stdout + process.stderr
 
 
-@pytest.fixture(scope="module", params=["dino", "rdino", "sdpn"])
+@pytest.fixture(scope="module", params=["dino", "rdino", "sdpn", "contrastive"])
 def steps(tmp_path_factory, request):
     """A method, and a folder with one.pt: two steps of one process on whole
     batches."""

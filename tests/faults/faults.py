@@ -32,7 +32,7 @@ SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 # What is of the run rather than of its result
 IGNORED = [
     *("*log.txt", "*.log", "*.py", ".lock", "*hyperparams.yaml", "*.png"),
-    *("*step.json", "*run.json", "*report.md", "*/CKPT+*"),
+    *("*step.json", "*run.json", "*report.*", "*/CKPT+*"),
 ]
 SPEED = ["seconds", "data_seconds", "utts_per_second"]
 

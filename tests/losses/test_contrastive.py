@@ -58,9 +58,3 @@ def test_nothing_to_compare_is_said(shape):
 def test_a_scale_of_nothing_is_refused():
     with pytest.raises(ValueError, match="scale=0: give a number above 0"):
         AngularPrototypical(scale=0)
-
-
-def test_several_processes_are_refused(monkeypatch):
-    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
-    with pytest.raises(ValueError, match="one process so far"):
-        AngularPrototypical()(Views(torch.ones(2, 4, 3), {}, 2), None, 0.0)
