@@ -45,6 +45,8 @@ CLASSES = {
     "speechbrain.lobes.models.ResNet.ResNet",
     "speechbrain.lobes.models.Xvector.Classifier",
     "speechbrain.lobes.models.Xvector.Xvector",
+    "speechbrain.nnet.containers.LengthsCapableSequential",
+    "speechbrain.nnet.normalization.GroupNorm",
     "speechbrain.processing.features.InputNormalization",
     "speechbrain.utils.parameter_transfer.Pretrainer",
     "speechbrain_cadino.lobes.ecapa.ECAPA_TDNN",
