@@ -2,20 +2,26 @@
 
 The loop, the start and the mending of empty clusters are shared. An engine
 only answers which centroid is the nearest to each utterance, which is where
-nearly all of the time goes.
+nearly all of the time goes. Under torchrun, all processes may take part.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse
 import torch
 from sklearn.base import BaseEstimator, ClusterMixin, clone
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import pairwise_distances_argmin_min
 from tqdm import tqdm
 
+from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.clustering.rows import (
+    rows_of,
+    run_shared,
+    sums_of_members,
+    unit_rows,
+)
 from speechbrain_cadino.process.precision import full_precision
 
 logger = get_logger(__name__)
@@ -27,9 +33,6 @@ SAMPLE_PER_CLUSTER = 8
 
 # Similarities that the torch engine holds at once: 256 MiB.
 SIMILARITIES = 2**26
-
-# Rows that are worked on at once where that saves memory.
-CHUNK = 2**14
 
 
 class Clusters(NamedTuple):
@@ -60,7 +63,8 @@ def cluster(
 
     Every cluster has a member: one that k-means leaves empty gets the
     utterance that fits its own the worst. At 1.1 million utterances of 192
-    dimensions it needs about 2 GB of memory on top of the embeddings.
+    dimensions it needs about 2 GB of memory on top of the embeddings; under
+    torchrun, within ``run_clustering``, each process a part of that.
 
     Arguments
     ---------
@@ -109,23 +113,71 @@ def cluster(
     array([1.  , 0.07], dtype=float32)
     """
     check_options(len(embeddings), num_clusters, merge_to, engine)
+    task = {
+        "num_clusters": num_clusters,
+        "merge_to": merge_to,
+        "engine": engine,
+        "iterations": iterations,
+        "seed": seed,
+        # Of several GPUs, each process has its own
+        "device": device and torch.device(device).type,
+    }
+    rows = rows_of(embeddings, task)
+    return _cluster(rows, **{**task, "device": device})
+
+
+def _cluster(rows, num_clusters, merge_to, engine, iterations, seed, device):
+    """``cluster``, of rows in one or several processes."""
     nearest = find_engine(engine, device)
-    points = unit_rows(embeddings)
     start = _device(device) if engine == "torch" else device
-    centroids = _start(points, num_clusters, seed, start)
-    clusters, fit = _assign(points, centroids, nearest)
+    centroids = _start(rows, num_clusters, seed, start)
+    clusters, fit = _assign(rows, centroids, nearest)
     with tqdm(
-        total=iterations, desc="Clustering", unit="iteration", delay=1
+        total=iterations,
+        desc="Clustering",
+        unit="iteration",
+        delay=1,
+        disable=not if_main_process(),
     ) as bar:
         for _ in range(iterations):
             previous = clusters
-            centroids = mean_directions(points, *previous)
-            clusters, fit = _assign(points, centroids, nearest)
+            centroids = _directions(
+                rows.sums(previous.labels, num_clusters), previous.centroids
+            )
+            clusters, fit = _assign(rows, centroids, nearest)
             bar.set_postfix(cosine=f"{fit:.4f}")
             bar.update()
-            if np.array_equal(clusters.labels, previous.labels):
+            changed = np.sum(clusters.labels != previous.labels, keepdims=True)
+            if not rows.total(changed)[0]:
                 break
-    return _merge(points, clusters, merge_to) if merge_to else clusters
+    if merge_to:
+        clusters = _merge(rows, clusters, merge_to)
+    return Clusters(rows.whole(clusters.labels), clusters.centroids)
+
+
+def run_clustering(function, **options):
+    """As ``run_on_main``; under torchrun, all processes take part in the
+    k-means in it, and each holds a part of the embeddings.
+
+    Arguments
+    ---------
+    function : callable
+        A function that calls ``cluster``, once or more often, directly or
+        through SphericalKMeans. The main process calls it.
+    **options
+        Further arguments of ``run_on_main``: ``args``, ``post_func``.
+
+    Returns
+    -------
+    object
+        What it returns, on all processes.
+
+    Example
+    -------
+    >>> run_clustering(cluster, args=[np.eye(3), 1]).labels
+    array([0, 0, 0])
+    """
+    return run_shared(function, _cluster, **options)
 
 
 class SphericalKMeans(ClusterMixin, BaseEstimator):
@@ -358,55 +410,15 @@ def check_options(count, num_clusters, merge_to=None, engine="sklearn"):
     find_engine(engine, "cpu")
 
 
-def unit_rows(embeddings):
-    """Embeddings of unit length.
-
-    Arguments
-    ---------
-    embeddings : numpy.ndarray
-        Shape (N, D); left as it is.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (N, D), float32, a copy.
-
-    Raises
-    ------
-    ValueError
-        If a row is zero or not finite.
-
-    Example
-    -------
-    >>> unit_rows(np.array([[3, 4], [0, 2]]))
-    array([[0.6, 0.8],
-           [0. , 1. ]], dtype=float32)
-    """
-    points = np.empty(embeddings.shape, np.float32)
-    for first in range(0, len(points), CHUNK):
-        # In float64, the square of no float32 overflows or vanishes.
-        rows = np.asarray(embeddings[first : first + CHUNK], np.float64)
-        length = np.linalg.norm(rows, axis=1, keepdims=True)
-        bad = ~np.isfinite(length[:, 0]) | (length[:, 0] == 0)
-        if bad.any():
-            row = bad.argmax()
-            kind = "zero" if length[row] == 0 else "not finite"
-            raise ValueError(
-                f"The embedding in row {first + row} (of 0 to "
-                f"{len(points) - 1}) is {kind}: leave this utterance out, or "
-                "embed it again."
-            )
-        points[first : first + CHUNK] = rows / length
-    return points
-
-
-def _start(points, num_clusters, seed, device=None):
-    """K of the points as the first centroids."""
+def _start(rows, num_clusters, seed, device=None):
+    """K of the rows as the first centroids."""
     rng = np.random.default_rng(seed)
-    count = min(len(points), SAMPLE_PER_CLUSTER * num_clusters)
-    sample = points[_draw(rng, len(points), count)]
+    count = min(rows.count, SAMPLE_PER_CLUSTER * num_clusters)
+    sample = rows.pick(_draw(rng, rows.count, count))
     state = np.random.RandomState(rng.integers(2**32))
-    return sample[plus_plus(sample, num_clusters, state, device)]
+    return rows.from_main(
+        lambda: sample[plus_plus(sample, num_clusters, state, device)]
+    )
 
 
 def plus_plus(points, num_clusters, state, device=None):
@@ -472,13 +484,18 @@ def _draw(rng, total, count):
     return np.sort(rng.choice(total, count, replace=False))
 
 
-def _assign(points, centroids, nearest):
+def _assign(rows, centroids, nearest):
     """Clusters without an empty one, and the mean cosine to the centroids."""
-    labels, cosines = nearest(points, centroids)
-    empty, rows = fill_empty(labels, cosines, len(centroids))
-    centroids[empty] = points[rows]
-    cosines[rows] = 1
-    return Clusters(labels, centroids), cosines.mean(dtype=np.float64)
+    labels, cosines = nearest(rows.points, centroids)
+    sizes = rows.total(np.bincount(labels, minlength=len(centroids)))
+    if not sizes.all():
+        all_labels, all_cosines = rows.whole(labels), rows.whole(cosines)
+        empty, worst = fill_empty(all_labels, all_cosines, len(centroids))
+        centroids[empty] = rows.pick(worst)
+        all_cosines[worst] = 1
+        labels, cosines = rows.own(all_labels), rows.own(all_cosines)
+    fit = rows.total(cosines.sum(dtype=np.float64, keepdims=True))[0]
+    return Clusters(labels, centroids), fit / rows.count
 
 
 def fill_empty(labels, cosines, num_clusters):
@@ -550,48 +567,26 @@ def mean_directions(points, labels, centroids):
            [0.  , 0.71, 0.71]], dtype=float32)
     """
     sums = sums_of_members(points, labels, len(centroids))
+    return _directions(sums, centroids)
+
+
+def _directions(sums, centroids):
+    """Sums (K, D) as centroids; where one is zero, that of before."""
     length = np.linalg.norm(sums, axis=1, keepdims=True)
     return np.where(length > 0, sums / np.maximum(length, 1e-30), centroids)
 
 
-def sums_of_members(points, labels, num_clusters):
-    """For each cluster, the sum of its points.
-
-    Arguments
-    ---------
-    points : numpy.ndarray
-        Shape (N, D).
-    labels : numpy.ndarray
-        Shape (N,), int64, of 0 ... K - 1.
-    num_clusters : int
-        K, the number of clusters.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (K, D), of the type of the points.
-
-    Example
-    -------
-    >>> sums_of_members(np.eye(3), np.array([2, 0, 2]), num_clusters=3)
-    array([[0., 1., 0.],
-           [0., 0., 0.],
-           [1., 0., 1.]])
-    """
-    members = scipy.sparse.csr_matrix(
-        (np.ones(len(labels), points.dtype), (labels, np.arange(len(labels)))),
-        shape=(num_clusters, len(labels)),
-    )
-    return members @ points
-
-
-def _merge(points, clusters, merge_to):
+def _merge(rows, clusters, merge_to):
     """Merges clusters whose centroids are near each other."""
     agglomerative = AgglomerativeClustering(merge_to, linkage="ward")
-    merged = agglomerative.fit_predict(clusters.centroids)
+    merged = rows.from_main(
+        lambda: agglomerative.fit_predict(clusters.centroids)
+    )
     labels = merged[clusters.labels]
     _, first = np.unique(merged, return_index=True)
-    centroids = mean_directions(points, labels, clusters.centroids[first])
+    centroids = _directions(
+        rows.sums(labels, merge_to), clusters.centroids[first]
+    )
     return Clusters(labels, centroids)
 
 

@@ -5,11 +5,11 @@ import pathlib
 import numpy as np
 import pandas as pd
 
-from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.kmeans import (
     SphericalKMeans,
     find_clusters,
+    run_clustering,
     sized,
     whole_number,
 )
@@ -23,7 +23,7 @@ from speechbrain_cadino.dataio.manifest import (
     read_manifest,
     write_manifest,
 )
-from speechbrain_cadino.embeddings.store import load_embeddings
+from speechbrain_cadino.embeddings.store import load_embeddings, readable_rows
 
 logger = get_logger(__name__)
 
@@ -102,7 +102,8 @@ def pseudo_label(
     """Embeds the utterances of a manifest, clusters them, and writes the
     manifest with the clusters as labels.
 
-    Under torchrun all processes embed, and the main one does the rest.
+    Under torchrun all processes embed and take part in k-means, and the main
+    one does the rest.
     Started again, it does not embed again what is there: see ``extract``.
 
     Arguments
@@ -211,7 +212,7 @@ def pseudo_label(
         )
         return report
 
-    return run_on_main(finish)
+    return run_clustering(finish)
 
 
 class _Alone:
@@ -276,8 +277,9 @@ def readable_embeddings(folder, transform=None):
         Shape (n, D), transformed.
     """
     ids, embeddings = load_embeddings(folder)
-    readable = np.isfinite(embeddings).all(1)
-    points = embeddings[readable]
+    readable = readable_rows(embeddings)
+    # No copy of what may fill the memory
+    points = embeddings if readable.all() else embeddings[readable]
     if transform is not None:
         points = transform.fit_transform(points)
     return readable, [n for n, fine in zip(ids, readable) if fine], points

@@ -16,10 +16,11 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.kmeans import (
     SphericalKMeans,
     find_clusters,
+    run_clustering,
     sized,
 )
 from speechbrain_cadino.clustering.quality import agreement, quality
-from speechbrain_cadino.embeddings.store import load_embeddings
+from speechbrain_cadino.embeddings.store import load_embeddings, readable_rows
 from speechbrain_cadino.process.files import atomic_path
 
 logger = get_logger(__name__)
@@ -185,9 +186,9 @@ class Reclustering:
             The training set.
         """
         embedder.extract(self.folder, table)
-        # By the main process, for all to read
+        # By the main process, with the help of all, for all to read
         result = self.folder / "clusters.pt"
-        run_on_main(
+        run_clustering(
             self._cluster,
             args=[epoch, result],
             post_func=self._load,
@@ -201,8 +202,9 @@ class Reclustering:
     def _cluster(self, epoch, result):
         """Clusters the embeddings and saves the new state."""
         _, embeddings = load_embeddings(self.folder)
-        readable = np.isfinite(embeddings).all(1)
-        embeddings = embeddings[readable]
+        readable = readable_rows(embeddings)
+        if not readable.all():
+            embeddings = embeddings[readable]
         if self.transform is not None:
             embeddings = self.transform.fit_transform(embeddings)
         clusterer = sized(self.clusterer, self.number(epoch))

@@ -10,6 +10,9 @@ from speechbrain_cadino.process.files import (
     write_text,
 )
 
+# Rows that are looked at at once, which saves memory
+CHUNK = 2**14
+
 # The files of an embedding folder
 NAMES = ["embeddings.npy", "ids.txt"]
 
@@ -133,3 +136,28 @@ def load_embeddings(folder):
             "embeddings.npy. Embed the utterances again."
         )
     return ids, embeddings
+
+
+def readable_rows(embeddings):
+    """Which rows are embeddings: those of files that cannot be read are NaN.
+
+    Arguments
+    ---------
+    embeddings : numpy.ndarray
+        Shape (N, D); a ``numpy.memmap`` is read in pieces.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (N,), bool.
+
+    Example
+    -------
+    >>> readable_rows(np.array([[1.0, 2.0], [np.nan, np.nan]]))
+    array([ True, False])
+    """
+    readable = np.empty(len(embeddings), bool)
+    for first in range(0, len(embeddings), CHUNK):
+        rows = slice(first, first + CHUNK)
+        readable[rows] = np.isfinite(embeddings[rows]).all(1)
+    return readable
