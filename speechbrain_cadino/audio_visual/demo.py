@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import shutil
 
 import numpy as np
 
@@ -15,7 +14,11 @@ from speechbrain_cadino.audio_visual.portrait import (
 from speechbrain_cadino.audio_visual.prepare import prepare_faces
 from speechbrain_cadino.demo.corpus import RECORD
 from speechbrain_cadino.prepare.parallel import in_parallel
-from speechbrain_cadino.process.files import atomic_folder, write_json
+from speechbrain_cadino.process.files import (
+    atomic_folder,
+    remove_leftovers,
+    write_json,
+)
 
 logger = get_logger(__name__)
 
@@ -71,9 +74,7 @@ def prepare_demo_faces(
     settings["missing"] = missing
     corpus = _check_folder(folder, settings)
     write_json(folder / FACE_RECORD, settings)
-    # What a killed run was writing.
-    for leftover in folder.glob("face/*/*/.*.tmp"):
-        shutil.rmtree(leftover)
+    remove_leftovers(folder / "face", below=True)
     voices = range(corpus["test_voices"] + corpus["train_voices"])
     drawn = in_parallel(
         _draw_voice,

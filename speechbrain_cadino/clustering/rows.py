@@ -7,7 +7,6 @@ that all see.
 """
 
 import contextlib
-import itertools
 
 import numpy as np
 import scipy.sparse
@@ -15,6 +14,7 @@ import torch
 from torch import distributed
 
 from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain_cadino.process.parts import stretches
 from speechbrain_cadino.process.ranks import WORK_PATIENCE
 
 # Rows that are worked on at once where that saves memory.
@@ -153,7 +153,7 @@ class SharedRows(Rows):
         self.group = group
         self.rank = distributed.get_rank(group)
         self.size = distributed.get_world_size(group)
-        self.first, self.last = _stretches(count, self.size)[self.rank]
+        self.first, self.last = stretches(count, self.size)[self.rank]
 
     def pick(self, rows):
         """See Rows."""
@@ -169,7 +169,7 @@ class SharedRows(Rows):
         width = self.points.shape[1]
         sums = np.zeros((num_clusters, width), np.float32)
         members = np.concatenate([np.arange(num_clusters), labels])
-        for first, last in _stretches(width, self.size):
+        for first, last in stretches(width, self.size):
             part = np.zeros((num_clusters, last - first), np.float32)
             if not part.size:
                 continue
@@ -298,18 +298,12 @@ def _tell(thing, group):
     return things[0]
 
 
-def _stretches(count, parts):
-    """Where parts of equal length begin and end."""
-    edges = [count * i // parts for i in range(parts + 1)]
-    return list(itertools.pairwise(edges))
-
-
 def _deal(embeddings, group):
     """Sends each process its rows; returns those of the main one."""
     count, width = embeddings.shape
-    stretches = _stretches(count, distributed.get_world_size(group))
-    points = np.empty((stretches[0][1], width), np.float32)
-    for rank, (first, last) in enumerate(stretches):
+    parts = stretches(count, distributed.get_world_size(group))
+    points = np.empty((parts[0][1], width), np.float32)
+    for rank, (first, last) in enumerate(parts):
         for begin, rows in _in_pieces(embeddings, first, last):
             if rank == 0:
                 points[begin : begin + len(rows)] = rows
@@ -321,8 +315,8 @@ def _deal(embeddings, group):
 def _receive(shape, group):
     """The rows of a process that follows."""
     count, width = shape
-    stretches = _stretches(count, distributed.get_world_size(group))
-    first, last = stretches[distributed.get_rank(group)]
+    parts = stretches(count, distributed.get_world_size(group))
+    first, last = parts[distributed.get_rank(group)]
     points = np.empty((last - first, width), np.float32)
     for begin in range(0, len(points), CHUNK):
         rows = torch.from_numpy(points[begin : begin + CHUNK])

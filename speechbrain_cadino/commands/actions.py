@@ -27,6 +27,7 @@ from speechbrain_cadino.encoders.calibration import (
 )
 from speechbrain_cadino.encoders.fold import fold_linear
 from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.prepare.folder import prepare_folder
 from speechbrain_cadino.process.files import write_csv
 from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.compare import compare as compare_scores
@@ -37,6 +38,25 @@ logger = get_logger(__name__)
 
 # A fifth of fewer files is none.
 FEWEST_OF_STABILITY = 5
+
+
+def prepare(arguments):
+    """Writes a manifest, or a part of it."""
+    _check_folder(arguments.output)
+    prepare_folder(
+        arguments.folders,
+        arguments.output,
+        glob=arguments.glob,
+        min_duration=arguments.min_duration,
+        max_duration=arguments.max_duration,
+        sample_rate=arguments.sample_rate,
+        convert_folder=arguments.convert_folder,
+        cut_seconds=arguments.cut_seconds,
+        exclude=arguments.exclude,
+        id_parts=arguments.id_parts,
+        num_workers=arguments.num_workers,
+        part=arguments.part,
+    )
 
 
 def embed(arguments):

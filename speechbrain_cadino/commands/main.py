@@ -13,6 +13,91 @@ from speechbrain_cadino import __version__
 # imported after parsing, as what it needs takes seconds to import.
 
 
+def prepare(parser):
+    """Lists the audio of a folder in a manifest, which trainings read.
+
+    Writes train.csv, and what is left out, with the reason, to skipped.csv.
+    Only headers are read; with --convert_folder, flac copies are made of what
+    cannot be read as it is, such as m4a. Jobs of any scheduler can take a part
+    each, and the one that finishes last writes the manifest. A training with
+    the same values in its YAML file takes what it finds: give it
+    --manifest_folder=OUTPUT.
+
+    Examples:
+      speechbrain-cadino prepare calls/ --output manifest
+      speechbrain-cadino prepare /path/to/VoxCeleb2 --output manifest \\
+          --id_parts 3 --min_duration 2 --convert_folder /path/for/flac \\
+          --part 3/8
+    """
+    parser.add_argument(
+        "folders", metavar="FOLDER", nargs="+", help="where the audio is"
+    )
+    parser.add_argument(
+        "--output", metavar="FOLDER", required=True, help="where to write"
+    )
+    parser.add_argument(
+        "--part",
+        metavar="I/N",
+        help="read, and convert, this part of the files alone, such as 3/8",
+    )
+    parser.add_argument(
+        "--convert_folder",
+        metavar="FOLDER",
+        help="make 16-bit mono flac copies there of files that need it",
+    )
+    parser.add_argument(
+        "--sample_rate",
+        type=int,
+        metavar="HZ",
+        default=16000,
+        help="that of the training; 16000 by default",
+    )
+    parser.add_argument(
+        "--glob",
+        metavar="PATTERN",
+        default="**/*",
+        help="the files to take, as paths below the folder; all by default",
+    )
+    parser.add_argument(
+        "--min_duration",
+        type=float,
+        metavar="SECONDS",
+        default=1.0,
+        help="shorter files are left out; 1 by default",
+    )
+    parser.add_argument(
+        "--max_duration",
+        type=float,
+        metavar="SECONDS",
+        help="longer files are left out",
+    )
+    parser.add_argument(
+        "--cut_seconds",
+        type=float,
+        metavar="SECONDS",
+        help="cut files into pieces of about this length, a row for each",
+    )
+    parser.add_argument(
+        "--exclude",
+        metavar="LIST",
+        action="append",
+        help="a trial list whose speakers are left out; may be given again",
+    )
+    parser.add_argument(
+        "--id_parts",
+        type=int,
+        metavar="N",
+        help="the last parts of a path that are the ID, 3 for VoxCeleb; the "
+        "first is the speaker, who goes to speakers.csv",
+    )
+    parser.add_argument(
+        "--num_workers",
+        type=int,
+        metavar="N",
+        help="processes; as many as there are CPUs by default",
+    )
+
+
 def embed(parser):
     """Embeds audio files: embeddings.npy and ids.txt in a folder.
 
@@ -230,6 +315,7 @@ def compare(parser):
 
 
 COMMANDS = {
+    "prepare": prepare,
     "embed": embed,
     "verify": verify,
     "calibrate": calibrate,

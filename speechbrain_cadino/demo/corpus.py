@@ -24,6 +24,7 @@ from speechbrain_cadino.demo.espeak import require_espeak, synthesise
 from speechbrain_cadino.demo.sentences import LANGUAGES, make_sentence
 from speechbrain_cadino.process.files import (
     atomic_path,
+    remove_leftovers,
     write_csv,
     write_json,
     write_text,
@@ -148,9 +149,7 @@ def prepare_demo(
         return
     require_espeak()
     write_json(folder / RECORD, settings)
-    # What a killed run was writing.
-    for leftover in folder.rglob(".*.tmp.*"):
-        leftover.unlink()
+    remove_leftovers(folder, below=True)
     logger.info(f"Making the demo corpus in {folder}.")
     voices = draw_voices(test_voices + train_voices, seed)
     speak = partial(_speak, folder / "wav", utterances=utterances, seed=seed)

@@ -5,7 +5,6 @@ the job that finishes last joins them. No process waits for another one.
 """
 
 import pathlib
-import re
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.embeddings.extract import (
@@ -21,48 +20,16 @@ from speechbrain_cadino.embeddings.store import (
 )
 from speechbrain_cadino.process.files import atomic_path, write_json
 from speechbrain_cadino.process.lock import locked
+from speechbrain_cadino.process.parts import (
+    JOINING,
+    check_parts,
+    part_name,
+    read_part,
+    say_missing,
+    stretches,
+)
 
 logger = get_logger(__name__)
-
-# A part that finishes while another one joins waits for it so long.
-JOINING = 600  # seconds
-
-
-def read_part(part):
-    """Which part of how many.
-
-    Arguments
-    ---------
-    part : str
-        The part, such as "3/8".
-
-    Returns
-    -------
-    int, int
-
-    Raises
-    ------
-    ValueError
-        If it is none.
-
-    Example
-    -------
-    >>> read_part("3/8")
-    (3, 8)
-    >>> read_part("0/8")
-    Traceback (most recent call last):
-    ...
-    ValueError: --part=0/8: give 1/8 to 8/8, one to each job.
-    """
-    match = re.fullmatch(r"(\d+)/(\d+)", str(part).strip())
-    number, parts = map(int, match.groups()) if match else (0, 0)
-    if not 1 <= number <= parts:
-        parts = parts or 8
-        raise ValueError(
-            f"--part={part}: give 1/{parts} to {parts}/{parts}, one to each "
-            "job."
-        )
-    return number, parts
 
 
 def part_folder(folder, part):
@@ -86,8 +53,7 @@ def part_folder(folder, part):
     """
     if part is None:
         return pathlib.Path(folder)
-    number, parts = read_part(part)
-    return pathlib.Path(folder, f"part_{number}_of_{parts}")
+    return pathlib.Path(folder, part_name(*read_part(part)))
 
 
 def extract_part(embedder, folder, table, part, shard_size=5_000):
@@ -111,10 +77,7 @@ def extract_part(embedder, folder, table, part, shard_size=5_000):
         Whether all parts are there now, and joined.
     """
     number, parts = read_part(part)
-    if parts > len(table):
-        raise ValueError(
-            f"--part={part}: {len(table)} utterances do not make {parts} parts."
-        )
+    check_parts(part, len(table), "utterances")
     extract(
         embedder,
         part_folder(folder, part),
@@ -133,10 +96,7 @@ def extract_part(embedder, folder, table, part, shard_size=5_000):
         path.name for path in records if not is_extracted(path, records[path])
     ]
     if missing:
-        logger.info(
-            f"Part {part} is done; to come: {', '.join(missing[:8])}"
-            f"{' and more' if len(missing) > 8 else ''}."
-        )
+        say_missing(part, missing)
         return False
     with locked(folder, patience=JOINING):
         if not is_extracted(folder, record):
@@ -147,7 +107,7 @@ def extract_part(embedder, folder, table, part, shard_size=5_000):
 
 def _rows_of(table, number, parts):
     """The utterances of a part."""
-    first, last = (len(table) * i // parts for i in (number - 1, number))
+    first, last = stretches(len(table), parts)[number - 1]
     return table.iloc[first:last]
 
 

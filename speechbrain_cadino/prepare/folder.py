@@ -16,6 +16,7 @@ from speechbrain_cadino.prepare.inputs import (
     is_done,
     with_converted,
 )
+from speechbrain_cadino.prepare.parts import prepare_part
 from speechbrain_cadino.prepare.recordings import (
     choose_recordings,
     convert_recordings,
@@ -26,6 +27,7 @@ from speechbrain_cadino.prepare.recordings import (
 )
 from speechbrain_cadino.prepare.scan import digest, fingerprint, list_files
 from speechbrain_cadino.process.files import write_csv, write_json
+from speechbrain_cadino.process.parts import read_part
 from speechbrain_cadino.verification.trials import read_trials, trial_names
 
 logger = get_logger(__name__)
@@ -48,6 +50,7 @@ def prepare_folder(
     num_workers=None,
     skip_prep=False,
     manifest="train.csv",
+    part=None,
 ):
     """Writes the manifest of a folder of audio, from the files' headers.
 
@@ -103,6 +106,9 @@ def prepare_folder(
         Whether to do nothing at all.
     manifest : str
         The name of the manifest.
+    part : str, optional
+        The part of the recordings to read, such as "3/8": see
+        ``prepare.parts``. The manifest is written once all parts are there.
 
     Raises
     ------
@@ -111,7 +117,8 @@ def prepare_folder(
     ImportError
         If files have to be converted and PyAV is not installed.
     ValueError
-        If no audio is left, or ``convert_folder`` lies around the data.
+        If no audio is left, ``convert_folder`` lies around the data, or there
+        is no such part.
 
     Example
     -------
@@ -131,6 +138,8 @@ def prepare_folder(
     """
     if skip_prep:
         return
+    if part is not None:
+        read_part(part)
     folders = check_folders(data_folder)
     convert_folder = check_made_folder(
         convert_folder, folders, "convert_folder"
@@ -159,37 +168,58 @@ def prepare_folder(
     beside = [_skipped_path(manifest)]
     if id_parts:
         beside.append(_speakers_path(manifest))
-    if is_done(
-        manifest, beside, with_converted(inputs, convert_folder, CONVERTED)
-    ):
+
+    def is_prepared():
+        made_of = with_converted(inputs, convert_folder, CONVERTED)
+        return is_done(manifest, beside, made_of)
+
+    if is_prepared():
         logger.info(f"{manifest}: nothing has changed, preparation skipped.")
         return
 
     recordings = choose_recordings(listings, id_parts)
     usable = [recording for recording in recordings if not recording.problem]
-    read_headers(usable, num_workers)
-    if convert_folder:
-        convert_recordings(usable, convert_folder, sample_rate, num_workers)
-    judge_recordings(usable, min_duration, max_duration)
-    speakers, unknown = leave_out_speakers(
-        recordings, tested, folders, id_parts
-    )
+
+    def measure(some):
+        read_headers(some, num_workers)
+        if convert_folder:
+            convert_recordings(some, convert_folder, sample_rate, num_workers)
+
+    def finish():
+        judge_recordings(usable, min_duration, max_duration)
+        found = leave_out_speakers(recordings, tested, folders, id_parts)
+        _write(manifest, recordings, inputs, tested, found)
+
+    if part is None:
+        measure(usable)
+        finish()
+    else:
+        prepare_part(
+            manifest, part, inputs, usable, measure, is_prepared, finish
+        )
+
+
+def _write(manifest, recordings, inputs, tested, found):
+    """Writes the manifest, what is beside it, and last what it is made of."""
+    sample_rate, id_parts = inputs["sample_rate"], inputs["id_parts"]
+    convert_folder = inputs["convert_folder"]
 
     # Killed from here on, it is done again.
     inputs_path(manifest).unlink(missing_ok=True)
     reasons = _report_skipped(manifest, recordings)
-    usable = [recording for recording in usable if not recording.problem]
+    usable = [recording for recording in recordings if not recording.problem]
     if not usable:
         raise ValueError(
-            f"No audio for {manifest} in {', '.join(folders)} with the glob "
-            f"{glob}: {reasons or 'no file with the suffix of an audio format'}"
+            f"No audio for {manifest} in {', '.join(inputs['data_folder'])} "
+            f"with the glob {inputs['glob']}: "
+            f"{reasons or 'no file with the suffix of an audio format'}"
         )
     _report_usable(manifest, usable, sample_rate)
-    _report_left_out(manifest, tested, speakers, unknown)
+    _report_left_out(manifest, tested, *found)
     rows = [
         row
         for recording in usable
-        for row in manifest_rows(recording, sample_rate, cut_seconds)
+        for row in manifest_rows(recording, sample_rate, inputs["cut_seconds"])
     ]
     table = pd.DataFrame(rows, columns=COLUMNS).sort_values("ID")
     write_manifest(manifest, table)

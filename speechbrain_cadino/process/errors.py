@@ -59,10 +59,12 @@ def user_errors():
     if "LOCAL_RANK" in os.environ:
         # The ranks of a torchrun that was killed would train on, unseen.
         follow_parent(signal.SIGTERM)
+    well = False
     try:
         with interruptible():
             yield
         _leave_group()
+        well = True
     except Interrupted as end:
         get_logger(__name__).error(
             f"Ended by {end.signal.name}{end.place}: the same command goes on "
@@ -98,7 +100,7 @@ def user_errors():
             raise
         _exit(f"{LOST} {str(error).splitlines()[0]}. {GO_ON}")
     finally:
-        release_all()
+        release_all(well)
 
 
 def _is_of_lost_process(message):

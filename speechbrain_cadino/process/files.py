@@ -215,14 +215,16 @@ def _mine():
     return f"{HOST}-{os.getpid()}"
 
 
-def remove_leftovers(folder):
+def remove_leftovers(folder, below=False):
     """Removes what processes of this machine that were killed have left half
     written in a folder.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        The folder; those below are left alone.
+        The folder.
+    below : bool
+        Whether to look into all folders below it, too.
 
     Example
     -------
@@ -237,10 +239,13 @@ def remove_leftovers(folder):
     ... )
     True
     """
-    for path in pathlib.Path(folder).glob(".*"):
-        found = TEMPORARY.search(path.name)
-        if found and not _is_alive(int(found[1])):
-            remove(path)
+    for inner, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            found = name[0] == "." and TEMPORARY.search(name)
+            if found and not _is_alive(int(found[1])):
+                remove(pathlib.Path(inner, name))
+        if not below:
+            break
 
 
 def _is_alive(number):
@@ -251,7 +256,12 @@ def _is_alive(number):
         return False
     except (PermissionError, OverflowError):
         pass
-    return True
+    try:
+        # Dead, but nobody has asked how it ended, as in many containers
+        status = pathlib.Path(f"/proc/{number}/stat").read_text()
+        return status.rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):  # not Linux
+        return True
 
 
 def sync(path):

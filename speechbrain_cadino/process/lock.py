@@ -14,6 +14,9 @@ logger = get_logger(__name__)
 # So long may a run that was killed take to end.
 PATIENCE = 10  # seconds
 
+# In an output folder as long as nobody has ended well there
+UNFINISHED = ".unfinished"
+
 # What this process has claimed, until it releases all of it
 _claims = contextlib.ExitStack()
 _descriptors = []
@@ -105,7 +108,8 @@ def _lock(descriptor, folder):
 def claim(folder):
     """Keeps other runs away from an output folder, to the end of this process
     or to ``release_all``; claimed twice, it stays claimed. What a run that was
-    killed has left half written there is removed.
+    killed has left half written there is removed: it is looked for if the last
+    run has not ended well, as a large folder takes long to search.
 
     Arguments
     ---------
@@ -121,12 +125,22 @@ def claim(folder):
     if folder not in _claimed:
         _descriptors.append(_claims.enter_context(locked(folder)))
         _claimed.add(folder)
-        for inner, *_ in os.walk(folder):
-            remove_leftovers(inner)
+        unfinished = pathlib.Path(folder, UNFINISHED)
+        if unfinished.exists():
+            remove_leftovers(folder, below=True)
+        unfinished.touch()
 
 
-def release_all():
-    """Gives up what this process has claimed."""
+def release_all(well=False):
+    """Gives up what this process has claimed.
+
+    Arguments
+    ---------
+    well : bool
+        Whether all has gone well: nothing is left half written then.
+    """
+    for folder in _claimed if well else ():
+        pathlib.Path(folder, UNFINISHED).unlink(missing_ok=True)
     _descriptors.clear()
     _claimed.clear()
     _claims.close()

@@ -8,10 +8,18 @@ speakers overlap. Without flags they have the size of VoxCeleb 2, and 7500
 clusters: minutes on a GPU, a long time on few cores. Every engine works in a
 process of its own, whose peak memory includes the embeddings on disk, as they
 are mapped into it.
+
+With `--processes 2` two of them share the work as under torchrun, by gloo, with
+their part of the cores each; the labels are those of one process.
+
+> python tests/benchmarks/clustering.py --engines torch --processes 1 2
 """
 
 import argparse
+import hashlib
+import itertools
 import multiprocessing
+import os
 import pathlib
 import resource
 import tempfile
@@ -20,7 +28,7 @@ import time
 import numpy as np
 import torch
 
-from speechbrain_cadino.clustering.kmeans import cluster
+from speechbrain_cadino.clustering.kmeans import cluster, run_clustering
 from speechbrain_cadino.clustering.quality import quality
 from speechbrain_cadino.process.files import write_json
 
@@ -36,6 +44,7 @@ def parse_arguments():
     parser.add_argument(
         "--engines", nargs="+", default=["sklearn", "faiss", "torch"]
     )
+    parser.add_argument("--processes", type=int, nargs="+", default=[1])
     parser.add_argument("--iterations", type=int, default=20)
     parser.add_argument("--device", help="of the torch engine")
     parser.add_argument(
@@ -68,19 +77,17 @@ def write_embeddings(path, arguments):
     return speakers
 
 
-def measure(engine, path, speakers, arguments):
-    """Clusters in this process; returns a dict of figures."""
-    embeddings = np.load(path, mmap_mode="r")
+def measure(engine, path, speakers, arguments, processes=1, rank=0):
+    """Clusters in this process, with others or alone; a dict of figures."""
+    if processes > 1:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+        torch.distributed.init_process_group(
+            "gloo", f"file://{path}.group", rank=rank, world_size=processes
+        )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    clusters = cluster(
-        embeddings,
-        arguments.clusters,
-        engine=engine,
-        iterations=arguments.iterations,
-        seed=arguments.seed,
-        device=arguments.device,
-    )
+    clusters = run_clustering(find, args=[engine, path, arguments])
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     figures = {
@@ -90,8 +97,25 @@ def measure(engine, path, speakers, arguments):
     if engine == "torch" and torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated(arguments.device)
         figures["peak GPU memory (MiB)"] = peak / 2**20
-    measures = quality(clusters, speakers=speakers)
-    return figures | {name: measures[name] for name in ["nmi", "ami"]}
+    if processes > 1:
+        torch.distributed.destroy_process_group()
+    if rank == 0:
+        measures = quality(clusters, speakers=speakers)
+        figures |= {name: measures[name] for name in ["nmi", "ami"]}
+        labels = hashlib.sha256(clusters.labels.tobytes()).hexdigest()
+        figures["labels"] = labels[:8]
+    return figures
+
+
+def find(engine, path, arguments):
+    return cluster(
+        np.load(path, mmap_mode="r"),
+        arguments.clusters,
+        engine=engine,
+        iterations=arguments.iterations,
+        seed=arguments.seed,
+        device=arguments.device,
+    )
 
 
 def main():
@@ -103,19 +127,27 @@ def main():
         # A process starts with the peak of its parent: this one stays small.
         with context.Pool(1) as pool:
             speakers = pool.apply(write_embeddings, (path, arguments))
-        for engine in arguments.engines:
-            with context.Pool(1) as pool:
-                results[engine] = pool.apply(
-                    measure, (engine, path, speakers, arguments)
+        for engine, processes in itertools.product(
+            arguments.engines, arguments.processes
+        ):
+            task = (engine, path, speakers, arguments, processes)
+            with context.Pool(processes) as pool:
+                main, *others = pool.starmap(
+                    measure, [(*task, rank) for rank in range(processes)], 1
                 )
-            print(engine, results[engine], flush=True)
+            if others:
+                peaks = [other["peak memory (MiB)"] for other in others]
+                main["of another process (MiB)"] = max(peaks)
+            results[f"{engine} {processes}"] = main
+            print(engine, processes, main, flush=True)
     columns = list(
         dict.fromkeys(key for row in results.values() for key in row)
     )
-    print(f"{'':10}" + "".join(f"{column:>23}" for column in columns))
+    print(f"{'':10}" + "".join(f"{column:>25}" for column in columns))
     for engine, row in results.items():
-        cells = [f"{row[key]:.3f}" if key in row else "" for key in columns]
-        print(f"{engine:10}" + "".join(f"{cell:>23}" for cell in cells))
+        cells = [row.get(key, "") for key in columns]
+        cells = [f"{x:.3f}" if isinstance(x, float) else x for x in cells]
+        print(f"{engine:10}" + "".join(f"{cell:>25}" for cell in cells))
     if arguments.json:
         setting = vars(arguments) | {
             "threads": torch.get_num_threads(),

@@ -14,6 +14,7 @@ from speechbrain_cadino.demo.channel import LEVEL, degrade
 from speechbrain_cadino.demo.corpus import VARIANTS, draw_voices, prepare_demo
 from speechbrain_cadino.demo.espeak import synthesise
 from speechbrain_cadino.demo.sentences import LANGUAGES, make_sentence
+from speechbrain_cadino.process.files import HOST
 from speechbrain_cadino.verification.trials import read_trials, trial_files
 
 SMALL = {"train_voices": 2, "test_voices": 3, "utterances": 3, "seed": 5}
@@ -124,7 +125,8 @@ def test_killed_and_started_again_gives_the_same_files(corpus, tmp_path):
     process.wait()
     assert 4 <= len(list(folder.glob("wav/*/*/*.flac"))) < 15
     # What a process leaves that dies while it writes.
-    (folder / "wav" / "v001" / ".00001.7.tmp.flac").write_bytes(b"half")
+    dead = f".00001.{HOST}-{2**22 + 1}.tmp.flac"
+    (folder / "wav" / "v001" / dead).write_bytes(b"half")
 
     prepare_demo(folder, **SMALL)
     assert contents(folder) == contents(corpus)

@@ -1,6 +1,10 @@
+import os
+
 import pytest
 
-from speechbrain_cadino.process.lock import locked
+from speechbrain_cadino.process.errors import user_errors
+from speechbrain_cadino.process.files import HOST
+from speechbrain_cadino.process.lock import claim, locked
 
 
 def test_deleting_a_file_does_not_lift_a_lock(tmp_path):
@@ -36,3 +40,39 @@ def test_a_folder_that_cannot_be_locked_has_a_file_that_can(
         locked(tmp_path, patience=0.1),
     ):
         pass
+
+
+def test_a_folder_is_searched_if_the_last_run_did_not_end_well(
+    tmp_path, monkeypatch
+):
+    """Whatever it died of; a large folder takes long to search."""
+    left = tmp_path / "deep" / "down" / f".a.{HOST}-{2**22 + 1}.tmp.csv"
+    left.parent.mkdir(parents=True)
+
+    def run(error=None):
+        with user_errors():
+            claim(tmp_path)
+            if error:
+                raise error
+
+    run()
+    left.touch()
+    with pytest.raises(SystemExit):
+        run(ValueError("a mistake"))
+    assert left.exists()
+    run()
+    assert not left.exists()
+    # A killed one tells nobody
+    pid = os.fork()
+    if not pid:
+        claim(tmp_path)
+        left.touch()
+        os._exit(9)
+    os.waitpid(pid, 0)
+    run()
+    assert not left.exists()
+    searched = []
+    monkeypatch.setattr("os.walk", lambda folder: searched.append(folder))
+    run()
+    assert not searched
+    assert sorted(os.listdir(tmp_path)) == ["deep"]

@@ -1,0 +1,117 @@
+"""Parts of a corpus, prepared by jobs that know nothing of each other.
+
+What takes long is reading headers and converting files: each part does that
+for a stretch of the recordings, and leaves a file of what it found in a folder
+beside the manifest. The job that finishes last writes the manifest.
+"""
+
+import json
+import os
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.process.files import (
+    read_json,
+    remove,
+    remove_leftovers,
+    write_text,
+)
+from speechbrain_cadino.process.lock import locked
+from speechbrain_cadino.process.parts import (
+    JOINING,
+    check_parts,
+    part_name,
+    read_part,
+    say_missing,
+    stretches,
+)
+
+logger = get_logger(__name__)
+
+# What a part finds out of a recording
+FOUND = ["wav", "path", "problem", "frames", "rate", "channels", "told"]
+
+
+def parts_folder(manifest):
+    """Where the parts of a manifest are.
+
+    Arguments
+    ---------
+    manifest : pathlib.Path
+        The manifest.
+
+    Returns
+    -------
+    pathlib.Path
+    """
+    return manifest.with_name(f"{manifest.stem}_parts")
+
+
+def prepare_part(manifest, part, inputs, recordings, measure, is_done, finish):
+    """Measures a part of the recordings, and writes the manifest if it was the
+    last.
+
+    Arguments
+    ---------
+    manifest : pathlib.Path
+        The manifest.
+    part : str
+        See ``read_part``.
+    inputs : dict
+        What the manifest is made of: a part of something else is none.
+    recordings : list of Recording
+        All that can be used, in the same order in each job.
+    measure : callable
+        The function that reads the headers of some of them, and converts what
+        has to be.
+    is_done : callable
+        Whether the manifest is there.
+    finish : callable
+        The function that writes it, once all recordings are measured.
+
+    Raises
+    ------
+    ValueError
+        If there are more parts than recordings.
+    """
+    number, parts = read_part(part)
+    check_parts(part, len(recordings), "recordings")
+    folder = parts_folder(manifest)
+    remove_leftovers(folder)
+    pieces = {
+        folder / f"{part_name(i, parts)}.json": recordings[first:last]
+        for i, (first, last) in enumerate(stretches(len(recordings), parts), 1)
+    }
+    path, mine = list(pieces.items())[number - 1]
+    if not _take(path, inputs, mine):
+        measure(mine)
+        rows = [[getattr(one, name) for name in FOUND] for one in mine]
+        write_text(path, json.dumps({"inputs": inputs, "rows": rows}))
+    with locked(manifest.parent, JOINING):
+        if is_done():
+            return
+        missing = [
+            path.stem
+            for path, piece in pieces.items()
+            if not _take(path, inputs, piece)
+        ]
+        if missing:
+            say_missing(part, missing)
+            return
+        finish()
+    remove(folder)
+    logger.info(f"All {parts} parts are joined in {manifest}.")
+
+
+def _take(path, inputs, recordings):
+    """Fills in what a part has found, if it is there."""
+    content = read_json(path)
+    if content is None or content["inputs"] != inputs:
+        return False
+    rows = [dict(zip(FOUND, row)) for row in content["rows"]]
+    # Converted files may have been deleted since
+    if not all(os.path.isfile(row["path"]) for row in rows):
+        return False
+    for recording, row in zip(recordings, rows):
+        for name, value in row.items():
+            setattr(recording, name, value)
+    return True
