@@ -3,10 +3,14 @@
 import operator
 import os
 import pathlib
+import platform
+import secrets
 import shutil
 import sys
+import time
 from datetime import date
 
+import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 import speechbrain as sb
@@ -19,13 +23,21 @@ from speechbrain_cadino.config.settings import (
     resolve,
 )
 from speechbrain_cadino.process.console import LOG_CONFIG
-from speechbrain_cadino.process.files import read_json, write_json, write_text
+from speechbrain_cadino.process.files import (
+    HOST,
+    read_json,
+    write_json,
+    write_text,
+)
 from speechbrain_cadino.process.lock import claim
 from speechbrain_cadino.process.ranks import launched_processes
 from speechbrain_cadino.training.checkpoints import has_checkpoint
 
 # In the output folder: what a run was begun with
 RECORD = "run.json"
+
+# So long may a network disk take to show a new file.
+SIGHT = 10  # seconds
 
 # In the environment of the scripts that a pipeline starts: the step's name
 STEP = "SPEECHBRAIN_CADINO_STEP"
@@ -37,7 +49,7 @@ def open_run(folder, settings, resumes=True, harmless=HARMLESS):
 
     It is to be called before the YAML file is loaded: that removes what a run
     that was killed has left behind. Under torchrun the main process does it,
-    and the others wait for it.
+    and the others wait for it; all have to see the folder.
 
     Arguments
     ---------
@@ -55,7 +67,8 @@ def open_run(folder, settings, resumes=True, harmless=HARMLESS):
     ------
     ValueError
         If another run is at work there, and stays; or the run was begun with
-        other settings, or by a version that recorded none.
+        other settings, or by a version that recorded none; or a process of
+        torchrun does not see what the main one writes there.
 
     Example
     -------
@@ -71,6 +84,7 @@ def open_run(folder, settings, resumes=True, harmless=HARMLESS):
     >>> release_all()
     """
     run_on_main(_open, args=[pathlib.Path(folder), settings, resumes, harmless])
+    check_shared(folder)
 
 
 def _open(folder, settings, resumes, harmless):
@@ -85,6 +99,54 @@ def _open(folder, settings, resumes, harmless):
     # A tool that writes into the folder of a training leaves its record alone.
     if resumes or not begun:
         write_json(folder / RECORD, record_of(settings))
+
+
+def check_shared(folder):
+    """Raises, in all processes of torchrun, unless all see one folder.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        Naming the first process that does not.
+
+    Example
+    -------
+    >>> check_shared(getfixture("tmp_path"))
+    """
+    if not torch.distributed.is_initialized():
+        return
+    folder = pathlib.Path(folder).absolute()
+    # As that of a file that is written: the next run removes it
+    name = f".seen.{secrets.token_hex(4)}.{HOST}-{os.getpid()}.tmp"
+    name = run_on_main(_leave, args=[folder, name])
+    deadline = time.monotonic() + SIGHT
+    while not (seen := (folder / name).exists()):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    views = [None] * torch.distributed.get_world_size()
+    view = seen, f"{folder} on {platform.node()}"
+    torch.distributed.all_gather_object(views, view)
+    run_on_main((folder / name).unlink, kwargs={"missing_ok": True})
+    for rank, (seen, where) in enumerate(views):
+        if not seen:
+            raise ValueError(
+                f"Process {rank} writes to {where}, and does not see there "
+                f"what the main process writes to {views[0][1]}: all processes "
+                "of torchrun need one output folder, on a disk that all "
+                "machines see, and the same --output_folder. The data may be "
+                "on a disk of each machine."
+            )
+
+
+def _leave(folder, name):
+    (folder / name).touch()
+    return name
 
 
 def record_of(settings):
