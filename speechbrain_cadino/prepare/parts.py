@@ -27,6 +27,8 @@ from speechbrain_cadino.process.parts import (
 
 logger = get_logger(__name__)
 
+OTHER = " (there is one of other files or settings)"
+
 # What a part finds out of a recording
 FOUND = ["wav", "path", "problem", "frames", "rate", "channels", "told"]
 
@@ -90,7 +92,7 @@ def prepare_part(manifest, part, inputs, recordings, measure, is_done, finish):
         if is_done():
             return
         missing = [
-            path.stem
+            path.stem + OTHER * path.exists()
             for path, piece in pieces.items()
             if not _take(path, inputs, piece)
         ]

@@ -97,12 +97,14 @@ def test_parts_of_jobs_make_the_bytes_of_one(data, tmp_path, caplog):
 
 
 def test_parts_of_other_settings_or_files_do_not_count(
-    data, tmp_path, write_tone
+    data, tmp_path, write_tone, caplog
 ):
     save = {"manifest_folder": tmp_path / "save", "num_workers": 1}
     manifest = tmp_path / "save" / "train.csv"
     prepare_folder(data, **save, part="1/2")
-    prepare_folder(data, **save, part="2/2", min_duration=2)
+    with caplog.at_level(logging.INFO):
+        prepare_folder(data, **save, part="2/2", min_duration=2)
+    assert "part_1_of_2 (there is one of other files or" in caplog.text
     assert not manifest.exists()
     prepare_folder(data, **save, part="1/2", min_duration=2)
     assert manifest.exists()
