@@ -19,16 +19,16 @@ from speechbrain_cadino.clustering.ward import (
 from speechbrain_cadino.commands import inference
 from speechbrain_cadino.config.overlays import device_problem
 from speechbrain_cadino.dataio.labels import labels_of, read_labels
-from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
 from speechbrain_cadino.encoders.calibration import (
     read_calibration,
     write_calibration,
 )
-from speechbrain_cadino.encoders.fold import fold_linear
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.prepare.folder import prepare_folder
 from speechbrain_cadino.process.files import write_csv
+from speechbrain_cadino.runs.adapt import MAPS
+from speechbrain_cadino.runs.adapt import adapt as adapt_encoder
 from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.compare import compare as compare_scores
 from speechbrain_cadino.verification.compare import format_comparison
@@ -142,21 +142,52 @@ def calibrate(arguments):
     return _format(pd.DataFrame(content))
 
 
-def recording_lda(arguments):
-    """Writes an encoder folder that has learnt what to ignore."""
+def adapt(arguments):
+    """Writes an adapted encoder, if it is better; gives the figures."""
     _check_device(arguments.device)
+    if arguments.map is not None and arguments.map not in MAPS:
+        raise ValueError(
+            f"--map={arguments.map}: give one of {', '.join(list(MAPS)[1:])}."
+        )
     files = inference.find_files(arguments.inputs)
-    _check_folder(pathlib.Path(arguments.output).parent)
-    loaded = load_encoder(
-        arguments.encoder, arguments.device, trusted=not arguments.untrusted
-    )
-    with inference.audio_table(files, loaded.sample_rate) as (_, table):
-        lda = RecordingLDA().learn(loaded, table)
-    fold_linear(arguments.encoder, lda.linear(), arguments.output)
-    logger.info(
-        f"The encoder is in {arguments.output}. Its scores mean something else "
-        "than before: calibrate it."
-    )
+    _check_new_encoder(arguments.output, arguments.encoder)
+    trusted = not arguments.untrusted
+    rate = load_encoder(arguments.encoder, "cpu", trusted).sample_rate
+    with inference.audio_table(files, rate) as (_, table):
+        found = adapt_encoder(
+            *(arguments.encoder, table, arguments.output, arguments.map),
+            device=arguments.device,
+            trusted=trusted,
+        )
+    logger.info(found.verdict)
+    if found.calibration is None:
+        logger.info("No map is better than none: nothing is written.")
+    else:
+        low, high = found.interval
+        logger.info(
+            f"{arguments.output} is the encoder with {found.choice}. The same "
+            f"person is above a score of {found.calibration.threshold:.3f} "
+            f"(95% interval {low:.3f} to {high:.3f})."
+        )
+    return _format(found.figures.rename_axis("map").reset_index())
+
+
+def _check_new_encoder(folder, source):
+    """Raises if what is in a folder must not be replaced by an encoder."""
+    folder = pathlib.Path(folder)
+    _check_folder(folder.parent)
+    if folder.exists() and pathlib.Path(source).exists():
+        if folder.samefile(source):
+            raise ValueError(
+                f"{folder} is the encoder itself: give another --output."
+            )
+    if not folder.exists() or (folder / "hyperparams.yaml").is_file():
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise ValueError(
+            f"{folder} is there, and no encoder folder: it would be replaced "
+            "as a whole. Give another --output."
+        )
 
 
 def cluster(arguments):

@@ -8,8 +8,6 @@ and are made small.
 
 import numpy as np
 import torch
-from scipy.linalg import eigh
-from sklearn.covariance import ledoit_wolf
 from tqdm import tqdm
 
 from speechbrain.utils.logger import get_logger
@@ -20,6 +18,7 @@ from speechbrain_cadino.dataio.augment import (
 )
 from speechbrain_cadino.dataio.crops import CropReader
 from speechbrain_cadino.dataio.manifest import spread_rows
+from speechbrain_cadino.embeddings.linear import LDA, check_classes
 from speechbrain_cadino.process.ranks import shield_worker, worth_while
 
 logger = get_logger(__name__)
@@ -34,16 +33,8 @@ FEW_RECORDINGS = 100
 BATCH_SIZE = 16
 
 
-class RecordingLDA:
-    """A linear map of embeddings, in which crops of a recording lie together.
-
-    The axes solve ``between a = ratio within a``, where ``within`` is the
-    covariance of crops around the mean of their recording and ``between``
-    that of these means. They are scaled such that crops vary equally along
-    each (within-class covariance normalisation: Hatch et al. 2006), in
-    falling order of the ratio. ``within`` is shrunk towards a multiple of the
-    identity (Ledoit and Wolf 2004): hardly at all where there are many
-    recordings, enough to be of use where there are five.
+class RecordingLDA(LDA):
+    """LDA whose classes are recordings: crops of one lie together.
 
     It serves as a step of verification (``back_ends``), as the ``transform``
     of pseudo labels, and as a last layer of an encoder (``linear``).
@@ -63,16 +54,6 @@ class RecordingLDA:
         each, all of the built-in generators, by default.
     seed : int
         Random seed of the crops and their augmentation.
-
-    Attributes
-    ----------
-    mean : numpy.ndarray
-        Shape (D,), subtracted first.
-    axes : numpy.ndarray
-        Shape (D, d), multiplied with from the right.
-    ratios : numpy.ndarray
-        Shape (d,): how much more recordings vary along each axis than crops
-        of a recording.
 
     Example
     -------
@@ -99,9 +80,7 @@ class RecordingLDA:
             raise ValueError(
                 f"crops={crops}: two or more of a recording can differ."
             )
-        if dimensions is not None and dimensions < 1:
-            raise ValueError(f"dimensions={dimensions}: give 1 or more.")
-        self.dimensions = dimensions
+        super().__init__(dimensions)
         self.crops = crops
         self.crop_seconds = crop_seconds
         self.augment = augment
@@ -135,120 +114,41 @@ class RecordingLDA:
                 f"{embedder.source} holds embeddings alone: leave "
                 "recording_lda out, or give the encoder that made them."
             )
-        _check_number(len(table))
+        check_classes(len(table))
         if len(table) < FEW_RECORDINGS:
             logger.warning(
                 f"recording_lda learns from {len(table)} recordings, which is "
                 "few: it has been tried on hundreds, of many voices."
             )
         rows = spread_rows(len(table), MOST_RECORDINGS)
-        return self.fit(*self._embed_crops(embedder, table.iloc[rows]))
-
-    def fit(self, embeddings, recordings):
-        """Learns from embeddings of crops.
-
-        Arguments
-        ---------
-        embeddings : numpy.ndarray
-            Shape (N, D).
-        recordings : numpy.ndarray
-            Shape (N,): which recording each is a crop of.
-
-        Returns
-        -------
-        RecordingLDA
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            If there are too few recordings, or all crops of each are the same.
-        """
-        names, index, counts = np.unique(
-            recordings, return_inverse=True, return_counts=True
-        )
-        _check_number(len(names))
-        embeddings = np.asarray(embeddings, np.float64)
-        self.mean = embeddings.mean(0)
-        sums = np.zeros((len(names), embeddings.shape[1]))
-        np.add.at(sums, index, embeddings - self.mean)
-        means = sums / counts[:, None]
-        within, _ = ledoit_wolf(
-            embeddings - self.mean - means[index], assume_centered=True
-        )
-        if not np.trace(within) > 0:
-            raise ValueError(
-                "All crops of a recording have the same embedding: the encoder "
-                "has collapsed, or there is one crop of each."
-            )
-        # Residuals around a mean of n are too small by a factor of 1 - 1 / n.
-        within *= len(embeddings) / max(len(embeddings) - len(names), 1)
-        between = (means * counts[:, None]).T @ means / len(embeddings)
-        # Directions in which nothing varies at all stay out of the way.
-        floor = np.eye(len(within)) * within.trace() / len(within) * 1e-9
-        ratios, axes = eigh(between, within + floor)
-        self.ratios = ratios[::-1][: self.dimensions]
-        self.axes = axes[:, ::-1][:, : self.dimensions]
-        return self
-
-    def transform(self, embeddings):
-        """Maps embeddings, once it has learnt.
-
-        Arguments
-        ---------
-        embeddings : numpy.ndarray
-            Shape (N, D).
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (N, d), float32.
-        """
-        return ((embeddings - self.mean) @ self.axes).astype(np.float32)
+        return self.fit(*self.embed_crops(embedder, table.iloc[rows]))
 
     def fit_transform(self, embeddings):
         """``transform``: the form in which pseudo labels take it, after
         ``learn``."""
         return self.transform(embeddings)
 
-    def linear(self):
-        """The map as a layer of a network.
-
-        Returns
-        -------
-        torch.nn.Linear
-            From D to d dimensions.
-        """
-        layer = torch.nn.Linear(*self.axes.shape)
-        with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(self.axes.T.copy()))
-            layer.bias.copy_(torch.from_numpy(-self.mean @ self.axes))
-        return layer.requires_grad_(False)
-
-    def after(self, embedder):
-        """An encoder followed by the map.
+    def embed_crops(self, embedder, table):
+        """Embeds augmented crops.
 
         Arguments
         ---------
         embedder : Embedder
-            The encoder that it has learnt from.
+            See ``learn``, as for the next.
+        table : pandas.DataFrame
 
         Returns
         -------
-        Embedder
-            Its embeddings have d dimensions, and a mean near 0.
+        embeddings : numpy.ndarray
+            Shape (N, D).
+        recordings : numpy.ndarray
+            Shape (N,): the row that each is a crop of.
+
+        Raises
+        ------
+        ValueError
+            If these are no waveforms.
         """
-        layer, encode = self.linear(), embedder.encode_batch
-
-        def encode_batch(wavs, lens):
-            return layer(encode(wavs, lens).float().cpu())
-
-        return embedder.replace(
-            encode_batch=encode_batch, weights=None, mean=None
-        )
-
-    def _embed_crops(self, embedder, table):
-        """Embeddings of augmented crops, and the row that each is of."""
         data = _Crops(table, embedder, self.crops, self.crop_seconds, self.seed)
         loader = torch.utils.data.DataLoader(
             data,
@@ -307,15 +207,6 @@ def default_augment(sample_rate=16000):
     return CropAugmenter(
         [AddReverb(sample_rate=sample_rate), *noises], [0.5, 0.25, 0.25, 0.25]
     )
-
-
-def _check_number(count):
-    """Raises if so many recordings tell nothing."""
-    if count < 2:
-        raise ValueError(
-            f"recording_lda learns from two recordings or more, not from "
-            f"{count}."
-        )
 
 
 class _Crops(torch.utils.data.Dataset):

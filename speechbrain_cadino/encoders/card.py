@@ -5,6 +5,7 @@ import pathlib
 from speechbrain_cadino import __version__
 from speechbrain_cadino.dataio.manifest import LABEL
 from speechbrain_cadino.encoders.calibration import (
+    NO_THRESHOLD,
     read_calibration,
     threshold_line,
 )
@@ -85,6 +86,27 @@ To be filled in: the licence of this model, which depends on that of the data.
 """
 
 
+# Of an encoder that was made of another one, whose card is not ours
+MADE_OF = """\
+# {what}
+
+{name} with a linear map of its embeddings in its last layer, by
+speechbrain_cadino {version}.
+
+## How to load it
+
+{load}
+
+{good}
+
+{figures}
+
+{licence}
+
+That of {name}.
+"""
+
+
 def write_card(folder, settings, table, results=None):
     """Writes the model card.
 
@@ -124,12 +146,11 @@ def write_card(folder, settings, table, results=None):
         if isinstance(settings.get(name), (int, float, str))
         and "/" not in str(settings[name])
     ]
-    made_of = pathlib.Path(folder, "hyperparams.yaml").read_text("utf-8")
-    faces = f"\n{READER}:" in made_of
+    faces = _is_of_faces(folder)
     text = TEXT.format(
-        what="An encoder of faces" if faces else "A speaker encoder",
+        what=_what(faces),
         version=__version__,
-        load=(LOAD_FACES if faces else LOAD).format(
+        load=_how_to_load(faces).format(
             threshold=threshold_line(read_calibration(folder)), **settings
         ),
         trained=_amount(table, faces),
@@ -141,32 +162,95 @@ def write_card(folder, settings, table, results=None):
     write_text(pathlib.Path(folder, CARD), text)
 
 
-def forget_figures(folder, why):
-    """Takes the figures out of a model card, as they are those of an earlier
-    encoder.
+def follow_card(source, folder, sample_rate, why):
+    """Writes the model card of an encoder that was made of another one.
+
+    It is that of the other one without its figures; a short one if that has
+    none of ``write_card``.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path
+        The other encoder: a folder or a hub id.
+    folder : str or pathlib.Path
+        The encoder folder.
+    sample_rate : int
+        The sample rate, in Hz.
+    why : str
+        What stands in the place of the figures.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "hyperparams.yaml").write_text("")
+    >>> follow_card("mine/encoder", folder, 16000, "Not evaluated.")
+    >>> print((folder / "README.md").read_text())
+    # A speaker encoder
+    <BLANKLINE>
+    encoder with a linear map ...
+    Not evaluated.
+    ...
+    """
+    path = pathlib.Path(source, CARD)
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not _is_ours(text):
+        faces = _is_of_faces(folder)
+        text = MADE_OF.format(
+            what=_what(faces),
+            name=pathlib.Path(source).name,
+            version=__version__,
+            load=_how_to_load(faces).format(
+                threshold=NO_THRESHOLD, sample_rate=sample_rate
+            ),
+            good=GOOD,
+            figures="",
+            licence=LICENCE,
+        )
+    write_text(pathlib.Path(folder, CARD), text)
+    replace_figures(folder, why)
+
+
+def replace_figures(folder, text):
+    """Puts something in the place of the figures of a model card.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        The encoder folder; one without a card of ``write_card`` stays as it is.
-    why : str
-        The sentence that stands there instead.
+        The encoder folder, with a card of ``write_card`` or ``follow_card``.
+    text : str
+        What stands there instead.
 
     Example
     -------
     >>> card = getfixture("tmp_path") / "README.md"
     >>> _ = card.write_text("## How good it is\\n\\nEER 1 %\\n\\n## Licence\\n")
-    >>> forget_figures(card.parent, "Not evaluated.")
+    >>> replace_figures(card.parent, "Not evaluated.")
     >>> card.read_text()
     '## How good it is\\n\\nNot evaluated.\\n\\n## Licence\\n'
     """
     path = pathlib.Path(folder, CARD)
-    if not path.is_file():
-        return
-    before, good, rest = path.read_text(encoding="utf-8").partition(GOOD)
-    _, licence, after = rest.partition(LICENCE)
-    if good and licence:
-        write_text(path, f"{before}{GOOD}\n\n{why}\n\n{LICENCE}{after}")
+    before, _, rest = path.read_text(encoding="utf-8").partition(GOOD)
+    _, _, after = rest.partition(LICENCE)
+    write_text(path, f"{before}{GOOD}\n\n{text}\n\n{LICENCE}{after}")
+
+
+def _is_ours(text):
+    """Whether a card has the headings between which there are figures."""
+    return LICENCE in text.partition(GOOD)[2]
+
+
+def _is_of_faces(folder):
+    """Whether an encoder folder is one of faces."""
+    made_of = pathlib.Path(folder, "hyperparams.yaml").read_text("utf-8")
+    return f"\n{READER}:" in made_of
+
+
+def _what(faces):
+    return "An encoder of faces" if faces else "A speaker encoder"
+
+
+def _how_to_load(faces):
+    return LOAD_FACES if faces else LOAD
 
 
 def _amount(table, faces):

@@ -1,48 +1,55 @@
 """A linear map of embeddings, folded into the last layer of an encoder."""
 
 import pathlib
-import shutil
+import tempfile
 
 import torch
 
-from speechbrain.utils.checkpoints import DEFAULT_SAVE_HOOKS, get_default_hook
 from speechbrain_cadino.encoders.calibration import forget_calibration
-from speechbrain_cadino.encoders.card import forget_figures
-from speechbrain_cadino.encoders.load import load_classifier
-from speechbrain_cadino.process.files import atomic_folder
+from speechbrain_cadino.encoders.card import follow_card
+from speechbrain_cadino.encoders.export import (
+    ENTRIES,
+    READER,
+    export_encoder,
+    read_entries,
+)
+from speechbrain_cadino.encoders.load import (
+    encoder_hyperparams,
+    load_classifier,
+)
+from speechbrain_cadino.process.files import atomic_folder, write_text
 
 
-def fold_linear(source, layer, folder):
+def fold_linear(source, layer, folder, mean=None, trusted=True):
     """Writes an encoder folder whose embeddings are those of another after a
-    linear map. Its parts and sizes are the same, so whatever loads the one
-    loads the other.
+    linear map. Its networks have the same sizes.
+
+    The folder needs none but itself, also where the other is of the hub, and
+    has a model card without figures, and no calibration: scores mean something
+    else than before. A classifier of the other stays behind.
 
     Arguments
     ---------
     source : str or pathlib.Path
-        The encoder folder. Its ``calibration.json`` is left out: scores mean
-        something else afterwards.
+        The encoder: a folder or a hub id.
     layer : torch.nn.Linear
-        The map, from D to D dimensions, such as ``RecordingLDA.linear()``.
+        The map, from D to D dimensions, such as ``LinearMap.linear()``.
     folder : str or pathlib.Path
         The folder to write.
+    mean : numpy.ndarray, optional
+        Shape (D,): the mean embedding, before the map, of the recordings that
+        it is for. That of the encoder by default.
+    trusted : bool
+        See ``load_encoder``.
 
     Raises
     ------
     ValueError
-        If the last layer of the encoder is not linear with a bias, the map
-        changes the number of dimensions, or source is no folder.
+        If the last layer of the encoder is not linear with a bias, or the map
+        changes the number of dimensions.
     """
-    if not pathlib.Path(source).is_dir():
-        raise ValueError(f"{source} is no folder: give an encoder folder.")
-    encoder = load_classifier(source, "cpu")
-    model = encoder.mods.embedding_model
-    last = _last_linear(encoder)
-    if last is None or last.bias is None:
-        raise ValueError(
-            f"The last layer of {source} is not linear with a bias, so nothing "
-            "can be folded into it."
-        )
+    encoder = load_classifier(source, "cpu", trusted)
+    last = last_linear(encoder, source)
     if tuple(layer.weight.shape) != (len(last.weight),) * 2:
         raise ValueError(
             f"A map from {layer.in_features} to {layer.out_features} "
@@ -54,28 +61,59 @@ def fold_linear(source, layer, folder):
         bias = weight @ last.bias.double() + layer.bias.double()
         last.weight.copy_(flat.view_as(last.weight))
         last.bias.copy_(bias)
-    parts = {"embedding_model": model}
-    norm = getattr(encoder.hparams, "mean_var_norm_emb", None)
-    if norm is not None and norm.count:
-        mean = layer(norm.glob_mean.float().view(-1))
-        norm.glob_mean = mean.view_as(norm.glob_mean).detach()
-        parts["mean_var_norm_emb"] = norm
-    with atomic_folder(folder) as temporary:
-        for path in pathlib.Path(source).iterdir():
-            if path.is_file():
-                shutil.copyfile(path, temporary / path.name)
-        forget_calibration(temporary)
-        forget_figures(
-            temporary,
-            "Not evaluated since a linear map was folded into its last layer.",
-        )
-        for name, module in parts.items():
-            save = get_default_hook(module, DEFAULT_SAVE_HOOKS)
-            save(module, temporary / f"{name}.ckpt")
+        norm = getattr(encoder.hparams, "mean_var_norm_emb", None)
+        if mean is None and norm is not None and norm.count:
+            mean = norm.glob_mean
+        if mean is None:
+            mean = torch.zeros(len(last.bias))
+        mean = layer(torch.as_tensor(mean, dtype=torch.float32).view(-1))
+    loadables = encoder.hparams.pretrainer.loadables
+    parts = {name: encoder.mods[name] for name in ENTRIES if name in loadables}
+    rate = encoder.audio_normalizer.sample_rate
+    with tempfile.TemporaryDirectory() as place:
+        described = pathlib.Path(place, "hyperparams.yaml")
+        write_text(described, _description(source, rate))
+        with atomic_folder(folder) as temporary:
+            export_encoder(temporary, described, parts, mean)
+            follow_card(
+                *(source, temporary, rate),
+                "Not evaluated since a linear map was folded into its last "
+                "layer.",
+            )
+            forget_calibration(temporary)
 
 
-def _last_linear(encoder):
-    """The layer whose output is the embedding; None if there is none."""
+def _description(source, rate):
+    """The entries that ``export_encoder`` takes over."""
+    path = encoder_hyperparams(source)
+    text = f"sample_rate: {rate}\n"
+    text += read_entries(path, ENTRIES[1:], "modules")
+    try:
+        return text + read_entries(path, [READER])
+    except ValueError:  # not of faces
+        return text
+
+
+def last_linear(encoder, source):
+    """The layer whose output is the embedding.
+
+    Arguments
+    ---------
+    encoder : speechbrain.inference.classifiers.EncoderClassifier
+        The encoder.
+    source : str or pathlib.Path
+        Its folder or hub id, for the error.
+
+    Returns
+    -------
+    torch.nn.Linear or torch.nn.Conv1d
+        With a bias.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
     outputs = []
 
     def keep(module, inputs, output):
@@ -96,4 +134,10 @@ def _last_linear(encoder):
     # A convolution over one frame, or a layer on the embedding
     one = getattr(module, "kernel_size", (1,)) == (1,)
     same = output.shape == embedding.shape and torch.allclose(output, embedding)
-    return module if one and same else None
+    if not (one and same) or module.bias is None:
+        raise ValueError(
+            f"The last layer of {source} is not linear with a bias, so nothing "
+            "can be folded into it. Verification can map its embeddings all "
+            "the same: see back_ends of verify.py."
+        )
+    return module

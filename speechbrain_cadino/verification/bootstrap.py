@@ -243,7 +243,9 @@ class Bootstrap:
             for name, trials in systems.items()
         }
         drawn = {name: [] for name in systems}
-        weights = _weights(targets, enrol, test, np.random.default_rng(seed))
+        weights = trial_weights(
+            targets, enrol, test, np.random.default_rng(seed)
+        )
         progress = tqdm(
             range(replicates), desc="Bootstrap", unit="replicate", delay=1
         )
@@ -318,8 +320,32 @@ def _minus(first, second):
     )
 
 
-def _weights(targets, enrol, test, rng):
-    """Yields how often each trial counts in a replicate, shape (T,)."""
+def trial_weights(targets, enrol, test, rng):
+    """How often each trial counts in a replicate: see Bootstrap.
+
+    Arguments
+    ---------
+    targets : numpy.ndarray
+        Shape (T,), bool.
+    enrol, test : numpy.ndarray
+        Shape (T,), int: the speakers.
+    rng : numpy.random.Generator
+        The source of all that is random.
+
+    Yields
+    ------
+    numpy.ndarray
+        Shape (T,), whole numbers as floats.
+
+    Example
+    -------
+    >>> speakers = np.array([0, 1, 0]), np.array([0, 1, 1])
+    >>> draws = trial_weights(
+    ...     np.array([True, True, False]), *speakers, np.random.default_rng(1)
+    ... )
+    >>> len(next(draws))
+    3
+    """
     count = max(enrol.max(), test.max()) + 1
     # The second side of a target trial is the first again: it counts once.
     second = np.where(targets, count, test)

@@ -7,6 +7,7 @@ from speechbrain_cadino.clustering.kmeans import cluster
 from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.embeddings.segments import trimmed_length
 from speechbrain_cadino.encoders.calibration import ScoreCalibration
+from speechbrain_cadino.verification.bootstrap import interval, trial_weights
 from speechbrain_cadino.verification.calibration import logistic
 from speechbrain_cadino.verification.scoring import cosine, trial_scores
 
@@ -73,6 +74,19 @@ def calibrate(embedder, table, method="crops", seed=0, before=None):
     rows = spread_rows(len(table), MOST_RECORDINGS)
     scores, same = pairs[method](embedder, table.iloc[rows], seed)
     found = fit(scores, same, method)
+    check_calibration(found)
+    check_voices(scores[~same], before)
+    return found
+
+
+def check_calibration(found):
+    """Raises if by a calibration no pair is of one voice.
+
+    Arguments
+    ---------
+    found : ScoreCalibration
+        The calibration.
+    """
     if found.answers([1.0]) != "same":
         raise ValueError(
             "Pairs of one voice score hardly higher than those of two: not "
@@ -80,16 +94,28 @@ def calibrate(embedder, table, method="crops", seed=0, before=None):
             "recordings may be of one voice, or too few. Give some of many "
             "voices, or trials."
         )
-    if before is not None:
-        alike = (before.llr(scores[~same]) >= 0).mean()
-        if alike > MOST_ALIKE:
-            raise ValueError(
-                f"By the calibration before, {alike:.0%} of the pairs that are "
-                "taken for two voices are of one: the recordings are of few "
-                "voices. Calibrate on others, or by trials; or, if they are of "
-                "many, remove calibration.json first."
-            )
-    return found
+
+
+def check_voices(scores, before):
+    """Raises if recordings are of few voices.
+
+    Arguments
+    ---------
+    scores : numpy.ndarray
+        Shape (T,), of pairs that are taken for two voices.
+    before : ScoreCalibration
+        What the scores meant before; None if nobody knows.
+    """
+    if before is None:
+        return
+    alike = (before.llr(scores) >= 0).mean()
+    if alike > MOST_ALIKE:
+        raise ValueError(
+            f"By the calibration before, {alike:.0%} of the pairs that are "
+            "taken for two voices are of one: the recordings are of few "
+            "voices. Give others, or calibrate by trials; or, if they are of "
+            "many, remove calibration.json first."
+        )
 
 
 def calibrate_by_trials(embedder, trials):
@@ -151,6 +177,34 @@ def fit(scores, same, method):
 
 def _crops(embedder, table, seed):
     """Scores of halves of recordings, and which are of the same one."""
+    halves, _ = embed_halves(embedder, table)
+    enrol, test = pairs_of(len(halves[0]), seed)
+    return score_halves(halves, enrol, test), enrol == test
+
+
+def embed_halves(embedder, table):
+    """Embeds both halves of recordings.
+
+    Arguments
+    ---------
+    embedder : Embedder
+        The encoder.
+    table : pandas.DataFrame
+        A manifest.
+
+    Returns
+    -------
+    halves : numpy.ndarray
+        Shape (2, N, D), of the recordings that are long enough and can be
+        read, which are counted in the log.
+    rows : numpy.ndarray
+        Shape (N,): their rows in the table.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than ``FEWEST_RECORDINGS``, or only embeddings.
+    """
     if not hasattr(embedder, "encode_batch"):
         raise ValueError(
             f"{embedder.source} holds embeddings alone, so halves of the "
@@ -159,33 +213,112 @@ def _crops(embedder, table, seed):
         )
     rate = embedder.sample_rate
     lengths = (table["stop"] - table["start"]).to_numpy()
-    table = table[lengths >= 2 * SHORTEST_HALF * rate]
-    _check_number(len(table), f"of {2 * SHORTEST_HALF:.0f} s or more")
-    half = trimmed_length(
-        (table["stop"] - table["start"]).to_numpy() // 2, rate
-    )
+    rows = np.flatnonzero(lengths >= 2 * SHORTEST_HALF * rate)
+    _check_number(len(rows), f"of {2 * SHORTEST_HALF:.0f} s or more")
+    half = trimmed_length(lengths[rows] // 2, rate)
+    table = table.iloc[rows]
     first = table.assign(stop=table["start"] + half)
     last = table.assign(start=table["stop"] - half)
-    halves = [embedder.embed(t, skip_unreadable=True) for t in (first, last)]
-    fine = np.isfinite(halves[0] + halves[1]).all(1)
-    _check_number(fine.sum(), "that can be read")
+    halves = np.stack(
+        [embedder.embed(t, skip_unreadable=True) for t in (first, last)]
+    )
+    fine = np.isfinite(halves).all((0, 2))
     count = int(fine.sum())
+    _check_number(count, "that can be read")
     if count < len(lengths):
         logger.info(
             f"{count} of {len(lengths)} recordings are used: the others are "
             "too short or cannot be read."
         )
-    sides = cosine(np.concatenate([half[fine] for half in halves]))
+    return halves[:, fine], rows[fine]
+
+
+def pairs_of(count, seed=0):
+    """Pairs of recordings: each and itself, and ``OTHERS`` others of each.
+
+    Arguments
+    ---------
+    count : int
+        N, the number of recordings.
+    seed : int
+        Random seed of the others.
+
+    Returns
+    -------
+    enrol, test : numpy.ndarray
+        Shape (T,): rows, the same ones in the first N pairs.
+
+    Example
+    -------
+    >>> enrol, test = pairs_of(3)
+    >>> (enrol == test).sum().item(), len(enrol)
+    (3, 33)
+    """
     enrol = np.repeat(np.arange(count), OTHERS)
     # Any but itself
     step = np.random.default_rng(seed).integers(1, count, len(enrol))
-    other = (enrol + step) % count
-    scores = trial_scores(
-        sides,
-        np.concatenate([np.arange(count), enrol]),
-        np.concatenate([np.arange(count), other]) + count,
-    )
-    return scores, np.arange(len(scores)) < count
+    own = np.arange(count)
+    return np.append(own, enrol), np.append(own, (enrol + step) % count)
+
+
+def score_halves(halves, enrol, test):
+    """Cosines of first halves and last ones.
+
+    Arguments
+    ---------
+    halves : numpy.ndarray
+        Shape (2, N, D).
+    enrol, test : numpy.ndarray
+        Shape (T,): rows, of ``pairs_of``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (T,).
+    """
+    sides = cosine(halves.reshape(-1, halves.shape[-1]))
+    return trial_scores(sides, enrol, test + halves.shape[1])
+
+
+def threshold_interval(scores, enrol, test, replicates=200, seed=0):
+    """A 95% interval of the threshold, over recordings drawn again.
+
+    Arguments
+    ---------
+    scores : numpy.ndarray
+        Shape (T,), of ``score_halves``.
+    enrol, test : numpy.ndarray
+        Shape (T,), of ``pairs_of``.
+    replicates : int
+        The number of draws.
+    seed : int
+        Their seed.
+
+    Returns
+    -------
+    low, high : float
+
+    Example
+    -------
+    >>> enrol, test = pairs_of(30)
+    >>> noise = np.random.default_rng(0).standard_normal(len(enrol)) / 20
+    >>> scores = 0.2 + 0.5 * (enrol == test) + noise
+    >>> low, high = threshold_interval(scores, enrol, test)
+    >>> low < fit(scores, enrol == test, "crops").threshold < high
+    True
+    """
+    same = enrol == test
+    rng = np.random.default_rng(seed)
+    found = []
+    draws = trial_weights(same, enrol, test, rng)
+    for _, times in zip(range(replicates), draws):
+        rows = np.repeat(np.arange(len(scores)), times.astype(int))
+        try:
+            found.append(fit(scores[rows], same[rows], "crops").threshold)
+        except ValueError:  # no threshold in this one: as far off as can be
+            found.append(np.inf)
+    whole = fit(scores, same, "crops").threshold
+    return interval(found, whole, same.sum())
 
 
 def _clusters(embedder, table, seed):

@@ -272,21 +272,6 @@ def test_from_calibration_without_labels_to_one_voice(tmp_path, capsys):
     assert float(table["stability"][0]) == 1
 
 
-def test_an_encoder_learns_what_to_ignore(
-    encoder_folder, corpus, tmp_path, capsys
-):
-    folded = tmp_path / "folded"
-    wavs = corpus / "wav"
-    main(
-        ["recording_lda", str(encoder_folder), str(wavs), f"--output={folded}"]
-    )
-    table = call(capsys, "verify", folded, wavs / "a", wavs)
-    assert list(table) == ["file", "score"]
-    assert len(table) == 12
-    # Centred on what it has learnt from
-    assert table["score"].astype(float).min() < 0
-
-
 def test_embeddings_of_anyone(tmp_path, capsys, caplog):
     rng = np.random.default_rng(1)
     owners = np.repeat(np.arange(40), 4)

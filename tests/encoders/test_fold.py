@@ -46,11 +46,45 @@ def test_stock_speechbrain_computes_the_map(encoder_folder, tmp_path):
     assert read_calibration(source) == calibration
 
 
+def test_weights_that_lie_elsewhere_and_a_card_of_others(
+    encoder_folder, tmp_path
+):
+    """As of a hub, whose hyperparams.yaml says where its weights are: what is
+    written stands alone."""
+    source = tmp_path / "theirs"
+    source.mkdir()
+    text = (encoder_folder / "hyperparams.yaml").read_text()
+    weights = encoder_folder / "embedding_model.ckpt"
+    text = text.replace("sample_rate: 16000", "rate: 16000", 1)
+    text = text.replace("<sample_rate>", "<rate>")
+    text += f"  paths:\n    embedding_model: {weights}\n"
+    (source / "hyperparams.yaml").write_text(text)
+    (source / "README.md").write_text("EER of the best encoder: 0.1 %")
+    shutil.copy(encoder_folder / "mean_var_norm_emb.ckpt", source)
+    layer = torch.nn.Linear(12, 12)
+    fold_linear(source, layer, tmp_path / "folded", mean=np.ones(12))
+    shutil.rmtree(source)
+    wavs = torch.randn(1, 9000)
+    stock = SpeakerRecognition.from_hparams(source=str(tmp_path / "folded"))
+    before = load_encoder(encoder_folder).encode_batch(wavs, torch.ones(1))
+    torch.testing.assert_close(
+        stock.encode_batch(wavs), layer(before), rtol=1e-4, atol=1e-5
+    )
+    expected = layer(torch.ones(12)).detach().numpy()
+    found = load_encoder(tmp_path / "folded").mean
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    card = (tmp_path / "folded" / "README.md").read_text()
+    assert "0.1 %" not in card
+    assert "theirs with a linear map of its embeddings" in card
+    assert "Not evaluated since a linear map" in card
+    assert "Threshold: none yet" in card
+
+
 def test_what_cannot_be_folded(encoder_folder, tmp_path):
     with pytest.raises(ValueError, match="12 to 5 dimensions"):
         fold_linear(encoder_folder, torch.nn.Linear(12, 5), tmp_path / "out")
-    with pytest.raises(ValueError, match="no folder"):
-        fold_linear("a/hub-id", torch.nn.Linear(12, 12), tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        fold_linear("./gone", torch.nn.Linear(12, 12), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

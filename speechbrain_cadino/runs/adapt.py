@@ -1,0 +1,457 @@
+"""Adaptation in minutes: an encoder for recordings without labels.
+
+Nothing is trained. Linear maps of the embeddings are learnt from a part of the
+recordings and tried on the rest, by two criteria that need no label; the best
+one is folded into the encoder, if it is better than none.
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import adjusted_rand_score
+from tqdm import tqdm
+
+from speechbrain_cadino.clustering.ward import MOST_LEAVES, find_speakers
+from speechbrain_cadino.dataio.manifest import spread_rows
+from speechbrain_cadino.embeddings.linear import LDA, LinearMap
+from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
+from speechbrain_cadino.embeddings.whitening import fit_whitening
+from speechbrain_cadino.encoders.calibration import (
+    read_calibration,
+    write_calibration,
+)
+from speechbrain_cadino.encoders.card import replace_figures
+from speechbrain_cadino.encoders.fold import fold_linear, last_linear
+from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.process.files import atomic_folder
+from speechbrain_cadino.verification.bootstrap import Bootstrap
+from speechbrain_cadino.verification.scoring import cosine, trial_scores
+from speechbrain_cadino.verification.threshold import (
+    MOST_RECORDINGS,
+    check_calibration,
+    check_voices,
+    embed_halves,
+    fit,
+    pairs_of,
+    score_halves,
+    threshold_interval,
+)
+
+NONE = "none"
+
+# Maps are tried on each part of the recordings, and learnt from the others.
+FOLDS = 3
+
+# Of so many recordings at least, ten of which are held out at a time
+FEWEST = 10 * FOLDS
+
+# Recordings of a part that are tried on: more would take the bootstrap long.
+MOST_HELD_OUT = 200
+
+# Of the bootstrap: enough for 95% intervals
+REPLICATES = 500
+
+# Crops of other recordings that a crop is compared with
+OTHERS = 5
+
+# Recordings of a cluster, on average: one map for each (ours), and the clusters
+# whose agreement is measured
+CLUSTER_SIZES = [2, 4, 8]
+
+# The power of whitening, as in verify.yaml
+WHITENING = 0.75
+
+
+class Heard(NamedTuple):
+    """What an encoder says of N recordings.
+
+    Arguments
+    ---------
+    halves : numpy.ndarray
+        (2, N, D): of both halves of each.
+    crops : numpy.ndarray
+        (M, D): of augmented crops.
+    recordings : numpy.ndarray
+        (M,): the recording that each is a crop of.
+
+    Example
+    -------
+    >>> heard = Heard(np.ones((2, 3, 4)), np.ones((6, 4)), np.arange(6) // 2)
+    >>> some = heard.take([1, 2])
+    >>> some.halves.shape, some.recordings.tolist()
+    ((2, 2, 4), [0, 0, 1, 1])
+    """
+
+    halves: np.ndarray
+    crops: np.ndarray
+    recordings: np.ndarray
+
+    @property
+    def count(self):
+        """N."""
+        return self.halves.shape[1]
+
+    @property
+    def flat(self):
+        """(2N, D): the first halves, then the others."""
+        return self.halves.reshape(-1, self.halves.shape[-1])
+
+    def take(self, rows):
+        """The same of some recordings, numbered anew."""
+        number = np.full(self.count, -1)
+        number[rows] = np.arange(len(rows))
+        recordings = number[self.recordings]
+        own = recordings >= 0
+        return Heard(self.halves[:, rows], self.crops[own], recordings[own])
+
+    def mapped(self, transform):
+        """The same after a LinearMap."""
+        halves = np.stack([transform.transform(half) for half in self.halves])
+        return Heard(halves, transform.transform(self.crops), self.recordings)
+
+
+class Adaptation(NamedTuple):
+    """What came of an adaptation.
+
+    Arguments
+    ---------
+    figures : pandas.DataFrame
+        See ``try_maps``.
+    choice : str
+        The map; "none" if no one is better.
+    verdict : str
+        In words.
+    calibration : ScoreCalibration
+        What scores mean after the map; None without one.
+    interval : tuple of float
+        The 95% interval of its threshold; None without one.
+    """
+
+    figures: pd.DataFrame
+    choice: str
+    verdict: str
+    calibration: object = None
+    interval: tuple = None
+
+
+def adapt(source, table, folder, only=None, device=None, trusted=True):
+    """Adapts an encoder to recordings, if it can be done in minutes.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path
+        The encoder: a folder or a hub id.
+    table : pandas.DataFrame
+        A manifest of recordings, of many voices. Of more than ``MOST_LEAVES``,
+        as many are taken, evenly spread.
+    folder : str or pathlib.Path
+        The encoder folder to write, with a calibration and a model card: as a
+        whole, or not at all.
+    only : str, optional
+        The map to take, of ``MAPS``, whatever the criteria say.
+    device : str, optional
+        See ``load_encoder``.
+    trusted : bool
+        See there.
+
+    Returns
+    -------
+    Adaptation
+
+    Raises
+    ------
+    ValueError
+        If the encoder does not end in a linear layer, the recordings are too
+        few or of few voices, or after the map no pair is of one voice.
+    """
+    loaded = load_encoder(source, device, trusted)
+    if loaded.encoder is None:
+        raise ValueError(
+            f"{source} holds embeddings alone: an encoder is needed, into "
+            "which something can be folded."
+        )
+    last_linear(loaded.encoder, source)
+    table = table.iloc[spread_rows(len(table), MOST_LEAVES)]
+    heard = hear(loaded, table)
+    pairs = pairs_of(min(heard.count, MOST_RECORDINGS))
+    rows = spread_rows(heard.count, MOST_RECORDINGS)
+    enrol, test = (rows[side] for side in pairs)
+    same = enrol == test
+    scores = score_halves(heard.halves, enrol, test)
+    check_voices(scores[~same], read_calibration(source))
+    figures = try_maps(heard)
+    choice = only or choose(figures)
+    verdict = in_words(figures, choice)
+    if choice == NONE:
+        return Adaptation(figures, choice, verdict)
+    found = MAPS[choice](heard)
+    scores = score_halves(heard.mapped(found).halves, enrol, test)
+    calibration = fit(scores, same, "crops")
+    check_calibration(calibration)
+    hours = (table["stop"] - table["start"]).sum() / loaded.sample_rate / 3600
+    with atomic_folder(folder) as temporary:
+        fold_linear(source, found.linear(), temporary, found.mean, trusted)
+        replace_figures(
+            temporary,
+            f"Adapted without labels to {heard.count:,} recordings, "
+            f"{hours:.1f} hours, by a linear map: {choice}. {verdict} Not "
+            "evaluated with labels.",
+        )
+        write_calibration(temporary, calibration)
+    interval = threshold_interval(scores, *pairs)
+    return Adaptation(figures, choice, verdict, calibration, interval)
+
+
+def hear(embedder, table):
+    """Embeds both halves of recordings, and augmented crops.
+
+    Arguments
+    ---------
+    embedder : Embedder
+        The encoder.
+    table : pandas.DataFrame
+        A manifest.
+
+    Returns
+    -------
+    Heard
+        Of the recordings that are long enough and can be read.
+
+    Raises
+    ------
+    ValueError
+        If these are too few.
+    """
+    halves, rows = embed_halves(embedder, table)
+    if len(rows) < FEWEST:
+        raise ValueError(
+            f"{len(rows)} recordings are too few to learn from some and to "
+            f"try on others: give {FEWEST} or more, of many voices; hundreds "
+            "are better."
+        )
+    crops, recordings = RecordingLDA().embed_crops(embedder, table.iloc[rows])
+    return Heard(halves, crops, recordings)
+
+
+def learn_nothing(heard):
+    """The map that changes nothing."""
+    size = heard.halves.shape[-1]
+    return LinearMap(np.zeros(size), np.eye(size))
+
+
+def learn_mean(heard):
+    """The map that subtracts the mean."""
+    mean = heard.flat.mean(0, dtype=np.float64)
+    return LinearMap(mean, np.eye(len(mean)))
+
+
+def learn_whitening(heard):
+    """The map that evens out the directions: see ``whiten``."""
+    return LinearMap(*fit_whitening(heard.flat, WHITENING))
+
+
+def learn_recording_lda(heard):
+    """LDA with recordings as classes, of augmented crops."""
+    return LDA().fit(heard.crops, heard.recordings)
+
+
+def learn_cluster_lda(heard, size):
+    """LDA with clusters as classes, and all dimensions kept: C-LDA (Applied
+    Sciences 14(3), 1064, 2024), there of average linkage.
+
+    Arguments
+    ---------
+    heard : Heard
+        The recordings; both halves of each are in its cluster.
+    size : int
+        The recordings of a cluster, on average.
+
+    Returns
+    -------
+    LDA
+    """
+    centred = learn_mean(heard).transform(heard.halves.mean(0))
+    return LDA().fit(heard.flat, np.tile(_clusters(centred, size), 2))
+
+
+# The candidates, from what was heard to a LinearMap
+MAPS = {
+    NONE: learn_nothing,
+    "mean": learn_mean,
+    "whitening": learn_whitening,
+    "recording_lda": learn_recording_lda,
+    **{
+        f"cluster_lda_{size}": functools.partial(learn_cluster_lda, size=size)
+        for size in CLUSTER_SIZES
+    },
+}
+
+
+def _clusters(embeddings, size):
+    """Clusters of so many embeddings on average."""
+    number = max(2, round(len(embeddings) / size))
+    return find_speakers(embeddings, None, num_clusters=number)
+
+
+def try_maps(heard, seed=0):
+    """Learns all maps from two thirds of the recordings, tries them on the
+    other third, and so on until each was tried on once.
+
+    Two criteria, both without labels: how well an augmented crop of a
+    recording is told from crops of others, and how alike the clusters of the
+    recordings' first halves and those of their last halves are.
+
+    Arguments
+    ---------
+    heard : Heard
+        The recordings.
+    seed : int
+        Random seed of the thirds and of the pairs.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row of each of ``MAPS``: ``eer`` of the crops in percent and its 95%
+        interval over recordings, ``eer_low`` and ``eer_high``; the
+        ``difference`` to that of no map and its interval; the ``agreement`` of
+        clusters, an adjusted Rand index, and ``agrees_less``, whether it is
+        lower than without a map in each third.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(heard.count)
+    scores = {name: [] for name in MAPS}
+    agreement = {name: [] for name in MAPS}
+    enrol, test = [], []
+    for number in tqdm(range(FOLDS), desc="Trying maps", delay=1):
+        held_out = np.arange(heard.count) % FOLDS == number
+        learnt = heard.take(order[~held_out])
+        tried = heard.take(order[held_out][:MOST_HELD_OUT])
+        pairs = _pairs_of_crops(tried.recordings, rng)
+        first = number * heard.count  # recordings of other numbers
+        enrol.append(first + tried.recordings[pairs[0]])
+        test.append(first + tried.recordings[pairs[1]])
+        for name, learn in MAPS.items():
+            mapped = tried.mapped(learn(learnt))
+            scores[name].append(trial_scores(cosine(mapped.crops), *pairs))
+            agreement[name].append(_agreement(mapped.halves))
+    return _table(
+        {name: np.concatenate(parts) for name, parts in scores.items()},
+        *(np.concatenate(enrol), np.concatenate(test)),
+        agreement,
+    )
+
+
+def _agreement(halves):
+    """How alike clusters of first and of last halves are."""
+    return np.mean(
+        [
+            adjusted_rand_score(*(_clusters(half, size) for half in halves))
+            for size in CLUSTER_SIZES
+        ]
+    )
+
+
+def _table(scores, enrol, test, agreement):
+    """The figures of each map."""
+    drawn = Bootstrap(scores, enrol == test, enrol, test, REPLICATES)
+    intervals = drawn.intervals()
+    rows = {}
+    for name, values in agreement.items():
+        low, high = intervals[name]["eer"]
+        gain = drawn.compare(name, NONE)["eer"]
+        rows[name] = {
+            "eer": drawn.figures[name]["eer"],
+            "eer_low": low,
+            "eer_high": high,
+            "difference": gain["difference"],
+            "difference_low": gain["interval"][0],
+            "difference_high": gain["interval"][1],
+            "agreement": np.mean(values),
+            "agrees_less": bool(np.less(values, agreement[NONE]).all()),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _pairs_of_crops(recordings, rng):
+    """All pairs of crops of a recording, and each crop with some of others."""
+    enrol, test = np.triu_indices(len(recordings), 1)
+    same = recordings[enrol] == recordings[test]
+    others = np.flatnonzero(~same)
+    most = min(OTHERS * len(recordings), len(others))
+    chosen = np.append(
+        np.flatnonzero(same), rng.choice(others, most, replace=False)
+    )
+    return enrol[chosen], test[chosen]
+
+
+def choose(figures):
+    """The map that is better than none by both criteria.
+
+    Arguments
+    ---------
+    figures : pandas.DataFrame
+        See ``try_maps``.
+
+    Returns
+    -------
+    str
+        Of the maps whose EER is surely lower, its interval without 0, and
+        that do not agree less, that of the lowest EER; "none" if there is no
+        such map.
+
+    Example
+    -------
+    >>> figures = pd.DataFrame(
+    ...     {
+    ...         "eer": [9.0, 7.0, 5.0],
+    ...         "difference_high": [0.0, -1.0, -2.0],
+    ...         "agrees_less": [False, False, True],
+    ...     },
+    ...     index=["none", "mean", "whitening"],
+    ... )
+    >>> choose(figures)
+    'mean'
+    """
+    better = figures[(figures["difference_high"] < 0) & ~figures["agrees_less"]]
+    return NONE if better.empty else better["eer"].idxmin()
+
+
+def in_words(figures, choice):
+    """What a choice rests on.
+
+    Arguments
+    ---------
+    figures : pandas.DataFrame
+        See ``try_maps``.
+    choice : str
+        The map.
+
+    Returns
+    -------
+    str
+        Sentences.
+    """
+    none = figures.loc[NONE]
+    if choice != NONE:
+        row = figures.loc[choice]
+        return (
+            "On recordings that it was not learnt from, a crop is told from "
+            f"crops of others with an EER of {row['eer']:.1f} % in the place "
+            f"of {none['eer']:.1f} % (difference {row['difference']:+.1f}, 95% "
+            f"interval {row['difference_low']:+.1f} to "
+            f"{row['difference_high']:+.1f}), and clusters of first and of "
+            f"last halves agree by {row['agreement']:.2f} in the place of "
+            f"{none['agreement']:.2f}."
+        )
+    others = figures.drop(NONE)
+    surely = others[others["difference_high"] < 0]
+    if surely.empty:
+        return "No map tells crops of recordings apart with surely less errors."
+    name = surely["eer"].idxmin()
+    return (
+        f"{name} tells crops of recordings apart with less errors, and makes "
+        f"clusters that agree less: {surely['agreement'][name]:.2f} in the "
+        f"place of {none['agreement']:.2f}."
+    )

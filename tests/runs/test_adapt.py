@@ -1,0 +1,175 @@
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from speechbrain.inference.speaker import SpeakerRecognition
+from speechbrain_cadino.commands.main import main
+from speechbrain_cadino.embeddings.store import save_embeddings
+from speechbrain_cadino.encoders.calibration import (
+    ScoreCalibration,
+    read_calibration,
+    write_calibration,
+)
+from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.runs import adapt as room
+from speechbrain_cadino.runs.adapt import NONE, Heard, choose, try_maps
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """36 recordings of 2.1 s, of twelve voices."""
+    folder = tmp_path_factory.mktemp("archive")
+    rng = np.random.default_rng(0)
+    for number in range(36):
+        voice = np.random.default_rng(number % 12).standard_normal(32)
+        wav = np.convolve(rng.standard_normal(33600), voice, "same")
+        soundfile.write(folder / f"{number:02}.wav", 0.02 * wav, 16000)
+    return folder
+
+
+def heard(nuisance, count=150, width=8, crops=4, seed=0):
+    """Voices of which every third recording is one; crops and halves differ
+    by noise, and along the first axis by so much more."""
+    rng = np.random.default_rng(seed)
+    voices = rng.standard_normal((count // 3, width))[np.arange(count) // 3]
+    scale = np.append(nuisance, np.ones(width - 1)) * 0.5
+
+    def said(times):
+        noise = rng.standard_normal((times, count, width)) * scale
+        return voices + noise
+
+    recordings = np.tile(np.arange(count), crops)
+    return Heard(said(2), said(crops).reshape(-1, width), recordings)
+
+
+def test_the_map_that_takes_the_nuisance_away_is_chosen():
+    figures = try_maps(heard(nuisance=12))
+    assert choose(figures) != NONE
+    lda, none = figures.loc["recording_lda"], figures.loc[NONE]
+    assert lda["eer"] < 0.7 * none["eer"]
+    assert lda["difference_high"] < 0
+    assert lda["agreement"] > none["agreement"] + 0.1
+    assert none["difference"] == 0
+    # By a plain loop over the pairs of a third, without a map
+    assert none["eer_low"] < none["eer"] < none["eer_high"]
+
+
+def test_where_nothing_is_wrong_nothing_is_better():
+    figures = try_maps(heard(nuisance=1))
+    assert choose(figures) == NONE
+
+
+def test_a_map_learns_from_other_recordings_than_it_is_tried_on(monkeypatch):
+    seen = []
+
+    def spy(recordings):
+        seen.append(recordings.halves)
+        return room.learn_nothing(recordings)
+
+    monkeypatch.setattr(room, "MAPS", {NONE: spy})
+    whole = heard(nuisance=1, count=30)
+    tried = []
+    agreement = room._agreement
+    monkeypatch.setattr(
+        room, "_agreement", lambda h: tried.append(h) or agreement(h)
+    )
+    try_maps(whole)
+    for learnt, held_out in zip(seen, tried, strict=True):
+        first = {row.tobytes() for row in learnt[0].astype(np.float32)}
+        other = {row.tobytes() for row in held_out[0]}
+        assert len(first) == 20
+        assert len(other) == 10
+        assert not first & other
+
+
+def run(capsys, *arguments):
+    main(["adapt", *map(str, arguments)])
+    return capsys.readouterr().out.splitlines()
+
+
+def test_an_adapted_folder(encoder_folder, archive, tmp_path, capsys, caplog):
+    output = tmp_path / "adapted"
+    lines = run(
+        capsys,
+        *(encoder_folder, archive, "--output", output),
+        *("--map", "mean"),
+    )
+    assert [line.split("\t")[0] for line in lines] == ["map", *room.MAPS]
+    found = read_calibration(output)
+    assert (
+        f"above a score of {found.threshold:.3f} (95% interval" in caplog.text
+    )
+    card = (output / "README.md").read_text()
+    assert "Adapted without labels to 36 recordings" in card
+    assert f"{found.threshold:.3f} (crops)" in card
+    # Stock SpeechBrain's embeddings are the encoder's, mapped linearly
+    wavs = torch.randn(20, 9000) * 0.02
+    before = load_encoder(encoder_folder).encode_batch(wavs, torch.ones(20))
+    stock = SpeakerRecognition.from_hparams(source=str(output))
+    after = stock.encode_batch(wavs)[:, 0].double()
+    design = torch.cat([before[:, 0], torch.ones(20, 1)], 1).double()
+    solved = torch.linalg.lstsq(design, after).solution
+    torch.testing.assert_close(design @ solved, after, rtol=1e-3, atol=1e-3)
+    # and centred on the archive
+    assert load_encoder(output).mean == pytest.approx(0, abs=1e-4)
+    embeddings = load_encoder(output).embed(room_table(archive))
+    assert np.abs(embeddings.mean(0)).max() < 0.5 * embeddings.std(0).max()
+
+
+def room_table(folder):
+    """A manifest of a folder."""
+    from speechbrain_cadino.commands.inference import audio_table, find_files
+
+    with audio_table(find_files([folder]), 16000) as (_, table):
+        return table
+
+
+def test_no_better_than_before(
+    encoder_folder, archive, tmp_path, capsys, caplog, monkeypatch
+):
+    monkeypatch.setattr(room, "choose", lambda figures: NONE)
+    output = tmp_path / "adapted"
+    lines = run(capsys, encoder_folder, archive, "--output", output)
+    assert len(lines) == len(room.MAPS) + 1
+    assert "nothing is written" in caplog.text
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_input_is_a_sentence_and_nothing_is_written(
+    encoder_folder, archive, tmp_path, caplog
+):
+    output = tmp_path / "adapted"
+
+    def refused(encoder, *arguments, output=output):
+        caplog.clear()
+        words = ["adapt", encoder, *arguments, "--output", output]
+        with pytest.raises(SystemExit):
+            main([str(word) for word in words])
+        assert not (tmp_path / "adapted").exists()
+        return caplog.text
+
+    files = sorted(archive.iterdir())
+    assert "5 recording(s) of 2 s or more" in refused(
+        encoder_folder, *files[:5]
+    )
+    some = refused(encoder_folder, *files[:24])
+    assert "24 recordings are too few to learn from some" in some
+    save_embeddings(tmp_path / "stored", ["a"], np.ones((1, 4)))
+    assert "holds embeddings alone" in refused(tmp_path / "stored", archive)
+    assert "give one of mean, whitening" in refused(
+        encoder_folder, archive, "--map=lda"
+    )
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "letter.txt").write_text("Dear")
+    assert "no encoder folder" in refused(encoder_folder, archive, output=mine)
+    assert (mine / "letter.txt").is_file()
+    # By what the encoder said before, all are of one voice
+    source = tmp_path / "calibrated"
+    shutil.copytree(encoder_folder, source)
+    write_calibration(source, ScoreCalibration(5.0, 1.0, "crops", 100, 10))
+    assert "the recordings are of few voices" in refused(source, archive)
+    assert "is the encoder itself" in refused(source, archive, output=source)
