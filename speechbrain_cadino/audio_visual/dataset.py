@@ -7,7 +7,7 @@ import torch
 from speechbrain_cadino.audio_visual.faces import FaceReader
 from speechbrain_cadino.dataio.audio import MediaError
 from speechbrain_cadino.dataio.crops import PseudoLabelDataset
-from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.dataio.manifest import TRUSTED, read_manifest
 from speechbrain_cadino.dataio.packed import PackedStrings
 
 
@@ -34,13 +34,19 @@ class AudioVisualDataset(PseudoLabelDataset):
     Raises
     ------
     ValueError
-        If no utterance has a face.
+        If no utterance has a face, or the manifest trusts a label.
     """
 
     def __init__(
         self, manifest, face_manifest, face_size=64, face_root=None, **options
     ):
         super().__init__(manifest, **options)
+        if self.trusted.any():
+            raise ValueError(
+                f"{manifest} trusts some of its labels, which voices alone can "
+                "be trained with: use train_dlg_lc.py, or take the column "
+                f"{TRUSTED} out."
+            )
         self.face_size = face_size
         faces = read_manifest(face_manifest, face_root)
         self.tracks = PackedStrings(faces.pop("wav"))

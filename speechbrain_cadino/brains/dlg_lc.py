@@ -2,6 +2,7 @@
 
 import zlib
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
@@ -26,9 +27,10 @@ class PseudoLabelBrain(EncoderBrain):
     """Encoders and classifiers on pseudo labels, stage II of DLG-LC.
 
     AAM-softmax on the labels that the dynamic loss gate takes for reliable,
-    label correction for the others. Without a gate it is plain training on
-    pseudo labels, with a constant one loss-gated learning (LGL): both are
-    values of the YAML.
+    label correction for the others. Labels that the manifest trusts are always
+    reliable, and the gate is fitted to the losses of the others alone. Without
+    a gate it is plain training on pseudo labels, with a constant one loss-gated
+    learning (LGL): both are values of the YAML.
 
     What the YAML must hold beside what EncoderBrain wants:
 
@@ -67,11 +69,13 @@ class PseudoLabelBrain(EncoderBrain):
         """The gated loss with label correction."""
         (branch,) = self.branches.values()
         labels = batch["label"].to(self.device)
+        trusted = batch.get("trusted")
         loss, results = self.hparams.label_loss(
             cosines,
             labels,
             branch.loss_gate.threshold,
             lambda rows: branch.clean(batch[branch.key][rows]),
+            None if trusted is None else trusted.to(self.device),
         )
         branch.gate_record.add(batch["sample"], **results)
         self.record.add(
@@ -120,9 +124,14 @@ class PseudoLabelBrain(EncoderBrain):
     def make_dataloader(self, dataset, stage, **kwargs):
         """As EncoderBrain's; makes room for what becomes of each sample."""
         labels = zlib.crc32(dataset.labels.tobytes())
+        trusted = getattr(dataset, "trusted", None)
+        if trusted is not None:
+            if trusted.any():
+                labels = zlib.crc32(trusted.tobytes(), labels)
+            trusted = np.tile(trusted, len(dataset.speeds))
         for name, branch in self.branches.items():
             samples = getattr(dataset, "samples", len(dataset))
-            branch.gate_record = GateRecord(samples, labels)
+            branch.gate_record = GateRecord(samples, labels, trusted)
             self.guard.rewindable.append(branch.gate_record)
             self._keep({f"{name}_gate_record": branch.gate_record})
         return super().make_dataloader(dataset, stage, **kwargs)
@@ -164,7 +173,7 @@ class PseudoLabelBrain(EncoderBrain):
         record.gather(self.device)
         threshold = gate.threshold
         if if_main_process():
-            figures = gate.update(record.losses)
+            figures = gate.update(record.judged)
             if epoch is not None:
                 row = {"epoch": epoch, "gate": threshold, **figures}
                 record.write(branch.folder, {**row, **record.counts()})

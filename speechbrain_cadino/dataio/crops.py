@@ -13,6 +13,7 @@ from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     pseudo_labels,
     read_manifest,
+    trusted_rows,
 )
 from speechbrain_cadino.dataio.packed import PackedStrings
 from speechbrain_cadino.dataio.sampling import Sampling
@@ -372,6 +373,8 @@ class PseudoLabelDataset(MultiCropDataset):
     ----------
     labels : numpy.ndarray
         The label of each row, (N,): its place among the sorted ``spk_id``.
+    trusted : numpy.ndarray
+        Which of them are given, (N,), bool: see ``trusted_rows``.
     classes : int
         The number of classes, at all speeds.
 
@@ -427,6 +430,7 @@ class PseudoLabelDataset(MultiCropDataset):
         table = super()._read_manifest(manifest, data_root)
         names = pseudo_labels(table, manifest)
         self.labels, _ = pd.factorize(names, sort=True)
+        self.trusted = trusted_rows(table)
         return table
 
     def __getitem__(self, index):
@@ -436,7 +440,8 @@ class PseudoLabelDataset(MultiCropDataset):
         -------
         dict
             ``id``, ``sample`` and ``problem`` as of MultiCropDataset;
-            ``label``, the class; ``wav``, (samples,).
+            ``label``, the class; ``trusted``, whether that is given; ``wav``,
+            (samples,).
         """
         item = super().__getitem__(index)
         turn, row = divmod(item["sample"], len(self.ids))
@@ -445,6 +450,7 @@ class PseudoLabelDataset(MultiCropDataset):
             "id": item["id"],
             "sample": item["sample"],
             "label": int(self.labels[row]) + turn * labels,
+            "trusted": bool(self.trusted[row]),
             "wav": item["globals"][0],
             "problem": item["problem"],
         }

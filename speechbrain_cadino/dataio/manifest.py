@@ -2,7 +2,9 @@
 
 An unlabelled manifest has the columns ``ID,duration,wav,start,stop`` (seconds;
 sample offsets into the file; ``$data_root`` allowed in ``wav``). A
-pseudo-labelled one has ``spk_id`` besides. True labels live in another file,
+pseudo-labelled one has ``spk_id`` besides, and where labels of two kinds are
+joined ``trusted``: 1 where the label is given, 0 where it was guessed (see
+``prepare.join``). True labels live in another file,
 ``speakers.csv`` (``ID,spk_id``), which no training but finetune.py opens.
 """
 
@@ -19,6 +21,7 @@ from speechbrain_cadino.process.files import write_csv
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop"]
 LABEL = "spk_id"
+TRUSTED = "trusted"
 DATA_ROOT = "$data_root"
 
 SECONDS = " Samples are expected; these look like seconds."
@@ -30,6 +33,7 @@ DTYPES = {
     "start": "int64",
     "stop": "int64",
     LABEL: str,
+    TRUSTED: "int64",
 }
 
 
@@ -43,7 +47,7 @@ def write_manifest(path, table):
         The CSV file.
     table : pandas.DataFrame
         The columns ``ID,duration,wav,start,stop`` and, if it is labelled,
-        ``spk_id``; in any order of rows.
+        ``spk_id`` and maybe ``trusted``; in any order of rows.
 
     Raises
     ------
@@ -71,7 +75,7 @@ def write_manifest(path, table):
     b,2.0,$data_root/b.wav,0,32000
     """
     _check(table, path)
-    columns = COLUMNS + [LABEL] * (LABEL in table)
+    columns = COLUMNS + [name for name in (LABEL, TRUSTED) if name in table]
     table = table[columns].sort_values("ID", kind="stable")
     table["duration"] = table["duration"].astype(float).round(6)
     write_csv(path, table)
@@ -114,6 +118,7 @@ def read_manifest(path, data_root=None):
         if column in table and dtype is not str:
             table[column] = _to_number(table, column, path, dtype)
     _check_samples(table, path)
+    _check_trusted(table, path)
     # SpeechBrain takes both forms
     table["wav"] = table["wav"].str.replace("${data_root}", DATA_ROOT)
     if table["wav"].str.contains(DATA_ROOT, regex=False).any():
@@ -154,6 +159,29 @@ def pseudo_labels(table, path):
             "them with pseudo_label.py, and give its pseudo_labels.csv."
         )
     return table[LABEL]
+
+
+def trusted_rows(table):
+    """Which labels of a manifest are given, not guessed.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        The manifest, as ``read_manifest`` gives it.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (N,), bool: none where there is no column ``trusted``.
+
+    Example
+    -------
+    >>> trusted_rows(pd.DataFrame({"ID": ["a", "b"]})).tolist()
+    [False, False]
+    """
+    if TRUSTED not in table:
+        return np.zeros(len(table), bool)
+    return table[TRUSTED].to_numpy() == 1
 
 
 def read_csv(path, dtypes=()):
@@ -289,6 +317,8 @@ def _to_number(table, column, path, dtype):
     if dtype is not float and not bad.any():
         bad = (numbers % 1 != 0) | (numbers.abs() >= 2**53)
         what = "a whole number of samples"
+        if column == TRUSTED:
+            what = "1 (the label is given) or 0 (it was guessed)"
     if bad.any():
         row = table[bad].iloc[0]
         raise ValueError(
@@ -323,6 +353,20 @@ def _check_samples(table, path):
                 f"utterance '{row['ID']}' do not fit its duration of "
                 f"{row['duration']} s.{SECONDS}"
             )
+
+
+def _check_trusted(table, path):
+    """Raises unless what is trusted is 0 or 1."""
+    if TRUSTED not in table:
+        return
+    bad = ~table[TRUSTED].isin([0, 1])
+    if bad.any():
+        row = table.iloc[bad.to_numpy().argmax()]
+        raise ValueError(
+            f"{path}: '{row[TRUSTED]}' in column {TRUSTED} of utterance "
+            f"'{row['ID']}': give 1 where the label is given, 0 where it was "
+            "guessed."
+        )
 
 
 def spread_rows(count, most):

@@ -40,6 +40,9 @@ class GateRecord:
         S, how many there are.
     labels : int
         A checksum of their labels: a checkpoint of others is refused.
+    trusted : numpy.ndarray, optional
+        Shape (S,), bool: whose labels are given, so that the gate has nothing
+        to judge. None is by default.
 
     Example
     -------
@@ -56,9 +59,10 @@ class GateRecord:
     {'reliable': 1, 'corrected': 1, 'dropped': 0}
     """
 
-    def __init__(self, samples, labels=0):
+    def __init__(self, samples, labels=0, trusted=None):
         self.samples = samples
         self.labels = labels
+        self.trusted = np.zeros(samples, bool) if trusted is None else trusted
         self.rows = []
         self._clear()
 
@@ -122,6 +126,11 @@ class GateRecord:
         losses = self._columns["losses"].numpy()
         return np.where(np.isneginf(losses), np.float32(np.nan), losses)
 
+    @property
+    def judged(self):
+        """As ``losses``, NaN also where the label is given."""
+        return np.where(self.trusted, np.float32(np.nan), self.losses)
+
     def counts(self):
         """How many samples were ``reliable``, ``corrected``, ``dropped``."""
         self._collect()
@@ -149,6 +158,8 @@ class GateRecord:
         columns = {
             name: column.numpy() for name, column in self._columns.items()
         }
+        if self.trusted.any():
+            columns["trusted"] = self.trusted
         with atomic_path(path) as temporary:
             np.savez_compressed(temporary, **{**columns, "losses": self.losses})
 

@@ -109,9 +109,7 @@ def report_gate(output_folder, manifest, speakers=None):
     lacking = dict.fromkeys(lacking, np.nan)
     shown = _epochs_to_show(table.assign(**lacking))
     if speakers is None:
-        epochs = {
-            epoch: _drawn(_read(folder, epoch)["losses"]) for epoch in shown
-        }
+        epochs = {epoch: _drawn(_read(folder, epoch)) for epoch in shown}
     else:
         truth = _read_truth(manifest, speakers)
         rows, epochs = [], {}
@@ -127,7 +125,7 @@ def report_gate(output_folder, manifest, speakers=None):
             right = np.tile(truth.right, samples // len(truth.right))
             rows.append(_shares(record, right, truth))
             if epoch in shown:
-                epochs[epoch] = _drawn(record["losses"], right)
+                epochs[epoch] = _drawn(record, right)
         rows = pd.DataFrame(rows)
         table[rows.columns] = rows
         write_csv(path, table)
@@ -157,8 +155,10 @@ def _read(folder, epoch):
         return dict(arrays)
 
 
-def _drawn(losses, right=None):
-    drawn = np.isfinite(losses)
+def _drawn(record, right=None):
+    """The losses that the gate is fitted to, of samples that were drawn."""
+    losses = record["losses"]
+    drawn = np.isfinite(losses) & ~record.get("trusted", False)
     return losses[drawn], None if right is None else right[drawn]
 
 

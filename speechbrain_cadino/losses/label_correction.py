@@ -22,7 +22,8 @@ class LabelCorrectionLoss(torch.nn.Module):
     ``L = 1/B sum_i 1[l_i < gate] l_i + 1[l_i >= gate, max p_i > confidence]
     H(sharpen(p_i), q_i)`` with the AAM-softmax loss l, the posteriors p of the
     clean and q of the augmented crop, both without margin, and
-    ``sharpen(p) = p^(1/T) / sum p^(1/T)``.
+    ``sharpen(p) = p^(1/T) / sum p^(1/T)``. A label that is given, not guessed,
+    is reliable whatever its loss.
 
     Arguments
     ---------
@@ -59,7 +60,9 @@ class LabelCorrectionLoss(torch.nn.Module):
         self.temperature = temperature
         self.confidence = confidence
 
-    def forward(self, cosines, labels, gate=float("inf"), answer=None):
+    def forward(
+        self, cosines, labels, gate=float("inf"), answer=None, trusted=None
+    ):
         """The loss of a batch.
 
         Arguments
@@ -74,6 +77,8 @@ class LabelCorrectionLoss(torch.nn.Module):
             The function from the indices (n,) of the samples behind the gate to
             the cosines (n, C) of their clean crops, without gradient. Not
             called where there is nothing to correct.
+        trusted : torch.Tensor, optional
+            (B,), bool: which labels are given. None is by default.
 
         Returns
         -------
@@ -86,6 +91,8 @@ class LabelCorrectionLoss(torch.nn.Module):
         """
         losses = self.aam_losses(cosines, labels)
         reliable = losses.detach() < gate
+        if trusted is not None:
+            reliable = reliable | trusted
         total = (losses * reliable).sum()
         decisions, corrected = _begin(reliable, labels)
         behind = (~reliable).nonzero().squeeze(1)

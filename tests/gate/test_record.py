@@ -46,6 +46,20 @@ def test_what_is_written_is_what_was_added(tmp_path):
     assert table.to_dict("records") == [row]
 
 
+def test_given_labels_are_not_judged(tmp_path):
+    trusted = np.array([True, False, False, False, True, False])
+    record = GateRecord(6, trusted=trusted)
+    record.add(SAMPLES, **RESULTS)
+    nan = np.nan
+    np.testing.assert_array_equal(
+        record.judged, np.float32([nan, nan, 30.0, nan, nan, nan])
+    )
+    assert np.isfinite(record.losses[[0, 4]]).all()
+    record.write(tmp_path, {"epoch": 1})
+    with np.load(tmp_path / "gate" / "epoch001.npz") as arrays:
+        assert arrays["trusted"].tolist() == trusted.tolist()
+
+
 def test_an_epoch_forgets_the_one_before(tmp_path):
     record = filled()
     record.end_epoch()

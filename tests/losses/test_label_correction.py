@@ -80,6 +80,32 @@ def test_value_and_decisions_equal_the_loop(temperature, gate, seed):
         assert set(decisions) == {DROPPED, RELIABLE, CORRECTED}
 
 
+def test_given_labels_are_reliable_whatever_their_losses():
+    cosines, labels, clean = batch(0)
+    loss = LabelCorrectionLoss(0.2, 10.0, 0.1, 0.5)
+    trusted = torch.arange(B) % 2 == 0
+    asked = []
+
+    def answer(rows):
+        asked.extend(rows.tolist())
+        return clean[rows]
+
+    value, results = loss(cosines, labels, 0.0, answer, trusted)
+    assert asked == list(range(1, B, 2))
+    given, others = (
+        loop(cosines, labels, clean, gate, 0.2, 10.0, 0.1, 0.5)
+        for gate in (float("inf"), 0.0)
+    )
+    assert results["decisions"].tolist() == [
+        (others, given)[kept][2][i] for i, kept in enumerate(trusted.tolist())
+    ]
+    total = 0
+    for i, gate in enumerate([float("inf"), 0.0] * (B // 2)):
+        one = (x[i : i + 1] for x in (cosines, labels, clean))
+        total += loop(*one, gate, 0.2, 10.0, 0.1, 0.5)[0]
+    assert value.item() == pytest.approx(total / B, rel=1e-5)
+
+
 def test_gradient_comes_from_trusted_and_corrected_samples_alone():
     cosines, labels, clean = batch(0)
     cosines.requires_grad_()

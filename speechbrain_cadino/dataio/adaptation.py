@@ -1,0 +1,137 @@
+"""Data of an adaptation: a labelled source beside an unlabelled target."""
+
+import numpy as np
+
+from speechbrain_cadino.dataio.crops import MultiCropDataset
+
+
+class AdaptationDataset(MultiCropDataset):
+    """Crops of the target, each item with a labelled crop of the source.
+
+    An epoch is one of the target, whatever the sizes of both. Which utterance
+    of the source goes with an item, and its crop, depend on (seed, epoch,
+    index) alone, as the crops of the target do: they are fresh in each, and
+    the same after a resume.
+
+    Arguments
+    ---------
+    source : callable
+        The function that makes the source, a PseudoLabelDataset.
+    manifest : str or pathlib.Path
+        That of the target: see MultiCropDataset. Labels in it are not looked
+        at.
+    **options
+        The other arguments of MultiCropDataset.
+
+    Raises
+    ------
+    ValueError
+        If the source is of one speaker, or has an utterance of the target.
+
+    Example
+    -------
+    >>> import soundfile
+    >>> from speechbrain_cadino.dataio.crops import PseudoLabelDataset
+    >>> folder = getfixture("tmp_path")
+    >>> for name in "abc":
+    ...     wav = np.random.randn(64000)
+    ...     soundfile.write(folder / f"{name}.wav", wav, 16000)
+    >>> head = "ID,duration,wav,start,stop"
+    >>> row = "{0},4.0,$data_root/{0}.wav,0,64000"
+    >>> _ = (folder / "source.csv").write_text(
+    ...     f"{head},spk_id\\n{row.format('a')},anne\\n{row.format('b')},bob\\n"
+    ... )
+    >>> _ = (folder / "target.csv").write_text(f"{head}\\n{row.format('c')}\\n")
+    >>> data = AdaptationDataset(
+    ...     lambda: PseudoLabelDataset(folder / "source.csv", folder),
+    ...     folder / "target.csv",
+    ...     folder,
+    ... )
+    >>> item = data[0]
+    >>> item["id"], item["source_id"] in "ab", item["source"].shape
+    ('c', True, torch.Size([48000]))
+    """
+
+    def __init__(self, source, manifest, *args, **options):
+        super().__init__(manifest, *args, **options)
+        self.source = source()
+        check_classes(self.source.labels, "The source")
+        check_apart(self.source.crops.wavs, self.crops.wavs, "files")
+
+    def set_epoch(self, epoch):
+        """See MultiCropDataset."""
+        super().set_epoch(epoch)
+        self.source.set_epoch(epoch)
+
+    def __getitem__(self, index):
+        """The crops of one utterance of the target, and one of the source.
+
+        Returns
+        -------
+        dict
+            As of MultiCropDataset; ``source``, (samples,), ``label``, its
+            class, and ``source_id``.
+        """
+        item = super().__getitem__(index)
+        rng = np.random.default_rng((self.seed, self._epoch.item(), index, 2))
+        samples = self.source.samples
+        # An index of its own for each item: the same utterance, another crop
+        place = int(rng.integers(samples)) + index * samples
+        source = self.source[place]
+        return {
+            **item,
+            "source": source["wav"],
+            "label": source["label"],
+            "source_id": source["id"],
+            "problem": item["problem"] or source["problem"],
+        }
+
+
+def check_classes(labels, source):
+    """Raises if true labels are those of one speaker.
+
+    Arguments
+    ---------
+    labels : array_like
+        The labels.
+    source : str or pathlib.Path
+        What they are of, for the error.
+
+    Example
+    -------
+    >>> check_classes(["anne", "anne"], "source.csv")
+    Traceback (most recent call last):
+    ...
+    ValueError: source.csv is of one speaker, who can be told from nobody: ...
+    """
+    if len(set(labels)) < 2:
+        raise ValueError(
+            f"{source} is of one speaker, who can be told from nobody: give "
+            "two speakers or more; hundreds are better."
+        )
+
+
+def check_apart(source, target, what):
+    """Raises if source and target have something in common.
+
+    Arguments
+    ---------
+    source, target : iterable of str
+        The names of what is in each.
+    what : str
+        What these are, for the error.
+
+    Example
+    -------
+    >>> check_apart(["a.wav", "b.wav"], ["b.wav"], "files")
+    Traceback (most recent call last):
+    ...
+    ValueError: Source and target have 1 files in common, such as b.wav: ...
+    """
+    common = set(source) & set(target)
+    if common:
+        raise ValueError(
+            f"Source and target have {len(common)} {what} in common, such as "
+            f"{min(common)}: they are to be different recordings, under "
+            "different names."
+        )

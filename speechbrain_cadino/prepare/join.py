@@ -1,0 +1,91 @@
+"""Joined manifests: labels that are given beside labels that were guessed."""
+
+import pandas as pd
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.adaptation import check_apart, check_classes
+from speechbrain_cadino.dataio.manifest import (
+    DATA_ROOT,
+    LABEL,
+    TRUSTED,
+    pseudo_labels,
+    read_manifest,
+    write_manifest,
+)
+
+logger = get_logger(__name__)
+
+
+def join_manifests(
+    source, target, output, source_folder=None, target_folder=None
+):
+    """Joins a manifest of true labels and one of pseudo labels, for stage II.
+
+    The labels become ``s_...`` and ``t_...``, so that no speaker of the one is
+    a cluster of the other, and the column ``trusted`` says which were given.
+    ``train_dlg_lc.py`` never drops or corrects these.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path
+        The manifest with true labels as ``spk_id``.
+    target : str or pathlib.Path
+        That with pseudo labels, such as ``pseudo_label.py`` writes.
+    output : str or pathlib.Path
+        The manifest to write.
+    source_folder, target_folder : str or pathlib.Path, optional
+        What stands in the place of ``$data_root`` in each; by default it stays,
+        and is one folder of both.
+
+    Raises
+    ------
+    ValueError
+        If one has no labels or is joined already, the source is of one
+        speaker, or both have an utterance in common.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> head = "ID,duration,wav,start,stop,spk_id\\n"
+    >>> for name, labels in (("a", ["anne", "bob"]), ("b", ["0", "0"])):
+    ...     rows = [
+    ...         f"{name}{i},4.0,$data_root/{name}{i}.wav,0,64000,{label}\\n"
+    ...         for i, label in enumerate(labels)
+    ...     ]
+    ...     _ = (folder / f"{name}.csv").write_text(head + "".join(rows))
+    >>> paths = [folder / name for name in ("a.csv", "b.csv", "joined.csv")]
+    >>> join_manifests(*paths)
+    >>> print(paths[2].read_text().strip())
+    ID,duration,wav,start,stop,spk_id,trusted
+    a0,4.0,$data_root/a0.wav,0,64000,s_anne,1
+    a1,4.0,$data_root/a1.wav,0,64000,s_bob,1
+    b0,4.0,$data_root/b0.wav,0,64000,t_0,0
+    b1,4.0,$data_root/b1.wav,0,64000,t_0,0
+    """
+    tables = [
+        _read(path, folder, prefix).assign(**{TRUSTED: trusted})
+        for path, folder, prefix, trusted in (
+            (source, source_folder, "s_", 1),
+            (target, target_folder, "t_", 0),
+        )
+    ]
+    check_classes(tables[0][LABEL], source)
+    for column, what in (("ID", "IDs"), ("wav", "files")):
+        check_apart(tables[0][column], tables[1][column], what)
+    table = pd.concat(tables)
+    write_manifest(output, table)
+    counts = [f"{len(t)} of {t[LABEL].nunique()} labels" for t in tables]
+    logger.info(
+        f"{output}: {counts[0]} that are given, {counts[1]} that were guessed."
+    )
+
+
+def _read(path, folder, prefix):
+    """A manifest whose labels have a prefix."""
+    table = read_manifest(path, folder or DATA_ROOT)
+    if TRUSTED in table:
+        raise ValueError(
+            f"{path} has a column {TRUSTED}: it is joined already. Give the "
+            "manifests that it was made of."
+        )
+    return table.assign(**{LABEL: prefix + pseudo_labels(table, path)})
