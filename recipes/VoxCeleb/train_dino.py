@@ -24,37 +24,19 @@ if __name__ == "__main__":
     show_usage(__doc__)  # before the imports below, which take seconds
 
 import speechbrain as sb
-from speechbrain.utils.distributed import run_on_main
 from speechbrain_cadino.brains.dino import DINOBrain
 from speechbrain_cadino.config.overlays import (
     allow_own_classes,
     parse_arguments,
 )
 from speechbrain_cadino.encoders.adopt import adopt_encoder
-from speechbrain_cadino.encoders.load import start_from_encoder
 from speechbrain_cadino.process.errors import user_errors
-from speechbrain_cadino.process.memory import keep_freed_memory
-from speechbrain_cadino.runs.finish import finish
-from speechbrain_cadino.runs.open_run import load_run
-from speechbrain_cadino.training.plots import plot_training
-
-
-def report(brain, hparams):
-    """Exports the teacher, or the mean of the last ones, compares it with
-    the baselines, draws the plot."""
-    if hparams.get("last_epochs") is not None:
-        hparams["last_epochs"].average(brain.network.encoder)
-    finish(brain.embedder(), hparams, brain.device, baselines=True)
-    plot_training(
-        brain.record.rows,
-        f"{hparams['output_folder']}/plots/training.png",
-        hparams["objective"],
-    )
+from speechbrain_cadino.runs.stage_one import train
 
 
 @user_errors()
 def main():
-    """Prepares, trains, exports and verifies."""
+    """Reads the command line, trains."""
     # Reading command line arguments
     hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
     allow_own_classes()
@@ -65,45 +47,7 @@ def main():
     # An encoder to start from brings its own features and sizes
     overrides = adopt_encoder(hparams_file, overrides)
 
-    # One run at a time in the output folder, of one mould
-    hparams = load_run(hparams_file, run_opts, overrides)
-
-    # Dataset prep (audio folders to CSV manifests)
-    for prepare in hparams["prepare"]:
-        run_on_main(prepare)
-
-    # Multi-crop dataset, read from the manifest
-    train_data = hparams["train_data"]()
-
-    # Trials, to follow the EER; mistakes in the list show before training
-    hparams["evaluator"] = hparams["evaluator"]()
-
-    # Weights to start from: the teacher is a copy of the student
-    if hparams.get("start_encoder") is not None:
-        student, teacher = hparams["student"], hparams["teacher"]
-        start_from_encoder(hparams["embedding_model"], hparams["start_encoder"])
-        teacher.network.load_state_dict(student.state_dict())
-
-    # Brain class initialization
-    keep_freed_memory()
-    brain = DINOBrain(
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
-    )
-
-    # Training
-    brain.fit(
-        hparams["epoch_counter"],
-        train_data,
-        train_loader_kwargs=hparams["dataloader_options"],
-    )
-
-    # Encoder folder, plot and verification
-    if not (brain.debug or brain.test_only):
-        run_on_main(report, args=[brain, hparams])
+    train(hparams_file, run_opts, overrides, DINOBrain)
 
 
 if __name__ == "__main__":

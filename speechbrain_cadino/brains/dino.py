@@ -106,12 +106,15 @@ class DINOBrain(EncoderBrain):
         -------
         student, teacher : Views
         """
-        crops = [
+        return self.distillation.views(self._crops(batch), len(batch["id"]))
+
+    def _crops(self, batch):
+        """The features of the crops of each kind that there are."""
+        return [
             self._features(batch[kind], kind)
             for kind in ("globals", "locals")
             if batch[kind].numel()
         ]
-        return self.distillation.views(crops, len(batch["id"]))
 
     def compute_objectives(self, predictions, batch, stage):
         """The objective, and what is worth a column of ``training.csv``."""

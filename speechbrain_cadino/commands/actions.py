@@ -27,7 +27,7 @@ from speechbrain_cadino.encoders.calibration import (
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.prepare.folder import prepare_folder
 from speechbrain_cadino.process.files import write_csv
-from speechbrain_cadino.runs.adapt import MAPS
+from speechbrain_cadino.runs.adapt import MAPS, NONE
 from speechbrain_cadino.runs.adapt import adapt as adapt_encoder
 from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.compare import compare as compare_scores
@@ -145,19 +145,26 @@ def calibrate(arguments):
 def adapt(arguments):
     """Writes an adapted encoder, if it is better; gives the figures."""
     _check_device(arguments.device)
-    if arguments.map is not None and arguments.map not in MAPS:
+    maps = [name for name in MAPS if name != NONE]
+    if arguments.map is not None and arguments.map not in maps:
         raise ValueError(
-            f"--map={arguments.map}: give one of {', '.join(list(MAPS)[1:])}."
+            f"--map={arguments.map}: give one of {', '.join(maps)}."
         )
     files = inference.find_files(arguments.inputs)
     _check_new_encoder(arguments.output, arguments.encoder)
     trusted = not arguments.untrusted
-    rate = load_encoder(arguments.encoder, "cpu", trusted).sample_rate
-    with inference.audio_table(files, rate) as (_, table):
+    loaded = load_encoder(arguments.encoder, arguments.device, trusted)
+    rate = loaded.sample_rate
+    with inference.audio_table(files, rate) as (recordings, table):
+        others = [r.rate for r in recordings if not r.problem and r.rate < rate]
+        if others:
+            logger.info(
+                f"{len(others)} of {len(table)} recordings have fewer than "
+                f"{rate} samples a second, such as {others[0]}: they are "
+                "resampled, and without the upper frequencies."
+            )
         found = adapt_encoder(
-            *(arguments.encoder, table, arguments.output, arguments.map),
-            device=arguments.device,
-            trusted=trusted,
+            loaded, table, arguments.output, arguments.map, trusted
         )
     logger.info(found.verdict)
     if found.calibration is None:

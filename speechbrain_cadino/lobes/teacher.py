@@ -58,6 +58,74 @@ class MultiCropNetwork(torch.nn.Module):
         return embeddings, self.head(embeddings)
 
 
+class JointNetwork(MultiCropNetwork):
+    """A MultiCropNetwork that classifies labelled crops in the same forward.
+
+    Labelled crops as long as others go through the encoder in one batch with
+    these, so that its BatchNorm sees both.
+
+    Arguments
+    ---------
+    encoder, head : torch.nn.Module
+        See MultiCropNetwork.
+    classifier : torch.nn.Module
+        The network from embeddings, (batch, 1, D), to cosines, (batch, 1, C),
+        such as SpeechBrain's of ECAPA-TDNN.
+
+    Example
+    -------
+    >>> from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
+    >>> from speechbrain_cadino.lobes.heads import NoHead
+    >>> network = JointNetwork(
+    ...     ECAPA_TDNN(80, channels=[16] * 5, lin_neurons=8),
+    ...     NoHead(),
+    ...     Classifier(8, out_neurons=5),
+    ... )
+    >>> crops = [torch.randn(4, 30, 80), torch.randn(8, 20, 80)]
+    >>> embeddings, outputs = network(crops, source=torch.randn(3, 30, 80))
+    >>> embeddings.shape, outputs["cosines"].shape
+    (torch.Size([12, 8]), torch.Size([3, 5]))
+    """
+
+    def __init__(self, encoder, head, classifier):
+        super().__init__(encoder, head)
+        self.classifier = classifier
+        # Of no view of the others
+        head.shared = (*head.shared, "cosines")
+
+    def forward(self, crops, source=None):
+        """Encodes, projects and classifies.
+
+        Arguments
+        ---------
+        crops : list of torch.Tensor
+            See MultiCropNetwork.
+        source : torch.Tensor, optional
+            Features of labelled crops, (B, time, features).
+
+        Returns
+        -------
+        embeddings : torch.Tensor
+            See there, as for the next: without the labelled crops.
+        outputs : dict of str:torch.Tensor
+            And ``cosines``, (B, C), of the labelled ones.
+        """
+        if source is None:
+            return super().forward(crops)
+        count, alike = len(source), crops[0].shape[1:] == source.shape[1:]
+        if alike:
+            first = self.encoder(torch.cat([source, crops[0]]))
+            labelled, first = first[:count], first[count:]
+        else:
+            labelled, first = self.encoder(source), self.encoder(crops[0])
+        others = [self.encoder(feats) for feats in crops[1:]]
+        embeddings = torch.cat([first, *others]).squeeze(1)
+        # In fp32: times the scale, the error of bf16 would be 0.1 and more
+        with torch.autocast(labelled.device.type, enabled=False):
+            cosines = self.classifier(labelled.float()).squeeze(1)
+        return embeddings, {**self.head(embeddings), "cosines": cosines}
+
+
 class Teacher(torch.nn.Module):
     """A copy of the student that follows it by moving average.
 

@@ -131,7 +131,7 @@ class SelfDistillation:
         """
         return self.compare(*self.views(crops, batch_size), position)
 
-    def views(self, crops, batch_size):
+    def views(self, crops, batch_size, **others):
         """What the student says of its crops, and the teacher of the first.
 
         Arguments
@@ -142,6 +142,8 @@ class SelfDistillation:
             those of the other groups.
         batch_size : int
             The number of utterances.
+        **others
+            Further arguments of the student, which the teacher does not get.
 
         Returns
         -------
@@ -161,7 +163,7 @@ class SelfDistillation:
             )
         count = len(crops[0]) // batch_size
         common = count if self.student_sees_globals else 0
-        student = self._networks["student"](seen)
+        student = self._networks["student"](seen, **others)
         teacher = self._networks["teacher"](crops[:1])
         student = self._by_view(student, batch_size, common)
         teacher = self._by_view(teacher, batch_size, count)

@@ -24,7 +24,6 @@ from speechbrain_cadino.encoders.calibration import (
 )
 from speechbrain_cadino.encoders.card import replace_figures
 from speechbrain_cadino.encoders.fold import fold_linear, last_linear
-from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.process.files import atomic_folder
 from speechbrain_cadino.verification.bootstrap import Bootstrap
 from speechbrain_cadino.verification.scoring import cosine, trial_scores
@@ -34,6 +33,7 @@ from speechbrain_cadino.verification.threshold import (
     check_voices,
     embed_halves,
     fit,
+    halves_of,
     pairs_of,
     score_halves,
     threshold_interval,
@@ -53,8 +53,9 @@ MOST_HELD_OUT = 200
 # Of the bootstrap: enough for 95% intervals
 REPLICATES = 500
 
-# Crops of other recordings that a crop is compared with
-OTHERS = 5
+# Augmented crops of each half, and crops of others that one is compared with
+CROPS = 3
+OTHERS = 10
 
 # Recordings of a cluster, on average: one map for each (ours), and the clusters
 # whose agreement is measured
@@ -75,18 +76,24 @@ class Heard(NamedTuple):
         (M, D): of augmented crops.
     recordings : numpy.ndarray
         (M,): the recording that each is a crop of.
+    parts : numpy.ndarray
+        (M,): the half that it is from, 0 or 1.
 
     Example
     -------
-    >>> heard = Heard(np.ones((2, 3, 4)), np.ones((6, 4)), np.arange(6) // 2)
+    >>> number = np.arange(6)
+    >>> heard = Heard(
+    ...     np.ones((2, 3, 4)), np.ones((6, 4)), number // 2, number % 2
+    ... )
     >>> some = heard.take([1, 2])
-    >>> some.halves.shape, some.recordings.tolist()
-    ((2, 2, 4), [0, 0, 1, 1])
+    >>> some.halves.shape, some.recordings.tolist(), some.parts.tolist()
+    ((2, 2, 4), [0, 0, 1, 1], [0, 1, 0, 1])
     """
 
     halves: np.ndarray
     crops: np.ndarray
     recordings: np.ndarray
+    parts: np.ndarray
 
     @property
     def count(self):
@@ -104,12 +111,17 @@ class Heard(NamedTuple):
         number[rows] = np.arange(len(rows))
         recordings = number[self.recordings]
         own = recordings >= 0
-        return Heard(self.halves[:, rows], self.crops[own], recordings[own])
+        return Heard(
+            self.halves[:, rows],
+            *(self.crops[own], recordings[own], self.parts[own]),
+        )
 
     def mapped(self, transform):
         """The same after a LinearMap."""
         halves = np.stack([transform.transform(half) for half in self.halves])
-        return Heard(halves, transform.transform(self.crops), self.recordings)
+        return self._replace(
+            halves=halves, crops=transform.transform(self.crops)
+        )
 
 
 class Adaptation(NamedTuple):
@@ -136,13 +148,13 @@ class Adaptation(NamedTuple):
     interval: tuple = None
 
 
-def adapt(source, table, folder, only=None, device=None, trusted=True):
+def adapt(embedder, table, folder, only=None, trusted=True):
     """Adapts an encoder to recordings, if it can be done in minutes.
 
     Arguments
     ---------
-    source : str or pathlib.Path
-        The encoder: a folder or a hub id.
+    embedder : Embedder
+        The encoder, of ``load_encoder``: its folder or hub id is read again.
     table : pandas.DataFrame
         A manifest of recordings, of many voices. Of more than ``MOST_LEAVES``,
         as many are taken, evenly spread.
@@ -151,10 +163,8 @@ def adapt(source, table, folder, only=None, device=None, trusted=True):
         whole, or not at all.
     only : str, optional
         The map to take, of ``MAPS``, whatever the criteria say.
-    device : str, optional
-        See ``load_encoder``.
     trusted : bool
-        See there.
+        See ``load_encoder``.
 
     Returns
     -------
@@ -166,15 +176,15 @@ def adapt(source, table, folder, only=None, device=None, trusted=True):
         If the encoder does not end in a linear layer, the recordings are too
         few or of few voices, or after the map no pair is of one voice.
     """
-    loaded = load_encoder(source, device, trusted)
-    if loaded.encoder is None:
+    source = embedder.source
+    if embedder.encoder is None:
         raise ValueError(
             f"{source} holds embeddings alone: an encoder is needed, into "
             "which something can be folded."
         )
-    last_linear(loaded.encoder, source)
+    last_linear(embedder.encoder, source)
     table = table.iloc[spread_rows(len(table), MOST_LEAVES)]
-    heard = hear(loaded, table)
+    heard = hear(embedder, table)
     pairs = pairs_of(min(heard.count, MOST_RECORDINGS))
     rows = spread_rows(heard.count, MOST_RECORDINGS)
     enrol, test = (rows[side] for side in pairs)
@@ -190,22 +200,23 @@ def adapt(source, table, folder, only=None, device=None, trusted=True):
     scores = score_halves(heard.mapped(found).halves, enrol, test)
     calibration = fit(scores, same, "crops")
     check_calibration(calibration)
-    hours = (table["stop"] - table["start"]).sum() / loaded.sample_rate / 3600
+    interval = low, high = threshold_interval(scores, *pairs)
+    hours = (table["stop"] - table["start"]).sum() / embedder.sample_rate / 3600
     with atomic_folder(folder) as temporary:
         fold_linear(source, found.linear(), temporary, found.mean, trusted)
         replace_figures(
             temporary,
             f"Adapted without labels to {heard.count:,} recordings, "
-            f"{hours:.1f} hours, by a linear map: {choice}. {verdict} Not "
+            f"{hours:.1f} hours, by a linear map: {choice}. {verdict} The 95% "
+            f"interval of the threshold is {low:.3f} to {high:.3f}. Not "
             "evaluated with labels.",
         )
         write_calibration(temporary, calibration)
-    interval = threshold_interval(scores, *pairs)
     return Adaptation(figures, choice, verdict, calibration, interval)
 
 
 def hear(embedder, table):
-    """Embeds both halves of recordings, and augmented crops.
+    """Embeds both halves of recordings, and augmented crops of each half.
 
     Arguments
     ---------
@@ -231,8 +242,11 @@ def hear(embedder, table):
             f"try on others: give {FEWEST} or more, of many voices; hundreds "
             "are better."
         )
-    crops, recordings = RecordingLDA().embed_crops(embedder, table.iloc[rows])
-    return Heard(halves, crops, recordings)
+    both = halves_of(table.iloc[rows], embedder.sample_rate)
+    lda = RecordingLDA(crops=CROPS)
+    crops, place = lda.embed_crops(embedder, pd.concat(both))
+    parts, recordings = np.divmod(place, len(rows))
+    return Heard(halves, crops, recordings, parts)
 
 
 def learn_nothing(heard):
@@ -299,9 +313,10 @@ def try_maps(heard, seed=0):
     """Learns all maps from two thirds of the recordings, tries them on the
     other third, and so on until each was tried on once.
 
-    Two criteria, both without labels: how well an augmented crop of a
-    recording is told from crops of others, and how alike the clusters of the
-    recordings' first halves and those of their last halves are.
+    Two criteria, both without labels: how well augmented crops of both halves
+    of a recording are told from crops of others, and how alike the clusters of
+    the recordings' first halves and those of their last halves are. Crops that
+    overlapped would be told by what is said.
 
     Arguments
     ---------
@@ -328,7 +343,7 @@ def try_maps(heard, seed=0):
         held_out = np.arange(heard.count) % FOLDS == number
         learnt = heard.take(order[~held_out])
         tried = heard.take(order[held_out][:MOST_HELD_OUT])
-        pairs = _pairs_of_crops(tried.recordings, rng)
+        pairs = _pairs_of_crops(tried, rng)
         first = number * heard.count  # recordings of other numbers
         enrol.append(first + tried.recordings[pairs[0]])
         test.append(first + tried.recordings[pairs[1]])
@@ -374,12 +389,14 @@ def _table(scores, enrol, test, agreement):
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _pairs_of_crops(recordings, rng):
-    """All pairs of crops of a recording, and each crop with some of others."""
-    enrol, test = np.triu_indices(len(recordings), 1)
-    same = recordings[enrol] == recordings[test]
+def _pairs_of_crops(heard, rng):
+    """All pairs of crops of both halves of a recording, and each crop of a
+    first half with some of others' last halves."""
+    first, last = (np.flatnonzero(heard.parts == part) for part in (0, 1))
+    enrol, test = (side.ravel() for side in np.meshgrid(first, last))
+    same = heard.recordings[enrol] == heard.recordings[test]
     others = np.flatnonzero(~same)
-    most = min(OTHERS * len(recordings), len(others))
+    most = min(OTHERS * len(first), len(others))
     chosen = np.append(
         np.flatnonzero(same), rng.choice(others, most, replace=False)
     )
@@ -437,9 +454,9 @@ def in_words(figures, choice):
     if choice != NONE:
         row = figures.loc[choice]
         return (
-            "On recordings that it was not learnt from, a crop is told from "
-            f"crops of others with an EER of {row['eer']:.1f} % in the place "
-            f"of {none['eer']:.1f} % (difference {row['difference']:+.1f}, 95% "
+            "On recordings that it was not learnt from, crops of one are told "
+            f"from crops of others with an EER of {row['eer']:.1f} % in the "
+            f"place of {none['eer']:.1f} % (difference {row['difference']:+.1f}, 95% "
             f"interval {row['difference_low']:+.1f} to "
             f"{row['difference_high']:+.1f}), and clusters of first and of "
             f"last halves agree by {row['agreement']:.2f} in the place of "

@@ -14,6 +14,7 @@ from speechbrain_cadino.process.files import atomic_path
 from speechbrain_cadino.process.memory import keep_freed_memory
 from speechbrain_cadino.runs.finish import export, finish
 from speechbrain_cadino.runs.open_run import load_run
+from speechbrain_cadino.training.partial import train_only
 from speechbrain_cadino.training.plots import plot_stage_two
 
 STARTS = {
@@ -138,6 +139,8 @@ def train(
     for source, (start, module) in starts.items():
         if hparams[source] is not None:
             start(hparams[module], hparams[source])
+    if hparams.get("train_only") is not None:
+        train_only(hparams["embedding_model"], hparams["train_only"])
 
     # Brain class initialization
     keep_freed_memory()

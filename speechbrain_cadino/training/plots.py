@@ -30,7 +30,8 @@ def plot_training(rows, path, objective):
         layout="constrained",
     )
     loss, *others = axes[:, :columns].flat
-    _lines(loss, table, ["loss", *objective.terms], "")
+    # The source's is of an adaptation
+    _lines(loss, table, ["loss", "source_loss", *objective.terms], "")
     loss.set_title("loss")
     for axis, panel in zip(others, panels):
         _plot_panel(axis, table, panel)

@@ -215,12 +215,11 @@ def embed_halves(embedder, table):
     lengths = (table["stop"] - table["start"]).to_numpy()
     rows = np.flatnonzero(lengths >= 2 * SHORTEST_HALF * rate)
     _check_number(len(rows), f"of {2 * SHORTEST_HALF:.0f} s or more")
-    half = trimmed_length(lengths[rows] // 2, rate)
-    table = table.iloc[rows]
-    first = table.assign(stop=table["start"] + half)
-    last = table.assign(start=table["stop"] - half)
     halves = np.stack(
-        [embedder.embed(t, skip_unreadable=True) for t in (first, last)]
+        [
+            embedder.embed(half, skip_unreadable=True)
+            for half in halves_of(table.iloc[rows], rate)
+        ]
     )
     fine = np.isfinite(halves).all((0, 2))
     count = int(fine.sum())
@@ -231,6 +230,37 @@ def embed_halves(embedder, table):
             "too short or cannot be read."
         )
     return halves[:, fine], rows[fine]
+
+
+def halves_of(table, rate):
+    """Both halves of recordings.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        A manifest of recordings.
+    rate : int
+        The sample rate, in Hz.
+
+    Returns
+    -------
+    list of pandas.DataFrame
+        The manifest of the first halves and that of the last ones, of lengths
+        of ``trimmed_length``.
+
+    Example
+    -------
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"start": [0], "stop": [48000]})
+    >>> [half.to_numpy().tolist() for half in halves_of(table, 16000)]
+    [[[0, 24000]], [[24000, 48000]]]
+    """
+    lengths = (table["stop"] - table["start"]).to_numpy()
+    half = trimmed_length(lengths // 2, rate)
+    return [
+        table.assign(stop=table["start"] + half),
+        table.assign(start=table["stop"] - half),
+    ]
 
 
 def pairs_of(count, seed=0):

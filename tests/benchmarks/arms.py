@@ -8,9 +8,11 @@
 The YAML file says what to prepare, the trial lists, the flags of all arms and
 of each; objects are swapped by an ``overlay``, YAML text on top of the hparams;
 ``script`` is another one than train_dino.py, ``encoder`` where its result lies
-below the output folder. What stands after ``--`` goes to each training. Arms
-are trained as anybody would; killed and started again, the same command goes on
-where it was. ``--jobs`` trains so many at a time: small ones do not fill a GPU.
+below the output folder; ``before``, command lines to run first. In these and in
+flags, {seed} and {run}, the output folder, are filled in. What stands after
+``--`` goes to each training. Arms are trained as anybody would; killed and
+started again, the same command goes on where it was. ``--jobs`` trains so many
+at a time: small ones do not fill a GPU.
 
 What is left of each training is a cell in results/cells/EXPERIMENT, some 50 kB
 that are committed: cell.json, training.csv, and scores.npz with the scores of
@@ -28,6 +30,7 @@ import argparse
 import concurrent.futures
 import json
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -116,6 +119,11 @@ class Cell:
         seconds = pd.read_csv(self.folder / "training.csv")["seconds"].sum()
         return round(seconds / 60)
 
+    def filled(self, value):
+        """A flag, with the seed and the output folder in it."""
+        text = str(value).replace("{seed}", str(self.seed))
+        return text.replace("{run}", str(self.run))
+
     def scores(self, name, kind):
         """The scores of a list."""
         with np.load(self.folder / "scores.npz") as arrays:
@@ -147,9 +155,12 @@ def fill(cell, experiment, lists, rest):
         yaml = cell.run / "arm.yaml"
         yaml.write_text(text, encoding="utf-8")
     command = [sys.executable, script, str(yaml), *rest]
+    for line in arm.pop("before", []):
+        words = shlex.split(cell.filled(line))
+        call([sys.executable, *words], cell.run / "arm.log")
     flags = {**arm, "seed": cell.seed, "output_folder": cell.run}
     command += [
-        f"--{key}={'null' if value is None else value}"
+        f"--{key}={'null' if value is None else cell.filled(value)}"
         for key, value in flags.items()
     ]
     call(command, cell.run / "arm.log")

@@ -55,11 +55,12 @@ def audited(tmp_path_factory):
         folder = tmp_path_factory.mktemp("audit")
         (folder / "sitecustomize.py").write_text(AUDIT)
         log = folder / "log"
+        paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
         process = subprocess.run(
             [sys.executable, *map(str, command)],
             env={
                 **os.environ,
-                **{"PYTHONPATH": str(folder), "AUDIT_LOG": str(log)},
+                **{"PYTHONPATH": os.pathsep.join(paths), "AUDIT_LOG": str(log)},
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

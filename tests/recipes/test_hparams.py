@@ -31,6 +31,10 @@ STAGE_TWO = [
     *("dlg_lc.yaml", "small_dlg_lc.yaml", "demo_dlg_lc.yaml"),
     *("large_margin.yaml", "small_large_margin.yaml"),
 ]
+ADAPTATION = [
+    *("adapt.yaml", "small_adapt.yaml", "demo_adapt.yaml"),
+    "small_adapt_contrastive.yaml",
+]
 SMALL = ["--channels=16", "--out_dim=8", "--head_size=8"]
 
 
@@ -66,6 +70,45 @@ def test_loads(name, tmp_path):
         assert callable(prepare)
 
 
+@pytest.mark.parametrize("name", ADAPTATION)
+def test_adaptation_loads(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    head = "ID,duration,wav,start,stop"
+    rows = [f"{i},4.0,$data_root/{i}.wav,0,64000" for i in "ab"]
+    (tmp_path / "demo_corpus").mkdir()
+    for folder in (tmp_path, tmp_path / "demo_corpus"):
+        (folder / "train.csv").write_text("\n".join([head, *rows]))
+        (folder / "speakers.csv").write_text("ID,spk_id\na,anne\nb,bob\n")
+    labelled = [f"{row},{row[0]}" for row in rows]
+    (tmp_path / "source.csv").write_text(
+        "\n".join([f"{head},spk_id", *labelled])
+    )
+    arguments = [*SMALL, f"--output_folder={tmp_path / 'out'}"]
+    if "demo" not in name:
+        arguments += [
+            f"--data_folder={tmp_path}",
+            f"--source_folder={tmp_path}",
+        ]
+        arguments.append(f"--source_manifest={tmp_path / 'source.csv'}")
+    path, _, overrides = parse_arguments([str(HPARAMS / name), *arguments])
+    with open(path, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    classes = 2 * len(hparams["source_speeds"])
+    student = hparams["student"]
+    assert len(student.classifier.weight) == classes
+    assert student.encoder is hparams["embedding_model"]
+    assert hparams["teacher"].network.encoder is not student.encoder
+    source = hparams["source"]()
+    assert source.classes == classes
+    assert source.crops.lengths == [round(16000 * hparams["global_seconds"])]
+    terms = {"contrastive"} if "contrastive" in name else set(DINO)
+    assert set(hparams["objective"].terms) == terms
+    assert hparams["label_loss"].scale == 30
+    assert hparams["lr_schedule"](hparams["number_of_epochs"]) > 0
+    steps = hparams["number_of_epochs"] * (hparams["steps_per_epoch"] or 0)
+    assert steps <= 425
+
+
 @pytest.mark.parametrize("name", STAGE_TWO)
 def test_stage_two_loads(name, tmp_path):
     manifest = tmp_path / "pseudo_labels.csv"
@@ -97,6 +140,7 @@ def test_stage_two_loads(name, tmp_path):
     [
         *("dino.yaml", "ca_dino.yaml", "dlg_lc.yaml", "verify.yaml"),
         *("rdino.yaml", "sdpn.yaml", "sdpn_dr.yaml", "dino_wespeaker.yaml"),
+        "adapt.yaml",
     ],
 )
 def test_each_key_is_used(name):

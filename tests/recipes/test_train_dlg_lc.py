@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from recipe import SPEED, TORCHRUN, script
+from recipe import RECIPE, SPEED, TORCHRUN, script
+
+from speechbrain_cadino.losses.label_correction import RELIABLE
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +141,55 @@ def test_goes_on_with_a_larger_margin_on_two_processes(
     gate = pd.read_csv(tmp_path / "gate.csv")
     counts = gate[["reliable", "corrected", "dropped"]]
     assert (counts.sum(axis=1) == 48).all()
+
+
+def test_given_labels_stay_and_the_gate_is_that_of_the_others(
+    command, run_script, labels, tmp_path
+):
+    """Joined by the script; a gate that trusts nothing by its loss."""
+    table = pd.read_csv(labels, dtype={"spk_id": str})
+    for name, part in (("source", table[:12]), ("target", table[12:])):
+        part.to_csv(tmp_path / f"{name}.csv", index=False)
+    joined = tmp_path / "joined.csv"
+    code, output = run_script(
+        *(RECIPE / "join_manifests.py", tmp_path / "source.csv"),
+        *(tmp_path / "target.csv", f"--output={joined}"),
+    )
+    assert code == 0, output
+    assert "12 of 4 labels that are given, 12 of 4 labels that were" in output
+    flags = {"gate": 1e-6, "number_of_epochs": 2, "evaluate_every": 2}
+    code, output = run_script(
+        *command(tmp_path / "run", train_manifest=joined, **flags)
+    )
+    assert code == 0, output
+    trusted = pd.read_csv(joined)["trusted"].to_numpy() == 1
+    with np.load(tmp_path / "run" / "gate" / "epoch002.npz") as arrays:
+        decisions = arrays["decisions"].reshape(2, 24)
+        assert arrays["trusted"].tolist() == [*trusted, *trusted]
+    assert (decisions[:, trusted] == RELIABLE).all()
+    assert (decisions[:, ~trusted] != RELIABLE).all()
+
+
+def test_what_cannot_be_joined(run_script, labels, tmp_path):
+    def refused(source, target):
+        code, output = run_script(
+            *(RECIPE / "join_manifests.py", source, target),
+            f"--output={tmp_path / 'joined.csv'}",
+        )
+        assert code == 1, output
+        assert "Traceback" not in output
+        assert not (tmp_path / "joined.csv").exists()
+        return output
+
+    assert "have 24 IDs in common" in refused(labels, labels)
+    table = pd.read_csv(labels, dtype={"spk_id": str})
+    one, bare = tmp_path / "one.csv", tmp_path / "bare.csv"
+    table.assign(spk_id="anne").to_csv(one, index=False)
+    assert f"{one} is of one speaker" in refused(one, labels)
+    table.drop(columns="spk_id").to_csv(bare, index=False)
+    assert "has no column spk_id" in refused(labels, bare)
+    table.assign(trusted=1).to_csv(one, index=False)
+    assert "is joined already" in refused(labels, one)
 
 
 def test_mistakes_are_one_sentence(

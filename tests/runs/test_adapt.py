@@ -20,12 +20,16 @@ from speechbrain_cadino.runs.adapt import NONE, Heard, choose, try_maps
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    """36 recordings of 2.1 s, of twelve voices."""
+    """36 recordings of 2.1 s, each of a voice of two sounds, by turns."""
     folder = tmp_path_factory.mktemp("archive")
     rng = np.random.default_rng(0)
+    turns = np.arange(33600) // 2000 % 2
     for number in range(36):
-        voice = np.random.default_rng(number % 12).standard_normal(32)
-        wav = np.convolve(rng.standard_normal(33600), voice, "same")
+        sounds = [
+            np.convolve(rng.standard_normal(33600), sound, "same")
+            for sound in rng.standard_normal((2, 32))
+        ]
+        wav = np.where(turns, *sounds)
         soundfile.write(folder / f"{number:02}.wav", 0.02 * wav, 16000)
     return folder
 
@@ -42,7 +46,8 @@ def heard(nuisance, count=150, width=8, crops=4, seed=0):
         return voices + noise
 
     recordings = np.tile(np.arange(count), crops)
-    return Heard(said(2), said(crops).reshape(-1, width), recordings)
+    parts = np.arange(crops).repeat(count) % 2
+    return Heard(said(2), said(crops).reshape(-1, width), recordings, parts)
 
 
 def test_the_map_that_takes_the_nuisance_away_is_chosen():
