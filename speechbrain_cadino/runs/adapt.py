@@ -456,11 +456,11 @@ def in_words(figures, choice):
         return (
             "On recordings that it was not learnt from, crops of one are told "
             f"from crops of others with an EER of {row['eer']:.1f} % in the "
-            f"place of {none['eer']:.1f} % (difference {row['difference']:+.1f}, 95% "
-            f"interval {row['difference_low']:+.1f} to "
-            f"{row['difference_high']:+.1f}), and clusters of first and of "
-            f"last halves agree by {row['agreement']:.2f} in the place of "
-            f"{none['agreement']:.2f}."
+            f"place of {none['eer']:.1f} % (difference "
+            f"{row['difference']:+.1f}, 95% interval "
+            f"{row['difference_low']:+.1f} to {row['difference_high']:+.1f}), "
+            "and clusters of first and of last halves agree by "
+            f"{row['agreement']:.2f} in the place of {none['agreement']:.2f}."
         )
     others = figures.drop(NONE)
     surely = others[others["difference_high"] < 0]
