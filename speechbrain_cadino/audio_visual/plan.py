@@ -10,6 +10,10 @@ class AudioVisualPlan(Plan):
     def all_steps(self):
         """All steps, in the order in which they run."""
         hparams = self.hparams
+        if hparams.get("filter") is not None:
+            raise ValueError(
+                "The filter is of voices alone: give filter: null."
+            )
         add = {
             "audio": lambda: self.add_alone("audio/", voices, "dlg_lc"),
             "face": lambda: self.add_alone(

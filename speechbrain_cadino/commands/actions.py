@@ -19,12 +19,14 @@ from speechbrain_cadino.clustering.ward import (
 from speechbrain_cadino.commands import inference
 from speechbrain_cadino.config.overlays import device_problem
 from speechbrain_cadino.dataio.labels import labels_of, read_labels
+from speechbrain_cadino.dataio.speech import load_detector
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
 from speechbrain_cadino.encoders.calibration import (
     read_calibration,
     write_calibration,
 )
 from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.gate.filter import SCORES, filter_manifest
 from speechbrain_cadino.prepare.folder import prepare_folder
 from speechbrain_cadino.process.files import write_csv
 from speechbrain_cadino.runs.adapt import MAPS, NONE
@@ -35,6 +37,10 @@ from speechbrain_cadino.verification.compare import format_comparison
 from speechbrain_cadino.verification.evaluate import TrialEvaluator
 
 logger = get_logger(__name__)
+
+# What the filter compares of a file: those of filter.yaml
+SEGMENT_SECONDS = 1.5
+MAX_SEGMENTS = 6
 
 # A fifth of fewer files is none.
 FEWEST_OF_STABILITY = 5
@@ -273,6 +279,40 @@ def _how_chosen(number, calibration, count):
         f", the number by the calibration ({calibration.method}: the same "
         f"voice above {calibration.threshold:.2f})"
     )
+
+
+def filter_files(arguments):
+    """Writes a manifest of what is one voice; gives what each rule did."""
+    _check_device(arguments.device)
+    files = inference.find_files(arguments.inputs)
+    _check_folder(arguments.output)
+    rules = {
+        name: None if rule == "null" else rule
+        for name in SCORES
+        if (rule := getattr(arguments, name, "null"))
+    }
+    loaded = load_encoder(
+        arguments.encoder,
+        arguments.device,
+        trusted=not arguments.untrusted,
+        segment_seconds=SEGMENT_SECONDS,
+        max_segments=MAX_SEGMENTS,
+        keep_segments=True,
+    )
+    detector = load_detector(arguments.detector, loaded.sample_rate)
+    with inference.audio_table(files, loaded.sample_rate) as (_, audio):
+        names = [files[int(row)] for row in audio["ID"]]
+        audio = audio.assign(ID=names)
+        report = filter_manifest(
+            arguments.output,
+            loaded,
+            audio.assign(wav=names),
+            audio,
+            detector=detector,
+            **rules,
+        )
+    table = pd.DataFrame(report["scores"]).T.rename_axis("score")
+    return _format(table[["threshold", "dropped", "without"]].reset_index())
 
 
 def _encoder(arguments):

@@ -262,6 +262,48 @@ def cluster(parser):
     )
 
 
+def filter_files(parser):
+    """Tells which audio files are one voice that speaks, and which are noise,
+    music, dead air or several voices.
+
+    Writes into a folder: confidence.csv, each file with its scores and whether
+    it is kept; filtered.csv, the manifest of those that are, for a training;
+    filter.json, figures and examples to listen to; a plot. The scores are the
+    share of speech, the consistency of the segments of a file to the encoder,
+    and the density of files around it. Prints what each rule has dropped.
+
+    A rule is "mixture", which parts two hills if there are two; a share of the
+    files such as 80%; the least score; or null for none.
+
+    Example:
+      speechbrain-cadino filter results/encoder archive/ \\
+          --output filtered
+    """
+    _add_encoder(parser)
+    _add_inputs(parser)
+    parser.add_argument(
+        "--output", metavar="FOLDER", required=True, help="where to write"
+    )
+    for name, default, words in [
+        ("speech", "auto", "of the share of speech: what suits the detector"),
+        ("consistency", "mixture", "of the consistency of segments: mixture"),
+        ("density", "null", "of the density of files: null"),
+    ]:
+        parser.add_argument(
+            f"--{name}",
+            metavar="RULE",
+            default=default,
+            help=f"the rule {words} by default",
+        )
+    parser.add_argument(
+        "--detector",
+        choices=["auto", "silero", "modulation"],
+        default="auto",
+        help="of speech: Silero VAD by default if it is installed, else the "
+        "modulation",
+    )
+
+
 def draw_map(parser):
     """Draws embeddings in two dimensions, coloured by speaker or cluster.
 
@@ -333,6 +375,7 @@ COMMANDS = {
     "calibrate": calibrate,
     "adapt": adapt,
     "cluster": cluster,
+    "filter": filter_files,
     "map": draw_map,
     "compare": compare,
 }

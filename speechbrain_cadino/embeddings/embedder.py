@@ -58,6 +58,10 @@ class Embedder:
         theirs, each divided by its L2 norm. A shorter utterance is one segment.
     max_segments : int
         The number of segments of an utterance, at most.
+    keep_segments : bool
+        Whether the embeddings of all segments are kept in the place of their
+        mean: those of an utterance are rows below each other, and ``ids.txt``
+        has a line for each.
     batch_size : int
         The number of utterances in a batch, at most.
     num_workers : int
@@ -97,6 +101,7 @@ class Embedder:
         reader=AudioReader,
         segment_seconds=None,
         max_segments=10,
+        keep_segments=False,
         batch_size=16,
         num_workers=0,
         mean=None,
@@ -109,7 +114,10 @@ class Embedder:
         self.reader = reader
         self.segment_seconds = segment_seconds
         self.max_segments = max_segments
-        self.segments = Segments(sample_rate, segment_seconds, max_segments)
+        self.keep_segments = keep_segments
+        self.segments = Segments(
+            sample_rate, segment_seconds, max_segments, keep_segments
+        )
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.mean = mean
@@ -154,6 +162,8 @@ class Embedder:
             "segment_seconds": self.segment_seconds,
             "max_segments": self.max_segments if segmented else None,
             "reader": str(self.reader),
+            # As before there was this choice
+            **({"keep_segments": True} if self.keep_segments else {}),
         }
 
     def embed(self, table, skip_unreadable=False):

@@ -62,7 +62,7 @@ def extract(embedder, folder, table, shard_size=5_000):
     Returns
     -------
     list of str
-        The N IDs.
+        The N IDs; where the embedder keeps segments, the ID of each of them.
     numpy.memmap
         Shape (N, D), float32, in the order of the table. The rows of files
         that cannot be read are NaN.
@@ -96,7 +96,7 @@ def extract(embedder, folder, table, shard_size=5_000):
     (['one'], [[0.5]])
     """
     folder = pathlib.Path(folder)
-    shards = _Shards(folder, table, shard_size)
+    shards = _Shards(folder, table, shard_size, embedder.segments)
     record = extraction_record(embedder, table, shard_size)
     if run_on_main(_is_there, args=[folder, record]):
         logger.info(f"The embeddings in {folder} are up to date.")
@@ -192,12 +192,13 @@ def _is_there(folder, record):
 class _Shards:
     """The stretches of a table that are embedded at a time, and their files."""
 
-    def __init__(self, folder, table, size):
+    def __init__(self, folder, table, size, segments):
         if size < 1:
             raise ValueError(f"shard_size={size}: give 1 or more.")
         self.folder = folder
         self.table = table
         self.size = size
+        self.counts = segments.rows(table)  # of embeddings
         self.numbers = range(-(-len(table) // size))
 
     def path(self, number):
@@ -219,9 +220,7 @@ class _Shards:
             part = np.load(self.path(number), mmap_mode="r")
         except (FileNotFoundError, ValueError, EOFError):
             return False
-        return len(part) == len(
-            range(*self.rows(number).indices(len(self.table)))
-        )
+        return len(part) == self.counts[self.rows(number)].sum()
 
     def join(self):
         """Makes one file of all shards, and the list of IDs."""
@@ -230,18 +229,22 @@ class _Shards:
 
         def parts():
             for number in self.numbers:
-                part = self._load(number)
-                missing[self.rows(number)] = np.isnan(part[:, 0])
+                part, rows = self._load(number), self.rows(number)
+                counts = self.counts[rows]
+                missing[rows] = np.logical_and.reduceat(
+                    np.isnan(part[:, 0]), counts.cumsum() - counts
+                )
                 yield part
 
+        shape = int(self.counts.sum()), width
         # Among the shards: if it is never finished, it goes with them
         path = self.folder / "shards" / "joined.npy"
         final = self.folder / "embeddings.npy"
-        write_joined(path, final, parts(), (len(missing), width))
+        write_joined(path, final, parts(), shape)
         if missing.any():
             self._report(missing)
         path.replace(final)
-        write_ids(self.folder, self.table["ID"])
+        write_ids(self.folder, self.table["ID"].repeat(self.counts))
         shutil.rmtree(self.folder / "shards")
 
     def _load(self, number):

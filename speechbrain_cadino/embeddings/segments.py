@@ -7,7 +7,7 @@ SHORTEST = 0.1  # seconds
 
 
 class Segments:
-    """What is embedded of each utterance, and the mean over it.
+    """What is embedded of each utterance, and the mean over it, or each alone.
 
     Arguments
     ---------
@@ -18,6 +18,8 @@ class Segments:
         shorter utterance is one segment. By default each utterance is one.
     most : int
         Segments of an utterance, at most.
+    keep : bool
+        Whether each segment keeps an embedding of its own.
 
     Raises
     ------
@@ -36,7 +38,7 @@ class Segments:
     array([[0.5, 0.5]])
     """
 
-    def __init__(self, sample_rate=16000, seconds=None, most=10):
+    def __init__(self, sample_rate=16000, seconds=None, most=10, keep=False):
         if seconds is not None and not seconds >= SHORTEST:
             raise ValueError(
                 f"segment_seconds={seconds}: give {SHORTEST} s or more, or "
@@ -47,6 +49,23 @@ class Segments:
         self.sample_rate = sample_rate
         self.length = seconds and round(seconds * sample_rate)
         self.most = most
+        self.keep = keep
+
+    def rows(self, table):
+        """The number of embeddings of each utterance.
+
+        Arguments
+        ---------
+        table : pandas.DataFrame
+            As for ``counts``.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (N,): the counts if each segment keeps its own, else 1.
+        """
+        counts = self.counts(table)
+        return counts if self.keep else np.ones_like(counts)
 
     def counts(self, table):
         """The number of segments of each utterance.
@@ -110,10 +129,10 @@ class Segments:
         -------
         numpy.ndarray
             Shape (N, D): the mean of the embeddings, each divided by its L2
-            norm; NaN where no segment is readable. With whole utterances, the
-            embeddings as they are.
+            norm; NaN where no segment is readable. With whole utterances, and
+            where each segment keeps its own, the embeddings as they are.
         """
-        if self.length is None:
+        if self.length is None or self.keep:
             return embeddings
         norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
         readable = np.isfinite(norms)

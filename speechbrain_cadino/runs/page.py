@@ -35,6 +35,9 @@ PLOT_MEANINGS = {
     "pipeline": "The error rate of each stage beside the untrained encoder's, "
     "and how the pseudo labels change over the iterations: when agreement "
     "grows no more, another iteration would train on the same labels again.",
+    "confidence": "The scores of the utterances of the first training: what "
+    "is right of a dashed line passes that rule, and what passes all is kept. "
+    "Listen to the examples in filter.json.",
     "sweep": "The numbers of clusters that were compared without labels: "
     "silhouette and stability, higher is better.",
     "clusters": "How large the clusters are, and how well utterances fit into "

@@ -29,7 +29,7 @@ logger = get_logger(__name__)
 
 
 # The folders of the steps of one stage, in its own
-PARTS = {"labels", "train", "gate"}
+PARTS = {"filter", "labels", "train", "gate"}
 
 # A killed pipeline has counted the time of its step up to so many seconds.
 UPDATE_SECONDS = 10

@@ -21,7 +21,7 @@ COMMON = [
 
 # Share their work between the processes of torchrun
 TORCHRUN = {
-    *("train_dino.py", "pseudo_label.py"),
+    *("train_dino.py", "pseudo_label.py", "filter_manifest.py"),
     *("train_dlg_lc.py", "train_av_dlg_lc.py"),
 }
 
@@ -192,9 +192,34 @@ class Plan:
         start = self.folder / first.name
         return self.add_iterations(prefix, start, label, train)
 
+    def add_first(self):
+        """Adds stage I, and returns it: once, or with a filter twice, on
+        everything and on what the first encoder keeps."""
+        if self.hparams.get("filter") is None:
+            return self.add("stage_1", "train_dino.py", "stage_1")
+        everything = self.add("unfiltered", "train_dino.py", "unfiltered")
+        name = f"{everything.name}/filter"
+        self.add(
+            *(name, "filter_manifest.py", "filter"),
+            encoder=self.folder / everything.name / "encoder",
+            manifest=everything.manifest,
+        )
+        kept = self.folder / name
+        own = self.hparams["pseudo_label"].get("manifest")
+        if own is not None and kept not in pathlib.Path(own).parents:
+            raise ValueError(
+                f"pseudo_label: its manifest, {own}, is not what the filter "
+                f"keeps: give {kept}/filtered.csv; or give it to the filter as "
+                f"its pieces, and give {kept}/filtered_pieces.csv here."
+            )
+        return self.add(
+            *("stage_1", "train_dino.py", "stage_1"),
+            train_manifest=kept / "filtered.csv",
+        )
+
     def all_steps(self):
         """All steps, in the order in which they run."""
-        first = self.add("stage_1", "train_dino.py", "stage_1")
+        first = self.add_first()
         last, manifest = self.add_alone("", first, "dlg_lc")
         if self.hparams["large_margin"] is not None:
             last = self.add_training(

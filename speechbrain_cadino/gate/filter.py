@@ -1,0 +1,527 @@
+"""The filter: which utterances of a manifest are one voice that speaks.
+
+Audio in the wild is music, noise, dead air and several voices beside what a
+training wants. No label tells them apart, but four scores do, each of which
+may have a rule: see ``filter_manifest``.
+"""
+
+import pathlib
+
+import numpy as np
+import pandas as pd
+
+from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.manifest import (
+    DATA_ROOT,
+    LABEL,
+    read_manifest,
+    write_manifest,
+)
+from speechbrain_cadino.embeddings.confidence import score
+from speechbrain_cadino.embeddings.embedder import Embedder
+from speechbrain_cadino.embeddings.store import load_embeddings
+from speechbrain_cadino.gate.mixture import TwoGaussians
+from speechbrain_cadino.gate.plots import plot_filter
+from speechbrain_cadino.process.files import write_csv, write_json
+
+logger = get_logger(__name__)
+
+# In this order: noise is more consistent than speech, and is to be gone before
+# consistencies are looked at.
+SCORES = ["speech", "consistency", "density", "agreement"]
+
+# Digits of the scores in confidence.csv, by which utterances are kept
+DIGITS = 4
+
+# Utterances that are named of each kind
+EXAMPLES = 3
+
+
+class Least:
+    """Keeps what has a score, or more.
+
+    Arguments
+    ---------
+    score : float
+        The least score.
+
+    Example
+    -------
+    >>> Least(0.5).threshold(np.array([0.1, 0.9]))
+    (0.5, {})
+    """
+
+    def __init__(self, score):
+        self.score = float(score)
+
+    def threshold(self, scores):
+        """The least score, and figures: none."""
+        return self.score, {}
+
+
+class Share:
+    """Keeps the best.
+
+    Arguments
+    ---------
+    share : float
+        The share of those that come to this rule: above 0, up to 1.
+
+    Raises
+    ------
+    ValueError
+        If it is no share.
+
+    Example
+    -------
+    >>> Share(0.5).threshold(np.array([0.1, 0.2, 0.3, 0.4]))
+    (0.3, {})
+    """
+
+    def __init__(self, share):
+        if not 0 < share <= 1:
+            raise ValueError(
+                f"{100 * share:g}% of the utterances are to be kept: give more "
+                "than 0% and at most 100%."
+            )
+        self.share = share
+
+    def threshold(self, scores):
+        """The least score of the best, and figures: none."""
+        kept = max(1, round(self.share * len(scores)))
+        return float(np.sort(scores)[-kept]), {}
+
+
+class Mixture:
+    """Keeps the higher of two hills, if there are two.
+
+    A score s from -1 to 1 is a probability (1 + s) / 2, and its log-odds are
+    2 artanh(s): Fisher's z, which makes correlations like Gaussians. They are
+    the axis of the loss gate's mixture, whose refusals are these: one mode, a
+    tail, an overlap like one mode, too few.
+
+    Arguments
+    ---------
+    mixture : object, optional
+        The mixture, from losses to a threshold: by default TwoGaussians. Its
+        rules that speak of learnt labels are not asked.
+    least_kept : float
+        A threshold that keeps less than this share is refused, too.
+
+    Example
+    -------
+    >>> rng = np.random.default_rng(0)
+    >>> good, bad = rng.normal(0.6, 0.08, 700), rng.normal(-0.1, 0.15, 300)
+    >>> threshold, figures = Mixture().threshold(np.append(good, bad))
+    >>> 0.2 < threshold < 0.5
+    True
+    >>> Mixture().threshold(good)
+    (None, 'the scores have one mode')
+    """
+
+    def __init__(self, mixture=None, least_kept=0.3):
+        self.mixture = mixture or TwoGaussians(
+            least_wrong=-np.inf, least_trusted=0.0
+        )
+        self.least_kept = least_kept
+
+    def threshold(self, scores):
+        """Where the two cross, and figures; None, and why, if nowhere."""
+        probabilities = np.clip((1 + scores) / 2, 1e-9, 1 - 1e-9)
+        loss, figures = self.mixture.fit(-np.log(probabilities))
+        if loss is None:
+            return None, figures.replace("losses", "scores")
+        found = float(2 * np.exp(-loss) - 1)
+        kept = float((scores >= found).mean())
+        if kept < self.least_kept:
+            return None, (
+                f"the higher hill has {kept:.0%} of the utterances, and less "
+                f"than {self.least_kept:.0%} are not kept"
+            )
+        return found, figures
+
+
+def rule_of(name, value, mixture=None, detector=None):
+    """A rule as it stands in YAML.
+
+    Arguments
+    ---------
+    name : str
+        The name of the score.
+    value : str or float
+        "mixture"; a share such as "80%"; a number, the least score; "auto",
+        the ``least`` of the detector of speech; None for no rule; or any object
+        with ``threshold``.
+    mixture : Mixture, optional
+        The rule that "mixture" stands for.
+    detector : torch.nn.Module, optional
+        See ``dataio.speech``.
+
+    Returns
+    -------
+    object
+        One with ``threshold``, from scores (n,) to the least that is kept and
+        figures, or to None and a reason. None for no rule.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+
+    Example
+    -------
+    >>> rule_of("density", "80%").share, rule_of("density", "0.3").score
+    (0.8, 0.3)
+    >>> rule_of("density", "most")
+    Traceback (most recent call last):
+    ...
+    ValueError: density=most: give mixture, a share such as 80%, the least ...
+    """
+    if value is None or hasattr(value, "threshold"):
+        return value
+    if value == "mixture":
+        return mixture or Mixture()
+    if value == "auto" and name == "speech":
+        return None if detector is None else Least(detector.least)
+    text = str(value)
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        number = float(text.removesuffix("%"))
+        if not np.isfinite(number):
+            raise ValueError
+    except ValueError as error:
+        raise ValueError(
+            f"{name}={value}: give mixture, a share such as 80%, the least "
+            "score, or null."
+        ) from error
+    return Share(number / 100) if text.endswith("%") else Least(number)
+
+
+def filter_manifest(
+    output_folder,
+    embedder,
+    manifest,
+    audio=None,
+    data_folder=None,
+    embeddings=None,
+    detector=None,
+    speech="auto",
+    consistency="mixture",
+    density=None,
+    agreement=None,
+    mixture=None,
+    pieces=None,
+    shard_size=5_000,
+):
+    """Scores the utterances of a manifest, and writes the manifest of those
+    that are kept.
+
+    The scores are ``speech``, the share of speech by a detector; and those of
+    the embeddings of segments, ``consistency``, ``density`` and, if the
+    manifest has labels, ``agreement``: see ``embeddings.confidence``. Each may
+    have a rule, and an utterance is kept if it passes all. They are asked in
+    the order of ``SCORES``, each of what the ones before have kept. What has no
+    such score, as one segment has no consistency, passes, and is counted. What
+    cannot be read, or is silent, is dropped.
+
+    Under torchrun all processes embed and listen, and the main one does the
+    rest. Killed and started again, it goes on where it was: see ``extract``.
+
+    Arguments
+    ---------
+    output_folder : str or pathlib.Path
+        The folder that gets ``segments/`` and ``speech/``, embeddings of both
+        kinds; ``confidence.csv``, all utterances with their scores and whether
+        each is kept; ``filter.json``, figures and examples;
+        ``plots/confidence.png``; and last ``filtered.csv``, the manifest.
+    embedder : Embedder
+        The encoder, which keeps segments; None with ``embeddings``.
+    manifest : str, pathlib.Path or pandas.DataFrame
+        The manifest, or its table. A ``$data_root`` in it stays there.
+    audio : pandas.DataFrame, optional
+        The table of the files to read for that one's, by default its own.
+    data_folder : str or pathlib.Path, optional
+        The folder that ``$data_root`` stands for.
+    embeddings : str or pathlib.Path, optional
+        A folder of anyone's embeddings, of utterances or of their segments: see
+        ``embeddings.confidence.SegmentRows``.
+    detector : torch.nn.Module, optional
+        The detector of speech, of the manifest's rate: see ``dataio.speech``.
+        Without one there is no such score.
+    speech, consistency, density, agreement : str, float or object, optional
+        The rule of each score: see ``rule_of``.
+    mixture : Mixture, optional
+        The rule that "mixture" stands for.
+    pieces : str or pathlib.Path, optional
+        The manifest of pieces of the same files: those that lie in what is kept
+        go to ``filtered_pieces.csv``.
+    shard_size : int
+        See ``extract``.
+
+    Returns
+    -------
+    dict
+        What is in ``filter.json``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing. This and other mistakes in the arguments show
+        before anything is embedded.
+    ValueError
+        If a rule makes no sense, or nothing is kept.
+    """
+    folder = pathlib.Path(output_folder)
+    table, audio = manifest, manifest if audio is None else audio
+    if not isinstance(manifest, pd.DataFrame):
+        table = read_manifest(manifest, DATA_ROOT)
+        audio = read_manifest(manifest, data_folder)
+    rules = {
+        name: rule_of(name, value, mixture, detector)
+        for name, value in zip(
+            SCORES, [speech, consistency, density, agreement]
+        )
+    }
+    if rules["speech"] is not None and detector is None:
+        raise ValueError(
+            f"speech={speech}: there is no detector, so give null."
+        )
+    if rules["agreement"] is not None and LABEL not in table:
+        raise ValueError(
+            f"The manifest has no column {LABEL}, so there are no labels to "
+            "agree with: leave agreement out."
+        )
+    if pieces is not None:
+        pieces = read_manifest(pieces, DATA_ROOT)
+    source = embeddings or folder / "segments"
+    if embeddings is None:
+        embedder.extract(source, audio, shard_size)
+    if detector is not None:
+        listen(folder / "speech", audio, detector, embedder, shard_size)
+
+    def finish():
+        for name in ["filtered.csv", "filtered_pieces.csv"]:
+            (folder / name).unlink(missing_ok=True)
+        scores = score(source, table["ID"], table.get(LABEL))
+        if detector is not None:
+            shares = load_embeddings(folder / "speech")[1][:, 0]
+            scores["speech"] = np.asarray(shares, np.float64)
+        scores = scores.round(DIGITS)
+        kept, report = decide(table["ID"], scores, rules)
+        columns = ["segments", *(n for n in SCORES if n in scores)]
+        found = pd.concat([table["ID"], scores[columns]], axis=1)
+        write_csv(
+            folder / "confidence.csv", found.assign(kept=kept.astype(int))
+        )
+        write_json(folder / "filter.json", report)
+        plot_filter(folder / "plots" / "confidence.png", scores, kept, report)
+        if not kept.any():
+            raise ValueError(
+                f"None of {len(table)} utterances is kept: see "
+                f"{folder / 'confidence.csv'}, and ask less."
+            )
+        if pieces is not None:
+            inside = within(pieces, table[kept])
+            if not inside.any():
+                raise ValueError("No piece lies in what is kept.")
+            write_manifest(folder / "filtered_pieces.csv", pieces[inside])
+        write_manifest(folder / "filtered.csv", table[kept])
+        logger.info(describe(report))
+        return report
+
+    return run_on_main(finish)
+
+
+def listen(folder, table, detector, embedder=None, shard_size=5_000):
+    """Writes the share of speech in each utterance: an embedding of one
+    dimension.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The folder of ``embeddings.npy`` and ``ids.txt``.
+    table : pandas.DataFrame
+        The manifest.
+    detector : torch.nn.Module
+        The detector of speech.
+    embedder : Embedder, optional
+        An encoder whose sample rate, batches and workers are taken.
+    shard_size : int
+        See ``extract``.
+    """
+    options = {"sample_rate": detector.sample_rate}
+    if embedder is not None:
+        options["batch_size"] = embedder.batch_size
+        options["num_workers"] = embedder.num_workers
+    logger.info(f"Listening for speech ({type(detector).__name__}).")
+    Embedder(detector, detector, **options).extract(folder, table, shard_size)
+
+
+def decide(ids, scores, rules):
+    """Which utterances are kept.
+
+    Arguments
+    ---------
+    ids : sequence of str
+        The N utterances.
+    scores : pandas.DataFrame
+        N rows: ``segments``, the number of readable ones, and some of
+        ``SCORES``; NaN where there is none.
+    rules : dict of str:object
+        The rule of each score: see ``rule_of``.
+
+    Returns
+    -------
+    kept : numpy.ndarray
+        (N,), bool.
+    report : dict
+        ``utterances``, ``kept``, ``unreadable``, ``one_segment``; and of each
+        score in ``scores`` the ``threshold`` (None where there is none), what
+        it ``dropped``, the figures of its rule or the ``reason`` why there is
+        no threshold, and ``examples``: the lowest, the last to be dropped, the
+        first to be kept, the highest.
+
+    Example
+    -------
+    >>> scores = pd.DataFrame(
+    ...     {"segments": [2, 2, 1], "speech": [0.9, 0.1, 0.8]}
+    ... )
+    >>> kept, report = decide(["a", "b", "c"], scores, {"speech": Least(0.5)})
+    >>> kept, report["scores"]["speech"]["dropped"]
+    (array([ True, False,  True]), 1)
+    """
+    ids = np.asarray(ids, object)
+    kept = (scores["segments"] > 0).to_numpy()
+    if "speech" in scores:
+        kept = kept & scores["speech"].notna().to_numpy()
+    report = {
+        "utterances": len(ids),
+        "kept": 0,
+        "unreadable": int((~kept).sum()),
+        "one_segment": int((scores["segments"] == 1).sum()),
+        "scores": {},
+    }
+    for name in [name for name in SCORES if name in scores]:
+        values = scores[name].to_numpy()
+        asked = kept & np.isfinite(values)
+        threshold, figures = None, {}
+        rule = rules.get(name)
+        if rule is not None and asked.any():
+            threshold, figures = rule.threshold(values[asked])
+        if isinstance(figures, str):
+            logger.warning(
+                f"{name}: no threshold, so nothing is dropped by it, as "
+                f"{figures}."
+            )
+            figures = {"reason": figures}
+        least = -np.inf if threshold is None else threshold
+        dropped = asked & (values < least)
+        report["scores"][name] = {
+            "threshold": threshold,
+            "without": int((kept & ~asked).sum()),
+            "dropped": int(dropped.sum()),
+            **figures,
+            "examples": _examples(ids[asked], values[asked], least),
+        }
+        kept = kept & ~dropped
+    report["kept"] = int(kept.sum())
+    return kept, report
+
+
+def _examples(ids, values, least):
+    """Utterances to listen to, around a threshold and at both ends."""
+    order = np.argsort(values, kind="stable")
+    edge = int((values < least).sum())
+    low, high = order[:edge], order[edge:]
+    found = {
+        "lowest": low[:EXAMPLES],
+        "last_dropped": low[EXAMPLES:][-EXAMPLES:],
+        "first_kept": high[:EXAMPLES],
+        "highest": high[EXAMPLES:][-EXAMPLES:],
+    }
+    return {
+        name: [[str(ids[row]), float(values[row])] for row in rows]
+        for name, rows in found.items()
+    }
+
+
+def within(pieces, table):
+    """Which pieces lie in an utterance of a table.
+
+    Arguments
+    ---------
+    pieces : pandas.DataFrame
+        A manifest.
+    table : pandas.DataFrame
+        The manifest of utterances of the same files.
+
+    Returns
+    -------
+    numpy.ndarray
+        A bool of each piece. One across the border of two utterances of a file
+        is in none.
+
+    Example
+    -------
+    >>> table = pd.DataFrame({"wav": ["a"], "start": [0], "stop": [100]})
+    >>> pieces = pd.DataFrame(
+    ...     {"wav": ["a", "a", "b"], "start": [0, 80, 0], "stop": [50, 120, 50]}
+    ... )
+    >>> within(pieces, table)
+    array([ True, False, False])
+    """
+    spans = table[["wav", "start", "stop"]].add_suffix("_of")
+    pairs = (
+        pieces[["wav", "start", "stop"]]
+        .reset_index(drop=True)
+        .reset_index()
+        .merge(spans, left_on="wav", right_on="wav_of")
+    )
+    inside = (pairs["start"] >= pairs["start_of"]) & (
+        pairs["stop"] <= pairs["stop_of"]
+    )
+    found = np.zeros(len(pieces), bool)
+    found[pairs["index"][inside].to_numpy(int)] = True
+    return found
+
+
+def describe(report):
+    """What a filter did, in words.
+
+    Arguments
+    ---------
+    report : dict
+        The report of ``decide``.
+
+    Returns
+    -------
+    str
+        Lines for the log.
+
+    Example
+    -------
+    >>> scores = pd.DataFrame({"segments": [2, 0], "speech": [0.9, 0.1]})
+    >>> print(describe(decide(["a", "b"], scores, {"speech": Least(0.5)})[1]))
+    1 of 2 utterances are kept (50%); 1 cannot be read or are silent, ...
+    speech, at least 0.5: 0 dropped
+    """
+    kept, total = report["kept"], report["utterances"]
+    lines = [
+        f"{kept} of {total} utterances are kept ({kept / total:.0%}); "
+        f"{report['unreadable']} cannot be read or are silent, "
+        f"{report['one_segment']} are too short for a consistency and go by "
+        "the other scores."
+    ]
+    for name, found in report["scores"].items():
+        if found["threshold"] is None:
+            continue
+        examples = found["examples"]
+        words = f"{name}, at least {found['threshold']:.3g}: "
+        words += f"{found['dropped']} dropped"
+        if examples["lowest"]:
+            names = ", ".join(name for name, _ in examples["lowest"])
+            words += f", such as {names}"
+        lines.append(words)
+    return "\n".join(lines)
