@@ -16,7 +16,7 @@ import speechbrain as sb
 from speechbrain.utils.distributed import get_rank, run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import MediaError
-from speechbrain_cadino.dataio.augment import refresh_banks
+from speechbrain_cadino.dataio.augment import refresh_banks, set_position
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.process.interrupts import (
     Interrupted,
@@ -342,10 +342,13 @@ class EncoderBrain(sb.Brain):
         )
 
     def on_fit_batch_start(self, batch, should_step):
-        """Sets the learning rate, tells of bad files."""
+        """Sets the learning rate, tells augmentations how far training is,
+        and the log of bad files."""
         self.guard.begin(batch["id"])
         for group in self.optimizer.param_groups:
             group["lr"] = self.hparams.lr_schedule(self.position)
+        for augment in filter(None, {*self.augmenters.values()}):
+            set_position(augment, self.position)
         self._count_replaced(list(filter(None, batch["problem"])))
         self.utterances += len(batch["id"])
 

@@ -33,6 +33,9 @@ class CropAugmenter(torch.nn.Module):
         SpeechBrain's DropFreq and DropChunk.
     probs : list of float
         The probabilities that a crop goes through each of them.
+    strength : callable, optional
+        The function from the position in training, in epochs, to a factor of
+        all probabilities, such as LinearSchedule: see ``set_position``.
 
     Example
     -------
@@ -42,7 +45,9 @@ class CropAugmenter(torch.nn.Module):
     torch.Size([8, 16000])
     """
 
-    def __init__(self, augmentations, probs):
+    position = 0.0
+
+    def __init__(self, augmentations, probs, strength=None):
         super().__init__()
         if len(augmentations) != len(probs):
             raise ValueError(
@@ -51,6 +56,7 @@ class CropAugmenter(torch.nn.Module):
             )
         self.augmentations = torch.nn.ModuleList(augmentations)
         self.probs = probs
+        self.strength = strength
 
     @torch.no_grad()
     def forward(self, wavs):
@@ -74,9 +80,11 @@ class CropAugmenter(torch.nn.Module):
 
     def _augment(self, wavs):
         """Augments crops in place."""
+        strength = 1 if self.strength is None else self.strength(self.position)
         for augmentation, prob in zip(self.augmentations, self.probs):
             # Drawn by the host, which would have to wait for a GPU's answer
-            chosen = (torch.rand(len(wavs)) < prob).nonzero().squeeze(1)
+            chosen = torch.rand(len(wavs)) < strength * prob
+            chosen = chosen.nonzero().squeeze(1)
             _change(augmentation, wavs, chosen)
 
 
@@ -136,6 +144,9 @@ class AddNoise(torch.nn.Module):
     clips : list of int
         The least and the largest number of files that are mixed: [1, 1] for
         noise, [3, 7] of speech for babble there.
+    snr_shift : callable, optional
+        The function from the position in training, in epochs, to dB that are
+        added to both limits, such as LinearSchedule: see ``set_position``.
     bank_minutes : float
         The minutes of noise held in memory; a larger set is sampled anew each
         epoch.
@@ -154,6 +165,8 @@ class AddNoise(torch.nn.Module):
     True
     """
 
+    position = 0.0
+
     def __init__(
         self,
         data_folder=None,
@@ -161,6 +174,7 @@ class AddNoise(torch.nn.Module):
         snr_low=0,
         snr_high=15,
         clips=(1, 1),
+        snr_shift=None,
         bank_minutes=60,
         clip_seconds=5.0,
         sample_rate=16000,
@@ -169,6 +183,7 @@ class AddNoise(torch.nn.Module):
         self.snr_low = snr_low
         self.snr_high = snr_high
         self.clips = clips
+        self.snr_shift = snr_shift
         self.bank = None
         if data_folder is not None:
             self.bank = ClipBank(
@@ -184,6 +199,8 @@ class AddNoise(torch.nn.Module):
         noise = self._noise(wavs)
         snr = torch.empty(len(wavs), 1, device=wavs.device)
         snr = snr.uniform_(self.snr_low, self.snr_high)
+        if self.snr_shift is not None:
+            snr += self.snr_shift(self.position)
         gain = _rms(wavs) / _rms(noise) / 10 ** (snr / 20)
         return torch.addcmul(wavs, gain, noise)
 
@@ -348,6 +365,33 @@ def refresh_banks(module, epoch):
     for part in module.modules():
         if getattr(part, "bank", None) is not None:
             part.bank.refresh(epoch)
+
+
+def set_position(module, position):
+    """Tells all augmentations in a module how far training is.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        The module, such as a CropAugmenter.
+    position : float
+        The position, in epochs.
+
+    Example
+    -------
+    >>> from speechbrain_cadino.training.schedules import LinearSchedule
+    >>> strength = LinearSchedule(start=0, end=1, epochs=10)
+    >>> augment = CropAugmenter([AddNoise()], [1.0], strength)
+    >>> clean = torch.randn(8, 16000)
+    >>> bool((augment(clean) == clean).all())
+    True
+    >>> set_position(augment, 10.0)
+    >>> bool((augment(clean) == clean).any())
+    False
+    """
+    for part in module.modules():
+        if hasattr(part, "position"):
+            part.position = position
 
 
 def _fft_size(samples):

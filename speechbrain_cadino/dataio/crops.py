@@ -228,7 +228,7 @@ class MultiCropDataset(Dataset):
             sample_rate,
             reader,
         )
-        self.sampling = sampling.attach(len(self.ids))
+        self.sampling = sampling.attach(len(self.ids), self.crops.wavs)
         self.global_crops = global_crops
         self.speeds = [Fraction(s).limit_denominator(20) for s in speeds]
         self.passes_per_epoch = passes_per_epoch

@@ -1,6 +1,9 @@
 """Sampling: which utterances make the samples of an epoch."""
 
+import os
+
 import numpy as np
+import pandas as pd
 import torch
 
 
@@ -29,13 +32,15 @@ class Sampling:
 
     utterances_per_sample = 1
 
-    def attach(self, size):
+    def attach(self, size, wavs=None):
         """Gets to know the training set.
 
         Arguments
         ---------
         size : int
             N, the number of utterances.
+        wavs : sequence of str, optional
+            The file of each.
 
         Returns
         -------
@@ -108,10 +113,10 @@ class ClusterSampling(Sampling):
     def __init__(self, utterances_per_sample=1):
         self.utterances_per_sample = utterances_per_sample
 
-    def attach(self, size):
+    def attach(self, size, wavs=None):
         """See Sampling."""
         self._clusters = _ClusterMap(size)
-        return super().attach(size)
+        return super().attach(size, wavs)
 
     def set_clusters(self, labels):
         """Chooses which utterances belong together, between two epochs.
@@ -132,6 +137,97 @@ class ClusterSampling(Sampling):
     def partners(self, row, rng):
         """See Sampling."""
         return self._clusters.draw(row, self.utterances_per_sample - 1, rng)
+
+
+class GrowingSampling(Sampling):
+    """A growing share of the recordings: a curriculum of data (Heo et al.,
+    2022, who let the number of speakers grow).
+
+    Utterances come in whole folders, in an order drawn by the seed, so that no
+    speaker is let in through the order of names; where all files lie in one
+    folder, in whole files. What is in stays in. Epochs stay as long as they
+    are: while a half takes part, each of its utterances makes two samples, give
+    or take one. The order is that of the share at an epoch's beginning.
+
+    Arguments
+    ---------
+    sampling : Sampling
+        The sampling that gives the partners, such as ClusterSampling: they may
+        be of recordings that do not take part yet.
+    share : callable
+        The function from the position in training, in epochs, to the share of
+        the utterances that take part, at least: such as LinearSchedule.
+    seed : int
+        The seed of the order of the folders.
+
+    Raises
+    ------
+    ValueError
+        If a share is not above 0 and at most 1.
+
+    Example
+    -------
+    >>> from speechbrain_cadino.training.schedules import LinearSchedule
+    >>> share = LinearSchedule(start=0.5, end=1, epochs=1)
+    >>> sampling = GrowingSampling(Sampling(), share, seed=1)
+    >>> wavs = ["a/1", "a/2", "b/1", "b/2"]
+    >>> sampling = sampling.attach(len(wavs), wavs)
+    >>> sampling.order(epoch=1), sampling.order(epoch=2)
+    (array([2, 3, 2, 3]), array([0, 1, 2, 3]))
+    """
+
+    def __init__(self, sampling, share, seed=0):
+        self.sampling = sampling
+        self.share = share
+        self.seed = seed
+        self.utterances_per_sample = sampling.utterances_per_sample
+        # Where there are clusters, those of the other one
+        if hasattr(sampling, "set_clusters"):
+            self.set_clusters = sampling.set_clusters
+
+    def attach(self, size, wavs=None):
+        """See Sampling; it needs the files."""
+        self.sampling.attach(size, wavs)
+        folders = [os.path.dirname(wav) for wav in wavs]
+        if len(set(folders)) == 1:
+            folders = list(wavs)
+        codes, names = pd.factorize(np.asarray(folders, object))
+        order = np.random.default_rng(self.seed).permutation(len(names))
+        self.places = np.argsort(order)[codes]  # of each row's folder
+        self.ends = np.bincount(self.places).cumsum()
+        return super().attach(size, wavs)
+
+    def active(self, epoch):
+        """The utterances that take part.
+
+        Arguments
+        ---------
+        epoch : int
+            The epoch, counted from 1.
+
+        Returns
+        -------
+        numpy.ndarray
+            Row numbers, rising.
+        """
+        share = self.share(epoch - 1)
+        if not 0 < share <= 1:
+            raise ValueError(
+                f"A share of {share:g} of the recordings in epoch {epoch}: "
+                "give a schedule above 0, up to 1."
+            )
+        last = np.searchsorted(self.ends, share * self.size)
+        return np.flatnonzero(self.places <= min(last, len(self.ends) - 1))
+
+    def order(self, epoch):
+        """See Sampling."""
+        rows = self.sampling.order(epoch)
+        active = np.isin(rows, self.active(epoch))
+        return np.resize(rows[active], self.size)
+
+    def partners(self, row, rng):
+        """See Sampling."""
+        return self.sampling.partners(row, rng)
 
 
 class _ClusterMap:

@@ -14,9 +14,11 @@ from speechbrain_cadino.dataio.augment import (
     Equalise,
     OneOf,
     refresh_banks,
+    set_position,
 )
 from speechbrain_cadino.dataio.manifest import write_manifest
 from speechbrain_cadino.dataio.noises import made_rirs
+from speechbrain_cadino.training.schedules import LinearSchedule
 
 RATE = 16000
 
@@ -227,3 +229,36 @@ def test_each_crop_gets_exactly_one_of_them():
     assert 0.2 < (augmented[:, 0] == 1).float().mean() < 0.3
     with pytest.raises(ValueError, match="2 augmentations and 1 weights"):
         OneOf([Add(1), Add(2)], [1])
+
+
+def test_the_share_of_augmented_crops_follows_a_schedule():
+    """Within 4 standard deviations; none at 0, as without a schedule at 1."""
+    strength = LinearSchedule(start=0, end=1, epochs=10)
+    parts = [AddNoise(), Equalise()]
+    augment = CropAugmenter(parts[:1], [0.8], strength)
+    clean = torch.randn(3000, 400)
+    for position in (0.0, 2.5, 7.5):
+        set_position(augment, position)
+        changed = (augment(clean) != clean).any(1).double().mean()
+        share = 0.8 * position / 10
+        deviation = (share * (1 - share) / len(clean)) ** 0.5
+        assert abs(changed - share) <= 4 * deviation
+    grown = CropAugmenter(parts, [0.8, 0.5], strength)
+    set_position(grown, 12.0)
+    ever = CropAugmenter(parts, [0.8, 0.5])
+    torch.manual_seed(1)
+    expected = ever(clean[:50])
+    torch.manual_seed(1)
+    assert torch.equal(grown(clean[:50]), expected)
+
+
+def test_the_snr_follows_a_schedule():
+    shift = LinearSchedule(start=20, end=0, epochs=10)
+    inner = AddNoise(snr_low=3, snr_high=12, snr_shift=shift)
+    augment = CropAugmenter([OneOf([inner])], [1.0])
+    clean = torch.randn(200, 4000)
+    for position, low in ((0.0, 23), (5.0, 13), (20.0, 3)):
+        set_position(augment, position)
+        values = snr(clean, augment(clean))
+        assert low - 0.01 < values.min() < low + 1
+        assert low + 8 < values.max() < low + 9.01

@@ -134,6 +134,11 @@ def scripts(speech, foreign, encoder, manifest, labels, trained):
         flags = {**embedding, "output_folder": folder, **LABELS}
         return script("pseudo_label.py", "pseudo_label.yaml", **flags)
 
+    def select(folder):
+        flags = {**embedding, "output_folder": folder, "shard_size": 5}
+        flags["speech"] = None  # the corpus is noise
+        return script("filter_manifest.py", "filter.yaml", **flags)
+
     def verify(folder):
         flags = {
             "encoder": encoder,
@@ -172,6 +177,7 @@ def scripts(speech, foreign, encoder, manifest, labels, trained):
         "convert": convert,
         "extract": extract,
         "cluster": cluster,
+        "filter": select,
         "export": lambda folder: ["-c", EXPORT, encoder, folder],
         "verify": verify,
         "finetune": finetune,

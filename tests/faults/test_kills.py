@@ -41,7 +41,7 @@ TARGETS = {
 # Single scripts: see commands.scripts
 SCRIPTS = [
     *("prepare", "convert", "extract", "cluster", "export", "verify"),
-    *("finetune", "report"),
+    *("finetune", "report", "filter"),
 ]
 
 
@@ -200,7 +200,7 @@ def test_a_script_killed_at_random(
     assert outcome.code == 0, outcome.output
     whole = folder.rename(tmp_path / "whole")
     targets = ["command", "all"]
-    if single in ("prepare", "convert", "extract", "cluster", "finetune"):
+    if single not in ("export", "verify", "report"):
         targets.append("worker")
     draws = faults.draw(seed, targets, time.monotonic() - begin)
     record_property("kills", rows)  # as far as they come

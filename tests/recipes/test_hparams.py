@@ -20,6 +20,7 @@ TRAINING = [
     *("dino_wespeaker.yaml", "one_gpu.yaml"),
     *("sdpn_dr.yaml", "small_sdpn_dr.yaml", "demo_sdpn_dr.yaml"),
     "small_contrastive.yaml",
+    *("curriculum.yaml", "small_curriculum.yaml", "demo_curriculum.yaml"),
 ]
 DINO = ["dino", "cosine"]
 TERMS = {
@@ -141,6 +142,7 @@ def test_stage_two_loads(name, tmp_path):
         *("dino.yaml", "ca_dino.yaml", "dlg_lc.yaml", "verify.yaml"),
         *("rdino.yaml", "sdpn.yaml", "sdpn_dr.yaml", "dino_wespeaker.yaml"),
         "adapt.yaml",
+        *("filter.yaml", "curriculum.yaml"),
     ],
 )
 def test_each_key_is_used(name):

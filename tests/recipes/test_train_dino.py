@@ -177,12 +177,16 @@ def assert_same_figures(folder, other):
     assert metrics == expected_metrics
 
 
-def test_cluster_aware_killed_ends_as_if_it_was_not(
+def test_cluster_aware_by_a_curriculum_killed_ends_as_if_it_was_not(
     speech, train, kill_when, newest_checkpoint_is, tmp_path
 ):
-    """Amid the second epoch; then while embedding for the third."""
+    """Amid the second epoch; then while embedding for the third. The share of
+    recordings and the augmentation grow until the midst of the second."""
+    overlay = tmp_path / "both.yaml"
+    overlay.write_text("base: [small_ca_dino.yaml, curriculum.yaml]\n")
+    both = {**CLUSTERED, "yaml": overlay}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    code, output = train(whole, **CLUSTERED)
+    code, output = train(whole, **both)
     assert code == 0, output
     table, _ = figures(whole)
     assert table["clusters"].isna().tolist() == [True, False, False]
@@ -192,14 +196,14 @@ def test_cluster_aware_killed_ends_as_if_it_was_not(
     save = killed / "save"
     kill_when(
         lambda: newest_checkpoint_is(save, False),
-        *command(speech, killed, **CLUSTERED),
+        *command(speech, killed, **both),
     )
     kill_when(
         lambda: (save / "embeddings").exists(),
-        *command(speech, killed, **CLUSTERED),
+        *command(speech, killed, **both),
     )
     assert not (killed / "metrics.json").exists()
-    code, output = train(killed, **CLUSTERED)
+    code, output = train(killed, **both)
     assert code == 0, output
     assert_same_figures(killed, whole)
     assert not (save / "embeddings").exists()

@@ -97,6 +97,12 @@ YAMLS = {
         manifest: !PLACEHOLDER
         speakers: !PLACEHOLDER
         """,
+    "filter.yaml": """
+        data_folder: null
+        output_folder: !PLACEHOLDER
+        encoder: !PLACEHOLDER
+        manifest: !PLACEHOLDER
+        """,
     "verify.yaml": """
         encoder: !PLACEHOLDER
         trials: !PLACEHOLDER
@@ -117,6 +123,8 @@ YAMLS = {
         processes: 1
         iterations: 1
         stage_1: {hparams: dino.yaml}
+        filter: null
+        unfiltered: !ref <stage_1>
         pseudo_label: {hparams: label.yaml}
         dlg_lc: {hparams: gated.yaml, lr: 0.2}
         large_margin: null
@@ -135,7 +143,7 @@ def recipe(tmp_path):
     (folder / "data").mkdir()
     for script in [
         *("train_dino", "pseudo_label", "train_dlg_lc"),
-        *("report_gate", "verify"),
+        *("report_gate", "verify", "filter_manifest"),
     ]:
         (folder / f"{script}.py").write_text(STAND_IN)
     for name, text in YAMLS.items():
@@ -623,6 +631,35 @@ def test_killed_it_takes_its_script_along_and_goes_on(recipe):
     assert "report.html" in output
     assert re.search(r"^iteration_1 +1 +1 +\d+\.\d$", output, re.M)
     assert (recipe / "out" / "hyperparams.yaml").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_killed_between_two_trainings_the_filter_goes_on(recipe):
+    """Stage I on everything, the filter, stage I on what is kept."""
+    flags = {"filter": "{hparams: filter.yaml}"}
+    process, pid = started_and_held(recipe, "filter", **flags)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    wait_for(lambda: not is_alive(pid))
+    release(recipe)
+    process = start(recipe, **flags)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    out = recipe / "out"
+    assert counts(out) == {
+        "iteration_1/labels/pseudo_label": 1,
+        "iteration_1/train/train_dlg_lc": 1,
+        "stage_1/train_dino": 1,
+        "unfiltered/filter/filter_manifest": 2,
+        "unfiltered/train_dino": 1,
+    }
+    found = {name: last["flags"] for name, (*_, last) in calls(out).items()}
+    asked = found["unfiltered/filter/filter_manifest"]
+    assert asked["encoder"] == str(out / "unfiltered" / "encoder")
+    assert asked["manifest"] == str(out / "unfiltered" / "save" / "train.csv")
+    kept = str(out / "unfiltered" / "filter" / "filtered.csv")
+    assert found["stage_1/train_dino"]["train_manifest"] == kept
+    assert found["iteration_1/labels/pseudo_label"]["manifest"] == kept
 
 
 @pytest.mark.parametrize(

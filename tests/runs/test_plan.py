@@ -106,6 +106,29 @@ def test_little_data_is_learnt_whole_and_labelled_in_pieces(steps):
         assert "--start_encoder=stage_1/encoder" in train
 
 
+def test_pieces_of_what_is_kept_are_labelled(steps):
+    commands = steps(yaml="small_filtered.yaml")
+    assert list(commands)[:4] == [
+        *("unfiltered", "unfiltered/filter"),
+        *("stage_1", "iteration_1/labels"),
+    ]
+    kept = "unfiltered/filter/filtered"
+    pieces = "--pieces=unfiltered/save/pieces.csv"
+    assert pieces in commands["unfiltered/filter"]
+    labels = commands["iteration_1/labels"]
+    assert f"--manifest={kept}_pieces.csv" in labels
+    assert f"--train_manifest={kept}.csv" in commands["stage_1"]
+    with pytest.raises(
+        ValueError, match=r"pieces\.csv, is not what the filter"
+    ):
+        steps("--filter={hparams: filter.yaml}", yaml="small.yaml")
+
+
+def test_faces_are_not_filtered(steps):
+    with pytest.raises(ValueError, match="voices alone: give filter: null"):
+        steps("--filter={hparams: filter.yaml}")
+
+
 def test_work_is_that_of_all_steps_or_of_an_utterance(planned):
     """858 steps of 32 utterances, 2 crops of 2.5 s and 4 of 1.5 s, of which
     the teacher sees the former; 1148 of 32 crops of 2 s."""

@@ -1,0 +1,107 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from speechbrain_cadino.gate.filter import (
+    SCORES,
+    Mixture,
+    decide,
+    rule_of,
+    within,
+)
+
+
+@pytest.fixture
+def scores():
+    """Speech, noise that is as consistent as nothing else, and two voices."""
+    rng = np.random.default_rng(1)
+    speech = np.r_[rng.uniform(0.6, 0.9, 800), rng.uniform(0, 0.1, 200)]
+    hills = [(0.6, 0.1, 560), (-0.1, 0.15, 240), (0.97, 0.01, 200)]
+    consistency = np.concatenate([rng.normal(*hill) for hill in hills])
+    return pd.DataFrame(
+        {"segments": 3, "speech": speech, "consistency": consistency}
+    )
+
+
+def test_noise_is_gone_before_consistencies_are_looked_at(scores):
+    ids = [f"{row:04}" for row in range(1000)]
+    rules = {"speech": rule_of("speech", 0.3), "consistency": Mixture()}
+    kept, report = decide(ids, scores, rules)
+    assert not kept[800:].any()
+    assert kept[:560].mean() > 0.97
+    assert kept[560:800].mean() < 0.03
+    found = report["scores"]["consistency"]
+    assert 0.1 < found["threshold"] < 0.5
+    assert report["kept"] == kept.sum()
+    dropped = report["scores"]["speech"]["dropped"] + found["dropped"]
+    assert dropped == 1000 - report["kept"]
+    for name, low in [("speech", 800), ("consistency", 560)]:
+        (first, _), *_ = report["scores"][name]["examples"]["lowest"]
+        assert int(first) >= low
+
+
+def test_a_mixture_refuses_one_hill_and_too_few(scores, caplog):
+    rules = {"consistency": Mixture()}
+    kept, report = decide(range(560), scores.iloc[:560], rules)
+    assert kept.all()
+    reason = report["scores"]["consistency"]["reason"]
+    assert reason.startswith("the scores have one mode")
+    assert reason in caplog.text
+    rng = np.random.default_rng(0)
+    few = np.r_[rng.normal(0.7, 0.05, 100), rng.normal(0, 0.1, 900)]
+    threshold, reason = Mixture().threshold(few)
+    assert threshold is None
+    assert "10% of the utterances, and less than 30% are not kept" in reason
+    threshold, _ = Mixture(least_kept=0.05).threshold(few)
+    assert 0.2 < threshold < 0.6
+
+
+def test_what_has_no_score_passes_what_is_unreadable_does_not():
+    nan = np.nan
+    scores = pd.DataFrame(
+        {
+            "segments": [0, 1, 2, 2],
+            "speech": [nan, 0.9, nan, 0.9],
+            "consistency": [nan, nan, 0.9, 0.1],
+        }
+    )
+    rules = {name: rule_of(name, 0.5) for name in SCORES}
+    kept, report = decide("abcd", scores, rules)
+    assert kept.tolist() == [False, True, False, False]
+    assert (report["unreadable"], report["one_segment"]) == (2, 1)
+    assert report["scores"]["consistency"]["without"] == 1
+
+
+@pytest.mark.parametrize("value", ["most", "150%", "0%", True, "nan", [1]])
+def test_senseless_rules_are_refused(value):
+    with pytest.raises(ValueError, match=r"give m|are to be kept"):
+        rule_of("consistency", value)
+
+
+def test_a_share_keeps_so_many():
+    values = np.random.default_rng(0).permutation(100) / 100
+    scores = pd.DataFrame({"segments": 2, "density": values})
+    kept, _ = decide(range(100), scores, {"density": rule_of("density", "80%")})
+    assert kept.sum() == 80
+    assert values[kept].min() > values[~kept].max()
+
+
+def test_pieces_by_a_plain_loop():
+    rng = np.random.default_rng(0)
+    spans = pd.DataFrame(
+        {"wav": list("aabbc"), "start": [0, 60, 0, 50, 9], "stop": 0}
+    )
+    spans["stop"] = spans["start"] + [50, 40, 50, 50, 30]
+    pieces = pd.DataFrame({"wav": rng.choice(list("abcd"), 200)})
+    pieces["start"] = rng.integers(0, 90, 200)
+    pieces["stop"] = pieces["start"] + rng.integers(1, 30, 200)
+    expected = [
+        any(
+            wav == other and first <= start and stop <= last
+            for other, first, last in spans.to_numpy()
+        )
+        for wav, start, stop in pieces.to_numpy()
+    ]
+    assert 20 < sum(expected) < 180
+    pieces.index = pieces.index[::-1]
+    assert within(pieces, spans).tolist() == expected
