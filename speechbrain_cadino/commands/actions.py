@@ -286,11 +286,7 @@ def filter_files(arguments):
     _check_device(arguments.device)
     files = inference.find_files(arguments.inputs)
     _check_folder(arguments.output)
-    rules = {
-        name: None if rule == "null" else rule
-        for name in SCORES
-        if (rule := getattr(arguments, name, "null"))
-    }
+    rules = {name: getattr(arguments, name, None) for name in SCORES}
     loaded = load_encoder(
         arguments.encoder,
         arguments.device,

@@ -151,8 +151,8 @@ def rule_of(name, value, mixture=None, detector=None):
         The name of the score.
     value : str or float
         "mixture"; a share such as "80%"; a number, the least score; "auto",
-        the ``least`` of the detector of speech; None for no rule; or any object
-        with ``threshold``.
+        the ``least`` of the detector of speech; None or "null", as a command
+        line has it, for no rule; or any object with ``threshold``.
     mixture : Mixture, optional
         The rule that "mixture" stands for.
     detector : torch.nn.Module, optional
@@ -178,8 +178,10 @@ def rule_of(name, value, mixture=None, detector=None):
     ...
     ValueError: density=most: give mixture, a share such as 80%, the least ...
     """
-    if value is None or hasattr(value, "threshold"):
+    if hasattr(value, "threshold"):
         return value
+    if value in (None, "null"):
+        return None
     if value == "mixture":
         return mixture or Mixture()
     if value == "auto" and name == "speech":
@@ -352,7 +354,7 @@ def listen(folder, table, detector, embedder=None, shard_size=5_000):
         See ``extract``.
     """
     options = {"sample_rate": detector.sample_rate}
-    if embedder is not None:
+    if isinstance(embedder, Embedder):
         options["batch_size"] = embedder.batch_size
         options["num_workers"] = embedder.num_workers
     logger.info(f"Listening for speech ({type(detector).__name__}).")
@@ -392,7 +394,7 @@ def decide(ids, scores, rules):
     >>> kept, report["scores"]["speech"]["dropped"]
     (array([ True, False,  True]), 1)
     """
-    ids = np.asarray(ids, object)
+    ids = np.array(list(ids), object)
     kept = (scores["segments"] > 0).to_numpy()
     if "speech" in scores:
         kept = kept & scores["speech"].notna().to_numpy()
