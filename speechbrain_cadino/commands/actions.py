@@ -296,7 +296,9 @@ def filter_files(arguments):
         keep_segments=True,
     )
     detector = load_detector(arguments.detector, loaded.sample_rate)
-    with inference.audio_table(files, loaded.sample_rate) as (_, audio):
+    with inference.audio_table(files, loaded.sample_rate) as found:
+        recordings, audio = found
+        inference.report_skipped(files, recordings)
         names = [files[int(row)] for row in audio["ID"]]
         audio = audio.assign(ID=names)
         report = filter_manifest(
@@ -307,8 +309,14 @@ def filter_files(arguments):
             detector=detector,
             **rules,
         )
-    table = pd.DataFrame(report["scores"]).T.rename_axis("score")
-    return _format(table[["threshold", "dropped", "without"]].reset_index())
+    table = pd.DataFrame(
+        [
+            (name, found["threshold"], found["dropped"], found["without"])
+            for name, found in report["scores"].items()
+        ],
+        columns=["score", "threshold", "dropped", "without"],
+    )
+    return _format(table.astype({"threshold": float}))
 
 
 def _encoder(arguments):

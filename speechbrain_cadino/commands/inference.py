@@ -152,7 +152,7 @@ def embed_files(
     for row in table["ID"][~fine]:
         _, _, problem = loaded.problems[row].partition(": ")
         recordings[int(row)].problem = problem.rstrip(".")
-    _report_skipped(files, recordings)
+    report_skipped(files, recordings)
     table, embeddings = table[fine], embeddings[fine]
     return Embedded(
         [files[int(row)] for row in table["ID"]],
@@ -249,8 +249,16 @@ def _plain(path):
     return f"./{path}" if str(path)[0] in "=+-@" else str(path)
 
 
-def _report_skipped(files, recordings):
-    """Names and counts the files that have no embedding."""
+def report_skipped(files, recordings):
+    """Names and counts the files that have no embedding.
+
+    Arguments
+    ---------
+    files : list of str
+        All files.
+    recordings : list of Recording
+        Those of ``audio_table``: one with a problem has none.
+    """
     problems = [
         f"{_shown(file)}: {recording.problem}"
         for file, recording in zip(files, recordings)

@@ -146,11 +146,13 @@ def two_voices(flags, files, rng, join):
 
 
 def splice(one, two, rng):
-    """Each in turn: half of each, or a quarter of each, twice."""
-    turns = rng.integers(1, 3)
-    parts = zip(np.array_split(one, turns), np.array_split(two, turns))
-    signal = np.concatenate([part for pair in parts for part in pair])
-    return signal[: 8 * RATE]
+    """Each in turn, once or twice: as long as the clean ones are, as the more
+    segments there are the surer is their consistency."""
+    turns, half = rng.integers(1, 3), length(rng) // 2
+    parts = zip(
+        np.array_split(one[:half], turns), np.array_split(two[:half], turns)
+    )
+    return np.concatenate([part for pair in parts for part in pair])
 
 
 def overlap(one, two, rng):
