@@ -6,8 +6,11 @@ Cluster-Aware DINO is the same step on other crops.
 import torch
 
 from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.brains.base import EncoderBrain
 from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.dataio.labels import labels_of
+from speechbrain_cadino.dataio.sampling import partner_precision
 from speechbrain_cadino.lobes.embedding_norm import without_norm
 from speechbrain_cadino.lobes.signal_encoder import SignalEncoder
 from speechbrain_cadino.losses.meters import (
@@ -15,6 +18,8 @@ from speechbrain_cadino.losses.meters import (
     embedding_spread,
     spread_warnings,
 )
+
+logger = get_logger(__name__)
 
 # What is measured of the teacher's embeddings in each step
 METERS = {"spread": embedding_spread, "dimensions": effective_dimensions}
@@ -38,7 +43,8 @@ class DINOBrain(EncoderBrain):
       augmenter than ``augment``, or none; ``erase_locals``, which changes the
       features of the local crops; and ``reclustering`` (Reclustering), which
       makes it Cluster-Aware DINO: it takes ``batch_size`` and ``num_workers``
-      of ``dataloader_options``.
+      of ``dataloader_options``. ``speakers``, the file of the true ones, adds
+      to its figures and changes nothing else.
 
     The training set is a MultiCropDataset.
     """
@@ -54,6 +60,7 @@ class DINOBrain(EncoderBrain):
                     "the term or figure of the objective another name."
                 )
         self.reclustering = getattr(self.hparams, "reclustering", None)
+        self.speakers = None
         augment = self.augmenters["all"]
         self.augmenters = {
             "globals": getattr(self.hparams, "augment_globals", augment),
@@ -168,6 +175,9 @@ class DINOBrain(EncoderBrain):
         """As EncoderBrain's; checks the numbers of clusters too."""
         if self.reclustering is not None:
             self.reclustering.check(len(dataset.ids))
+            known = getattr(self.hparams, "speakers", None)
+            if known is not None:
+                self.speakers = labels_of(known, list(dataset.ids))
             if not hasattr(dataset.sampling, "set_clusters"):
                 raise ValueError(
                     f"{type(dataset.sampling).__name__} makes nothing of the "
@@ -202,7 +212,8 @@ class DINOBrain(EncoderBrain):
 
     def _recluster(self, epoch):
         """Clusters the training set if it is due; the data get the clusters."""
-        if self.reclustering.due(epoch):
+        due = self.reclustering.due(epoch)
+        if due:
             with self.long_work():
                 loader = self.hparams.dataloader_options
                 embedder = self.embedder().replace(
@@ -210,6 +221,14 @@ class DINOBrain(EncoderBrain):
                     batch_size=loader["batch_size"],
                     num_workers=loader["num_workers"],
                 )
-                self.reclustering(epoch, embedder, self.train_dataset.table)
+                self.reclustering(
+                    epoch, embedder, self.train_dataset.table, self.speakers
+                )
+        sampling = self.train_dataset.sampling
         if self.reclustering.labels is not None:
-            self.train_dataset.sampling.set_clusters(self.reclustering.labels)
+            sampling.set_clusters(self.reclustering.labels)
+        if due and self.speakers is not None:
+            figures = partner_precision(sampling, self.speakers)
+            self.reclustering.stats.update(figures)
+            figures = [f"{name} {value:.3f}" for name, value in figures.items()]
+            logger.info(f"Partners: {', '.join(figures)}")

@@ -72,7 +72,7 @@ class Reclustering:
     stats : dict
         Of the last clustering: ``clusters``, ``singletons``, ``silhouette``
         and, from the second on, ``agreement`` with the one before (adjusted
-        Rand index: 1 if nothing changed).
+        Rand index: 1 if nothing changed); ``ami`` if speakers are known.
 
     Raises
     ------
@@ -173,7 +173,7 @@ class Reclustering:
             if hasattr(clusterer, "check"):
                 clusterer.check(count)
 
-    def __call__(self, epoch, embedder, table):
+    def __call__(self, epoch, embedder, table, speakers=None):
         """Embeds the training set, on all processes, and clusters it.
 
         Arguments
@@ -184,13 +184,16 @@ class Reclustering:
             The teacher's encoder.
         table : pandas.DataFrame
             The training set.
+        speakers : array_like, optional
+            Shape (N,): the true speakers, NaN where nobody knows, for figures
+            alone.
         """
         embedder.extract(self.folder, table)
         # By the main process, with the help of all, for all to read
         result = self.folder / "clusters.pt"
         run_clustering(
             self._cluster,
-            args=[epoch, result],
+            args=[epoch, result, speakers],
             post_func=self._load,
             post_args=[result],
         )
@@ -199,7 +202,7 @@ class Reclustering:
             shutil.rmtree, args=[self.folder], kwargs={"ignore_errors": True}
         )
 
-    def _cluster(self, epoch, result):
+    def _cluster(self, epoch, result, speakers):
         """Clusters the embeddings and saves the new state."""
         _, embeddings = load_embeddings(self.folder)
         readable = readable_rows(embeddings)
@@ -209,10 +212,13 @@ class Reclustering:
             embeddings = self.transform.fit_transform(embeddings)
         clusterer = sized(self.clusterer, self.number(epoch))
         clusters, within = find_clusters(clusterer, embeddings)
-        measures = quality(clusters, embeddings[within])
-        stats = {name: measures[name] for name in SHOWN}
+        rows = np.flatnonzero(readable)[within]
+        truth = None if speakers is None else speakers[rows]
+        measures = quality(clusters, embeddings[within], truth)
+        shown = SHOWN if speakers is None else [*SHOWN, "ami"]
+        stats = {name: measures[name] for name in shown}
         labels = np.full(len(readable), -1)
-        labels[np.flatnonzero(readable)[within]] = clusters.labels
+        labels[rows] = clusters.labels
         if self.labels is not None:
             stats["agreement"] = agreement(labels, self.labels)
         self.labels, self.centroids = labels, clusters.centroids

@@ -6,6 +6,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from speechbrain_cadino.dataio.manifest import spread_rows
+
+# Anchors that tell how good the partners of millions are
+MOST_ANCHORS = 10_000
+
 
 class Sampling:
     """Each utterance once an epoch, and alone; the base of others.
@@ -98,6 +103,11 @@ class ClusterSampling(Sampling):
     ---------
     utterances_per_sample : int
         The number of utterances, at most.
+    other_recordings : bool
+        Whether partners come from other recordings alone, see
+        ``recordings_of``: two crops of one share their microphone and their
+        room, whatever the voice. Where a cluster is of one recording, the
+        anchor is alone.
 
     Example
     -------
@@ -110,12 +120,14 @@ class ClusterSampling(Sampling):
     [3]
     """
 
-    def __init__(self, utterances_per_sample=1):
+    def __init__(self, utterances_per_sample=1, other_recordings=False):
         self.utterances_per_sample = utterances_per_sample
+        self.other_recordings = other_recordings
 
     def attach(self, size, wavs=None):
-        """See Sampling."""
-        self._clusters = _ClusterMap(size)
+        """See Sampling; for partners of other recordings it needs the files."""
+        recordings = recordings_of(wavs) if self.other_recordings else None
+        self._clusters = _ClusterMap(size, recordings)
         return super().attach(size, wavs)
 
     def set_clusters(self, labels):
@@ -169,7 +181,7 @@ class GrowingSampling(Sampling):
     -------
     >>> from speechbrain_cadino.training.schedules import LinearSchedule
     >>> share = LinearSchedule(start=0.5, end=1, epochs=1)
-    >>> sampling = GrowingSampling(Sampling(), share, seed=1)
+    >>> sampling = GrowingSampling(Sampling(), share, seed=3)
     >>> wavs = ["a/1", "a/2", "b/1", "b/2"]
     >>> sampling = sampling.attach(len(wavs), wavs)
     >>> sampling.order(epoch=1), sampling.order(epoch=2)
@@ -188,11 +200,8 @@ class GrowingSampling(Sampling):
     def attach(self, size, wavs=None):
         """See Sampling; it needs the files."""
         self.sampling.attach(size, wavs)
-        folders = [os.path.dirname(wav) for wav in wavs]
-        if len(set(folders)) == 1:
-            folders = list(wavs)
-        codes, names = pd.factorize(np.asarray(folders, object))
-        order = np.random.default_rng(self.seed).permutation(len(names))
+        codes = recordings_of(wavs)
+        order = np.random.default_rng(self.seed).permutation(codes.max() + 1)
         self.places = np.argsort(order)[codes]  # of each row's folder
         self.ends = np.bincount(self.places).cumsum()
         return super().attach(size, wavs)
@@ -230,6 +239,75 @@ class GrowingSampling(Sampling):
         return self.sampling.partners(row, rng)
 
 
+def recordings_of(wavs):
+    """The recording that each utterance is of: its folder, as of VoxCeleb's
+    videos; where all files lie in one folder, its file.
+
+    Arguments
+    ---------
+    wavs : sequence of str
+        The file of each utterance.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (N,), int: utterances of one recording have the same number.
+
+    Example
+    -------
+    >>> recordings_of(["a/1.wav", "b/2.wav", "a/3.wav"])
+    array([0, 1, 0])
+    >>> recordings_of(["1.wav", "1.wav", "2.wav"])
+    array([0, 0, 1])
+    """
+    names = [os.path.dirname(wav) for wav in wavs]
+    if len(set(names)) == 1:
+        names = list(wavs)
+    return pd.factorize(np.asarray(names, object))[0]
+
+
+def partner_precision(sampling, speakers, seed=0):
+    """How often the utterances of a sample are of one speaker.
+
+    Arguments
+    ---------
+    sampling : Sampling
+        The sampling, attached to the training set.
+    speakers : array_like
+        Shape (N,): the speaker of each utterance, NaN where nobody knows.
+    seed : int
+        Random seed of the partners, one draw for each of ``MOST_ANCHORS``
+        anchors at most, evenly spread.
+
+    Returns
+    -------
+    dict of str:float
+        ``partners``, the share of samples that have any, and
+        ``partner_precision``, the share of these whose utterances are all of
+        one speaker, of those whose speakers are known; NaN if there are none.
+
+    Example
+    -------
+    >>> sampling = ClusterSampling(utterances_per_sample=2).attach(4)
+    >>> sampling.set_clusters([0, 0, 1, 2])
+    >>> partner_precision(sampling, ["anne", "anne", "bob", "bob"])
+    {'partners': 0.5, 'partner_precision': 1.0}
+    """
+    rng = np.random.default_rng(seed)
+    speakers = np.asarray(speakers, object)
+    some, right = [], []
+    for row in spread_rows(sampling.size, MOST_ANCHORS):
+        partners = sampling.partners(row, rng)
+        some.append(bool(partners))
+        if partners and not pd.isna(speakers[[row, *partners]]).any():
+            right.append((speakers[partners] == speakers[row]).all())
+    precision = float(np.mean(right)) if right else float("nan")
+    return {
+        "partners": float(np.mean(some)),
+        "partner_precision": precision,
+    }
+
+
 class _ClusterMap:
     """The cluster of each utterance; at first, each is alone.
 
@@ -237,12 +315,16 @@ class _ClusterMap:
     changing it takes no new memory.
     """
 
-    def __init__(self, size):
-        # All rows, cluster by cluster, in ascending order within each.
+    def __init__(self, size, recordings=None):
+        self.recordings = np.arange(size) if recordings is None else recordings
+        # All rows, cluster by cluster, and within each recording by recording
         self.members = torch.arange(size).share_memory_()
-        # For each row: where its cluster begins there, and how big it is.
+        # For each row: where its cluster begins there, and how big it is; and
+        # the same of those in the cluster that are of its recording.
         self.begins = torch.arange(size).share_memory_()
         self.sizes = torch.ones(size, dtype=torch.int64).share_memory_()
+        self.own_begins = torch.arange(size).share_memory_()
+        self.own_sizes = torch.ones(size, dtype=torch.int64).share_memory_()
 
     def assign(self, labels):
         labels = np.array(labels, np.int64)
@@ -253,23 +335,34 @@ class _ClusterMap:
             )
         alone = np.flatnonzero(labels < 0)
         labels[alone] = labels.max(initial=0) + 1 + np.arange(len(alone))
-        _, which, sizes = np.unique(
-            labels, return_inverse=True, return_counts=True
-        )
-        members = np.argsort(which, kind="stable")
-        begins = np.cumsum(sizes) - sizes
+        members = np.lexsort((self.recordings, labels))  # stable
         self.members.copy_(torch.from_numpy(members))
-        self.begins.copy_(torch.from_numpy(begins[which]))
-        self.sizes.copy_(torch.from_numpy(sizes[which]))
+        keys = labels[members], self.recordings[members]
+        _find_runs(self.begins, self.sizes, members, keys[:1])
+        _find_runs(self.own_begins, self.own_sizes, members, keys)
 
     def draw(self, row, count, rng):
-        """Up to count other rows of the row's cluster, all distinct."""
-        others = int(self.sizes[row]) - 1
-        count = min(count, others)
-        if not count:
+        """Up to count rows of the row's cluster, all distinct, and of other
+        recordings."""
+        size, own = int(self.sizes[row]), int(self.own_sizes[row])
+        count = min(count, size - own)
+        if count < 1:
             return []
         begin = int(self.begins[row])
-        members = self.members.numpy()[begin : begin + others + 1]
-        picks = rng.choice(others, count, replace=False)
-        picks += picks >= np.searchsorted(members, row)  # not itself
+        members = self.members.numpy()[begin : begin + size]
+        picks = rng.choice(size - own, count, replace=False)
+        picks[picks >= int(self.own_begins[row]) - begin] += own
         return members[picks].tolist()
+
+
+def _find_runs(begins, sizes, members, keys):
+    """Where the run of equal keys that each row is in begins, and its size."""
+    changes = np.any([key[1:] != key[:-1] for key in keys], axis=0)
+    first = np.flatnonzero(np.append(True, changes))
+    lengths = np.diff(np.append(first, len(members)))
+    begins[torch.from_numpy(members)] = torch.from_numpy(
+        np.repeat(first, lengths)
+    )
+    sizes[torch.from_numpy(members)] = torch.from_numpy(
+        np.repeat(lengths, lengths)
+    )

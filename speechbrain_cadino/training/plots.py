@@ -120,9 +120,11 @@ def _twin(axis, values, label):
 
 
 def _plot_clusters(axes, table, epochs):
-    """How far the clusters of CA-DINO change, and how well they part."""
+    """How far the clusters of CA-DINO change, and how well they part; how
+    right they are if that is known."""
     change, numbers = axes
-    _lines(change, table, ["agreement", "silhouette"], "")
+    known = ["ami", "partner_precision"]
+    _lines(change, table, ["agreement", "silhouette", *known], "")
     change.set_title("clusters: agreement, silhouette")
     change.set_ylim(None, 1)
     _lines(numbers, table, ["clusters", "singletons"], "")

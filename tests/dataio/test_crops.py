@@ -246,13 +246,17 @@ def test_each_utterance_is_used_equally_often_within_and_across_clusters(
     np.testing.assert_allclose(counts / epochs, 6, rtol=0.15)
 
 
+def addresses(owner):
+    tensors = filter(torch.is_tensor, vars(owner).values())
+    return [tensor.data_ptr() for tensor in tensors]
+
+
 def test_persistent_workers_see_new_clusters_in_the_same_memory(levels):
     data = clustered(levels)
     loader = torch.utils.data.DataLoader(
         data, batch_size=4, num_workers=2, persistent_workers=True
     )
-    clusters = data.sampling._clusters
-    memory = [t.data_ptr() for t in vars(clusters).values()]
+    memory = addresses(data.sampling._clusters)
     others = np.arange(12) // 4
     for labels in (LABELS, others, LABELS):
         data.sampling.set_clusters(labels)
@@ -261,9 +265,7 @@ def test_persistent_workers_see_new_clusters_in_the_same_memory(levels):
         assert torch.equal(torch.cat(batches), expected)
         second = [sources(data[i])[1] for i in range(12)]
         assert (labels[second] == labels).all()
-    assert memory == [
-        t.data_ptr() for t in vars(data.sampling._clusters).values()
-    ]
+    assert memory == addresses(data.sampling._clusters)
 
 
 def test_each_speed_and_pass_draws_partners_of_its_own(levels):

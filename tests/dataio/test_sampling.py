@@ -9,6 +9,7 @@ from speechbrain_cadino.dataio.sampling import (
     ClusterSampling,
     GrowingSampling,
     Sampling,
+    partner_precision,
 )
 from speechbrain_cadino.training.schedules import LinearSchedule
 
@@ -83,3 +84,42 @@ def test_clusters_are_those_of_the_other_one(wavs):
 def test_a_share_is_one(wavs, share):
     with pytest.raises(ValueError, match="schedule above 0, up to 1"):
         growing(wavs, start=share).order(1)
+
+
+def test_partners_are_of_the_cluster_and_of_other_recordings(wavs):
+    """Against a plain loop over all pairs."""
+    labels = np.random.default_rng(1).integers(6, size=len(wavs))
+    labels[:3] = -1
+    sampling = ClusterSampling(3, other_recordings=True)
+    sampling.attach(len(wavs), wavs).set_clusters(labels)
+    folders = [wav.rsplit("/", 1)[0] for wav in wavs]
+    rng = np.random.default_rng(2)
+    for row in range(len(wavs)):
+        wanted = {
+            other
+            for other in range(len(wavs))
+            if labels[other] == labels[row] != -1
+            and folders[other] != folders[row]
+        }
+        drawn = [sampling.partners(row, rng) for _ in range(200)]
+        assert {len(d) for d in drawn} == {min(2, len(wanted))}
+        assert {len(set(d)) for d in drawn} == {min(2, len(wanted))}
+        seen = {other for d in drawn for other in d}
+        assert seen <= wanted
+        if len(wanted) < 15:  # missed by chance once in 10^12
+            assert seen == wanted
+
+
+def test_how_often_partners_share_a_speaker():
+    sampling = ClusterSampling(2).attach(7)
+    # Of the first cluster, a third of the partners are right, in the mean
+    sampling.set_clusters([0, 0, 0, 0, 1, 1, 2])
+    speakers = ["a", "a", "b", "b", "c", np.nan, "d"]
+    figures = [partner_precision(sampling, speakers, s) for s in range(300)]
+    assert {f["partners"] for f in figures} == {6 / 7}
+    mean = np.mean([f["partner_precision"] for f in figures])
+    assert abs(mean - 1 / 3) < 0.03
+    sampling.set_clusters(range(7))
+    alone = partner_precision(sampling, speakers)
+    assert alone["partners"] == 0
+    assert np.isnan(alone["partner_precision"])

@@ -202,7 +202,7 @@ def strike(command, fault, log, rng=random, ready=lambda: True):
         time_to_strike = time.monotonic() + fault.delay
         targets = []
         while process.poll() is None and not targets:
-            time.sleep(0.01)
+            time.sleep(0.05)
             if time.monotonic() >= time_to_strike and ready():
                 targets = _targets(process.pid, fault.target, rng)
         witnesses = family(process.pid) if targets else []

@@ -178,13 +178,23 @@ def assert_same_figures(folder, other):
 
 
 def test_cluster_aware_by_a_curriculum_killed_ends_as_if_it_was_not(
-    speech, train, kill_when, newest_checkpoint_is, tmp_path
+    speech, train, kill_when, newest_checkpoint_is, uninterrupted, tmp_path
 ):
     """Amid the second epoch; then while embedding for the third. The share of
-    recordings and the augmentation grow until the midst of the second."""
+    recordings and the augmentation grow until the midst of the second. Partners
+    are of other recordings, and it is told how many of them are right."""
     overlay = tmp_path / "both.yaml"
     overlay.write_text("base: [small_ca_dino.yaml, curriculum.yaml]\n")
-    both = {**CLUSTERED, "yaml": overlay}
+    names = pd.read_csv(uninterrupted[0] / "save" / "train.csv")[["ID"]]
+    names["spk_id"] = names["ID"].str.extract(r"(train\d+)", expand=False)
+    assert names["spk_id"].nunique() > 1
+    names.to_csv(tmp_path / "speakers.csv", index=False)
+    both = {
+        **CLUSTERED,
+        "yaml": overlay,
+        "other_recordings": True,
+        "speakers": tmp_path / "speakers.csv",
+    }
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     code, output = train(whole, **both)
     assert code == 0, output
@@ -192,6 +202,9 @@ def test_cluster_aware_by_a_curriculum_killed_ends_as_if_it_was_not(
     assert table["clusters"].isna().tolist() == [True, False, False]
     assert table["agreement"].isna().tolist() == [True, True, False]
     assert (table["clusters"][1:] == 6).all()
+    assert table["ami"][1:].between(-1, 1).all()
+    assert table["partners"][1:].between(0.1, 1).all()
+    assert table["partner_precision"][1:].between(0, 1).all()
 
     save = killed / "save"
     kill_when(
@@ -248,6 +261,7 @@ def test_a_training_does_not_go_on_with_other_settings(speech, train, tmp_path):
             "24 utterances cannot make 25 clusters",
         ),
         ({**CLUSTERED, "first_clustering": 4}, "never happens in 3 epochs"),
+        ({**CLUSTERED, "speakers": "/nowhere.csv"}, "no file /nowhere.csv"),
         ({"bach_size": 2}, "bach_size"),
     ],
 )
