@@ -13,16 +13,9 @@ from speechbrain_cadino.dataio.labels import labels_of
 from speechbrain_cadino.dataio.sampling import partner_precision
 from speechbrain_cadino.lobes.embedding_norm import without_norm
 from speechbrain_cadino.lobes.signal_encoder import SignalEncoder
-from speechbrain_cadino.losses.meters import (
-    effective_dimensions,
-    embedding_spread,
-    spread_warnings,
-)
+from speechbrain_cadino.losses.meters import METERS, spread_warnings
 
 logger = get_logger(__name__)
-
-# What is measured of the teacher's embeddings in each step
-METERS = {"spread": embedding_spread, "dimensions": effective_dimensions}
 
 
 class DINOBrain(EncoderBrain):

@@ -6,12 +6,8 @@ from speechbrain_cadino.losses.objective import Views
 class SelfDistillation:
     """A student, its teacher, and what the student is to learn from it.
 
-    It is all that a step of DINO is beside the optimiser. ``DINOBrain`` uses
-    it, and so may any Brain as an auxiliary loss::
-
-        loss, figures = self.distillation(crops, batch_size, position)
-        ...
-        self.distillation.after_step(position)  # in on_fit_batch_end
+    It is all that a step of DINO is beside the optimiser: of ``DINOBrain``,
+    and of any Brain ``WithDINO`` as an auxiliary loss.
 
     Arguments
     ---------
@@ -154,6 +150,11 @@ class SelfDistillation:
         ValueError
             If no crop is left for the student.
         """
+        student = self._networks["student"](self.seen(crops), **others)
+        return self.answered(student, crops, batch_size)
+
+    def seen(self, crops):
+        """The groups of crops that the student sees: see ``views``."""
         seen = crops if self.student_sees_globals else crops[1:]
         if not seen:
             raise ValueError(
@@ -161,9 +162,27 @@ class SelfDistillation:
                 "ones: set local_crops to 1 or more, or student_sees_globals "
                 "to True."
             )
+        return seen
+
+    def answered(self, student, crops, batch_size):
+        """As ``views``, where the student has spoken already: in one forward
+        with the batch of another task, see WithDINO.
+
+        Arguments
+        ---------
+        student : tuple
+            What MultiCropNetwork gives for the crops that are ``seen``.
+        crops : list of torch.Tensor
+            See ``views``.
+        batch_size : int
+            See ``views``.
+
+        Returns
+        -------
+        student, teacher : Views
+        """
         count = len(crops[0]) // batch_size
         common = count if self.student_sees_globals else 0
-        student = self._networks["student"](seen, **others)
         teacher = self._networks["teacher"](crops[:1])
         student = self._by_view(student, batch_size, common)
         teacher = self._by_view(teacher, batch_size, count)

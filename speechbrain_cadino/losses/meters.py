@@ -100,3 +100,7 @@ def spread_warnings(means):
         "usually helps: a lower lr, a higher momentum of the teacher, a "
         "larger batch."
     ]
+
+
+# What is measured of the teacher's embeddings in each step
+METERS = {"spread": embedding_spread, "dimensions": effective_dimensions}

@@ -39,9 +39,10 @@ class TrainingRecord:
 
     def __init__(self):
         self.rows = []
-        self._clear()
+        self.clear()
 
-    def _clear(self):
+    def clear(self):
+        """Begins an epoch; the rows of those before stay."""
         self.counts = {"replaced": 0.0, "skipped_steps": 0.0}
         self._sums, self._count = {}, 0
         self.mark()
@@ -119,7 +120,7 @@ class TrainingRecord:
             The figures that are kept of it.
         """
         self.rows.append(row)
-        self._clear()
+        self.clear()
 
     def write_csv(self, path):
         """Writes the table of all epochs.
@@ -143,7 +144,7 @@ class TrainingRecord:
     def _load(self, path, end_of_epoch):
         with open(path, encoding="utf-8") as file:
             state = json.load(file)
-        self._clear()
+        self.clear()
         self.rows = state["rows"]
         # Those of before this was counted have none
         self.counts.update(state.get("counts", {}))

@@ -1,0 +1,481 @@
+"""DINO beside the task of any SpeechBrain Brain, on the encoder that it trains.
+
+``AuxiliaryDINO`` is what is learnt, an object of the YAML file; ``WithDINO`` is
+a mixin for ``sb.Brain``, and when. None of our Brains is needed.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch.nn import SyncBatchNorm
+
+from speechbrain.utils.distributed import get_rank
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.augment import refresh_banks
+from speechbrain_cadino.lobes.signal_encoder import SignalEncoder
+from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
+from speechbrain_cadino.lobes.views import TaskAndViews, UtteranceEncoder
+from speechbrain_cadino.losses.distillation import SelfDistillation
+from speechbrain_cadino.losses.meters import METERS, spread_warnings
+from speechbrain_cadino.process.randomness import own_random
+from speechbrain_cadino.process.ranks import ddp_mean
+from speechbrain_cadino.training.place import Place
+from speechbrain_cadino.training.record import TrainingRecord
+
+logger = get_logger(__name__)
+
+
+class AuxiliaryDINO:
+    """Self-distillation of an encoder that has another task.
+
+    The student is the encoder of the task and a head of its own; the teacher
+    follows it by moving average. As an auxiliary loss of a speaker encoder it
+    is that of DINO-VITS (Pankov et al., Interspeech 2024), whose views are two
+    crops of one utterance in different noise.
+
+    Arguments
+    ---------
+    encoder : torch.nn.Module
+        The encoder of the task, from features, (batch, time, bands), to
+        (batch, 1, D) or (batch, D): one of the Brain's modules.
+    head : callable
+        The maker of the head from embeddings to what the objective compares,
+        such as DINOHead by ``!name:``. It is made of random numbers of its own:
+        the task begins with the weights that it had without it.
+    objective : torch.nn.Module
+        Objective, or another term.
+    compute_features : torch.nn.Module
+        The features of signals: see SignalEncoder.
+    cutter : callable
+        The function from signals to groups of crops: ViewCutter.
+    weight : float or callable
+        The weight of the loss: a number, or a function of the position in
+        epochs. Where it is 0, nothing is computed.
+    mean_var_norm : torch.nn.Module, optional
+        The normalisation of features. Statistics that it keeps are left alone.
+    augment : callable, optional
+        The augmentation of the crops, such as CropAugmenter.
+    momentum : float or callable
+        The teacher's momentum: a number, or a function of the position in
+        epochs. Ours; 0.996 growing to 1 in DINO, whose trainings are longer.
+    pooling : callable, optional
+        See UtteranceEncoder, for encoders of frames.
+    seed : int
+        The seed of the head, the crops and their augmentation.
+    **options
+        Further arguments of SelfDistillation.
+
+    Example
+    -------
+    >>> from speechbrain_cadino.dataio.views import ViewCutter
+    >>> from speechbrain_cadino.lobes.heads import DINOHead
+    >>> from speechbrain_cadino.losses.dino import DINOLoss
+    >>> from speechbrain_cadino.losses.objective import Objective
+    >>> from speechbrain_cadino.losses.targets import Sinkhorn
+    >>> from speechbrain.lobes.features import Fbank
+    >>> from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+    >>> dino = AuxiliaryDINO(
+    ...     ECAPA_TDNN(20, channels=[16] * 5, lin_neurons=8),
+    ...     lambda: DINOHead(8, 32, hidden_size=16, bottleneck_size=4),
+    ...     Objective({"dino": DINOLoss(32, Sinkhorn(), 0.04)}, {"dino": 1}),
+    ...     Fbank(n_mels=20),
+    ...     ViewCutter(global_seconds=0.4, local_seconds=0.3),
+    ...     weight=0.1,
+    ... )
+    >>> signals, lengths = torch.randn(4, 8000), torch.ones(4)
+    >>> views = dino.views(signals, lengths, where=(0, "step"))
+    >>> [group.shape for group in views]
+    [torch.Size([8, 41, 20]), torch.Size([16, 31, 20])]
+    """
+
+    def __init__(
+        self,
+        encoder,
+        head,
+        objective,
+        compute_features,
+        cutter,
+        weight,
+        mean_var_norm=None,
+        augment=None,
+        momentum=0.99,
+        pooling=None,
+        seed=0,
+        **options,
+    ):
+        self.encoder = encoder
+        self.objective = objective
+        self.cutter = cutter
+        self.weight = weight
+        self.augment = augment
+        self.seed = seed
+        with own_random((seed, "head")):
+            self.head = head()
+        self.utterances = UtteranceEncoder(encoder, pooling)
+        self.student = MultiCropNetwork(self.utterances, self.head)
+        self.teacher = Teacher(self.student)
+        norm = torch.nn.Identity() if mean_var_norm is None else mean_var_norm
+        self.network = SignalEncoder(compute_features, norm, encoder)
+        self.distillation = SelfDistillation(
+            self.student,
+            self.teacher,
+            objective,
+            momentum if callable(momentum) else lambda position: momentum,
+            **options,
+        )
+        self._head = self.head  # maybe wrapped
+
+    @property
+    def modules(self):
+        """What a Brain is to train, to save and to move to its device beside
+        the encoder, by name."""
+        return {
+            "dino_head": self.head,
+            "dino_teacher": self.teacher,
+            "dino_objective": self.objective,
+        }
+
+    def weight_at(self, position):
+        """The weight of the loss.
+
+        Arguments
+        ---------
+        position : float
+            The position in training, in epochs.
+
+        Returns
+        -------
+        float
+        """
+        return self.weight(position) if callable(self.weight) else self.weight
+
+    def begin(self):
+        """The teacher becomes what the student is now: its weights may have
+        been loaded since both were made."""
+        self.teacher.network.load_state_dict(self.student.state_dict())
+
+    def bind(self, modules):
+        """Calls these in place of its own, which they may wrap.
+
+        Arguments
+        ---------
+        modules : dict of str:torch.nn.Module
+            Those of ``modules``, maybe in DistributedDataParallel.
+        """
+        self._head = modules["dino_head"]
+        self.distillation.bind(
+            {
+                "student": self.student,
+                "teacher": modules["dino_teacher"],
+                "objective": modules["dino_objective"],
+            }
+        )
+
+    def views(self, wavs, lengths, where):
+        """Crops of signals, augmented, as features, without gradient.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            (batch, samples), on the device.
+        lengths : torch.Tensor
+            Relative lengths, (batch,), or None.
+        where : tuple
+            See ``own_random``.
+
+        Returns
+        -------
+        list of torch.Tensor
+            The features of each group of crops, (views * batch, time, bands).
+        """
+        norm = self.network.mean_var_norm
+        training = norm.training
+        norm.eval()
+        try:
+            with torch.no_grad(), own_random((*where, "views"), wavs.device):
+                return [
+                    self.network.features(group, self.augment)
+                    for group in self.cutter(wavs, lengths)
+                ]
+        finally:
+            norm.train(training)
+
+    def loss(self, embeddings, views, batch_size, position, where):
+        """The loss of what the student has said of the views.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            The student's, of the views that it sees, (sum of the groups, D).
+        views : list of torch.Tensor
+            Those of ``views``.
+        batch_size : int
+            The number of signals.
+        position : float
+            The position in training, in epochs.
+        where : tuple
+            See ``own_random``.
+
+        Returns
+        -------
+        value : torch.Tensor
+            Scalar, not yet multiplied by the weight.
+        figures : dict of str:torch.Tensor
+            Detached scalars: those of the objective, and METERS of the
+            teacher's embeddings.
+        """
+        with own_random((*where, "loss"), embeddings.device):
+            student, teacher = self.distillation.answered(
+                (embeddings, self._head(embeddings)), views, batch_size
+            )
+            value, figures = self.distillation.compare(
+                student, teacher, position
+            )
+        for name, measure in METERS.items():
+            figures[name] = measure(teacher.embeddings)
+        return value, figures
+
+
+class Views(NamedTuple):
+    """The views of a batch, and what the student says of them.
+
+    Arguments
+    ---------
+    features : list of torch.Tensor
+        See ``AuxiliaryDINO.views``.
+    embeddings : torch.Tensor
+        Those of the student.
+    batch_size : int
+        The number of signals.
+    """
+
+    features: list
+    embeddings: torch.Tensor
+    batch_size: int
+
+
+class WithDINO:
+    """DINO as an auxiliary loss of a Brain: a mixin.
+
+    ``class MyBrain(WithDINO, sb.Brain)`` encodes by ``encode_with_dino`` in
+    ``compute_forward``, and adds ``dino_loss`` in ``compute_objectives``. All
+    else happens by itself: head, teacher and centre are trained and in the
+    checkpoints; teacher and centre follow each optimiser step, which is none of
+    the micro-batches before it; at the end of an epoch a line in the log tells
+    how it goes, and a warning if it collapses.
+
+    What is random in it leaves the Brain's random numbers as they are. With a
+    weight of 0, the Brain is what it was, bit for bit.
+
+    What the YAML must hold:
+
+    * modules: the encoder, under any name. Its place is taken by TaskAndViews,
+      which gives what the encoder gives;
+    * hparams: ``dino`` (AuxiliaryDINO) of the encoder.
+
+    A Brain with an ``init_optimizers`` of its own hands
+    ``self.modules.dino_head.parameters()`` to an optimiser there.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.dino = self.hparams.dino
+        self.dino_record = TrainingRecord()
+        self.dino_place = Place()
+        self._dino_finite = []  # of the losses since the last step
+        names = [
+            name
+            for name, module in self.modules.items()
+            if module is self.dino.encoder
+        ]
+        if len(names) != 1:
+            raise ValueError(
+                f"The encoder of dino is {len(names) or 'none'} of the modules "
+                f"({', '.join(self.modules)}): it has to be one."
+            )
+        self._dino_encoder = names[0]
+        self.modules[self._dino_encoder] = TaskAndViews(self.dino.utterances)
+        for name, module in self.dino.modules.items():
+            self.modules[name] = module.to(self.device)
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverables(
+                {
+                    **self.dino.modules,
+                    "dino_record": self.dino_record,
+                    "dino_place": self.dino_place,
+                }
+            )
+
+    @property
+    def dino_position(self):
+        """How far training is, in epochs: see Place."""
+        return self.dino_place.position(self.optimizer_step)
+
+    @property
+    def dino_figures(self):
+        """The means of DINO's figures over the epoch so far, such as for
+        ``train_stats`` in ``on_stage_end``: dict of str:float."""
+        return self.dino_record.means()
+
+    def encode_with_dino(self, *args, wavs, wav_lens=None, **kwargs):
+        """What the encoder gives for its task; views of signals go with it.
+
+        Arguments
+        ---------
+        *args
+            What the encoder takes for its task, such as features and lengths.
+        wavs : torch.Tensor
+            The signals to cut views from, on the device, (batch, samples):
+            those of the task, or others.
+        wav_lens : torch.Tensor, optional
+            Their lengths, relative to ``samples``, (batch,).
+        **kwargs
+            What the encoder takes for its task.
+
+        Returns
+        -------
+        own : torch.Tensor
+            What the encoder gives.
+        views : Views
+            For ``dino_loss``; None outside of training, and where the weight
+            is 0.
+        """
+        network = self.modules[self._dino_encoder]
+        learns = torch.is_grad_enabled()
+        if not learns or not self.dino.weight_at(self.dino_position):
+            return network(*args, **kwargs), None
+        where = self._dino_where()
+        features = self.dino.views(wavs, wav_lens, where)
+        own, embeddings = network(
+            *args,
+            views=self.dino.distillation.seen(features),
+            where=where,
+            **kwargs,
+        )
+        return own, Views(features, embeddings, len(wavs))
+
+    def dino_loss(self, views):
+        """The loss of DINO, times its weight.
+
+        Arguments
+        ---------
+        views : Views
+            Those of ``encode_with_dino``.
+
+        Returns
+        -------
+        torch.Tensor
+            Scalar; the number 0 without views.
+        """
+        if views is None:
+            return 0.0
+        position = self.dino_position
+        value, figures = self.dino.loss(
+            views.embeddings,
+            views.features,
+            views.batch_size,
+            position,
+            self._dino_where(),
+        )
+        self._dino_finite.append(value.detach().isfinite())
+        self.dino_record.add({"dino_loss": value.detach(), **figures})
+        return self.dino.weight_at(position) * value
+
+    def on_fit_start(self):
+        """As the Brain's; the teacher begins as the student, or as it is in the
+        checkpoint."""
+        self.dino.begin()
+        super().on_fit_start()
+        if self.distributed_launch and self.device_type == "cuda":
+            # SpeechBrain does so to what has gradients
+            SyncBatchNorm.convert_sync_batchnorm(self.dino.teacher)
+        self.dino.bind(self.modules)
+        self._check_optimised()
+
+    def optimizers_step(self):
+        """As the Brain's; teacher and centre follow it."""
+        distillation = self.dino.distillation
+        distillation.before_step(self.dino_position)
+        super().optimizers_step()
+        if self.dino_follows():
+            distillation.after_step(self.dino_position)
+        else:
+            distillation.rewind()
+
+    def dino_follows(self):
+        """Whether teacher and centre follow the step that was just taken, the
+        same on all ranks: not where DINO's loss was not finite, as SpeechBrain
+        goes on after such a step.
+
+        Returns
+        -------
+        bool
+        """
+        finite, self._dino_finite = self._dino_finite, []
+        if not finite:
+            return True
+        return ddp_mean(torch.stack(finite).all().float()).item() == 1
+
+    # Not on_stage_start, which Brains define without a call of ours
+    def _fit_train(self, train_set, epoch, enable):
+        try:
+            steps = len(train_set) / self.grad_accumulation_factor
+        except TypeError:  # of unknown length
+            steps = None
+        if self.dino_place.begin(epoch, self.optimizer_step, steps):
+            self.dino_record.clear()
+        # As SpeechBrain does with gradients: no step goes across epochs
+        self._dino_finite = []
+        self.dino.distillation.forget()
+        if self.dino.augment is not None:
+            refresh_banks(self.dino.augment, epoch)
+        super()._fit_train(train_set, epoch, enable)
+        self._say_how_it_goes(epoch)
+
+    def _say_how_it_goes(self, epoch):
+        """A line in the log, and what is wrong."""
+        self.dino_record.share(self.device)
+        means = self.dino_figures
+        if len(self._dino_finite) > self.grad_accumulation_factor:
+            logger.warning(
+                "The teacher of DINO does not follow: the optimizers_step of "
+                "this Brain has to call that of WithDINO, by super()."
+            )
+        if means:
+            text = ", ".join(f"{name} {x:.3g}" for name, x in means.items())
+            logger.info(f"DINO, epoch {epoch}: {text}")
+            warnings = [
+                *self.dino.objective.warnings(means),
+                *spread_warnings(means),
+            ]
+            for warning in warnings:
+                logger.warning(warning)
+        elif self.dino.weight_at(epoch):
+            logger.warning(
+                f"DINO had no loss in epoch {epoch}, whatever its weight: does "
+                "compute_forward call encode_with_dino, and compute_objectives "
+                "add dino_loss?"
+            )
+
+    def _dino_where(self):
+        """Where training is, for what is random: the last number counts the
+        micro-batches of a step."""
+        rank, done = get_rank() or 0, len(self._dino_finite)
+        return self.dino.seed, rank, self.optimizer_step, done
+
+    def _check_optimised(self):
+        """Raises if the head is in no optimiser."""
+        optimizers = getattr(self, "optimizers_dict", None)
+        if not optimizers:
+            return
+        trained = {
+            id(parameter)
+            for optimizer in optimizers.values()
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+        if any(id(p) not in trained for p in self.dino.head.parameters()):
+            raise ValueError(
+                "The head of dino is in no optimiser: hand "
+                "self.modules.dino_head.parameters() to one in init_optimizers."
+            )

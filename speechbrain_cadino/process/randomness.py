@@ -1,0 +1,42 @@
+"""Randomness of one's own, beside that of everybody else."""
+
+import contextlib
+import random
+
+import torch
+
+
+@contextlib.contextmanager
+def own_random(where, device="cpu"):
+    """A block that draws numbers of its own: those that are drawn before and
+    after it are what they would have been without it.
+
+    Arguments
+    ---------
+    where : tuple
+        The place in a training, such as (seed, rank, step): the same one gives
+        the same numbers.
+    device : torch.device or str
+        The device that numbers are drawn on, beside the CPU.
+
+    Example
+    -------
+    >>> state = torch.get_rng_state()
+    >>> with own_random((1, "noise")):
+    ...     first = torch.rand(2)
+    >>> with own_random((1, "noise")):
+    ...     torch.equal(torch.rand(2), first)
+    True
+    >>> torch.equal(torch.get_rng_state(), state)
+    True
+    """
+    device = torch.device(device)
+    seed = random.Random(repr(where)).getrandbits(63)
+    before = random.getstate()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before)
