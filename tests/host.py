@@ -11,14 +11,14 @@ import signal
 import sys
 
 import torch
-from speechbrain.utils.epoch_loop import EpochCounter
 
 import speechbrain as sb
+from speechbrain.dataio.dataio import length_to_mask
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.lobes.features import Fbank
-from speechbrain.nnet.pooling import StatisticsPooling
 from speechbrain.processing.features import InputNormalization
 from speechbrain.utils.checkpoints import Checkpointer
+from speechbrain.utils.epoch_loop import EpochCounter
 from speechbrain_cadino.brains.auxiliary import AuxiliaryDINO, WithDINO
 from speechbrain_cadino.dataio.augment import AddNoise, CropAugmenter
 from speechbrain_cadino.dataio.views import ViewCutter
@@ -36,14 +36,17 @@ class Encoder(torch.nn.Module):
         self.frames = torch.nn.Linear(12, 8)
         self.norm = torch.nn.BatchNorm1d(8) if norm else torch.nn.Identity()
         self.dropout = torch.nn.Dropout(dropout)
-        self.pool = StatisticsPooling()
-        self.last = torch.nn.Linear(16, 6)
+        self.last = torch.nn.Linear(8, 6)
         self.flat = flat
 
     def forward(self, feats, lengths=None):
         frames = self.frames(feats).relu()
         frames = self.norm(frames.transpose(1, 2)).transpose(1, 2)
-        embeddings = self.last(self.pool(self.dropout(frames), lengths))
+        frames = self.dropout(frames)
+        if lengths is not None:  # SpeechBrain's pooling adds noise
+            mask = length_to_mask(lengths * frames.shape[1], frames.shape[1])
+            frames = frames * mask[..., None] / lengths[:, None, None]
+        embeddings = self.last(frames.mean(1, keepdim=True))
         return embeddings.squeeze(1) if self.flat else embeddings
 
 
@@ -110,6 +113,14 @@ def speech(count=8, equal=False):
     return data
 
 
+def head():
+    """From 6 dimensions; of so few, the usual weights would be near 0."""
+    head = DINOHead(6, 10, hidden_size=8, bottleneck_size=4)
+    for parameter in head.mlp.parameters():
+        parameter.data.mul_(20)
+    return head
+
+
 def auxiliary(encoder, features, norm, weight, augment=False, **options):
     """DINO on an encoder of 6 dimensions."""
     cutter = {
@@ -119,7 +130,7 @@ def auxiliary(encoder, features, norm, weight, augment=False, **options):
     }
     return AuxiliaryDINO(
         encoder,
-        lambda: DINOHead(6, 10, hidden_size=8, bottleneck_size=4),
+        head,
         Objective({"dino": DINOLoss(10, Centering(10), 0.04)}, {"dino": 1}),
         features,
         ViewCutter(**cutter),
@@ -130,13 +141,21 @@ def auxiliary(encoder, features, norm, weight, augment=False, **options):
     )
 
 
-def make(weight=None, encoder=(), folder=None, run_opts=(), lr=0.05, **options):
+def make(
+    weight=None,
+    encoder=(),
+    norm="global",
+    optimizer="AdamW",
+    folder=None,
+    run_opts=(),
+    **options,
+):
     """A Brain; with DINO if there is a weight."""
     torch.manual_seed(0)
     encoder = Encoder(**dict(encoder))
     modules = {
         "compute_features": Fbank(n_mels=12),
-        "mean_var_norm": InputNormalization(norm_type="global"),
+        "mean_var_norm": InputNormalization(norm_type=norm),
         "encoder": encoder,
         "classifier": torch.nn.Linear(6, 2),
     }
@@ -161,7 +180,7 @@ def make(weight=None, encoder=(), folder=None, run_opts=(), lr=0.05, **options):
         )
     brain = kind(
         modules,
-        lambda params: torch.optim.AdamW(params, lr=lr),
+        lambda params: getattr(torch.optim, optimizer)(params, lr=0.05),
         hparams,
         {"device": "cpu", **dict(run_opts)},
         checkpointer,
@@ -200,7 +219,7 @@ def state(brain):
         "head": list(dino.head.parameters()),
         "teacher": list(dino.teacher.parameters()),
         "centre": dino.objective.terms["dino"].target.center,
-        "classifier": [p for p in brain.modules.classifier.parameters()],
+        "classifier": list(brain.modules.classifier.parameters()),
         "position": brain.dino_position,
         "figures": brain.figures,
     }

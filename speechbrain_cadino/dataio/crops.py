@@ -270,6 +270,11 @@ class MultiCropDataset(Dataset):
         self._epoch.fill_(epoch)
 
     @property
+    def epoch(self):
+        """The epoch that was chosen."""
+        return self._epoch.item()
+
+    @property
     def samples(self):
         """How many samples there are: each utterance at each speed."""
         return len(self.ids) * len(self.speeds)
@@ -289,7 +294,7 @@ class MultiCropDataset(Dataset):
             (local_crops, samples); ``problem``, empty or why another utterance
             was replaced.
         """
-        epoch = self._epoch.item()
+        epoch = self.epoch
         rng = np.random.default_rng((self.seed, epoch, index))
         turn, place = divmod(self._sample(epoch, index), len(self.ids))
         row, crops, problem = self.crops.read(

@@ -44,7 +44,11 @@ class ViewCutter:
         local_crops=4,
         local_seconds=2.0,
     ):
-        if global_crops < 1 or local_crops < 0 or global_crops + local_crops < 2:
+        if (
+            global_crops < 1
+            or local_crops < 0
+            or global_crops + local_crops < 2
+        ):
             raise ValueError(
                 f"global_crops={global_crops}, local_crops={local_crops}: DINO "
                 "compares views of an utterance. Give at least one global crop "

@@ -36,11 +36,7 @@ def plot_training(rows, path, objective):
     for axis, panel in zip(others, panels):
         _plot_panel(axis, table, panel)
     spread, rate, error, *empty = others[len(panels) :]
-    _lines(spread, table, ["spread"], "")
-    spread.set_title("embeddings (near 0 or 1 dimension: collapse)")
-    spread.set_ylim(0, 1.1)
-    spread.set_ylabel("spread", color="C0")
-    _twin(spread, table["dimensions"], "effective dimensions")
+    _plot_spread(spread, table)
     _lines(rate, table, ["lr"], "learning rate")
     _twin(rate, table["momentum"], "momentum of the teacher")
     rate.set_title("schedules")
@@ -98,6 +94,51 @@ def plot_stage_two(rows, path):
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
     plt.close(figure)
+
+
+def plot_speaker(rows, path, objective):
+    """Draws how a training on labels and by DINO went, epoch by epoch.
+
+    Arguments
+    ---------
+    rows : list of dict
+        ``TrainingRecord.rows``.
+    path : str or pathlib.Path
+        The PNG file.
+    objective : Objective
+        That of DINO, which knows pictures of its figures.
+    """
+    table = pd.DataFrame(rows).set_index("epoch")
+    learnt = "dino_loss" in table  # not where its weight is 0
+    panels = objective.panels() if learnt else []
+    count = 3 + learnt + len(panels)
+    figure, axes = plt.subplots(
+        1, count, figsize=(4.4 * count, 3.5), layout="constrained"
+    )
+    loss, rate, error, *others = axes
+    _lines(loss, table, ["loss", "aam", "dino_loss"], "")
+    loss.set_title("losses, and accuracy on the labels")
+    loss.set_ylabel("loss", color="C0")
+    _twin(loss, table["accuracy"], "accuracy")
+    _lines(rate, table, ["lr"], "learning rate")
+    rate.set_title("schedule")
+    _plot_error(error, table, loss.get_xlim())
+    for axis, panel in zip(others, panels):
+        _plot_panel(axis, table, panel)
+    if learnt:
+        _plot_spread(others[-1], table)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)
+
+
+def _plot_spread(axis, table):
+    """How far the teacher's embeddings spread, and over what."""
+    _lines(axis, table, ["spread"], "")
+    axis.set_title("embeddings (near 0 or 1 dimension: collapse)")
+    axis.set_ylim(0, 1.1)
+    axis.set_ylabel("spread", color="C0")
+    _twin(axis, table["dimensions"], "effective dimensions")
 
 
 def _plot_error(axis, table, epochs):

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import pathlib
 
 import host
 import pytest
@@ -50,7 +49,7 @@ def test_with_a_weight_of_0_the_brain_is_what_it_was(flat):
         brain = trained(loader, weight=weight, encoder=encoder, augment=True)
         values = [p.detach() for p in parameters(brain)]
         values += list(brain.modules.mean_var_norm._statistics_dict().values())
-        values += [b for b in brain.modules.encoder.buffers()]
+        values += list(brain.modules.encoder.buffers())
         ends.append([*values, torch.rand(3)])
     for end in ends[1:]:
         for value, expected in zip(end, ends[0], strict=True):
@@ -80,9 +79,12 @@ def test_it_is_learnt_beside_the_task_and_draws_numbers_of_its_own(flat):
 
 def test_the_gradient_is_that_of_the_sum_of_both_losses():
     """Of one step of SGD, against both written out without our Brain."""
-    brain, counter = host.make(weight=0.3, cutter=SAME_CROPS)
-    brain.opt_class = lambda params: torch.optim.SGD(params, lr=1.0)
-    brain.optimizer_step_limit = 1
+    brain, counter = host.make(
+        weight=0.3,
+        optimizer="SGD",
+        cutter=SAME_CROPS,
+        run_opts={"max_grad_norm": 1e9, "optimizer_step_limit": 1},
+    )
     before = [p.detach().clone() for p in brain.dino.encoder.parameters()]
     host.train(brain, counter, equal=True)
     moved = [
@@ -95,18 +97,16 @@ def test_the_gradient_is_that_of_the_sum_of_both_losses():
     wavs = torch.stack([row["sig"] for row in host.speech(equal=True)])[:4]
     feats = modules.mean_var_norm(modules.compute_features(wavs))
     logits = modules.classifier(dino.encoder(feats)[:, 0])
-    task = torch.nn.functional.cross_entropy(
-        logits, torch.tensor([0, 1, 0, 1])
-    )
+    task = torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 0, 1]))
     unit = torch.nn.functional.normalize
     prototypes = unit(dino.head.prototypes.weight, dim=1)
     logits = dino.head(dino.encoder(feats)[:, 0])["bottleneck"] @ prototypes.T
     p = (logits.detach() / 0.04).softmax(1)
     loss = -(p * (logits / 0.1).log_softmax(1)).sum(1).mean()
     (task + 0.3 * loss).backward()
-    # SpeechBrain clips all gradients of a group to a norm of 5
     for step, param in zip(moved, dino.encoder.parameters()):
-        torch.testing.assert_close(step, param.grad, rtol=1e-4, atol=1e-6)
+        expected = 0.05 * param.grad
+        torch.testing.assert_close(step, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_teacher_and_centre_follow_steps_by_the_moving_average():
@@ -120,10 +120,10 @@ def test_teacher_and_centre_follow_steps_by_the_moving_average():
             super().optimizers_step()
             weights.append(self.dino.encoder.last.weight.detach().clone())
             centres.append(torch.stack(collected).mean(0))
-            assert len(collected) == min(2, len(weights))
+            assert len(collected) == 2
 
     schedule = {0.0: 0.5, 0.5: 0.25, 1.0: 0.9, 1.5: 0.9}
-    brain, counter = host.make(
+    brain, _ = host.make(
         weight=0.5,
         momentum=schedule.__getitem__,
         run_opts={"grad_accumulation_factor": 2},
@@ -143,53 +143,149 @@ def test_teacher_and_centre_follow_steps_by_the_moving_average():
     )
 
 
+# Nothing that depends on how a batch is cut into parts
+EXACT = {
+    "weight": 0.5,
+    "cutter": SAME_CROPS,
+    "norm": "sentence",
+    "optimizer": "SGD",
+}
+
+
 def test_two_micro_batches_equal_one_batch():
-    options = {"weight": 0.5, "cutter": SAME_CROPS}
-    one = trained({"equal": True}, **options)
+    one = trained({"equal": True}, **EXACT)
     two = trained(
         {"equal": True, "batch_size": 2},
         run_opts={"grad_accumulation_factor": 2},
-        **options,
+        **EXACT,
     )
     assert one.optimizer_step == two.optimizer_step == 4
-    assert_same(
-        host.state(one), host.state(two), rtol=1e-4, atol=1e-6
-    )
+    assert_same(host.state(one), host.state(two), rtol=1e-4, atol=1e-6)
 
 
 def test_two_processes_equal_one_on_the_joined_batch(tmp_path):
-    options = {
-        "weight": 0.5,
-        "cutter": SAME_CROPS,
-        "loader": {"equal": True, "batch_size": 2},
-    }
+    options = {**EXACT, "loader": {"equal": True, "batch_size": 2}}
     code, output = run(
         *(*TORCHRUN, host.__file__, tmp_path / "two.pt", json.dumps(options)),
         "--distributed_backend=gloo",
     )
     assert code == 0, output
     two = torch.load(tmp_path / "two.pt")
-    one = trained({"equal": True}, **{**options, "loader": ()})
+    one = trained({"equal": True}, **EXACT)
     assert_same(host.state(one), two, rtol=1e-4, atol=1e-6)
 
 
 def test_a_killed_run_goes_on_as_if_it_was_not(tmp_path):
-    """Amid the second epoch."""
-    options = {
-        "weight": 0.5,
-        "augment": True,
-        "loader": {"batch_size": 2, "shuffle": True},
-        "run_opts": {"ckpt_interval_steps": 1},
-    }
-    whole = trained(folder=tmp_path / "whole", **options)
-    options["folder"] = str(tmp_path / "killed")
-    killed = {**options, "killed_after": 6, "run_opts": {}}
-    script = [host.__file__, tmp_path / "end.pt"]
-    flag = "--ckpt_interval_steps=1"
-    code, output = run(*script, json.dumps(killed), flag)
-    assert code == -9, output
-    code, output = run(*script, json.dumps({**options, "run_opts": {}}), flag)
-    assert code == 0, output
-    end = torch.load(tmp_path / "end.pt")
-    assert_same(host.state(whole), end)
-    assert end["figures"] == host.state(whole)["figures"]
+    """Amid the second epoch, by the checkpoint before."""
+    options = {"weight": 0.5, "augment": True}
+    loader = {"batch_size": 2, "shuffle": True}
+    whole = host.state(trained(loader, folder=tmp_path / "whole", **options))
+
+    options |= {"folder": str(tmp_path / "killed"), "loader": loader}
+    end = tmp_path / "end.pt"
+    for killed_after, expected in [(6, -9), (None, 0)]:
+        text = json.dumps({**options, "killed_after": killed_after})
+        command = [host.__file__, end, text, "--ckpt_interval_steps=1"]
+        code, output = run(*command)
+        assert code == expected, output
+    found = torch.load(end)
+    assert_same(whole, found)
+    assert found["figures"] == whole["figures"]
+
+
+def test_a_step_whose_loss_is_not_finite_is_not_followed():
+    class Broken(host.SpeakersWithDINO):
+        def dino_loss(self, views):
+            if self.optimizer_step == 1:
+                views.embeddings.data[0] = torch.nan
+            return super().dino_loss(views)
+
+    ends = []
+    for steps in (1, 2):
+        brain, counter = host.make(
+            weight=0.5,
+            run_opts={
+                "optimizer_step_limit": steps,
+                "skip_nonfinite_grads": True,
+                "nonfinite_patience": 3,
+            },
+        )
+        brain.__class__ = Broken
+        host.train(brain, counter)
+        ends.append(host.state(brain))
+    for name in ["teacher", "centre"]:
+        torch.testing.assert_close(ends[0][name], ends[1][name])
+    assert not any(value.isnan().any() for value in ends[1]["teacher"])
+
+
+def test_the_teacher_begins_as_the_weights_that_were_loaded():
+    brain, _ = host.make(weight=0.5)
+    with torch.no_grad():
+        brain.dino.encoder.last.weight.fill_(7.0)
+    brain.on_fit_start()
+    found = brain.dino.teacher.network.encoder.encoder.last.weight
+    assert (found == 7.0).all()
+
+
+def test_a_weight_that_grows_with_the_epochs():
+    """Nothing is computed while it is 0, and the teacher follows."""
+    positions = []
+
+    def weight(position):
+        positions.append(position)
+        return max(0.0, position - 1)
+
+    brain = trained(weight=weight)
+    assert sorted(set(positions)) == [0.0, 0.5, 1.0, 1.5]
+    assert brain.dino_record.means()["dino_loss"] > 0
+    # Of the last step alone: at position 1.0 the weight is 0 still
+    assert brain.dino_record._count == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"modules": {"other": torch.nn.Linear(1, 1)}}, "is none of the mod"),
+        ({"optimised": "encoder"}, "head of dino is in no optimiser: hand"),
+    ],
+)
+def test_what_a_brain_has_to_have(change, message):
+    def fit():
+        brain, counter = host.make(weight=0.5)
+        if "modules" in change:
+            host.SpeakersWithDINO(
+                change["modules"], None, {"dino": brain.dino}, {"device": "cpu"}
+            )
+        brain.__class__ = Own
+        host.train(brain, counter)
+
+    class Own(host.SpeakersWithDINO):
+        def init_optimizers(self):
+            params = self.modules[change["optimised"]].parameters()
+            self.optimizer = torch.optim.SGD(params, lr=0.1)
+            self.optimizers_dict = {"own": self.optimizer}
+
+    with pytest.raises(ValueError, match=message):
+        fit()
+
+
+def test_what_a_brain_has_forgotten(caplog):
+    class NoLoss(host.SpeakersWithDINO):
+        def dino_loss(self, views):
+            return 0.0
+
+    class NoStep(host.SpeakersWithDINO):
+        def optimizers_step(self):
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+    for kind, message in [
+        (NoLoss, "DINO had no loss in epoch 1, whatever its weight"),
+        (NoStep, "The teacher of DINO does not follow"),
+    ]:
+        caplog.clear()
+        brain, _ = host.make(weight=0.5)
+        brain.__class__ = kind
+        with caplog.at_level(logging.WARNING):
+            host.train(brain, [1])
+        assert message in caplog.text

@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+r"""Recipe for training a speaker encoder where a share of the utterances has
+labels: AAM-softmax on these, DINO as an auxiliary loss on all of them.
+
+To run this recipe, use one of the following commands:
+> python train_speaker_with_dino.py hparams/demo_speaker_with_dino.yaml
+> python train_speaker_with_dino.py hparams/small_speaker_with_dino.yaml \
+    --data_folder=FOLDER --train_manifest=FILE --speakers=FILE
+> torchrun --nproc_per_node=8 train_speaker_with_dino.py \
+    hparams/speaker_with_dino.yaml ...
+
+The labels are those that speakers.csv knows, or a share of them, drawn by
+--share. The trained encoder is in <output_folder>/encoder: stock SpeechBrain
+loads it. Started again, the same command resumes where the run was.
+
+Authors
+ * The speechbrain_cadino developers 2026
+"""
+
+import sys
+
+from speechbrain_cadino.config.usage import show_usage
+
+if __name__ == "__main__":
+    show_usage(__doc__)  # before the imports below, which take seconds
+
+import speechbrain as sb
+from speechbrain.utils.distributed import run_on_main
+from speechbrain_cadino.brains.speaker import SpeakerBrain
+from speechbrain_cadino.config.overlays import (
+    allow_own_classes,
+    parse_arguments,
+)
+from speechbrain_cadino.encoders.adopt import adopt_encoder
+from speechbrain_cadino.encoders.load import start_from_encoder
+from speechbrain_cadino.process.errors import user_errors
+from speechbrain_cadino.process.memory import keep_freed_memory
+from speechbrain_cadino.runs.finetune import MAY_CHANGE
+from speechbrain_cadino.runs.finish import finish
+from speechbrain_cadino.runs.open_run import load_run
+from speechbrain_cadino.training.plots import plot_speaker
+
+
+def report(brain, hparams):
+    """Exports the encoder, verifies, draws the plot."""
+    finish(brain.embedder(), hparams, brain.device)
+    plot_speaker(
+        brain.record.rows,
+        f"{hparams['output_folder']}/plots/training.png",
+        hparams["objective"],
+    )
+
+
+@user_errors()
+def main():
+    """Prepares, trains, exports and verifies."""
+    # Reading command line arguments
+    hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
+    allow_own_classes()
+
+    # Initialize ddp (useful only for multi-GPU DDP training)
+    sb.utils.distributed.ddp_init_group(run_opts)
+
+    # An encoder to start from brings its own features and sizes
+    overrides = adopt_encoder(hparams_file, overrides)
+
+    # One run at a time in the output folder, of one mould
+    hparams = load_run(hparams_file, run_opts, overrides, harmless=MAY_CHANGE)
+
+    # Dataset prep (folders of noises and rooms to CSV manifests)
+    for prepare in hparams["prepare"]:
+        run_on_main(prepare)
+
+    # Labelled crops, and stretches of all utterances
+    train_data = hparams["train_data"]()
+
+    # Trials, to follow the EER; mistakes in the list show before training
+    hparams["evaluator"] = hparams["evaluator"]()
+
+    # Weights to start from
+    if hparams["start_encoder"] is not None:
+        start_from_encoder(hparams["embedding_model"], hparams["start_encoder"])
+
+    # Brain class initialization
+    keep_freed_memory()
+    brain = SpeakerBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+
+    # Training
+    brain.fit(
+        hparams["epoch_counter"],
+        train_data,
+        train_loader_kwargs=hparams["dataloader_options"],
+    )
+
+    # Encoder folder, plot and verification
+    if not (brain.debug or brain.test_only):
+        run_on_main(report, args=[brain, hparams])
+
+
+if __name__ == "__main__":
+    main()
