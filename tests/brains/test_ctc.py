@@ -70,6 +70,7 @@ def recogniser(**options):
         rnn_neurons=6,
         dnn_blocks=1,
         dnn_neurons=6,
+        dropout=0.0,
         time_pooling=False,
     )
     modules = {

@@ -143,6 +143,7 @@ def test_stage_two_loads(name, tmp_path):
         *("rdino.yaml", "sdpn.yaml", "sdpn_dr.yaml", "dino_wespeaker.yaml"),
         "adapt.yaml",
         *("filter.yaml", "curriculum.yaml"),
+        "speaker_with_dino.yaml",
     ],
 )
 def test_each_key_is_used(name):

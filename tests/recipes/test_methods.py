@@ -1,14 +1,19 @@
 """The examples of METHODS.md, in a folder outside of the repository."""
 
+import importlib.util
 import pathlib
+import random
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hyperpyyaml import load_hyperpyyaml
 from recipe import RECIPE, TINY_STAGE_1
 
+from speechbrain.utils.checkpoints import Checkpointer
+from speechbrain.utils.train_logger import FileTrainLogger
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     read_manifest,
@@ -150,6 +155,80 @@ def test_a_mixture_behind_the_gate(train, labels, tmp_path, first):
     assert (shares[: first - 1] == 1).all()
     assert ("Losses before training" in output) == (first == 1)
     assert (tmp_path / "plots" / "gate.png").is_file()
+
+
+@pytest.fixture(scope="module")
+def host():
+    """The recipe of stock SpeechBrain that the guide's Brain stands in."""
+    path = pathlib.Path(__file__).with_name("stock_speaker_embeddings.py")
+    spec = importlib.util.spec_from_file_location("stock_recipe", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def dino_in_your_brain():
+    """The Brain of the guide, as it was and with DINO; how many lines that
+    takes."""
+    text = (RECIPE / "METHODS.md").read_text(encoding="utf-8")
+    (diff,) = re.findall(r"^```diff\n(.*?)^```", text, re.M | re.S)
+    lines = diff.splitlines()
+    brains = []
+    for sign in "-+":
+        kept = [line[1:] for line in lines if line[:1] in ("", " ", sign)]
+        names = {}
+        exec("\n".join(kept), names)
+        brains.append(names["SpeakerBrain"])
+    added = sum(line.startswith("+") for line in lines)
+    return *brains, added
+
+
+def test_dino_in_a_brain_of_speechbrain(folder, host, corpus, tmp_path):
+    """By as few lines as is said; with weight 0 what it was, bit for bit."""
+    plain, with_dino, added = dino_in_your_brain()
+    assert added == 8
+    table = pd.read_csv(corpus / "train.csv")
+    table["spk_id"] = table["ID"].str[0]
+    table.to_csv(tmp_path / "labelled.csv", index=False)
+    dino = (folder / "with_dino.yaml").read_text()
+
+    def train(kind, name, weight=None):
+        random.seed(0)
+        torch.manual_seed(0)
+        (tmp_path / name).mkdir()
+        data, speakers = host.dataio_prep(
+            *(tmp_path / "labelled.csv", corpus, tmp_path / name)
+        )
+        text = host.HPARAMS + (dino if weight is not None else "")
+        text = text.replace("weight: 0.5", f"weight: {weight}")
+        hparams = load_hyperpyyaml(text, {"out_n_neurons": speakers})
+        hparams["train_logger"] = FileTrainLogger(tmp_path / name / "log.txt")
+        brain = kind(
+            hparams["modules"],
+            hparams["opt_class"],
+            hparams,
+            {"device": "cpu"},
+            Checkpointer(
+                tmp_path / name / "save",
+                recoverables={"encoder": hparams["embedding_model"]},
+            ),
+        )
+        loader = {"batch_size": 4}
+        brain.fit([1, 2], data, data, False, loader, loader)
+        return brain, hparams["embedding_model"].state_dict(), torch.rand(2)
+
+    _, expected, drawn = train(plain, "plain")
+    _, weights, rest = train(with_dino, "weight_0", 0)
+    assert rest.equal(drawn)
+    for name, value in weights.items():
+        assert value.equal(expected[name]), name
+    brain, weights, rest = train(with_dino, "with_dino", 0.5)
+    assert rest.equal(drawn)
+    assert not weights["fc.conv.weight"].equal(expected["fc.conv.weight"])
+    assert 0 < brain.dino_figures["kl"] < brain.dino_figures["dino_loss"]
+    (checkpoint,) = (tmp_path / "with_dino" / "save").glob("CKPT*")
+    names = {path.stem for path in checkpoint.glob("dino_*")}
+    assert {"dino_head", "dino_teacher", "dino_objective"} < names
 
 
 def test_the_guide_lists_its_sections():
