@@ -295,6 +295,8 @@ class WithDINO:
             )
         self._dino_encoder = names[0]
         self.modules[self._dino_encoder] = TaskAndViews(self.dino.utterances)
+        for part in self.dino.network[:2]:  # may be none of the modules
+            part.to(self.device)
         for name, module in self.dino.modules.items():
             self.modules[name] = module.to(self.device)
         if self.checkpointer is not None:

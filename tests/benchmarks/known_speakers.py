@@ -3,8 +3,8 @@
 > python tests/benchmarks/known_speakers.py train.csv speakers.csv \
     [--share=0.1] [--seed=1986]
 
-Speakers are drawn until their utterances are so large a share of the manifest's;
-those of one utterance are not drawn, as a label says little of them. A file is
+Speakers are drawn until their utterances are so large a share of all; those of
+one utterance are not drawn, as a label says little of them. A file is
 ``<speaker>/<session>/<clip>``.
 """
 
