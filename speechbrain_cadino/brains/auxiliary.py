@@ -236,7 +236,7 @@ class AuxiliaryDINO:
         return value, figures
 
 
-class Views(NamedTuple):
+class EncodedViews(NamedTuple):
     """The views of a batch, and what the student says of them.
 
     Arguments
@@ -338,7 +338,7 @@ class WithDINO:
         -------
         own : torch.Tensor
             What the encoder gives.
-        views : Views
+        views : EncodedViews
             For ``dino_loss``; None outside of training, and where the weight
             is 0.
         """
@@ -354,14 +354,14 @@ class WithDINO:
             where=where,
             **kwargs,
         )
-        return own, Views(features, embeddings, len(wavs))
+        return own, EncodedViews(features, embeddings, len(wavs))
 
     def dino_loss(self, views):
         """The loss of DINO, times its weight.
 
         Arguments
         ---------
-        views : Views
+        views : EncodedViews
             Those of ``encode_with_dino``.
 
         Returns

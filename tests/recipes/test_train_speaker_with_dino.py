@@ -117,21 +117,25 @@ def test_killed_it_ends_as_if_it_was_not(
     assert ends[0] == ends[1]
 
 
-def test_two_processes_without_dino_and_augmentation(
-    command, run_script, tmp_path
-):
+def test_two_processes(command, run_script, tmp_path):
     code, output = run_script(
         *TORCHRUN,
         *command(
             tmp_path,
-            dino_weight=0,
-            augment=None,
             batch_size=2,
             number_of_epochs=1,
             warmup_epochs=0,
             device="cpu",
             distributed_backend="gloo",
         ),
+    )
+    assert code == 0, output
+    assert figures(tmp_path)["dino_loss"][0] > 0
+
+
+def test_without_dino_and_augmentation(command, run_script, tmp_path):
+    code, output = run_script(
+        *command(tmp_path, dino_weight=0, augment=None, trials=None)
     )
     assert code == 0, output
     table = figures(tmp_path)
