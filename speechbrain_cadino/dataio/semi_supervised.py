@@ -3,6 +3,8 @@
 import numpy as np
 from torch.utils.data import Dataset
 
+from speechbrain_cadino.dataio.adaptation import check_classes
+
 
 class SemiSupervisedDataset(Dataset):
     """Each item is one of a small labelled set, and one of a large other.
@@ -21,7 +23,8 @@ class SemiSupervisedDataset(Dataset):
     Raises
     ------
     ValueError
-        If the labelled set has epochs of a length of its own.
+        If the labelled set has epochs of a length of its own, or is of one
+        speaker.
 
     Example
     -------
@@ -39,7 +42,8 @@ class SemiSupervisedDataset(Dataset):
     ...     )
     ... )
     >>> _ = (folder / "labelled.csv").write_text(
-    ...     f"{header},spk_id\\nb,2,{folder / 'a.wav'},0,32000,bob\\n"
+    ...     f"{header},spk_id\\na,2,{folder / 'a.wav'},0,32000,anne\\n"
+    ...     f"b,2,{folder / 'a.wav'},32000,64000,bob\\n"
     ... )
     >>> data = SemiSupervisedDataset(
     ...     PseudoLabelDataset(folder / "labelled.csv", crop_seconds=1.0),
@@ -51,8 +55,8 @@ class SemiSupervisedDataset(Dataset):
     ...     ),
     ... )
     >>> item = data[0]
-    >>> len(data), item["id"], item["wav"].shape, item["other"].shape
-    (2, 'b', torch.Size([16000]), torch.Size([64000]))
+    >>> len(data), item["id"] in "ab", item["wav"].shape, item["other"].shape
+    (2, True, torch.Size([16000]), torch.Size([64000]))
     """
 
     def __init__(self, labelled, others):
@@ -61,6 +65,7 @@ class SemiSupervisedDataset(Dataset):
                 "An epoch is one of the other utterances: samples_per_epoch "
                 "is theirs to have."
             )
+        check_classes(labelled.labels, "The labelled set")
         self.labelled = labelled
         self.others = others
         self.samples_per_epoch = others.samples_per_epoch
