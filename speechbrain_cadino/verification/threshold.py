@@ -310,7 +310,7 @@ def score_halves(halves, enrol, test):
     return trial_scores(sides, enrol, test + halves.shape[1])
 
 
-def threshold_interval(scores, enrol, test, replicates=200, seed=0):
+def threshold_interval(scores, enrol, test, replicates=100, seed=0):
     """A 95% interval of the threshold, over recordings drawn again.
 
     Arguments
@@ -333,7 +333,7 @@ def threshold_interval(scores, enrol, test, replicates=200, seed=0):
     >>> enrol, test = pairs_of(30)
     >>> noise = np.random.default_rng(0).standard_normal(len(enrol)) / 20
     >>> scores = 0.2 + 0.5 * (enrol == test) + noise
-    >>> low, high = threshold_interval(scores, enrol, test)
+    >>> low, high = threshold_interval(scores, enrol, test, replicates=20)
     >>> low < fit(scores, enrol == test, "crops").threshold < high
     True
     """

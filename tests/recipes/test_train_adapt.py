@@ -46,7 +46,7 @@ def command(speech, source, target):
             "passes_per_epoch": 2,
             "speeds": "[1.0]",
             "piece_seconds": 0.3,
-            "evaluate_every": 3,
+            "evaluate_every": 1,
             "ckpt_interval_minutes": 0,
             "ckpt_interval_steps": 2,
             **flags,

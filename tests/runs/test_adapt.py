@@ -34,6 +34,11 @@ def archive(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def fewer_replicates(monkeypatch):
+    monkeypatch.setattr(room, "REPLICATES", 50)
+
+
 def heard(nuisance, count=150, width=8, crops=4, seed=0):
     """Voices of which every third recording is one; crops and halves differ
     by noise, and along the first axis by so much more."""
