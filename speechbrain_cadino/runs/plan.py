@@ -246,9 +246,9 @@ def _step(hparams, options, hparams_folder, recipe, name, script, entry, **own):
     """A step, from its entry in ``pipeline.yaml``, which has the last word,
     and what the pipeline knows of its own."""
     folder = pathlib.Path(hparams["output_folder"])
-    if "hparams" not in (hparams[entry] or {}):
+    flags = _entry(hparams[entry])
+    if "hparams" not in flags:
         raise ValueError(f"{entry}: give a YAML file, hparams: NAME.")
-    flags = dict(hparams[entry])
     yaml_file = find_yaml(flags.pop("hparams"), hparams_folder, recipe)
     if "output_folder" in flags:
         raise ValueError(f"{entry}: its output_folder is {folder / name}.")
@@ -287,6 +287,16 @@ def _step(hparams, options, hparams_folder, recipe, name, script, entry, **own):
         count = f"--nproc_per_node={hparams['processes']}"
         command[:0] = ["-m", "torch.distributed.run", "--standalone", count]
     return Step(name, command, settings, manifest, work)
+
+
+def _entry(value):
+    """A YAML file and flags; where it is null by default, the command line has
+    them as a text, or the file alone."""
+    if isinstance(value, str):
+        value = YAML(typ="safe").load(value)
+    if isinstance(value, str):
+        value = {"hparams": value}
+    return dict(value or {})
 
 
 def _work(settings):

@@ -45,7 +45,7 @@ def test_a_mixture_refuses_one_hill_and_too_few(scores, caplog):
     kept, report = decide(range(560), scores.iloc[:560], rules)
     assert kept.all()
     reason = report["scores"]["consistency"]["reason"]
-    assert reason.startswith("the scores have one mode")
+    assert "one mode" in reason
     assert reason in caplog.text
     rng = np.random.default_rng(0)
     few = np.r_[rng.normal(0.7, 0.05, 100), rng.normal(0, 0.1, 900)]

@@ -121,12 +121,12 @@ def test_pieces_of_what_is_kept_are_labelled(steps):
     with pytest.raises(
         ValueError, match=r"pieces\.csv, is not what the filter"
     ):
-        steps("--filter={hparams: filter.yaml}", yaml="small.yaml")
+        steps("--filter=filter.yaml", yaml="small.yaml")
 
 
 def test_faces_are_not_filtered(steps):
     with pytest.raises(ValueError, match="voices alone: give filter: null"):
-        steps("--filter={hparams: filter.yaml}")
+        steps("--filter=filter.yaml")
 
 
 def test_work_is_that_of_all_steps_or_of_an_utterance(planned):
