@@ -329,10 +329,14 @@ class MultiCropDataset(Dataset):
             for number in range(first // total, -(-last // total))
         ]
         begin = first % total
-        return np.concatenate(passes)[begin : begin + size]
+        # A copy, as each worker keeps it: not of the samples of other epochs
+        return np.concatenate(passes)[begin : begin + size].copy()
 
     def _rows(self, epoch):
         """The utterances of an epoch's items."""
+        if type(self.sampling).order is Sampling.order:
+            # All in turn, without an array of them in each worker
+            return range(len(self.ids))
         if self._order[0] != epoch:
             rows = np.asarray(self.sampling.order(epoch))
             if rows.shape != (len(self.ids),):
