@@ -6,9 +6,10 @@ rows, and how much memory.
 The manifest has the names of VoxCeleb2, and its rows are of a few files. The
 training is that of dino.yaml with a tiny network. It is asked to end at its
 first step, when it is told that half of the epoch is behind it, and is started
-again. Seconds count from the start of the process, memory is that at the first
-step: the sum over the process and its data workers of their proportional set
-sizes (PSS), and the peak of the process itself.
+again. Seconds count from the start of the process; those of a CPU are its own,
+which hardly depend on what else runs. Memory is that at the first step: the sum
+over the process and its data workers of their proportional set sizes (PSS), and
+the peak of the process itself.
 """
 
 import argparse
@@ -80,6 +81,7 @@ def train(result, started, command):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         figures = {
             "seconds to the first batch": time.time() - started,
+            "of a CPU": time.process_time(),
             "MiB of all processes": memory,
             "MiB of the process at its peak": peak,
             "step": brain.step,
