@@ -21,6 +21,7 @@ Authors
  * The speechbrain_cadino developers 2026
 """
 
+import functools
 import pathlib
 import sys
 
@@ -47,11 +48,14 @@ def main(arguments):
         hparams = load_hyperpyyaml(fin, overrides)
     hparams_folder = pathlib.Path(run_opts["param_file"]).parent
     recipe = pathlib.Path(__file__).parent
-    steps = plan(hparams, hparams_folder, recipe, run_opts)
+    plan_all = functools.partial(
+        plan, hparams, hparams_folder, recipe, run_opts
+    )
+    steps = plan_all()
     with locked(hparams["output_folder"], LOCK_SECONDS) as lock:
         check(hparams["output_folder"], steps)
         make_experiment(hparams["output_folder"], hparams_file, overrides)
-        run(hparams["output_folder"], steps, lock)
+        run(hparams["output_folder"], steps, lock, plan_all)
 
 
 if __name__ == "__main__":

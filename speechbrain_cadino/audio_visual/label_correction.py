@@ -96,7 +96,7 @@ class AudioVisualCorrectionLoss(LabelCorrectionLoss):
                 total = total + (distances * there[rows]).sum()
             decisions[rows] = CORRECTED
             corrected[rows] = classes
-        return total / len(labels), [
+        return self.mean(total, decisions), [
             {
                 "losses": loss.detach(),
                 "decisions": decisions,

@@ -93,7 +93,7 @@ def pseudo_label(
     clusterer,
     data_folder=None,
     transform=None,
-    sweep=None,
+    sweep=(),
     min_cluster_size=1,
     shard_size=5_000,
     speakers=None,
@@ -125,7 +125,7 @@ def pseudo_label(
         Its ``fit_transform`` changes the embeddings before they are
         clustered, such as that of Whitening. A ``learn(embedder, table)``, if
         it has one, is called first: RecordingLDA embeds crops of its own.
-    sweep : list of int, optional
+    sweep : list of int
         Numbers of clusters to compare first, before any merging: see
         ``clustering.sweep``. Writes ``sweep.json`` and ``plots/sweep.png``;
         the choice is the clusterer's ``n_clusters`` if that is None.
@@ -183,7 +183,7 @@ def pseudo_label(
         joined = _Alone()
         if companion is not None:
             joined, points = companion.join(folder, ids, points, transform)
-        if sweep is not None:
+        if sweep:
             chosen = choose_number(
                 folder,
                 points[joined.seen],
@@ -230,7 +230,7 @@ class _Alone:
 def _check(clusterer, sweep, count):
     """Raises if the clusterer cannot cluster so many utterances."""
     number = getattr(clusterer, "n_clusters", 1)
-    if sweep is not None:
+    if sweep:
         check_candidates(sweep)
         if not isinstance(clusterer, SphericalKMeans):
             raise ValueError(

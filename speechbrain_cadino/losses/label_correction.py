@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from speechbrain.nnet.losses import AdditiveAngularMargin
+from speechbrain_cadino.process.ranks import ddp_mean
 
 # What becomes of a sample in a step.
 DROPPED, RELIABLE, CORRECTED = range(3)
@@ -23,7 +24,8 @@ class LabelCorrectionLoss(torch.nn.Module):
     H(sharpen(p_i), q_i)`` with the AAM-softmax loss l, the posteriors p of the
     clean and q of the augmented crop, both without margin, and
     ``sharpen(p) = p^(1/T) / sum p^(1/T)``. A label that is given, not guessed,
-    is reliable whatever its loss.
+    is reliable whatever its loss. Loss-gated learning divides by the number of
+    samples in the sum instead (Tao et al., 2022, by their code).
 
     Arguments
     ---------
@@ -36,6 +38,15 @@ class LabelCorrectionLoss(torch.nn.Module):
     confidence : float
         The probability that a class must have; 0.5 in the papers. 1 corrects
         nothing.
+    mean_over : str
+        What the sum is divided by: "batch", all samples, so that a step is
+        the smaller the more are dropped; "selected", those that are not
+        dropped, of all processes. Without any, the loss is 0.
+
+    Raises
+    ------
+    ValueError
+        If an argument makes no sense.
 
     Example
     -------
@@ -48,8 +59,17 @@ class LabelCorrectionLoss(torch.nn.Module):
     ([1, 2, 0], [-1, 0, -1])
     """
 
-    def __init__(self, margin=0.2, scale=32.0, temperature=0.1, confidence=0.5):
+    def __init__(
+        self,
+        margin=0.2,
+        scale=32.0,
+        temperature=0.1,
+        confidence=0.5,
+        mean_over="batch",
+    ):
         super().__init__()
+        if mean_over not in ("batch", "selected"):
+            raise ValueError(f"mean_over={mean_over}: give batch or selected.")
         if temperature < 0 or not 0 <= confidence <= 1:
             raise ValueError(
                 f"temperature={temperature}, confidence={confidence}: the "
@@ -59,6 +79,7 @@ class LabelCorrectionLoss(torch.nn.Module):
         self.scale = scale
         self.temperature = temperature
         self.confidence = confidence
+        self.mean_over = mean_over
 
     def forward(
         self, cosines, labels, gate=float("inf"), answer=None, trusted=None
@@ -108,7 +129,31 @@ class LabelCorrectionLoss(torch.nn.Module):
             "decisions": decisions,
             "corrected": corrected,
         }
-        return total / len(labels), results
+        return self.mean(total, decisions), results
+
+    def mean(self, total, decisions):
+        """The sum of what samples cost, as a mean.
+
+        Arguments
+        ---------
+        total : torch.Tensor
+            Scalar.
+        decisions : torch.Tensor
+            (B,): see ``forward``.
+
+        Returns
+        -------
+        torch.Tensor
+            Scalar: see ``mean_over``. The mean of it over the processes is
+            what one process has of the whole batch.
+        """
+        if self.mean_over == "batch":
+            return total / len(decisions)
+        count = (decisions != DROPPED).sum().to(total)
+        if total.requires_grad:
+            # Only where all processes have as many steps
+            count = ddp_mean(count)
+        return total / count.where(count > 0, 1)
 
     def aam_losses(self, cosines, labels):
         """AAM-softmax of each sample.

@@ -94,7 +94,7 @@ def _there(folder, steps):
     return ", ".join(str(path) for path in paths if path.exists())
 
 
-def run(folder, steps, lock):
+def run(folder, steps, lock, replan):
     """Runs the steps that are not done, and writes the report after each.
 
     Arguments
@@ -105,6 +105,9 @@ def run(folder, steps, lock):
         The steps of ``plan``, checked.
     lock : int
         The lock of ``locked``.
+    replan : callable
+        The function that plans again, once there are new pseudo labels: they
+        may have settled, and end the iterations.
 
     Raises
     ------
@@ -114,18 +117,55 @@ def run(folder, steps, lock):
         If the pipeline is asked to end, by SIGTERM or Ctrl-C. The script was
         asked too, and has ended.
     """
-    step = steps[0]
+    logger.info(f"\n{outline(steps)}\n")
+    place = 0
     try:
         with interruptible():
-            for step in steps:
-                _run_if_needed(folder, steps, step, lock)
+            while place < len(steps):
+                _run_if_needed(folder, steps, steps[place], lock)
+                if steps[place].name.endswith("labels"):
+                    steps = _settle(steps[place], steps, replan())
+                place += 1
     except Interrupted as end:
-        end.place = f" in {step.name}"
+        end.place = f" in {steps[place].name}"
         raise
-    stages = _stages(folder, steps)
-    rows = write_report(folder, stages)
+    rows = write_report(folder, _stages(folder, steps))
     logger.info(f"\nAll done: {folder}/report.html\n\n{format_report(rows)}\n")
-    logger.info(where_to_go(stages[-1].folder / "encoder"))
+    *_, last = (step for step in steps if step.manifest)
+    logger.info(where_to_go(pathlib.Path(folder, last.name, "encoder")))
+
+
+def outline(steps):
+    """The steps in order, and what the pipeline's YAML file sets in each.
+
+    Arguments
+    ---------
+    steps : list of Step
+        The steps of ``plan``.
+
+    Returns
+    -------
+    str
+        A line for each.
+    """
+    width = max(len(step.name) for step in steps)
+    lines = ["The steps:"]
+    for step in steps:
+        values = [f"{key}={value}" for key, value in step.values.items()]
+        lines.append(f"  {step.name:{width}}  {' '.join(values)}".rstrip())
+    return "\n".join(lines)
+
+
+def _settle(step, steps, again):
+    """The steps from now on; says so if the new pseudo labels end the
+    iterations."""
+    if len(again) < len(steps):
+        logger.info(
+            f"{step.name}: they agree with those before hardly better than "
+            "those had agreed (least_growth). There is no training on them, "
+            "the iteration before is the last."
+        )
+    return again
 
 
 def _run_if_needed(folder, steps, step, lock):
@@ -288,22 +328,30 @@ def _read_record(folder, step):
 
 
 def _stages(folder, steps):
-    """The trainings, with the time of all steps of their stage."""
+    """The trainings, and pseudo labels that have none, with the time of all
+    steps of their stage."""
     seconds = {}
     for step in steps:
         record = _read_record(folder, step)
         if record:
             name = _stage_name(step)
             seconds[name] = seconds.get(name, 0) + record["seconds"]
+    manifests = {step.name: step.manifest for step in steps if step.manifest}
+    trained = {_stage_name(step) for step in steps if step.manifest}
+    for step in steps:
+        # Pseudo labels that ended the iterations
+        if step.name.endswith("labels") and _stage_name(step) not in trained:
+            labels = pathlib.Path(folder, step.name, "pseudo_labels.csv")
+            manifests[step.name] = str(labels)
     return [
         Stage(
             name=_stage_name(step),
             folder=pathlib.Path(folder, step.name),
-            manifest=step.manifest,
+            manifest=manifests[step.name],
             seconds=seconds.get(_stage_name(step)),
         )
         for step in steps
-        if step.manifest
+        if step.name in manifests
     ]
 
 

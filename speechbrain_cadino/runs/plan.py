@@ -12,6 +12,7 @@ from speechbrain.utils.run_opts import RunOptions
 from speechbrain_cadino.config.flags import did_you_mean
 from speechbrain_cadino.config.overlays import find_yaml, parse_arguments
 from speechbrain_cadino.config.settings import own_files, plain, resolve
+from speechbrain_cadino.runs.report import agreements
 
 # Go to each script whose YAML file knows them, unless they are null.
 COMMON = [
@@ -63,6 +64,8 @@ class Step(NamedTuple):
     light : bool
         Whether it takes a moment and no step needs its result: it is simply
         done again when its settings change or a step before it runs.
+    values : dict
+        What its entry in the pipeline's YAML file sets.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Step(NamedTuple):
     manifest: str | None = None
     work: Work | None = None
     light: bool = False
+    values: dict = {}
 
 
 def plan(hparams, hparams_folder, recipe, run_opts):
@@ -126,10 +130,12 @@ class Plan:
         self.folder = pathlib.Path(hparams["output_folder"])
         self.speakers = hparams["speakers"]
         self.steps = []
+        self.iteration = None  # that is being planned
 
     def add(self, name, script, entry, light=False, **own):
         """Adds a step, and returns it."""
-        step = self.make(name, script, entry, **own)._replace(light=light)
+        step = self.make(name, script, entry, self.iteration, **own)
+        step = step._replace(light=light)
         self.steps.append(step)
         return step
 
@@ -155,14 +161,32 @@ class Plan:
 
         ``label`` and ``train`` each map a name and the folder of the training
         before to a step; returns the folder of the last training and the
-        manifest that it has.
+        manifest that it has. Pseudo labels that are there and have settled end
+        them.
         """
+        manifests = []
         for iteration in range(1, self.hparams["iterations"] + 1):
+            self.iteration = iteration
             name = f"{prefix}iteration_{iteration}"
             labels = label(f"{name}/labels", last)
-            manifest = self.folder / labels.name / "pseudo_labels.csv"
-            last = train(f"{name}/train", last, manifest)
-        return last, manifest
+            manifests.append(self.folder / labels.name / "pseudo_labels.csv")
+            if self.settled(manifests):
+                manifests.pop()
+                break
+            last = train(f"{name}/train", last, manifests[-1])
+        self.iteration = None
+        return last, manifests[-1]
+
+    def settled(self, manifests):
+        """Whether the last of these pseudo labels agree with those before no
+        better, by ``least_growth``, than those had agreed."""
+        least, last = self.hparams["least_growth"], manifests[-3:]
+        if least is None or len(last) < 3:
+            return False
+        if not all(path.is_file() for path in last):
+            return False
+        before, now = agreements(last)
+        return now - before < least
 
     def add_alone(self, prefix, first, entry, **train_own):
         """Adds the iterations of voices alone or of faces alone, from a
@@ -242,7 +266,17 @@ class Plan:
         return self.hparams["trials_folder"] or self.hparams["data_folder"]
 
 
-def _step(hparams, options, hparams_folder, recipe, name, script, entry, **own):
+def _step(
+    hparams,
+    options,
+    hparams_folder,
+    recipe,
+    name,
+    script,
+    entry,
+    iteration=None,
+    **own,
+):
     """A step, from its entry in ``pipeline.yaml``, which has the last word,
     and what the pipeline knows of its own."""
     folder = pathlib.Path(hparams["output_folder"])
@@ -252,7 +286,11 @@ def _step(hparams, options, hparams_folder, recipe, name, script, entry, **own):
     yaml_file = find_yaml(flags.pop("hparams"), hparams_folder, recipe)
     if "output_folder" in flags:
         raise ValueError(f"{entry}: its output_folder is {folder / name}.")
-    known = _keys(yaml_file)
+    known = _defaults(yaml_file)
+    values = {
+        key: _value(hparams, entry, key, value, known.get(key), iteration)
+        for key, value in flags.items()
+    }
     if "output_folder" in known:
         own["output_folder"] = folder / name
     common = {key: hparams[key] for key in COMMON if key in known}
@@ -262,7 +300,7 @@ def _step(hparams, options, hparams_folder, recipe, name, script, entry, **own):
             for key, value in {**common, **own, **options}.items()
             if value is not None
         },
-        **flags,
+        **values,
     }
     for key in flags:
         if key not in known and key not in RUN_OPTIONS:
@@ -286,7 +324,23 @@ def _step(hparams, options, hparams_folder, recipe, name, script, entry, **own):
     if hparams["processes"] > 1 and script in TORCHRUN:
         count = f"--nproc_per_node={hparams['processes']}"
         command[:0] = ["-m", "torch.distributed.run", "--standalone", count]
-    return Step(name, command, settings, manifest, work)
+    return Step(name, command, settings, manifest, work, values=values)
+
+
+def _value(hparams, entry, key, value, default, iteration):
+    """What a key of an entry is in an iteration: a list is one value for each,
+    unless the script itself takes a list."""
+    if iteration is None or not isinstance(value, list):
+        return value
+    if isinstance(default, list):
+        return value
+    if len(value) != hparams["iterations"]:
+        raise ValueError(
+            f"{entry}: {key} has {len(value)} values, one for each iteration, "
+            f"and iterations is {hparams['iterations']}: give as many, or one "
+            "value for all."
+        )
+    return value[iteration - 1]
 
 
 def _entry(value):
@@ -336,10 +390,10 @@ def _check_encoder(entry, resolved):
         )
 
 
-def _keys(yaml_file):
-    """The keys of a YAML file and of its bases."""
+def _defaults(yaml_file):
+    """The keys of a YAML file and of its bases, with their values there."""
     merged, _, _ = parse_arguments([str(yaml_file)])
-    return set(YAML().load(pathlib.Path(merged)))
+    return YAML().load(pathlib.Path(merged))
 
 
 def _resolve(command):

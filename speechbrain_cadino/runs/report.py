@@ -1,5 +1,6 @@
 """Report of a pipeline: its figures from stage to stage."""
 
+import itertools
 import json
 import pathlib
 from typing import NamedTuple
@@ -44,7 +45,7 @@ the pseudo labels of an iteration agree with those of the one before (adjusted
 Rand index). Near 1 they have settled: another iteration would train on the same
 labels again. *Reliable*: the share of the samples that the loss gate let
 through in the last epoch. It does not always follow the error rate: stop when
-the agreement grows no more.
+the agreement grows no more, or let `least_growth` do it.
 """
 
 
@@ -117,6 +118,33 @@ def write_report(folder, stages):
     return rows
 
 
+def agreements(manifests):
+    """How far the pseudo labels of each manifest agree with those before.
+
+    Arguments
+    ---------
+    manifests : list of pathlib.Path
+        The manifests with pseudo labels, in the order in which they were made.
+
+    Returns
+    -------
+    list of float
+        The adjusted Rand index of each but the first and the one before it,
+        over the utterances of both.
+    """
+    labels = [
+        read_manifest(path, DATA_ROOT).set_index("ID")[LABEL]
+        for path in manifests
+    ]
+    return [_agreement(*pair) for pair in itertools.pairwise(labels)]
+
+
+def _agreement(before, now):
+    """See ``agreements``."""
+    both = pd.concat([before, now], axis=1, join="inner")
+    return agreement(both.iloc[:, 0], both.iloc[:, 1])
+
+
 def _row(name, **figures):
     names = [
         *("seconds", "utterances", "clusters", "nmi", "ami"),
@@ -151,8 +179,7 @@ def _labels(manifest, seen):
     figures |= {name: report.get(name) for name in ("nmi", "ami")}
     if seen and manifest not in seen:
         *_, before = seen.values()
-        both = pd.concat([before, table[LABEL]], axis=1, join="inner")
-        figures["agreement"] = agreement(both.iloc[:, 0], both.iloc[:, 1])
+        figures["agreement"] = _agreement(before, table[LABEL])
     seen[manifest] = table[LABEL]
     return figures
 

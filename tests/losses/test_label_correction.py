@@ -137,14 +137,28 @@ def test_without_correction_the_model_is_not_asked():
     assert set(results["decisions"].tolist()) == {RELIABLE}
 
 
-def test_all_dropped_is_a_zero_with_a_gradient():
+@pytest.mark.parametrize("seed", range(3))
+def test_the_mean_over_the_selected_equals_the_loop(seed):
+    cosines, labels, clean = batch(seed)
+    loss = LabelCorrectionLoss(0.2, 10.0, mean_over="selected")
+    value, _ = loss(cosines, labels, 5.0, lambda rows: clean[rows])
+    expected, _, decisions, _ = loop(
+        cosines, labels, clean, 5.0, 0.2, 10.0, 0.1, 0.5
+    )
+    selected = sum(decision != DROPPED for decision in decisions)
+    assert 0 < selected < B
+    assert value.item() == pytest.approx(expected * B / selected, rel=1e-5)
+
+
+@pytest.mark.parametrize("mean_over", ["batch", "selected"])
+def test_all_dropped_is_a_zero_with_a_gradient(mean_over):
     cosines, labels, clean = batch(2)
     cosines.requires_grad_()
-    loss = LabelCorrectionLoss(confidence=0.999999)
+    loss = LabelCorrectionLoss(confidence=0.999999, mean_over=mean_over)
     value, _ = loss(cosines, labels, 0.0, lambda rows: 0 * clean[rows])
     value.backward()
     assert value.item() == 0
-    assert not cosines.grad.any()
+    assert (cosines.grad == 0).all()
 
 
 @pytest.mark.parametrize("bad", [{"temperature": -1}, {"confidence": 1.5}])

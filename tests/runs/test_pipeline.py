@@ -122,6 +122,7 @@ YAMLS = {
         speakers: null
         processes: 1
         iterations: 1
+        least_growth: null
         stage_1: {hparams: dino.yaml}
         filter: null
         unfiltered: !ref <stage_1>
@@ -177,7 +178,7 @@ def run(recipe, **flags):
     steps = plan(recipe, **flags)
     with locked(folder, pipeline.LOCK_SECONDS) as lock:
         pipeline.check(folder, steps)
-        pipeline.run(folder, steps, lock)
+        pipeline.run(folder, steps, lock, lambda: plan(recipe, **flags))
 
 
 def calls(folder):
@@ -342,6 +343,27 @@ def test_commands_can_be_copied(recipe, monkeypatch, capfd, caplog):
     subprocess.run(command, shell=True, check=True)
     first, second = calls(recipe / "out")["iteration_1/labels/pseudo_label"]
     assert first["flags"] == second["flags"]
+
+
+def test_pseudo_labels_that_have_settled_end_the_iterations(recipe, full):
+    # The stand-in's never change: those of the third agree no better
+    flags = {**full, "iterations": 5, "least_growth": 0.01}
+    run(recipe, **flags)
+    out = recipe / "out"
+    made = calls(out)
+    assert "iteration_3/labels/pseudo_label" in made
+    assert not any("iteration_3/train" in name for name in made)
+    (last,) = made["large_margin/train_dlg_lc"]
+    assert last["flags"]["start_encoder"] == f"{out}/iteration_2/train/encoder"
+    labels = f"{out}/iteration_2/labels/pseudo_labels.csv"
+    assert last["flags"]["train_manifest"] == labels
+    rows = json.loads((out / "report.json").read_text())["stages"]
+    agreed = {row["name"]: row["agreement"] for row in rows}
+    assert agreed["iteration_2"] == agreed["iteration_3"] == 1
+    # The same command does nothing again
+    before = counts(out)
+    run(recipe, **flags)
+    assert counts(out) == before
 
 
 def test_torchrun_starts_the_processes(recipe):

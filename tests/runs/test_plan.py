@@ -1,11 +1,14 @@
 """The steps of pipelines, from the real YAML files."""
 
+import re
+
 import pytest
 from hyperpyyaml import load_hyperpyyaml
 from recipe import RECIPE
 
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.dataio.manifest import DATA_ROOT
+from speechbrain_cadino.runs.pipeline import outline
 from speechbrain_cadino.runs.plan import plan
 
 
@@ -182,3 +185,43 @@ def test_sdpn_is_scored_with_the_last_pseudo_labels_as_cohort(steps):
     assert f"--train_manifest={labels}/pseudo_labels.csv" in verify
     assert any("as_norm" in word for word in verify)
     assert "--encoder=large_margin/encoder" in verify
+
+
+def test_each_iteration_of_lgl_has_its_gate_and_begins_anew(steps, planned):
+    commands = steps(yaml="pipeline_lgl.yaml")
+    for number, gate in enumerate([1, 3, 3, 5, 6], 1):
+        train = commands[f"iteration_{number}/train"]
+        assert f"--gate={gate}" in train
+        assert "--start_encoder=stage_1/encoder" in train
+        assert "--num_clusters=6000" in commands[f"iteration_{number}/labels"]
+    last = planned(yaml="pipeline_lgl.yaml")[-1]
+    assert last.settings["confidence"] == 1
+    assert last.settings["mean_over"] == "selected"
+    text = outline(planned(yaml="pipeline_lgl.yaml"))
+    assert re.search("iteration_2/train +gate=3 ", text)
+    assert re.search("iteration_5/train +gate=6 ", text)
+
+
+def test_a_list_has_a_value_for_each_iteration(steps):
+    entry = "--dlg_lc={hparams: demo_dlg_lc.yaml, margin: [0.1, 0.2], "
+    entry += "speeds: [1.0, 0.9, 1.1]}"
+    labels = "--pseudo_label={hparams: pseudo_label.yaml, sweep: [5, 7, 9]}"
+    commands = steps(entry, labels, "--iterations=2", yaml="demo.yaml")
+    # What takes a list gets it whole
+    for number in (1, 2):
+        train = commands[f"iteration_{number}/train"]
+        assert {f"--margin=0.{number}", "--speeds=[1.0, 0.9, 1.1]"} < set(train)
+        labels = commands[f"iteration_{number}/labels"]
+        assert "--sweep=[5, 7, 9]" in labels
+    with pytest.raises(
+        ValueError, match="dlg_lc: margin has 2 values, one for each iteration"
+    ):
+        steps(entry, "--iterations=3", yaml="demo.yaml")
+
+
+def test_dlg_lc_of_2022_is_on_plain_dino(steps):
+    commands = steps(yaml="pipeline_dlg_lc_2022.yaml")
+    assert commands["stage_1"][1].endswith("hparams/dino.yaml")
+    assert "--gate_rule=papers" in commands["iteration_5/train"]
+    before = "--start_encoder=iteration_4/train/encoder"
+    assert before in commands["iteration_5/train"]
