@@ -20,6 +20,7 @@ SETTINGS = [
     *("precision", "lr", "seed", "cut_seconds", "speeds"),
     *("teacher_temp", "out_dim", "target", "num_clusters", "num_classes"),
     *("correction_temp", "confidence", "gate", "gate_rule"),
+    *("target_weight", "train_only"),
 ]
 
 LOAD = """\

@@ -41,6 +41,7 @@ def command(speech, source, target):
             "source_folder": speech,
             "data_folder": target,
             "trials": speech / "trials.txt",
+            "trials_folder": speech,
             "output_folder": folder,
             "number_of_epochs": 3,
             "passes_per_epoch": 2,
