@@ -15,6 +15,7 @@ from speechbrain_cadino.demo.espeak import synthesise
 from speechbrain_cadino.prepare.folder import prepare_folder
 
 WRITTEN = ["confidence.csv", "filter.json", "filtered.csv"]
+KEPT = ["voice0", "voice1", "voice2", "voice3", "word"]
 TEXT = "A person says a few words, and goes on to say some more of them."
 
 
@@ -40,14 +41,16 @@ def wild(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def command(wild, encoder_folder, tmp_path):
-    def make(**flags):
+@pytest.fixture(scope="module")
+def command(wild, encoder_folder):
+    """A function: the command line into a folder."""
+
+    def make(folder, **flags):
         flags = {
             "encoder": encoder_folder,
             "manifest": wild / "train.csv",
             "data_folder": wild,
-            "output_folder": tmp_path / "out",
+            "output_folder": folder,
             "detector": "modulation",
             "num_workers": 0,
             "device": "cpu",
@@ -59,63 +62,70 @@ def command(wild, encoder_folder, tmp_path):
     return make
 
 
+@pytest.fixture(scope="module")
+def filtered(command, run_script, tmp_path_factory):
+    """The folder of a filter, and what it said."""
+    folder = tmp_path_factory.mktemp("filtered")
+    code, output = run_script(*command(folder))
+    assert code == 0, output
+    return folder, output
+
+
 def content(folder):
     return {name: (folder / name).read_bytes() for name in WRITTEN}
 
 
 def test_rain_and_silence_are_dropped_by_any_number_of_workers(
-    command, wild, encoder_folder, run_script, tmp_path, capsys
+    filtered, command, run_script, tmp_path
 ):
-    code, output = run_script(*command())
-    assert code == 0, output
-    kept = ["voice0", "voice1", "voice2", "voice3", "word"]
-    table = read_manifest(tmp_path / "out" / "filtered.csv", DATA_ROOT)
-    assert table["ID"].tolist() == kept
+    folder, output = filtered
+    table = read_manifest(folder / "filtered.csv", DATA_ROOT)
+    assert table["ID"].tolist() == KEPT
     assert table["wav"].str.startswith(DATA_ROOT).all()
-    scores = pd.read_csv(tmp_path / "out" / "confidence.csv", index_col="ID")
+    scores = pd.read_csv(folder / "confidence.csv", index_col="ID")
     assert scores["kept"].sum() == 5
     # More like itself than speech: consistency alone would keep it
     assert scores["consistency"].idxmax() == "rain"
     assert np.isnan(scores["consistency"]["word"])
     assert scores["segments"]["silence"] == 0
-    report = json.loads((tmp_path / "out" / "filter.json").read_text())
+    report = json.loads((folder / "filter.json").read_text())
     assert (report["unreadable"], report["one_segment"]) == (1, 1)
     assert report["scores"]["speech"]["dropped"] == 1
     assert "such as rain" in output
-    picture = tmp_path / "out" / "plots" / "confidence.png"
+    picture = folder / "plots" / "confidence.png"
     assert picture.stat().st_size > 0
 
-    more = {"output_folder": tmp_path / "two", "num_workers": 2}
-    code, output = run_script(*command(**more))
+    code, output = run_script(*command(tmp_path, num_workers=2))
     assert code == 0, output
-    assert content(tmp_path / "two") == content(tmp_path / "out")
+    assert content(tmp_path) == content(folder)
 
+
+def test_the_command_says_the_same_of_files(
+    wild, encoder_folder, tmp_path, capsys
+):
     main(
         [
             *("filter", str(encoder_folder), str(wild), "--device=cpu"),
-            *("--detector=modulation", f"--output={tmp_path / 'files'}"),
+            *("--detector=modulation", f"--output={tmp_path}"),
         ]
     )
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split("\t") == ["score", "threshold", "dropped", "without"]
     assert lines[1].split("\t") == ["speech", "0.3300", "1", "0"]
-    table = read_manifest(tmp_path / "files" / "filtered.csv")
-    assert table["wav"].tolist() == [f"{wild}/{name}.flac" for name in kept]
+    table = read_manifest(tmp_path / "filtered.csv")
+    assert table["wav"].tolist() == [f"{wild}/{name}.flac" for name in KEPT]
 
 
 def test_killed_it_goes_on_and_two_processes_end_in_the_same(
-    command, run_script, kill_when, tmp_path
+    filtered, command, run_script, kill_when, tmp_path
 ):
-    code, output = run_script(*command())
-    assert code == 0, output
-    again = {"output_folder": tmp_path / "killed"}
-    first = tmp_path / "killed" / "segments" / "shards" / "00000.npy"
-    kill_when(first.exists, *command(**again))
+    first = tmp_path / "segments" / "shards" / "00000.npy"
+    kill_when(first.exists, *command(tmp_path))
     code, output = run_script(
-        *TORCHRUN, *command(**again, distributed_backend="gloo")
+        *TORCHRUN, *command(tmp_path, distributed_backend="gloo")
     )
     assert code == 0, output
-    assert content(tmp_path / "killed") == content(tmp_path / "out")
+    assert content(tmp_path) == content(filtered[0])
 
 
 @pytest.mark.parametrize(
@@ -130,8 +140,10 @@ def test_killed_it_goes_on_and_two_processes_end_in_the_same(
         ({"speech": 1.1}, "is kept: see"),
     ],
 )
-def test_mistakes_are_one_sentence(command, run_script, flags, sentence):
-    code, output = run_script(*command(**flags))
+def test_mistakes_are_one_sentence(
+    command, run_script, tmp_path, flags, sentence
+):
+    code, output = run_script(*command(tmp_path, **flags))
     assert code == 1
     assert sentence in output
     assert "Traceback" not in output
