@@ -229,8 +229,9 @@ class Plan:
             manifest=everything.manifest,
         )
         kept = self.folder / name
-        own = self.hparams["pseudo_label"].get("manifest")
-        if own is not None and kept not in pathlib.Path(own).parents:
+        own = self.hparams["pseudo_label"].get("manifest") or []
+        manifests = own if isinstance(own, list) else [own]
+        if any(kept not in pathlib.Path(one).parents for one in manifests):
             raise ValueError(
                 f"pseudo_label: its manifest, {own}, is not what the filter "
                 f"keeps: give {kept}/filtered.csv; or give it to the filter as "
