@@ -45,7 +45,7 @@ def test_with_a_weight_of_0_the_brain_is_what_it_was(flat):
     encoder = {"norm": True, "dropout": 0.3, "flat": flat}
     loader = {"shuffle": True, "valid": True, "batch_size": 3}
     ends = []
-    for weight in (None, 0, 0.0 * 7, LinearSchedule(0.0, 0.0, 1)):
+    for weight in (None, 0, LinearSchedule(0.0, 0.0, 1)):
         brain = trained(loader, weight=weight, encoder=encoder, augment=True)
         values = [p.detach() for p in parameters(brain)]
         values += list(brain.modules.mean_var_norm._statistics_dict().values())
@@ -66,7 +66,7 @@ def test_it_is_learnt_beside_the_task_and_draws_numbers_of_its_own(flat):
     brain = trained(weight=0.5, **options)
     assert torch.equal(torch.rand(3), expected)
     assert not torch.equal(parameters(brain)[0], parameters(without)[0])
-    assert brain.figures["dino_loss"] < 1.1 * torch.tensor(10.0).log()
+    assert brain.figures["kl"] > 0
     assert {"teacher_entropy", "spread", "dimensions"} < set(brain.figures)
     # Statistics of the task's features are of these alone
     norms = [b.modules.mean_var_norm for b in (brain, without)]
