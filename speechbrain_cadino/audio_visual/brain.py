@@ -6,6 +6,7 @@ from speechbrain_cadino.brains.dlg_lc import (
     PseudoLabelBrain,
     accuracy,
     decision_shares,
+    guessed,
 )
 
 
@@ -56,6 +57,7 @@ class AudioVisualBrain(PseudoLabelBrain):
         )
         branches = self.branches.values()
         for branch, there, result in zip(branches, present, results):
+            branch.loss_gate.add(guessed(result["losses"], ~there))
             there = there.cpu()
             branch.gate_record.add(
                 batch["sample"][there],

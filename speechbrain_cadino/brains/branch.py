@@ -3,6 +3,7 @@
 import pathlib
 
 import torch
+import torch.nn.functional as F
 
 from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.lobes.signal_encoder import SignalEncoder
@@ -118,6 +119,23 @@ class Branch(torch.nn.Module):
             cosines = self._classify(self.embedding_model(feats))
         self.embedding_model.train(training)
         return cosines
+
+    def embed(self, crops):
+        """The embeddings of clean crops, each of unit length, in the mode that
+        the encoder is in.
+
+        Arguments
+        ---------
+        crops : torch.Tensor
+            (batch, ...), on the device.
+
+        Returns
+        -------
+        torch.Tensor
+            (batch, D).
+        """
+        feats = self.network.features(crops)
+        return F.normalize(self.embedding_model(feats).float().squeeze(1))
 
     def _classify(self, embeddings):
         """From embeddings, (batch, 1, D), to cosines, (batch, C)."""

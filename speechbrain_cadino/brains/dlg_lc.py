@@ -1,9 +1,11 @@
 """Brain of DLG-LC: a training step on pseudo labels that may be wrong."""
 
+import copy
 import zlib
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
@@ -20,7 +22,14 @@ from speechbrain_cadino.losses.label_correction import (
     DROPPED,
     RELIABLE,
 )
-from speechbrain_cadino.process.ranks import shield_worker, worth_while
+from speechbrain_cadino.process.ranks import (
+    ddp_mean,
+    shield_worker,
+    worth_while,
+)
+
+# As start_classifier: the classes start as the means of their members
+CENTROIDS = "centroids"
 
 
 class PseudoLabelBrain(EncoderBrain):
@@ -70,14 +79,17 @@ class PseudoLabelBrain(EncoderBrain):
         (branch,) = self.branches.values()
         labels = batch["label"].to(self.device)
         trusted = batch.get("trusted")
+        if trusted is not None:
+            trusted = trusted.to(self.device)
         loss, results = self.hparams.label_loss(
             cosines,
             labels,
             branch.loss_gate.threshold,
             lambda rows: branch.clean(batch[branch.key][rows]),
-            None if trusted is None else trusted.to(self.device),
+            trusted,
         )
         branch.gate_record.add(batch["sample"], **results)
+        branch.loss_gate.add(guessed(results["losses"], trusted))
         self.record.add(
             {
                 "loss": loss.detach(),
@@ -87,14 +99,22 @@ class PseudoLabelBrain(EncoderBrain):
         )
         return loss
 
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        """The gates follow each optimiser step."""
+        if should_step and not self.guard.skipped:
+            for branch in self.branches.values():
+                branch.loss_gate.after_step()
+
     def on_stage_start(self, stage, epoch=None):
         """Chooses the gates of the epoch."""
         super().on_stage_start(stage, epoch)
         gates = [branch.loss_gate for branch in self.branches.values()]
         # Not when the first epoch is resumed: then they are known
-        if epoch == 1 and not self.step and any(g.wants_pass for g in gates):
+        if epoch == 1 and not self.step:
             with self.long_work():
-                self._look_first()
+                self._start_classifiers()
+                if any(gate.wants_pass for gate in gates):
+                    self._look_first()
         for branch in self.branches.values():
             branch.loss_gate.start_epoch(epoch)
 
@@ -117,9 +137,15 @@ class PseudoLabelBrain(EncoderBrain):
         }
 
     def _save_intra_epoch_ckpt(self):
+        self._gather()
+        super()._save_intra_epoch_ckpt()
+
+    def _gather(self):
+        """Brings together what the processes have seen, before it is
+        saved."""
         for branch in self.branches.values():
             branch.gate_record.gather(self.device)
-        super()._save_intra_epoch_ckpt()
+            branch.loss_gate.gather()
 
     def make_dataloader(self, dataset, stage, **kwargs):
         """As EncoderBrain's; makes room for what becomes of each sample."""
@@ -132,7 +158,7 @@ class PseudoLabelBrain(EncoderBrain):
         for name, branch in self.branches.items():
             samples = getattr(dataset, "samples", len(dataset))
             branch.gate_record = GateRecord(samples, labels, trusted)
-            self.guard.rewindable.append(branch.gate_record)
+            self.guard.rewindable += [branch.gate_record, branch.loss_gate]
             self._keep({f"{name}_gate_record": branch.gate_record})
         return super().make_dataloader(dataset, stage, **kwargs)
 
@@ -144,33 +170,63 @@ class PseudoLabelBrain(EncoderBrain):
     def _look_first(self):
         """Fits the gates to the losses of the weights that training starts
         from: a pass over the training set without an update."""
-        options = self.hparams.dataloader_options
-        rank, data = get_rank() or 0, self.train_dataset
-        loader = DataLoader(
-            Subset(data, range(rank, len(data), self.processes)),
-            batch_size=options["batch_size"],
-            num_workers=worth_while(options.get("num_workers", 0)),
-            worker_init_fn=shield_worker,
-        )
-        self.modules.eval()
+        batches = self._batches(self.train_dataset, "Losses before training")
         self.record.mark()
-        quiet = not if_main_process()
         with torch.no_grad(), self.evaluation_ctx:
-            for step, batch in enumerate(
-                tqdm(loader, "Losses before training", disable=quiet)
-            ):
+            for step, batch in enumerate(batches):
                 self.seed_step(-1 - step)
                 predictions = self.compute_forward(batch, sb.Stage.VALID)
                 self.compute_objectives(predictions, batch, sb.Stage.VALID)
         self.record.rewind()
         for branch in self.branches.values():
+            branch.loss_gate.rewind()
             self._update_gate(branch)
+
+    def _start_classifiers(self):
+        """What classifiers start from beside files."""
+        if getattr(self.hparams, "start_classifier", None) == CENTROIDS:
+            self._start_from_centroids()
+
+    def _start_from_centroids(self):
+        """Gives each class the mean of its members, each of unit length, as
+        the encoder that training starts from embeds a clean crop of each."""
+        if len(self.branches) > 1:
+            raise ValueError(
+                "start_classifier=centroids is for one signal: leave it out."
+            )
+        (branch,) = self.branches.values()
+        data = copy.copy(self.train_dataset)
+        data.samples_per_epoch = None  # all utterances, at all speeds
+        weight = branch.classifier.weight.data
+        sums = torch.zeros_like(weight)
+        with torch.no_grad(), self.evaluation_ctx:
+            for batch in self._batches(data, "Means of the classes"):
+                points = branch.embed(batch[branch.key].to(self.device))
+                sums.index_add_(0, batch["label"].to(self.device), points)
+        ddp_mean(sums)
+        # As long as they were: longer ones would turn more slowly
+        lengths = weight.norm(dim=1, keepdim=True)
+        found = sums.any(1, keepdim=True)
+        weight.copy_((F.normalize(sums) * lengths).where(found, weight))
+
+    def _batches(self, data, title):
+        """The batches of a pass without updates, of this process."""
+        options = self.hparams.dataloader_options
+        loader = DataLoader(
+            Subset(data, range(get_rank() or 0, len(data), self.processes)),
+            batch_size=options["batch_size"],
+            num_workers=worth_while(options.get("num_workers", 0)),
+            worker_init_fn=shield_worker,
+        )
+        self.modules.eval()
+        return tqdm(loader, title, disable=not if_main_process())
 
     def _update_gate(self, branch, epoch=None):
         """Fits a gate to the losses since the last time, the same on all ranks;
         those of an epoch are written down."""
         gate, record = branch.loss_gate, branch.gate_record
         record.gather(self.device)
+        gate.gather()
         threshold = gate.threshold
         if if_main_process():
             figures = gate.update(record.judged)
@@ -179,6 +235,24 @@ class PseudoLabelBrain(EncoderBrain):
                 record.write(branch.folder, {**row, **record.counts()})
         gate.load_state_dict(ddp_broadcast(gate.state_dict()))
         record.end_epoch()
+
+
+def guessed(losses, trusted=None):
+    """The losses that a gate is fitted to: NaN does not count.
+
+    Arguments
+    ---------
+    losses : torch.Tensor
+        (B,).
+    trusted : torch.Tensor, optional
+        (B,), bool: whose labels are given. None by default.
+
+    Returns
+    -------
+    torch.Tensor
+        (B,).
+    """
+    return losses if trusted is None else losses.where(~trusted, torch.nan)
 
 
 def accuracy(cosines, labels):

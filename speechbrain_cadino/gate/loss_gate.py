@@ -8,10 +8,15 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
+from speechbrain.utils.distributed import ddp_broadcast, if_main_process
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.gate.mixture import TwoGaussians
+from speechbrain_cadino.gate.window import LossWindow
 
 logger = get_logger(__name__)
+
+# How often a gate is fitted while its window fills. Ours.
+REFITS = 5
 
 
 @register_checkpoint_hooks
@@ -38,6 +43,12 @@ class DynamicLossGate:
     mixture : object, optional
         The mixture, from losses to a threshold: see TwoGaussians, which is the
         default.
+    window : int
+        A dynamic gate is that of the losses of so many of the last optimiser
+        steps, and moves each time that a fifth of them is new, instead of
+        once an epoch (the idea is that of "batch-scale training", Wang et
+        al., ICASSP 2025, https://openreview.net/forum?id=GiH45YyUQt; how it
+        is done here is ours). 0 for the epoch before.
 
     Attributes
     ----------
@@ -64,7 +75,7 @@ class DynamicLossGate:
     True
     """
 
-    def __init__(self, gate="dynamic", first_epoch=2, mixture=None):
+    def __init__(self, gate="dynamic", first_epoch=2, mixture=None, window=0):
         if gate not in ("dynamic", "none"):
             gate = _loss(gate)
         if first_epoch < 1:
@@ -77,6 +88,10 @@ class DynamicLossGate:
         self.threshold = math.inf
         self._crossing = math.inf
         self._epoch = 0
+        self.window = None
+        self._steps = 0  # since the window was fitted to
+        if window and gate == "dynamic":
+            self.window = LossWindow(window)
 
     @property
     def wants_pass(self):
@@ -116,9 +131,11 @@ class DynamicLossGate:
             The figures of the mixture, None each if there is no threshold.
         """
         threshold, figures = self.mixture.fit(losses)
+        # Steps move the gate of a window, their epoch has figures alone
+        steps = self.window is not None and len(self.window.losses)
         if threshold is None:
             gated = self._epoch + 1 >= self.first_epoch
-            if self.gate == "dynamic" and gated:
+            if self.gate == "dynamic" and gated and not steps:
                 stays = f"The loss gate stays {self._crossing:.3g}"
                 none = "No loss gate yet"
                 logger.warning(
@@ -126,17 +143,72 @@ class DynamicLossGate:
                     f"{figures}."
                 )
             return dict.fromkeys(self.mixture.columns)
-        self._crossing = float(threshold)
+        if not steps:
+            self._take(threshold, figures)
         return figures
+
+    def _take(self, threshold, figures):
+        """Takes what was fitted."""
+        self._crossing = float(threshold)
+
+    def add(self, losses):
+        """Takes the losses of a batch.
+
+        Arguments
+        ---------
+        losses : torch.Tensor
+            (B,), of this process.
+        """
+        if self.window is not None:
+            self.window.add(losses)
+
+    def after_step(self):
+        """Ends an optimiser step, on all processes; a window may move the
+        gate. Where it has no threshold, the gate stays."""
+        if self.window is None:
+            return
+        self.window.end_step()
+        self._steps += 1
+        if REFITS * self._steps < self.window.steps:
+            return
+        self._steps = 0
+        self.window.gather()
+        if if_main_process():
+            threshold, figures = self.mixture.fit(self.window.losses)
+            if threshold is not None:
+                self._take(threshold, figures)
+        self.load_state_dict(ddp_broadcast(self.state_dict()))
+        self.start_epoch(self._epoch)
+
+    def gather(self):
+        """Brings together what processes have seen, before it is saved."""
+        if self.window is not None:
+            self.window.gather()
+
+    def mark(self):
+        """Begins a step: see StepGuard."""
+        if self.window is not None:
+            self.window.mark()
+
+    def rewind(self):
+        """Forgets the step that is being taken."""
+        if self.window is not None:
+            self.window.rewind()
 
     def state_dict(self):
         """What an epoch and its successors depend on: plain numbers."""
-        return {"threshold": self.threshold, "crossing": self._crossing}
+        state = {"threshold": self.threshold, "crossing": self._crossing}
+        if self.window is not None:
+            state |= {"window": self.window.state_dict(), "steps": self._steps}
+        return state
 
     def load_state_dict(self, state):
         """Takes over what ``state_dict`` gave, here or on another process."""
         self.threshold = state["threshold"]
         self._crossing = state["crossing"]
+        if self.window is not None:
+            self.window.load_state_dict(state["window"])
+            self._steps = state["steps"]
 
     @mark_as_saver
     def _save(self, path):

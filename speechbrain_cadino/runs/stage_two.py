@@ -6,6 +6,7 @@
 import torch
 
 from speechbrain.utils.distributed import run_on_main
+from speechbrain_cadino.brains.dlg_lc import CENTROIDS
 from speechbrain_cadino.config.settings import HARMLESS
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.encoders.load import start_from_encoder, start_from_file
@@ -137,7 +138,7 @@ def train(
 
     # Weights to start from
     for source, (start, module) in starts.items():
-        if hparams[source] is not None:
+        if hparams[source] not in (None, CENTROIDS):
             start(hparams[module], hparams[source])
     if hparams.get("train_only") is not None:
         train_only(hparams["embedding_model"], hparams["train_only"])

@@ -9,7 +9,8 @@ The YAML file says what to prepare, the trial lists, the flags of all arms and
 of each; objects are swapped by an ``overlay``, YAML text on top of the hparams;
 ``script`` is another one than train_dino.py, ``encoder`` where its result lies
 below the output folder; ``before``, command lines to run first. In these and in
-flags, {seed} and {run}, the output folder, are filled in. What stands after
+flags, {seed} and {run}, the output folder, are filled in. ``speakers``, the
+true ones, tell how often the gate of a stage II was right. What stands after
 ``--`` goes to each training. Arms are trained as anybody would; killed and
 started again, the same command goes on where it was. ``--jobs`` trains so many
 at a time: small ones do not fill a GPU.
@@ -23,7 +24,10 @@ nothing.
 The table of each list has a line for each arm: the EER on all seeds and its
 mean, minDCF(0.05), and the paired difference of the EERs to the first arm on
 the same seed with its 95% interval (a bootstrap over speakers); then the
-teacher's last figures: the effective dimensions and the entropy.
+teacher's last figures: the effective dimensions and the entropy. Of stage II,
+in their place: of the labels that the gate trusts in the last epoch the right
+ones (precision), of the right ones those that it trusts (recall), of what was
+corrected the right ones, and how many classes are left.
 """
 
 import argparse
@@ -42,10 +46,23 @@ from ruamel.yaml import YAML
 
 from speechbrain_cadino.demo.corpus import prepare_demo
 from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.gate.report import report_gate
 from speechbrain_cadino.process.files import atomic_folder, write_json
 from speechbrain_cadino.verification.bootstrap import Bootstrap, trial_speakers
 
 KINDS = ["mean", "raw"]
+
+# Headings of a table: a figure of the last epoch, and its format
+STAGE_1 = {
+    "dimensions": ("dimensions", ".1f"),
+    "teacher entropy": ("teacher_entropy", ".2f"),
+}
+STAGE_2 = {
+    "precision": ("reliable_right", ".2f"),
+    "recall": ("recall", ".2f"),
+    "corrected right": ("corrected_right", ".2f"),
+    "clusters": ("clusters", ".0f"),
+}
 
 
 def main():
@@ -130,8 +147,11 @@ class Cell:
             return arrays[f"{name}_{kind}"].astype(np.float32)
 
     def last(self):
-        """The figures of the last epoch."""
-        return pd.read_csv(self.folder / "training.csv").iloc[-1]
+        """The figures of the last epoch, those of the gate too."""
+        names = ["training.csv", "gate.csv"]
+        paths = [self.folder / name for name in names]
+        rows = [pd.read_csv(path).iloc[-1] for path in paths if path.is_file()]
+        return {key: value for row in rows for key, value in row.items()}
 
 
 def made_of(experiment, arm, rest):
@@ -176,6 +196,10 @@ def fill(cell, experiment, lists, rest):
         np.savez_compressed(folder / "scores.npz", **arrays)
         figures = encoder.parent / "training.csv"
         shutil.copyfile(figures, folder / "training.csv")
+        if "speakers" in experiment:
+            labels = cell.filled(arm["train_manifest"])
+            report_gate(encoder.parent, labels, experiment["speakers"])
+            shutil.copyfile(encoder.parent / "gate.csv", folder / "gate.csv")
         write_json(folder / "cell.json", made_of(experiment, cell.arm, rest))
     return f"{cell.arm}, seed {cell.seed}: {cell.minutes} minutes"
 
@@ -192,7 +216,9 @@ def call(command, log):
 def table(cells, name, kind, trials):
     """The lines of one list, and one kind of score."""
     head = "arm|EER|mean|minDCF(0.05)|difference to the first, 95% interval"
-    lines = [[*head.split("|"), "dimensions", "teacher entropy", "minutes"]]
+    gated = any("reliable_right" in cell.last() for cell in cells)
+    shown = STAGE_2 if gated else STAGE_1
+    lines = [[*head.split("|"), *shown, "minutes"]]
     lines.append(["---"] * len(lines[0]))
     targets = trials["target"].to_numpy()
     enrol, test, _ = trial_speakers(trials)
@@ -222,16 +248,16 @@ def table(cells, name, kind, trials):
                 f"{np.mean(eers):.1f}",
                 f"{np.mean(costs):.3f}",
                 "; ".join(differences),
-                ", ".join(f"{row.get('dimensions', 0):.1f}" for row in last),
-                ", ".join(
-                    f"{row['teacher_entropy']:.2f}"
-                    for row in last
-                    if "teacher_entropy" in row
-                ),
+                *(listed(last, *figure) for figure in shown.values()),
                 ", ".join(str(cell.minutes) for cell in own),
             ]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def listed(rows, key, form):
+    """A figure of each row that has it."""
+    return ", ".join(f"{row[key]:{form}}" for row in rows if key in row)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
 """Trains on pseudo labels for three epochs; run plainly or under torchrun.
 
-> python label_epochs.py OUTPUT_FOLDER PARTS [--distributed_backend=gloo]
+> python label_epochs.py OUTPUT_FOLDER PARTS WINDOW START \
+    [--distributed_backend=gloo]
 
 PARTS is how many processes share a batch. BatchNorm is frozen, so that two
 processes can agree with one; the second epoch is the first one with a gate.
-Each process prints its gate of each epoch.
+Each process prints its gate of each epoch. A WINDOW above 0 is that of the
+gate, in steps. The classifier starts from the means of the voices, or, if START
+is "centroids", of the labels: start.pt holds it, and what it was, and what the
+encoder makes of each sample.
 """
 
 import sys
@@ -36,6 +40,12 @@ class FrozenNormBrain(PseudoLabelBrain):
 
     def on_stage_start(self, stage, epoch=None):
         super().on_stage_start(stage, epoch)
+        if epoch == 1 and sb.utils.distributed.if_main_process():
+            classifier = self.branches["audio"].classifier
+            torch.save(
+                {**self.hparams.before, "start": classifier.weight.detach()},
+                f"{self.hparams.output_folder}/start.pt",
+            )
         # In one piece: two processes may write at once
         gate = self.branches["audio"].loss_gate
         sys.stdout.write(f"gate {gate.threshold!r}\n")
@@ -75,21 +85,26 @@ class Silent:
         pass
 
 
-def start_classifier(modules):
-    """Gives each class the mean of its voice: the losses of right and of wrong
-    labels part from the beginning."""
+def embed(modules):
+    """What the encoder makes of each sample."""
     data = Crops()
     wavs = torch.stack([data[i]["wav"] for i in range(SAMPLES)])
     with torch.no_grad():
         feats = modules["mean_var_norm"](modules["compute_features"](wavs))
-        embeddings = modules["embedding_model"].eval()(feats)[:, 0]
+        return modules["embedding_model"].eval()(feats)[:, 0]
+
+
+def start_classifier(modules):
+    """Gives each class the mean of its voice: the losses of right and of wrong
+    labels part from the beginning."""
+    embeddings = embed(modules)
     embeddings = embeddings - embeddings.mean(0)
     means = [embeddings[voice::VOICES].mean(0) for voice in range(VOICES)]
     modules["classifier"].weight.data = torch.stack(means)
 
 
 @user_errors()
-def main(output_folder, parts, *options):
+def main(output_folder, parts, window, start, *options):
     _, run_opts, _ = sb.parse_arguments(["none.yaml", "--device=cpu", *options])
     sb.utils.distributed.ddp_init_group(run_opts)
     torch.manual_seed(0)
@@ -99,18 +114,20 @@ def main(output_folder, parts, *options):
         "compute_features": Fbank(n_mels=20),
         "mean_var_norm": InputNormalization(norm_type="sentence"),
     }
-    start_classifier(modules)
+    if start == "voices":
+        start_classifier(modules)
     audio = Branch(
         "wav",
         16000,
         **modules,
-        loss_gate=DynamicLossGate("dynamic", first_epoch=2),
+        loss_gate=DynamicLossGate("dynamic", first_epoch=2, window=int(window)),
         manifest="",
         data_folder="",
         folder=output_folder,
         encoder_folder="",
         classifier_file="",
     )
+    loader = {"batch_size": BATCH // int(parts), "drop_last": True}
     brain = FrozenNormBrain(
         modules={"audio": audio},
         opt_class=lambda params: torch.optim.SGD(params, lr=0.0001),
@@ -121,12 +138,17 @@ def main(output_folder, parts, *options):
             "output_folder": output_folder,
             "train_logger": Silent(),
             "label_loss": LabelCorrectionLoss(scale=10.0, confidence=0.5),
+            "start_classifier": None if start == "voices" else start,
+            "dataloader_options": loader,
+            "before": {
+                "classifier": modules["classifier"].weight.detach().clone(),
+                "embeddings": embed(modules),
+            },
             "sorting": "ascending",  # batches in order, on every rank
         },
         run_opts=run_opts,
         checkpointer=AtomicCheckpointer(f"{output_folder}/save"),
     )
-    loader = {"batch_size": BATCH // int(parts), "drop_last": True}
     brain.fit([1, 2, 3], Crops(), train_loader_kwargs=loader)
 
 

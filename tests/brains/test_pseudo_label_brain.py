@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from recipe import TORCHRUN
 
 SCRIPT = pathlib.Path(__file__).with_name("label_epochs.py")
@@ -27,9 +28,9 @@ def arrays(folder, epoch):
 
 def test_two_processes_have_the_gates_and_counts_of_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    gates = run(SCRIPT, one, 1)
+    gates = run(SCRIPT, one, 1, 0, "voices")
     both = run(
-        *(*TORCHRUN, SCRIPT, two, 2),
+        *(*TORCHRUN, SCRIPT, two, 2, 0, "voices"),
         "--distributed_backend=gloo",
     )
     table, other = (pd.read_csv(folder / "gate.csv") for folder in (one, two))
@@ -51,7 +52,7 @@ def test_two_processes_have_the_gates_and_counts_of_one(tmp_path):
 
 
 def test_the_gate_is_where_the_components_of_the_epoch_before_cross(tmp_path):
-    run(SCRIPT, tmp_path, 1)
+    run(SCRIPT, tmp_path, 1, 0, "voices")
     table = pd.read_csv(tmp_path / "gate.csv")
     assert table["gate"][1:].tolist() == pytest.approx(
         table["crossing"][:-1].tolist()
@@ -60,3 +61,38 @@ def test_the_gate_is_where_the_components_of_the_epoch_before_cross(tmp_path):
         epoch = arrays(tmp_path, epoch)
         assert ((epoch["losses"] < gate) == (epoch["decisions"] == 1)).all()
         assert ((epoch["corrected"] >= 0) == (epoch["decisions"] == 2)).all()
+
+
+def test_two_processes_share_the_window(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    command = SCRIPT, one, 1, 12, "voices"
+    gates = run(*command)
+    command = SCRIPT, two, 2, 12, "voices"
+    both = run(*TORCHRUN, *command, "--distributed_backend=gloo")
+    assert np.isinf(gates[0])
+    assert np.isfinite(gates[1:]).all()
+    assert sorted(both) == pytest.approx(sorted([*gates, *gates]), rel=1e-4)
+    # It moved within the epochs
+    table = pd.read_csv(one / "gate.csv")
+    assert (table["gate"][1:] != gates[1:]).all()
+
+
+def test_a_classifier_starts_from_the_means_of_the_labels(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(SCRIPT, one, 1, 0, "centroids")
+    command = SCRIPT, two, 2, 0, "centroids"
+    run(*TORCHRUN, *command, "--distributed_backend=gloo")
+    for folder in (one, two):
+        found = torch.load(folder / "start.pt")
+        # Noises of six colours; every fourth label is that of the next one
+        for label, weight in enumerate(found["start"]):
+            members = [
+                number
+                for number in range(48)
+                if (number + (number % 4 == 0)) % 6 == label
+            ]
+            points = found["embeddings"][members].numpy()
+            mean = sum(point / np.linalg.norm(point) for point in points)
+            mean /= np.linalg.norm(mean)
+            length = np.linalg.norm(found["classifier"][label])
+            np.testing.assert_allclose(weight, length * mean, rtol=1e-3)

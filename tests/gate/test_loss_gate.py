@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from sklearn.mixture import GaussianMixture
 
 from speechbrain_cadino.gate.loss_gate import DynamicLossGate
@@ -330,3 +331,78 @@ def test_the_least_trusted_share_can_be_set():
     assert right.max() < threshold < np.quantile(wrong, 0.05)
     with pytest.raises(ValueError, match="gate_rule=paper: give"):
         TwoGaussians(rule="paper")
+
+
+def steps_of(count, seed=0):
+    """Losses of steps of 20: two modes, which drift upwards."""
+    rng = np.random.default_rng(seed)
+    for step in range(count):
+        losses = [*rng.normal(-1, 1, 14), *rng.normal(7, 1, 6)]
+        yield torch.tensor(losses_of(np.array(losses) + step / 10)).float()
+
+
+def take(gate, steps):
+    for losses in steps:
+        gate.mark()
+        # In two micro-batches
+        gate.add(losses[:12])
+        gate.add(losses[12:])
+        gate.after_step()
+
+
+def test_a_window_is_the_last_steps_and_nothing_else():
+    gate = DynamicLossGate(first_epoch=1, window=10)
+    gate.start_epoch(1)
+    steps = [*steps_of(30)]
+    take(gate, steps)
+    expected = TwoGaussians().fit(torch.cat(steps[20:]).numpy())[0]
+    assert gate.threshold == expected
+    assert expected != TwoGaussians().fit(torch.cat(steps[19:]).numpy())[0]
+    # The losses of an epoch do not move it
+    gate.update(two_modes())
+    assert gate.state_dict()["crossing"] == expected
+
+
+def test_a_window_opens_the_gate_with_the_first_gated_epoch():
+    gate = DynamicLossGate(first_epoch=2, window=10)
+    gate.start_epoch(1)
+    take(gate, steps_of(20))
+    assert gate.threshold == math.inf
+    gate.start_epoch(2)
+    assert math.isfinite(gate.threshold)
+
+
+def test_a_step_that_is_undone_is_not_in_the_window():
+    gates = [DynamicLossGate(first_epoch=1, window=10) for _ in range(2)]
+    for gate in gates:
+        gate.start_epoch(1)
+    take(gates[0], steps_of(20))
+    for number, losses in enumerate(steps_of(20)):
+        if number == 15:
+            gates[1].mark()
+            gates[1].add(torch.full((20,), 50.0))
+            gates[1].rewind()
+        take(gates[1], [losses])
+    assert gates[0].state_dict() == gates[1].state_dict()
+
+
+@pytest.mark.parametrize("saved", [3, 13])
+def test_a_window_goes_on_from_a_checkpoint(tmp_path, saved):
+    whole = DynamicLossGate(first_epoch=1, window=10)
+    whole.start_epoch(1)
+    steps = [*steps_of(24)]
+    take(whole, steps[:saved])
+    whole.gather()
+    checkpointer = AtomicCheckpointer(tmp_path, recoverables={"gate": whole})
+    checkpointer.save_checkpoint()
+    take(whole, steps[saved:])
+    resumed = DynamicLossGate(first_epoch=1, window=10)
+    AtomicCheckpointer(
+        tmp_path, recoverables={"gate": resumed}
+    ).recover_if_possible()
+    resumed.start_epoch(1)
+    take(resumed, steps[saved:])
+    for gate in (whole, resumed):
+        gate.gather()
+    assert resumed.state_dict() == whole.state_dict()
+    assert math.isfinite(whole.threshold)
