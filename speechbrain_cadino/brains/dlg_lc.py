@@ -65,8 +65,16 @@ class PseudoLabelBrain(EncoderBrain):
         EncoderBrain."""
         branch = branch or next(iter(self.branches.values()))
         return self.make_embedder(
-            branch.network, branch.sample_rate, branch.reader, **options
+            self.exported(branch).network,
+            branch.sample_rate,
+            branch.reader,
+            **options,
         )
+
+    def exported(self, branch):
+        """The Branch whose networks are evaluated and exported as those of a
+        branch."""
+        return branch
 
     def compute_forward(self, batch, stage):
         """The cosines of the augmented crops to the classes, (batch, C)."""

@@ -435,6 +435,18 @@ class PseudoLabelDataset(MultiCropDataset):
         )
         self.classes = (int(self.labels.max()) + 1) * len(self.speeds)
 
+    def sample_labels(self):
+        """The class of each sample.
+
+        Returns
+        -------
+        numpy.ndarray
+            (samples,), int64: as ``label`` of the items says.
+        """
+        labels = self.classes // len(self.speeds)
+        turns = np.arange(len(self.speeds))[:, None]
+        return (self.labels + turns * labels).ravel()
+
     def _read_manifest(self, manifest, data_root):
         table = super()._read_manifest(manifest, data_root)
         names = pseudo_labels(table, manifest)

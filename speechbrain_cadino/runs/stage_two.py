@@ -69,7 +69,8 @@ def save_classifiers(brain):
     """
     for branch in brain.branches.values():
         with atomic_path(branch.classifier_file) as temporary:
-            torch.save(branch.classifier.state_dict(), temporary)
+            classifier = brain.exported(branch).classifier
+            torch.save(classifier.state_dict(), temporary)
 
 
 def report(brain, hparams, end):
@@ -110,7 +111,8 @@ def train(
     run_opts : dict
     overrides : str
     brain_class : type
-        PseudoLabelBrain, or another with ``branches``.
+        PseudoLabelBrain, or another with ``branches``; ``brain`` in the YAML
+        file has the last word.
     end : callable
         See ``report``.
     starts : dict of str:tuple
@@ -145,6 +147,8 @@ def train(
 
     # Brain class initialization
     keep_freed_memory()
+    if "brain" in hparams:
+        brain_class = hparams["brain"]
     brain = brain_class(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],

@@ -31,6 +31,7 @@ TERMS = {
 STAGE_TWO = [
     *("dlg_lc.yaml", "small_dlg_lc.yaml", "demo_dlg_lc.yaml"),
     *("large_margin.yaml", "small_large_margin.yaml", "lgl.yaml"),
+    *("ssrl.yaml", "small_ssrl.yaml", "demo_ssrl.yaml"),
 ]
 ADAPTATION = [
     *("adapt.yaml", "small_adapt.yaml", "demo_adapt.yaml"),
@@ -144,7 +145,7 @@ def test_stage_two_loads(name, tmp_path):
         "adapt.yaml",
         *("filter.yaml", "curriculum.yaml"),
         "speaker_with_dino.yaml",
-        "lgl.yaml",
+        *("lgl.yaml", "ssrl.yaml"),
     ],
 )
 def test_each_key_is_used(name):

@@ -13,7 +13,7 @@ from speechbrain_cadino.losses.label_correction import RELIABLE
 def command(speech, labels):
     """A function that gives the command line of a tiny training."""
 
-    def make(output_folder, **flags):
+    def make(output_folder, yaml="small_dlg_lc.yaml", **flags):
         flags = {
             "data_folder": speech,
             "train_manifest": labels,
@@ -34,7 +34,7 @@ def command(speech, labels):
             "ckpt_interval_steps": 2,
             **flags,
         }
-        return script("train_dlg_lc.py", "small_dlg_lc.yaml", **flags)
+        return script("train_dlg_lc.py", yaml, **flags)
 
     return make
 
@@ -107,6 +107,44 @@ def test_killed_ends_as_if_it_was_not(
     assert code == 0, output
     assert "Resumed from a checkpoint" in output
     assert figures(tmp_path) == figures(uninterrupted[0])
+
+
+def test_ssrl_and_a_running_window_end_as_if_they_were_not_killed(
+    command, run_script, kill_when, newest_checkpoint_is, tmp_path
+):
+    flags = {
+        "yaml": "small_ssrl.yaml",
+        "number_of_epochs": 3,
+        "gate": "dynamic",
+        "gate_rule": "papers",
+        "gate_window": 3,
+        "teacher_momentum": 0.8,
+        "margin": 0,
+    }
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    code, output = run_script(*command(whole, **flags))
+    assert code == 0, output
+    training = pd.read_csv(whole / "training.csv")
+    assert training["weight"][0] == 1
+    assert (training["weight"][1:] < 1).all()
+    # Four clusters at two speeds, of which the teacher leaves some
+    assert training["clusters"].is_monotonic_decreasing
+    assert (training["clusters"] <= 8).all()
+    assert (pd.read_csv(whole / "gate.csv")["corrected"] > 0).any()
+    kill_when(
+        lambda: newest_checkpoint_is(killed / "save", False),
+        *command(killed, **flags),
+    )
+    code, output = run_script(*command(killed, **flags))
+    assert code == 0, output
+    assert "Resumed from a checkpoint" in output
+    assert figures(killed) == figures(whole)
+    for name in ("classifier.ckpt", "encoder/embedding_model.ckpt"):
+        one, other = (
+            torch.load(folder / name, weights_only=True)
+            for folder in (whole, killed)
+        )
+        assert all(torch.equal(one[key], other[key]) for key in one), name
 
 
 def test_goes_on_with_a_larger_margin_on_two_processes(
