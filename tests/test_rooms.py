@@ -15,7 +15,7 @@ FLOORS = [
     ["encoders", "losses"],
     ["lobes", "gate", "clustering"],
     ["training"],
-    ["brains", "verification"],
+    ["brains", "verification", "frames"],
     ["prepare"],
     ["runs", "demo"],
     ["audio_visual"],

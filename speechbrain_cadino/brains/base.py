@@ -127,6 +127,15 @@ class EncoderBrain(sb.Brain):
         """
         raise NotImplementedError
 
+    def trained_weights(self):
+        """What is trained and exported.
+
+        Returns
+        -------
+        torch.nn.Module
+        """
+        return self.embedder().weights
+
     def make_embedder(self, network, sample_rate, reader, **options):
         """An encoder in training, to embed with.
 
@@ -292,7 +301,7 @@ class EncoderBrain(sb.Brain):
         """A hash of what is trained of the encoder that is exported; running
         statistics move by themselves."""
         digest = hashlib.sha256()
-        for value in self.embedder().weights.parameters():
+        for value in self.trained_weights().parameters():
             digest.update(value.detach().float().cpu().numpy().tobytes())
         return digest.hexdigest()
 

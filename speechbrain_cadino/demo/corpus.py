@@ -7,6 +7,7 @@ speech at hand: made on the machine in half a minute, the same bytes each time.
 import json
 import os
 import pathlib
+from fractions import Fraction
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from typing import NamedTuple
@@ -68,6 +69,11 @@ class Voice(NamedTuple):
     def name(self):
         """The name of the speaker's folder."""
         return f"v{self.number:03d}"
+
+    @property
+    def espeak(self):
+        """Its name in eSpeak NG."""
+        return f"{self.language}+{self.variant}"
 
 
 def prepare_demo(
@@ -234,20 +240,15 @@ def _check_folder(folder, settings):
 def _speak(folder, voice, utterances, seed):
     """Makes the utterances of a voice and lists them: columns ``file`` (below
     the folder), ``stop`` (samples), ``spk_id`` and ``kind`` (of voice)."""
-    files = [f"{voice.name}/s{i:02d}/00001.flac" for i in range(utterances)]
+    files = utterance_files(voice, utterances)
     if not all((folder / file).exists() for file in files):
-        rngs = [
-            np.random.default_rng([seed, 1, voice.number, i])
-            for i in range(utterances)
-        ]
-        sentences = [_draw_sentence(voice, rng) for rng in rngs]
-        signals, sample_rate = synthesise(
-            f"{voice.language}+{voice.variant}", sentences
-        )
-        # A longer tract moves all resonances down, as a slower tape does.
-        longer = round(512 * voice.tract * SAMPLE_RATE / sample_rate)
+        sentences, rngs = draw_sentences(voice, utterances, seed)
+        signals, sample_rate = synthesise(voice.espeak, sentences)
+        longer = factor_of_tract(voice, sample_rate)
         for file, signal, rng in zip(files, signals, rngs):
-            signal = resample_poly(signal.astype(np.float32), longer, 512)
+            signal = resample_poly(
+                signal.astype(np.float32), longer.numerator, longer.denominator
+            )
             with atomic_path(folder / file) as temporary:
                 soundfile.write(temporary, degrade(signal, rng), SAMPLE_RATE)
     return pd.DataFrame(
@@ -258,6 +259,69 @@ def _speak(folder, voice, utterances, seed):
             "kind": f"{voice.language}, {'high' if voice.high else 'low'}",
         }
     )
+
+
+def utterance_files(voice, utterances):
+    """The files of a voice, below the folder of all.
+
+    Arguments
+    ---------
+    voice : Voice
+        The voice.
+    utterances : int
+        The number of its utterances.
+
+    Returns
+    -------
+    list of str
+    """
+    return [f"{voice.name}/s{i:02d}/00001.flac" for i in range(utterances)]
+
+
+def factor_of_tract(voice, sample_rate):
+    """By how much a signal gets longer on its way into the corpus.
+
+    A longer tract moves all resonances down, as a slower tape does.
+
+    Arguments
+    ---------
+    voice : Voice
+        The voice.
+    sample_rate : int
+        The rate of eSpeak NG's signal in Hz.
+
+    Returns
+    -------
+    fractions.Fraction
+        The samples at 16 kHz for one of eSpeak NG's.
+    """
+    return Fraction(round(512 * voice.tract * SAMPLE_RATE / sample_rate), 512)
+
+
+def draw_sentences(voice, utterances, seed):
+    """Draws what a voice says, and how.
+
+    Arguments
+    ---------
+    voice : Voice
+        The voice.
+    utterances : int
+        The number of its utterances.
+    seed : int
+        The seed of the corpus.
+
+    Returns
+    -------
+    list of dict
+        The sentences, as ``synthesise`` takes them.
+    list of numpy.random.Generator
+        What draws the channel of each.
+    """
+    rngs = [
+        np.random.default_rng([seed, 1, voice.number, i])
+        for i in range(utterances)
+    ]
+    return [_draw_sentence(voice, rng) for rng in rngs], rngs
 
 
 def _draw_sentence(voice, rng):

@@ -17,8 +17,31 @@ SYNCHRONOUS = 2
 PARAMETERS = {"rate": 1, "pitch": 3, "range": 4}
 BY_CHARACTER = 1
 UTF8 = 1
+# Tell when phones begin, by their names in the phonetic alphabet (IPA). The
+# samples are the same as without.
+PHONE_EVENTS = 1 | 2
+END_OF_EVENTS, PHONE = 0, 7
+STRESS = str.maketrans("", "", "ˈˌ")
+
+
+class Event(ctypes.Structure):
+    """``espeak_EVENT``: something that begins at a sample."""
+
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("name", ctypes.c_char * 8),
+    ]
+
+
 CALLBACK = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+    *(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int),
+    ctypes.POINTER(Event),
 )
 
 
@@ -80,6 +103,58 @@ def synthesise(voice, sentences):
     # Here and not above: the script below must start quickly.
     import numpy as np
 
+    header, samples = _ask(voice, sentences)
+    ends = np.cumsum(header["lengths"])
+    signals = np.split(np.frombuffer(samples, np.int16), ends[:-1])
+    return signals, header["sample_rate"]
+
+
+def pronounce(voice, sentences):
+    """The phones of what ``synthesise`` says, and when.
+
+    Arguments
+    ---------
+    voice : str
+        See ``synthesise``, as for the others.
+    sentences : list of dict
+
+    Returns
+    -------
+    list of list of tuple
+        For each sentence its phones in order: the name in the phonetic
+        alphabet (IPA) without stress, the first sample, and the first sample
+        after it. What is not covered is silence or a glide without a name.
+    int
+        The sample rate in Hz.
+
+    Raises
+    ------
+    ImportError
+        If eSpeak NG is not installed.
+    RuntimeError
+        If it fails, with the reason.
+
+    Example
+    -------
+    >>> sentence = {"text": "Bed.", "rate": 160, "pitch": 50, "range": 50}
+    >>> (phones,), sample_rate = pronounce("en-us+Annie", [sentence])
+    >>> len(phones), phones[0][0], phones[0][2] == phones[1][1]
+    (3, 'b', True)
+    """
+    header, _ = _ask(voice, sentences)
+    phones = []
+    for events, length in zip(header["events"], header["lengths"]):
+        stops = [start for _, start in events[1:]] + [length]
+        named = [
+            (name.translate(STRESS), start, stop)
+            for (name, start), stop in zip(events, stops)
+        ]
+        phones.append([each for each in named if each[0] and each[1] < each[2]])
+    return phones, header["sample_rate"]
+
+
+def _ask(voice, sentences):
+    """What the script below answers: its header, and all samples as bytes."""
     espeak = require_espeak()
     request = {
         "library": espeak.get_library_path(),
@@ -99,25 +174,31 @@ def synthesise(voice, sentences):
             f"{process.returncode}): {reason}"
         )
     header, _, samples = process.stdout.partition(b"\n")
-    header = json.loads(header)
-    ends = np.cumsum(header["lengths"])
-    signals = np.split(np.frombuffer(samples, np.int16), ends[:-1])
-    return signals, header["sample_rate"]
+    return json.loads(header), samples
 
 
 def _speak(request):
-    """The sample rate, and the samples of each sentence as bytes."""
+    """The sample rate; of each sentence the samples as bytes, and the name and
+    first sample of each phone."""
     library = ctypes.CDLL(request["library"])
-    spoken = []
+    spoken, phones = [], []
 
     @CALLBACK
     def collect(samples, count, events):
         if count > 0:
             spoken[-1] += ctypes.string_at(samples, 2 * count)
+        number = 0
+        while events[number].type != END_OF_EVENTS:
+            event = events[number]
+            if event.type == PHONE:
+                # Eight bytes at most, which may end within a character
+                name = event.name.decode(errors="ignore")
+                phones[-1].append((name, event.sample))
+            number += 1
         return 0
 
     data = request["data"].encode()
-    sample_rate = library.espeak_Initialize(SYNCHRONOUS, 0, data, 0)
+    sample_rate = library.espeak_Initialize(SYNCHRONOUS, 0, data, PHONE_EVENTS)
     if sample_rate < 0:
         sys.exit(f"no voice data in {request['data']}")
     library.espeak_SetSynthCallback(collect)
@@ -125,6 +206,7 @@ def _speak(request):
         sys.exit("no such voice")
     for sentence in request["sentences"]:
         spoken.append(b"")
+        phones.append([])
         for name, number in PARAMETERS.items():
             library.espeak_SetParameter(number, sentence[name], 0)
         text = sentence["text"].encode()
@@ -133,15 +215,19 @@ def _speak(request):
             text, size, 0, BY_CHARACTER, 0, UTF8, None, None
         ):
             sys.exit(f"no speech for the text {sentence['text']!r}")
-    return sample_rate, spoken
+    return sample_rate, spoken, phones
 
 
 def _main():
     """Answers the request on the standard input: a line of JSON, then the
     samples of all sentences."""
-    sample_rate, spoken = _speak(json.load(sys.stdin))
+    sample_rate, spoken, phones = _speak(json.load(sys.stdin))
     lengths = [len(samples) // 2 for samples in spoken]
-    header = {"sample_rate": sample_rate, "lengths": lengths}
+    header = {
+        "sample_rate": sample_rate,
+        "lengths": lengths,
+        "events": phones,
+    }
     sys.stdout.buffer.write(json.dumps(header).encode() + b"\n")
     sys.stdout.buffer.write(b"".join(spoken))
 

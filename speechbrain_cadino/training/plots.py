@@ -141,6 +141,43 @@ def _plot_spread(axis, table):
     _twin(axis, table["dimensions"], "effective dimensions")
 
 
+def plot_frame_training(rows, path):
+    """Draws how a training of frames went, epoch by epoch.
+
+    Arguments
+    ---------
+    rows : list of dict
+        ``TrainingRecord.rows``.
+    path : str or pathlib.Path
+        The PNG file.
+    """
+    table = pd.DataFrame(rows).set_index("epoch")
+    figure, axes = plt.subplots(1, 4, figsize=(17.6, 3.5), layout="constrained")
+    loss, used, perplexity, rate = axes
+    _lines(loss, table, ["loss"], "")
+    loss.set_title("loss and accuracy on the codes")
+    loss.set_ylabel("loss", color="C0")
+    _twin(loss, table["accuracy"], "accuracy")
+    for axis, name, title in (
+        (used, "used", "share of codes used, by layer"),
+        (perplexity, "perplexity", "perplexity of the codes, by layer"),
+    ):
+        columns = [each for each in table if each.startswith(f"{name}_")]
+        axis.set_title(title)
+        if columns:
+            _lines(axis, table, columns, "")
+        else:
+            axis.set_axis_off()
+    used.set_ylim(0, 1.05)
+    _lines(rate, table, ["lr"], "learning rate")
+    rate.set_title("schedules")
+    if "momentum" in table:
+        _twin(rate, table["momentum"], "momentum of the teacher")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)
+
+
 def _plot_error(axis, table, epochs):
     """The EER of the epochs that were evaluated."""
     if "EER" in table:

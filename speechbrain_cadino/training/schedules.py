@@ -82,6 +82,71 @@ class LinearSchedule:
         return self.start + (self.end - self.start) * position / self.epochs
 
 
+class TriStageSchedule:
+    """Linear warm-up, a plateau, exponential decay: fairseq's tri-stage.
+
+    Arguments
+    ---------
+    peak : float
+        The value on the plateau.
+    final : float
+        The value at the end.
+    epochs : float
+        The position of the end, in epochs.
+    shares : list of float
+        The shares of warm-up and plateau; the decay takes the rest. 0.03 and
+        0.47 in DinoSR.
+
+    Example
+    -------
+    >>> lr = TriStageSchedule(1.0, 0.01, epochs=100, shares=[0.03, 0.47])
+    >>> [round(lr(epoch), 3) for epoch in (0, 1.5, 3, 50, 75, 100)]
+    [0.0, 0.5, 1.0, 1.0, 0.1, 0.01]
+    """
+
+    def __init__(self, peak, final, epochs, shares=(0.03, 0.47)):
+        self.peak = peak
+        self.final = final
+        self.epochs = epochs
+        self.warmup, self.plateau = shares
+
+    def __call__(self, position):
+        """The value at a position in training, in epochs."""
+        done = position / self.epochs
+        if done < self.warmup:
+            return self.peak * done / self.warmup
+        start = self.warmup + self.plateau
+        fallen = min(max((done - start) / (1 - start), 0), 1)
+        return self.peak * (self.final / self.peak) ** fallen
+
+
+class SaturatingSchedule:
+    """From a value towards 1, ever more slowly: SpidR's teacher momentum,
+    ``1 - (1 - start) exp(-t / epochs)``.
+
+    Arguments
+    ---------
+    start : float
+        The value at the beginning.
+    epochs : float
+        The position in which what is missing to 1 is divided by e.
+
+    Example
+    -------
+    >>> momentum = SaturatingSchedule(start=0.999, epochs=20)
+    >>> [round(momentum(epoch), 6) for epoch in (0, 20)]
+    [0.999, 0.999632]
+    """
+
+    def __init__(self, start, epochs):
+        self.start = start
+        self.epochs = epochs
+
+    def __call__(self, position):
+        """The value at a position in training, in epochs."""
+        return 1 - (1 - self.start) * math.exp(-position / self.epochs)
+
+
 def scale_lr(lr, batch_size, reference=256):
     """The linear scaling rule: the rate grows with the batch over all ranks.
 

@@ -4,6 +4,7 @@ import pathlib
 import re
 
 import pytest
+import torch
 from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
 
@@ -138,6 +139,29 @@ def test_stage_two_loads(name, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "depth"),
+    [
+        *(("dinosr.yaml", 8), ("small_dinosr.yaml", 4)),
+        *(("demo_dinosr.yaml", 4), ("demo_bestrq.yaml", 1)),
+    ],
+)
+def test_frames_load(name, depth, tmp_path):
+    arguments = [
+        *(f"--data_folder={tmp_path}", f"--output_folder={tmp_path}"),
+        *("--d_model=24", "--d_ffn=8", "--latent_size=512"),
+    ]
+    path, _, overrides = parse_arguments([str(HPARAMS / name), *arguments])
+    with open(path, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    student = hparams["student"].eval()
+    layers, codes = student.describe(torch.randn(2, 16000))
+    assert (len(layers), len(codes)) == (hparams["layers"], depth)
+    # A frame each 20 ms, but for the edges
+    assert 49 <= layers[0].shape[1] <= 51
+    assert hparams["lr_schedule"](hparams["number_of_epochs"]) > 0
+
+
+@pytest.mark.parametrize(
     "name",
     [
         *("dino.yaml", "ca_dino.yaml", "dlg_lc.yaml", "verify.yaml"),
@@ -146,6 +170,8 @@ def test_stage_two_loads(name, tmp_path):
         *("filter.yaml", "curriculum.yaml"),
         "speaker_with_dino.yaml",
         *("lgl.yaml", "ssrl.yaml"),
+        "lgl.yaml",
+        *("dinosr.yaml", "evaluate_frames.yaml", "ctc_frames.yaml"),
     ],
 )
 def test_each_key_is_used(name):

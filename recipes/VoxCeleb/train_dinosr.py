@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+r"""Recipe for training an encoder of frames without labels: DinoSR
+(https://arxiv.org/abs/2305.10005), with heads at each layer as in SpidR
+(https://arxiv.org/abs/2512.20308).
+
+To run this recipe, use one of the following commands:
+> python train_dinosr.py hparams/demo_dinosr.yaml
+> python train_dinosr.py hparams/small_dinosr.yaml --data_folder=/path/to/speech
+> torchrun --nproc_per_node=16 train_dinosr.py hparams/dinosr.yaml \
+    --data_folder=/path/to/LibriSpeech
+
+The trained encoder is in <output_folder>/encoder: stock SpeechBrain loads it.
+Started again, the same command resumes where the run was.
+
+Authors
+ * The speechbrain_cadino developers 2026
+"""
+
+import sys
+
+from speechbrain_cadino.config.usage import show_usage
+
+if __name__ == "__main__":
+    show_usage(__doc__)  # before the imports below, which take seconds
+
+import copy
+
+import speechbrain as sb
+from speechbrain.utils.distributed import run_on_main
+from speechbrain_cadino.brains.frames import FrameBrain
+from speechbrain_cadino.config.overlays import (
+    allow_own_classes,
+    parse_arguments,
+)
+from speechbrain_cadino.process.errors import user_errors
+from speechbrain_cadino.process.memory import keep_freed_memory
+from speechbrain_cadino.runs.frames import finish_frames
+from speechbrain_cadino.runs.open_run import load_run
+
+
+@user_errors()
+def main():
+    """Prepares, trains, exports and evaluates."""
+    # Reading command line arguments
+    hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
+    allow_own_classes()
+
+    # Initialize ddp (useful only for multi-GPU DDP training)
+    sb.utils.distributed.ddp_init_group(run_opts)
+
+    # One run at a time in the output folder, of one mould
+    hparams = load_run(hparams_file, run_opts, overrides)
+
+    # Dataset prep (audio folders to CSV manifests)
+    for prepare in hparams["prepare"]:
+        run_on_main(prepare)
+
+    # One crop of each utterance, read from the manifest
+    train_data = hparams["train_data"]()
+
+    # Phones, for the end; mistakes in the table show before training
+    evaluator = hparams.pop("evaluator")()
+
+    # The network before training, to compare with
+    untrained = copy.deepcopy(hparams["student"])
+
+    # Brain class initialization
+    keep_freed_memory()
+    brain = FrameBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+
+    # Training
+    brain.fit(
+        hparams["epoch_counter"],
+        train_data,
+        train_loader_kwargs=hparams["dataloader_options"],
+    )
+
+    # Encoder folder, plot and phones
+    if not (brain.debug or brain.test_only):
+        rows = brain.record.rows
+        run_on_main(finish_frames, args=[hparams, rows, evaluator, untrained])
+
+
+if __name__ == "__main__":
+    main()

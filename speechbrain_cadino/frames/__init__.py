@@ -1,0 +1,1 @@
+"""What encoders say of each frame of speech: phones, ABX, units."""

@@ -1,0 +1,251 @@
+"""ABX discriminability of phones: does a frame encoder tell them apart?
+
+Of three stretches of speech, A and X are of one phone and B of another, all
+between the same neighbours. An error is an X that is nearer to B than to A. A
+and B are of one voice; X is of that voice too (*within*), or of another one
+(*across*), which asks for phones without the voice that says them. Chance is
+50%. The task is that of Schatz et al. (2013, "Evaluating speech features with
+the Minimal-Pair ABX task") and of the ZeroSpeech challenges: see ``summarise``
+for the averages and ``distances`` for how near is near.
+"""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+
+from speechbrain_cadino.dataio.manifest import LABEL
+
+CONTEXT = ["language", "before", "after"]
+# Pairs whose distances are computed at once; a larger number is not faster
+PAIRS = 1024
+# What bootstrapped intervals hold
+COVERAGE = 0.95
+
+
+def distances(segments, first, second):
+    """The distance of pairs of segments, whatever their lengths.
+
+    Frames are compared by the angle between them, as a share of half a turn.
+    The path of dynamic time warping that has the smallest sum of them is
+    sought, and the mean along it is the distance. Of equal ways, the diagonal
+    one is taken, then the one that goes on in the first segment.
+
+    Arguments
+    ---------
+    segments : list of numpy.ndarray
+        Each (frames, features), of one frame or more.
+    first : numpy.ndarray
+        Shape (pairs,), int: one segment of each pair.
+    second : numpy.ndarray
+        Shape (pairs,), int: the other one.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (pairs,), float64, from 0 to 1.
+
+    Example
+    -------
+    >>> slow = np.array([[1.0, 0], [1, 0], [0, 1]])
+    >>> distances([slow, slow[1:], -slow], np.array([0, 0]), np.array([1, 2]))
+    array([0.        , 0.83333333])
+    """
+    units = [_normalised(segment) for segment in segments]
+    lengths = np.array([len(unit) for unit in units])
+    found = np.empty(len(first))
+    # Pairs of like lengths together, as all of a batch take as long
+    order = np.lexsort((lengths[second], lengths[first]))
+    for start in range(0, len(order), PAIRS):
+        batch = order[start : start + PAIRS]
+        one, other = first[batch], second[batch]
+        angles = np.zeros(
+            (lengths[one].max(), lengths[other].max(), len(batch))
+        )
+        for place, (i, j) in enumerate(zip(one, other)):
+            cosine = np.clip(units[i] @ units[j].T, -1, 1)
+            angles[: lengths[i], : lengths[j], place] = np.arccos(cosine)
+        found[batch] = _warp(angles / np.pi, lengths[one], lengths[other])
+    return found
+
+
+def _normalised(segment):
+    """The frames at a length of 1, in double precision."""
+    segment = np.asarray(segment, float)
+    norms = np.linalg.norm(segment, axis=1, keepdims=True)
+    return segment / np.maximum(norms, 1e-12)
+
+
+def _warp(costs, rows, columns):
+    """The mean cost along the cheapest path from a corner of each matrix,
+    costs[:, :, pair], to its other corner, at (rows, columns)."""
+    height, width, count = costs.shape
+    total = np.full((height + 1, width + 1, count), np.inf)
+    steps = np.zeros(total.shape, np.int32)
+    total[0, 0] = 0
+    for i, j in itertools.product(range(height), range(width)):
+        diagonal, down, along = total[i, j], total[i, j + 1], total[i + 1, j]
+        straight = np.minimum(down, along)
+        total[i + 1, j + 1] = np.minimum(diagonal, straight) + costs[i, j]
+        steps[i + 1, j + 1] = 1 + np.where(
+            diagonal <= straight,
+            steps[i, j],
+            np.where(down <= along, steps[i, j + 1], steps[i + 1, j]),
+        )
+    where = rows, columns, np.arange(count)
+    return total[where] / steps[where]
+
+
+def score_abx(items, segments):
+    """Errors of all triples, by phones, neighbours and voices.
+
+    Arguments
+    ---------
+    items : pandas.DataFrame
+        A row for each segment: ``phone``, ``spk_id``, and what is the same for
+        all three of a triple: ``language``, ``before``, ``after``.
+    segments : list of numpy.ndarray
+        The frames of each row, (frames, features).
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each of the neighbours, the phone of A and X (``phone``), of B
+        (``other``), the voice of A and B (``voice``) and of X (``voice_x``):
+        the share of ``triples`` in which B is nearer, ties counted as half an
+        error (``error``).
+
+    Raises
+    ------
+    ValueError
+        If there is no triple.
+
+    Example
+    -------
+    >>> items = pd.DataFrame({"phone": ["a", "a", "o"], "spk_id": "v"})
+    >>> items[["language", "before", "after"]] = "en", "p", "t"
+    >>> near = [np.array([[1.0, x]]) for x in (0, 0.1, 1)]
+    >>> score_abx(items, near)[["phone", "other", "error", "triples"]]
+      phone other  error  triples
+    0     a     o    0.0        2
+    """
+    groups = [
+        places
+        for places in items.groupby(CONTEXT, sort=True).indices.values()
+        if items["phone"].iloc[places].nunique() > 1
+    ]
+    pairs = [np.triu_indices(len(places), 1) for places in groups]
+    first, second = (
+        np.concatenate(
+            [np.empty(0, int)]
+            + [places[pair[side]] for places, pair in zip(groups, pairs)]
+        )
+        for side in (0, 1)
+    )
+    found = distances(segments, first, second)
+    ends = np.cumsum([len(pair[0]) for pair in pairs])
+    rows = []
+    for places, pair, near in zip(groups, pairs, np.split(found, ends[:-1])):
+        matrix = np.zeros((len(places), len(places)))
+        matrix[pair] = near
+        matrix += matrix.T
+        group = items.iloc[places]
+        where = tuple(group[CONTEXT].iloc[0])
+        rows += [(*where, *row) for row in _score_group(group, matrix)]
+    if not rows:
+        raise ValueError(
+            "There is nothing to compare: no two phones stand between the same "
+            "neighbours, with one of them said twice. More speech is needed."
+        )
+    names = ["phone", "other", "voice", "voice_x", "error", "triples"]
+    return pd.DataFrame(rows, columns=[*CONTEXT, *names])
+
+
+def _score_group(group, matrix):
+    """The rows between two neighbours, from the distances of all segments."""
+    cells = group.reset_index().groupby(["phone", LABEL], sort=True).indices
+    for (phone, voice), a in cells.items():
+        for (other, other_voice), b in cells.items():
+            if other == phone or other_voice != voice:
+                continue
+            for (same, voice_x), x in cells.items():
+                if same != phone or (voice_x == voice and len(a) < 2):
+                    continue
+                # (x, a, b)
+                to_a = matrix[np.ix_(x, a)][:, :, None]
+                to_b = matrix[np.ix_(x, b)][:, None, :]
+                wrong = (to_b < to_a) + 0.5 * (to_b == to_a)
+                others = x[:, None] != a[None]
+                triples = others.sum() * len(b)
+                error = wrong[others].sum() / triples
+                yield phone, other, voice, voice_x, error, triples
+
+
+def summarise(scores, draws=1000, seed=0):
+    """The ABX error rates of a table of scores, with intervals over voices.
+
+    As in the ZeroSpeech challenges, the mean is taken over neighbours, then
+    over voices, then over pairs of phones (of a language), each counted once.
+    For the interval, voices are drawn anew, with repetition, as it is their
+    number that limits what can be told. Equal voices get equal draws: the
+    ``draws`` of two features may be subtracted.
+
+    Arguments
+    ---------
+    scores : pandas.DataFrame
+        The scores: see ``score_abx``.
+    draws : int
+        The number of draws.
+    seed : int
+        The seed of the draws.
+
+    Returns
+    -------
+    dict of str:dict
+        For ``within`` and ``across``, where there is such a triple: ``error``,
+        ``low`` and ``high`` (the 95% interval), ``triples``, and ``draws``,
+        (draws,), the error of each.
+    """
+    voices = sorted({*scores["voice"], *scores["voice_x"]})
+    rng = np.random.default_rng(seed)
+    chosen = rng.multinomial(
+        len(voices), np.full(len(voices), 1 / len(voices)), size=draws
+    )
+    weights = np.vstack([np.ones(len(voices)), chosen])
+    same = scores["voice"] == scores["voice_x"]
+    return {
+        name: _mean(scores[mask], voices, weights)
+        for name, mask in [("within", same), ("across", ~same)]
+        if mask.any()
+    }
+
+
+def _mean(scores, voices, weights):
+    """Error, interval and draws; the first row of weights has all voices."""
+    pair = ["language", "phone", "other"]
+    triples = int(scores["triples"].sum())
+    scores = scores.groupby([*pair, "voice", "voice_x"])["error"].mean()
+    scores = scores.reset_index()
+    number = {voice: place for place, voice in enumerate(voices)}
+    first, second = (
+        scores[side].map(number).to_numpy() for side in ("voice", "voice_x")
+    )
+    weight = weights[:, first] * np.where(
+        first == second, 1, weights[:, second]
+    )
+    ends = np.flatnonzero(scores.groupby(pair).cumcount() == 0)
+    error = scores["error"].to_numpy()
+    sums = np.add.reduceat(weight * error, ends, axis=1)
+    counts = np.add.reduceat(weight, ends, axis=1)
+    # Pairs of phones that no drawn voice has are left out of a draw
+    with np.errstate(invalid="ignore"):
+        means = np.nanmean(sums / counts, axis=1)
+    tail = (1 - COVERAGE) / 2
+    low, high = np.nanquantile(means[1:], [tail, 1 - tail])
+    return {
+        "error": float(means[0]),
+        "low": float(low),
+        "high": float(high),
+        "triples": triples,
+        "draws": means[1:],
+    }

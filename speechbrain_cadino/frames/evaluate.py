@@ -1,0 +1,484 @@
+"""Evaluation of frame encoders by phones: ABX, purity, PNMI, codes used."""
+
+import pathlib
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.cluster import KMeans
+from tqdm import tqdm
+
+from speechbrain.lobes.features import MFCC, Fbank
+from speechbrain.processing.features import InputNormalization
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.frames.abx import score_abx, summarise
+from speechbrain_cadino.frames.phones import frames_of, read_phones
+from speechbrain_cadino.frames.units import unit_figures
+from speechbrain_cadino.process.files import (
+    atomic_path,
+    write_csv,
+    write_json,
+)
+
+logger = get_logger(__name__)
+
+# Of SpeechBrain's features at 100 frames a second
+HOP = 0.01
+# Files of the training set, and frames of these, that k-means learns from
+KMEANS_FILES, KMEANS_FRAMES = 300, 50_000
+
+
+class Features(NamedTuple):
+    """A way to describe the frames of a signal."""
+
+    describe: object  # (1, samples) to (1, frames, size) by name
+    hop: float  # seconds from one frame to the next
+    offset: float = 0.0  # the middle of the first one, in seconds
+
+
+class FrameEvaluator:
+    """Judges frame encoders by the phones of a corpus.
+
+    Arguments
+    ---------
+    phones : str or pathlib.Path
+        The table of phones: see ``read_phones``.
+    data_folder : str or pathlib.Path
+        The folder that its files are in.
+    sample_rate : int
+        The sample rate, in Hz.
+    seed : int
+        The seed of k-means and of the draws of voices.
+    """
+
+    def __init__(self, phones, data_folder, sample_rate=16000, seed=0):
+        self.table = read_phones(phones)
+        self.folder = pathlib.Path(data_folder)
+        self.sample_rate = sample_rate
+        self.seed = seed
+        missing = [
+            wav
+            for wav in self.table["wav"].unique()
+            if not (self.folder / wav).is_file()
+        ]
+        if missing:
+            raise ValueError(
+                f"{phones} names {missing[0]}, which is not in {data_folder}: "
+                "give the folder of its files as phones_folder."
+            )
+
+    def __call__(self, system, features):
+        """Judges all that a system says of frames.
+
+        Arguments
+        ---------
+        system : str
+            Its name, for the table and the progress bar.
+        features : Features
+            What it says: of names that begin with "codes", probabilities of
+            codes, which are judged as units, too.
+
+        Returns
+        -------
+        list of dict
+            A row for each name: ``system``, ``features``, the errors
+            ``within`` and ``across`` in percent, with ``_low`` and ``_high``;
+            ``pnmi``, ``purity`` and ``used`` of codes; ``draws``, the errors
+            across of the drawn voices.
+        """
+        segments = self._describe(system, features)
+        inside = self.table[["before", "after"]].notna().all(axis=1).to_numpy()
+        items = self.table[inside].reset_index(drop=True)
+        rows = []
+        for name, cut in tqdm(segments.items(), f"ABX of {system}"):
+            chosen = [cut[place] for place in np.flatnonzero(inside)]
+            figures = summarise(score_abx(items, chosen), seed=self.seed)
+            row = {"system": system, "features": name}
+            for kind, found in figures.items():
+                row[kind] = 100 * found["error"]
+                row[f"{kind}_low"] = 100 * found["low"]
+                row[f"{kind}_high"] = 100 * found["high"]
+                row[f"{kind}_draws"] = 100 * found["draws"]
+            if name.startswith("codes"):
+                row |= self._units(cut)
+            rows.append(row)
+        return rows
+
+    def units(self, system, name, codes, size):
+        """Judges codes that are given as numbers.
+
+        Arguments
+        ---------
+        system : str
+            The name of the system.
+        name : str
+            The name of the codes.
+        codes : Features
+            One code for each frame, (1, frames, 1).
+        size : int
+            The number of codes.
+
+        Returns
+        -------
+        dict
+            A row, as ``__call__`` gives them.
+        """
+        (cut,) = self._describe(system, codes).values()
+        numbers = [segment[:, 0].astype(int) for segment in cut]
+        row = {"system": system, "features": name}
+        return row | self._figures(numbers, size)
+
+    def _units(self, cut):
+        """The figures of codes, from their probabilities."""
+        numbers = [segment.argmax(1) for segment in cut]
+        return self._figures(numbers, cut[0].shape[1])
+
+    def _figures(self, numbers, size):
+        phones = self.table["language"] + " " + self.table["phone"]
+        lengths = [len(each) for each in numbers]
+        return unit_figures(
+            np.concatenate(numbers), np.repeat(phones, lengths), size
+        )
+
+    def _describe(self, system, features):
+        """The frames of each phone, by name."""
+        found = {}
+        groups = self.table.groupby("wav", sort=False)
+        for wav, rows in tqdm(groups, f"Frames of {system}", unit="file"):
+            signal = read_signal(self.folder / wav, self.sample_rate)
+            with torch.inference_mode():
+                said = features.describe(signal)
+            for name, frames in said.items():
+                frames = {wav: frames[0].float().cpu().numpy()}
+                found.setdefault(name, []).extend(
+                    frames_of(rows, frames, features.hop, features.offset)
+                )
+        return found
+
+
+def evaluator_if_any(phones=None, **options):
+    """A FrameEvaluator, if there is a table of phones.
+
+    Arguments
+    ---------
+    phones : str, optional
+        The table.
+    **options
+        See FrameEvaluator.
+
+    Returns
+    -------
+    FrameEvaluator
+        None without a table.
+
+    Example
+    -------
+    >>> evaluator_if_any(None, data_folder="speech") is None
+    True
+    """
+    return None if phones is None else FrameEvaluator(phones, **options)
+
+
+def read_signal(path, sample_rate, start=0, stop=None):
+    """Reads a signal.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+    sample_rate : int
+        The sample rate, in Hz.
+    start : int
+        The first sample.
+    stop : int, optional
+        The first sample after it.
+
+    Returns
+    -------
+    torch.Tensor
+        (1, samples), float32.
+    """
+    with AudioReader(path, sample_rate) as audio:
+        return torch.as_tensor(audio.read(start, stop)).float()[None]
+
+
+def spectral_features(sample_rate):
+    """What there was before any training: log-mel bands and MFCC.
+
+    Arguments
+    ---------
+    sample_rate : int
+        The sample rate, in Hz.
+
+    Returns
+    -------
+    Features
+        ``log_mel``, 80 bands less their mean over the file, and ``mfcc``, 13
+        with their first and second differences, of mean 0 and variance 1 over
+        the file, as the baseline of the ZeroSpeech challenges.
+
+    Example
+    -------
+    >>> said = spectral_features(16000).describe(torch.randn(1, 16000))
+    >>> {name: tuple(frames.shape) for name, frames in said.items()}
+    {'log_mel': (1, 101, 80), 'mfcc': (1, 101, 39)}
+    """
+    log_mel = Fbank(sample_rate=sample_rate, n_mels=80)
+    mfcc = MFCC(sample_rate=sample_rate, n_mfcc=13, context=False)
+    less_mean = InputNormalization(norm_type="sentence", std_norm=False)
+    normal = InputNormalization(norm_type="sentence")
+
+    def describe(signal):
+        return {
+            "log_mel": less_mean(log_mel(signal)),
+            "mfcc": normal(mfcc(signal)),
+        }
+
+    return Features(describe, HOP)
+
+
+def kmeans_codes(manifest, data_folder, clusters, sample_rate, seed=0):
+    """Clusters of MFCC, learnt on a training set: the codes to beat.
+
+    Arguments
+    ---------
+    manifest : str or pathlib.Path
+        The training set.
+    data_folder : str or pathlib.Path
+        The folder of its files.
+    clusters : int
+        The number of clusters.
+    sample_rate : int
+        The sample rate, in Hz.
+    seed : int
+        The seed of the files, the frames and the clusters.
+
+    Returns
+    -------
+    Features
+        ``codes``, the number of the cluster of each frame.
+    """
+    mfcc = spectral_features(sample_rate).describe
+    table = read_manifest(manifest, data_folder)
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(len(table))[:KMEANS_FILES]
+    frames = np.concatenate(
+        [
+            mfcc(read_signal(row.wav, sample_rate, row.start, row.stop))[
+                "mfcc"
+            ][0].numpy()
+            for row in tqdm(
+                table.iloc[chosen].itertuples(), "MFCC", total=len(chosen)
+            )
+        ]
+    )
+    frames = frames[rng.permutation(len(frames))[:KMEANS_FRAMES]]
+    found = KMeans(clusters, n_init=1, random_state=seed).fit(frames)
+
+    def describe(signal):
+        codes = found.predict(mfcc(signal)["mfcc"][0].numpy())
+        return {"codes": torch.as_tensor(codes)[None, :, None]}
+
+    return Features(describe, HOP)
+
+
+def network_features(student, hop, offset, heads=True):
+    """The layers of a frame encoder, and the codes that it guesses.
+
+    Arguments
+    ---------
+    student : FrameStudent
+        The encoder; it is put into evaluation mode.
+    hop : float
+        See Features, as for the next.
+    offset : float
+    heads : bool
+        Whether to give the codes, too.
+
+    Returns
+    -------
+    Features
+        ``layer_1`` and so on, and ``codes_1`` and so on of the heads.
+    """
+    student.eval()
+    device = next(student.parameters()).device
+
+    def describe(signal):
+        layers, codes = student.describe(signal.to(device))
+        said = {f"layer_{n}": each for n, each in enumerate(layers, 1)}
+        if heads:
+            said |= {f"codes_{n}": each for n, each in enumerate(codes, 1)}
+        return said
+
+    return Features(describe, hop, offset)
+
+
+def report_frames(rows, folder):
+    """Writes ``frames.csv``, ``frames.json`` and ``plots/frames.png``.
+
+    Arguments
+    ---------
+    rows : list of dict
+        The rows of FrameEvaluator.
+    folder : str or pathlib.Path
+        The output folder.
+
+    Returns
+    -------
+    str
+        The table, and in a sentence how the best layer compares.
+    """
+    folder = pathlib.Path(folder)
+    table = pd.DataFrame(rows)
+    draws = [name for name in table if name.endswith("_draws")]
+    shown = table.drop(columns=draws)
+    write_csv(folder / "frames.csv", shown)
+    answer = compare_layers(table)
+    write_json(folder / "frames.json", answer)
+    _plot(shown, folder / "plots" / "frames.png")
+    return f"{_format(shown)}\n{_say(answer)}"
+
+
+def compare_layers(table):
+    """The best trained layer, across voices, against what it is to beat.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        The rows of FrameEvaluator, ``trained``, ``untrained`` and
+        ``spectral`` among the systems, as far as there.
+
+    Returns
+    -------
+    dict
+        ``layer``, ``across``; and for ``mfcc``, ``log_mel`` and
+        ``untrained``, its best layer, the ``difference`` of the errors in
+        points with ``low`` and ``high``, the 95% interval over voices, and
+        ``relative``, the difference as a share of the error to beat.
+    """
+    if "across" not in table:  # a single voice
+        return {}
+    layers = table[table["features"].str.startswith("layer")]
+    layers = layers.dropna(subset="across")
+    trained = layers[layers["system"] == "trained"]
+    if not len(trained):
+        return {}
+    best = trained.loc[trained["across"].idxmin()]
+    answer = {"layer": best["features"], "across": float(best["across"])}
+    others = {
+        "mfcc": table[table["features"] == "mfcc"],
+        "log_mel": table[table["features"] == "log_mel"],
+        "untrained": layers[layers["system"] == "untrained"],
+    }
+    for name, rows in others.items():
+        if not len(rows):
+            continue
+        other = rows.loc[rows["across"].idxmin()]
+        drawn = best["across_draws"] - other["across_draws"]
+        low, high = np.nanquantile(drawn, [0.025, 0.975])
+        difference = best["across"] - other["across"]
+        answer[name] = {
+            "across": float(other["across"]),
+            "difference": float(difference),
+            "low": float(low),
+            "high": float(high),
+            "relative": float(difference / other["across"]),
+        }
+    return answer
+
+
+def _say(answer):
+    """The comparison, in a sentence or two."""
+    if not answer:
+        return ""
+    parts = [
+        f"{name.replace('_', '-')} {other['across']:.1f}% "
+        f"({other['relative']:+.0%}; {other['difference']:+.1f} points, "
+        f"[{other['low']:+.1f}, {other['high']:+.1f}])"
+        for name, other in answer.items()
+        if isinstance(other, dict)
+    ]
+    layer = answer["layer"].replace("_", " ")
+    return (
+        f"Across voices, the best is {layer} with an ABX error of "
+        f"{answer['across']:.1f}%; against {'; '.join(parts)}."
+    )
+
+
+def _format(table):
+    """The table in text."""
+    lines = [
+        f"{'':24}{'ABX within (%)':>20}{'ABX across (%)':>20}"
+        f"{'PNMI':>7}{'purity':>8}{'used':>7}"
+    ]
+    for row in table.to_dict("records"):
+        line = f"{row['system'] + ' ' + row['features']:24}"
+        for kind in ("within", "across"):
+            cell = "-"
+            if not np.isnan(row.get(kind, np.nan)):
+                low, high = row[f"{kind}_low"], row[f"{kind}_high"]
+                cell = f"{row[kind]:.1f} [{low:.1f}, {high:.1f}]"
+            line += f"{cell:>20}"
+        for kind, width in (("pnmi", 7), ("purity", 8), ("used", 7)):
+            value = row.get(kind, np.nan)
+            line += f"{'-' if np.isnan(value) else f'{value:.2f}':>{width}}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _plot(table, path):
+    """ABX by layer, and the units."""
+    figure, (errors, units) = plt.subplots(
+        1, 2, figsize=(11, 4), layout="constrained"
+    )
+    styles = [("across", "-"), ("within", ":")]
+    styles = [(kind, style) for kind, style in styles if kind in table]
+    layers = table[table["features"].str.startswith("layer")]
+    for color, (system, rows) in enumerate(layers.groupby("system")):
+        numbers = rows["features"].str.removeprefix("layer_").astype(int)
+        for kind, style in styles:
+            label = f"{system}, {kind}"
+            errors.plot(
+                numbers, rows[kind], style, color=f"C{color}", label=label
+            )
+            errors.fill_between(
+                numbers,
+                *(rows[f"{kind}_low"], rows[f"{kind}_high"]),
+                color=f"C{color}",
+                alpha=0.1,
+            )
+    for color, row in enumerate(
+        table[table["system"] == "spectral"].to_dict("records"), 2
+    ):
+        for kind, style in styles:
+            label = f"{row['features'].replace('_', '-')}, {kind}"
+            errors.axhline(row[kind], color=f"C{color}", ls=style, label=label)
+    errors.set_xlabel("layer")
+    errors.set_ylabel("ABX error (%); chance: 50")
+    errors.set_title("phones, within and across voices")
+    errors.set_ylim(0, None)
+    errors.xaxis.get_major_locator().set_params(integer=True)
+    errors.legend(fontsize=8)
+    codes = table.dropna(subset="pnmi") if "pnmi" in table else table[:0]
+    names = codes["system"] + " " + codes["features"].str.replace("_", " ")
+    for place, name in enumerate(("pnmi", "purity", "used")):
+        if len(codes):
+            units.barh(
+                np.arange(len(codes)) + 0.27 * (1 - place),
+                codes[name],
+                height=0.25,
+                label=name.replace("pnmi", "PNMI"),
+            )
+    units.set_yticks(range(len(codes)), names)
+    units.invert_yaxis()
+    units.set_xlim(0, 1)
+    units.set_title("codes as units")
+    if len(codes):
+        units.legend(fontsize=8)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)

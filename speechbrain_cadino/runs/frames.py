@@ -1,0 +1,144 @@
+"""The end of a training of frames: its encoder folder, and what it is worth."""
+
+import copy
+import pathlib
+
+from hyperpyyaml import load_hyperpyyaml
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.encoders.export import export_frame_encoder
+from speechbrain_cadino.frames.evaluate import (
+    kmeans_codes,
+    network_features,
+    report_frames,
+    spectral_features,
+)
+from speechbrain_cadino.training.checkpoints import has_checkpoint
+from speechbrain_cadino.training.plots import plot_frame_training
+
+logger = get_logger(__name__)
+
+
+def finish_frames(hparams, rows, evaluator=None, untrained=None):
+    """Exports a trained encoder of frames, draws the plot, and evaluates.
+
+    Arguments
+    ---------
+    hparams : dict
+        The hyperparameters of the training.
+    rows : list of dict
+        ``TrainingRecord.rows``.
+    evaluator : FrameEvaluator, optional
+        The phones, if there are any.
+    untrained : FrameStudent, optional
+        The network before training, to compare with.
+    """
+    student, folder = hparams["student"], hparams["output_folder"]
+    plot_frame_training(rows, f"{folder}/plots/training.png")
+    export_frame_encoder(
+        hparams["encoder_folder"],
+        f"{folder}/hyperparams.yaml",
+        student.front_end,
+        student.context.transformer,
+        hparams["export_layer"],
+    )
+    if evaluator is not None:
+        logger.info(
+            evaluate_frames(hparams, evaluator, folder, student, untrained)
+        )
+    logger.info(f"The encoder is in {hparams['encoder_folder']}.")
+
+
+def evaluate_run(folder, evaluator, output_folder, baselines, device=None):
+    """Evaluates the last checkpoint of a training of frames.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The output folder of the training.
+    evaluator : FrameEvaluator
+        The phones.
+    output_folder : str or pathlib.Path
+        The folder of tables and plot.
+    baselines : bool
+        Whether to compare with the untrained network, log-mel bands, MFCC and
+        k-means on MFCC.
+    device : str, optional
+        The device of the network.
+
+    Returns
+    -------
+    str
+        The table, and how the best layer compares.
+
+    Raises
+    ------
+    ValueError
+        If there is no training of frames, or no checkpoint.
+    """
+    path = pathlib.Path(folder, "hyperparams.yaml")
+    if not path.is_file() or not has_checkpoint(path.parent / "save"):
+        raise ValueError(
+            f"{folder} holds no training of frames with a checkpoint: give "
+            "the output folder of train_dinosr.py as run_folder."
+        )
+    with open(path, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin)
+    if not {"student", "frame_hop"} <= hparams.keys():
+        raise ValueError(f"{path} is not of train_dinosr.py.")
+    student = hparams["student"].to(device or "cpu")
+    untrained = copy.deepcopy(student) if baselines else None
+    # Where it is now, which may be another place
+    hparams["checkpointer"].checkpoints_dir = path.parent / "save"
+    if hparams["checkpointer"].recover_if_possible() is None:
+        raise ValueError(f"No checkpoint in {folder}/save can be loaded.")
+    return evaluate_frames(
+        hparams, evaluator, output_folder, student, untrained
+    )
+
+
+def evaluate_frames(hparams, evaluator, folder, student, untrained=None):
+    """Evaluates an encoder of frames, and what it is compared with.
+
+    Arguments
+    ---------
+    hparams : dict
+        The hyperparameters of the training: ``frame_hop``, ``frame_offset``,
+        ``train_manifest``, ``data_folder``, ``codes``, ``sample_rate``.
+    evaluator : FrameEvaluator
+        The phones.
+    folder : str or pathlib.Path
+        The folder of tables and plot.
+    student : FrameStudent
+        The encoder.
+    untrained : FrameStudent, optional
+        The network before training. If it is given, log-mel bands, MFCC and
+        k-means on MFCC are compared with, too.
+
+    Returns
+    -------
+    str
+        The table, and how the best layer compares.
+    """
+    times = hparams["frame_hop"], hparams["frame_offset"]
+    rows = evaluator("trained", network_features(student, *times))
+    if untrained is not None:
+        untrained = untrained.to(_device(student))
+        # Its heads know of no codes
+        features = network_features(untrained, *times, heads=False)
+        rows += evaluator("untrained", features)
+        rate = hparams["sample_rate"]
+        rows += evaluator("spectral", spectral_features(rate))
+        codes = kmeans_codes(
+            *(hparams["train_manifest"], hparams["data_folder"]),
+            *(hparams["codes"], rate, evaluator.seed),
+        )
+        rows.append(
+            evaluator.units("k-means", "of mfcc", codes, hparams["codes"])
+        )
+    return report_frames(rows, folder)
+
+
+def _device(module):
+    """The device that a network is on."""
+    return next(module.parameters()).device

@@ -1,0 +1,86 @@
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from speechbrain_cadino.demo.corpus import prepare_demo
+from speechbrain_cadino.demo.phones import prepare_phones
+from speechbrain_cadino.frames.phones import frames_of, read_phones
+
+
+def contents(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_phones_of_the_demo_lie_beside_it_and_in_its_time(tmp_path):
+    pytest.importorskip("espeakng_loader", reason="needs [demo]")
+    prepare_demo(tmp_path, train_voices=1, test_voices=4, utterances=2, seed=5)
+    before = contents(tmp_path)
+    prepare_phones(tmp_path)
+    path = tmp_path / "meta" / "phones.csv"
+    after = contents(tmp_path)
+    del after[path]
+    assert after == before
+    table = read_phones(path)
+    assert table["spk_id"].nunique() == 4
+    assert table["wav"].nunique() == 8
+    assert {*table["language"]} == {"en-us", "de"}
+    silent, voiced = [], []
+    for wav, rows in table.groupby("wav"):
+        signal, rate = soundfile.read(tmp_path / wav)
+        duration = len(signal) / rate
+        assert (rows["start"].diff().dropna() > 0).all()
+        assert duration - 0.5 < rows["stop"].max() <= duration + 0.01
+        power = pd.Series(signal**2).rolling(320, center=True).mean()
+        power = power / power.mean()
+        for row in rows.itertuples():
+            middle = power[round(rate * (row.start + row.stop) / 2)]
+            if row.phone[0] in "aeiou":
+                voiced.append(middle)
+            elif row.phone in ("t", "p", "k"):
+                silent.append(middle)
+    # Vowels are loud, stops are not, at the time that the table gives
+    assert len(silent) > 20 < len(voiced)
+    assert np.median(voiced) > 3 * np.median(silent)
+    assert table[["before", "after"]].notna().all(axis=1).mean() > 0.7
+    # Complete: left alone
+    prepare_phones(tmp_path)
+    assert contents(tmp_path) == {**before, path: path.read_bytes()}
+
+
+def test_phones_without_a_corpus_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no demo corpus"):
+        prepare_phones(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "no table of phones"),
+        ("wav,phone,start,stop\na,b,0,1\n", "no column spk_id"),
+        ("wav,spk_id,phone,start,stop\n", "no row"),
+        ("wav,spk_id,phone,start,stop\na,v,b,0,1\na,v,b,1,1\n", "line 3"),
+        ("wav,spk_id,phone,start,stop\na,v,b,zero,1\n", "line 2"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_named(text, said, tmp_path):
+    path = tmp_path / "phones.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=f"phones.csv.*{said}|{said}.*phones"):
+        read_phones(path)
+
+
+def test_frames_are_cut_by_their_middle():
+    rng = np.random.default_rng(0)
+    starts = rng.uniform(0, 1.7, 200)
+    table = pd.DataFrame({"wav": "a", "start": starts})
+    table["stop"] = starts + rng.uniform(0.001, 0.3, 200)
+    middles = 0.0125 + 0.02 * np.arange(100)
+    cut = frames_of(table, {"a": middles[:, None]}, 0.02, 0.0125)
+    for start, stop, frames in zip(table["start"], table["stop"], cut):
+        inside = middles[(middles >= start) & (middles < stop)]
+        if not len(inside):
+            nearest = np.abs(middles - (start + stop) / 2).argmin()
+            inside = middles[[nearest]]
+        assert frames[:, 0] == pytest.approx(inside)

@@ -1,0 +1,273 @@
+"""The real scripts on tiny data: trained, killed, evaluated, exported."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from recipe import SPEED, TORCHRUN, script
+
+TINY = {
+    "d_model": 16,
+    "layers": 3,
+    "nhead": 2,
+    "d_ffn": 16,
+    "latent_size": 12,
+    "n_mels": 20,
+    "codebooks": 2,
+    "codes": 6,
+    "crop_seconds": 0.5,
+    "mask_length": 3,
+    "min_duration": 0.1,
+    "batch_size": 4,
+    "steps_per_epoch": None,
+    "passes_per_epoch": 1,
+    "number_of_epochs": 3,
+    "export_layer": 2,
+    "ckpt_interval_minutes": 0,
+    "ckpt_interval_steps": 2,
+}
+
+# Loads the folder as a stranger would, where this package cannot be imported.
+STRANGER = """
+import sys
+sys.modules["speechbrain_cadino"] = None
+import torch
+from speechbrain.inference.encoders import WaveformEncoder
+folder, wavs, output = sys.argv[1:]
+encoder = WaveformEncoder.from_hparams(source=folder)
+wavs = torch.load(wavs)
+torch.save(encoder.encode_batch(wavs, torch.ones(len(wavs))), output)
+"""
+
+
+@pytest.fixture(scope="module")
+def phones(speech, tmp_path_factory):
+    """A table of phones of all test files, drawn at random."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for path in sorted(speech.glob("wav/test*/*/*.wav")):
+        wav = path.relative_to(speech)
+        for place in range(10):
+            phone = (
+                "pt"[rng.integers(2)] if place % 2 else "ao"[rng.integers(2)]
+            )
+            start = place * 0.06
+            rows.append((wav, wav.parts[1], phone, start, start + 0.06))
+    table = pd.DataFrame(rows, columns="wav spk_id phone start stop".split())
+    path = tmp_path_factory.mktemp("phones") / "phones.csv"
+    table.round(6).to_csv(path, index=False)
+    return path
+
+
+def command(speech, folder, table, yaml="small_dinosr.yaml", **flags):
+    """A tiny training as a user would start it."""
+    flags = {
+        **TINY,
+        "data_folder": speech,
+        "phones": table,
+        "output_folder": folder,
+        **flags,
+    }
+    return script("train_dinosr.py", yaml, **flags)
+
+
+def figures(folder):
+    """All that a run measured, but for its speed."""
+    table = pd.read_csv(folder / "training.csv").drop(columns=SPEED)
+    return table, (folder / "frames.csv").read_text()
+
+
+@pytest.fixture(scope="module")
+def whole(speech, phones, run_script, tmp_path_factory):
+    """The folder of a run that was not killed, and what it said."""
+    folder = tmp_path_factory.mktemp("whole")
+    code, output = run_script(*command(speech, folder, phones))
+    assert code == 0, output
+    return folder, output
+
+
+def test_run_folder_holds_what_is_promised(whole):
+    folder, output = whole
+    for name in (
+        "training.csv",
+        "frames.json",
+        "plots/training.png",
+        "plots/frames.png",
+        "encoder/transformer.ckpt",
+    ):
+        assert (folder / name).stat().st_size > 0, name
+    table, _ = figures(folder)
+    assert list(table["epoch"]) == [1, 2, 3]
+    for layer in (2, 3):
+        assert table[f"used_{layer}"].between(1 / 6, 1).all()
+        assert table[f"perplexity_{layer}"].between(1, 6).all()
+    assert (table["momentum"].diff().dropna() > 0).all()
+    rows = pd.read_csv(folder / "frames.csv")
+    layers = [f"layer_{number}" for number in (1, 2, 3)]
+    named = rows.groupby("system")["features"].apply(list)
+    assert named["trained"] == [*layers, "codes_1", "codes_2"]
+    assert named["untrained"] == layers
+    assert named["spectral"] == ["log_mel", "mfcc"]
+    assert rows["across"].dropna().between(0, 100).all()
+    assert rows["pnmi"].notna().sum() == 3
+    answer = json.loads((folder / "frames.json").read_text())
+    assert f"with an ABX error of {answer['across']:.1f}%" in output
+    assert f"The encoder is in {folder}/encoder." in output
+
+
+def test_killed_ends_as_if_it_was_not(
+    speech, phones, run_script, kill_when, newest_checkpoint_is, whole, tmp_path
+):
+    kill_when(
+        lambda: newest_checkpoint_is(tmp_path / "save", False),
+        *command(speech, tmp_path, phones),
+    )
+    assert not (tmp_path / "frames.csv").exists()
+    code, output = run_script(*command(speech, tmp_path, phones))
+    assert code == 0, output
+    assert "Resumed from a checkpoint" in output
+    table, rows = figures(tmp_path)
+    expected, expected_rows = figures(whole[0])
+    pd.testing.assert_frame_equal(table, expected, check_exact=True)
+    assert rows == expected_rows
+
+
+def test_the_script_of_evaluation_finds_the_same(
+    speech, phones, run_script, whole, tmp_path
+):
+    folder, _ = whole
+    flags = {"phones": phones, "data_folder": speech, "seed": 1986}
+    code, output = run_script(
+        *script(
+            "evaluate_frames.py",
+            "evaluate_frames.yaml",
+            **{"run_folder": folder, "output_folder": tmp_path, **flags},
+        )
+    )
+    assert code == 0, output
+    found = (tmp_path / "frames.csv").read_text()
+    assert found == (folder / "frames.csv").read_text()
+    assert "Across voices, the best is layer" in output
+
+
+def test_stock_speechbrain_gives_the_frames(whole, tmp_path):
+    from hyperpyyaml import load_hyperpyyaml
+
+    folder, _ = whole
+    torch.manual_seed(0)
+    wavs = torch.randn(2, 8000)
+    torch.save(wavs, tmp_path / "wavs.pt")
+    subprocess.run(
+        [
+            *(sys.executable, "-c", STRANGER, folder / "encoder"),
+            *(tmp_path / "wavs.pt", tmp_path / "frames.pt"),
+        ],
+        check=True,
+        cwd=tmp_path,
+    )
+    frames = torch.load(tmp_path / "frames.pt")
+    with open(folder / "hyperparams.yaml", encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin)
+    hparams["checkpointer"].recover_if_possible()
+    layers, _ = hparams["student"].eval().describe(wavs)
+    # The norm that stands at the end of the second layer is a new one
+    expected = torch.nn.functional.layer_norm(layers[1], (16,), eps=1e-6)
+    torch.testing.assert_close(frames, expected)
+
+
+def test_a_ctc_head_reads_phones_from_the_frames(
+    speech, phones, run_script, whole, tmp_path
+):
+    code, output = run_script(
+        *script(
+            "ctc_frames.py",
+            "ctc_frames.yaml",
+            encoder=whole[0] / "encoder",
+            phones=phones,
+            data_folder=speech,
+            output_folder=tmp_path,
+            number_of_epochs=3,
+        )
+    )
+    assert code == 0, output
+    losses = re.findall(r"Epoch \d: loss ([\d.]+)", output)
+    assert len(losses) == 3
+    assert float(losses[2]) < float(losses[0])
+    assert re.search(r"Phone error rate of the test voices: [\d.]+%", output)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"mask_length": 30}, "raise crop_seconds or lower mask_length"),
+        ({"codebooks": 4}, "lower codebooks"),
+        ({"phones": "/nowhere.csv"}, "no table of phones /nowhere.csv"),
+        ({"phones_folder": "/nowhere"}, "which is not in /nowhere"),
+        ({"heads_at": "first"}, "give last or each"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    speech, phones, run_script, tmp_path, flags, sentence
+):
+    code, output = run_script(*command(speech, tmp_path, phones, **flags))
+    assert code == 1
+    assert sentence in output
+    assert "Traceback" not in output
+
+
+def test_best_rq_on_two_processes_in_half_precision(
+    speech, run_script, tmp_path
+):
+    code, output = run_script(
+        *TORCHRUN,
+        *command(
+            speech,
+            tmp_path,
+            None,
+            "demo_bestrq.yaml",
+            prepare="[]",
+            train_manifest=manifest(speech, tmp_path),
+            codebooks=1,
+            number_of_epochs=1,
+            batch_size=2,
+            precision="bf16",
+            device="cpu",
+            distributed_backend="gloo",
+        ),
+    )
+    assert code == 0, output
+    table = pd.read_csv(tmp_path / "training.csv")
+    assert np.isfinite(table["loss"]).all()
+    assert 0 < table["used_1"][0] <= 1
+
+
+def manifest(speech, folder):
+    """A manifest of the files to train on."""
+    rows = [
+        (path.stem + str(n), 0.75, f"$data_root/{path.relative_to(speech)}")
+        for n, path in enumerate(sorted(speech.glob("wav/train*/*/*.wav")))
+    ]
+    table = pd.DataFrame(rows, columns=["ID", "duration", "wav"])
+    table[["start", "stop"]] = 0, 12000
+    path = folder / "mine.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+def test_the_script_of_evaluation_names_what_is_missing(run_script, tmp_path):
+    flags = {"phones": "p.csv", "data_folder": tmp_path}
+    code, output = run_script(
+        *script(
+            "evaluate_frames.py",
+            "evaluate_frames.yaml",
+            **{"run_folder": tmp_path, **flags},
+        )
+    )
+    assert code == 1
+    assert "p.csv" in output
+    assert "Traceback" not in output
