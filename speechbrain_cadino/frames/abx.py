@@ -21,6 +21,8 @@ CONTEXT = ["language", "before", "after"]
 PAIRS = 1024
 # What bootstrapped intervals hold
 COVERAGE = 0.95
+# Of fewer voices there are no intervals: draws of so few tell nothing. Ours.
+LEAST_VOICES = 5
 
 
 def distances(segments, first, second):
@@ -51,29 +53,34 @@ def distances(segments, first, second):
     >>> distances([slow, slow[1:], -slow], np.array([0, 0]), np.array([1, 2]))
     array([0.        , 0.83333333])
     """
-    units = [_normalised(segment) for segment in segments]
-    lengths = np.array([len(unit) for unit in units])
+    frames = _normalised(np.concatenate(segments))
+    lengths = np.array([len(segment) for segment in segments])
+    starts = np.cumsum(lengths) - lengths
+
+    def padded(which):
+        """The frames of segments, (pairs, frames, size), the last repeated."""
+        most = lengths[which].max()
+        place = np.minimum(np.arange(most), lengths[which, None] - 1)
+        return frames[starts[which, None] + place]
+
     found = np.empty(len(first))
     # Pairs of like lengths together, as all of a batch take as long
     order = np.lexsort((lengths[second], lengths[first]))
     for start in range(0, len(order), PAIRS):
         batch = order[start : start + PAIRS]
         one, other = first[batch], second[batch]
-        angles = np.zeros(
-            (lengths[one].max(), lengths[other].max(), len(batch))
-        )
-        for place, (i, j) in enumerate(zip(one, other)):
-            cosine = np.clip(units[i] @ units[j].T, -1, 1)
-            angles[: lengths[i], : lengths[j], place] = np.arccos(cosine)
-        found[batch] = _warp(angles / np.pi, lengths[one], lengths[other])
+        cosines = padded(one) @ padded(other).swapaxes(1, 2)
+        angles = np.arccos(np.clip(cosines, -1, 1)) / np.pi
+        angles = np.ascontiguousarray(np.moveaxis(angles, 0, 2))
+        found[batch] = _warp(angles, lengths[one], lengths[other])
     return found
 
 
-def _normalised(segment):
-    """The frames at a length of 1, in double precision."""
-    segment = np.asarray(segment, float)
-    norms = np.linalg.norm(segment, axis=1, keepdims=True)
-    return segment / np.maximum(norms, 1e-12)
+def _normalised(frames):
+    """Frames at a length of 1, in double precision."""
+    frames = np.asarray(frames, float)
+    norms = np.linalg.norm(frames, axis=1, keepdims=True)
+    return frames / np.maximum(norms, 1e-12)
 
 
 def _warp(costs, rows, columns):
@@ -203,10 +210,12 @@ def summarise(scores, draws=1000, seed=0):
     -------
     dict of str:dict
         For ``within`` and ``across``, where there is such a triple: ``error``,
-        ``low`` and ``high`` (the 95% interval), ``triples``, and ``draws``,
-        (draws,), the error of each.
+        ``low`` and ``high`` (the 95% interval; NaN if there are fewer than
+        five voices), ``triples``, and ``draws``, (draws,), the error of each.
     """
     voices = sorted({*scores["voice"], *scores["voice_x"]})
+    if len(voices) < LEAST_VOICES:
+        draws = 0
     rng = np.random.default_rng(seed)
     chosen = rng.multinomial(
         len(voices), np.full(len(voices), 1 / len(voices)), size=draws
@@ -230,18 +239,24 @@ def _mean(scores, voices, weights):
     first, second = (
         scores[side].map(number).to_numpy() for side in ("voice", "voice_x")
     )
-    weight = weights[:, first] * np.where(
-        first == second, 1, weights[:, second]
-    )
-    ends = np.flatnonzero(scores.groupby(pair).cumcount() == 0)
+    pairs, _ = pd.factorize(pd.MultiIndex.from_frame(scores[pair]))
+    ends = np.flatnonzero(np.diff(pairs, prepend=-1))
     error = scores["error"].to_numpy()
-    sums = np.add.reduceat(weight * error, ends, axis=1)
-    counts = np.add.reduceat(weight, ends, axis=1)
-    # Pairs of phones that no drawn voice has are left out of a draw
-    with np.errstate(invalid="ignore"):
-        means = np.nanmean(sums / counts, axis=1)
+
+    def mean(weights):
+        """Of the voices of a draw, each so often."""
+        weight = weights[first] * np.where(first == second, 1, weights[second])
+        counts = np.add.reduceat(weight, ends)
+        sums = np.add.reduceat(weight * error, ends)
+        # Pairs of phones that no drawn voice has are left out
+        there = counts > 0
+        return np.mean(sums[there] / counts[there]) if there.any() else np.nan
+
+    means = np.array([mean(each) for each in weights])
     tail = (1 - COVERAGE) / 2
-    low, high = np.nanquantile(means[1:], [tail, 1 - tail])
+    low = high = np.nan
+    if len(means) > 1:
+        low, high = np.nanquantile(means[1:], [tail, 1 - tail])
     return {
         "error": float(means[0]),
         "low": float(low),

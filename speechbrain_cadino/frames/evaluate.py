@@ -302,7 +302,8 @@ def network_features(student, hop, offset, heads=True):
     Returns
     -------
     Features
-        ``layer_1`` and so on, and ``codes_1`` and so on of the heads.
+        ``layer_1`` and so on, and ``codes_LAYER`` of the heads, by the layer
+        whose codebook it is.
     """
     student.eval()
     device = next(student.parameters()).device
@@ -311,7 +312,8 @@ def network_features(student, hop, offset, heads=True):
         layers, codes = student.describe(signal.to(device))
         said = {f"layer_{n}": each for n, each in enumerate(layers, 1)}
         if heads:
-            said |= {f"codes_{n}": each for n, each in enumerate(codes, 1)}
+            first = 1 + len(layers) - len(codes)
+            said |= {f"codes_{n}": each for n, each in enumerate(codes, first)}
         return said
 
     return Features(describe, hop, offset)
@@ -357,8 +359,9 @@ def compare_layers(table):
     dict
         ``layer``, ``across``; and for ``mfcc``, ``log_mel`` and
         ``untrained``, its best layer, the ``difference`` of the errors in
-        points with ``low`` and ``high``, the 95% interval over voices, and
-        ``relative``, the difference as a share of the error to beat.
+        points, ``relative``, the difference as a share of the error to beat,
+        and ``low`` and ``high``, the 95% interval over voices, if they are
+        enough.
     """
     if "across" not in table:  # a single voice
         return {}
@@ -378,16 +381,15 @@ def compare_layers(table):
         if not len(rows):
             continue
         other = rows.loc[rows["across"].idxmin()]
-        drawn = best["across_draws"] - other["across_draws"]
-        low, high = np.nanquantile(drawn, [0.025, 0.975])
         difference = best["across"] - other["across"]
         answer[name] = {
             "across": float(other["across"]),
             "difference": float(difference),
-            "low": float(low),
-            "high": float(high),
             "relative": float(difference / other["across"]),
         }
+        if len(drawn := best["across_draws"] - other["across_draws"]):
+            low, high = np.nanquantile(drawn, [0.025, 0.975])
+            answer[name] |= {"low": float(low), "high": float(high)}
     return answer
 
 
@@ -395,13 +397,15 @@ def _say(answer):
     """The comparison, in a sentence or two."""
     if not answer:
         return ""
-    parts = [
-        f"{name.replace('_', '-')} {other['across']:.1f}% "
-        f"({other['relative']:+.0%}; {other['difference']:+.1f} points, "
-        f"[{other['low']:+.1f}, {other['high']:+.1f}])"
-        for name, other in answer.items()
-        if isinstance(other, dict)
-    ]
+    parts = []
+    for name, other in answer.items():
+        if not isinstance(other, dict):
+            continue
+        part = f"{name.replace('_', '-')} {other['across']:.1f}% "
+        part += f"({other['relative']:+.0%}; {other['difference']:+.1f} points"
+        if "low" in other:
+            part += f", [{other['low']:+.1f}, {other['high']:+.1f}]"
+        parts.append(f"{part})")
     layer = answer["layer"].replace("_", " ")
     return (
         f"Across voices, the best is {layer} with an ABX error of "
@@ -421,7 +425,9 @@ def _format(table):
             cell = "-"
             if not np.isnan(row.get(kind, np.nan)):
                 low, high = row[f"{kind}_low"], row[f"{kind}_high"]
-                cell = f"{row[kind]:.1f} [{low:.1f}, {high:.1f}]"
+                cell = f"{row[kind]:.1f}"
+                if not np.isnan(low):
+                    cell += f" [{low:.1f}, {high:.1f}]"
             line += f"{cell:>20}"
         for kind, width in (("pnmi", 7), ("purity", 8), ("used", 7)):
             value = row.get(kind, np.nan)

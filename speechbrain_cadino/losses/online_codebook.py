@@ -152,14 +152,14 @@ def over_time(frames):
     Returns
     -------
     torch.Tensor
-        (batch, frames, size), float32.
+        (batch, frames, size), of single precision or more.
 
     Example
     -------
     >>> over_time(torch.tensor([[[1.0], [3.0]]])).flatten()
     tensor([-1.0000,  1.0000])
     """
-    frames = frames.float()
+    frames = frames.to(torch.promote_types(frames.dtype, torch.float32))
     # Instance normalisation, with its epsilon
     variance = frames.var(1, correction=0, keepdim=True)
     return (frames - frames.mean(1, keepdim=True)) / (variance + 1e-5).sqrt()

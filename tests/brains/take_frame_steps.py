@@ -73,9 +73,7 @@ def main(output, parts, *options):
             num_encoder_layers=3,
             num_decoder_layers=0,
             dropout=0.0,
-            encoder_module="conformer",
-            attention_type="RelPosMHAXL",
-            normalize_before=True,
+            encoder_module="transformer",  # relative positions are fp32
             causal=False,
             output_hidden_states=True,
         )

@@ -64,7 +64,7 @@ def test_distances_are_those_of_plain_warping():
 
 def test_scores_are_those_of_all_triples_one_by_one():
     rng = np.random.default_rng(1)
-    items, segments = make_items(rng)
+    items, segments = make_items(rng, voices=2)
     found = score_abx(items, segments)
     rows = list(items.itertuples())
     wrong, count = {}, {}

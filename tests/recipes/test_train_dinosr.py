@@ -110,10 +110,11 @@ def test_run_folder_holds_what_is_promised(whole):
     rows = pd.read_csv(folder / "frames.csv")
     layers = [f"layer_{number}" for number in (1, 2, 3)]
     named = rows.groupby("system")["features"].apply(list)
-    assert named["trained"] == [*layers, "codes_1", "codes_2"]
+    assert named["trained"] == [*layers, "codes_2", "codes_3"]
     assert named["untrained"] == layers
     assert named["spectral"] == ["log_mel", "mfcc"]
     assert rows["across"].dropna().between(0, 100).all()
+    assert rows["across_low"].isna().all()  # of two voices
     assert rows["pnmi"].notna().sum() == 3
     answer = json.loads((folder / "frames.json").read_text())
     assert f"with an ABX error of {answer['across']:.1f}%" in output
