@@ -189,8 +189,13 @@ def code_loss(logits, codes):
     >>> loss.exp(), accuracy
     (tensor(4.), tensor(1.))
     """
+    # In half precision, the sum over the codes would be rounded
+    least = torch.float32
+    logits = [
+        said.to(torch.promote_types(said.dtype, least)) for said in logits
+    ]
     losses = [
-        torch.nn.functional.cross_entropy(said.float(), right)
+        torch.nn.functional.cross_entropy(said, right)
         for said, right in zip(logits, codes)
     ]
     hits = [
