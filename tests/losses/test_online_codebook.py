@@ -1,36 +1,11 @@
-import pathlib
-import subprocess
-import sys
-
 import pytest
 import torch
-from recipe import TORCHRUN
 
 from speechbrain_cadino.losses.online_codebook import (
     OnlineCodebook,
     code_loss,
     over_time,
 )
-
-# Two processes, each with half of the frames of three updates
-HALVES = """
-import sys
-import torch
-import speechbrain as sb
-from speechbrain.utils.distributed import get_rank
-from speechbrain_cadino.losses.online_codebook import OnlineCodebook
-
-_, run_opts, _ = sb.parse_arguments(["none.yaml", *sys.argv[2:]])
-sb.utils.distributed.ddp_init_group(run_opts)
-torch.manual_seed(0)
-codebook = OnlineCodebook(2, 5, 3).double()
-for frames in torch.randn(3, 2, 8, 3, dtype=torch.float64):
-    codebook(frames.chunk(2, 1)[get_rank()])
-    codebook.after_step()
-if get_rank() == 0:
-    torch.save(codebook.state_dict(), sys.argv[1])
-torch.distributed.destroy_process_group()
-"""
 
 
 def by_loops(state, batches, decay):
@@ -122,28 +97,6 @@ def test_the_epoch_is_counted_also_across_a_checkpoint(codebook):
     assert figures["used"].tolist() == pytest.approx([0.4, 0.4])
     assert figures["perplexity"].tolist() == pytest.approx([2.0, 2.0])
     assert resumed.end_epoch()["used"].tolist() == [0.0, 0.0]
-
-
-def test_two_processes_equal_one(tmp_path):
-    script = tmp_path / "halves.py"
-    script.write_text(HALVES)
-    output = tmp_path / "two.pt"
-    subprocess.run(
-        [
-            *(sys.executable, *TORCHRUN, script, output),
-            *("--device=cpu", "--distributed_backend=gloo"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    torch.manual_seed(0)
-    one = OnlineCodebook(2, 5, 3).double()
-    for frames in torch.randn(3, 2, 8, 3, dtype=torch.float64):
-        one(frames)
-        one.after_step()
-    torch.testing.assert_close(
-        torch.load(pathlib.Path(output)), dict(one.state_dict())
-    )
 
 
 def test_normalisation_over_time_is_that_of_a_loop():

@@ -207,9 +207,7 @@ def test_a_ctc_head_reads_phones_from_the_frames(
     [
         ({"mask_length": 30}, "raise crop_seconds or lower mask_length"),
         ({"codebooks": 4}, "lower codebooks"),
-        ({"phones": "/nowhere.csv"}, "no table of phones /nowhere.csv"),
         ({"phones_folder": "/nowhere"}, "which is not in /nowhere"),
-        ({"heads_at": "first"}, "give last or each"),
     ],
 )
 def test_mistakes_are_one_sentence(
