@@ -220,14 +220,14 @@ def test_mistakes_are_one_sentence(
 
 
 def test_best_rq_on_two_processes_in_half_precision(
-    speech, run_script, tmp_path
+    speech, phones, run_script, tmp_path
 ):
     code, output = run_script(
         *TORCHRUN,
         *command(
             speech,
             tmp_path,
-            None,
+            phones,
             "demo_bestrq.yaml",
             prepare="[]",
             train_manifest=manifest(speech, tmp_path),
