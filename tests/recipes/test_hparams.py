@@ -170,7 +170,6 @@ def test_frames_load(name, depth, tmp_path):
         *("filter.yaml", "curriculum.yaml"),
         "speaker_with_dino.yaml",
         *("lgl.yaml", "ssrl.yaml"),
-        "lgl.yaml",
         *("dinosr.yaml", "evaluate_frames.yaml", "ctc_frames.yaml"),
     ],
 )
