@@ -111,13 +111,13 @@ def plot_speaker(rows, path, objective):
     table = pd.DataFrame(rows).set_index("epoch")
     learnt = "dino_loss" in table  # not where its weight is 0
     panels = objective.panels() if learnt else []
-    count = 3 + learnt + len(panels)
+    count = 3 + 2 * learnt + len(panels)
     figure, axes = plt.subplots(
         1, count, figsize=(4.4 * count, 3.5), layout="constrained"
     )
     loss, rate, error, *others = axes
-    _lines(loss, table, ["loss", "aam", "dino_loss"], "")
-    loss.set_title("losses, and accuracy on the labels")
+    _lines(loss, table, ["aam"], "")
+    loss.set_title("AAM-softmax and accuracy on the labels")
     loss.set_ylabel("loss", color="C0")
     _twin(loss, table["accuracy"], "accuracy")
     _lines(rate, table, ["lr"], "learning rate")
@@ -126,7 +126,10 @@ def plot_speaker(rows, path, objective):
     for axis, panel in zip(others, panels):
         _plot_panel(axis, table, panel)
     if learnt:
-        _plot_spread(others[-1], table)
+        own, spread = others[-2:]
+        _lines(own, table, ["dino_loss", *objective.terms], "")
+        own.set_title("DINO, not yet weighted, and its terms")
+        _plot_spread(spread, table)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
     plt.close(figure)
