@@ -158,7 +158,9 @@ def _read(folder, epoch):
 def _drawn(record, right=None):
     """The losses that the gate is fitted to, of samples that were drawn."""
     losses = record["losses"]
-    drawn = np.isfinite(losses) & ~record.get("trusted", False)
+    drawn = np.isfinite(losses)
+    if "trusted" in record:
+        drawn = drawn & ~record["trusted"]
     return losses[drawn], None if right is None else right[drawn]
 
 

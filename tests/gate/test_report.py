@@ -212,6 +212,26 @@ def test_without_speakers_only_what_is_drawn_is_read(tmp_path):
     assert (folder / "plots" / "gate.png").is_file()
 
 
+def test_the_picture_is_of_the_losses_that_were_drawn(tmp_path, monkeypatch):
+    folder = write_run(tmp_path, epochs=1)
+    seen = []
+    monkeypatch.setattr(
+        "speechbrain_cadino.gate.report.plot_gate",
+        lambda path, table, epochs: seen.append(epochs[1][0]),
+    )
+    path = folder / "gate" / "epoch001.npz"
+    with np.load(path) as arrays:
+        record = dict(arrays)
+    losses = record["losses"]
+    drawn = np.isfinite(losses)
+    trusted = np.arange(len(losses)) % 3 == 0
+    report_gate(folder, "nowhere.csv")
+    np.savez(path, **record, trusted=trusted)
+    report_gate(folder, "nowhere.csv")
+    for found, expected in zip(seen, [drawn, drawn & ~trusted], strict=True):
+        np.testing.assert_array_equal(found, losses[expected])
+
+
 @pytest.mark.parametrize(
     ("mistake", "error", "sentence"),
     [
