@@ -11,7 +11,7 @@ from torch.nn import SyncBatchNorm
 
 from speechbrain.utils.distributed import get_rank
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.augment import refresh_banks
+from speechbrain_cadino.dataio.augment import refresh_banks, set_position
 from speechbrain_cadino.lobes.signal_encoder import SignalEncoder
 from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
 from speechbrain_cadino.lobes.views import TaskAndViews, UtteranceEncoder
@@ -20,7 +20,10 @@ from speechbrain_cadino.losses.meters import METERS, spread_warnings
 from speechbrain_cadino.process.randomness import own_random
 from speechbrain_cadino.process.ranks import ddp_mean
 from speechbrain_cadino.training.place import Place
-from speechbrain_cadino.training.record import TrainingRecord
+from speechbrain_cadino.training.record import (
+    TrainingRecord,
+    in_single_precision,
+)
 
 logger = get_logger(__name__)
 
@@ -317,7 +320,7 @@ class WithDINO:
     def dino_figures(self):
         """The means of DINO's figures over the epoch so far, such as for
         ``train_stats`` in ``on_stage_end``: dict of str:float."""
-        return self.dino_record.means()
+        return in_single_precision(self.dino_record.means())
 
     def encode_with_dino(self, *args, wavs, wav_lens=None, **kwargs):
         """What the encoder gives for its task; views of signals go with it.
@@ -347,6 +350,8 @@ class WithDINO:
         if not learns or not self.dino.weight_at(self.dino_position):
             return network(*args, **kwargs), None
         where = self._dino_where()
+        if self.dino.augment is not None:
+            set_position(self.dino.augment, self.dino_position)
         features = self.dino.views(wavs, wav_lens, where)
         own, embeddings = network(
             *args,
@@ -433,6 +438,11 @@ class WithDINO:
             refresh_banks(self.dino.augment, epoch)
         super()._fit_train(train_set, epoch, enable)
         self._say_how_it_goes(epoch)
+
+    def _save_intra_epoch_ckpt(self):
+        # The main process saves, for all
+        self.dino_record.share(self.device)
+        super()._save_intra_epoch_ckpt()
 
     def _say_how_it_goes(self, epoch):
         """A line in the log, and what is wrong."""

@@ -37,6 +37,7 @@ from speechbrain_cadino.training.guard import DIVERGED, Buffers, StepGuard
 from speechbrain_cadino.training.progress import Progress
 from speechbrain_cadino.training.record import (
     TrainingRecord,
+    in_single_precision,
     load_steps,
     save_steps,
     trim_log,
@@ -391,12 +392,7 @@ class EncoderBrain(sb.Brain):
         self.settle()
         seconds = time.time() - self.stage_started
         self.record.share(self.device)
-        # To fp32: the last digits of sums over processes depend on when
-        # checkpoints were saved.
-        means = {
-            name: torch.tensor(mean, dtype=torch.float32).item()
-            for name, mean in self.record.means().items()
-        }
+        means = in_single_precision(self.record.means())
         counts = {
             name: self._total(count)
             for name, count in self.record.counts.items()

@@ -155,6 +155,30 @@ class TrainingRecord:
         }
 
 
+def in_single_precision(means):
+    """Means without their last digits: those of sums over processes depend on
+    when checkpoints were saved.
+
+    Arguments
+    ---------
+    means : dict of str:float
+        Those of ``TrainingRecord.means``.
+
+    Returns
+    -------
+    dict of str:float
+
+    Example
+    -------
+    >>> in_single_precision({"loss": 2 + 1e-12})
+    {'loss': 2.0}
+    """
+    return {
+        name: torch.tensor(mean, dtype=torch.float32).item()
+        for name, mean in means.items()
+    }
+
+
 def trim_log(path, epochs):
     """Keeps the lines of the first epochs in SpeechBrain's train_log.txt.
 
