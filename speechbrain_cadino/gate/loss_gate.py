@@ -135,13 +135,11 @@ class DynamicLossGate:
         steps = self.window is not None and len(self.window.losses)
         if threshold is None:
             gated = self._epoch + 1 >= self.first_epoch
-            if self.gate == "dynamic" and gated and not steps:
+            found = math.isfinite(self._crossing)
+            if self.gate == "dynamic" and gated and not (steps and found):
                 stays = f"The loss gate stays {self._crossing:.3g}"
                 none = "No loss gate yet"
-                logger.warning(
-                    f"{stays if math.isfinite(self._crossing) else none}: "
-                    f"{figures}."
-                )
+                logger.warning(f"{stays if found else none}: {figures}.")
             return dict.fromkeys(self.mixture.columns)
         if not steps:
             self._take(threshold, figures)
