@@ -53,6 +53,8 @@ def distances(segments, first, second):
     >>> distances([slow, slow[1:], -slow], np.array([0, 0]), np.array([1, 2]))
     array([0.        , 0.83333333])
     """
+    if not len(first):
+        return np.empty(0)
     frames = _normalised(np.concatenate(segments))
     lengths = np.array([len(segment) for segment in segments])
     starts = np.cumsum(lengths) - lengths

@@ -182,6 +182,11 @@ def code_loss(logits, codes):
     accuracy : torch.Tensor
         Scalar, the share of frames whose most likely code is right.
 
+    Raises
+    ------
+    ValueError
+        If there are more or fewer heads than codebooks.
+
     Example
     -------
     >>> codes = torch.zeros(1, 3, dtype=torch.int64)
@@ -189,6 +194,11 @@ def code_loss(logits, codes):
     >>> loss.exp(), accuracy
     (tensor(4.), tensor(1.))
     """
+    if len(logits) != len(codes):
+        raise ValueError(
+            f"{len(logits)} heads of the student for {len(codes)} codebooks of "
+            "the target: set codebooks to as many."
+        )
     # In half precision, the sum over the codes would be rounded
     least = torch.float32
     logits = [

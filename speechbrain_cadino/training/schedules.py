@@ -97,6 +97,11 @@ class TriStageSchedule:
         The shares of warm-up and plateau; the decay takes the rest. 0.03 and
         0.47 in DinoSR.
 
+    Raises
+    ------
+    ValueError
+        If they are no such shares.
+
     Example
     -------
     >>> lr = TriStageSchedule(1.0, 0.01, epochs=100, shares=[0.03, 0.47])
@@ -109,6 +114,11 @@ class TriStageSchedule:
         self.final = final
         self.epochs = epochs
         self.warmup, self.plateau = shares
+        if min(shares) < 0 or sum(shares) >= 1:
+            raise ValueError(
+                f"lr_shares={list(shares)}: give the shares of warm-up and "
+                "plateau, 0 or more, below 1 in all."
+            )
 
     def __call__(self, position):
         """The value at a position in training, in epochs."""

@@ -144,6 +144,9 @@ def test_nothing_to_compare_is_said():
     items[["language", "before", "after"]] = "en", "p", "t"
     with pytest.raises(ValueError, match="nothing to compare"):
         score_abx(items, [np.ones((1, 2))] * 2)
+    # No phone has neighbours
+    with pytest.raises(ValueError, match="nothing to compare"):
+        score_abx(items[:0], [])
 
 
 def test_units_are_those_of_scikit_learn():

@@ -5,6 +5,7 @@ import pytest
 from speechbrain_cadino.training.schedules import (
     CosineSchedule,
     LinearSchedule,
+    TriStageSchedule,
     scale_lr,
 )
 
@@ -39,3 +40,9 @@ def test_linear_without_a_ramp_is_constant():
 def test_learning_rate_scales_with_the_processes(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "8")
     assert scale_lr(0.2, batch_size=64) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("shares", [[0.5, 0.5], [-0.1, 0.5]])
+def test_shares_that_leave_no_decay_are_refused(shares):
+    with pytest.raises(ValueError, match=r"lr_shares=.*below 1 in all"):
+        TriStageSchedule(1.0, 0.01, epochs=10, shares=shares)
