@@ -92,14 +92,14 @@ class SSRLBrain(PseudoLabelBrain):
         weights = weights.masked_fill(trusted, 1.0)
         self.branch.loss_gate.add(guessed(losses.detach(), trusted))
         loss = (weights * losses).mean()
-        moved, trusted = labels != given, weights > 0.5
+        moved, counts = labels != given, weights > 0.5
         decisions = torch.where(moved, CORRECTED, RELIABLE)
-        decisions = decisions.where(trusted, DROPPED)
+        decisions = decisions.where(counts, DROPPED)
         self.branch.gate_record.add(
             batch["sample"],
             losses=losses.detach(),
             decisions=decisions,
-            corrected=labels.where(moved & trusted, -1),
+            corrected=labels.where(moved & counts, -1),
         )
         self.record.add(
             {

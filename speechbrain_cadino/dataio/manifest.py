@@ -5,7 +5,8 @@ sample offsets into the file; ``$data_root`` allowed in ``wav``). A
 pseudo-labelled one has ``spk_id`` besides, and where labels of two kinds are
 joined ``trusted``: 1 where the label is given, 0 where it was guessed (see
 ``prepare.join``). True labels live in another file,
-``speakers.csv`` (``ID,spk_id``), which no training but finetune.py opens.
+``speakers.csv`` (``ID,spk_id``): what trains on true labels opens it, such as
+finetune.py and train_speaker_with_dino.py; others for figures alone, or never.
 """
 
 import csv

@@ -280,6 +280,7 @@ def filter_manifest(
     if not isinstance(manifest, pd.DataFrame):
         table = read_manifest(manifest, DATA_ROOT)
         audio = read_manifest(manifest, data_folder)
+    table = table.reset_index(drop=True)  # as the scores have it
     rules = {
         name: rule_of(name, value, mixture, detector)
         for name, value in zip(

@@ -1,8 +1,8 @@
 """Targets of frames: the codes that a student guesses of what is hidden.
 
-A target is a Module with ``codes(wavs, latents)``, the codes of all frames;
-``after_step`` follows each optimiser step, ``mark`` and ``rewind`` serve the
-StepGuard, and ``end_epoch`` gives figures of the epoch.
+A target is a Module with ``codes(wavs, latents, mask)``, the codes of the
+frames that are hidden; ``after_step`` follows each optimiser step, ``mark`` and
+``rewind`` serve the StepGuard, and ``end_epoch`` gives figures of the epoch.
 """
 
 import torch
