@@ -2,7 +2,7 @@
 
 from speechbrain_cadino.brains.dino import DINOBrain
 from speechbrain_cadino.brains.dlg_lc import accuracy
-from speechbrain_cadino.losses.meters import METERS
+from speechbrain_cadino.losses.meters import measured
 
 # Columns of training.csv beside those of the objective
 COLUMNS = ("source_loss", "source_accuracy", "target_loss")
@@ -74,10 +74,7 @@ class AdaptationBrain(DINOBrain):
                 "source_loss": source.detach(),
                 "source_accuracy": accuracy(cosines, labels),
                 "target_loss": target.detach(),
-                **{
-                    name: measure(teacher.embeddings)
-                    for name, measure in METERS.items()
-                },
+                **measured(teacher.embeddings),
                 **figures,
             }
         )

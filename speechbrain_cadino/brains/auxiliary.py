@@ -16,7 +16,7 @@ from speechbrain_cadino.lobes.signal_encoder import SignalEncoder
 from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
 from speechbrain_cadino.lobes.views import TaskAndViews, UtteranceEncoder
 from speechbrain_cadino.losses.distillation import SelfDistillation
-from speechbrain_cadino.losses.meters import METERS, spread_warnings
+from speechbrain_cadino.losses.meters import measured, spread_warnings
 from speechbrain_cadino.process.randomness import own_random
 from speechbrain_cadino.process.ranks import ddp_mean
 from speechbrain_cadino.training.place import Place
@@ -234,9 +234,7 @@ class AuxiliaryDINO:
             value, figures = self.distillation.compare(
                 student, teacher, position
             )
-        for name, measure in METERS.items():
-            figures[name] = measure(teacher.embeddings)
-        return value, figures
+        return value, {**figures, **measured(teacher.embeddings)}
 
 
 class EncodedViews(NamedTuple):

@@ -13,7 +13,11 @@ from speechbrain_cadino.dataio.labels import labels_of
 from speechbrain_cadino.dataio.sampling import partner_precision
 from speechbrain_cadino.lobes.embedding_norm import without_norm
 from speechbrain_cadino.lobes.signal_encoder import SignalEncoder
-from speechbrain_cadino.losses.meters import METERS, spread_warnings
+from speechbrain_cadino.losses.meters import (
+    METERS,
+    measured,
+    spread_warnings,
+)
 
 logger = get_logger(__name__)
 
@@ -127,10 +131,7 @@ class DINOBrain(EncoderBrain):
             {
                 "loss": loss.detach(),
                 **{name: figures.pop(name) for name in terms},
-                **{
-                    name: measure(teacher.embeddings)
-                    for name, measure in METERS.items()
-                },
+                **measured(teacher.embeddings),
                 **figures,
             }
         )

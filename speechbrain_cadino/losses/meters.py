@@ -104,3 +104,24 @@ def spread_warnings(means):
 
 # What is measured of the teacher's embeddings in each step
 METERS = {"spread": embedding_spread, "dimensions": effective_dimensions}
+
+
+def measured(embeddings):
+    """METERS of embeddings.
+
+    Arguments
+    ---------
+    embeddings : torch.Tensor
+        The teacher's, (views, batch, D).
+
+    Returns
+    -------
+    dict of str:torch.Tensor
+        Detached scalars.
+
+    Example
+    -------
+    >>> list(measured(torch.randn(2, 8, 4)))
+    ['spread', 'dimensions']
+    """
+    return {name: measure(embeddings) for name, measure in METERS.items()}
