@@ -117,6 +117,15 @@ class SSRLBrain(PseudoLabelBrain):
         if should_step and not self.guard.skipped:
             self.teacher.follow(self.branch, self.momentum)
             average_buffers(self.teacher.network, self.branch, self.momentum)
+            self._share_statistics()
+
+    def _share_statistics(self):
+        """The same BatchNorm statistics in the teacher on all ranks, those of
+        the main process, as it answers by them and a checkpoint has these. On
+        GPUs SyncBatchNorm keeps them the same."""
+        if self.distributed_launch and torch.device(self.device).type == "cpu":
+            for buffer in self.teacher.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
     def epoch_figures(self):
         """And how many classes are alive."""
@@ -146,12 +155,8 @@ class SSRLBrain(PseudoLabelBrain):
         self.queue.gather()
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """The same statistics in the teacher on all ranks, those of the main
-        process; looks which classes are alive."""
+        """Looks which classes are alive."""
         self.settle()
-        if self.distributed_launch:
-            for buffer in self.teacher.buffers():
-                torch.distributed.broadcast(buffer, src=0)
         self.queue.gather()
         self.queue.end_epoch()
         super().on_stage_end(stage, stage_loss, epoch)
