@@ -2,6 +2,7 @@
 for stdout, if any."""
 
 import functools
+import os
 import pathlib
 import tempfile
 
@@ -194,9 +195,11 @@ def _check_new_encoder(folder, source):
             raise ValueError(
                 f"{folder} is the encoder itself: give another --output."
             )
-    if not folder.exists() or (folder / "hyperparams.yaml").is_file():
+    # The folder of a training has a hyperparams.yaml, too
+    names = ["hyperparams.yaml", "embedding_model.ckpt"]
+    if all((folder / name).is_file() for name in names):
         return
-    if not folder.is_dir() or any(folder.iterdir()):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(
             f"{folder} is there, and no encoder folder: it would be replaced "
             "as a whole. Give another --output."
@@ -299,12 +302,24 @@ def filter_files(arguments):
     with inference.audio_table(files, loaded.sample_rate) as found:
         recordings, audio = found
         inference.report_skipped(files, recordings)
+        converted = [
+            file
+            for file, recording in zip(files, recordings)
+            if recording.path != file
+        ]
+        if converted:
+            logger.warning(
+                f"{len(converted)} files had to be converted, such as "
+                f"{converted[0]}, and a training may not read them as they "
+                "are: the command prepare makes copies (--convert_folder)."
+            )
         names = [files[int(row)] for row in audio["ID"]]
         audio = audio.assign(ID=names)
         report = filter_manifest(
             arguments.output,
             loaded,
-            audio.assign(wav=names),
+            # For a training in whatever folder
+            audio.assign(wav=[os.path.abspath(name) for name in names]),
             audio,
             detector=detector,
             **rules,

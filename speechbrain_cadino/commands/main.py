@@ -263,10 +263,10 @@ def cluster(parser):
 
 
 def filter_files(parser):
-    """Tells which audio files are one voice that speaks, and which are noise,
-    music, dead air or several voices.
+    """Tells which audio files are one voice that speaks.
 
-    Writes into a folder: confidence.csv, each file with its scores and whether
+    The others are noise, music, dead air or several voices. Writes into a
+    folder: confidence.csv, each file with its scores and whether
     it is kept; filtered.csv, the manifest of those that are, for a training;
     filter.json, figures and examples to listen to; a plot. The scores are the
     share of speech, the consistency of the segments of a file to the encoder,
