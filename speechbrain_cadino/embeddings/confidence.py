@@ -246,14 +246,14 @@ class _Sample:
     def density(self, points, chunk):
         """The mean cosine to the nearest ones, but for itself; NaN if there is
         no other."""
+        most = min(NEIGHBOURS, len(self.places) - 1)
+        if most < 1:
+            return np.full(len(points), np.nan)
         cosines = points @ self.points.T
         place = np.searchsorted(self.places, chunk)
         place = np.minimum(place, len(self.places) - 1)
         itself = self.places[place] == chunk
         cosines[itself, place[itself]] = -np.inf
-        most = min(NEIGHBOURS, len(self.places) - 1)
-        if not most:
-            return np.full(len(points), np.nan)
         # One that is not of the sample has one more to choose from
         nearest = np.partition(cosines, -most, axis=1)[:, -most:]
         return nearest.mean(1)
