@@ -142,7 +142,7 @@ def train(
     for source, (start, module) in starts.items():
         if hparams[source] not in (None, CENTROIDS):
             start(hparams[module], hparams[source])
-    if hparams.get("train_only") is not None:
+    if hparams.get("train_only"):
         train_only(hparams["embedding_model"], hparams["train_only"])
 
     # Brain class initialization

@@ -13,14 +13,14 @@ def train_only(encoder, parts):
     encoder : torch.nn.Module
         The encoder, before there is an optimiser. Running statistics of
         BatchNorm move all the same.
-    parts : str or list of str
-        The parameters to train: those whose name has this, or one of these, in
-        it, such as ``norm`` and ``se_block``. None for all.
+    parts : list of str or str
+        The parameters to train: those whose name has one of these in it, such
+        as ``norm`` and ``se_block``. None or none of them for all.
 
     Raises
     ------
     ValueError
-        If a part is in no name, or there is none.
+        If a part is in no name.
 
     Example
     -------
@@ -28,19 +28,14 @@ def train_only(encoder, parts):
     >>> model = torch.nn.ModuleDict(
     ...     {"norm": torch.nn.BatchNorm1d(2), "fc": torch.nn.Linear(2, 2)}
     ... )
-    >>> train_only(model, "norm")
+    >>> train_only(model, ["norm"])
     >>> [name for name, p in model.named_parameters() if p.requires_grad]
     ['norm.weight', 'norm.bias']
     """
-    if parts is None:
-        return
-    # As --train_only=norm has it: not its letters
-    parts = [parts] if isinstance(parts, str) else list(parts)
     if not parts:
-        raise ValueError(
-            "train_only names no part: nothing of the encoder would be "
-            "trained. Give null for all of it."
-        )
+        return
+    if isinstance(parts, str):
+        parts = [parts]
     named = dict(encoder.named_parameters())
     for part in parts:
         if not any(part in name for name in named):
