@@ -118,16 +118,17 @@ def run(folder, steps, lock, replan):
         asked too, and has ended.
     """
     logger.info(f"\n{outline(steps)}\n")
-    place = 0
+    place, step = 0, steps[0]
     try:
         with interruptible():
             while place < len(steps):
-                _run_if_needed(folder, steps, steps[place], lock)
-                if steps[place].name.endswith("labels"):
-                    steps = _settle(steps[place], steps, replan())
+                step = steps[place]
+                _run_if_needed(folder, steps, step, lock)
+                if step.name.endswith("labels"):
+                    steps = _settle(step, steps, replan())
                 place += 1
     except Interrupted as end:
-        end.place = f" in {steps[place].name}"
+        end.place = f" in {step.name}"
         raise
     rows = write_report(folder, _stages(folder, steps))
     logger.info(f"\nAll done: {folder}/report.html\n\n{format_report(rows)}\n")

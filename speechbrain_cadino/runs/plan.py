@@ -229,7 +229,7 @@ class Plan:
             manifest=everything.manifest,
         )
         kept = self.folder / name
-        own = self.hparams["pseudo_label"].get("manifest") or []
+        own = _entry(self.hparams["pseudo_label"]).get("manifest") or []
         manifests = own if isinstance(own, list) else [own]
         if any(kept not in pathlib.Path(one).parents for one in manifests):
             raise ValueError(
