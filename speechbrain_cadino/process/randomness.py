@@ -33,8 +33,13 @@ def own_random(where, device="cpu"):
     device = torch.device(device)
     seed = random.Random(repr(where)).getrandbits(63)
     before = random.getstate()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng([device] if on_gpu else []):
+        # Not torch.manual_seed, which is for all GPUs
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         random.seed(seed)
         try:
             yield
