@@ -32,6 +32,7 @@ from speechbrain_cadino.config.overlays import (
     allow_own_classes,
     parse_arguments,
 )
+from speechbrain_cadino.encoders.export import exported_layer
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.memory import keep_freed_memory
 from speechbrain_cadino.runs.frames import finish_frames
@@ -60,6 +61,10 @@ def main():
 
     # Phones, for the end; mistakes in the table show before training
     evaluator = hparams.pop("evaluator")()
+
+    # So does a layer to export that is not there
+    transformer = hparams["student"].context.transformer
+    exported_layer(transformer, hparams["export_layer"])
 
     # The network before training, to compare with
     untrained = copy.deepcopy(hparams["student"])

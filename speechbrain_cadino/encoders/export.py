@@ -47,9 +47,6 @@ FACES_HEADER = """\
 #         embedding = encoder.encode_batch(track.read()[None])
 """
 
-# mean_var_norm_emb holds the mean embedding of the training set, which
-# encode_batch(wavs, normalize=True) subtracts. EncoderClassifier names a
-# classifier among its modules; an encoder folder of ours has none.
 # Of an encoder of frames: from signals to latents, and what is above
 FRAME_ENTRIES = ["sample_rate", "front_end", "transformer"]
 
@@ -80,6 +77,9 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
     transformer: !ref <transformer>
 """
 
+# mean_var_norm_emb holds the mean embedding of the training set, which
+# encode_batch(wavs, normalize=True) subtracts. EncoderClassifier names a
+# classifier among its modules; an encoder folder of ours has none.
 REST = """\
 
 audio_normalizer: !new:speechbrain.dataio.preprocess.AudioNormalizer
@@ -198,9 +198,7 @@ def export_frame_encoder(
         no such layer.
     """
     depth = len(transformer.encoder.layers)
-    layer = depth if layer is None else layer
-    if not 1 <= layer <= depth:
-        raise ValueError(f"export_layer={layer}: give 1 to {depth}.")
+    layer = exported_layer(transformer, layer)
     text = read_entries(hyperparams_file, FRAME_ENTRIES)
     if "speechbrain_cadino" in text:
         raise ValueError(
@@ -226,6 +224,32 @@ def export_frame_encoder(
         (temporary / "hyperparams.yaml").write_text(text, encoding="utf-8")
         torch.save(front_end.state_dict(), temporary / "front_end.ckpt")
         torch.save(state, temporary / "transformer.ckpt")
+
+
+def exported_layer(transformer, layer=None):
+    """Which layer's frames are given.
+
+    Arguments
+    ---------
+    transformer : TransformerASR
+        See ``export_frame_encoder``, as for the next.
+    layer : int, optional
+
+    Returns
+    -------
+    int
+        Counted from 1.
+
+    Raises
+    ------
+    ValueError
+        If there is no such layer.
+    """
+    depth = len(transformer.encoder.layers)
+    layer = depth if layer is None else layer
+    if not isinstance(layer, int) or not 1 <= layer <= depth:
+        raise ValueError(f"export_layer={layer}: give 1 to {depth}.")
+    return layer
 
 
 def _is_above(name, layer):

@@ -76,7 +76,9 @@ def fold_linear(source, layer, folder, mean=None, trusted=True):
         with atomic_folder(folder) as temporary:
             export_encoder(temporary, described, parts, mean)
             follow_card(
-                *(source, temporary, rate),
+                source,
+                temporary,
+                rate,
                 "Not evaluated since a linear map was folded into its last "
                 "layer.",
             )

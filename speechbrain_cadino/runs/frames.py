@@ -130,8 +130,11 @@ def evaluate_frames(hparams, evaluator, folder, student, untrained=None):
         rate = hparams["sample_rate"]
         rows += evaluator("spectral", spectral_features(rate))
         codes = kmeans_codes(
-            *(hparams["train_manifest"], hparams["data_folder"]),
-            *(hparams["codes"], rate, evaluator.seed),
+            hparams["train_manifest"],
+            hparams["data_folder"],
+            hparams["codes"],
+            rate,
+            evaluator.seed,
         )
         rows.append(
             evaluator.units("k-means", "of mfcc", codes, hparams["codes"])
