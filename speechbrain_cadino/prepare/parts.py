@@ -91,8 +91,9 @@ def prepare_part(manifest, part, inputs, recordings, measure, is_done, finish):
     with locked(manifest.parent, JOINING):
         if is_done():
             return
-        missing = [
-            path.stem + OTHER * path.exists()
+        # First without a look into them, as each has many rows
+        missing = [path.stem for path in pieces if not path.exists()] or [
+            path.stem + OTHER
             for path, piece in pieces.items()
             if not _take(path, inputs, piece)
         ]
