@@ -83,7 +83,10 @@ def measure(engine, path, speakers, arguments, processes=1, rank=0):
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         torch.set_num_threads(max(1, torch.get_num_threads() // processes))
         torch.distributed.init_process_group(
-            "gloo", f"file://{path}.group", rank=rank, world_size=processes
+            "gloo",
+            f"file://{path}.{engine}.{processes}",
+            rank=rank,
+            world_size=processes,
         )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
