@@ -104,6 +104,11 @@ def plan(hparams, hparams_folder, recipe, run_opts):
     for name in ["iterations", "processes"]:
         if not isinstance(hparams[name], int) or hparams[name] < 1:
             raise ValueError(f"{name} is {hparams[name]}: give 1 or more.")
+    least = hparams.get("least_growth")
+    if least is not None and not isinstance(least, (int, float)):
+        raise ValueError(
+            f"least_growth is {least}: give a number such as 0.01, or null."
+        )
     options = {
         name: run_opts[name]
         for name in sorted(run_opts.overridden_args)
@@ -180,7 +185,7 @@ class Plan:
     def settled(self, manifests):
         """Whether the last of these pseudo labels agree with those before no
         better, by ``least_growth``, than those had agreed."""
-        least, last = self.hparams["least_growth"], manifests[-3:]
+        least, last = self.hparams.get("least_growth"), manifests[-3:]
         if least is None or len(last) < 3:
             return False
         if not all(path.is_file() for path in last):
