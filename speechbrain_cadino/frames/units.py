@@ -25,7 +25,8 @@ def unit_figures(codes, phones, size):
 
     Example
     -------
-    >>> unit_figures([0, 0, 1, 2], ["a", "a", "o", "o"], size=4)
+    >>> figures = unit_figures([0, 0, 1, 2], ["a", "a", "o", "o"], size=4)
+    >>> {name: round(float(value), 6) for name, value in figures.items()}
     {'pnmi': 1.0, 'purity': 1.0, 'used': 0.75}
     """
     _, phones = np.unique(np.asarray(phones), return_inverse=True)

@@ -9,7 +9,6 @@ same mask, and nothing is dropped out, so that two processes can agree with one.
 import sys
 
 import torch
-from take_steps import BATCH
 
 import speechbrain as sb
 from speechbrain.lobes.models.transformer.TransformerASR import TransformerASR
@@ -24,6 +23,8 @@ from speechbrain_cadino.losses.online_codebook import OnlineCodebook
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.ranks import ddp_mean
 from speechbrain_cadino.training.schedules import LinearSchedule
+
+BATCH = 4
 
 
 class KeepingBrain(FrameBrain):

@@ -5,7 +5,12 @@ import sys
 import pytest
 from recipe import RECIPE
 
-SCRIPTS = sorted(path.name for path in RECIPE.glob("*.py"))
+# Those that take a YAML file
+SCRIPTS = sorted(
+    path.name
+    for path in RECIPE.glob("*.py")
+    if path.name != "join_manifests.py"
+)
 
 
 def show(tmp_path, *command):
@@ -29,6 +34,13 @@ def test_help_waits_for_no_library(script, tmp_path):
     assert shown.stdout.startswith(f"usage: python {script} FILE")
     assert "hparams/" in shown.stdout.partition("FILE is one of these")[2]
     # Lines of more than a terminal's width are broken anywhere
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+def test_help_without_a_yaml_file_waits_for_none_either(tmp_path):
+    shown = show(tmp_path, "join_manifests.py", "--help")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("usage: join_manifests.py")
     assert max(map(len, shown.stdout.splitlines())) <= 80
 
 
