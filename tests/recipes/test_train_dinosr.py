@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from recipe import SPEED, TORCHRUN, script
+from recipe import SPEED, script
 
 TINY = {
     "d_model": 16,
@@ -219,11 +219,8 @@ def test_mistakes_are_one_sentence(
     assert "Traceback" not in output
 
 
-def test_best_rq_on_two_processes_in_half_precision(
-    speech, phones, run_script, tmp_path
-):
+def test_best_rq_in_half_precision(speech, phones, run_script, tmp_path):
     code, output = run_script(
-        *TORCHRUN,
         *command(
             speech,
             tmp_path,
@@ -236,7 +233,6 @@ def test_best_rq_on_two_processes_in_half_precision(
             batch_size=2,
             precision="bf16",
             device="cpu",
-            distributed_backend="gloo",
         ),
     )
     assert code == 0, output

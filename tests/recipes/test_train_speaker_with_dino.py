@@ -5,7 +5,7 @@ import shutil
 import pandas as pd
 import pytest
 from hyperpyyaml import load_hyperpyyaml
-from recipe import RECIPE, SPEED, TORCHRUN, script
+from recipe import RECIPE, SPEED, script
 
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.dataio.crops import (
@@ -115,22 +115,6 @@ def test_killed_it_ends_as_if_it_was_not(
         for folder in (tmp_path, finished)
     ]
     assert ends[0] == ends[1]
-
-
-def test_two_processes(command, run_script, tmp_path):
-    code, output = run_script(
-        *TORCHRUN,
-        *command(
-            tmp_path,
-            batch_size=2,
-            number_of_epochs=1,
-            warmup_epochs=0,
-            device="cpu",
-            distributed_backend="gloo",
-        ),
-    )
-    assert code == 0, output
-    assert figures(tmp_path)["dino_loss"][0] > 0
 
 
 def test_without_dino_and_augmentation(command, run_script, tmp_path):
