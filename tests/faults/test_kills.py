@@ -1,7 +1,7 @@
 """Killed at random moments, a run ends as if it was not.
 
-A few kills of stage I; and as many as you like of a whole pipeline, with two
-iterations, and a fifth as many of each single script:
+As many as you like of a whole pipeline, with two iterations, a fifth as many
+of each single script, and a few of stage I, which take minutes:
 pytest tests/faults --kills=100 --fault-seed=1
 """
 
@@ -92,9 +92,11 @@ def judge(outcomes, folder, expected):
 
 
 def test_stage_1_ends_as_if_it_was_not_killed(
-    speech, tmp_path, record_property
+    speech, tmp_path, request, record_property
 ):
     """A data worker, then the script at random, then all amid an epoch."""
+    if not request.config.getoption("kills"):
+        pytest.skip("takes minutes: give --kills=1 or more")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     (outcome,) = faults.harass(
         commands.train(speech, whole), tmp_path / "logs", None, 0

@@ -19,19 +19,37 @@ pytestmark = pytest.mark.skipif(
 IMPATIENT = [pathlib.Path(__file__).with_name("impatient.py"), 5]
 
 
+# 72 samples: 36 for each process, 7 batches and a rest
+FLAGS = {"batch_size": 5, **commands.RANKS}
+
+
+def test_a_killed_rank_ends_the_run(speech, tmp_path):
+    log = tmp_path / "log.txt"
+    command = commands.train(speech, tmp_path / "run", **FLAGS)
+    outcome = faults.strike(
+        [*TORCHRUN, *IMPATIENT, *command],
+        faults.Fault("rank", signal.SIGKILL, 0),
+        log,
+        ready=lambda: faults.in_epoch(log, 1),
+    )
+    assert outcome.struck
+    assert outcome.code, outcome.output
+    assert not outcome.trouble
+
+
 def test_a_lost_rank_ends_the_run_and_loses_nothing(
-    speech, tmp_path, record_property
+    speech, tmp_path, request, record_property
 ):
     """Killed; stopped; then the run is asked to end. Shards are uneven."""
+    if not request.config.getoption("kills"):
+        pytest.skip("takes minutes: give --kills=1 or more")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    # 72 samples: 36 for each process, 7 batches and a rest
-    flags = {"batch_size": 5, **commands.RANKS}
     (outcome,) = faults.harass(
-        [*TORCHRUN, *commands.train(speech, whole, **flags)],
+        [*TORCHRUN, *commands.train(speech, whole, **FLAGS)],
         *(tmp_path / "logs", None, 0),
     )
     assert outcome.code == 0, outcome.output
-    command = commands.train(speech, killed, **flags)
+    command = commands.train(speech, killed, **FLAGS)
     command = [*TORCHRUN, *IMPATIENT, *command]
     log = tmp_path / "log.txt"
 
@@ -67,7 +85,7 @@ def _stop_a_rank(command, log):
     with open(log, "w") as file:
         process = faults.start(command, file)
         while not faults.in_epoch(log, 2):
-            time.sleep(0.01)
+            time.sleep(0.05)
         witnesses = faults.family(process.pid)
         stopped, other = faults.roles(process.pid)["rank"]
         os.kill(stopped.pid, signal.SIGSTOP)

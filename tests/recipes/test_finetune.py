@@ -7,7 +7,7 @@ import shutil
 import pandas as pd
 import pytest
 from hyperpyyaml import load_hyperpyyaml
-from recipe import RECIPE, TORCHRUN, script
+from recipe import RECIPE, script
 
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.runs.finetune import draw_labels, plan
@@ -196,20 +196,14 @@ def test_shares_do_not_share_a_folder(command, tmp_path, key):
         plan_of(*command(tmp_path / "run", **{key: tmp_path / "elsewhere"}))
 
 
-def test_goes_on_from_an_encoder_on_two_processes(
-    command, run_script, finished, tmp_path
-):
+def test_goes_on_from_an_encoder(command, run_script, finished, tmp_path):
     code, output = run_script(
-        *TORCHRUN,
         *command(
             tmp_path,
             start_encoder=finished[0] / "share_1" / "encoder",
             share=0.5,
-            batch_size=2,
             number_of_epochs=1,
             warmup_epochs=0,
-            device="cpu",
-            distributed_backend="gloo",
         ),
     )
     assert code == 0, output
