@@ -34,7 +34,7 @@ from speechbrain_cadino.config.overlays import (
 )
 from speechbrain_cadino.encoders.export import exported_layer
 from speechbrain_cadino.process.errors import user_errors
-from speechbrain_cadino.process.memory import keep_freed_memory
+from speechbrain_cadino.runs.fit import fit
 from speechbrain_cadino.runs.frames import finish_frames
 from speechbrain_cadino.runs.open_run import load_run
 
@@ -69,22 +69,8 @@ def main():
     # The network before training, to compare with
     untrained = copy.deepcopy(hparams["student"])
 
-    # Brain class initialization
-    keep_freed_memory()
-    brain = FrameBrain(
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
-    )
-
-    # Training
-    brain.fit(
-        hparams["epoch_counter"],
-        train_data,
-        train_loader_kwargs=hparams["dataloader_options"],
-    )
+    # Brain and training
+    brain = fit(FrameBrain, hparams, run_opts, train_data)
 
     # Encoder folder, plot and phones
     if not (brain.debug or brain.test_only):

@@ -34,9 +34,9 @@ from speechbrain_cadino.config.overlays import (
 from speechbrain_cadino.encoders.adopt import adopt_encoder
 from speechbrain_cadino.encoders.load import start_from_encoder
 from speechbrain_cadino.process.errors import user_errors
-from speechbrain_cadino.process.memory import keep_freed_memory
 from speechbrain_cadino.runs.finetune import MAY_CHANGE
 from speechbrain_cadino.runs.finish import finish
+from speechbrain_cadino.runs.fit import fit
 from speechbrain_cadino.runs.open_run import load_run
 from speechbrain_cadino.training.plots import plot_speaker
 
@@ -81,22 +81,8 @@ def main():
     if hparams["start_encoder"] is not None:
         start_from_encoder(hparams["embedding_model"], hparams["start_encoder"])
 
-    # Brain class initialization
-    keep_freed_memory()
-    brain = SpeakerBrain(
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
-    )
-
-    # Training
-    brain.fit(
-        hparams["epoch_counter"],
-        train_data,
-        train_loader_kwargs=hparams["dataloader_options"],
-    )
+    # Brain and training
+    brain = fit(SpeakerBrain, hparams, run_opts, train_data)
 
     # Encoder folder, plot and verification
     if not (brain.debug or brain.test_only):

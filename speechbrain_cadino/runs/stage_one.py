@@ -5,8 +5,8 @@
 
 from speechbrain.utils.distributed import run_on_main
 from speechbrain_cadino.encoders.load import start_from_encoder
-from speechbrain_cadino.process.memory import keep_freed_memory
 from speechbrain_cadino.runs.finish import finish
+from speechbrain_cadino.runs.fit import fit
 from speechbrain_cadino.runs.open_run import load_run
 from speechbrain_cadino.training.partial import train_only
 from speechbrain_cadino.training.plots import plot_training
@@ -65,22 +65,8 @@ def train(hparams_file, run_opts, overrides, brain_class):
         teacher.network.load_state_dict(student.state_dict())
     train_only(hparams["embedding_model"], hparams.get("train_only"))
 
-    # Brain class initialization
-    keep_freed_memory()
-    brain = brain_class(
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
-    )
-
-    # Training
-    brain.fit(
-        hparams["epoch_counter"],
-        train_data,
-        train_loader_kwargs=hparams["dataloader_options"],
-    )
+    # Brain and training
+    brain = fit(brain_class, hparams, run_opts, train_data)
 
     # Encoder folder, plot and verification
     if not (brain.debug or brain.test_only):

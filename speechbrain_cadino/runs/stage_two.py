@@ -12,8 +12,8 @@ from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.encoders.load import start_from_encoder, start_from_file
 from speechbrain_cadino.gate.report import report_gate
 from speechbrain_cadino.process.files import atomic_path
-from speechbrain_cadino.process.memory import keep_freed_memory
 from speechbrain_cadino.runs.finish import export, finish
+from speechbrain_cadino.runs.fit import fit
 from speechbrain_cadino.runs.open_run import load_run
 from speechbrain_cadino.training.partial import train_only
 from speechbrain_cadino.training.plots import plot_stage_two
@@ -145,24 +145,9 @@ def train(
     if hparams.get("train_only"):
         train_only(hparams["embedding_model"], hparams["train_only"])
 
-    # Brain class initialization
-    keep_freed_memory()
-    if "brain" in hparams:
-        brain_class = hparams["brain"]
-    brain = brain_class(
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
-    )
-
-    # Training
-    brain.fit(
-        hparams["epoch_counter"],
-        train_data,
-        train_loader_kwargs=hparams["dataloader_options"],
-    )
+    # Brain and training
+    brain_class = hparams.get("brain", brain_class)
+    brain = fit(brain_class, hparams, run_opts, train_data)
 
     # Encoder folder, plots and verification
     if not (brain.debug or brain.test_only):

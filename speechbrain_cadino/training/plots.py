@@ -45,9 +45,7 @@ def plot_training(rows, path, objective):
         axis.set_axis_off()
     if clustered:
         _plot_clusters(axes[:, columns], table, loss.get_xlim())
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def _plot_panel(axis, table, panel):
@@ -81,19 +79,16 @@ def plot_stage_two(rows, path):
     figure, axes = plt.subplots(1, 4, figsize=(17.6, 3.5), layout="constrained")
     loss, shares, rate, error = axes
 
-    _lines(loss, table, ["loss"], "")
-    loss.set_title("loss and accuracy on the pseudo labels")
-    loss.set_ylabel("loss", color="C0")
-    _twin(loss, table["accuracy"], "accuracy")
+    _plot_accuracy(
+        loss, table, "loss", "loss and accuracy on the pseudo labels"
+    )
     _lines(shares, table, ["reliable", "corrected", "dropped"], "share")
     shares.set_title("what becomes of the labels")
     shares.set_ylim(0, 1)
     _lines(rate, table, ["lr"], "learning rate")
     rate.set_title("schedule")
     _plot_error(error, table, loss.get_xlim())
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def plot_speaker(rows, path, objective):
@@ -116,10 +111,7 @@ def plot_speaker(rows, path, objective):
         1, count, figsize=(4.4 * count, 3.5), layout="constrained"
     )
     loss, rate, error, *others = axes
-    _lines(loss, table, ["aam"], "")
-    loss.set_title("AAM-softmax and accuracy on the labels")
-    loss.set_ylabel("loss", color="C0")
-    _twin(loss, table["accuracy"], "accuracy")
+    _plot_accuracy(loss, table, "aam", "AAM-softmax and accuracy on the labels")
     _lines(rate, table, ["lr"], "learning rate")
     rate.set_title("schedule")
     _plot_error(error, table, loss.get_xlim())
@@ -130,9 +122,7 @@ def plot_speaker(rows, path, objective):
         _lines(own, table, ["dino_loss", *objective.terms], "")
         own.set_title("DINO, not yet weighted, and its terms")
         _plot_spread(spread, table)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def _plot_spread(axis, table):
@@ -157,10 +147,7 @@ def plot_frame_training(rows, path):
     table = pd.DataFrame(rows).set_index("epoch")
     figure, axes = plt.subplots(1, 4, figsize=(17.6, 3.5), layout="constrained")
     loss, used, perplexity, rate = axes
-    _lines(loss, table, ["loss"], "")
-    loss.set_title("loss and accuracy on the codes")
-    loss.set_ylabel("loss", color="C0")
-    _twin(loss, table["accuracy"], "accuracy")
+    _plot_accuracy(loss, table, "loss", "loss and accuracy on the codes")
     for axis, name, title in (
         (used, "used", "share of codes used, by layer"),
         (perplexity, "perplexity", "perplexity of the codes, by layer"),
@@ -176,6 +163,19 @@ def plot_frame_training(rows, path):
     rate.set_title("schedules")
     if "momentum" in table:
         _twin(rate, table["momentum"], "momentum of the teacher")
+    _save(figure, path)
+
+
+def _plot_accuracy(axis, table, loss, title):
+    """A loss, and the accuracy beside it."""
+    _lines(axis, table, [loss], "")
+    axis.set_title(title)
+    axis.set_ylabel("loss", color="C0")
+    _twin(axis, table["accuracy"], "accuracy")
+
+
+def _save(figure, path):
+    """Writes a picture, and forgets it."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
     plt.close(figure)
