@@ -6,6 +6,7 @@ last layer (``encoders.fold``).
 
 import numpy as np
 import torch
+from numpy.linalg import norm
 from scipy.linalg import eigh
 from sklearn.covariance import ledoit_wolf
 
@@ -91,7 +92,9 @@ class LDA(LinearMap):
     covariance of embeddings around the mean of their class and ``between``
     that of these means. They are scaled such that a class varies equally along
     each (within-class covariance normalisation: Hatch et al. 2006), in
-    falling order of the ratio. ``within`` is shrunk towards a multiple of the
+    falling order of the ratio; and, all of them together, such that embeddings
+    vary as much as before: cosines do not see it, a training that goes on from
+    the encoder does. ``within`` is shrunk towards a multiple of the
     identity (Ledoit and Wolf 2004): hardly at all where there are many
     classes, enough to be of use where there are five.
 
@@ -174,6 +177,8 @@ class LDA(LinearMap):
         ratios, axes = eigh(between, within + floor)
         self.ratios = ratios[::-1][: self.dimensions]
         self.axes = axes[:, ::-1][:, : self.dimensions]
+        centred = embeddings - self.mean
+        self.axes *= norm(centred) / norm(centred @ self.axes)
         return self
 
 

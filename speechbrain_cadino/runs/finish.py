@@ -8,6 +8,7 @@ from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.encoders.calibration import write_calibration
 from speechbrain_cadino.encoders.card import write_card
 from speechbrain_cadino.encoders.export import export_encoder
+from speechbrain_cadino.encoders.fold import fold_linear
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.process.console import to_copy
 from speechbrain_cadino.runs.open_run import STEP
@@ -31,7 +32,7 @@ def finish(embedder, hparams, device=None, baselines=False):
         The hyperparameters of the training: ``output_folder``,
         ``encoder_folder``, ``train_manifest``, ``data_folder`` and
         ``evaluator``, the TrialEvaluator or None; optionally ``untrained``, see
-        ``verify``.
+        ``verify``, and ``final_map``, see ``fold``.
     device : str, optional
         See ``load_encoder``.
     baselines : bool
@@ -40,6 +41,8 @@ def finish(embedder, hparams, device=None, baselines=False):
     table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
     export(embedder, hparams["output_folder"], hparams["encoder_folder"], table)
     encoder = load_encoder(hparams["encoder_folder"], device)
+    if hparams.get("final_map") is not None:
+        encoder = fold(encoder, hparams["final_map"], table)
     try:
         write_calibration(hparams["encoder_folder"], calibrate(encoder, table))
     except ValueError as error:
@@ -64,6 +67,35 @@ def finish(embedder, hparams, device=None, baselines=False):
         metrics,
     )
     logger.info(where_to_go(hparams["encoder_folder"]))
+
+
+def fold(encoder, final_map, table):
+    """Folds a linear map, learnt from recordings, into an encoder folder.
+
+    Arguments
+    ---------
+    encoder : Embedder
+        The encoder of the folder, which is written anew: as a whole, or not at
+        all where it does not end in a linear layer or the recordings are too
+        few. The log says so.
+    final_map : LinearMap
+        With ``learn``, such as RecordingLDA.
+    table : pandas.DataFrame
+        The manifest to learn from.
+
+    Returns
+    -------
+    Embedder
+        The encoder of the folder as it is now.
+    """
+    folder = encoder.source
+    try:
+        found = final_map.learn(encoder, table)
+        fold_linear(folder, found.linear(), folder)
+    except ValueError as error:
+        logger.warning(f"The encoder has no final_map: {error}")
+        return encoder
+    return load_encoder(folder, encoder.device)
 
 
 def where_to_go(encoder_folder):

@@ -23,6 +23,7 @@ def crops(recordings=400, each=6, width=8, seed=0):
 
 
 def test_all_axes_amount_to_the_inverse_of_the_shrunk_covariance():
+    """But for a scale, by which embeddings vary as much as before."""
     embeddings, names = crops(recordings=7)
     lda = RecordingLDA().fit(embeddings, names)
     residuals = [
@@ -31,11 +32,14 @@ def test_all_axes_amount_to_the_inverse_of_the_shrunk_covariance():
     ]
     within = LedoitWolf(assume_centered=True).fit(residuals).covariance_
     within *= len(names) / (len(names) - 7)
-    one, other = np.random.default_rng(1).standard_normal((2, 8))
-    mean = embeddings.mean(0)
-    expected = (one - mean) @ np.linalg.inv(within) @ (other - mean)
-    a, b = lda.transform(np.stack([one, other]))
-    assert a @ b == pytest.approx(expected, rel=1e-4)
+    points = np.random.default_rng(1).standard_normal((3, 8))
+    centred = points - embeddings.mean(0)
+    expected = centred @ np.linalg.inv(within) @ centred.T
+    mapped = lda.transform(points)
+    ratio = mapped @ mapped.T / expected
+    np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-4)
+    total = lda.transform(embeddings).var(0).sum()
+    assert total == pytest.approx(embeddings.var(0).sum(), rel=1e-4)
 
 
 def test_fewer_axes_are_those_of_scikit_learn():

@@ -1,35 +1,45 @@
 import shutil
 
+import numpy as np
+import pytest
+
+from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.encoders.calibration import read_calibration
 from speechbrain_cadino.encoders.load import load_encoder
-from speechbrain_cadino.runs.finish import finish
+from speechbrain_cadino.runs.finish import finish, fold
 from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.threshold import fit
 
 
-def test_a_trained_encoder_has_a_threshold(
-    encoder_folder,
-    run_hyperparams,
-    trained_modules,
-    corpus,
-    tmp_path,
-    monkeypatch,
-    caplog,
-):
+@pytest.fixture
+def hparams(run_hyperparams, corpus, tmp_path):
+    """What a training leaves."""
     shutil.copyfile(run_hyperparams, tmp_path / "hyperparams.yaml")
-    hparams = {
+    return {
         "output_folder": tmp_path,
         "encoder_folder": tmp_path / "encoder",
         "train_manifest": corpus / "train.csv",
         "data_folder": corpus,
         "evaluator": None,
     }
+
+
+@pytest.fixture
+def embedder(encoder_folder, trained_modules):
+    """The trained encoder."""
     weights = trained_modules["embedding_model"]
-    embedder = load_encoder(encoder_folder).replace(weights=weights)
+    return load_encoder(encoder_folder).replace(weights=weights)
+
+
+def test_a_trained_encoder_has_a_threshold(
+    hparams, embedder, monkeypatch, caplog
+):
     finish(embedder, hparams)
     # Recordings of less than a second: said, and the encoder is there
     assert "The encoder has no threshold: 0 recording" in caplog.text
-    assert read_calibration(tmp_path / "encoder") is None
+    folder = hparams["encoder_folder"]
+    assert read_calibration(folder) is None
     monkeypatch.setattr(threshold, "SHORTEST_HALF", 0.15)
     monkeypatch.setattr(threshold, "FEWEST_RECORDINGS", 12)
 
@@ -39,5 +49,29 @@ def test_a_trained_encoder_has_a_threshold(
 
     monkeypatch.setattr(threshold, "fit", higher)
     finish(embedder, hparams)
-    found = read_calibration(tmp_path / "encoder")
+    found = read_calibration(folder)
     assert (found.method, found.n_same) == ("crops", 12)
+
+
+def test_a_map_of_the_training_set_is_in_the_encoder_folder(hparams, embedder):
+    finish(embedder, hparams | {"final_map": RecordingLDA(crops=3)})
+    table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
+    expected = RecordingLDA(crops=3).learn(embedder, table)
+    np.testing.assert_allclose(
+        load_encoder(hparams["encoder_folder"]).embed(table),
+        expected.transform(embedder.embed(table)),
+        rtol=1e-3,
+        atol=1e-3,
+    )
+
+
+def test_too_few_recordings_for_a_map_leave_the_encoder_as_it_was(
+    encoder_folder, hparams, tmp_path, caplog
+):
+    folder = shutil.copytree(encoder_folder, tmp_path / "own")
+    table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    fold(load_encoder(folder), RecordingLDA(), table.iloc[:1])
+    assert "The encoder has no final_map: " in caplog.text
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert after == before
