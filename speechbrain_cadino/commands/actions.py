@@ -175,7 +175,11 @@ def adapt(arguments):
         )
     logger.info(found.verdict)
     if found.calibration is None:
-        logger.info("No map is better than none: nothing is written.")
+        logger.info(
+            "No map is better than none: nothing is written. "
+            "--map=recording_lda takes that one whatever the criteria say: "
+            "see METHODS.md, Adaptation."
+        )
     else:
         low, high = found.interval
         logger.info(

@@ -18,8 +18,9 @@ at a time: small ones do not fill a GPU.
 What is left of each training is a cell in results/cells/EXPERIMENT, some 50 kB
 that are committed: cell.json, training.csv, and scores.npz with the scores of
 each list (float16), of raw cosines and of those with the mean of the test files
-subtracted. Only the cells that are missing are trained. ``--report`` trains
-nothing.
+subtracted; with ``kinds: [mean, raw, recording_lda]`` in the YAML file also of
+those after recording LDA of the arm's training set, then the mean. Only the
+cells that are missing are trained. ``--report`` trains nothing.
 
 The table of each list has a line for each arm: the EER on all seeds and its
 mean, minDCF(0.05), and the paired difference of the EERs to the first arm on
@@ -44,11 +45,14 @@ import pandas as pd
 from lists import Lists
 from ruamel.yaml import YAML
 
+from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.demo.corpus import prepare_demo
+from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.gate.report import report_gate
 from speechbrain_cadino.process.files import atomic_folder, write_json
 from speechbrain_cadino.verification.bootstrap import Bootstrap, trial_speakers
+from speechbrain_cadino.verification.scoring import unit
 
 KINDS = ["mean", "raw"]
 
@@ -103,7 +107,7 @@ def main():
             print(job.result(), flush=True)
     done = [cell for cell in cells if cell.done]
     for name, trials in lists.trials.items():
-        for kind in KINDS:
+        for kind in experiment.get("kinds", KINDS):
             print(f"\n{name}, {kind}\n\n{table(done, name, kind, trials)}")
 
 
@@ -184,13 +188,16 @@ def fill(cell, experiment, lists, rest):
         for key, value in flags.items()
     ]
     call(command, cell.run / "arm.log")
-    embedder = load_encoder(encoder)
+    manifest = cell.filled(arm.get("train_manifest", "{run}/save/train.csv"))
     arrays = {
         f"{name}_{kind}": values.astype(np.float16)
-        for kind in KINDS
-        for name, values in lists.scores(
-            lists.points(embedder, centred=kind == "mean")
+        for kind, points in points_of(
+            load_encoder(encoder),
+            lists.files,
+            experiment.get("kinds", KINDS),
+            lambda: read_manifest(manifest, arm["data_folder"]),
         ).items()
+        for name, values in lists.scores(points).items()
     }
     with atomic_folder(cell.folder) as folder:
         np.savez_compressed(folder / "scores.npz", **arrays)
@@ -202,6 +209,17 @@ def fill(cell, experiment, lists, rest):
             shutil.copyfile(encoder.parent / "gate.csv", folder / "gate.csv")
         write_json(folder / "cell.json", made_of(experiment, cell.arm, rest))
     return f"{cell.arm}, seed {cell.seed}: {cell.minutes} minutes"
+
+
+def points_of(embedder, files, kinds, read_training_set):
+    """The embeddings of files, of unit length, by the kind of score."""
+    embeddings = embedder.embed(files)
+    found = {"raw": embeddings, "mean": embeddings - embeddings.mean(0)}
+    if "recording_lda" in kinds:
+        lda = RecordingLDA().learn(embedder, read_training_set())
+        mapped = lda.transform(embeddings)
+        found["recording_lda"] = mapped - mapped.mean(0)
+    return {kind: unit(found[kind]) for kind in kinds}
 
 
 def call(command, log):
