@@ -22,6 +22,7 @@ from speechbrain_cadino.losses.label_correction import (
     DROPPED,
     RELIABLE,
 )
+from speechbrain_cadino.losses.meters import accuracy
 from speechbrain_cadino.process.ranks import (
     ddp_mean,
     shield_worker,
@@ -261,24 +262,6 @@ def guessed(losses, trusted=None):
         (B,).
     """
     return losses if trusted is None else losses.where(~trusted, torch.nan)
-
-
-def accuracy(cosines, labels):
-    """The share of samples whose label has the largest cosine.
-
-    Arguments
-    ---------
-    cosines : torch.Tensor
-        (batch, C).
-    labels : torch.Tensor
-        (batch,).
-
-    Returns
-    -------
-    torch.Tensor
-        Scalar.
-    """
-    return (cosines.detach().argmax(1) == labels).float().mean()
 
 
 def decision_shares(decisions):

@@ -3,7 +3,7 @@
 import numpy as np
 from torch.utils.data import Dataset
 
-from speechbrain_cadino.dataio.adaptation import check_classes
+from speechbrain_cadino.dataio.adaptation import check_speakers
 
 
 class SemiSupervisedDataset(Dataset):
@@ -65,7 +65,7 @@ class SemiSupervisedDataset(Dataset):
                 "An epoch is one of the other utterances: samples_per_epoch "
                 "is theirs to have."
             )
-        check_classes(labelled.labels, "The labelled set")
+        check_speakers(labelled.labels, "The labelled set")
         self.labelled = labelled
         self.others = others
         self.samples_per_epoch = others.samples_per_epoch
