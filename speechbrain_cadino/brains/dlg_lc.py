@@ -16,6 +16,7 @@ from speechbrain.utils.distributed import (
     if_main_process,
 )
 from speechbrain_cadino.brains.base import EncoderBrain
+from speechbrain_cadino.encoders.adopt import CENTROIDS
 from speechbrain_cadino.gate.record import GateRecord
 from speechbrain_cadino.losses.label_correction import (
     CORRECTED,
@@ -28,9 +29,6 @@ from speechbrain_cadino.process.ranks import (
     shield_worker,
     worth_while,
 )
-
-# As start_classifier: the classes start as the means of their members
-CENTROIDS = "centroids"
 
 
 class PseudoLabelBrain(EncoderBrain):
@@ -199,10 +197,6 @@ class PseudoLabelBrain(EncoderBrain):
     def _start_from_centroids(self):
         """Gives each class the mean of its members, each of unit length, as
         the encoder that training starts from embeds a clean crop of each."""
-        if len(self.branches) > 1:
-            raise ValueError(
-                "start_classifier=centroids is for one signal: leave it out."
-            )
         (branch,) = self.branches.values()
         data = copy.copy(self.train_dataset)
         data.samples_per_epoch = None  # all utterances, at all speeds
