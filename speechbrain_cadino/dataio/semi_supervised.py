@@ -41,13 +41,13 @@ class SemiSupervisedDataset(MultiCropDataset):
     >>> soundfile.write(folder / "a.wav", np.random.randn(64000), 16000)
     >>> header = "ID,duration,wav,start,stop"
     >>> _ = (folder / "train.csv").write_text(
-    ...     f"{header}\na,4,a.wav,0,64000\nb,2,a.wav,0,32000\n".replace(
+    ...     f"{header}\\na,4,a.wav,0,64000\\nb,2,a.wav,0,32000\\n".replace(
     ...         "a.wav", str(folder / "a.wav")
     ...     )
     ... )
     >>> _ = (folder / "labelled.csv").write_text(
-    ...     f"{header},spk_id\na,2,{folder / 'a.wav'},0,32000,anne\n"
-    ...     f"b,2,{folder / 'a.wav'},32000,64000,bob\n"
+    ...     f"{header},spk_id\\na,2,{folder / 'a.wav'},0,32000,anne\\n"
+    ...     f"b,2,{folder / 'a.wav'},32000,64000,bob\\n"
     ... )
     >>> data = SemiSupervisedDataset(
     ...     lambda: PseudoLabelDataset(

@@ -55,7 +55,8 @@ def check_starts(settings):
             )
         if len(settings.get("branches") or []) > 1:
             raise ValueError(
-                f"{key}={CENTROIDS} is for one signal: give null here."
+                f"{key}={CENTROIDS} is for one signal, and here are more: give "
+                f"--{key}=null."
             )
         if settings.get("start_encoder") is None:
             raise ValueError(
