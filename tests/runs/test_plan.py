@@ -256,24 +256,28 @@ def test_dlg_lc_of_2022_is_on_plain_dino(steps):
 
 
 @pytest.mark.parametrize(
-    ("flag", "sentence"),
+    ("entry", "value", "sentence"),
     [
         (
-            "--dlg_lc={hparams: demo_ssrl.yaml, start_encoder: null}",
-            "dlg_lc: start_classifier=centroids: .* Give start_encoder",
+            "dlg_lc",
+            "{hparams: demo_ssrl.yaml, start_encoder: null}",
+            "start_classifier=centroids: .* Give start_encoder",
         ),
         (
-            "--face_dlg_lc={hparams: demo_dlg_lc_face.yaml, "
-            "start_encoder: centroids}",
-            "face_dlg_lc: start_encoder=centroids: only start_classifier",
+            "dlg_lc",
+            "{hparams: demo_dlg_lc.yaml, start_encoder: centroids}",
+            "start_encoder=centroids: only start_classifier can be that",
         ),
         (
-            "--av_dlg_lc={hparams: demo_av_dlg_lc.yaml, "
-            "start_classifier: centroids}",
-            "av_dlg_lc: start_classifier=centroids is for one signal",
+            "av_dlg_lc",
+            "{hparams: demo_av_dlg_lc.yaml, start_classifier: centroids}",
+            "start_classifier=centroids is for one signal",
         ),
     ],
 )
-def test_starts_that_do_not_go_together_are_refused(steps, flag, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        steps(flag, "--systems=[audio, face, audio_visual]")
+def test_starts_that_do_not_go_together_are_refused(
+    steps, entry, value, sentence
+):
+    system = "audio_visual" if entry == "av_dlg_lc" else "audio"
+    with pytest.raises(ValueError, match=f"^{entry}: {sentence}"):
+        steps(f"--{entry}={value}", f"--systems=[{system}]")
