@@ -59,14 +59,14 @@ modules:
   embedding_model: *model
 """
 
-LOBES = "speechbrain_cadino.audio_visual.face_resnet"
+FACES = "speechbrain_cadino.audio_visual.face_resnet"
 
 FACE_RUN = f"""\
 face:
   sample_rate: 1
   compute_features: !new:torch.nn.Identity
-  mean_var_norm: !new:{LOBES}.FaceNormalization
-  embedding_model: !new:{LOBES}.FaceResNet
+  mean_var_norm: !new:{FACES}.FaceNormalization
+  embedding_model: !new:{FACES}.FaceResNet
     channels: [4, 8]
     block_sizes: [1, 1]
     lin_neurons: 6

@@ -63,7 +63,8 @@ def run(*command, cwd=None):
 
 
 class Numbers(torch.utils.data.Dataset):
-    """Each item tells in which process it was made."""
+    """Each item tells in which process it was made: in a module of its own, as
+    that process has to find the class."""
 
     def __len__(self):
         return 60

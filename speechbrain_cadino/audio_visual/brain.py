@@ -4,10 +4,10 @@ import torch
 
 from speechbrain_cadino.brains.dlg_lc import (
     PseudoLabelBrain,
-    accuracy,
     decision_shares,
     guessed,
 )
+from speechbrain_cadino.losses.meters import accuracy
 
 
 class AudioVisualBrain(PseudoLabelBrain):

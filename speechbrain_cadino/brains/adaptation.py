@@ -1,8 +1,7 @@
 """Brain of adaptation: labelled voices of one domain, and another without."""
 
 from speechbrain_cadino.brains.dino import DINOBrain
-from speechbrain_cadino.brains.dlg_lc import accuracy
-from speechbrain_cadino.losses.meters import measured
+from speechbrain_cadino.losses.meters import accuracy, measured
 
 # Columns of training.csv beside those of the objective
 COLUMNS = ("source_loss", "source_accuracy", "target_loss")

@@ -16,20 +16,19 @@ from speechbrain.utils.distributed import (
     if_main_process,
 )
 from speechbrain_cadino.brains.base import EncoderBrain
+from speechbrain_cadino.encoders.adopt import CENTROIDS
 from speechbrain_cadino.gate.record import GateRecord
 from speechbrain_cadino.losses.label_correction import (
     CORRECTED,
     DROPPED,
     RELIABLE,
 )
+from speechbrain_cadino.losses.meters import accuracy
 from speechbrain_cadino.process.ranks import (
     ddp_mean,
     shield_worker,
     worth_while,
 )
-
-# As start_classifier: the classes start as the means of their members
-CENTROIDS = "centroids"
 
 
 class PseudoLabelBrain(EncoderBrain):
@@ -198,10 +197,6 @@ class PseudoLabelBrain(EncoderBrain):
     def _start_from_centroids(self):
         """Gives each class the mean of its members, each of unit length, as
         the encoder that training starts from embeds a clean crop of each."""
-        if len(self.branches) > 1:
-            raise ValueError(
-                "start_classifier=centroids is for one signal: leave it out."
-            )
         (branch,) = self.branches.values()
         data = copy.copy(self.train_dataset)
         data.samples_per_epoch = None  # all utterances, at all speeds
@@ -261,24 +256,6 @@ def guessed(losses, trusted=None):
         (B,).
     """
     return losses if trusted is None else losses.where(~trusted, torch.nan)
-
-
-def accuracy(cosines, labels):
-    """The share of samples whose label has the largest cosine.
-
-    Arguments
-    ---------
-    cosines : torch.Tensor
-        (batch, C).
-    labels : torch.Tensor
-        (batch,).
-
-    Returns
-    -------
-    torch.Tensor
-        Scalar.
-    """
-    return (cosines.detach().argmax(1) == labels).float().mean()
 
 
 def decision_shares(decisions):

@@ -4,9 +4,9 @@ import torch
 
 from speechbrain_cadino.brains.auxiliary import WithDINO
 from speechbrain_cadino.brains.base import EncoderBrain
-from speechbrain_cadino.brains.dlg_lc import accuracy
 from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.lobes.signal_encoder import SignalEncoder
+from speechbrain_cadino.losses.meters import accuracy
 
 
 class SpeakerBrain(WithDINO, EncoderBrain):

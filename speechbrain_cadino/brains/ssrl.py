@@ -4,7 +4,6 @@ import torch
 
 from speechbrain_cadino.brains.dlg_lc import (
     PseudoLabelBrain,
-    accuracy,
     decision_shares,
     guessed,
 )
@@ -14,6 +13,7 @@ from speechbrain_cadino.losses.label_correction import (
     DROPPED,
     RELIABLE,
 )
+from speechbrain_cadino.losses.meters import accuracy
 
 
 class SSRLBrain(PseudoLabelBrain):

@@ -55,7 +55,7 @@ class AdaptationDataset(MultiCropDataset):
     def __init__(self, source, manifest, *args, **options):
         super().__init__(manifest, *args, **options)
         self.source = source()
-        check_classes(self.source.labels, "The source")
+        check_speakers(self.source.labels, "The source")
         check_apart(self.source.crops.wavs, self.crops.wavs, "files")
 
     def set_epoch(self, epoch):
@@ -87,7 +87,7 @@ class AdaptationDataset(MultiCropDataset):
         }
 
 
-def check_classes(labels, source):
+def check_speakers(labels, source):
     """Raises if true labels are those of one speaker.
 
     Arguments
@@ -99,7 +99,7 @@ def check_classes(labels, source):
 
     Example
     -------
-    >>> check_classes(["anne", "anne"], "source.csv")
+    >>> check_speakers(["anne", "anne"], "source.csv")
     Traceback (most recent call last):
     ...
     ValueError: source.csv is of one speaker, who can be told from nobody: ...

@@ -1,12 +1,12 @@
 """Labelled crops beside stretches of all utterances, labelled or not."""
 
 import numpy as np
-from torch.utils.data import Dataset
 
-from speechbrain_cadino.dataio.adaptation import check_classes
+from speechbrain_cadino.dataio.adaptation import check_speakers
+from speechbrain_cadino.dataio.crops import MultiCropDataset
 
 
-class SemiSupervisedDataset(Dataset):
+class SemiSupervisedDataset(MultiCropDataset):
     """Each item is one of a small labelled set, and one of a large other.
 
     An epoch is one of the large set; meanwhile the labelled one is gone through
@@ -15,10 +15,17 @@ class SemiSupervisedDataset(Dataset):
 
     Arguments
     ---------
-    labelled : PseudoLabelDataset
-        The labelled utterances.
-    others : MultiCropDataset
-        The others: of their items, the first global crop.
+    labelled : callable
+        The function that makes the labelled set, a PseudoLabelDataset.
+    manifest : str or pathlib.Path
+        That of the others: see MultiCropDataset. Labels in it are not looked
+        at.
+    data_root : str or pathlib.Path, optional
+        See there.
+    other_seconds : float
+        The length of a stretch of the others.
+    **options
+        The other arguments of MultiCropDataset, but for the crops.
 
     Raises
     ------
@@ -29,10 +36,7 @@ class SemiSupervisedDataset(Dataset):
     Example
     -------
     >>> import soundfile
-    >>> from speechbrain_cadino.dataio.crops import (
-    ...     MultiCropDataset,
-    ...     PseudoLabelDataset,
-    ... )
+    >>> from speechbrain_cadino.dataio.crops import PseudoLabelDataset
     >>> folder = getfixture("tmp_path")
     >>> soundfile.write(folder / "a.wav", np.random.randn(64000), 16000)
     >>> header = "ID,duration,wav,start,stop"
@@ -46,59 +50,41 @@ class SemiSupervisedDataset(Dataset):
     ...     f"b,2,{folder / 'a.wav'},32000,64000,bob\\n"
     ... )
     >>> data = SemiSupervisedDataset(
-    ...     PseudoLabelDataset(folder / "labelled.csv", crop_seconds=1.0),
-    ...     MultiCropDataset(
-    ...         folder / "train.csv",
-    ...         global_crops=1,
-    ...         global_seconds=4.0,
-    ...         local_crops=0,
+    ...     lambda: PseudoLabelDataset(
+    ...         folder / "labelled.csv", crop_seconds=1.0
     ...     ),
+    ...     folder / "train.csv",
+    ...     other_seconds=4.0,
     ... )
     >>> item = data[0]
     >>> len(data), item["id"] in "ab", item["wav"].shape, item["other"].shape
     (2, True, torch.Size([16000]), torch.Size([64000]))
     """
 
-    def __init__(self, labelled, others):
-        if labelled.samples_per_epoch is not None:
+    def __init__(
+        self, labelled, manifest, data_root=None, other_seconds=6.0, **options
+    ):
+        super().__init__(
+            manifest,
+            data_root,
+            global_crops=1,
+            global_seconds=other_seconds,
+            local_crops=0,
+            **options,
+        )
+        self.labelled = labelled()
+        if self.labelled.samples_per_epoch is not None:
             raise ValueError(
                 "An epoch is one of the other utterances: samples_per_epoch "
                 "is theirs to have."
             )
-        check_classes(labelled.labels, "The labelled set")
-        self.labelled = labelled
-        self.others = others
-        self.samples_per_epoch = others.samples_per_epoch
-        self._orders = None, {}  # of which epoch, by time through
-
-    @property
-    def ids(self):
-        """Those of the others, as the epoch is theirs."""
-        return self.others.ids
-
-    @property
-    def hours(self):
-        """The length of the others."""
-        return self.others.hours
-
-    @property
-    def classes(self):
-        """The number of classes: see PseudoLabelDataset."""
-        return self.labelled.classes
+        check_speakers(self.labelled.labels, "The labelled set")
+        self._labelled_orders = None, {}  # of which epoch, by time through
 
     def set_epoch(self, epoch):
-        """Chooses the epoch: see MultiCropDataset.
-
-        Arguments
-        ---------
-        epoch : int
-            The epoch, counted from 1.
-        """
+        """See MultiCropDataset."""
+        super().set_epoch(epoch)
         self.labelled.set_epoch(epoch)
-        self.others.set_epoch(epoch)
-
-    def __len__(self):
-        return len(self.others)
 
     def __getitem__(self, index):
         """A labelled crop, and a stretch of another utterance.
@@ -112,37 +98,20 @@ class SemiSupervisedDataset(Dataset):
         """
         time, place = divmod(index, self.labelled.samples)
         # Another index each time, so that its crop is another one
-        row = self._rows(time)[place] + time * self.labelled.samples
-        labelled, other = self.labelled[int(row)], self.others[index]
+        row = self._labelled_rows(time)[place] + time * self.labelled.samples
+        labelled, other = self.labelled[int(row)], super().__getitem__(index)
         return {
             **labelled,
             "other": other["globals"][0],
             "problem": labelled["problem"] or other["problem"],
         }
 
-    def _rows(self, time):
+    def _labelled_rows(self, time):
         """The order of the labelled samples in one time through them."""
-        epoch = self.labelled.epoch
-        if self._orders[0] != epoch:
-            self._orders = epoch, {}
-        orders = self._orders[1]
+        if self._labelled_orders[0] != self.epoch:
+            self._labelled_orders = self.epoch, {}
+        orders = self._labelled_orders[1]
         if time not in orders:
-            rng = np.random.default_rng((self.labelled.seed, epoch, time))
+            rng = np.random.default_rng((self.labelled.seed, self.epoch, time))
             orders[time] = rng.permutation(self.labelled.samples)
         return orders[time]
-
-
-def semi_supervised(labelled, others):
-    """A SemiSupervisedDataset of what two factories of a YAML file make, once
-    the data are prepared.
-
-    Arguments
-    ---------
-    labelled, others : callable
-        The makers of both sets, without arguments.
-
-    Returns
-    -------
-    SemiSupervisedDataset
-    """
-    return SemiSupervisedDataset(labelled(), others())

@@ -20,6 +20,51 @@ logger = get_logger(__name__)
 FEATURES = ["compute_features", "mean_var_norm"]
 ENTRIES = [*FEATURES, "embedding_model"]
 
+# As start_classifier: the classes start as the means of their members
+CENTROIDS = "centroids"
+
+
+def check_starts(settings):
+    """Raises if what a training is to start from does not go together.
+
+    Arguments
+    ---------
+    settings : dict
+        The settings, as ``config.settings.resolve`` gives them.
+
+    Raises
+    ------
+    ValueError
+        If the classes are to start as means of an encoder that has learnt
+        nothing, or of two encoders; or another key says so.
+
+    Example
+    -------
+    >>> check_starts({"start_encoder": None, "start_classifier": "centroids"})
+    Traceback (most recent call last):
+    ...
+    ValueError: start_classifier=centroids: the means of an encoder that has ...
+    """
+    for key in settings:
+        if not key.startswith("start_") or settings[key] != CENTROIDS:
+            continue
+        if key != "start_classifier":
+            raise ValueError(
+                f"{key}={CENTROIDS}: only start_classifier can be that. Give "
+                "the path of what to start from, or null for from scratch."
+            )
+        if len(settings.get("branches") or []) > 1:
+            raise ValueError(
+                f"{key}={CENTROIDS} is for one signal, and here are more: give "
+                f"--{key}=null."
+            )
+        if settings.get("start_encoder") is None:
+            raise ValueError(
+                f"{key}={CENTROIDS}: the means of an encoder that has learnt "
+                "nothing say nothing. Give start_encoder, an encoder folder or "
+                f"a hub id; or --{key}=null, to train from scratch."
+            )
+
 
 def adopt_encoder(hparams_file, overrides):
     """Makes a training's YAML file describe the encoder that it starts from.
@@ -48,7 +93,7 @@ def adopt_encoder(hparams_file, overrides):
         If there is no such encoder.
     ValueError
         If it is no encoder, is for audio at another rate, or has features
-        with trained values of their own.
+        with trained values of their own; or see ``check_starts``.
 
     Example
     -------
@@ -59,6 +104,7 @@ def adopt_encoder(hparams_file, overrides):
     """
     with open(hparams_file, encoding="utf-8") as fin:
         resolved = YAML().load(resolve_references(fin, overrides))
+    check_starts(resolved)
     source = resolved.get("start_encoder")
     if source is None:
         return overrides

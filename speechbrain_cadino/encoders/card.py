@@ -142,10 +142,9 @@ def write_card(folder, settings, table, results=None):
     ...
     """
     shown = [
-        f"| {name} | {str(settings[name]).replace('|', '/')} |"
+        f"| {name} | {text.replace('|', '/')} |"
         for name in SETTINGS
-        if isinstance(settings.get(name), (int, float, str))
-        and "/" not in str(settings[name])
+        if (text := _setting(settings.get(name))) and "/" not in text
     ]
     faces = _is_of_faces(folder)
     text = TEXT.format(
@@ -161,6 +160,13 @@ def write_card(folder, settings, table, results=None):
         licence=LICENCE,
     )
     write_text(pathlib.Path(folder, CARD), text)
+
+
+def _setting(value):
+    """A setting in words; nothing for an object, or an empty list."""
+    if isinstance(value, list):
+        return ", ".join(map(_setting, value))
+    return str(value) if isinstance(value, (int, float, str)) else ""
 
 
 def follow_card(source, folder, sample_rate, why):

@@ -88,10 +88,13 @@ class DynamicLossGate:
         self.threshold = math.inf
         self._crossing = math.inf
         self._epoch = 0
-        self.window = None
+        if window and gate != "dynamic":
+            raise ValueError(
+                f"gate_window={window} and gate={gate}: a dynamic gate alone "
+                "has a window. Give gate=dynamic, or gate_window=0."
+            )
+        self.window = LossWindow(window) if window else None
         self._steps = 0  # since the window was fitted to
-        if window and gate == "dynamic":
-            self.window = LossWindow(window)
 
     @property
     def wants_pass(self):

@@ -1,4 +1,4 @@
-"""Meters of embeddings: the signs that self-distillation learns nothing."""
+"""Meters of a training: do embeddings spread, how often is a class right."""
 
 import torch
 import torch.nn.functional as F
@@ -125,3 +125,26 @@ def measured(embeddings):
     ['spread', 'dimensions']
     """
     return {name: measure(embeddings) for name, measure in METERS.items()}
+
+
+def accuracy(cosines, labels):
+    """The share of samples whose label has the largest cosine.
+
+    Arguments
+    ---------
+    cosines : torch.Tensor
+        (batch, C).
+    labels : torch.Tensor
+        (batch,).
+
+    Returns
+    -------
+    torch.Tensor
+        Detached scalar.
+
+    Example
+    -------
+    >>> accuracy(torch.tensor([[0.9, 0.1], [0.2, 0.1]]), torch.tensor([0, 1]))
+    tensor(0.5000)
+    """
+    return (cosines.detach().argmax(1) == labels).float().mean()

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.adaptation import check_apart, check_classes
+from speechbrain_cadino.dataio.adaptation import check_apart, check_speakers
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     LABEL,
@@ -69,7 +69,7 @@ def join_manifests(
             (target, target_folder, "t_", 0),
         )
     ]
-    check_classes(tables[0][LABEL], source)
+    check_speakers(tables[0][LABEL], source)
     for column, what in (("ID", "IDs"), ("wav", "files")):
         check_apart(tables[0][column], tables[1][column], what)
     table = pd.concat(tables)

@@ -38,6 +38,13 @@ UPDATE_SECONDS = 10
 # checkpoint. torchrun gives its processes 30 seconds.
 GRACE_SECONDS = 40
 
+# Of pseudo labels that end the iterations
+SETTLED = (
+    "they agree with those before hardly better than those had agreed "
+    "(least_growth). There is no training on them, the iteration before is the "
+    "last."
+)
+
 # So long may the script of a killed pipeline take: it is asked to end, too.
 LOCK_SECONDS = GRACE_SECONDS
 
@@ -125,7 +132,9 @@ def run(folder, steps, lock, replan):
                 step = steps[place]
                 _run_if_needed(folder, steps, step, lock)
                 if step.name.endswith("labels"):
-                    steps = _settle(step, steps, replan())
+                    steps = replan()
+                if step.name in _settled(steps):
+                    logger.info(f"{step.name}: {SETTLED}")
                 place += 1
     except Interrupted as end:
         end.place = f" in {step.name}"
@@ -157,16 +166,15 @@ def outline(steps):
     return "\n".join(lines)
 
 
-def _settle(step, steps, again):
-    """The steps from now on; says so if the new pseudo labels end the
-    iterations."""
-    if len(again) < len(steps):
-        logger.info(
-            f"{step.name}: they agree with those before hardly better than "
-            "those had agreed (least_growth). There is no training on them, "
-            "the iteration before is the last."
-        )
-    return again
+def _settled(steps):
+    """The names of the pseudo labels that end iterations: no training has
+    them."""
+    trained = {_stage_name(step) for step in steps if step.manifest}
+    return [
+        step.name
+        for step in steps
+        if step.name.endswith("labels") and _stage_name(step) not in trained
+    ]
 
 
 def _run_if_needed(folder, steps, step, lock):
@@ -338,12 +346,9 @@ def _stages(folder, steps):
             name = _stage_name(step)
             seconds[name] = seconds.get(name, 0) + record["seconds"]
     manifests = {step.name: step.manifest for step in steps if step.manifest}
-    trained = {_stage_name(step) for step in steps if step.manifest}
-    for step in steps:
-        # Pseudo labels that ended the iterations
-        if step.name.endswith("labels") and _stage_name(step) not in trained:
-            labels = pathlib.Path(folder, step.name, "pseudo_labels.csv")
-            manifests[step.name] = str(labels)
+    for name in _settled(steps):
+        labels = pathlib.Path(folder, name, "pseudo_labels.csv")
+        manifests[name] = str(labels)
     return [
         Stage(
             name=_stage_name(step),

@@ -12,6 +12,7 @@ from speechbrain.utils.run_opts import RunOptions
 from speechbrain_cadino.config.flags import did_you_mean
 from speechbrain_cadino.config.overlays import find_yaml, parse_arguments
 from speechbrain_cadino.config.settings import own_files, plain, resolve
+from speechbrain_cadino.encoders.adopt import check_starts
 from speechbrain_cadino.runs.report import agreements
 
 # Go to each script whose YAML file knows them, unless they are null.
@@ -264,6 +265,9 @@ class Plan:
                 light=True,
                 encoder=last / "encoder",
                 data_folder=self.trials_folder(),
+                # For the back-ends that learn
+                train_manifest=manifest,
+                train_data_folder=self.hparams["data_folder"],
             )
         return self.steps
 
@@ -317,6 +321,7 @@ def _step(
     command += [_flag(key, value) for key, value in flags.items()]
     try:
         resolved = _resolve(command)
+        check_starts(resolved)
     except ValueError as error:
         raise ValueError(f"{entry}: {error}") from error
     _check_encoder(entry, resolved)

@@ -6,9 +6,9 @@
 import torch
 
 from speechbrain.utils.distributed import run_on_main
-from speechbrain_cadino.brains.dlg_lc import CENTROIDS
 from speechbrain_cadino.config.settings import HARMLESS
 from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.encoders.adopt import CENTROIDS
 from speechbrain_cadino.encoders.load import start_from_encoder, start_from_file
 from speechbrain_cadino.gate.report import report_gate
 from speechbrain_cadino.process.files import atomic_path

@@ -22,7 +22,8 @@ def plot_training(rows, path, objective):
     table = pd.DataFrame(rows).set_index("epoch")
     panels = objective.panels()
     clustered = "clusters" in table
-    columns = -(-(len(panels) + 4) // 2)
+    adapted = "source_loss" in table
+    columns = -(-(len(panels) + 4 + adapted) // 2)
     figure, axes = plt.subplots(
         2,
         columns + clustered,
@@ -30,9 +31,14 @@ def plot_training(rows, path, objective):
         layout="constrained",
     )
     loss, *others = axes[:, :columns].flat
-    # The source's is of an adaptation
-    _lines(loss, table, ["loss", "source_loss", *objective.terms], "")
+    # That of the target is not yet weighted
+    losses = ["loss", "source_loss", "target_loss"] if adapted else ["loss"]
+    _lines(loss, table, [*losses, *objective.terms], "")
     loss.set_title("loss")
+    if adapted:
+        source, *others = others
+        title = "AAM-softmax and accuracy on the source"
+        _plot_accuracy(source, table, "source_loss", title, "source_accuracy")
     for axis, panel in zip(others, panels):
         _plot_panel(axis, table, panel)
     spread, rate, error, *empty = others[len(panels) :]
@@ -166,12 +172,12 @@ def plot_frame_training(rows, path):
     _save(figure, path)
 
 
-def _plot_accuracy(axis, table, loss, title):
+def _plot_accuracy(axis, table, loss, title, accuracy="accuracy"):
     """A loss, and the accuracy beside it."""
     _lines(axis, table, [loss], "")
     axis.set_title(title)
     axis.set_ylabel("loss", color="C0")
-    _twin(axis, table["accuracy"], "accuracy")
+    _twin(axis, table[accuracy], "accuracy")
 
 
 def _save(figure, path):

@@ -8,6 +8,7 @@ import pandas as pd
 import soundfile
 import torch
 from PIL import Image
+from ruamel.yaml import YAML
 
 from speechbrain_cadino.encoders.calibration import (
     ScoreCalibration,
@@ -26,6 +27,31 @@ def example(folder, **names):
         assert f'"{name}"' in code
         code = code.replace(f'"{name}"', repr(str(path)))
     return card, code
+
+
+def test_settings_are_numbers_words_and_lists_of_these(
+    encoder_folder, tmp_path
+):
+    """Neither paths, nor objects."""
+    folder = tmp_path / "encoder"
+    shutil.copytree(encoder_folder, folder)
+    settings = YAML().load(
+        """
+        sample_rate: 16000
+        lr: 1e-3
+        speeds: [1.0, 0.9, 1.1]
+        train_only: []
+        num_clusters: [7, /home/anne]
+        target: !new:targets.Centering {out_dim: 8}
+        gate: a|b
+        """
+    )
+    write_card(folder, settings, TABLE)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in card.splitlines() if line.startswith("|")]
+    assert rows[2:] == [
+        *("| lr | 0.001 |", "| speeds | 1.0, 0.9, 1.1 |", "| gate | a/b |"),
+    ]
 
 
 def test_the_example_of_a_voice_runs(encoder_folder, tmp_path):

@@ -292,6 +292,9 @@ def test_goes_on_from_a_checkpoint(tmp_path, fitted):
         ((True, 2), "gate=True: give"),
         (("dynamic", 0), "first_gated_epoch=0: epochs count from 1"),
         ((2.0, 0), "epochs count from 1"),
+        (("none", 2, None, 5), "gate_window=5 and gate=none: a dynamic gate"),
+        ((3.0, 2, None, 5), "gate=3.0: .* Give gate=dynamic, or gate_window=0"),
+        (("dynamic", 2, None, -1), "gate_window=-1: give 1 step or more"),
     ],
 )
 def test_values_that_make_no_sense(arguments, sentence):

@@ -110,10 +110,16 @@ def test_killed_ends_as_if_it_was_not(
 
 
 def test_ssrl_and_a_running_window_end_as_if_they_were_not_killed(
-    command, run_script, kill_when, newest_checkpoint_is, tmp_path
+    command,
+    run_script,
+    kill_when,
+    newest_checkpoint_is,
+    uninterrupted,
+    tmp_path,
 ):
     flags = {
         "yaml": "small_ssrl.yaml",
+        "start_encoder": uninterrupted[0] / "encoder",
         "number_of_epochs": 3,
         "gate": "dynamic",
         "gate_rule": "papers",
@@ -250,6 +256,8 @@ def test_mistakes_are_one_sentence(
     output = output_of(start_encoder=run_folder)
     assert f"Did you mean {run_folder}/encoder?" in output
     assert "gate=sometimes" in output_of(gate="sometimes")
+    output = output_of(start_classifier="centroids")
+    assert "learnt nothing say nothing. Give start_encoder" in output
 
     output = output_of(run_folder, train_manifest=unlabelled)
     assert "begun with other settings: train_manifest was" in output

@@ -8,10 +8,7 @@ from hyperpyyaml import load_hyperpyyaml
 from recipe import RECIPE, SPEED, script
 
 from speechbrain_cadino.config.overlays import parse_arguments
-from speechbrain_cadino.dataio.crops import (
-    MultiCropDataset,
-    PseudoLabelDataset,
-)
+from speechbrain_cadino.dataio.crops import PseudoLabelDataset
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     read_manifest,
@@ -147,13 +144,9 @@ def test_each_labelled_utterance_is_drawn_equally_often(
     few = manifest.with_name("few.csv")
     write_manifest(few, table)
     data = SemiSupervisedDataset(
-        PseudoLabelDataset(few, speech, crop_seconds=0.2),
-        MultiCropDataset(
-            *(manifest, speech),
-            global_crops=1,
-            global_seconds=0.3,
-            local_crops=0,
-        ),
+        lambda: PseudoLabelDataset(few, speech, crop_seconds=0.2),
+        *(manifest, speech),
+        other_seconds=0.3,
     )
     orders = []
     for epoch in (1, 2):
@@ -189,9 +182,9 @@ def test_yaml_loads(speech, manifest, tmp_path, name):
     )
     with open(path, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
-    data = hparams["train_data"]()
-    assert data.classes == 4 * len(hparams["speeds"])
-    assert len(hparams["classifier"].weight) == data.classes
+    labelled = hparams["train_data"]().labelled
+    assert labelled.classes == 4 * len(hparams["speeds"])
+    assert len(hparams["classifier"].weight) == labelled.classes
     assert hparams["dino"].encoder is hparams["embedding_model"]
     assert hparams["dino"].augment is hparams["augment"]
     assert hparams["lr_schedule"](hparams["number_of_epochs"]) > 0

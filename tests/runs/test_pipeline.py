@@ -108,6 +108,8 @@ YAMLS = {
         trials: !PLACEHOLDER
         data_folder: !PLACEHOLDER
         output_folder: !PLACEHOLDER
+        train_manifest: null
+        train_data_folder: null
         """,
     "full.yaml": """
         seed: 5
@@ -282,6 +284,8 @@ def test_each_script_gets_what_the_one_before_made(recipe, full):
             "trials": "list.txt",
             "encoder": str(out / "large_margin" / "encoder"),
             "output_folder": str(out / "verify"),
+            "train_manifest": str(second / "labels" / "pseudo_labels.csv"),
+            "train_data_folder": str(recipe / "data"),
         },
     }
     # Nothing twice
@@ -345,10 +349,22 @@ def test_commands_can_be_copied(recipe, monkeypatch, capfd, caplog):
     assert first["flags"] == second["flags"]
 
 
-def test_pseudo_labels_that_have_settled_end_the_iterations(recipe, full):
+def test_pseudo_labels_that_have_settled_end_the_iterations(
+    recipe, full, caplog
+):
+    def why():
+        """What is said of it, since the last time."""
+        said = [record.message for record in caplog.records]
+        caplog.clear()
+        return [text for text in said if "(least_growth)" in text]
+
+    caplog.set_level("INFO")
     # The stand-in's never change: those of the third agree no better
     flags = {**full, "iterations": 5, "least_growth": 0.01}
     run(recipe, **flags)
+    first = why()
+    assert len(first) == 1
+    assert first[0].startswith("iteration_3/labels: they agree")
     out = recipe / "out"
     made = calls(out)
     assert "iteration_3/labels/pseudo_label" in made
@@ -360,10 +376,13 @@ def test_pseudo_labels_that_have_settled_end_the_iterations(recipe, full):
     rows = json.loads((out / "report.json").read_text())["stages"]
     agreed = {row["name"]: row["agreement"] for row in rows}
     assert agreed["iteration_2"] == agreed["iteration_3"] == 1
-    # The same command does nothing again
+    (last,) = made["verify/verify"]
+    assert last["flags"]["train_manifest"] == labels
+    # The same command does nothing again, and says why it is at its end
     before = counts(out)
     run(recipe, **flags)
     assert counts(out) == before
+    assert why() == first
 
 
 def test_torchrun_starts_the_processes(recipe):

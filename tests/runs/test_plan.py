@@ -183,8 +183,36 @@ def test_sdpn_is_scored_with_the_last_pseudo_labels_as_cohort(steps):
     assert labels in commands
     verify = commands["verify"]
     assert f"--train_manifest={labels}/pseudo_labels.csv" in verify
+    assert "--train_data_folder=corpus" in verify
     assert any("as_norm" in word for word in verify)
     assert "--encoder=large_margin/encoder" in verify
+
+
+def test_sdpn_that_stops_early_has_the_last_training_and_its_labels(
+    steps, tmp_path
+):
+    """The third labels, which have not changed, end it: five are allowed."""
+    for number in (1, 2, 3):
+        folder = tmp_path / f"iteration_{number}" / "labels"
+        folder.mkdir(parents=True)
+        rows = "".join(f"{i},1,{i}.wav,0,16000,{i % 2}\n" for i in range(4))
+        (folder / "pseudo_labels.csv").write_text(
+            f"ID,duration,wav,start,stop,spk_id\n{rows}"
+        )
+    commands = steps(
+        *("--iterations=5", "--least_growth=0.01", "--trials=list.txt"),
+        yaml="pipeline_sdpn.yaml",
+    )
+    assert list(commands)[-3:] == [
+        *("iteration_3/labels", "large_margin", "verify"),
+    ]
+    labels = "--train_manifest=iteration_2/labels/pseudo_labels.csv"
+    assert labels in commands["large_margin"]
+    assert (
+        "--start_encoder=iteration_2/train/encoder"
+        in (commands["large_margin"])
+    )
+    assert labels in commands["verify"]
 
 
 def test_each_iteration_of_lgl_has_its_gate_and_begins_anew(steps, planned):
@@ -225,3 +253,31 @@ def test_dlg_lc_of_2022_is_on_plain_dino(steps):
     assert "--gate_rule=papers" in commands["iteration_5/train"]
     before = "--start_encoder=iteration_4/train/encoder"
     assert before in commands["iteration_5/train"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "sentence"),
+    [
+        (
+            "dlg_lc",
+            "{hparams: demo_ssrl.yaml, start_encoder: null}",
+            "start_classifier=centroids: .* Give start_encoder",
+        ),
+        (
+            "dlg_lc",
+            "{hparams: demo_dlg_lc.yaml, start_encoder: centroids}",
+            "start_encoder=centroids: only start_classifier can be that",
+        ),
+        (
+            "av_dlg_lc",
+            "{hparams: demo_av_dlg_lc.yaml, start_classifier: centroids}",
+            "start_classifier=centroids is for one signal",
+        ),
+    ],
+)
+def test_starts_that_do_not_go_together_are_refused(
+    steps, entry, value, sentence
+):
+    system = "audio_visual" if entry == "av_dlg_lc" else "audio"
+    with pytest.raises(ValueError, match=f"^{entry}: {sentence}"):
+        steps(f"--{entry}={value}", f"--systems=[{system}]")

@@ -1,7 +1,9 @@
 import math
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 
 from speechbrain.utils.train_logger import TensorboardLogger
@@ -89,14 +91,25 @@ def test_each_collapse_is_named():
     assert signs(3.0, 0.01) == ["Collapse of the embeddings"]
 
 
-def test_plot_is_drawn_with_and_without_trials_and_clusters(tmp_path):
-    names = "loss dino cosine teacher_entropy student_entropy kl spread"
-    names += " dimensions lr momentum"
+@pytest.fixture
+def objective():
     dino = DINOLoss(64, target=None, teacher_temp=0.04)
     terms = {"dino": dino, "cosine": CosineLoss()}
-    objective = Objective(terms, dict.fromkeys(terms, 1))
+    return Objective(terms, dict.fromkeys(terms, 1))
+
+
+@pytest.fixture
+def rows():
+    """Three epochs of a training."""
+    names = "loss dino cosine teacher_entropy student_entropy kl spread"
+    names += " dimensions lr momentum"
     row = dict.fromkeys(names.split(), 0.5)
-    rows = [{"epoch": epoch, **row} for epoch in range(1, 4)]
+    return [{"epoch": epoch, **row} for epoch in range(1, 4)]
+
+
+def test_plot_is_drawn_with_and_without_trials_and_clusters(
+    objective, rows, tmp_path
+):
     plot_training(rows, tmp_path / "without.png", objective)
     rows[-1]["EER"] = 12.0
     plot_training(rows, tmp_path / "with.png", objective)
@@ -106,6 +119,29 @@ def test_plot_is_drawn_with_and_without_trials_and_clusters(tmp_path):
     plot_training(rows, tmp_path / "clusters.png", objective)
     names = ("with.png", "without.png", "clusters.png")
     assert min((tmp_path / name).stat().st_size for name in names) > 20_000
+
+
+def test_plot_of_an_adaptation_has_source_and_target(
+    objective, rows, tmp_path, monkeypatch
+):
+    for row in rows:
+        row |= {"source_loss": 3, "source_accuracy": 0.7, "target_loss": 2}
+    drawn = []
+    with monkeypatch.context() as patch:
+        patch.setattr(plt, "close", drawn.append)
+        plot_training(rows, tmp_path / "adapted.png", objective)
+    (figure,) = drawn
+    plt.close(figure)
+    lines = {
+        axis.get_title() or axis.get_ylabel(): {
+            line.get_label(): line.get_ydata()[-1] for line in axis.get_lines()
+        }
+        for axis in figure.axes
+    }
+    assert {"source loss": 3, "target loss": 2, "dino": 0.5}.items() <= (
+        lines["loss"].items()
+    )
+    assert [*lines["accuracy"].values()] == [0.7]
 
 
 def test_tensorboards_curves_go_on_after_a_resume(tmp_path):
