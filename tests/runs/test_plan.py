@@ -135,7 +135,8 @@ def test_faces_are_not_filtered(steps):
 def test_work_is_that_of_all_steps_or_of_an_utterance(planned):
     """858 steps of 32 utterances, 2 crops of 2.5 s and 4 of 1.5 s, of which
     the teacher sees the former; 1148 of 32 crops of 2 s."""
-    small = {step.name: step.work for step in planned(yaml="small.yaml")}
+    dino = "--stage_1={hparams: small_dino.yaml}"
+    small = {step.name: step.work for step in planned(dino, yaml="small.yaml")}
     assert small["stage_1"] == (858 * 32 * (4 * 5 + 3 * 6), "all")
     assert small["iteration_1/train"] == (1148 * 32 * 3.5 * 2, "all")
     demo = {step.name: step.work for step in planned(yaml="demo.yaml")}
