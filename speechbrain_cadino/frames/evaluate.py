@@ -85,7 +85,7 @@ class FrameEvaluator:
         self.items = self.table[inside].reset_index(drop=True)
         self.places = np.where(inside, np.cumsum(inside) - 1, -1)
         phones = self.table["language"] + " " + self.table["phone"]
-        self.phones, _ = pd.factorize(phones)
+        self.phones, _ = pd.factorize(phones, sort=True)
 
     def __call__(self, system, features):
         """Judges all that a system says of frames.
