@@ -114,18 +114,8 @@ class FrameEvaluator:
                 title += f", {number} of {len(passes)}"
             segments, numbers = self._describe(title, features, names)
             for name in tqdm(names, f"ABX of {system}"):
-                cut = segments.pop(name)
-                figures = summarise(score_abx(self.items, cut), seed=self.seed)
-                row = {"system": system, "features": name}
-                for kind, found in figures.items():
-                    row[kind] = 100 * found["error"]
-                    row[f"{kind}_low"] = 100 * found["low"]
-                    row[f"{kind}_high"] = 100 * found["high"]
-                    row[f"{kind}_draws"] = 100 * found["draws"]
-                if name in numbers:
-                    size = cut[0].shape[1]
-                    row |= self._figures(numbers.pop(name), size)
-                rows.append(row)
+                found = self._judge(segments.pop(name), numbers.get(name))
+                rows.append({"system": system, "features": name, **found})
         return rows
 
     def units(self, system, name, codes, size):
@@ -155,6 +145,20 @@ class FrameEvaluator:
         row = {"system": system, "features": name}
         return row | self._figures(numbers, size)
 
+    def _judge(self, frames, numbers=None):
+        """The figures of the frames of each phone that is compared; of codes,
+        whose numbers are given, those of units, too."""
+        row = {}
+        scores = score_abx(self.items, frames)
+        for kind, found in summarise(scores, seed=self.seed).items():
+            row[kind] = 100 * found["error"]
+            row[f"{kind}_low"] = 100 * found["low"]
+            row[f"{kind}_high"] = 100 * found["high"]
+            row[f"{kind}_draws"] = 100 * found["draws"]
+        if numbers is not None:
+            row |= self._figures(numbers, frames[0].shape[1])
+        return row
+
     def _figures(self, numbers, size):
         """The figures of codes, given as the numbers of each phone."""
         lengths = [len(each) for each in numbers]
@@ -165,7 +169,7 @@ class FrameEvaluator:
     def _passes(self, features):
         """The names of what features say, in lists: as much at a time as may
         be kept."""
-        (wav, rows), *_ = self.table.groupby("wav", sort=False)
+        wav, rows = next(iter(self.table.groupby("wav", sort=False)))
         _, signal, _ = next(self._stretches(wav, rows))
         with torch.inference_mode():
             said = features.describe(signal)
