@@ -17,8 +17,12 @@ import pandas as pd
 from speechbrain_cadino.dataio.manifest import LABEL
 
 CONTEXT = ["language", "before", "after"]
-# Pairs whose distances are computed at once; a larger number is not faster
-PAIRS = 1024
+# Pairs whose distances are computed at once, if all their pairs of frames are
+# not more than so many; larger numbers are not faster
+PAIRS, CELLS = 1024, 2**22
+# Segments of which distances are computed at once, and triples that are
+# compared at once, for the memory's sake
+SEGMENTS, TRIPLES = 4096, 2**22
 # What bootstrapped intervals hold
 COVERAGE = 0.95
 # Of fewer voices there are no intervals: draws of so few tell nothing. Ours.
@@ -68,8 +72,12 @@ def distances(segments, first, second):
     found = np.empty(len(first))
     # Pairs of like lengths together, as all of a batch take as long
     order = np.lexsort((lengths[second], lengths[first]))
-    for start in range(0, len(order), PAIRS):
+    start = 0
+    while start < len(order):
         batch = order[start : start + PAIRS]
+        cells = lengths[first[batch]].max() * lengths[second[batch]].max()
+        batch = batch[: max(1, CELLS // cells)]
+        start += len(batch)
         one, other = first[batch], second[batch]
         cosines = padded(one) @ padded(other).swapaxes(1, 2)
         angles = np.arccos(np.clip(cosines, -1, 1)) / np.pi
@@ -138,56 +146,123 @@ def score_abx(items, segments):
       phone other  error  triples
     0     a     o    0.0        2
     """
-    groups = [
-        places
-        for places in items.groupby(CONTEXT, sort=True).indices.values()
-        if items["phone"].iloc[places].nunique() > 1
-    ]
-    pairs = [np.triu_indices(len(places), 1) for places in groups]
-    first, second = (
-        np.concatenate(
-            [np.empty(0, int)]
-            + [places[pair[side]] for places, pair in zip(groups, pairs)]
-        )
-        for side in (0, 1)
-    )
-    found = distances(segments, first, second)
-    ends = np.cumsum([len(pair[0]) for pair in pairs])
+    places = np.flatnonzero(comparable(items))
+    chosen = items.iloc[places].reset_index(drop=True)
+    groups = chosen.groupby(CONTEXT, sort=True).indices.values()
+    columns = ["phone", "other", "voice", "voice_x", "error", "triples"]
     rows = []
-    for places, pair, near in zip(groups, pairs, np.split(found, ends[:-1])):
-        matrix = np.zeros((len(places), len(places)))
-        matrix[pair] = near
-        matrix += matrix.T
-        group = items.iloc[places]
-        where = tuple(group[CONTEXT].iloc[0])
-        rows += [(*where, *row) for row in _score_group(group, matrix)]
+    for chunk in _chunks(groups):
+        own = [segments[place] for place in places[np.concatenate(chunk)]]
+        for group, matrix in zip(chunk, _matrices(own, map(len, chunk))):
+            where = chosen.iloc[group]
+            context = tuple(where[CONTEXT].iloc[0])
+            rows += [(*context, *row) for row in _score_group(where, matrix)]
     if not rows:
         raise ValueError(
             "There is nothing to compare: no two phones stand between the same "
             "neighbours, with one of them said twice. More speech is needed."
         )
-    names = ["phone", "other", "voice", "voice_x", "error", "triples"]
-    return pd.DataFrame(rows, columns=[*CONTEXT, *names])
+    # The last three of a row are arrays, over the voices of X
+    counts = [len(row[-1]) for row in rows]
+    *names, voices, errors, triples = zip(*rows)
+    values = [np.repeat(np.array(each, object), counts) for each in names]
+    values += [np.concatenate(each) for each in (voices, errors, triples)]
+    return pd.DataFrame(dict(zip([*CONTEXT, *columns], values)))
+
+
+def comparable(table):
+    """Which phones have another one between the same neighbours.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        A row for each phone, with ``phone``, ``language``, ``before`` and
+        ``after``, these None where there is no neighbour.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (phones,), bool.
+
+    Example
+    -------
+    >>> table = pd.DataFrame({"phone": [*"aoao"], "language": "en"})
+    >>> table["before"], table["after"] = [*"pp", None, "k"], "t"
+    >>> comparable(table)
+    array([ True,  True, False, False])
+    """
+    phones = table.groupby(CONTEXT)["phone"].transform("nunique")
+    return phones.to_numpy() > 1
+
+
+def _chunks(groups):
+    """Lists of groups of segments, of some thousand or of a single group."""
+    chunk, count = [], 0
+    for group in groups:
+        if chunk and count + len(group) > SEGMENTS:
+            yield chunk
+            chunk, count = [], 0
+        chunk.append(group)
+        count += len(group)
+    if chunk:
+        yield chunk
+
+
+def _matrices(segments, sizes):
+    """The distances within each group of as many segments as its size."""
+    sizes = list(sizes)
+    pairs = [np.triu_indices(size, 1) for size in sizes]
+    starts = np.cumsum(sizes) - sizes
+    first, second = (
+        np.concatenate([pair[side] + at for pair, at in zip(pairs, starts)])
+        for side in (0, 1)
+    )
+    found = distances(segments, first, second)
+    ends = np.cumsum([len(pair[0]) for pair in pairs])
+    for size, pair, near in zip(sizes, pairs, np.split(found, ends[:-1])):
+        matrix = np.zeros((size, size))
+        matrix[pair] = near
+        yield matrix + matrix.T
 
 
 def _score_group(group, matrix):
-    """The rows between two neighbours, from the distances of all segments."""
-    cells = group.reset_index().groupby(["phone", LABEL], sort=True).indices
-    for (phone, voice), a in cells.items():
-        for (other, other_voice), b in cells.items():
-            if other == phone or other_voice != voice:
+    """The rows between two neighbours, from the distances of all segments: a
+    phone, another, a voice; the voices of X, and errors and triples of each."""
+    group = group.reset_index(drop=True)
+    cells = group.groupby(["phone", LABEL], sort=True).indices
+    for phone, rows in group.groupby("phone", sort=True):
+        rows = rows.sort_values(LABEL, kind="stable")
+        x = rows.index.to_numpy()
+        to = matrix[x]
+        voices, starts = np.unique(rows[LABEL].to_numpy(), return_index=True)
+        for voice in voices:
+            a = cells[phone, voice]
+            others = x[:, None] != a[None]
+            counts = np.add.reduceat(others.sum(1), starts)
+            there = counts > 0
+            if not there.any():
                 continue
-            for (same, voice_x), x in cells.items():
-                if same != phone or (voice_x == voice and len(a) < 2):
+            for (other, other_voice), b in cells.items():
+                if other == phone or other_voice != voice:
                     continue
-                # (x, a, b)
-                to_a = matrix[np.ix_(x, a)][:, :, None]
-                to_b = matrix[np.ix_(x, b)][:, None, :]
-                wrong = (to_b < to_a) + 0.5 * (to_b == to_a)
-                others = x[:, None] != a[None]
-                triples = others.sum() * len(b)
-                error = wrong[others].sum() / triples
-                yield phone, other, voice, voice_x, error, triples
+                wrong = _wrong(to, a, b, others)
+                triples = counts[there] * len(b)
+                error = np.add.reduceat(wrong, starts)[there] / triples
+                yield phone, other, voice, voices[there], error, triples
+
+
+def _wrong(to, a, b, others):
+    """How often B is nearer than A, for each X, from its distances to all:
+    only those A that are others; ties are half an error."""
+    wrong = np.empty(len(to))
+    count = max(1, TRIPLES // (len(a) * len(b)))
+    for start in range(0, len(to), count):
+        part = slice(start, start + count)
+        # (x, a, b)
+        to_a, to_b = to[part, a, None], to[part, None][:, :, b]
+        errors = (to_b < to_a) + 0.5 * (to_b == to_a)
+        wrong[part] = (errors.sum(2) * others[part]).sum(1)
+    return wrong
 
 
 def summarise(scores, draws=1000, seed=0):

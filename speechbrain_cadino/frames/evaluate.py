@@ -15,7 +15,11 @@ from speechbrain.processing.features import InputNormalization
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.dataio.manifest import read_manifest
-from speechbrain_cadino.frames.abx import score_abx, summarise
+from speechbrain_cadino.frames.abx import (
+    comparable,
+    score_abx,
+    summarise,
+)
 from speechbrain_cadino.frames.phones import frames_of, read_phones
 from speechbrain_cadino.frames.units import unit_figures
 from speechbrain_cadino.process.files import (
@@ -30,6 +34,12 @@ logger = get_logger(__name__)
 HOP = 0.01
 # Files of the training set, and frames of these, that k-means learns from
 KMEANS_FILES, KMEANS_FRAMES = 300, 50_000
+# The frames that are kept at a time, in bytes, of one layer at least: for more,
+# the files are gone through again
+KEPT = 2 * 2**30
+# Longer files are described in stretches, each with as much before and after it
+# as the margin, in seconds: a network's memory grows with the square
+LONGEST, STRETCH, MARGIN = 60, 50, 5
 
 
 class Features(NamedTuple):
@@ -70,6 +80,12 @@ class FrameEvaluator:
                 f"{phones} names {missing[0]}, which is not in {data_folder}: "
                 "give the folder of its files as phones_folder."
             )
+        # What is compared, and the place of each phone there, or -1
+        inside = comparable(self.table)
+        self.items = self.table[inside].reset_index(drop=True)
+        self.places = np.where(inside, np.cumsum(inside) - 1, -1)
+        phones = self.table["language"] + " " + self.table["phone"]
+        self.phones, _ = pd.factorize(phones, sort=True)
 
     def __call__(self, system, features):
         """Judges all that a system says of frames.
@@ -90,22 +106,16 @@ class FrameEvaluator:
             ``pnmi``, ``purity`` and ``used`` of codes; ``draws``, the errors
             across of the drawn voices.
         """
-        segments = self._describe(system, features)
-        inside = self.table[["before", "after"]].notna().all(axis=1).to_numpy()
-        items = self.table[inside].reset_index(drop=True)
         rows = []
-        for name, cut in tqdm(segments.items(), f"ABX of {system}"):
-            chosen = [cut[place] for place in np.flatnonzero(inside)]
-            figures = summarise(score_abx(items, chosen), seed=self.seed)
-            row = {"system": system, "features": name}
-            for kind, found in figures.items():
-                row[kind] = 100 * found["error"]
-                row[f"{kind}_low"] = 100 * found["low"]
-                row[f"{kind}_high"] = 100 * found["high"]
-                row[f"{kind}_draws"] = 100 * found["draws"]
-            if name.startswith("codes"):
-                row |= self._units(cut)
-            rows.append(row)
+        passes = self._passes(features)
+        for number, names in enumerate(passes, 1):
+            title = f"Frames of {system}"
+            if len(passes) > 1:
+                title += f", {number} of {len(passes)}"
+            segments, numbers = self._describe(title, features, names)
+            for name in tqdm(names, f"ABX of {system}"):
+                found = self._judge(segments.pop(name), numbers.get(name))
+                rows.append({"system": system, "features": name, **found})
         return rows
 
     def units(self, system, name, codes, size):
@@ -127,37 +137,108 @@ class FrameEvaluator:
         dict
             A row, as ``__call__`` gives them.
         """
-        (cut,) = self._describe(system, codes).values()
-        numbers = [segment[:, 0].astype(int) for segment in cut]
+        numbers = [None] * len(self.table)
+        for places, said in self._cuts(f"Codes of {system}", codes):
+            (cut,) = said.values()
+            for place, frames in zip(places, cut):
+                numbers[place] = frames[:, 0].astype(int)
         row = {"system": system, "features": name}
         return row | self._figures(numbers, size)
 
-    def _units(self, cut):
-        """The figures of codes, from their probabilities."""
-        numbers = [segment.argmax(1) for segment in cut]
-        return self._figures(numbers, cut[0].shape[1])
+    def _judge(self, frames, numbers=None):
+        """The figures of the frames of each phone that is compared; of codes,
+        whose numbers are given, those of units, too."""
+        row = {}
+        scores = score_abx(self.items, frames)
+        for kind, found in summarise(scores, seed=self.seed).items():
+            row[kind] = 100 * found["error"]
+            row[f"{kind}_low"] = 100 * found["low"]
+            row[f"{kind}_high"] = 100 * found["high"]
+            row[f"{kind}_draws"] = 100 * found["draws"]
+        if numbers is not None:
+            row |= self._figures(numbers, frames[0].shape[1])
+        return row
 
     def _figures(self, numbers, size):
-        phones = self.table["language"] + " " + self.table["phone"]
+        """The figures of codes, given as the numbers of each phone."""
         lengths = [len(each) for each in numbers]
         return unit_figures(
-            np.concatenate(numbers), np.repeat(phones, lengths), size
+            np.concatenate(numbers), np.repeat(self.phones, lengths), size
         )
 
-    def _describe(self, system, features):
-        """The frames of each phone, by name."""
-        found = {}
-        groups = self.table.groupby("wav", sort=False)
-        for wav, rows in tqdm(groups, f"Frames of {system}", unit="file"):
-            signal = read_signal(self.folder / wav, self.sample_rate)
-            with torch.inference_mode():
-                said = features.describe(signal)
-            for name, frames in said.items():
-                frames = {wav: frames[0].float().cpu().numpy()}
-                found.setdefault(name, []).extend(
-                    frames_of(rows, frames, features.hop, features.offset)
+    def _passes(self, features):
+        """The names of what features say, in lists: as much at a time as may
+        be kept."""
+        wav, rows = next(iter(self.table.groupby("wav", sort=False)))
+        _, signal, _ = next(self._stretches(wav, rows))
+        with torch.inference_mode():
+            said = features.describe(signal)
+        seconds = self.items["stop"] - self.items["start"]
+        frames = np.maximum(seconds / features.hop, 1).sum()
+        passes, left = [], 0
+        for name, each in said.items():
+            size = 4 * frames * each.shape[-1]
+            if size > left or not passes:
+                passes.append([])
+                left = KEPT
+            passes[-1].append(name)
+            left -= size
+        return passes
+
+    def _describe(self, title, features, names):
+        """By name, the frames of each phone that is compared, and of codes the
+        most likely ones of all phones."""
+        segments = {name: [None] * len(self.items) for name in names}
+        numbers = {
+            name: [None] * len(self.table)
+            for name in names
+            if name.startswith("codes")
+        }
+        for places, said in self._cuts(title, features, names):
+            for name, cut in said.items():
+                for place, frames in zip(places, cut):
+                    if self.places[place] >= 0:
+                        # A copy: the other frames of the file are let go
+                        segments[name][self.places[place]] = frames.copy()
+                    if name in numbers:
+                        numbers[name][place] = frames.argmax(1)
+        return segments, numbers
+
+    def _cuts(self, title, features, names=None):
+        """The places of some phones in the table and, by name, their frames,
+        until there have been all phones."""
+        files = self.table.groupby("wav", sort=False)
+        for wav, rows in tqdm(files, title, unit="file"):
+            for begin, signal, phones in self._stretches(wav, rows):
+                with torch.inference_mode():
+                    said = features.describe(signal)
+                times = phones.assign(
+                    start=phones["start"] - begin, stop=phones["stop"] - begin
                 )
-        return found
+                cuts = {}
+                for name in names or said:
+                    frames = {wav: said[name][0].float().cpu().numpy()}
+                    cuts[name] = frames_of(
+                        times, frames, features.hop, features.offset
+                    )
+                yield phones.index, cuts
+
+    def _stretches(self, wav, rows):
+        """Of a file where a signal begins in it, in seconds, the signal, and
+        the phones that are in it, until there have been all."""
+        path, rate = self.folder / wav, self.sample_rate
+        with AudioReader(path, rate) as audio:
+            length = len(audio)
+        if length <= LONGEST * rate:
+            yield 0, read_signal(path, rate), rows
+            return
+        middles = (rows["start"] + rows["stop"]) / 2
+        # A table may go on after the end
+        numbers = np.minimum(middles, length / rate) // STRETCH
+        for number, phones in rows.groupby(numbers.astype(int)):
+            begin = max(0, number * STRETCH - MARGIN)
+            end = min(length, ((number + 1) * STRETCH + MARGIN) * rate)
+            yield begin, read_signal(path, rate, begin * rate, end), phones
 
 
 def evaluator_if_any(phones=None, **options):
@@ -266,16 +347,13 @@ def kmeans_codes(manifest, data_folder, clusters, sample_rate, seed=0):
     table = read_manifest(manifest, data_folder)
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(table))[:KMEANS_FILES]
-    frames = np.concatenate(
-        [
-            mfcc(read_signal(row.wav, sample_rate, row.start, row.stop))[
-                "mfcc"
-            ][0].numpy()
-            for row in tqdm(
-                table.iloc[chosen].itertuples(), "MFCC", total=len(chosen)
-            )
-        ]
-    )
+    parts = []
+    for row in tqdm(table.iloc[chosen].itertuples(), "MFCC", total=len(chosen)):
+        # Of a longer one, its beginning
+        stop = min(row.stop, row.start + LONGEST * sample_rate)
+        signal = read_signal(row.wav, sample_rate, row.start, stop)
+        parts.append(mfcc(signal)["mfcc"][0].numpy())
+    frames = np.concatenate(parts)
     frames = frames[rng.permutation(len(frames))[:KMEANS_FRAMES]]
     found = KMeans(clusters, n_init=1, random_state=seed).fit(frames)
 

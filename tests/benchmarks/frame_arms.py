@@ -7,33 +7,38 @@
 
 The YAML file says what to prepare, the flags of all arms and of each, and its
 seeds. Arms are trained as anybody would; killed and started again, the same
-command goes on where it was, and what is whole is not done again. ``--report``
-trains nothing.
+command goes on where it was. What is left of each training is a cell in
+results/cells/EXPERIMENT, some 10 kB that are committed: cell.json,
+training.csv, frames.csv and frames.json. Only the cells that are missing are
+trained. ``--report`` trains nothing.
 
 The table has a line for each run: the ABX errors of its best layer across
 voices, and of the same network untrained, of MFCC and of log-mel bands; the
 best PNMI of its codes and that of k-means on MFCC; the smallest share of codes
-used in the last epoch; minutes. What has to hold: across voices a fifth below
-MFCC and the untrained network, PNMI above that of k-means, half of the codes
-used.
+used in the last epoch; steps and minutes. What has to hold: across voices a
+fifth below MFCC and the untrained network, PNMI above that of k-means, half of
+the codes used.
 """
 
 import argparse
 import json
 import pathlib
-import subprocess
+import shutil
 import sys
 
 import pandas as pd
+from arms import Cell, call, made_of
 from ruamel.yaml import YAML
 
 from speechbrain_cadino.demo.corpus import prepare_demo
 from speechbrain_cadino.demo.phones import prepare_phones
+from speechbrain_cadino.process.files import atomic_folder, write_json
 
 HEAD = (
     "run|layer|across|untrained|MFCC|log-mel|to untrained|to MFCC|PNMI|"
-    "k-means|used|minutes"
+    "k-means|used|steps|minutes"
 )
+KEPT = ["training.csv", "frames.csv", "frames.json"]
 
 
 def main():
@@ -48,52 +53,52 @@ def main():
     parser.add_argument("--report", action="store_true", help="train nothing")
     flags = parser.parse_args(own)
     experiment = YAML(typ="safe").load(flags.experiment)
-    for options in experiment["demo"]:
+    # Of which there may be more some day: no setting of a cell
+    seeds = {arm: it.pop("seeds") for arm, it in experiment["arms"].items()}
+    place = pathlib.Path("results", "cells", flags.experiment.stem)
+    names = flags.arms or list(seeds)
+    cells = [Cell(arm, seed, place) for arm in names for seed in seeds[arm]]
+    for cell in cells:
+        cell.check(made_of(experiment, cell.arm, rest))
+    missing = [cell for cell in cells if not (flags.report or cell.done)]
+    for options in experiment["demo"] if missing else []:
         prepare_demo(**options)
         prepare_phones(options["data_folder"])
-    done = []
-    for arm in flags.arms or experiment["arms"]:
-        options = {**experiment["common"], **experiment["arms"][arm]}
-        hparams = options.pop("hparams")
-        for seed in options.pop("seeds"):
-            folder = pathlib.Path("results", flags.experiment.stem, arm)
-            folder = folder / str(seed)
-            if not flags.report and not (folder / "frames.json").exists():
-                train(folder, hparams, {**options, "seed": seed}, rest)
-            if (folder / "frames.json").exists():
-                done.append((f"{arm}, {seed}", folder))
+    for cell in missing:
+        fill(cell, experiment, rest)
+        print(f"{cell.run}: {cell.minutes} minutes", flush=True)
     lines = [HEAD.split("|"), ["---"] * len(HEAD.split("|"))]
-    lines += [line(name, folder) for name, folder in done]
+    lines += [line(cell) for cell in cells if cell.done]
     print("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
 
 
-def train(folder, hparams, options, rest):
-    """Runs the script of the recipe; raises with the end of its log."""
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "train_dinosr.py", f"hparams/{hparams}"]
+def fill(cell, experiment, rest):
+    """Trains an arm, and keeps its cell."""
+    options = {**experiment["common"], **experiment["arms"][cell.arm]}
+    command = ["train_dinosr.py", f"hparams/{options.pop('hparams')}"]
+    options |= {"seed": cell.seed, "output_folder": cell.run}
     command += [f"--{name}={value}" for name, value in options.items()]
-    log = folder / "arm.log"
-    with open(log, "a", encoding="utf-8") as file:
-        process = subprocess.run(
-            [*command, f"--output_folder={folder}", *rest],
-            stdout=file,
-            stderr=file,
-        )
-    if process.returncode:
-        tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
-        raise RuntimeError(f"{' '.join(command)}\n{tail}")
+    cell.run.mkdir(parents=True, exist_ok=True)
+    call([sys.executable, *command, *rest], cell.run / "arm.log")
+    with atomic_folder(cell.folder) as folder:
+        for name in KEPT:
+            shutil.copyfile(cell.run / name, folder / name)
+        write_json(folder / "cell.json", made_of(experiment, cell.arm, rest))
 
 
-def line(name, folder):
+def line(cell):
     """The cells of a run."""
-    answer = json.loads((folder / "frames.json").read_text(encoding="utf-8"))
-    table = pd.read_csv(folder / "frames.csv")
-    training = pd.read_csv(folder / "training.csv")
+    text = (cell.folder / "frames.json").read_text(encoding="utf-8")
+    answer = json.loads(text)
+    table = pd.read_csv(cell.folder / "frames.csv")
+    training = pd.read_csv(cell.folder / "training.csv")
+    text = (cell.folder / "cell.json").read_text(encoding="utf-8")
+    steps = len(training) * json.loads(text)["steps_per_epoch"]
     used = training.filter(like="used_").iloc[-1].min()
     units = table.groupby("system")["pnmi"].max()
     others = [answer[other] for other in ("untrained", "mfcc", "log_mel")]
     return [
-        name,
+        f"{cell.arm}, {cell.seed}",
         answer["layer"].removeprefix("layer_"),
         f"{answer['across']:.1f}",
         *(f"{other['across']:.1f}" for other in others),
@@ -101,7 +106,8 @@ def line(name, folder):
         f"{units['trained']:.2f}",
         f"{units['k-means']:.2f}",
         f"{used:.0%}",
-        f"{training['seconds'].sum() / 60:.0f}",
+        f"{steps}",
+        f"{cell.minutes}",
     ]
 
 

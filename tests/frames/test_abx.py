@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from speechbrain_cadino.frames import abx
 from speechbrain_cadino.frames.abx import distances, score_abx, summarise
 from speechbrain_cadino.frames.units import unit_figures
 
@@ -53,7 +54,9 @@ def make_items(rng, voices=3, times=3):
     return items, [rng.normal(size=(rng.integers(2, 6), 3)) for _ in rows]
 
 
-def test_distances_are_those_of_plain_warping():
+@pytest.mark.parametrize("cells", [abx.CELLS, 40], ids=["many", "few"])
+def test_distances_are_those_of_plain_warping(monkeypatch, cells):
+    monkeypatch.setattr(abx, "CELLS", cells)
     rng = np.random.default_rng(0)
     segments = [rng.normal(size=(rng.integers(1, 6), 3)) for _ in range(12)]
     first, second = np.triu_indices(12, 1)
@@ -62,7 +65,11 @@ def test_distances_are_those_of_plain_warping():
     assert found == pytest.approx(expected, abs=1e-12)
 
 
-def test_scores_are_those_of_all_triples_one_by_one():
+@pytest.mark.parametrize("most", [None, 7], ids=["many", "few"])
+def test_scores_are_those_of_all_triples_one_by_one(monkeypatch, most):
+    if most is not None:
+        monkeypatch.setattr(abx, "SEGMENTS", most)
+        monkeypatch.setattr(abx, "TRIPLES", most)
     rng = np.random.default_rng(1)
     items, segments = make_items(rng, voices=2)
     found = score_abx(items, segments)

@@ -1,0 +1,130 @@
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+from speechbrain_cadino.frames import evaluate
+from speechbrain_cadino.frames.abx import score_abx, summarise
+from speechbrain_cadino.frames.phones import frames_of, read_phones
+from speechbrain_cadino.frames.units import unit_figures
+
+RATE, HOP = 1000, 10  # samples
+
+
+def describe(signal):
+    """Frames that are samples, so that none knows of others."""
+    frames = signal.unfold(1, HOP, HOP)
+    codes = frames[..., :5].softmax(-1)
+    return {"layer_1": frames[..., :4], "layer_2": frames, "codes_2": codes}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Noise: short files of six voices, and one above two minutes."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    rows = []
+    for voice in range(6):
+        wav, seconds = f"{voice}.wav", 131.23 if voice == 3 else 2.5
+        noise = rng.normal(size=round(seconds * RATE)) / 9
+        soundfile.write(folder / wav, noise, RATE)
+        for place in range(24):
+            phone = rng.choice([*("pt" if place % 2 else "ao")])
+            start = 0.1 * place
+            if voice == 3:  # across where its stretches meet
+                start += 49.43 if place < 12 else 98.23
+            row = wav, f"v{voice}", phone, start, start + 0.1
+            rows.append(row)
+    # Between two frames, and beyond the end
+    rows.append(("0.wav", "v0", "a", 2.5, 2.501))
+    rows.append(("3.wav", "v3", "o", 140, 141))
+    columns = "wav spk_id phone start stop".split()
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "p.csv", index=False)
+    return folder
+
+
+def in_memory(folder):
+    """The figures of all frames of whole files, kept together."""
+    table = read_phones(folder / "p.csv")
+    said = {}
+    for wav in table["wav"].unique():
+        signal = torch.as_tensor(soundfile.read(folder / wav)[0]).float()
+        for name, frames in describe(signal[None]).items():
+            said.setdefault(name, {})[wav] = frames[0].numpy()
+    inside = table[["before", "after"]].notna().all(axis=1).to_numpy()
+    items = table[inside].reset_index(drop=True)
+    rows = []
+    for name, frames in said.items():
+        cut = frames_of(table, frames, HOP / RATE, 0)
+        chosen = [cut[place] for place in np.flatnonzero(inside)]
+        figures = summarise(score_abx(items, chosen), seed=4)
+        row = {k: 100 * figures[k]["error"] for k in ("within", "across")}
+        row["low"] = 100 * figures["across"]["low"]
+        if name == "codes_2":
+            codes = np.concatenate([each.argmax(1) for each in cut])
+            phones = np.repeat(table["phone"], [len(each) for each in cut])
+            row |= unit_figures(codes, phones, 5)
+        rows.append(row)
+    return rows
+
+
+@pytest.mark.parametrize("kept", [evaluate.KEPT, 1], ids=["all", "a layer"])
+def test_figures_do_not_depend_on_what_is_kept(corpus, monkeypatch, kept):
+    monkeypatch.setattr(evaluate, "KEPT", kept)
+    lengths = []
+
+    def listen(signal):
+        lengths.append(signal.shape[1] / RATE)
+        return describe(signal)
+
+    features = evaluate.Features(listen, HOP / RATE)
+    judge = evaluate.FrameEvaluator(corpus / "p.csv", corpus, RATE, seed=4)
+    rows = judge("x", features)
+    assert [row["features"] for row in rows] == [*describe(torch.ones(1, 10))]
+    for row, expected in zip(rows, in_memory(corpus)):
+        row["low"] = row["across_low"]
+        assert {name: row[name] for name in expected} == expected
+    # The first file once more, to know the names; the long one in stretches
+    passes = 3 if kept == 1 else 1
+    files = [*[2.5] * 3, 55, 60, 36.23, *[2.5] * 2]
+    assert lengths == pytest.approx([2.5, *files * passes])
+
+
+def test_codes_in_numbers_are_those_of_their_probabilities(corpus):
+    judge = evaluate.FrameEvaluator(corpus / "p.csv", corpus, RATE)
+    likely = evaluate.Features(
+        lambda signal: {
+            "codes": describe(signal)["codes_2"].argmax(-1, keepdim=True)
+        },
+        HOP / RATE,
+    )
+    found = judge.units("k-means", "mine", likely, 5)
+    expected = in_memory(corpus)[-1]
+    for name in ("pnmi", "purity", "used"):
+        assert found[name] == expected[name]
+
+
+def test_clusters_are_learnt_of_the_beginning_of_long_files(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(evaluate, "LONGEST", 1)
+    rng = np.random.default_rng(1)
+    first, rest, probe = rng.normal(size=(3, 16000)) / 9
+    codes = []
+    for name, tail in (("short", []), ("long", rest)):
+        soundfile.write(tmp_path / f"{name}.wav", [*first, *tail], 16000)
+        pd.DataFrame(
+            {
+                "ID": [name],
+                "duration": [1 + len(tail) / 16000],
+                "wav": f"$data_root/{name}.wav",
+                "start": 0,
+                "stop": 16000 + len(tail),
+            }
+        ).to_csv(tmp_path / "train.csv", index=False)
+        said = evaluate.kmeans_codes(tmp_path / "train.csv", tmp_path, 4, 16000)
+        probe = torch.as_tensor(probe).float()
+        codes.append(said.describe(probe[None])["codes"])
+    assert torch.equal(*codes)
+    assert len(codes[0].unique()) > 1
