@@ -12,7 +12,7 @@ from speechbrain.utils.run_opts import RunOptions
 from speechbrain_cadino.config.flags import did_you_mean
 from speechbrain_cadino.config.overlays import find_yaml, parse_arguments
 from speechbrain_cadino.config.settings import own_files, plain, resolve
-from speechbrain_cadino.encoders.adopt import check_starts
+from speechbrain_cadino.encoders.adopt import CENTROIDS, check_starts
 from speechbrain_cadino.runs.report import agreements
 
 # Go to each script whose YAML file knows them, unless they are null.
@@ -253,11 +253,15 @@ class Plan:
         first = self.add_first()
         last, manifest = self.add_alone("", first, "dlg_lc")
         if self.hparams["large_margin"] is not None:
+            trained = next(s for s in reversed(self.steps) if s.manifest)
+            mapped = trained.settings.get("final_map") is not None
             last = self.add_training(
                 *("large_margin", "large_margin"),
                 train_manifest=manifest,
                 start_encoder=last / "encoder",
-                start_classifier=last / "classifier.ckpt",
+                start_classifier=(
+                    CENTROIDS if mapped else last / "classifier.ckpt"
+                ),
             )
         if self.hparams["trials"] is not None:
             self.add(

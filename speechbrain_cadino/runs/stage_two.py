@@ -32,9 +32,11 @@ def finish_voices(brain, hparams):
     brain : PseudoLabelBrain
         The Brain, trained.
     hparams : dict
-        See ``finish``.
+        See ``finish``. With a ``final_map`` there is no classifier: it would
+        not fit the encoder.
     """
-    save_classifiers(brain)
+    if hparams["final_map"] is None:
+        save_classifiers(brain)
     finish(brain.embedder(), hparams, brain.device)
 
 

@@ -99,7 +99,7 @@ def test_one_system_has_what_it_needs_and_no_more(steps):
 
 
 def test_little_data_is_learnt_whole_and_labelled_in_pieces(steps):
-    commands = steps(yaml="small.yaml")
+    commands = steps("--iterations=2", yaml="small.yaml")
     assert not any("cut_seconds" in flag for flag in commands["stage_1"])
     for number, last in (1, "stage_1"), (2, "iteration_1/train"):
         labels = commands[f"iteration_{number}/labels"]
@@ -187,6 +187,16 @@ def test_sdpn_is_scored_with_the_last_pseudo_labels_as_cohort(steps):
     assert "--train_data_folder=corpus" in verify
     assert any("as_norm" in word for word in verify)
     assert "--encoder=large_margin/encoder" in verify
+
+
+def test_a_large_margin_starts_with_centroids_where_no_classifier_fits(steps):
+    plain = steps(yaml="pipeline.yaml")
+    classifier = "--start_classifier=iteration_2/train/classifier.ckpt"
+    assert classifier in plain["large_margin"]
+    mapped = steps(
+        "--dlg_lc={hparams: small_dlg_lc.yaml}", yaml="pipeline.yaml"
+    )
+    assert "--start_classifier=centroids" in mapped["large_margin"]
 
 
 def test_sdpn_that_stops_early_has_the_last_training_and_its_labels(
