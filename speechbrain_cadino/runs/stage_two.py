@@ -35,7 +35,7 @@ def finish_voices(brain, hparams):
         See ``finish``. With a ``final_map`` there is no classifier: it would
         not fit the encoder.
     """
-    if hparams["final_map"] is None:
+    if hparams.get("final_map") is None:
         save_classifiers(brain)
     finish(brain.embedder(), hparams, brain.device)
 

@@ -248,6 +248,33 @@ def test_stage_one_on_faces(face_run):
     assert all(np.isfinite(row["eer"]) for row in systems.values())
 
 
+def test_stage_two_on_faces_alone(face_run, faces, run_script, tmp_path):
+    table = pd.read_csv(faces / "faces.csv")
+    table["spk_id"] = [name.split("/")[1] for name in table["ID"]]
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    flags = {
+        "data_folder": faces,
+        "train_manifest": tmp_path / "labels.csv",
+        "start_encoder": face_run / "encoder",
+        "output_folder": tmp_path / "run",
+        "prepare": "[]",
+        "number_of_epochs": 1,
+        "warmup_epochs": 0,
+        "batch_size": 8,
+        "num_workers": 0,
+        "channels": "[4, 8]",
+        "block_sizes": "[1, 1]",
+        "face_size": 16,
+        "ckpt_interval_minutes": 0,
+    }
+    code, output = run_script(
+        *script("train_dlg_lc.py", "av_dlg_lc_face.yaml", **flags)
+    )
+    assert code == 0, output
+    assert load_encoder(tmp_path / "run" / "encoder").sample_rate == 1
+    assert (tmp_path / "run" / "classifier.ckpt").is_file()
+
+
 def test_labels_of_voices_and_faces(
     face_run, faces, speech, encoder_folder, labels, run_script, tmp_path
 ):
