@@ -157,12 +157,11 @@ class LDA(LinearMap):
         check_classes(len(names))
         embeddings = np.asarray(embeddings, np.float64)
         self.mean = embeddings.mean(0)
+        centred = embeddings - self.mean
         sums = np.zeros((len(names), embeddings.shape[1]))
-        np.add.at(sums, index, embeddings - self.mean)
+        np.add.at(sums, index, centred)
         means = sums / counts[:, None]
-        within, _ = ledoit_wolf(
-            embeddings - self.mean - means[index], assume_centered=True
-        )
+        within, _ = ledoit_wolf(centred - means[index], assume_centered=True)
         if not np.trace(within) > 0:
             raise ValueError(
                 "All crops of a recording, or all recordings of a cluster, "
@@ -177,7 +176,6 @@ class LDA(LinearMap):
         ratios, axes = eigh(between, within + floor)
         self.ratios = ratios[::-1][: self.dimensions]
         self.axes = axes[:, ::-1][:, : self.dimensions]
-        centred = embeddings - self.mean
         self.axes *= norm(centred) / norm(centred @ self.axes)
         return self
 

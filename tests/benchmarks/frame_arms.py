@@ -21,7 +21,6 @@ the codes used.
 """
 
 import argparse
-import json
 import pathlib
 import shutil
 import sys
@@ -32,7 +31,11 @@ from ruamel.yaml import YAML
 
 from speechbrain_cadino.demo.corpus import prepare_demo
 from speechbrain_cadino.demo.phones import prepare_phones
-from speechbrain_cadino.process.files import atomic_folder, write_json
+from speechbrain_cadino.process.files import (
+    atomic_folder,
+    read_json,
+    write_json,
+)
 
 HEAD = (
     "run|layer|across|untrained|MFCC|log-mel|to untrained|to MFCC|PNMI|"
@@ -88,12 +91,11 @@ def fill(cell, experiment, rest):
 
 def line(cell):
     """The cells of a run."""
-    text = (cell.folder / "frames.json").read_text(encoding="utf-8")
-    answer = json.loads(text)
+    answer = read_json(cell.folder / "frames.json")
+    settings = read_json(cell.folder / "cell.json")
     table = pd.read_csv(cell.folder / "frames.csv")
     training = pd.read_csv(cell.folder / "training.csv")
-    text = (cell.folder / "cell.json").read_text(encoding="utf-8")
-    steps = len(training) * json.loads(text)["steps_per_epoch"]
+    steps = len(training) * settings["steps_per_epoch"]
     used = training.filter(like="used_").iloc[-1].min()
     units = table.groupby("system")["pnmi"].max()
     others = [answer[other] for other in ("untrained", "mfcc", "log_mel")]

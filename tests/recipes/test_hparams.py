@@ -188,11 +188,8 @@ def test_each_key_is_used(name):
         used = f"<{key}>" in text or key in options or key == "__set_seed"
         used = used or re.search(rf'hparams\["{key}"\]', code)
         used = used or re.search(rf"hparams\.{key}\b", code)
-        used = (
-            used
-            or f'hparams, "{key}"' in code
-            or f'hparams.get("{key}"' in code
-        )
+        used = used or f'hparams, "{key}"' in code
+        used = used or f'hparams.get("{key}"' in code
         # of the weights to start from: see runs.stage_two
         used = used or f'"{key}": (start_from' in code
         assert used, f"{name}: {key} is used nowhere"
