@@ -25,7 +25,12 @@ FLAGS = {
 METHODS = {
     "small_rdino.yaml": (
         ["variance", "covariance"],
-        {"embedding_norm": True, "average_epochs": 2, "expander_size": 12},
+        {
+            "embedding_norm": True,
+            "average_epochs": 2,
+            "expander_size": 12,
+            "final_map": None,
+        },
     ),
     "small_sdpn_dr.yaml": (["me_max", "frobenius", "off_diagonal"], {}),
 }

@@ -110,8 +110,9 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
         label_encoder: !ref <pretrained_path>/label_encoder.txt
 """
 
-# Steps so small that one sees where a training started.
+# Steps so small, and no map after them, that one sees where a training started.
 STANDSTILL = {
+    "final_map": "null",
     "lr": 1e-7,
     "final_lr": 1e-7,
     "number_of_epochs": 2,

@@ -120,6 +120,7 @@ def test_a_part_of_an_encoder_on_two_processes(
     flags = {
         "start_encoder": start,
         "train_only": "[se_block, norm]",
+        "final_map": None,  # it is in the last layer
         "number_of_epochs": 1,
         "warmup_epochs": 0.5,
         "evaluate_every": 1,

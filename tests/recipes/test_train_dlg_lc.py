@@ -32,6 +32,7 @@ def command(speech, labels):
             "channels": 16,
             "ckpt_interval_minutes": 0,
             "ckpt_interval_steps": 2,
+            "final_map": None,  # which leaves no classifier
             **flags,
         }
         return script("train_dlg_lc.py", yaml, **flags)

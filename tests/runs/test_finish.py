@@ -1,4 +1,5 @@
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.encoders.calibration import read_calibration
 from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.runs import stage_two
 from speechbrain_cadino.runs.finish import finish, fold
 from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.threshold import fit
@@ -75,3 +77,14 @@ def test_too_few_recordings_for_a_map_leave_the_encoder_as_it_was(
     assert "The encoder has no final_map: " in caplog.text
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert after == before
+
+
+@pytest.mark.parametrize("final_map", [None, RecordingLDA(crops=3)])
+def test_a_classifier_is_kept_where_it_fits_the_encoder(
+    hparams, embedder, final_map, monkeypatch
+):
+    kept = []
+    monkeypatch.setattr(stage_two, "save_classifiers", kept.append)
+    brain = types.SimpleNamespace(embedder=lambda: embedder, device=None)
+    stage_two.finish_voices(brain, hparams | {"final_map": final_map})
+    assert kept == ([brain] if final_map is None else [])
