@@ -20,11 +20,11 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-# A command must be at its end after a signal as soon as one that nobody has
-# disturbed would be at its own, on this machine and under its load: see
-# ``bound``; at least, so soon. All that it has started must be soon after it:
-# data workers look for their parent every 5 seconds.
-BOUND_SECONDS = 90
+# A command hangs after a signal if it says nothing for so long. To its end it
+# may take its time: not every signal ends it, and the machine may have more to
+# do. All that it has started must end soon after it: data workers look for
+# their parent every 5 seconds.
+SILENT_SECONDS = 90
 ORPHAN_SECONDS = 15
 
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
@@ -35,10 +35,6 @@ IGNORED = [
     *("*step.json", "*run.json", "*report.*", "*/CKPT+*"),
 ]
 SPEED = ["seconds", "data_seconds", "utts_per_second"]
-
-
-# How long the commands took that nobody has disturbed
-undisturbed_seconds = []
 
 
 class Fault(NamedTuple):
@@ -196,7 +192,6 @@ def strike(command, fault, log, rng=random, ready=lambda: True):
     -------
     Outcome
     """
-    begin = time.monotonic()
     with open(log, "w") as output:
         process = start(command, output)
         time_to_strike = time.monotonic() + fault.delay
@@ -209,17 +204,10 @@ def strike(command, fault, log, rng=random, ready=lambda: True):
         for target in targets:
             if target.alive():
                 os.kill(target.pid, fault.number)
-        trouble = _wait(process, witnesses)
-    if not targets:
-        undisturbed_seconds.append(time.monotonic() - begin)
+        trouble = _wait(process, witnesses, log)
     return Outcome(
         fault, bool(targets), process.returncode, log.read_text(), trouble
     )
-
-
-def bound():
-    """Seconds that a command may take to end after a signal."""
-    return max([BOUND_SECONDS, *undisturbed_seconds])
 
 
 def _targets(pid, target, rng):
@@ -229,16 +217,20 @@ def _targets(pid, target, rng):
     return [rng.choice(candidates)] if candidates else []
 
 
-def _wait(process, witnesses):
+def _wait(process, witnesses, log):
     """Waits for the end of a command and of all that it has started."""
     trouble = ""
-    try:
-        # A command that has not been struck may take its time.
-        process.wait(bound() if witnesses else None)
-    except subprocess.TimeoutExpired:
-        trouble = f"hangs {bound():.0f} s after the signal"
-        process.kill()
-        process.wait()
+    said, deadline = None, None
+    # A command that has not been struck may be as silent as it likes.
+    while process.poll() is None and not trouble:
+        time.sleep(0.05)
+        if log.stat().st_size != said:
+            said = log.stat().st_size
+            deadline = time.monotonic() + SILENT_SECONDS
+        if witnesses and time.monotonic() > deadline:
+            trouble = f"hangs: silent for {SILENT_SECONDS} s after the signal"
+            process.kill()
+            process.wait()
     deadline = time.monotonic() + ORPHAN_SECONDS
     while any(witness.alive() for witness in witnesses):
         if time.monotonic() > deadline:
