@@ -24,7 +24,7 @@ from speechbrain_cadino.process.ranks import shield_worker, worth_while
 logger = get_logger(__name__)
 
 # Crops of so many tell what those of millions would.
-MOST_RECORDINGS = 10_000
+MOST_ROWS = 10_000
 
 # Fewer are worth a warning.
 FEW_RECORDINGS = 100
@@ -45,9 +45,9 @@ class RecordingLDA(LDA):
         The number of axes to keep. All by default: on log-mel statistics fewer
         have more errors.
     crops : int
-        The number of crops of each recording.
+        The number of crops of each row of a manifest.
     crop_seconds : float
-        Their length; a shorter recording is repeated.
+        Their length; a shorter row is repeated.
     augment : torch.nn.Module, optional
         The augmentation that makes crops of a recording differ, (B, samples) to
         (B, samples): rooms half of the time and three kinds of noise a quarter
@@ -94,9 +94,11 @@ class RecordingLDA(LDA):
         embedder : Embedder
             The encoder.
         table : pandas.DataFrame
-            A manifest, each row of which is a recording. Of more than
-            ``MOST_RECORDINGS``, as many are taken, evenly spread. What cannot
-            be read is replaced by others, and counted in the log.
+            A manifest. Its rows of one file are one recording; where it has
+            labels (``spk_id``), those of one label, for a file may be a
+            conversation. Of more rows than ``MOST_ROWS``, as many are taken,
+            evenly spread. What cannot be read is replaced by others, and
+            counted in the log.
 
         Returns
         -------
@@ -114,14 +116,18 @@ class RecordingLDA(LDA):
                 f"{embedder.source} holds embeddings alone: leave "
                 "recording_lda out, or give the encoder that made them."
             )
-        check_classes(len(table))
-        if len(table) < FEW_RECORDINGS:
+        table = table.iloc[spread_rows(len(table), MOST_ROWS)]
+        keys = ["wav", *table.columns.intersection(["spk_id"])]
+        recordings = table.groupby(keys, sort=False).ngroup().to_numpy()
+        count = recordings.max(initial=-1) + 1
+        check_classes(count)
+        if count < FEW_RECORDINGS:
             logger.warning(
-                f"recording_lda learns from {len(table)} recordings, which is "
-                "few: it has been tried on hundreds, of many voices."
+                f"recording_lda learns from {count} recordings, which is few: "
+                "it has been tried on hundreds, of many voices."
             )
-        rows = spread_rows(len(table), MOST_RECORDINGS)
-        return self.fit(*self.embed_crops(embedder, table.iloc[rows]))
+        embeddings, rows = self.embed_crops(embedder, table)
+        return self.fit(embeddings, recordings[rows])
 
     def fit_transform(self, embeddings):
         """``transform``: the form in which pseudo labels take it, after
@@ -141,7 +147,7 @@ class RecordingLDA(LDA):
         -------
         embeddings : numpy.ndarray
             Shape (N, D).
-        recordings : numpy.ndarray
+        rows : numpy.ndarray
             Shape (N,): the row that each is a crop of.
 
         Raises
@@ -159,7 +165,7 @@ class RecordingLDA(LDA):
             generator=torch.Generator(),
         )
         augment = self.augment or default_augment(embedder.sample_rate)
-        found, recordings, problems = [], [], []
+        found, places, problems = [], [], []
         bar = tqdm(total=len(data), desc="Crops of recordings", delay=1)
         with torch.random.fork_rng(), torch.inference_mode(), bar:
             torch.manual_seed(self.seed)
@@ -174,14 +180,14 @@ class RecordingLDA(LDA):
                 wavs = augment(wavs.to(embedder.device or "cpu"))
                 output = embedder.encode_batch(wavs, torch.ones(len(wavs)))
                 found.append(output.float().cpu().flatten(1).numpy())
-                recordings.append(np.repeat(rows, self.crops))
+                places.append(np.repeat(rows, self.crops))
                 problems += filter(None, problem)
         if problems:
             logger.warning(
                 f"{len(problems)} of {len(data)} recordings cannot be read or "
                 f"are silent, others stand in. The first: {problems[0]}"
             )
-        return np.concatenate(found), np.concatenate(recordings)
+        return np.concatenate(found), np.concatenate(places)
 
 
 def default_augment(sample_rate=16000):

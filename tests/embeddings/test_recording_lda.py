@@ -8,6 +8,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings.embedder import Embedder, StoredEmbeddings
+from speechbrain_cadino.embeddings.linear import LDA
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.store import save_embeddings
 
@@ -84,6 +85,26 @@ def test_damaged_and_silent_recordings_are_replaced(corpus, tmp_path, caplog):
     lda = RecordingLDA(crop_seconds=0.3).learn(embedder, table)
     assert np.isfinite(lda.axes).all()
     assert "2 of 12 recordings cannot be read or are silent" in caplog.text
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_pieces_of_a_file_are_one_recording_and_so_are_those_of_a_label(
+    corpus, labelled
+):
+    table = read_manifest(corpus / "train.csv", corpus)
+    middle = (table["start"] + table["stop"]) // 2
+    pieces = pd.concat([table.assign(stop=middle), table.assign(start=middle)])
+    of_file = list(range(12)) * 2
+    if labelled:  # the first file is a conversation
+        pieces["spk_id"] = ["a"] * 12 + ["b"] + ["a"] * 11
+        of_file[12] = 12
+    embedder = Embedder(lambda wavs, lens: wavs.unfold(1, 8, 8).std(1))
+    lda = RecordingLDA(crop_seconds=0.2, crops=2)
+    crops, rows = lda.embed_crops(embedder, pieces)
+    assert rows.tolist() == np.repeat(range(24), 2).tolist()
+    expected = LDA().fit(crops, np.repeat(of_file, 2))
+    found = lda.learn(embedder, pieces)
+    np.testing.assert_allclose(found.axes, expected.axes, rtol=1e-6)
 
 
 def test_what_it_cannot_learn_from(tmp_path):
