@@ -15,10 +15,13 @@ class FrameBrain(EncoderBrain):
     The student hears a crop of which spans of frames are hidden, and guesses
     the codes of these. The codes are the target's: with TeacherTargets, those
     of a teacher that hears all and follows the student (Liu et al., 2023);
-    with RandomTargets, BEST-RQ's.
+    with RandomTargets, BEST-RQ's. With an ``augment``, the student hears the
+    crop augmented, and the target as it is: what is the same in both is the
+    phone, not the channel (ours; neither paper has one). It must not shift
+    sounds in time.
 
-    What the YAML must hold beside what EncoderBrain wants, but ``augment`` and
-    ``evaluator``, of which nothing is made:
+    What the YAML must hold beside what EncoderBrain wants, but ``evaluator``,
+    of which nothing is made:
 
     * modules: ``student`` (FrameStudent) and ``target``;
     * hparams: ``student``; ``freeze_epochs``, from when on the front end stays
@@ -71,8 +74,15 @@ class FrameBrain(EncoderBrain):
             (heads, frames hidden).
         """
         wavs = batch["globals"][:, 0].to(self.device, non_blocking=True)
-        outputs = self.modules.student(wavs)
-        codes = self.target.codes(wavs, outputs.latents, outputs.mask)
+        augment = self.augmenters["all"]
+        if augment is None:
+            outputs = self.modules.student(wavs)
+            latents = outputs.latents
+        else:
+            outputs = self.modules.student(augment(wavs))
+            with torch.no_grad():
+                latents = self.student.front_end(wavs)
+        codes = self.target.codes(wavs, latents, outputs.mask)
         return outputs.logits, codes
 
     def compute_objectives(self, predictions, batch, stage):

@@ -6,6 +6,10 @@ import pytest
 import torch
 from recipe import TORCHRUN
 
+import speechbrain as sb
+from speechbrain_cadino.brains.frames import FrameBrain
+from speechbrain_cadino.lobes.frame_encoder import FrameOutputs
+
 SCRIPT = pathlib.Path(__file__).with_name("take_frame_steps.py")
 
 
@@ -47,3 +51,45 @@ def test_two_halves_equal_a_batch(one, tmp_path, kind):
             atol=1e-10,
             msg=lambda text, name=name: f"{name}: {text}",
         )
+
+
+class Student(torch.nn.Module):
+    """Notes what it hears; its latents are the signal in frames of 6."""
+
+    def __init__(self):
+        super().__init__()
+        self.front_end = torch.nn.Unflatten(1, (-1, 6))
+        self.context = torch.nn.Linear(6, 5)
+
+    def forward(self, wavs):
+        self.heard = wavs
+        latents = self.front_end(wavs)
+        mask = torch.ones(latents.shape[:2], dtype=torch.bool)
+        return FrameOutputs(latents, mask, [self.context(latents[mask])])
+
+
+class Target(torch.nn.Module):
+    """Notes what it hears."""
+
+    def codes(self, wavs, latents, mask):
+        self.heard = wavs, latents
+        return torch.zeros(1, int(mask.sum()), dtype=torch.int64)
+
+
+@pytest.mark.parametrize("augment", [None, lambda wavs: wavs + 1])
+def test_the_student_alone_hears_what_is_augmented(augment):
+    student, target = Student(), Target()
+    brain = FrameBrain(
+        modules={"student": student, "target": target},
+        opt_class=torch.optim.SGD,
+        hparams={"seed": 1, "student": student, "augment": augment},
+        run_opts={"device": "cpu"},
+    )
+    crops = torch.randn(2, 1, 18)
+    logits, codes = brain.compute_forward({"globals": crops}, sb.Stage.TRAIN)
+    assert logits[0].shape == (codes.numel(), 5) == (6, 5)
+    plain = crops[:, 0]
+    assert torch.equal(student.heard, plain if augment is None else plain + 1)
+    wavs, latents = target.heard
+    assert torch.equal(wavs, plain)
+    assert torch.equal(latents, plain.unflatten(1, (-1, 6)))
