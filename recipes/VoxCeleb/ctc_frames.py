@@ -21,8 +21,10 @@ if __name__ == "__main__":
 import torch
 
 import speechbrain as sb
+from speechbrain.dataio import audio_io
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.encoder import CTCTextEncoder
+from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.dataio.sampler import ReproducibleRandomSampler
 from speechbrain.decoders.ctc import ctc_greedy_decode
 from speechbrain.inference.encoders import WaveformEncoder
@@ -97,10 +99,12 @@ def dataio_prep(hparams):
     encoder.insert_blank(index=0)
     encoder.update_from_iterable(sorted(set(table["phone"])), False)
 
+    normalize = AudioNormalizer(hparams["sample_rate"])
+
     @sb.utils.data_pipeline.takes("wav")
     @sb.utils.data_pipeline.provides("signal")
     def signal_pipeline(wav):
-        return sb.dataio.dataio.read_audio(wav)
+        return normalize(*audio_io.load(wav, channels_first=False))
 
     @sb.utils.data_pipeline.takes("said")
     @sb.utils.data_pipeline.provides("phones")

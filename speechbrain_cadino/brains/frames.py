@@ -51,16 +51,15 @@ class FrameBrain(EncoderBrain):
     def warnings(self, means):
         """Says which codebooks are hardly used."""
         few = [
-            f"{value:.0%} of layer {name.removeprefix('used_')}"
+            f"{name} is {value:.0%}"
             for name, value in self.figures.items()
             if name.startswith("used_") and value < FEW
         ]
         if not few:
             return []
         return [
-            f"Few codes are used: {', '.join(few)}. The teacher says nearly "
-            "the same of all frames. Set heads_at to each, or lower codes or "
-            "lr, in another output_folder."
+            f"Few codes are used: {', '.join(few)}. {self.target.few_codes} in "
+            "another output_folder."
         ]
 
     def compute_forward(self, batch, stage):

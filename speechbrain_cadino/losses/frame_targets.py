@@ -3,6 +3,7 @@
 A target is a Module with ``codes(wavs, latents, mask)``, the codes of the
 frames that are hidden; ``after_step`` follows each optimiser step, ``mark`` and
 ``rewind`` serve the StepGuard, and ``end_epoch`` gives figures of the epoch.
+``few_codes`` says why few codes would be used, and what to do.
 """
 
 import torch
@@ -38,6 +39,11 @@ class TeacherTargets(torch.nn.Module):
     ValueError
         If ``targets`` is neither, or there are more codebooks than layers.
     """
+
+    few_codes = (
+        "The teacher says nearly the same of all frames: set heads_at to "
+        "each, or lower codes or lr,"
+    )
 
     def __init__(
         self,
@@ -172,6 +178,8 @@ class RandomTargets(torch.nn.Module):
     size : int
         The size of the codes. 16 in the paper.
     """
+
+    few_codes = "The features hardly differ from frame to frame: lower codes"
 
     def __init__(self, features, bands, stack, codes, size=16):
         super().__init__()

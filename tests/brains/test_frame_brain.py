@@ -93,3 +93,21 @@ def test_the_student_alone_hears_what_is_augmented(augment):
     wavs, latents = target.heard
     assert torch.equal(wavs, plain)
     assert torch.equal(latents, plain.unflatten(1, (-1, 6)))
+
+
+def test_few_codes_are_said_with_what_to_do():
+    student, target = Student(), Target()
+    target.few_codes = "All is silent: speak up"
+    brain = FrameBrain(
+        modules={"student": student, "target": target},
+        opt_class=torch.optim.SGD,
+        hparams={"seed": 1, "student": student},
+        run_opts={"device": "cpu"},
+    )
+    brain.figures = {"used_2": 0.1, "used_3": 0.05, "momentum": 0.0}
+    assert brain.warnings({}) == [
+        "Few codes are used: used_3 is 5%. All is silent: speak up in another "
+        "output_folder."
+    ]
+    brain.figures["used_3"] = 0.5
+    assert brain.warnings({}) == []

@@ -8,8 +8,10 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 from recipe import SPEED, script
+from scipy.signal import resample_poly
 
 TINY = {
     "d_model": 16,
@@ -184,13 +186,20 @@ def test_stock_speechbrain_gives_the_frames(whole, tmp_path):
 def test_a_ctc_head_reads_phones_from_the_frames(
     speech, phones, run_script, whole, tmp_path
 ):
+    """Of stereo files at 22.05 kHz, too."""
+    for path in speech.glob("wav/test*/*/*.wav"):
+        wav, _ = soundfile.read(path)
+        stereo = resample_poly(np.stack([wav, wav], 1), 441, 320)
+        other = tmp_path / "speech" / path.relative_to(speech)
+        other.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(other, stereo, 22050)
     code, output = run_script(
         *script(
             "ctc_frames.py",
             "ctc_frames.yaml",
             encoder=whole[0] / "encoder",
             phones=phones,
-            data_folder=speech,
+            data_folder=tmp_path / "speech",
             output_folder=tmp_path,
             number_of_epochs=3,
         )
