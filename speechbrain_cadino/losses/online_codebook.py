@@ -7,7 +7,7 @@ Self-supervised Speech Representation Learning" (NeurIPS), and the authors' code
 
 import torch
 
-from speechbrain.utils.distributed import ddp_all_reduce
+from speechbrain.utils.distributed import ddp_all_reduce, if_main_process
 
 
 class OnlineCodebook(torch.nn.Module):
@@ -29,6 +29,16 @@ class OnlineCodebook(torch.nn.Module):
         The size of the frames.
     decay : float
         t, from 0 to 1. 0.9 in the authors' code.
+    start : str
+        Where the codes begin: "noise", of mean 0 and variance 1 in each
+        dimension, as in the authors' code; "frames", frames of the first
+        batch, drawn at random (ours: where frames spread over few directions,
+        most of the others are never the nearest).
+
+    Raises
+    ------
+    ValueError
+        If ``start`` is neither, or the decay is out of its range.
 
     Example
     -------
@@ -46,18 +56,21 @@ class OnlineCodebook(torch.nn.Module):
     tensor([0.5000])
     """
 
-    def __init__(self, codebooks, codes, size, decay=0.9):
+    def __init__(self, codebooks, codes, size, decay=0.9, start="noise"):
         super().__init__()
         if not 0 <= decay < 1:
             raise ValueError(f"A decay of {decay}: give 0 or more, below 1.")
+        if start not in ("noise", "frames"):
+            raise ValueError(f"code_start={start}: give noise or frames.")
         self.decay = decay
         # As the frames: of mean 0 and variance 1 in each dimension
-        start = torch.randn(codebooks, codes, size)
-        start = (start - start.mean(1, keepdim=True)) / start.std(
+        noise = torch.randn(codebooks, codes, size)
+        noise = (noise - noise.mean(1, keepdim=True)) / noise.std(
             1, correction=0, keepdim=True
         ).clamp(min=1e-5)
-        self.register_buffer("sums", start)
+        self.register_buffer("sums", noise)
         self.register_buffer("counts", torch.ones(codebooks, codes))
+        self.register_buffer("begun", torch.tensor(start == "noise"))
         # How often each code was given in the epoch
         self.register_buffer("hits", torch.zeros(codebooks, codes))
         self._collected = None
@@ -85,6 +98,8 @@ class OnlineCodebook(torch.nn.Module):
         # Whatever the precision of training: sums over many frames
         with torch.autocast(frames.device.type, enabled=False):
             frames = frames.to(self.sums.dtype)
+            if self.training and not self.begun:
+                self._begin(frames)
             centers = self.centers
             # |f - e|^2, less |f|^2
             far = centers.square().sum(-1).unsqueeze(1)
@@ -94,6 +109,16 @@ class OnlineCodebook(torch.nn.Module):
                 given = given.to(frames.dtype)
                 self._collect(given.sum(1), given.mT @ frames)
         return codes
+
+    def _begin(self, frames):
+        """Lets the codes begin at frames: on all ranks, at those of one."""
+        places = torch.randperm(frames.shape[1])[: self.sums.shape[1]]
+        drawn = frames[:, places.to(frames.device)]
+        if not if_main_process():
+            drawn = torch.zeros_like(drawn)
+        total = torch.distributed.ReduceOp.SUM
+        self.sums[:, : len(places)] = ddp_all_reduce(drawn, total)
+        self.begun.fill_(True)
 
     def _collect(self, counts, sums):
         """Adds to what is noted since the last update."""

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from speechbrain_cadino.losses import online_codebook
 from speechbrain_cadino.losses.online_codebook import (
     OnlineCodebook,
     code_loss,
@@ -127,3 +128,43 @@ def test_the_loss_is_that_of_a_loop():
             hits += said.index(max(said)) == code
     assert loss.item() == pytest.approx(float(total) / 18, rel=1e-5)
     assert accuracy.item() == pytest.approx(hits / 18)
+
+
+def test_codes_begin_at_frames_of_the_first_batch_of_training(monkeypatch):
+    book = OnlineCodebook(2, 5, 3, start="frames")
+    noise = book.sums.clone()
+    frames = torch.randn(2, 40, 3)
+    book.eval()(frames)
+    assert torch.equal(book.sums, noise)
+    # What other ranks would add to what the first one draws
+    monkeypatch.setattr(online_codebook, "if_main_process", lambda: False)
+    other = OnlineCodebook(2, 5, 3, start="frames")
+    other(frames)
+    assert not other.sums.any()
+    monkeypatch.undo()
+
+    book.train()(frames)
+    same = (book.sums.unsqueeze(2) == frames.unsqueeze(1)).all(-1)
+    assert (same.sum(-1) == 1).all()
+    places = same.int().argmax(-1)
+    assert torch.equal(places[0], places[1])
+    assert len(set(places[0].tolist())) == 5
+    after = book.sums.clone()
+    again = OnlineCodebook(2, 5, 3, start="frames")
+    again.load_state_dict(book.state_dict())
+    for each in (book, again):
+        each(torch.randn(2, 40, 3))
+        assert torch.equal(each.sums, after)
+
+
+def test_of_fewer_frames_than_codes_the_other_codes_are_noise():
+    book = OnlineCodebook(1, 5, 3, start="frames")
+    noise, frames = book.sums.clone(), torch.randn(1, 2, 3)
+    book(frames)
+    assert sorted(book.sums[0, :2].tolist()) == sorted(frames[0].tolist())
+    assert torch.equal(book.sums[:, 2:], noise[:, 2:])
+
+
+def test_an_unknown_start_is_refused():
+    with pytest.raises(ValueError, match="give noise or frames"):
+        OnlineCodebook(1, 5, 3, start="kmeans")
