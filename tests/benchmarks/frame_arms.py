@@ -15,7 +15,7 @@ trained. ``--report`` trains nothing.
 The table has a line for each run: the ABX errors of its best layer across
 voices, and of the same network untrained, of MFCC and of log-mel bands; the
 best PNMI of its codes and that of k-means on MFCC; the smallest share of codes
-used in the last epoch; steps and minutes. What has to hold: across voices a
+used in the last epoch; minutes. What has to hold: across voices a
 fifth below MFCC and the untrained network, PNMI above that of k-means, half of
 the codes used.
 """
@@ -39,7 +39,7 @@ from speechbrain_cadino.process.files import (
 
 HEAD = (
     "run|layer|across|untrained|MFCC|log-mel|to untrained|to MFCC|PNMI|"
-    "k-means|used|steps|minutes"
+    "k-means|used|minutes"
 )
 KEPT = ["training.csv", "frames.csv", "frames.json"]
 
@@ -92,10 +92,8 @@ def fill(cell, experiment, rest):
 def line(cell):
     """The cells of a run."""
     answer = read_json(cell.folder / "frames.json")
-    settings = read_json(cell.folder / "cell.json")
     table = pd.read_csv(cell.folder / "frames.csv")
     training = pd.read_csv(cell.folder / "training.csv")
-    steps = len(training) * settings["steps_per_epoch"]
     used = training.filter(like="used_").iloc[-1].min()
     units = table.groupby("system")["pnmi"].max()
     others = [answer[other] for other in ("untrained", "mfcc", "log_mel")]
@@ -108,7 +106,6 @@ def line(cell):
         f"{units['trained']:.2f}",
         f"{units['k-means']:.2f}",
         f"{used:.0%}",
-        f"{steps}",
         f"{cell.minutes}",
     ]
 

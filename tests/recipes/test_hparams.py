@@ -142,7 +142,7 @@ def test_stage_two_loads(name, tmp_path):
     ("name", "depth"),
     [
         *(("dinosr.yaml", 8), ("small_dinosr.yaml", 4)),
-        *(("demo_dinosr.yaml", 4), ("demo_bestrq.yaml", 1)),
+        *(("demo_dinosr.yaml", 3), ("demo_bestrq.yaml", 1)),
     ],
 )
 def test_frames_load(name, depth, tmp_path):
