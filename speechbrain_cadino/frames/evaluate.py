@@ -22,6 +22,7 @@ from speechbrain_cadino.frames.abx import (
 )
 from speechbrain_cadino.frames.phones import frames_of, read_phones
 from speechbrain_cadino.frames.units import unit_figures
+from speechbrain_cadino.losses.online_codebook import over_time
 from speechbrain_cadino.process.files import (
     atomic_path,
     write_csv,
@@ -380,15 +381,16 @@ def network_features(student, hop, offset, heads=True):
     Returns
     -------
     Features
-        ``layer_1`` and so on, and ``codes_LAYER`` of the heads, by the layer
-        whose codebook it is.
+        ``layer_1`` and so on, of mean 0 and variance 1 over the file as the
+        MFCC that they are compared with, and ``codes_LAYER`` of the heads, by
+        the layer whose codebook it is.
     """
     student.eval()
     device = next(student.parameters()).device
 
     def describe(signal):
         layers, codes = student.describe(signal.to(device))
-        said = {f"layer_{n}": each for n, each in enumerate(layers, 1)}
+        said = {f"layer_{n}": over_time(x) for n, x in enumerate(layers, 1)}
         if heads:
             first = 1 + len(layers) - len(codes)
             said |= {f"codes_{n}": each for n, each in enumerate(codes, first)}
