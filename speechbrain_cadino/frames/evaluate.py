@@ -33,6 +33,8 @@ logger = get_logger(__name__)
 
 # Of SpeechBrain's features at 100 frames a second
 HOP = 0.01
+# How a plot names them
+SPECTRAL = {"log_mel": "log-mel", "mfcc": "MFCC"}
 # Files of the training set, and frames of these, that k-means learns from
 KMEANS_FILES, KMEANS_FRAMES = 300, 50_000
 # The frames that are kept at a time, in bytes, of one layer at least: for more,
@@ -519,8 +521,9 @@ def _format(table):
 def _plot(table, path):
     """ABX by layer, and the units."""
     figure, (errors, units) = plt.subplots(
-        1, 2, figsize=(11, 4), layout="constrained"
+        1, 2, figsize=(11, 5), layout="constrained"
     )
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12)}
     styles = [("across", "-"), ("within", ":")]
     styles = [(kind, style) for kind, style in styles if kind in table]
     layers = table[table["features"].str.startswith("layer")]
@@ -541,14 +544,14 @@ def _plot(table, path):
         table[table["system"] == "spectral"].to_dict("records"), 2
     ):
         for kind, style in styles:
-            label = f"{row['features'].replace('_', '-')}, {kind}"
+            label = f"{SPECTRAL[row['features']]}, {kind}"
             errors.axhline(row[kind], color=f"C{color}", ls=style, label=label)
     errors.set_xlabel("layer")
     errors.set_ylabel("ABX error (%); chance: 50")
     errors.set_title("phones, within and across voices")
     errors.set_ylim(0, None)
     errors.xaxis.get_major_locator().set_params(integer=True)
-    errors.legend(fontsize=8)
+    errors.legend(fontsize=8, ncols=4, **below)
     codes = table.dropna(subset="pnmi") if "pnmi" in table else table[:0]
     names = codes["system"] + " " + codes["features"].str.replace("_", " ")
     for place, name in enumerate(("pnmi", "purity", "used")):
@@ -564,7 +567,7 @@ def _plot(table, path):
     units.set_xlim(0, 1)
     units.set_title("codes as units")
     if len(codes):
-        units.legend(fontsize=8)
+        units.legend(fontsize=8, ncols=3, **below)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
     plt.close(figure)
