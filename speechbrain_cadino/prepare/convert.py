@@ -8,7 +8,7 @@ import soundfile
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import say_opposite
-from speechbrain_cadino.dataio.signal import to_mono
+from speechbrain_cadino.dataio.signal import RATES, to_mono
 from speechbrain_cadino.prepare.parallel import in_parallel
 from speechbrain_cadino.process.files import atomic_path
 
@@ -114,6 +114,9 @@ def _convert(source, target, sample_rate):
         with av.open(str(source)) as container:
             if not container.streams.audio:
                 return "not convertible (no audio in it)"
+            rate = container.streams.audio[0].codec_context.sample_rate
+            if rate not in RATES:
+                return f"not convertible (a rate of {rate} Hz is none of audio)"
             with (
                 atomic_path(target) as path,
                 soundfile.SoundFile(path, "w", sample_rate, 1) as output,

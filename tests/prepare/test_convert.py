@@ -110,12 +110,14 @@ def test_failures_name_their_reason_and_leave_nothing(tmp_path):
         image = np.zeros((16, 16, 3), np.uint8)
         for part in [av.VideoFrame.from_ndarray(image), None]:
             container.mux(stream.encode(part))
-    names = ["text.m4a", "good.m4a", "half.m4a", "film.mp4", "gone.m4a"]
-    text, good, half, film, gone = convert_files(
+    soundfile.write(tmp_path / "slow.wav", tone(1, 16000), 1)
+    names = "text.m4a good.m4a half.m4a film.mp4 gone.m4a slow.wav".split()
+    text, good, half, film, gone, slow = convert_files(
         [tmp_path / name for name in names],
         [tmp_path / "out" / f"{name}.flac" for name in names],
     )
     assert good == ""
+    assert slow == "not convertible (a rate of 1 Hz is none of audio)"
     assert "not convertible (Invalid data" in text
     assert "not convertible (Invalid data" in half
     assert film == "not convertible (no audio in it)"
