@@ -3,6 +3,7 @@
 import itertools
 import os
 import pathlib
+import stat
 
 import soundfile
 
@@ -108,6 +109,12 @@ def _convert(source, target, sample_rate):
     """Converts one file; returns why it could not, or an empty text."""
     import av
 
+    try:
+        # To open a FIFO waits for its writer, for ever.
+        if not stat.S_ISREG(os.stat(source).st_mode):
+            return "not convertible (no plain file)"
+    except OSError as error:
+        return f"not convertible ({error.strerror})"
     if _is_current(source, target, sample_rate):
         return ""
     try:

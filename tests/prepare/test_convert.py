@@ -111,8 +111,11 @@ def test_failures_name_their_reason_and_leave_nothing(tmp_path):
         for part in [av.VideoFrame.from_ndarray(image), None]:
             container.mux(stream.encode(part))
     soundfile.write(tmp_path / "slow.wav", tone(1, 16000), 1)
-    names = "text.m4a good.m4a half.m4a film.mp4 gone.m4a slow.wav".split()
-    text, good, half, film, gone, slow = convert_files(
+    os.mkfifo(tmp_path / "fifo.m4a")
+    names = "text good half film gone slow fifo".split()
+    suffixes = {"film": ".mp4", "slow": ".wav"}
+    names = [name + suffixes.get(name, ".m4a") for name in names]
+    text, good, half, film, gone, slow, fifo = convert_files(
         [tmp_path / name for name in names],
         [tmp_path / "out" / f"{name}.flac" for name in names],
     )
@@ -122,6 +125,7 @@ def test_failures_name_their_reason_and_leave_nothing(tmp_path):
     assert "not convertible (Invalid data" in half
     assert film == "not convertible (no audio in it)"
     assert "No such file" in gone
+    assert fifo == "not convertible (no plain file)"
     assert os.listdir(tmp_path / "out") == ["good.m4a.flac"]
 
 
