@@ -74,11 +74,10 @@ class FrameBrain(EncoderBrain):
         """
         wavs = batch["globals"][:, 0].to(self.device, non_blocking=True)
         augment = self.augmenters["all"]
-        if augment is None:
-            outputs = self.modules.student(wavs)
-            latents = outputs.latents
-        else:
-            outputs = self.modules.student(augment(wavs))
+        heard = wavs if augment is None else augment(wavs)
+        outputs = self.modules.student(heard)
+        latents = outputs.latents
+        if heard is not wavs:
             with torch.no_grad():
                 latents = self.student.front_end(wavs)
         codes = self.target.codes(wavs, latents, outputs.mask)

@@ -118,16 +118,15 @@ class RecordingLDA(LDA):
             )
         table = table.iloc[spread_rows(len(table), MOST_ROWS)]
         keys = ["wav", *table.columns.intersection(["spk_id"])]
-        recordings = table.groupby(keys, sort=False).ngroup().to_numpy()
-        count = recordings.max(initial=-1) + 1
-        check_classes(count)
-        if count < FEW_RECORDINGS:
+        recordings = table.groupby(keys, sort=False)
+        check_classes(recordings.ngroups)
+        if recordings.ngroups < FEW_RECORDINGS:
             logger.warning(
-                f"recording_lda learns from {count} recordings, which is few: "
-                "it has been tried on hundreds, of many voices."
+                f"recording_lda learns from {recordings.ngroups} recordings, "
+                "which is few: it has been tried on hundreds, of many voices."
             )
         embeddings, rows = self.embed_crops(embedder, table)
-        return self.fit(embeddings, recordings[rows])
+        return self.fit(embeddings, recordings.ngroup().to_numpy()[rows])
 
     def fit_transform(self, embeddings):
         """``transform``: the form in which pseudo labels take it, after

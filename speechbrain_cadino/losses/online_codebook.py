@@ -63,6 +63,7 @@ class OnlineCodebook(torch.nn.Module):
         if start not in ("noise", "frames"):
             raise ValueError(f"code_start={start}: give noise or frames.")
         self.decay = decay
+        self.start = start
         # As the frames: of mean 0 and variance 1 in each dimension
         noise = torch.randn(codebooks, codes, size)
         noise = (noise - noise.mean(1, keepdim=True)) / noise.std(
@@ -70,7 +71,8 @@ class OnlineCodebook(torch.nn.Module):
         ).clamp(min=1e-5)
         self.register_buffer("sums", noise)
         self.register_buffer("counts", torch.ones(codebooks, codes))
-        self.register_buffer("begun", torch.tensor(start == "noise"))
+        # Whether codes that start at frames have done so
+        self.register_buffer("begun", torch.tensor(False))
         # How often each code was given in the epoch
         self.register_buffer("hits", torch.zeros(codebooks, codes))
         self._collected = None
@@ -98,7 +100,8 @@ class OnlineCodebook(torch.nn.Module):
         # Whatever the precision of training: sums over many frames
         with torch.autocast(frames.device.type, enabled=False):
             frames = frames.to(self.sums.dtype)
-            if self.training and not self.begun:
+            # From the left: to read a buffer, a GPU's host would have to wait
+            if self.training and self.start == "frames" and not self.begun:
                 self._begin(frames)
             centers = self.centers
             # |f - e|^2, less |f|^2

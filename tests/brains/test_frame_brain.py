@@ -76,15 +76,19 @@ class Target(torch.nn.Module):
         return torch.zeros(1, int(mask.sum()), dtype=torch.int64)
 
 
+def brain_of(student, target, **hparams):
+    return FrameBrain(
+        modules={"student": student, "target": target},
+        opt_class=torch.optim.SGD,
+        hparams={"seed": 1, "student": student, **hparams},
+        run_opts={"device": "cpu"},
+    )
+
+
 @pytest.mark.parametrize("augment", [None, lambda wavs: wavs + 1])
 def test_the_student_alone_hears_what_is_augmented(augment):
     student, target = Student(), Target()
-    brain = FrameBrain(
-        modules={"student": student, "target": target},
-        opt_class=torch.optim.SGD,
-        hparams={"seed": 1, "student": student, "augment": augment},
-        run_opts={"device": "cpu"},
-    )
+    brain = brain_of(student, target, augment=augment)
     crops = torch.randn(2, 1, 18)
     logits, codes = brain.compute_forward({"globals": crops}, sb.Stage.TRAIN)
     assert logits[0].shape == (codes.numel(), 5) == (6, 5)
@@ -98,12 +102,7 @@ def test_the_student_alone_hears_what_is_augmented(augment):
 def test_few_codes_are_said_with_what_to_do():
     student, target = Student(), Target()
     target.few_codes = "All is silent: speak up"
-    brain = FrameBrain(
-        modules={"student": student, "target": target},
-        opt_class=torch.optim.SGD,
-        hparams={"seed": 1, "student": student},
-        run_opts={"device": "cpu"},
-    )
+    brain = brain_of(student, target)
     brain.figures = {"used_2": 0.1, "used_3": 0.05, "momentum": 0.0}
     assert brain.warnings({}) == [
         "Few codes are used: used_3 is 5%. All is silent: speak up in another "

@@ -224,8 +224,8 @@ def _wait(process, witnesses, log):
     # A command that has not been struck may be as silent as it likes.
     while process.poll() is None and not trouble:
         time.sleep(0.05)
-        if log.stat().st_size != said:
-            said = log.stat().st_size
+        if (size := log.stat().st_size) != said:
+            said = size
             deadline = time.monotonic() + SILENT_SECONDS
         if witnesses and time.monotonic() > deadline:
             trouble = f"hangs: silent for {SILENT_SECONDS} s after the signal"
