@@ -68,6 +68,11 @@ class AuxiliaryDINO:
     **options
         Further arguments of SelfDistillation.
 
+    Raises
+    ------
+    ValueError
+        If the weight is below 0.
+
     Example
     -------
     >>> from speechbrain_cadino.dataio.views import ViewCutter
@@ -106,6 +111,11 @@ class AuxiliaryDINO:
         seed=0,
         **options,
     ):
+        if not callable(weight) and weight < 0:
+            raise ValueError(
+                f"The weight of DINO is {weight}: give 0, which leaves it out, "
+                "or more."
+            )
         self.encoder = encoder
         self.objective = objective
         self.cutter = cutter

@@ -12,6 +12,9 @@ from ruamel.yaml.error import YAMLError
 PATHS = re.compile("(^|_)(folder|file|manifest|encoder|trials|log)$")
 PATHS_TOO = {"speakers", "groups", "start_classifier"}
 
+# Keys whose value is a number or a word
+WORDS_TOO = {"gate"}
+
 # What HyperPyYAML takes for a reference, wherever it stands
 REFERENCE = re.compile("<[^>]*>")
 
@@ -43,8 +46,8 @@ def read_flags(arguments, settings, elsewhere=()):
     Raises
     ------
     ValueError
-        If there is no such flag, a value cannot be read, or a word belongs to
-        no flag.
+        If there is no such flag, a value cannot be read, it is a word where the
+        file has a number, or a word belongs to no flag.
 
     Example
     -------
@@ -151,6 +154,11 @@ def _value(key, value, settings):
         if default is None:
             return _text(key, value)
         raise ValueError(f"--{key}={value} is not YAML: {error}") from error
+    if isinstance(found, str) and key not in WORDS_TOO:
+        if isinstance(default, bool):
+            raise ValueError(f"--{key}={value}: give True or False.")
+        if isinstance(default, (int, float)):
+            raise ValueError(f"--{key}={value}: give a number.")
     if default is None and not isinstance(found, (int, float, list)):
         return None if found is None else _text(key, value)
     return found

@@ -32,6 +32,11 @@ class DINOHead(torch.nn.Module):
         The function that fills the prototypes in place, at the start. They are
         drawn as the other weights are by default.
 
+    Raises
+    ------
+    ValueError
+        If a size is below 1.
+
     Example
     -------
     >>> head = DINOHead(192, out_dim=1024, hidden_size=512, bottleneck_size=64)
@@ -54,6 +59,11 @@ class DINOHead(torch.nn.Module):
         init_prototypes=None,
     ):
         super().__init__()
+        if min(out_dim, hidden_size, bottleneck_size) < 1:
+            raise ValueError(
+                f"A head of out_dim={out_dim}, hidden_size={hidden_size}, "
+                f"bottleneck_size={bottleneck_size}: give 1 or more of each."
+            )
         layers = []
         for size in (input_size, hidden_size):
             layers.append(torch.nn.Linear(size, hidden_size))

@@ -93,11 +93,17 @@ class DINOLoss(Term):
         Raises
         ------
         ValueError
-            If there is no pair of different views.
+            If there is no pair of different views, or a temperature is not
+            above 0.
         """
         temperature = self.teacher_temp
         if callable(temperature):
             temperature = temperature(position)
+        if min(temperature, self.student_temp) <= 0:
+            raise ValueError(
+                f"teacher_temp={temperature:g}, student_temp="
+                f"{self.student_temp:g}: give temperatures above 0."
+            )
         loss, teacher_entropy, student_entropy = self.kernel(
             student.outputs,
             teacher.outputs,

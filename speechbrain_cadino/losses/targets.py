@@ -19,6 +19,11 @@ class Centering(torch.nn.Module):
     momentum : float
         The share of the old centre that stays at each update. 0.9 in the paper.
 
+    Raises
+    ------
+    ValueError
+        If the momentum is no share.
+
     Example
     -------
     >>> target = Centering(out_dim=2)
@@ -34,6 +39,10 @@ class Centering(torch.nn.Module):
 
     def __init__(self, out_dim, momentum=0.9):
         super().__init__()
+        if not 0 <= momentum <= 1:
+            raise ValueError(
+                f"center_momentum={momentum}: give a number from 0 to 1."
+            )
         self.momentum = momentum
         self.register_buffer("center", torch.zeros(out_dim))
         self.collected = []  # means since the last update

@@ -247,11 +247,12 @@ def test_a_weight_that_grows_with_the_epochs():
     [
         ({"modules": {"other": torch.nn.Linear(1, 1)}}, "is none of the mod"),
         ({"optimised": "encoder"}, "head of dino is in no optimiser: hand"),
+        ({"weight": -1}, "weight of DINO is -1: give 0, which"),
     ],
 )
 def test_what_a_brain_has_to_have(change, message):
     def fit():
-        brain, counter = host.make(weight=0.5)
+        brain, counter = host.make(weight=change.get("weight", 0.5))
         if "modules" in change:
             host.SpeakersWithDINO(
                 change["modules"], None, {"dino": brain.dino}, {"device": "cpu"}

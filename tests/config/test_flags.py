@@ -20,6 +20,8 @@ rate: !ref <seed>
 twice: !ref <seed> * 2
 speeds: [1.0]
 glob: "**/*"
+mirrored: False
+gate: 5
 """
 
 # What YAML takes for something else, in its one version or the other
@@ -79,6 +81,8 @@ def test_other_values_are_yaml(load):
     assert (found["speeds"], found["glob"]) == ([0.9, 1.1], "*.wav")
     assert (found["seconds"], found["trials"]) == (2.5, None)
     assert load("--data_folder=x", "--rate=7", "--twice=1")["rate"] == 7
+    found = load("--data_folder=x", "--mirrored=True", "--gate=dynamic")
+    assert (found["mirrored"], found["gate"]) == (True, "dynamic")
 
 
 def test_the_last_of_a_flag_given_twice_counts(load):
@@ -93,6 +97,10 @@ def test_the_last_of_a_flag_given_twice_counts(load):
         (["--speeds=[1.0"], "--speeds=.* is not YAML"),
         (["--n_seed=1"], "Did you mean seed?"),
         (["--device=cuda:99"], "No device cuda:99: "),
+        (["--seed=many"], "--seed=many: give a number"),
+        (["--rate=1 000"], "--rate=1 000: give a number"),
+        (["--twice=0,5"], "--twice=0,5: give a number"),
+        (["--mirrored=no"], "--mirrored=no: give True or False"),
     ],
 )
 def test_mistakes_are_one_sentence(load, flags, message):

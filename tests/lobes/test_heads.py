@@ -67,6 +67,12 @@ def test_with_the_loss_the_same_as_weight_norm_with_frozen_gain(head):
     )
 
 
+@pytest.mark.parametrize("sizes", [(0, 4, 4), (8, 0, 4), (8, 4, -1)])
+def test_a_size_that_is_none_is_refused(sizes):
+    with pytest.raises(ValueError, match=r"out_dim=.*give 1 or more of each"):
+        DINOHead(4, *sizes)
+
+
 def test_batch_norm_is_an_option():
     kinds = [
         sum(isinstance(m, torch.nn.BatchNorm1d) for m in head.modules())

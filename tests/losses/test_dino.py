@@ -152,6 +152,15 @@ def test_one_view_is_refused_with_the_remedy():
         compare(loss, one, one)
 
 
+def test_values_that_mean_nothing_are_refused():
+    with pytest.raises(ValueError, match="center_momentum=3: give"):
+        Centering(8, momentum=3)
+    two = torch.zeros(2, 2, 3), torch.ones(8, 3)
+    for values in [(0, 0.1), (lambda position: -position, 0.1), (0.04, 0)]:
+        with pytest.raises(ValueError, match="give temperatures above 0"):
+            compare(DINOLoss(8, Centering(8), *values), two, two)
+
+
 @pytest.mark.parametrize("kernel_of", [chunked, plain])
 def test_a_student_that_sees_no_global_crop_is_compared_with_all(kernel_of):
     """One global crop for the teacher, local crops alone for the student."""
