@@ -10,7 +10,9 @@ import inspect
 import math
 
 import torch
+import torch.nn.functional as F
 from scipy.fft import next_fast_len
+from torchaudio.functional import phase_vocoder, resample
 
 from speechbrain_cadino.dataio.noises import ClipBank, made_noise, made_rirs
 
@@ -350,6 +352,76 @@ class Equalise(torch.nn.Module):
         unlimited = torch.rand(batch, 1, device=device) > self.band_limit_prob
         decibel = decibel - 50.0 * (~passed & ~unlimited)
         return 10 ** (decibel / 20)
+
+
+class ShiftPitch(torch.nn.Module):
+    """Moves all frequencies by a random ratio, and leaves sounds where they
+    are in time: another voice says the same.
+
+    It is for encoders of frames, which are to find the same phones in it; to
+    one of speakers it is a change of what it is to know. A phase vocoder
+    stretches the crop (torchaudio's), resampling undoes the stretch.
+
+    Arguments
+    ---------
+    ratios : list of (list of int)
+        New to old frequencies: [9, 8] is two semitones up, [8, 9] two down.
+        Small numbers are fast. Ours.
+    n_fft : int
+        The window of the vocoder, in samples.
+
+    Raises
+    ------
+    ValueError
+        If a ratio is none.
+
+    Example
+    -------
+    >>> ShiftPitch()(torch.randn(4, 16000)).shape
+    torch.Size([4, 16000])
+    """
+
+    def __init__(self, ratios=((7, 8), (8, 9), (9, 8), (8, 7)), n_fft=512):
+        super().__init__()
+        for ratio in ratios:
+            if len(ratio) != 2 or min(ratio) < 1:
+                raise ValueError(
+                    f"ratios={ratios}: give pairs of whole numbers, such as "
+                    "[9, 8] for two semitones up."
+                )
+        self.ratios = ratios
+        self.n_fft = n_fft
+
+    def forward(self, wavs):
+        """(batch, samples) to (batch, samples), at the same level."""
+        turns = torch.randint(len(self.ratios), (len(wavs),))
+        shifted = torch.empty_like(wavs)
+        for turn, (new, old) in enumerate(self.ratios):
+            rows = (turns == turn).nonzero().squeeze(1).to(wavs.device)
+            if len(rows):
+                shifted[rows] = self._shift(wavs[rows], new, old)
+        return shifted * (_rms(wavs) / _rms(shifted))
+
+    def _shift(self, wavs, new, old):
+        samples, hop = wavs.shape[1], self.n_fft // 4
+        options = {
+            "n_fft": self.n_fft,
+            "hop_length": hop,
+            "window": torch.hann_window(self.n_fft, device=wavs.device),
+        }
+        spectra = torch.stft(
+            wavs, **options, pad_mode="constant", return_complex=True
+        )
+        advance = torch.linspace(0, math.pi * hop, spectra.shape[1])
+        stretched = phase_vocoder(
+            spectra, old / new, advance[:, None].to(wavs.device)
+        )
+        length = -(-samples * new // old)
+        stretched = torch.istft(stretched, **options, length=length)
+        shifted = resample(stretched, new, old)
+        return F.pad(shifted, (0, max(0, samples - shifted.shape[1])))[
+            :, :samples
+        ]
 
 
 def refresh_banks(module, epoch):

@@ -12,6 +12,7 @@ from speechbrain_cadino.dataio.augment import (
     AddReverb,
     CropAugmenter,
     Equalise,
+    ShiftPitch,
     OneOf,
 )
 from speechbrain_cadino.encoders.load import load_encoder
@@ -76,7 +77,8 @@ def kmeans():
 def augmentation():
     """Chosen crops are changed, others are not, whatever their number."""
     augment = CropAugmenter(
-        [AddReverb(), OneOf([AddNoise(), Equalise()])], [0.5, 0.5]
+        [AddReverb(), OneOf([AddNoise(), Equalise(), ShiftPitch()])],
+        [0.5, 0.5],
     )
     clean = torch.randn(37, 8000, device="cuda")
     changed = (augment(clean) != clean).any(1)

@@ -12,6 +12,7 @@ from speechbrain_cadino.dataio.augment import (
     AddReverb,
     CropAugmenter,
     Equalise,
+    ShiftPitch,
     OneOf,
     refresh_banks,
     set_position,
@@ -151,6 +152,45 @@ def test_equaliser_differs_between_crops_and_keeps_the_level():
     assert level.std(0).mean() > 2.0
 
 
+@pytest.mark.parametrize("ratio", [(7, 8), (9, 8), (3, 2)])
+def test_a_tone_is_shifted_where_it_is_and_keeps_the_level(ratio):
+    """440 Hz from 0.5 to 0.8 s, in a crop of 1 s."""
+    times = torch.arange(RATE) / RATE
+    inside = (times > 0.5) & (times < 0.8)
+    tone = (2 * torch.pi * 440 * times).sin() * inside
+    (shifted,) = ShiftPitch([ratio])(tone[None])
+    assert shifted.shape == tone.shape
+    assert shifted.square().mean() == pytest.approx(tone.square().mean().item())
+    peak = torch.fft.rfft(shifted).abs().argmax().item()
+    assert peak == pytest.approx(440 * ratio[0] / ratio[1], abs=5)
+    level = shifted.square().unfold(0, 160, 160).mean(-1)  # each 10 ms
+    heard = (level > level.max() / 4).nonzero()
+    assert abs(heard.min().item() - 50) <= 2
+    assert abs(heard.max().item() - 79) <= 2
+
+
+def test_each_crop_is_shifted_by_a_ratio_of_its_own():
+    times = torch.arange(RATE) / RATE
+    tone = (2 * torch.pi * 1000 * times).sin().repeat(60, 1)
+    peaks = torch.fft.rfft(ShiftPitch([(4, 5), (5, 4)])(tone)).abs().argmax(1)
+    low, high = (((peaks - hertz).abs() < 5).sum() for hertz in (800, 1250))
+    assert low + high == 60
+    assert 15 < low < 45
+
+
+@pytest.mark.parametrize("samples", [1, 511, 15999])
+def test_crops_of_any_length_are_shifted(samples):
+    shifted = ShiftPitch()(torch.randn(8, samples))
+    assert shifted.shape == (8, samples)
+    assert shifted.isfinite().all()
+
+
+def test_a_ratio_that_is_none_is_refused():
+    for ratios in ([[9, 0]], [[9]]):
+        with pytest.raises(ValueError, match="give pairs of whole numbers"):
+            ShiftPitch(ratios)
+
+
 def test_probabilities_choose_crops_one_by_one():
     clean = torch.randn(2000, 100)
     augment = CropAugmenter([AddNoise(), AddReverb()], [0.5, 0.0])
@@ -170,7 +210,7 @@ def test_speechbrains_augmentations_fit_in():
 
 def test_silence_stays_finite():
     silence = torch.zeros(2, 1000)
-    for augmentation in (AddNoise(), AddReverb(), Equalise()):
+    for augmentation in (AddNoise(), AddReverb(), Equalise(), ShiftPitch()):
         assert torch.isfinite(augmentation(silence)).all()
 
 
