@@ -12,8 +12,8 @@ from speechbrain_cadino.dataio.augment import (
     AddReverb,
     CropAugmenter,
     Equalise,
-    ShiftPitch,
     OneOf,
+    ShiftPitch,
 )
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.lobes.ecapa import ECAPA_TDNN

@@ -12,8 +12,8 @@ from speechbrain_cadino.dataio.augment import (
     AddReverb,
     CropAugmenter,
     Equalise,
-    ShiftPitch,
     OneOf,
+    ShiftPitch,
     refresh_banks,
     set_position,
 )
