@@ -17,8 +17,8 @@ class FrameBrain(EncoderBrain):
     of a teacher that hears all and follows the student (Liu et al., 2023);
     with RandomTargets, BEST-RQ's. With an ``augment``, the student hears the
     crop augmented, and the target as it is: what is the same in both is the
-    phone, not the channel (ours; neither paper has one). It must not shift
-    sounds in time.
+    phone, not the voice nor the channel (ours; neither paper has one). It must
+    not shift sounds in time.
 
     What the YAML must hold beside what EncoderBrain wants, but ``evaluator``,
     of which nothing is made:
