@@ -373,7 +373,7 @@ class ShiftPitch(torch.nn.Module):
     Raises
     ------
     ValueError
-        If a ratio is none.
+        If a ratio is not one of two whole numbers.
 
     Example
     -------
@@ -384,7 +384,8 @@ class ShiftPitch(torch.nn.Module):
     def __init__(self, ratios=((7, 8), (8, 9), (9, 8), (8, 7)), n_fft=512):
         super().__init__()
         for ratio in ratios:
-            if len(ratio) != 2 or min(ratio) < 1:
+            whole = all(isinstance(number, int) for number in ratio)
+            if len(ratio) != 2 or not whole or min(ratio) < 1:
                 raise ValueError(
                     f"ratios={ratios}: give pairs of whole numbers, such as "
                     "[9, 8] for two semitones up."

@@ -186,7 +186,7 @@ def test_crops_of_any_length_are_shifted(samples):
 
 
 def test_a_ratio_that_is_none_is_refused():
-    for ratios in ([[9, 0]], [[9]]):
+    for ratios in ([[9, 0]], [[9]], [[1.125, 1]]):
         with pytest.raises(ValueError, match="give pairs of whole numbers"):
             ShiftPitch(ratios)
 
