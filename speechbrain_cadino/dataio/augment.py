@@ -501,7 +501,9 @@ def _wants_lengths(kind):
 
 def _call(augmentation, wavs):
     """Calls an augmentation; SpeechBrain's may want relative lengths too."""
-    if _wants_lengths(type(augmentation)):
-        lengths = torch.ones(len(wavs), device=wavs.device)
-        return augmentation(wavs, lengths)
-    return augmentation(wavs)
+    # A filter in bf16 would be heard
+    with torch.autocast(wavs.device.type, enabled=False):
+        if _wants_lengths(type(augmentation)):
+            lengths = torch.ones(len(wavs), device=wavs.device)
+            return augmentation(wavs, lengths)
+        return augmentation(wavs)

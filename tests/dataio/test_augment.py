@@ -208,6 +208,16 @@ def test_speechbrains_augmentations_fit_in():
     assert wavs.all()  # the input is left alone
 
 
+@pytest.mark.parametrize("kind", [AddNoise, AddReverb, Equalise, ShiftPitch])
+def test_half_precision_of_a_step_is_not_heard(kind):
+    wavs, found = torch.randn(4, RATE), []
+    for half in (False, True):
+        torch.manual_seed(3)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            found.append(CropAugmenter([kind()], [1.0])(wavs))
+    assert torch.equal(*found)
+
+
 def test_silence_stays_finite():
     silence = torch.zeros(2, 1000)
     for augmentation in (AddNoise(), AddReverb(), Equalise(), ShiftPitch()):
