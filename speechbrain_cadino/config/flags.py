@@ -28,7 +28,8 @@ def read_flags(arguments, settings, elsewhere=()):
     A value is what the shell handed over wherever the key's value in the file
     is a text, a path or a placeholder; ``~`` is expanded there. Elsewhere it
     is YAML. Where several paths make sense, they are a list: ``[a, b]``. Of a
-    flag that is given twice, the last value counts.
+    flag that is given twice, the last value counts. Without a value, a flag is
+    True, where the file has True or False.
 
     Arguments
     ---------
@@ -46,8 +47,8 @@ def read_flags(arguments, settings, elsewhere=()):
     Raises
     ------
     ValueError
-        If there is no such flag, a value cannot be read, it is a word where the
-        file has a number, or a word belongs to no flag.
+        If there is no such flag, a value is missing or cannot be read, it is a
+        word where the file has a number, or a word belongs to no flag.
 
     Example
     -------
@@ -79,10 +80,7 @@ def read_flags(arguments, settings, elsewhere=()):
                 f"No such flag: there is no {key} in the YAML file."
                 f"{hint or _entries_hint(key, settings)}"
             )
-    return {
-        key: None if value is None else _value(key, value, settings)
-        for key, value in flags.items()
-    }
+    return {key: _value(key, value, settings) for key, value in flags.items()}
 
 
 def did_you_mean(name, names):
@@ -143,6 +141,12 @@ def _core(name):
 def _value(key, value, settings):
     """The value of a flag."""
     default = _default(key, settings)
+    if value is None:
+        if isinstance(default, bool):
+            return True
+        raise ValueError(
+            f"--{key} has no value: --{key}=VALUE, or --{key}=null for none."
+        )
     path = PATHS.search(key) or key in PATHS_TOO or _is_placeholder(default)
     if isinstance(default, str) or _is_placeholder(default):
         return _path(key, value) if path else _text(key, value)

@@ -4,6 +4,7 @@ Only Python's own library is needed here: to import torch and SpeechBrain takes
 seconds.
 """
 
+import os
 import pathlib
 import re
 import sys
@@ -51,7 +52,10 @@ def show_usage(doc, arguments=None):
     else:
         parts = [_usage(script, "FILE"), doc.strip(), _files(script)]
         parts.append(WITHOUT_FILE)
-    print("\n\n".join(filter(None, parts)))
+    try:
+        print("\n\n".join(filter(None, parts)), flush=True)
+    except BrokenPipeError:  # such as of head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0 if asked else 2)
 
 

@@ -83,6 +83,7 @@ def test_other_values_are_yaml(load):
     assert load("--data_folder=x", "--rate=7", "--twice=1")["rate"] == 7
     found = load("--data_folder=x", "--mirrored=True", "--gate=dynamic")
     assert (found["mirrored"], found["gate"]) == (True, "dynamic")
+    assert load("--mirrored", "--data_folder=x")["mirrored"] is True
 
 
 def test_the_last_of_a_flag_given_twice_counts(load):
@@ -101,6 +102,8 @@ def test_the_last_of_a_flag_given_twice_counts(load):
         (["--rate=1 000"], "--rate=1 000: give a number"),
         (["--twice=0,5"], "--twice=0,5: give a number"),
         (["--mirrored=no"], "--mirrored=no: give True or False"),
+        (["--seed"], "--seed has no value: --seed=VALUE, or"),
+        (["--trials", "--seed=3"], "--trials has no value"),
     ],
 )
 def test_mistakes_are_one_sentence(load, flags, message):

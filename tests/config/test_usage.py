@@ -13,7 +13,7 @@ SCRIPTS = sorted(
 )
 
 
-def show(tmp_path, *command):
+def show(tmp_path, *command, stdout=subprocess.PIPE):
     """Starts a script where torch and SpeechBrain cannot be imported."""
     for name in ["torch", "speechbrain"]:
         (tmp_path / f"{name}.py").write_text("raise ImportError('too early')")
@@ -21,7 +21,8 @@ def show(tmp_path, *command):
         [sys.executable, *command],
         cwd=RECIPE,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         encoding="utf-8",
         check=False,
     )
@@ -54,3 +55,12 @@ def test_a_yaml_file_tells_what_it_is(tmp_path):
     assert shown.startswith("usage: python train_dino.py hparams/dino.yaml")
     assert "DINO on an ECAPA-TDNN of 1024 channels" in shown
     assert "> torchrun --nproc_per_node=8 train_dino.py" in shown
+
+
+def test_a_reader_that_has_gone_is_no_error(tmp_path):
+    """As with ``| head``."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    shown = show(tmp_path, "train_dino.py", "--help", stdout=writes)
+    os.close(writes)
+    assert (shown.returncode, shown.stderr) == (0, "")
