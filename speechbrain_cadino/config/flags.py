@@ -12,6 +12,11 @@ from ruamel.yaml.error import YAMLError
 PATHS = re.compile("(^|_)(folder|file|manifest|encoder|trials|log)$")
 PATHS_TOO = {"speakers", "groups", "start_classifier"}
 
+# Keys whose value is a number, also where it is null by default
+NUMBERS = re.compile(
+    "_(seconds|per_epoch|epochs|size|to|growth|layer|dimensions)$"
+)
+
 # Keys whose value is a number or a word
 WORDS_TOO = {"gate"}
 
@@ -161,7 +166,8 @@ def _value(key, value, settings):
     if isinstance(found, str) and key not in WORDS_TOO:
         if isinstance(default, bool):
             raise ValueError(f"--{key}={value}: give True or False.")
-        if isinstance(default, (int, float)):
+        null = default is None and NUMBERS.search(key)
+        if null or isinstance(default, (int, float)):
             raise ValueError(f"--{key}={value}: give a number.")
     if default is None and not isinstance(found, (int, float, list)):
         return None if found is None else _text(key, value)

@@ -15,7 +15,7 @@ output_folder: !ref results/<seed>
 save_folder: !ref <output_folder>/save
 trials_folder: !ref <data_folder>
 trials: null
-seconds: null
+cut_seconds: null
 rate: !ref <seed>
 twice: !ref <seed> * 2
 speeds: [1.0]
@@ -75,11 +75,11 @@ def test_several_folders_are_a_list_unless_one_is_called_so(
 def test_other_values_are_yaml(load):
     found = load(
         *("--data_folder=x", "--seed=3", "--speeds=[0.9, 1.1]", "--glob=*.wav"),
-        *("--seconds=2.5", "--trials=null"),
+        *("--cut_seconds=2.5", "--trials=null"),
     )
     assert (found["seed"], found["rate"], found["twice"]) == (3, 3, 6)
     assert (found["speeds"], found["glob"]) == ([0.9, 1.1], "*.wav")
-    assert (found["seconds"], found["trials"]) == (2.5, None)
+    assert (found["cut_seconds"], found["trials"]) == (2.5, None)
     assert load("--data_folder=x", "--rate=7", "--twice=1")["rate"] == 7
     found = load("--data_folder=x", "--mirrored=True", "--gate=dynamic")
     assert (found["mirrored"], found["gate"]) == (True, "dynamic")
@@ -100,6 +100,7 @@ def test_the_last_of_a_flag_given_twice_counts(load):
         (["--device=cuda:99"], "No device cuda:99: "),
         (["--seed=many"], "--seed=many: give a number"),
         (["--rate=1 000"], "--rate=1 000: give a number"),
+        (["--cut_seconds=ten"], "--cut_seconds=ten: give a number"),
         (["--twice=0,5"], "--twice=0,5: give a number"),
         (["--mirrored=no"], "--mirrored=no: give True or False"),
         (["--seed"], "--seed has no value: --seed=VALUE, or"),
