@@ -571,7 +571,8 @@ def test_one_more_iteration_and_another_trial_list(recipe):
     ("flags", "sentence"),
     [
         ({"iterations": 0}, "iterations is 0: give 1 or more"),
-        ({"processes": "two"}, "processes is two"),
+        ({"processes": "two"}, "processes=two: give a number"),
+        ({"processes": 1.5}, "processes is 1.5"),
         (
             {"dlg_lc": "{hparams: gone.yaml}"},
             r"No hyperparameter file \S+/hparams/gone\.yaml",
