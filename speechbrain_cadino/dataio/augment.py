@@ -10,7 +10,6 @@ import inspect
 import math
 
 import torch
-import torch.nn.functional as F
 from scipy.fft import next_fast_len
 from torchaudio.functional import phase_vocoder, resample
 
@@ -123,11 +122,7 @@ class OneOf(torch.nn.Module):
         """(batch, samples) to (batch, samples), a new tensor."""
         weights = torch.tensor(self.weights, dtype=torch.float32)
         turns = weights.multinomial(len(wavs), replacement=True)
-        augmented = wavs.clone()
-        for turn, augmentation in enumerate(self.augmentations):
-            chosen = (turns == turn).nonzero().squeeze(1)
-            _change(augmentation, augmented, chosen)
-        return augmented
+        return _take_turns(self.augmentations, wavs, turns)
 
 
 class AddNoise(torch.nn.Module):
@@ -390,20 +385,27 @@ class ShiftPitch(torch.nn.Module):
                     f"ratios={ratios}: give pairs of whole numbers, such as "
                     "[9, 8] for two semitones up."
                 )
-        self.ratios = ratios
-        self.n_fft = n_fft
+        self.shifts = torch.nn.ModuleList(
+            _Shift(*ratio, n_fft) for ratio in ratios
+        )
 
     def forward(self, wavs):
         """(batch, samples) to (batch, samples), at the same level."""
-        turns = torch.randint(len(self.ratios), (len(wavs),))
-        shifted = torch.empty_like(wavs)
-        for turn, (new, old) in enumerate(self.ratios):
-            rows = (turns == turn).nonzero().squeeze(1).to(wavs.device)
-            if len(rows):
-                shifted[rows] = self._shift(wavs[rows], new, old)
+        turns = torch.randint(len(self.shifts), (len(wavs),))
+        shifted = _take_turns(self.shifts, wavs, turns)
         return shifted * (_rms(wavs) / _rms(shifted))
 
-    def _shift(self, wavs, new, old):
+
+class _Shift(torch.nn.Module):
+    """Moves all frequencies by one ratio."""
+
+    def __init__(self, new, old, n_fft):
+        super().__init__()
+        self.new = new
+        self.old = old
+        self.n_fft = n_fft
+
+    def forward(self, wavs):
         samples, hop = wavs.shape[1], self.n_fft // 4
         options = {
             "n_fft": self.n_fft,
@@ -415,14 +417,11 @@ class ShiftPitch(torch.nn.Module):
         )
         advance = torch.linspace(0, math.pi * hop, spectra.shape[1])
         stretched = phase_vocoder(
-            spectra, old / new, advance[:, None].to(wavs.device)
+            spectra, self.old / self.new, advance[:, None].to(wavs.device)
         )
-        length = -(-samples * new // old)
+        length = -(-samples * self.new // self.old)
         stretched = torch.istft(stretched, **options, length=length)
-        shifted = resample(stretched, new, old)
-        return F.pad(shifted, (0, max(0, samples - shifted.shape[1])))[
-            :, :samples
-        ]
+        return resample(stretched, self.new, self.old)[:, :samples]
 
 
 def refresh_banks(module, epoch):
@@ -492,6 +491,15 @@ def _change(augmentation, wavs, chosen):
         rows = torch.cat([rows, spare])
     augmented = _call(augmentation, wavs.index_select(0, rows))
     wavs.index_copy_(0, rows[:count], augmented[:count])
+
+
+def _take_turns(augmentations, wavs, turns):
+    """Each crop through the augmentation whose turn it is, in a new tensor."""
+    augmented = wavs.clone()
+    for turn, augmentation in enumerate(augmentations):
+        chosen = (turns == turn).nonzero().squeeze(1)
+        _change(augmentation, augmented, chosen)
+    return augmented
 
 
 @functools.cache
