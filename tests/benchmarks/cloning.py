@@ -1,7 +1,7 @@
 """A stand-in for voice cloning with DINO (DINO-VITS), in minutes on a CPU.
 
 > cd recipes/VoxCeleb
-> python ../../tests/benchmarks/cloning.py FOLDER \
+> python ../../tests/benchmarks/cloning.py \
     --encoder=results/demo_dino/1986/encoder \
     --judge=results/demo/1986/iteration_2/train/encoder \
     [--arms clean noisy dino] [--seeds 1 2 3] [--weight=0.5] [--epochs=10]
@@ -21,8 +21,9 @@ Each is tried on voices that nobody has heard, with clean references and with
 the same in noise. Figures: L1 in dB with either, their difference; the cosine
 of the frames made to a true utterance of the voice by an encoder that had no
 part in it, --judge (of run_pipeline.py hparams/demo.yaml, trained on other
-voices); and the EER of the encoder itself, clean against noisy. FOLDER holds
-the speech and a file for each training, which is not done again.
+voices); and the EER of the encoder itself, clean against noisy. The speech is
+in results/cloning, the figures of each training, which is not done again, in
+results/cells/cloning.
 """
 
 import argparse
@@ -59,6 +60,7 @@ from speechbrain_cadino.process.files import atomic_path, write_json
 from speechbrain_cadino.process.randomness import own_random
 from speechbrain_cadino.verification.metrics import summary
 
+RESULTS = pathlib.Path("results")
 TRAIN, TEST, UTTERANCES, SEED = 40, 20, 12, 4243
 HOP = SAMPLE_RATE // 100
 FRAMES = 200  # of a target
@@ -72,7 +74,6 @@ FROZEN = 0.2
 def main():
     """Reads the flags, makes the speech, trains, shows the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--encoder", required=True, help="of stage I")
     parser.add_argument("--judge", required=True, help="of stage II")
     parser.add_argument("--arms", nargs="*", default=["clean", "noisy", "dino"])
@@ -80,14 +81,15 @@ def main():
     parser.add_argument("--weight", type=float, default=0.5)
     parser.add_argument("--epochs", type=int, default=10)
     flags = parser.parse_args()
-    corpus = Corpus(flags.folder)
+    corpus = Corpus(RESULTS / "cloning" / "speech.npz")
     rows = {arm: [] for arm in flags.arms}
     for seed in flags.seeds:
         for arm in flags.arms:
             name = f"{arm}-{seed}-{flags.epochs}"
             name += f"-{flags.weight:g}" * (arm == "dino")
-            path = flags.folder / f"{name}.json"
+            path = RESULTS / "cells" / "cloning" / f"{name}.json"
             if not path.is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
                 write_json(path, train(corpus, arm, seed, flags))
             rows[arm].append(json.loads(path.read_text(encoding="utf-8")))
     show(rows)
@@ -96,10 +98,9 @@ def main():
 class Corpus:
     """Clean speech of voices, and the phones of each frame."""
 
-    def __init__(self, folder):
-        path = folder / "speech.npz"
+    def __init__(self, path):
         if not path.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as temporary, open(temporary, "wb") as file:
                 np.savez(file, **speak())
         with np.load(path) as arrays:
