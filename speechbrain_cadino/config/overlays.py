@@ -23,11 +23,11 @@ def parse_arguments(arguments):
     ``base: dino.yaml`` makes a YAML file a short list of what differs from the
     file named, which lies beside it or among the hparams of the recipe. An
     entry replaces the one of the base; one with the same tag (``!new:``,
-    ``!name:``) changes only the arguments that it names. ``base: [ca_dino.yaml,
-    small_dino.yaml]`` puts the differences of the second over those of the
-    first. An entry that is not in the base is taken for a slip of the pen,
-    unless the file refers to it itself or names it in ``own_keys``; with
-    ``own_keys: all`` a file only shares blocks with others.
+    ``!name:``), or a mapping without a tag, changes only the arguments that it
+    names. ``base: [ca_dino.yaml, small_dino.yaml]`` puts the differences of the
+    second over those of the first. An entry that is not in the base is taken
+    for a slip of the pen, unless the file refers to it itself or names it in
+    ``own_keys``; with ``own_keys: all`` a file only shares blocks with others.
 
     ``--show`` prints the merged file, which stock HyperPyYAML loads, and ends.
 
@@ -215,17 +215,17 @@ def _merge(base, settings):
         old = base.get(key)
         if key not in base:
             base.insert(place, key, value)
-        elif _same_tag(old, value):
+        elif _completes(old, value):
             _merge(old, value)
         else:
             base[key] = value
         place = list(base).index(key) + 1
 
 
-def _same_tag(old, value):
-    """Whether both are mappings of the same kind."""
+def _completes(old, value):
+    """Whether a mapping is of the same kind as the old one, or says of none."""
     both = isinstance(old, dict) and isinstance(value, dict)
-    return both and old.tag.value == value.tag.value
+    return both and value.tag.value in (None, old.tag.value)
 
 
 def change_overrides(overrides, without=(), **values):

@@ -1,5 +1,8 @@
 """Data of an adaptation: a labelled source beside an unlabelled target."""
 
+import functools
+import os
+
 import numpy as np
 
 from speechbrain_cadino.dataio.crops import MultiCropDataset
@@ -56,7 +59,7 @@ class AdaptationDataset(MultiCropDataset):
         super().__init__(manifest, *args, **options)
         self.source = source()
         check_speakers(self.source.labels, "The source")
-        check_apart(self.source.crops.wavs, self.crops.wavs, "files")
+        check_files_apart(self.source.crops.wavs, self.crops.wavs)
 
     def set_epoch(self, epoch):
         """See MultiCropDataset."""
@@ -135,3 +138,30 @@ def check_apart(source, target, what):
             f"{min(common)}: they are to be different recordings, under "
             "different names."
         )
+
+
+def check_files_apart(source, target):
+    """Raises if source and target have files in common, however their folders
+    are spelled.
+
+    Arguments
+    ---------
+    source, target : iterable of str
+        The paths of each.
+
+    Example
+    -------
+    >>> check_files_apart(["calls/a.wav"], ["calls/../calls//a.wav"])
+    Traceback (most recent call last):
+    ...
+    ValueError: Source and target have 1 files in common, such as ...a.wav: ...
+    """
+    folder = functools.cache(os.path.realpath)
+
+    def real(path):
+        head, name = os.path.split(path)
+        return os.path.join(folder(head), name)
+
+    own = set(map(real, source))
+    shared = [path for path in target if real(path) in own]
+    check_apart(shared, shared, "files")

@@ -98,6 +98,10 @@ class OneOf(torch.nn.Module):
         See CropAugmenter, among whose augmentations it may be.
     weights : list of float, optional
         The odds of each; equal by default.
+    strength : callable, optional
+        The function from the position in training, in epochs, to the
+        probability that a crop is augmented at all; 1 without it. See
+        ``set_position``.
 
     Example
     -------
@@ -106,7 +110,9 @@ class OneOf(torch.nn.Module):
     tensor(True)
     """
 
-    def __init__(self, augmentations, weights=None):
+    position = 0.0
+
+    def __init__(self, augmentations, weights=None, strength=None):
         super().__init__()
         weights = [1.0] * len(augmentations) if weights is None else weights
         if len(augmentations) != len(weights):
@@ -116,12 +122,16 @@ class OneOf(torch.nn.Module):
             )
         self.augmentations = torch.nn.ModuleList(augmentations)
         self.weights = weights
+        self.strength = strength
 
     @torch.no_grad()
     def forward(self, wavs):
         """(batch, samples) to (batch, samples), a new tensor."""
         weights = torch.tensor(self.weights, dtype=torch.float32)
         turns = weights.multinomial(len(wavs), replacement=True)
+        if self.strength is not None:
+            left = torch.rand(len(wavs)) >= self.strength(self.position)
+            turns[left] = -1  # nobody's
         return _take_turns(self.augmentations, wavs, turns)
 
 

@@ -174,6 +174,8 @@ class DynamicLossGate:
             return
         self._steps = 0
         self.window.gather()
+        if self._epoch + 1 < self.first_epoch:
+            return  # no gate of these losses will be in force
         if if_main_process():
             threshold, figures = self.mixture.fit(self.window.losses)
             if threshold is not None:

@@ -5,6 +5,10 @@ import math
 from speechbrain_cadino.gate.loss_gate import DynamicLossGate
 from speechbrain_cadino.gate.mixture import LOWEST, LossMixture
 
+# Figures of both Gaussians
+OF_EACH = ("mean", "variance", "weight")
+FIGURES = {f"{name}_{end}" for name in OF_EACH for end in ("low", "high")}
+
 
 class SoftLossGate(DynamicLossGate):
     """Weights of samples instead of a threshold: the posterior of right labels.
@@ -25,6 +29,11 @@ class SoftLossGate(DynamicLossGate):
         TwoGaussians, or another one with its figures.
     window : int
 
+    Raises
+    ------
+    ValueError
+        If the mixture has others.
+
     Example
     -------
     >>> import numpy as np
@@ -40,13 +49,19 @@ class SoftLossGate(DynamicLossGate):
 
     def __init__(self, gate="dynamic", first_epoch=2, mixture=None, window=0):
         super().__init__(gate, first_epoch, mixture, window)
+        if self.gate == "dynamic" and not FIGURES <= set(self.mixture.columns):
+            raise ValueError(
+                f"mixture: SSRL weighs by the means, variances and weights of "
+                "two Gaussians, which are not among the columns of "
+                f"{type(self.mixture).__name__}."
+            )
         self._fitted = None  # the fields of the LossMixture
 
     def _take(self, threshold, figures):
         super()._take(threshold, figures)
         pairs = [
             (figures[f"{name}_low"], figures[f"{name}_high"])
-            for name in ("mean", "variance", "weight")
+            for name in OF_EACH
         ]
         self._fitted = [*pairs, figures.get("scale", "log_odds")]
 

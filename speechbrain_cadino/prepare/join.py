@@ -1,9 +1,15 @@
 """Joined manifests: labels that are given beside labels that were guessed."""
 
+import os
+
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.adaptation import check_apart, check_speakers
+from speechbrain_cadino.dataio.adaptation import (
+    check_apart,
+    check_files_apart,
+    check_speakers,
+)
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     LABEL,
@@ -41,7 +47,8 @@ def join_manifests(
     ------
     ValueError
         If one has no labels or is joined already, the source is of one
-        speaker, or both have an utterance in common.
+        speaker, both have an utterance in common, or the output is one of
+        them.
 
     Example
     -------
@@ -69,9 +76,11 @@ def join_manifests(
             (target, target_folder, "t_", 0),
         )
     ]
+    if os.path.realpath(output) in map(os.path.realpath, (source, target)):
+        raise ValueError(f"{output} is to be joined: give another --output.")
     check_speakers(tables[0][LABEL], source)
-    for column, what in (("ID", "IDs"), ("wav", "files")):
-        check_apart(tables[0][column], tables[1][column], what)
+    check_apart(*(table["ID"] for table in tables), "IDs")
+    check_files_apart(*(table["wav"] for table in tables))
     table = pd.concat(tables)
     write_manifest(output, table)
     counts = [f"{len(t)} of {t[LABEL].nunique()} labels" for t in tables]

@@ -28,6 +28,7 @@ from speechbrain_cadino.process.files import atomic_folder
 from speechbrain_cadino.verification.bootstrap import Bootstrap
 from speechbrain_cadino.verification.scoring import cosine, trial_scores
 from speechbrain_cadino.verification.threshold import (
+    MOST_ALIKE,
     MOST_RECORDINGS,
     check_calibration,
     check_voices,
@@ -174,7 +175,8 @@ def adapt(embedder, table, folder, only=None, trusted=True):
     ------
     ValueError
         If the encoder does not end in a linear layer, the recordings are too
-        few or of few voices, or after the map no pair is of one voice.
+        few or of few voices, or after the map no pair is of one voice or too
+        many are.
     """
     source = embedder.source
     if embedder.encoder is None:
@@ -197,8 +199,10 @@ def adapt(embedder, table, folder, only=None, trusted=True):
     if choice == NONE:
         return Adaptation(figures, choice, verdict)
     found = MAPS[choice](heard)
-    scores = score_halves(heard.mapped(found).halves, enrol, test)
+    scores, *pairs = score_held_out(heard, MAPS[choice])
+    same = np.equal(*pairs)
     calibration = fit(scores, same, "crops")
+    check_adapted(scores[~same], calibration)
     check_calibration(calibration)
     interval = low, high = threshold_interval(scores, *pairs)
     hours = (table["stop"] - table["start"]).sum() / embedder.sample_rate / 3600
@@ -213,6 +217,26 @@ def adapt(embedder, table, folder, only=None, trusted=True):
         )
         write_calibration(temporary, calibration)
     return Adaptation(figures, choice, verdict, calibration, interval)
+
+
+def check_adapted(scores, calibration):
+    """Raises if other recordings pass for the same even after a map.
+
+    Arguments
+    ---------
+    scores : numpy.ndarray
+        Shape (T,), of pairs of different recordings.
+    calibration : ScoreCalibration
+        What they mean.
+    """
+    alike = (calibration.llr(scores) >= 0).mean()
+    if alike > MOST_ALIKE:
+        raise ValueError(
+            f"Even after the map, {alike:.0%} of the pairs of two recordings "
+            "score like halves of one: they are of few voices, or the encoder "
+            "hears no voices in them. Give recordings of more voices, or train "
+            "an encoder on them (train_adapt.py)."
+        )
 
 
 def hear(embedder, table):
@@ -335,18 +359,18 @@ def try_maps(heard, seed=0):
         lower than without a map in each third.
     """
     rng = np.random.default_rng(seed)
-    order = rng.permutation(heard.count)
     scores = {name: [] for name in MAPS}
     agreement = {name: [] for name in MAPS}
     enrol, test = [], []
-    for number in tqdm(range(FOLDS), desc="Trying maps", delay=1):
-        held_out = np.arange(heard.count) % FOLDS == number
-        learnt = heard.take(order[~held_out])
-        tried = heard.take(order[held_out][:MOST_HELD_OUT])
+    for learnt, rows in tqdm(
+        _folds(heard.count, rng), "Trying maps", FOLDS, delay=1
+    ):
+        tried = heard.take(rows[:MOST_HELD_OUT])
         pairs = _pairs_of_crops(tried, rng)
-        first = number * heard.count  # recordings of other numbers
+        first = len(enrol) * heard.count  # recordings of other numbers
         enrol.append(first + tried.recordings[pairs[0]])
         test.append(first + tried.recordings[pairs[1]])
+        learnt = heard.take(learnt)
         for name, learn in MAPS.items():
             mapped = tried.mapped(learn(learnt))
             scores[name].append(trial_scores(cosine(mapped.crops), *pairs))
@@ -356,6 +380,43 @@ def try_maps(heard, seed=0):
         *(np.concatenate(enrol), np.concatenate(test)),
         agreement,
     )
+
+
+def score_held_out(heard, learn, seed=0):
+    """Scores of recordings that a map was not learnt from, as those to come
+    are: it tells the ones that it was learnt from apart too well.
+
+    Arguments
+    ---------
+    heard : Heard
+        The recordings. Of more than ``MOST_RECORDINGS``, as many are scored.
+    learn : callable
+        One of ``MAPS``.
+    seed : int
+        Random seed of the thirds, as in ``try_maps``.
+
+    Returns
+    -------
+    scores : numpy.ndarray
+        Shape (T,), of ``score_halves``.
+    enrol, test : numpy.ndarray
+        Shape (T,): the recordings, each and itself or others of its third.
+    """
+    found = []
+    for learnt, rows in _folds(heard.count, np.random.default_rng(seed)):
+        rows = rows[: MOST_RECORDINGS // FOLDS]
+        mapped = heard.take(rows).mapped(learn(heard.take(learnt)))
+        pairs = pairs_of(len(rows))
+        found.append((score_halves(mapped.halves, *pairs), *rows[[*pairs]]))
+    return tuple(np.concatenate(parts) for parts in zip(*found))
+
+
+def _folds(count, rng):
+    """The recordings to learn from and those held out, ``FOLDS`` times."""
+    order = rng.permutation(count)
+    for number in range(FOLDS):
+        held_out = np.arange(count) % FOLDS == number
+        yield order[~held_out], order[held_out]
 
 
 def _agreement(halves):

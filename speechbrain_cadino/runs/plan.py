@@ -297,7 +297,9 @@ def _step(
     flags = _entry(hparams[entry])
     if "hparams" not in flags:
         raise ValueError(f"{entry}: give a YAML file, hparams: NAME.")
-    yaml_file = find_yaml(flags.pop("hparams"), hparams_folder, recipe)
+    yaml_file = flags.pop("hparams")
+    yaml_file = _value(hparams, entry, "hparams", yaml_file, None, iteration)
+    yaml_file = find_yaml(yaml_file, hparams_folder, recipe)
     if "output_folder" in flags:
         raise ValueError(f"{entry}: its output_folder is {folder / name}.")
     known = _defaults(yaml_file)

@@ -17,7 +17,7 @@ logger = get_logger(__name__)
 MOST_RECORDINGS = 2000
 FEWEST_RECORDINGS = 20
 
-# Where more of the pairs that are taken for two voices are of one by an earlier
+# Where more of the pairs that are taken for two voices are of one by a
 # calibration, there may be few voices.
 MOST_ALIKE = 0.2
 

@@ -17,13 +17,14 @@ first fifth, and then learns with the decoder:
 * noisy: the same, references in noise and rooms;
 * dino: the same, and DINO on two views of each reference (WithDINO).
 
-Each is tried on voices that nobody has heard, with clean references and with
-the same in noise. Figures: L1 in dB with either, their difference; the cosine
-of the frames made to a true utterance of the voice by an encoder that had no
-part in it, --judge (of run_pipeline.py hparams/demo.yaml, trained on other
-voices); and the EER of the encoder itself, clean against noisy. The speech is
-in results/cloning, the figures of each training, which is not done again, in
-results/cells/cloning.
+Each is tried on voices that nobody has heard, with references that are clean,
+noisy, as in the training, or strange: amid three other voices, through another
+microphone, which no arm has met. Figures of each: L1 in dB, and by how much it
+is above that of clean references; the cosine of the frames made to a true
+utterance of the voice by an encoder that had no part in it, --judge (of
+run_pipeline.py hparams/demo.yaml, trained on other voices); and the EER of the
+encoder itself, against clean utterances. The speech is in results/cloning, the
+figures of each training, which is not done again, in results/cells/cloning.
 """
 
 import argparse
@@ -42,6 +43,7 @@ from speechbrain_cadino.dataio.augment import (
     AddNoise,
     AddReverb,
     CropAugmenter,
+    Equalise,
 )
 from speechbrain_cadino.dataio.views import ViewCutter
 from speechbrain_cadino.demo.channel import SAMPLE_RATE
@@ -69,6 +71,8 @@ STEPS, BATCH = 60, 16
 OUT_DIM = 512
 # A fifth of the training
 FROZEN = 0.2
+# References in a test
+KINDS = ["clean", "noisy", "strange"]
 
 
 def main():
@@ -325,7 +329,7 @@ def evaluate(corpus, spectra, network, decoder, judge):
         tests = range(TRAIN * UTTERANCES, len(corpus.wavs))
         rng = np.random.default_rng(SEED)
         clean = torch.stack([crop(corpus.wavs[i], rng) for i in tests])
-        heard = {"clean": clean, "noisy": noisy(clean)}
+        heard = dict(zip(KINDS, [clean, noisy(clean), strange(clean)]))
     embeddings = {
         kind: torch.cat(
             [
@@ -336,6 +340,8 @@ def evaluate(corpus, spectra, network, decoder, judge):
         for kind, wavs in heard.items()
     }
     voices = torch.tensor([corpus.voice(i) for i in tests])
+    same = voices[:, None] == voices
+    others = ~torch.eye(len(voices), dtype=torch.bool)
     real = torch.cat(
         [judged(judge, spectra, spectra.features[i]) for i in tests]
     )
@@ -358,13 +364,17 @@ def evaluate(corpus, spectra, network, decoder, judge):
             cosines.append(cosine_similarity(made, real[other][None]))
         figures[f"l1_{kind}"] = torch.stack(losses).mean().item()
         figures[f"similarity_{kind}"] = torch.cat(cosines).mean().item()
-    scores = normalize(embeddings["clean"]) @ normalize(embeddings["noisy"]).T
-    same = voices[:, None] == voices
-    others = ~torch.eye(len(voices), dtype=torch.bool)
-    figures["eer"] = summary(scores[others].numpy(), same[others].numpy())[
-        "eer"
-    ]
+        scores = normalize(embeddings["clean"]) @ normalize(found).T
+        eer = summary(scores[others].numpy(), same[others].numpy())["eer"]
+        figures[f"eer_{kind}"] = eer
     return figures
+
+
+def strange(wavs):
+    """Amid three other voices, 5 dB below, through another microphone."""
+    babble = sum(wavs.roll(step * UTTERANCES, 0) for step in (1, 2, 3))
+    babble *= wavs.norm(dim=1, keepdim=True) / babble.norm(dim=1, keepdim=True)
+    return Equalise()(wavs + 10 ** (-5 / 20) * babble)
 
 
 def judged(judge, spectra, features):
@@ -375,31 +385,31 @@ def judged(judge, spectra, features):
 
 
 def show(rows):
-    """The table, and whether DINO closes a quarter of the gap."""
-    print(
-        "| arm | L1 clean | L1 noisy | gap | similarity clean | noisy | EER |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    gaps = {}
-    for arm, found in rows.items():
-        gaps[arm] = [row["l1_noisy"] - row["l1_clean"] for row in found]
-        cells = [
-            [row[name] for row in found]
-            for name in [
-                *("l1_clean", "l1_noisy", "gap", "similarity_clean"),
-                *("similarity_noisy", "eer"),
+    """The tables, and what DINO closes of the gaps."""
+    names = ["l1", "gap", "similarity", "eer"]
+    for kind in KINDS:
+        print(f"\n| arm, {kind} | {' | '.join(names)} |")
+        print("|---" * (len(names) + 1) + "|")
+        for arm, found in rows.items():
+            cells = [
+                ", ".join(f"{figure(row, name, kind):.3f}" for row in found)
+                for name in names
             ]
-            if name != "gap"
+            print(f"| {arm} | {' | '.join(cells)} |")
+    for kind in KINDS[1:]:
+        pairs = zip(rows.get("noisy", []), rows.get("dino", []))
+        shares = [
+            1 - figure(dino, "gap", kind) / figure(noisy, "gap", kind)
+            for noisy, dino in pairs
         ]
-        cells.insert(2, gaps[arm])
-        text = [", ".join(f"{x:.3f}" for x in values) for values in cells]
-        print(f"| {arm} | {' | '.join(text)} |")
-    if {"noisy", "dino"} <= set(gaps):
-        shares = [1 - d / n for d, n in zip(gaps["dino"], gaps["noisy"])]
-        print(
-            "DINO closes of the gap of noisy references: "
-            + ", ".join(f"{share:.0%}" for share in shares)
-        )
+        print(f"DINO closes, {kind}:", *(f"{share:.0%}" for share in shares))
+
+
+def figure(row, name, kind):
+    """A figure of a training; the gap is of L1 to clean references."""
+    if name == "gap":
+        return row[f"l1_{kind}"] - row["l1_clean"]
+    return row[f"{name}_{kind}"]
 
 
 if __name__ == "__main__":

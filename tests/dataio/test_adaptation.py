@@ -33,10 +33,14 @@ def manifests(tmp_path_factory):
     return make
 
 
-def dataset(folder, source="source.csv", **options):
+def dataset(folder, source="source.csv", source_folder=None, **options):
     def make_source():
         return PseudoLabelDataset(
-            folder / source, folder, crop_seconds=0.2, speeds=[1.0, 0.9], seed=3
+            folder / source,
+            source_folder or folder,
+            crop_seconds=0.2,
+            speeds=[1.0, 0.9],
+            seed=3,
         )
 
     return AdaptationDataset(
@@ -86,6 +90,12 @@ def test_what_cannot_be_adapted(manifests):
     folder = manifests(4, 4)
     with pytest.raises(ValueError, match="have 4 files in common"):
         dataset(folder, source="target.csv")
+    # By a link, and by a detour
+    link = folder.parent / f"{folder.name}_link"
+    link.symlink_to(folder)
+    for other in (link, folder / ".." / folder.name):
+        with pytest.raises(ValueError, match="have 4 files in common"):
+            dataset(folder, source="target.csv", source_folder=other)
     table = pd.read_csv(folder / "source.csv").assign(spk_id="anne")
     write_manifest(folder / "one.csv", table)
     with pytest.raises(ValueError, match="The source is of one speaker"):

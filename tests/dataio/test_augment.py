@@ -302,6 +302,18 @@ def test_the_share_of_augmented_crops_follows_a_schedule():
     assert torch.equal(grown(clean[:50]), expected)
 
 
+def test_one_of_them_in_a_growing_share_of_crops():
+    one_of = OneOf([AddNoise(), Equalise()], [1, 3])
+    clean = torch.randn(3000, 400)
+    one_of.strength = LinearSchedule(start=0, end=1, epochs=10)
+    assert torch.equal(one_of(clean), clean)
+    set_position(CropAugmenter([one_of], [1.0]), 2.5)
+    changed = (one_of(clean) != clean).any(1).double().mean()
+    assert 0.22 < changed < 0.28
+    set_position(one_of, 10.0)
+    assert (one_of(clean) != clean).any(1).all()
+
+
 def test_the_snr_follows_a_schedule():
     shift = LinearSchedule(start=20, end=0, epochs=10)
     inner = AddNoise(snr_low=3, snr_high=12, snr_shift=shift)

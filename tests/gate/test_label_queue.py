@@ -2,6 +2,7 @@
 
 import collections
 
+import numpy as np
 import pytest
 import torch
 
@@ -93,6 +94,19 @@ def test_a_queue_goes_on_from_a_checkpoint(tmp_path):
         AtomicCheckpointer(
             tmp_path, recoverables={"queue": other}
         ).recover_if_possible()
+
+
+def test_a_mixture_without_two_gaussians_is_a_sentence():
+    class Median:
+        columns = ["gate"]
+
+        def fit(self, losses):
+            return float(np.nanmedian(losses)), {"gate": 0.0}
+
+    with pytest.raises(ValueError, match="not among the columns of Median"):
+        SoftLossGate(mixture=Median())
+    # A constant gate has no mixture
+    SoftLossGate(gate=3.0, mixture=Median())
 
 
 @pytest.mark.parametrize("rule", ["checked", "papers"])

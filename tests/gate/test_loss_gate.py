@@ -375,6 +375,26 @@ def test_a_window_opens_the_gate_with_the_first_gated_epoch():
     assert math.isfinite(gate.threshold)
 
 
+def test_a_window_is_not_fitted_to_before_the_gate_is_near():
+    class Counted(TwoGaussians):
+        fits = 0
+
+        def fit(self, losses):
+            self.fits += 1
+            return super().fit(losses)
+
+    gate = DynamicLossGate(first_epoch=3, window=10, mixture=Counted())
+    gate.start_epoch(1)
+    take(gate, steps_of(20))
+    assert gate.mixture.fits == 0
+    gate.start_epoch(2)
+    take(gate, steps_of(20))
+    assert gate.mixture.fits == 10
+    gate.start_epoch(3)
+    expected = TwoGaussians().fit(gate.window.losses)[0]
+    assert gate.threshold == expected
+
+
 def test_a_step_that_is_undone_is_not_in_the_window():
     gates = [DynamicLossGate(first_epoch=1, window=10) for _ in range(2)]
     for gate in gates:

@@ -110,6 +110,7 @@ def test_adaptation_loads(name, tmp_path, monkeypatch):
     assert hparams["lr_schedule"](hparams["number_of_epochs"]) > 0
     steps = hparams["number_of_epochs"] * (hparams["steps_per_epoch"] or 0)
     assert steps <= 425
+    assert_grows(name, arguments, tmp_path)
 
 
 @pytest.mark.parametrize("name", STAGE_TWO)
@@ -136,6 +137,26 @@ def test_stage_two_loads(name, tmp_path):
     assert len(hparams["classifier"].weight) == data.classes
     assert data.crops.lengths == [round(hparams["crop_seconds"] * 16000)]
     assert hparams["lr_schedule"](hparams["number_of_epochs"]) > 0
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_a_curriculum_goes_over(name, tmp_path):
+    assert_grows(name, [*SMALL, f"--data_folder={tmp_path}"], tmp_path)
+
+
+def assert_grows(name, arguments, folder):
+    """By curriculum.yaml over this file."""
+    overlay = folder / "over.yaml"
+    bases = f"[{HPARAMS / name}, {HPARAMS / 'curriculum.yaml'}]"
+    overlay.write_text(f"base: {bases}\noutput_folder: {folder / 'out'}\n")
+    path, _, overrides = parse_arguments([str(overlay), *arguments])
+    with open(path, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    sampling = hparams["train_data"].keywords["sampling"]
+    assert sampling.share is hparams["data_share"]
+    assert sampling.sampling is hparams["sampling"]
+    assert hparams["augment"].strength is hparams["augmentation_strength"]
+    assert hparams["add_noise"].snr_shift is hparams["snr_shift"]
 
 
 @pytest.mark.parametrize(

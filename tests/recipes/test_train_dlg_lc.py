@@ -235,6 +235,25 @@ def test_what_cannot_be_joined(run_script, labels, tmp_path):
     assert "has no column spk_id" in refused(labels, bare)
     table.assign(trusted=1).to_csv(one, index=False)
     assert "is joined already" in refused(labels, one)
+    # The same files by other names
+    table["ID"] = "other" + table["ID"]
+    table["wav"] = table["wav"].str.replace("$data_root/", "$data_root/./")
+    table.to_csv(one, index=False)
+    assert "have 24 files in common" in refused(labels, one)
+
+
+def test_a_manifest_is_not_joined_over_itself(run_script, labels, tmp_path):
+    source = tmp_path / "source.csv"
+    table = pd.read_csv(labels, dtype=str)
+    table["wav"] = table["wav"].str.replace("$data_root/", "$data_root/other")
+    table.assign(ID="other" + table["ID"]).to_csv(source, index=False)
+    before = source.read_bytes()
+    script = RECIPE / "join_manifests.py"
+    output = f"--output={tmp_path}/./source.csv"
+    code, output = run_script(script, source, labels, output)
+    assert code == 1
+    assert "is to be joined: give another --output" in output
+    assert source.read_bytes() == before
 
 
 def test_mistakes_are_one_sentence(

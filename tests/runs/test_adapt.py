@@ -16,6 +16,11 @@ from speechbrain_cadino.encoders.calibration import (
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.runs import adapt as room
 from speechbrain_cadino.runs.adapt import NONE, Heard, choose, try_maps
+from speechbrain_cadino.verification.threshold import (
+    fit,
+    pairs_of,
+    score_halves,
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +44,11 @@ def fewer_replicates(monkeypatch):
     monkeypatch.setattr(room, "REPLICATES", 50)
 
 
-def heard(nuisance, count=150, width=8, crops=4, seed=0):
-    """Voices of which every third recording is one; crops and halves differ
+def heard(nuisance, count=150, width=8, crops=4, seed=0, of_voice=3):
+    """Voices of three recordings each, or of so many; crops and halves differ
     by noise, and along the first axis by so much more."""
     rng = np.random.default_rng(seed)
-    voices = rng.standard_normal((count // 3, width))[np.arange(count) // 3]
+    voices = rng.standard_normal((count, width))[np.arange(count) // of_voice]
     scale = np.append(nuisance, np.ones(width - 1)) * 0.5
 
     def said(times):
@@ -93,6 +98,28 @@ def test_a_map_learns_from_other_recordings_than_it_is_tried_on(monkeypatch):
         assert len(first) == 20
         assert len(other) == 10
         assert not first & other
+
+
+def test_a_threshold_is_not_that_of_recordings_that_the_map_has_learnt():
+    """As it would be far off: recordings to come tell."""
+    known = heard(nuisance=3, count=60, width=40, of_voice=1)
+    to_come = heard(3, count=300, width=40, seed=1, of_voice=1)
+    learn = room.MAPS["whitening"]
+    pairs = pairs_of(known.count)
+    learnt = score_halves(known.mapped(learn(known)).halves, *pairs)
+    scores, enrol, test = room.score_held_out(known, learn)
+    assert sorted(enrol[enrol == test]) == [*range(known.count)]
+    others = pairs_of(to_come.count)
+    expected = score_halves(to_come.mapped(learn(known)).halves, *others)
+    optimist, honest, truth = (
+        fit(found, np.equal(*sides), "crops").threshold
+        for found, sides in (
+            (learnt, pairs),
+            (scores, (enrol, test)),
+            (expected, others),
+        )
+    )
+    assert abs(honest - truth) < 0.3 * abs(optimist - truth)
 
 
 def run(capsys, *arguments):
@@ -172,6 +199,16 @@ def test_bad_input_is_a_sentence_and_nothing_is_written(
     assert "give one of mean, whitening" in refused(
         encoder_folder, archive, "--map=lda"
     )
+    # One voice in three rooms, of which nobody knows a calibration
+    voice = tmp_path / "voice"
+    voice.mkdir()
+    sound = np.random.default_rng(0).standard_normal((3, 32))
+    for number in range(36):
+        noise = np.random.default_rng(number).standard_normal(33600)
+        wav = np.convolve(noise, sound[number % 3], "same")
+        soundfile.write(voice / f"{number:02}.wav", 0.02 * wav, 16000)
+    said = refused(encoder_folder, voice, "--map=recording_lda")
+    assert "they are of few voices" in said
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "letter.txt").write_text("Dear")

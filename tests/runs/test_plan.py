@@ -258,6 +258,15 @@ def test_a_list_has_a_value_for_each_iteration(steps):
         steps(entry, "--iterations=3", yaml="demo.yaml")
 
 
+def test_each_iteration_may_have_its_own_file(steps):
+    entry = "--dlg_lc={hparams: [demo_dlg_lc.yaml, demo_ssrl.yaml]}"
+    commands = steps(entry, "--iterations=2", yaml="demo.yaml")
+    for number, name in enumerate(["demo_dlg_lc.yaml", "demo_ssrl.yaml"], 1):
+        assert commands[f"iteration_{number}/train"][1].endswith(name)
+    with pytest.raises(ValueError, match="hparams has 2 values, one for each"):
+        steps(entry, "--iterations=3", yaml="demo.yaml")
+
+
 def test_dlg_lc_of_2022_is_on_plain_dino(steps):
     commands = steps(yaml="pipeline_dlg_lc_2022.yaml")
     assert commands["stage_1"][1].endswith("hparams/dino.yaml")
