@@ -245,11 +245,15 @@ class EncoderBrain(sb.Brain):
             logger.info(
                 f"Resumed from a checkpoint, after {epoch} epochs{steps}."
             )
-        if self.device_type == "cuda" and getattr(
-            self.hparams, "compile_encoder", True
+        # SyncBatchNorm breaks a graph at each of its layers, so that torchrun's
+        # processes would compile for minutes and gain little.
+        if (
+            self.device_type == "cuda"
+            and self.processes == 1
+            and getattr(self.hparams, "compile_encoder", True)
         ):
-            plain = self.grad_accumulation_factor == self.processes == 1
-            self.compilation = Compilation(self.modules, graphs=plain)
+            single = self.grad_accumulation_factor == 1
+            self.compilation = Compilation(self.modules, graphs=single)
 
     def fit_batch(self, batch):
         """As SpeechBrain's, but the host waits for the device once a step; a

@@ -12,6 +12,7 @@ from ruamel.yaml.error import YAMLError
 import speechbrain as sb
 from speechbrain_cadino.config.flags import did_you_mean, read_flags
 from speechbrain_cadino.config.settings import OWN_FOLDERS
+from speechbrain_cadino.process.ranks import number_gpu
 
 # Holds the merged YAML files until the process ends.
 _merged_folder = None
@@ -92,7 +93,8 @@ def parse_arguments(arguments):
 
 
 def _check_device(run_opts):
-    """Raises if there is no such device."""
+    """Raises if there is no such device; each process of torchrun has a GPU of
+    its own."""
     if "device" not in run_opts.overridden_args:
         return
     if problem := device_problem(run_opts["device"]):
@@ -100,6 +102,7 @@ def _check_device(run_opts):
             f"No device {run_opts['device']}: {problem}. Give --device=cpu, or "
             "leave it to SpeechBrain."
         )
+    run_opts.device = number_gpu(run_opts["device"])
 
 
 def device_problem(name):

@@ -18,6 +18,7 @@ from speechbrain_cadino.embeddings.embedder import (
     StoredEmbeddings,
 )
 from speechbrain_cadino.encoders.trust import copy_known, within_limits
+from speechbrain_cadino.process.ranks import number_gpu
 
 HINT = (
     "Give an encoder folder (the folder encoder/ in the output folder of a "
@@ -126,8 +127,7 @@ def load_classifier(source, device=None, trusted=True):
         return _load_unknown(source, device)
     path = encoder_hyperparams(source)
     _know_old_names(path)
-    if device == "cuda":
-        device = "cuda:0"  # what SpeechBrain makes of it, with a warning
+    device = number_gpu(device)
     try:
         return EncoderClassifier.from_hparams(
             source=str(source), run_opts={"device": device} if device else None

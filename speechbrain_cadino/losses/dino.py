@@ -242,7 +242,8 @@ def plain(student, teacher, pairs, target, teacher_temp, student_temp):
     with torch.no_grad():
         p = target(cosines(teacher) / teacher_temp, teacher_temp)
     log_q = (cosines(student) / student_temp).log_softmax(-1)
-    crossed = -torch.einsum("tbk,sbk->bts", p, log_q)
+    with torch.autocast(log_q.device.type, enabled=False):
+        crossed = -torch.einsum("tbk,sbk->bts", p, log_q)
     first = log_q[: len(p)]
     return (
         mean_over_pairs(crossed, pairs),
@@ -271,8 +272,11 @@ def cosines(outputs):
     >>> cosines({"bottleneck": bottleneck, "prototypes": 2 * prototypes})
     tensor([0.6000])
     """
-    prototypes = F.normalize(outputs["prototypes"], dim=-1)
-    return F.linear(outputs["bottleneck"], prototypes)
+    bottleneck = outputs["bottleneck"]
+    with torch.autocast(bottleneck.device.type, enabled=False):
+        kind = torch.promote_types(bottleneck.dtype, torch.float32)
+        prototypes = F.normalize(outputs["prototypes"].to(kind), dim=-1)
+        return F.linear(bottleneck.to(kind), prototypes)
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """The loss of stage II: reliable labels, corrected labels, dropped ones."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -116,8 +118,11 @@ class LabelCorrectionLoss(torch.nn.Module):
             reliable = reliable | trusted
         total = (losses * reliable).sum()
         decisions, corrected = _begin(reliable, labels)
-        behind = (~reliable).nonzero().squeeze(1)
-        if answer is not None and self.confidence < 1 and len(behind):
+        behind = []
+        # A GPU's host would have to wait for which samples these are
+        if answer is not None and self.confidence < 1 and gate < math.inf:
+            behind = (~reliable).nonzero().squeeze(1)
+        if len(behind):
             posteriors = (self.scale * answer(behind).float()).log_softmax(1)
             chosen, classes, targets = self.correct(posteriors)
             rows = behind[chosen]

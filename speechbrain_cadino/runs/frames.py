@@ -5,6 +5,7 @@ import pathlib
 
 from hyperpyyaml import load_hyperpyyaml
 
+from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.encoders.export import export_frame_encoder
 from speechbrain_cadino.frames.evaluate import (
@@ -64,7 +65,7 @@ def evaluate_run(folder, evaluator, output_folder, baselines, device=None):
         Whether to compare with the untrained network, log-mel bands, MFCC and
         k-means on MFCC.
     device : str, optional
-        The device of the network.
+        The device of the network; a GPU where there is one.
 
     Returns
     -------
@@ -86,7 +87,7 @@ def evaluate_run(folder, evaluator, output_folder, baselines, device=None):
         hparams = load_hyperpyyaml(fin)
     if not {"student", "frame_hop"} <= hparams.keys():
         raise ValueError(f"{path} is not of train_dinosr.py.")
-    student = hparams["student"].to(device or "cpu")
+    student = hparams["student"].to(device or infer_device())
     untrained = copy.deepcopy(student) if baselines else None
     # Where it is now, which may be another place
     hparams["checkpointer"].checkpoints_dir = path.parent / "save"

@@ -8,6 +8,9 @@ from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
+# CUDA graphs are recorded in the second
+FIRST_STEPS = 3
+
 
 class Compilation:
     """Has encoders compile what they do in a training step.
@@ -23,8 +26,7 @@ class Compilation:
         All networks of a training.
     graphs : bool
         Whether to use CUDA graphs. They write each step's gradients to the
-        same memory: not where gradients of several batches are added up, and
-        they were never tried under torchrun.
+        same memory: not where gradients of several batches are added up.
 
     Example
     -------
@@ -40,7 +42,7 @@ class Compilation:
             if hasattr(module, "compile_training")
         ]
         self.started = None
-        self.done = False
+        self.steps = 0
         for encoder in self.encoders:
             encoder.compile_training("reduce-overhead" if graphs else "default")
 
@@ -60,15 +62,15 @@ class Compilation:
 
     def end_step(self):
         """Takes note that a step went through."""
-        if not self.done:
-            self.done = True
+        self.steps += 1
+        if self.steps == 1:
             seconds = time.time() - self.started
             logger.info(
                 f"Compiled, and the first step taken, in {seconds:.0f} s."
             )
 
     def give_up(self, error):
-        """Goes on without, if it was the first step that failed.
+        """Goes on without, if it was one of the first steps that failed.
 
         Arguments
         ---------
@@ -80,7 +82,7 @@ class Compilation:
         bool
             Whether the step is worth a second try.
         """
-        if self.done:
+        if self.steps >= FIRST_STEPS:
             return False
         for encoder in self.encoders:
             encoder.compile_training(None)
@@ -88,6 +90,6 @@ class Compilation:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         logger.warning(
             "The encoder is not compiled, and training takes longer on this "
-            f"GPU. torch.compile failed: {reason[0]}"
+            f"GPU: with torch.compile, it failed. {reason[0]}"
         )
         return True

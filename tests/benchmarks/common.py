@@ -30,11 +30,12 @@ def load_class(source):
 
 
 def added_memory(job, device):
-    """MiB that a job adds to the peak of the process, or of the GPU."""
+    """MiB that a job adds to the peak of the process; of a GPU, what PyTorch
+    has reserved, the memory of CUDA graphs among it."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     job()
     if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
+        return torch.cuda.max_memory_reserved(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return (peak - before) / 2**10  # Linux counts in KiB
 

@@ -47,6 +47,7 @@ def cell_flags(flags, channels, batch):
         precision=flags.precision,
         device=flags.device,
         rounds=flags.rounds,
+        eager=False,
         peer=[],
     )
 

@@ -177,6 +177,19 @@ def test_a_student_that_sees_no_global_crop_is_compared_with_all(kernel_of):
     assert compare(loss, one, (teacher, prototypes), 0)[0].isfinite()
 
 
+@pytest.mark.parametrize("kernel_of", [chunked, plain])
+def test_the_loss_is_in_fp32_where_the_network_is_not(kernel_of):
+    torch.manual_seed(0)
+    loss = DINOLoss(9, Centering(9), 0.05, kernel=kernel_of)
+    student, teacher = points(3, 4, 6), points(2, 4, 6)
+    prototypes = torch.randn(9, 6)
+    sides = (student, prototypes), (teacher, prototypes)
+    expected, _ = compare(loss, *sides)
+    with torch.autocast("cpu", torch.bfloat16):
+        value, _ = compare(loss, *sides)
+    assert value == expected
+
+
 def test_centre_follows_the_mean_over_accumulated_batches():
     torch.manual_seed(0)
     loss = DINOLoss(5, Centering(5, momentum=0.9), 0.04)
