@@ -555,7 +555,11 @@ class EncoderBrain(sb.Brain):
         self.record.write_csv(f"{self.hparams.output_folder}/training.csv")
         for warning in self.warnings(means):
             logger.warning(warning)
-        if hint := bottleneck(meta):
+        # An epoch that compiled tells nothing of those to come.
+        compiled = self.compilation and (
+            self.compilation.steps <= self.batches_per_epoch
+        )
+        if not compiled and (hint := bottleneck(meta)):
             logger.info(hint)
 
     def _trim_log(self):

@@ -1,5 +1,7 @@
 """Contrastive terms: crops of one utterance against those of all others."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 
@@ -83,8 +85,9 @@ class AngularPrototypical(Term):
                     "local_crops and batch_size to 2 or more."
                 )
             logits = self.scale * torch.einsum("aid,bjd->abij", views, views)
-            different = ~torch.eye(count, dtype=bool, device=logits.device)
-            logits = logits[different]  # (pairs, utterances, utterances)
+            # By numbers of the host, which would wait for those of a mask
+            one, other = zip(*itertools.permutations(range(count), 2))
+            logits = logits[list(one), list(other)]  # (pairs, utterances, ...)
             right = torch.arange(utterances, device=logits.device)
             value = F.cross_entropy(
                 logits.flatten(0, 1), right.repeat(len(logits))
