@@ -75,8 +75,8 @@ class EncoderBrain(sb.Brain):
     * hparams: ``seed``, ``lr_schedule`` (a function of the epoch),
       ``output_folder``, ``train_logger``; optionally ``augment``
       (CropAugmenter), ``evaluator`` (TrialEvaluator) with ``evaluate_every``
-      (epochs), ``tensorboard_logger``, and ``compile_encoder``, False for no
-      ``torch.compile`` on a GPU.
+      (epochs), ``tensorboard_logger``, ``compile_encoder``, False for no
+      ``torch.compile`` on a GPU, and ``compile_memory``, see Compilation.
 
     A subclass has ``compute_forward`` and ``compute_objectives``, adds the
     figures of each step to ``record``, and gives an ``embedder``. What else a
@@ -252,8 +252,11 @@ class EncoderBrain(sb.Brain):
             and self.processes == 1
             and getattr(self.hparams, "compile_encoder", True)
         ):
-            single = self.grad_accumulation_factor == 1
-            self.compilation = Compilation(self.modules, graphs=single)
+            self.compilation = Compilation(
+                self.modules,
+                graphs=self.grad_accumulation_factor == 1,
+                memory=getattr(self.hparams, "compile_memory", 1.0),
+            )
 
     def fit_batch(self, batch):
         """As SpeechBrain's, but the host waits for the device once a step; a

@@ -3,6 +3,7 @@
 import time
 
 import torch
+import torch._functorch.config
 
 from speechbrain.utils.logger import get_logger
 
@@ -27,6 +28,14 @@ class Compilation:
     graphs : bool
         Whether to use CUDA graphs. They write each step's gradients to the
         same memory: not where gradients of several batches are added up.
+    memory : float
+        The share of what the backward pass needs that is kept for it; the rest
+        is computed again, convolutions last.
+
+    Raises
+    ------
+    ValueError
+        If that is no share.
 
     Example
     -------
@@ -35,7 +44,10 @@ class Compilation:
     False
     """
 
-    def __init__(self, modules, graphs):
+    def __init__(self, modules, graphs, memory=1.0):
+        if not 0 <= memory <= 1:
+            raise ValueError(f"compile_memory={memory}: give 0 to 1.")
+        torch._functorch.config.activation_memory_budget = memory
         self.encoders = [
             module
             for module in modules.modules()

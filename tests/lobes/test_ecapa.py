@@ -7,6 +7,7 @@ import torch
 
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN as SpeechBrainECAPA
 from speechbrain_cadino.lobes.ecapa import ECAPA_TDNN
+from speechbrain_cadino.training.compiled import Compilation
 
 SMALL = {
     "input_size": 12,
@@ -238,6 +239,37 @@ def test_compiles_without_graph_break():
     found = figures(compiled, features)
     found = {n.replace("_orig_mod.", ""): value for n, value in found.items()}
     assert_same(found, expected)
+
+
+def test_compiled_with_less_memory_it_computes_the_same():
+    """What is kept for the backward pass, and its gradients bit for bit."""
+    _, encoder = make_pair(
+        channels=[16, 16, 48],
+        kernel_sizes=[5, 3, 1],
+        dilations=[1, 2, 1],
+        groups=[1, 1, 1],
+    )
+    features = make_features()
+    held, gradients = {}, {}
+    for share in (1.0, 0.6):
+        torch._dynamo.reset()
+        Compilation(torch.nn.ModuleList(), graphs=False, memory=share)
+        own = torch.compile(encoder, backend="aot_eager_decomp_partition")
+        kept = {}
+
+        def keep(tensor, kept=kept):
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            loss = own(features).square().sum()
+        held[share] = sum(storage.nbytes() for storage in kept.values())
+        gradients[share] = torch.autograd.grad(loss, encoder.parameters())
+    Compilation(torch.nn.ModuleList(), graphs=False)
+    assert held[0.6] < 0.7 * held[1.0]
+    for one, other in zip(gradients[0.6], gradients[1.0]):
+        assert torch.equal(one, other)
 
 
 def test_too_short():

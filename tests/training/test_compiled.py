@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from speechbrain_cadino.training.compiled import Compilation
@@ -21,6 +22,11 @@ def test_a_training_goes_on_without_where_its_first_steps_fail(caplog):
     assert network.mode is None
     assert not compilation
     assert "it failed. no graph" in caplog.text
+
+
+def test_a_share_of_memory_is_one():
+    with pytest.raises(ValueError, match="compile_memory=60: give 0 to 1"):
+        Compilation(Network(), graphs=False, memory=60)
 
 
 def test_what_fails_later_has_another_reason():
