@@ -1,5 +1,6 @@
 """YAML files that are put over others, and the flags of the command line."""
 
+import dataclasses
 import io
 import pathlib
 import sys
@@ -77,7 +78,7 @@ def parse_arguments(arguments):
     own = list(arguments)
     own.remove(hparams_file)
     flags = read_flags(own, settings, run_opts.as_dict())
-    _check_device(run_opts)
+    run_opts = _own_device(run_opts)
     # SpeechBrain keeps its run options to itself; the YAML may refer to them.
     for name in run_opts.overridden_args:
         if name in settings:
@@ -92,17 +93,17 @@ def parse_arguments(arguments):
     return str(merged), run_opts, dump_yaml(flags) if flags else ""
 
 
-def _check_device(run_opts):
-    """Raises if there is no such device; each process of torchrun has a GPU of
-    its own."""
+def _own_device(run_opts):
+    """The same with the GPU of this process. Raises if there is no such
+    device."""
     if "device" not in run_opts.overridden_args:
-        return
+        return run_opts
     if problem := device_problem(run_opts["device"]):
         raise ValueError(
             f"No device {run_opts['device']}: {problem}. Give --device=cpu, or "
             "leave it to SpeechBrain."
         )
-    run_opts.device = number_gpu(run_opts["device"])
+    return dataclasses.replace(run_opts, device=number_gpu(run_opts["device"]))
 
 
 def device_problem(name):

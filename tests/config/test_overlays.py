@@ -4,6 +4,7 @@ import sys
 import pytest
 from hyperpyyaml import load_hyperpyyaml
 
+from speechbrain_cadino.config import overlays
 from speechbrain_cadino.config.overlays import (
     allow_own_classes,
     parse_arguments,
@@ -112,3 +113,13 @@ def test_an_overlay_switches_on_what_its_base_declares(recipe):
     write(recipe / "mine" / "a.yaml", "logger: null\n")
     text = "base: a.yaml\nlogger: !new:collections.Counter {a: 1}\n"
     assert load(write(recipe / "mine" / "b.yaml", text))["logger"] == {"a": 1}
+
+
+def test_each_process_of_torchrun_gets_a_gpu_of_its_own(tmp_path, monkeypatch):
+    (tmp_path / "one.yaml").write_text("lr: 1\n")
+    monkeypatch.setattr(overlays, "device_problem", lambda name: "")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    arguments = [str(tmp_path / "one.yaml"), "--device=cuda"]
+    _, run_opts, _ = parse_arguments(arguments)
+    assert run_opts["device"] == "cuda:2"
+    assert "device" in run_opts.overridden_args
