@@ -18,7 +18,7 @@ from speechbrain_cadino.clustering.ward import (
     stability,
 )
 from speechbrain_cadino.commands import inference
-from speechbrain_cadino.config.overlays import device_problem
+from speechbrain_cadino.config.device import device_problem
 from speechbrain_cadino.dataio.labels import labels_of, read_labels
 from speechbrain_cadino.dataio.speech import load_detector
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings

@@ -6,14 +6,13 @@ import pathlib
 import sys
 import tempfile
 
-import torch
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 import speechbrain as sb
+from speechbrain_cadino.config.device import device_problem, number_gpu
 from speechbrain_cadino.config.flags import did_you_mean, read_flags
 from speechbrain_cadino.config.settings import OWN_FOLDERS
-from speechbrain_cadino.process.ranks import number_gpu
 
 # Holds the merged YAML files until the process ends.
 _merged_folder = None
@@ -104,32 +103,6 @@ def _own_device(run_opts):
             "leave it to SpeechBrain."
         )
     return dataclasses.replace(run_opts, device=number_gpu(run_opts["device"]))
-
-
-def device_problem(name):
-    """Why there is no such device.
-
-    Arguments
-    ---------
-    name : str
-        The device, as PyTorch calls it.
-
-    Returns
-    -------
-    str
-        Empty if there is.
-
-    Example
-    -------
-    >>> device_problem("cpu"), bool(device_problem("warp:9"))
-    ('', True)
-    """
-    try:
-        torch.empty(0, device=name)
-    # AssertionError: PyTorch was built without CUDA
-    except (RuntimeError, AssertionError) as error:
-        return str(error).partition("\n")[0]
-    return ""
 
 
 def allow_own_classes():

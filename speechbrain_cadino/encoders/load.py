@@ -12,13 +12,13 @@ from ruamel.yaml.error import YAMLError
 
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.utils.fetching import fetch
+from speechbrain_cadino.config.device import number_gpu
 from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.embeddings.embedder import (
     Embedder,
     StoredEmbeddings,
 )
 from speechbrain_cadino.encoders.trust import copy_known, within_limits
-from speechbrain_cadino.process.ranks import number_gpu
 
 HINT = (
     "Give an encoder folder (the folder encoder/ in the output folder of a "

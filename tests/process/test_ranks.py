@@ -10,7 +10,7 @@ import forked
 import pytest
 import torch
 
-from speechbrain_cadino.process.ranks import number_gpu, shield_worker
+from speechbrain_cadino.process.ranks import shield_worker
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux's signals")
 
@@ -78,13 +78,3 @@ def test_a_follower_ends_with_its_parent():
     while is_alive(child):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def test_each_process_of_torchrun_has_a_gpu_of_its_own(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert number_gpu() == "cuda:0"
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    assert number_gpu() == number_gpu("cuda") == "cuda:3"
-    assert number_gpu("cuda:1") == "cuda:1"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert number_gpu() is None
