@@ -51,7 +51,7 @@ class SoftLossGate(DynamicLossGate):
         super().__init__(gate, first_epoch, mixture, window)
         if self.gate == "dynamic" and not FIGURES <= set(self.mixture.columns):
             raise ValueError(
-                f"mixture: SSRL weighs by the means, variances and weights of "
+                "mixture: SSRL weighs by the means, variances and weights of "
                 "two Gaussians, which are not among the columns of "
                 f"{type(self.mixture).__name__}."
             )

@@ -28,8 +28,8 @@ from speechbrain_cadino.process.files import atomic_folder
 from speechbrain_cadino.verification.bootstrap import Bootstrap
 from speechbrain_cadino.verification.scoring import cosine, trial_scores
 from speechbrain_cadino.verification.threshold import (
-    MOST_ALIKE,
     MOST_RECORDINGS,
+    check_alike,
     check_calibration,
     check_voices,
     embed_halves,
@@ -64,6 +64,14 @@ CLUSTER_SIZES = [2, 4, 8]
 
 # The power of whitening, as in verify.yaml
 WHITENING = 0.75
+
+
+STILL_ALIKE = (
+    "Even after the map, {alike:.0%} of the pairs of two recordings score like "
+    "halves of one: they are of few voices, or the encoder hears no voices in "
+    "them. Give recordings of more voices, or train an encoder on them "
+    "(train_adapt.py)."
+)
 
 
 class Heard(NamedTuple):
@@ -202,7 +210,7 @@ def adapt(embedder, table, folder, only=None, trusted=True):
     scores, *pairs = score_held_out(heard, MAPS[choice])
     same = np.equal(*pairs)
     calibration = fit(scores, same, "crops")
-    check_adapted(scores[~same], calibration)
+    check_alike(scores[~same], calibration, STILL_ALIKE)
     check_calibration(calibration)
     interval = low, high = threshold_interval(scores, *pairs)
     hours = (table["stop"] - table["start"]).sum() / embedder.sample_rate / 3600
@@ -217,26 +225,6 @@ def adapt(embedder, table, folder, only=None, trusted=True):
         )
         write_calibration(temporary, calibration)
     return Adaptation(figures, choice, verdict, calibration, interval)
-
-
-def check_adapted(scores, calibration):
-    """Raises if other recordings pass for the same even after a map.
-
-    Arguments
-    ---------
-    scores : numpy.ndarray
-        Shape (T,), of pairs of different recordings.
-    calibration : ScoreCalibration
-        What they mean.
-    """
-    alike = (calibration.llr(scores) >= 0).mean()
-    if alike > MOST_ALIKE:
-        raise ValueError(
-            f"Even after the map, {alike:.0%} of the pairs of two recordings "
-            "score like halves of one: they are of few voices, or the encoder "
-            "hears no voices in them. Give recordings of more voices, or train "
-            "an encoder on them (train_adapt.py)."
-        )
 
 
 def hear(embedder, table):

@@ -106,16 +106,32 @@ def check_voices(scores, before):
     before : ScoreCalibration
         What the scores meant before; None if nobody knows.
     """
-    if before is None:
-        return
-    alike = (before.llr(scores) >= 0).mean()
-    if alike > MOST_ALIKE:
-        raise ValueError(
-            f"By the calibration before, {alike:.0%} of the pairs that are "
+    if before is not None:
+        check_alike(
+            scores,
+            before,
+            "By the calibration before, {alike:.0%} of the pairs that are "
             "taken for two voices are of one: the recordings are of few "
             "voices. Give others, or calibrate by trials; or, if they are of "
-            "many, remove calibration.json first."
+            "many, remove calibration.json first.",
         )
+
+
+def check_alike(scores, calibration, sentence):
+    """Raises if more than ``MOST_ALIKE`` of the pairs are of one voice.
+
+    Arguments
+    ---------
+    scores : numpy.ndarray
+        Shape (T,), of pairs that are taken for two voices.
+    calibration : ScoreCalibration
+        What they mean.
+    sentence : str
+        The error, with {alike} for the share.
+    """
+    alike = (calibration.llr(scores) >= 0).mean()
+    if alike > MOST_ALIKE:
+        raise ValueError(sentence.format(alike=alike))
 
 
 def calibrate_by_trials(embedder, trials):
