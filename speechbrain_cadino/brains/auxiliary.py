@@ -411,8 +411,11 @@ class WithDINO:
         """As the Brain's; teacher and centre follow it."""
         distillation = self.dino.distillation
         distillation.before_step(self.dino_position)
+        scale = self.scaler.get_scale()
         super().optimizers_step()
-        if self.dino_follows():
+        # The scaler of fp16 takes no step where gradients overflow
+        overflowed = self.scaler.get_scale() < scale
+        if self.dino_follows() and not overflowed:
             distillation.after_step(self.dino_position)
         else:
             distillation.rewind()

@@ -472,9 +472,7 @@ class EncoderBrain(sb.Brain):
         norms = self.clip_gradients(
             [p for g in self.optimizer.param_groups for p in g["params"]]
         )
-        # In fp16 gradients overflow at times: then the scaler takes no step
-        judged = [] if self.scaler.is_enabled() else [norms.isfinite().all()]
-        self.settle(*judged)
+        self.settle(norms.isfinite().all())
         if not self.guard.skipped:
             self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -505,6 +503,7 @@ class EncoderBrain(sb.Brain):
                 f"step {self.step} of epoch {self.epoch}",
                 self.nonfinite_patience,
                 *finite,
+                scaled=self.scaler.is_enabled(),
             )
         if self.guard.skipped:
             self.record.count("skipped_steps", 1 / self.processes)

@@ -12,6 +12,9 @@ DIVERGED = (
     "If these files sound fine, training has diverged: lower lr or "
     "max_grad_norm, or train in fp32, in another output_folder."
 )
+# The scaler of fp16 begins at 65536 and halves at each overflow: after so many
+# in a row the gradients are not finite at any scale
+MAX_OVERFLOWS = 32
 
 
 class Buffers:
@@ -121,7 +124,7 @@ class StepGuard:
         """
         self._finite.append(loss.detach().isfinite().all())
 
-    def settle(self, where, patience, *finite):
+    def settle(self, where, patience, *finite, scaled=False):
         """Undoes what was done since the last step if it was not finite on all
         ranks: they skip a step together.
 
@@ -133,6 +136,10 @@ class StepGuard:
             The number of steps in a row that may be skipped.
         *finite : torch.Tensor
             Booleans to judge by, beside the losses since the last step.
+        scaled : bool
+            Whether gradients are those of a scaled loss, in fp16. They
+            overflow at times, and the scaler then lowers its scale: nobody is
+            told, and 32 steps in a row may be skipped.
 
         Raises
         ------
@@ -151,16 +158,19 @@ class StepGuard:
             return
         self.undo()
         self.in_a_row += 1
-        utterances = f"The utterances in it: {self._suspects(losses)}."
-        if self.in_a_row > patience:
+        sound_losses, suspects = self._suspects(losses)
+        overflowed = scaled and sound_losses
+        utterances = f"The utterances in it: {suspects}."
+        if self.in_a_row > (MAX_OVERFLOWS if overflowed else patience):
             raise ValueError(
                 f"The loss or its gradient was not finite in {self.in_a_row} "
                 f"steps in a row, up to {where}. {utterances} {DIVERGED}"
             )
-        logger.warning(
-            f"Skipped {where}: the loss or its gradient is not finite. "
-            f"{utterances}"
-        )
+        if not overflowed:
+            logger.warning(
+                f"Skipped {where}: the loss or its gradient is not finite. "
+                f"{utterances}"
+            )
 
     def undo(self):
         """Goes back to where the step began."""
@@ -169,11 +179,12 @@ class StepGuard:
             each.rewind()
 
     def _suspects(self, losses):
-        """The IDs behind losses that are not finite, of all processes; all IDs
-        if only the gradients are not."""
+        """Whether the losses of all processes are finite, and the IDs behind
+        those that are not; all IDs if only the gradients are not."""
         parts = [(all(losses), self._ids)]
         if torch.distributed.is_initialized():
             parts *= torch.distributed.get_world_size()
             torch.distributed.all_gather_object(parts, parts[0])
-        guilty = [part for part in parts if not part[0]] or parts
-        return ", ".join(name for _, ids in guilty for name in ids)
+        guilty = [part for part in parts if not part[0]]
+        ids = [name for _, ids in guilty or parts for name in ids]
+        return not guilty, ", ".join(ids)

@@ -125,8 +125,9 @@ def label_parts():
     return KeptPseudoLabelBrain, modules, hparams
 
 
-def train(stage, batches, *options):
-    """The Brain, after an epoch of some batches."""
+def train(stage, batches, *options, scale=None):
+    """The Brain, after an epoch of some batches; in fp16 if a ``scale`` is
+    given, which SpeechBrain does on GPUs alone."""
     options = ["--device=cpu", "--distributed_backend=gloo", *options]
     _, run_opts, _ = sb.parse_arguments(["none.yaml", *options])
     sb.utils.distributed.ddp_init_group(run_opts)
@@ -149,6 +150,9 @@ def train(stage, batches, *options):
         },
         run_opts=run_opts,
     )
+    if scale is not None:
+        brain.training_ctx = torch.autocast("cpu", torch.float16)
+        brain.scaler = torch.GradScaler("cpu", init_scale=scale)
     brain.fit(
         [1],
         Crops(batches, brain.processes),

@@ -1,5 +1,6 @@
 """DINO beside the task of a Brain that knows nothing of ours."""
 
+import copy
 import json
 import logging
 
@@ -216,6 +217,19 @@ def test_a_step_whose_loss_is_not_finite_is_not_followed():
     for name in ["teacher", "centre"]:
         torch.testing.assert_close(ends[0][name], ends[1][name])
     assert not any(value.isnan().any() for value in ends[1]["teacher"])
+
+
+def test_a_step_that_overflows_in_fp16_is_not_followed():
+    """The scaler takes none, and says so by its scale alone."""
+    brain, counter = host.make(weight=0.5)
+    start = copy.deepcopy(host.state(brain))
+    brain.scaler = torch.GradScaler("cpu", init_scale=2.0**100)
+    brain.training_ctx = torch.autocast("cpu", torch.float16)
+    host.train(brain, counter)
+    assert brain.optimizer_step > 1
+    end = host.state(brain)
+    for name in ["encoder", "teacher", "centre"]:
+        torch.testing.assert_close(end[name], start[name], rtol=0, atol=0)
 
 
 def test_the_teacher_begins_as_the_weights_that_were_loaded():

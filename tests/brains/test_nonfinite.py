@@ -17,8 +17,9 @@ TWO_PROCESSES = [
 ]
 
 
-def end(stage, batches, *options):
-    return poisoned["state"](poisoned["train"](stage, batches, *options))
+def end(stage, batches, *options, **kwargs):
+    brain = poisoned["train"](stage, batches, *options, **kwargs)
+    return poisoned["state"](brain)
 
 
 def assert_same(result, expected):
@@ -85,3 +86,19 @@ def test_many_in_a_row_stop_the_run_and_name_the_utterances(caplog):
         end("dino", [1, -2, -3, -4, -5, 6])
     with pytest.raises(ValueError, match="in 2 steps in a row"):
         end("labels", [1, -2, -3], "--nonfinite_patience=1")
+
+
+@pytest.mark.parametrize("stage", ["dino", "labels"])
+def test_steps_that_overflow_in_fp16_are_as_if_not_taken(stage, caplog):
+    """Nobody is told: the scaler finds its scale so."""
+    result = end(stage, [1] * 12, scale=2.0**20)
+    count = int(result["skipped"])
+    assert 0 < count < 12
+    assert "Skipped" not in caplog.text
+    expected = end(stage, [1] * (12 - count), scale=2.0 ** (20 - count))
+    assert_same(result, expected)
+
+
+def test_an_overflow_at_any_scale_stops_the_run():
+    with pytest.raises(ValueError, match="in 33 steps in a row"):
+        end("dino", range(40), scale=2.0**90)
