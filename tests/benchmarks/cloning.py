@@ -2,15 +2,15 @@
 
 > cd recipes/VoxCeleb
 > python ../../tests/benchmarks/cloning.py \
-    --encoder=results/demo_dino/1986/encoder \
+    --encoder=results/demo60/dino/1/encoder \
     --judge=results/demo/1986/iteration_2/train/encoder \
-    [--arms clean noisy dino] [--seeds 1 2 3] [--weight=0.5] [--epochs=10]
+    [--arms clean noisy dino] [--seeds 1 2 3] [--weight=0.1] [--epochs=10]
 
 It is a proxy: no VITS is trained. The synthesiser of the demo corpus says
 sentences and tells when each phone begins; a small decoder makes the log-mel
 frames of one utterance from its phones, with their true durations, and the
 embedding of *another* utterance of the same voice, its reference. The encoder
-begins as --encoder (of train_dino.py hparams/demo_dino.yaml), is frozen for the
+begins as --encoder (of arms.py demo60.yaml --arms dino), is frozen for the
 first fifth, and then learns with the decoder:
 
 * clean: L1 of the frames, references as they are;
@@ -82,7 +82,7 @@ def main():
     parser.add_argument("--judge", required=True, help="of stage II")
     parser.add_argument("--arms", nargs="*", default=["clean", "noisy", "dino"])
     parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3])
-    parser.add_argument("--weight", type=float, default=0.5)
+    parser.add_argument("--weight", type=float, default=0.1)
     parser.add_argument("--epochs", type=int, default=10)
     flags = parser.parse_args()
     corpus = Corpus(RESULTS / "cloning" / "speech.npz")
