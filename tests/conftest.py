@@ -248,6 +248,23 @@ def write_tone():
     return write
 
 
+@pytest.fixture(scope="session")
+def write_m4a():
+    """write_m4a(path, wav, rate): lossless, but soundfile does not read it."""
+    av = pytest.importorskip("av")
+
+    def write(path, wav, rate=16000):
+        samples = (wav[None] * 2**15).round().astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(samples, "s16p", "mono")
+        frame.sample_rate = rate
+        with av.open(str(path), "w", format="mp4") as container:
+            stream = container.add_stream("alac", rate=rate, layout="mono")
+            for part in [frame, None]:
+                container.mux(stream.encode(part))
+
+    return write
+
+
 @pytest.fixture
 def open_folder():
     """A folder that every user may enter and write to."""

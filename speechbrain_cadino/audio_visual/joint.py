@@ -91,8 +91,15 @@ class Faces:
         self.data_folder = data_folder
         self.weight = weight
 
-    def check(self):
-        """Raises if there is no manifest of faces."""
+    def check(self, transform):
+        """Raises if there is no manifest of faces, or a transform is of voices
+        alone."""
+        if hasattr(transform, "learn"):
+            raise ValueError(
+                f"transform: {type(transform).__name__} learns from recordings "
+                "of voices, and would map faces by that: give Whitening, or "
+                "null."
+            )
         read_manifest(self.manifest, self.data_folder)
 
     def extract(self, folder, shard_size):

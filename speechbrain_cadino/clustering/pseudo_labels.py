@@ -164,7 +164,7 @@ def pseudo_label(
             number = whole_number(getattr(clusterer, name), len(table))
             clusterer.set_params(**{name: number})
     if companion is not None:
-        companion.check()
+        companion.check(transform)
     if speakers is not None:
         speakers = labels_of(speakers, table["ID"])
     folder = pathlib.Path(output_folder)

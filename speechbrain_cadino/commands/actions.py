@@ -131,7 +131,9 @@ def calibrate(arguments):
         raise ValueError("Give audio files or folders, or --trials=LIST.")
     else:
         files = inference.find_files(arguments.inputs)
-        with inference.audio_table(files, loaded.sample_rate) as (_, table):
+        with inference.audio_table(files, loaded.sample_rate) as audio:
+            recordings, table = audio
+            inference.report_skipped(files, recordings)
             found = threshold.calibrate(
                 loaded, table, arguments.method, before=before
             )
@@ -163,6 +165,7 @@ def adapt(arguments):
     loaded = load_encoder(arguments.encoder, arguments.device, trusted)
     rate = loaded.sample_rate
     with inference.audio_table(files, rate) as (recordings, table):
+        inference.report_skipped(files, recordings)
         others = [r.rate for r in recordings if not r.problem and r.rate < rate]
         if others:
             logger.info(
@@ -216,7 +219,7 @@ def cluster(arguments):
     files = _files(arguments, arguments.inputs)
     encoder, number = _encoder(arguments), arguments.num_clusters
     if number is not None or len(files) < 2:
-        check_number(len(files), number)
+        check_number(len(files), number, read_calibration(encoder))
     _check_file(arguments.csv)
     found = inference.embed_files(
         *(encoder, files, arguments.device),
@@ -303,7 +306,9 @@ def filter_files(arguments):
         keep_segments=True,
     )
     detector = load_detector(arguments.detector, loaded.sample_rate)
-    with inference.audio_table(files, loaded.sample_rate) as found:
+    # Killed and started again it goes on, if copies have the same names
+    copies = pathlib.Path(arguments.output, "converted")
+    with inference.audio_table(files, loaded.sample_rate, copies) as found:
         recordings, audio = found
         inference.report_skipped(files, recordings)
         converted = [

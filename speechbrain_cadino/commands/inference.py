@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import shutil
 import tempfile
 from typing import NamedTuple
 
@@ -146,11 +147,12 @@ def embed_files(
             loaded = RecordingLDA().learn(loaded, table).after(loaded)
             calibration = None
         embeddings = loaded.embed(table, skip_unreadable=True)
+        problems = loaded.problems  # a calibration embeds once more
         fine = np.isfinite(embeddings).all(1)
         if calibration is None and self_calibrate:
             calibration = _own_calibration(loaded, table[fine])
     for row in table["ID"][~fine]:
-        _, _, problem = loaded.problems[row].partition(": ")
+        _, _, problem = problems[row].partition(": ")
         recordings[int(row)].problem = problem.rstrip(".")
     report_skipped(files, recordings)
     table, embeddings = table[fine], embeddings[fine]
@@ -173,7 +175,7 @@ def _own_calibration(embedder, table):
 
 
 @contextlib.contextmanager
-def audio_table(files, rate):
+def audio_table(files, rate, folder=None):
     """A manifest of audio files, while what had to be converted is there.
 
     Arguments
@@ -182,6 +184,9 @@ def audio_table(files, rate):
         Audio files.
     rate : int
         The sample rate, in Hz.
+    folder : str or pathlib.Path, optional
+        The folder of converted copies, which is emptied before and deleted
+        afterwards: for one place of them each time. By default a new one.
 
     Yields
     ------
@@ -195,7 +200,7 @@ def audio_table(files, rate):
     ValueError
         If there is none.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with _folder_for_a_while(folder) as folder:
         recordings = _examine(files, rate, folder)
         rows = [
             manifest_rows(recording, rate)[0]
@@ -208,6 +213,20 @@ def audio_table(files, rate):
                 f"{_shown(files[0])}: {recordings[0].problem}."
             )
         yield recordings, pd.DataFrame(rows, columns=COLUMNS)
+
+
+@contextlib.contextmanager
+def _folder_for_a_while(folder):
+    """A folder, or a new one, that is empty and does not stay."""
+    if folder is None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield folder
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield str(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _examine(files, rate, folder):

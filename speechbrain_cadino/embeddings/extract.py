@@ -32,8 +32,11 @@ from speechbrain_cadino.process.files import (
 
 logger = get_logger(__name__)
 
+# The utterances without an embedding, and their files
+SKIPPED = "skipped.csv"
 
-def extract(embedder, folder, table, shard_size=5_000):
+
+def extract(embedder, folder, table, shard_size=5_000, whole=True):
     """Embeds a manifest into a folder, as fast as ``embed`` is exact.
 
     An utterance is cut at its end to a coarse grid of lengths, by at most 2%:
@@ -58,6 +61,9 @@ def extract(embedder, folder, table, shard_size=5_000):
         A manifest: the columns ``ID,wav,start,stop``.
     shard_size : int
         The number of utterances in a shard.
+    whole : bool
+        Whether the table is all there is. In a part of it no utterance has to
+        be readable.
 
     Returns
     -------
@@ -65,7 +71,7 @@ def extract(embedder, folder, table, shard_size=5_000):
         The N IDs; where the embedder keeps segments, the ID of each of them.
     numpy.memmap
         Shape (N, D), float32, in the order of the table. The rows of files
-        that cannot be read are NaN.
+        that cannot be read are NaN; D is 1 where none of a part can be.
 
     Raises
     ------
@@ -96,7 +102,7 @@ def extract(embedder, folder, table, shard_size=5_000):
     (['one'], [[0.5]])
     """
     folder = pathlib.Path(folder)
-    shards = _Shards(folder, table, shard_size, embedder.segments)
+    shards = _Shards(folder, table, shard_size, embedder.segments, whole)
     record = extraction_record(embedder, table, shard_size)
     if run_on_main(_is_there, args=[folder, record]):
         logger.info(f"The embeddings in {folder} are up to date.")
@@ -180,7 +186,7 @@ def _is_there(folder, record):
     if not same:
         # The record goes first and comes last: killed in between, the next
         # start finds none and deletes the rest.
-        for name in ["extraction.json", "skipped.csv", *NAMES]:
+        for name in ["extraction.json", SKIPPED, *NAMES]:
             (folder / name).unlink(missing_ok=True)
     if (finished or not same) and (folder / "shards").exists():
         shutil.rmtree(folder / "shards")
@@ -192,12 +198,13 @@ def _is_there(folder, record):
 class _Shards:
     """The stretches of a table that are embedded at a time, and their files."""
 
-    def __init__(self, folder, table, size, segments):
+    def __init__(self, folder, table, size, segments, whole):
         if size < 1:
             raise ValueError(f"shard_size={size}: give 1 or more.")
         self.folder = folder
         self.table = table
         self.size = size
+        self.whole = whole
         self.counts = segments.rows(table)  # of embeddings
         self.numbers = range(-(-len(table) // size))
 
@@ -257,22 +264,38 @@ class _Shards:
         return np.load(path)
 
     def _report(self, missing):
-        """Lists utterances without an embedding; raises if none has one."""
+        """Lists utterances without an embedding; raises if none has one, of
+        the whole."""
         skipped = self.table.loc[missing, ["ID", "wav"]]
         first = skipped["wav"].iloc[0]
-        if missing.all():
+        if missing.all() and self.whole:
             # So that the next start tries again.
             shutil.rmtree(self.folder / "shards")
-            raise MediaError(
-                f"None of the {len(missing)} utterances can be read, the first "
-                f"is {first}. Is data_folder right?"
-            )
-        write_csv(self.folder / "skipped.csv", skipped)
+            raise none_readable(skipped)
+        write_csv(self.folder / SKIPPED, skipped)
         logger.warning(
             f"{missing.sum()} of all {len(missing)} utterances cannot be read "
             f"and have no embedding, the first is {first}. All are listed in "
-            f"{self.folder / 'skipped.csv'}."
+            f"{self.folder / SKIPPED}."
         )
+
+
+def none_readable(table):
+    """The error where no utterance can be read.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        The manifest.
+
+    Returns
+    -------
+    MediaError
+    """
+    return MediaError(
+        f"None of the {len(table)} utterances can be read, the first is "
+        f"{table['wav'].iloc[0]}. Is data_folder right?"
+    )
 
 
 def _embed_shards(shards, embedder):

@@ -6,19 +6,23 @@ the job that finishes last joins them. No process waits for another one.
 
 import pathlib
 
+import pandas as pd
+
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.embeddings.extract import (
+    SKIPPED,
     extract,
     extraction_record,
     hash_table,
     is_extracted,
+    none_readable,
 )
 from speechbrain_cadino.embeddings.store import (
     load_embeddings,
     write_ids,
     write_joined,
 )
-from speechbrain_cadino.process.files import atomic_path, write_json
+from speechbrain_cadino.process.files import atomic_path, write_csv, write_json
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.process.parts import (
     JOINING,
@@ -83,6 +87,7 @@ def extract_part(embedder, folder, table, part, shard_size=5_000):
         part_folder(folder, part),
         _rows_of(table, number, parts),
         shard_size,
+        whole=False,
     )
     record = extraction_record(embedder, table, shard_size)
     records = {
@@ -100,6 +105,7 @@ def extract_part(embedder, folder, table, part, shard_size=5_000):
         return False
     with locked(folder, patience=JOINING):
         if not is_extracted(folder, record):
+            _report(list(records), pathlib.Path(folder), table)
             _join(list(records), pathlib.Path(folder), record)
     logger.info(f"All {parts} parts are joined in {folder}.")
     return True
@@ -109,6 +115,22 @@ def _rows_of(table, number, parts):
     """The utterances of a part."""
     first, last = stretches(len(table), parts)[number - 1]
     return table.iloc[first:last]
+
+
+def _report(folders, folder, table):
+    """Lists utterances without an embedding; raises if none has one."""
+    (folder / SKIPPED).unlink(missing_ok=True)
+    lists = [part / SKIPPED for part in folders if (part / SKIPPED).is_file()]
+    if not lists:
+        return
+    skipped = pd.concat(
+        [pd.read_csv(path, dtype=str, keep_default_na=False) for path in lists]
+    )
+    if len(skipped) == len(table):
+        for part in folders:  # so that the next start tries again
+            (part / "extraction.json").unlink()
+        raise none_readable(table)
+    write_csv(folder / SKIPPED, skipped)
 
 
 def _join(folders, folder, record):

@@ -34,8 +34,8 @@ class Segments:
     >>> counts = segments.counts(table)
     >>> segments.cut(table, counts)[["start", "stop"]].to_numpy().tolist()
     [[1000, 17000], [19000, 35000]]
-    >>> segments.mean(np.array([[3.0, 0.0], [0.0, 4.0]]), counts)
-    array([[0.5, 0.5]])
+    >>> segments.mean(np.array([[3.0, 0.0], [0.0, 5.0]]), counts)
+    array([[2., 2.]])
     """
 
     def __init__(self, sample_rate=16000, seconds=None, most=10, keep=False):
@@ -129,19 +129,24 @@ class Segments:
         -------
         numpy.ndarray
             Shape (N, D): the mean of the embeddings, each divided by its L2
-            norm; NaN where no segment is readable. With whole utterances, and
-            where each segment keeps its own, the embeddings as they are.
+            norm, times the mean of these norms, so that it compares with
+            those of whole utterances; NaN where no segment is readable. With
+            whole utterances, and where each segment keeps its own, the
+            embeddings as they are.
         """
         if self.length is None or self.keep:
             return embeddings
         norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
         readable = np.isfinite(norms)
         units = np.where(readable, embeddings / np.maximum(norms, 1e-12), 0)
+        parts = [units, np.where(readable, norms, 0), readable]
         first = counts.cumsum() - counts
+        units, norms, number = (
+            np.add.reduceat(part.astype(embeddings.dtype), first)
+            for part in parts
+        )
         with np.errstate(invalid="ignore"):  # none readable: 0 / 0
-            return np.add.reduceat(units, first) / np.add.reduceat(
-                readable.astype(np.float32), first
-            )
+            return units / number * (norms / number)
 
 
 def trimmed_length(lengths, sample_rate=16000):

@@ -98,14 +98,22 @@ def load_encoder(
             "Give encoder, an encoder folder or a hub id; or embeddings, a "
             "folder of embeddings.npy and ids.txt."
         )
-    names = ["embeddings.npy", "hyperparams.yaml"]
-    if [pathlib.Path(source, name).is_file() for name in names] == [
-        True,
-        False,
-    ]:
+    if _holds_embeddings(pathlib.Path(source)):
         return StoredEmbeddings(source)
     encoder = load_classifier(source, device, trusted)
     return as_embedder(encoder, source=source, **options)
+
+
+def _holds_embeddings(folder):
+    """Whether a folder is one of embeddings. That of extract.py has a
+    hyperparams.yaml, too: the extraction's."""
+    has = {
+        name: (folder / name).is_file()
+        for name in ["embeddings.npy", "extraction.json", "hyperparams.yaml"]
+    }
+    return has["embeddings.npy"] and (
+        has["extraction.json"] or not has["hyperparams.yaml"]
+    )
 
 
 def load_classifier(source, device=None, trusted=True):

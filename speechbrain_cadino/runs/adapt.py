@@ -213,15 +213,13 @@ def adapt(embedder, table, folder, only=None, trusted=True):
     check_alike(scores[~same], calibration, STILL_ALIKE)
     check_calibration(calibration)
     interval = low, high = threshold_interval(scores, *pairs)
-    hours = (table["stop"] - table["start"]).sum() / embedder.sample_rate / 3600
     with atomic_folder(folder) as temporary:
         fold_linear(source, found.linear(), temporary, found.mean, trusted)
         replace_figures(
             temporary,
-            f"Adapted without labels to {heard.count:,} recordings, "
-            f"{hours:.1f} hours, by a linear map: {choice}. {verdict} The 95% "
-            f"interval of the threshold is {low:.3f} to {high:.3f}. Not "
-            "evaluated with labels.",
+            f"Adapted without labels to {heard.count:,} recordings by a linear "
+            f"map: {choice}. {verdict} The 95% interval of the threshold is "
+            f"{low:.3f} to {high:.3f}. Not evaluated with labels.",
         )
         write_calibration(temporary, calibration)
     return Adaptation(figures, choice, verdict, calibration, interval)
@@ -453,7 +451,8 @@ def _pairs_of_crops(heard, rng):
 
 
 def choose(figures):
-    """The map that is better than none by both criteria.
+    """The best map that is surely better than none by its EER, and no worse by
+    the agreement of clusters.
 
     Arguments
     ---------
@@ -464,8 +463,8 @@ def choose(figures):
     -------
     str
         Of the maps whose EER is surely lower, its interval without 0, and
-        that do not agree less, that of the lowest EER; "none" if there is no
-        such map.
+        whose clusters do not agree less in every third, that of the lowest
+        EER; "none" if there is no such map.
 
     Example
     -------

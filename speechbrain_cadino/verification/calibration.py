@@ -5,6 +5,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from speechbrain_cadino.dataio.names import parts_of
+
 # Inverse strength of the L2 penalty on the slope of standardised scores. At 400
 # trials, 1 makes it 5% too flat, and 100 a twentieth of a percent; none at all
 # has no answer where no score is on the wrong side.
@@ -148,7 +150,7 @@ def logistic(features, targets):
 
 
 def check_apart(trials, calibration_trials):
-    """Raises if two trial lists share a file.
+    """Raises if two trial lists share a file, however its name is spelled.
 
     Arguments
     ---------
@@ -171,14 +173,17 @@ def check_apart(trials, calibration_trials):
     ...
     ValueError: 2 file(s) are in trials and in calibration_trials...
     """
-    both = _names(trials) & _names(calibration_trials)
+    names = _names(trials)
+    both = names.keys() & _names(calibration_trials).keys()
     if both:
         raise ValueError(
             f"{len(both)} file(s) are in trials and in calibration_trials, "
-            f"such as {min(both)}: a system calibrated on what it is tested "
-            "on looks better than it is. Give a list of other speakers."
+            f"such as {names[min(both)]}: a system calibrated on what it is "
+            "tested on looks better than it is. Give a list of other speakers."
         )
 
 
 def _names(trials):
-    return set(trials["enrol"]) | set(trials["test"])
+    """The files of trials: what their names mean, and how they are spelled."""
+    names = {*trials["enrol"], *trials["test"]}
+    return {tuple(parts_of(name)): name for name in names}

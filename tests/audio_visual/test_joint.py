@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 
 from speechbrain_cadino.audio_visual.joint import (
+    Faces,
     cluster_jointly,
     each_alone,
     join,
 )
 from speechbrain_cadino.clustering.kmeans import SphericalKMeans
 from speechbrain_cadino.clustering.quality import quality
+from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 
 PEOPLE, EACH = 12, 20
 
@@ -72,3 +74,8 @@ def test_what_makes_no_sense_is_refused(senses):
         join(voices, faces, weight=0)
     with pytest.raises(ValueError, match="None of the utterances has a face"):
         join(voices, np.full_like(faces, np.nan))
+
+
+def test_a_map_of_voices_is_not_one_of_faces():
+    with pytest.raises(ValueError, match="RecordingLDA learns from recordings"):
+        Faces(None, "faces.csv").check(RecordingLDA())

@@ -222,10 +222,11 @@ def test_an_answer_rather_than_a_number(calibrated, tmp_path, capsys):
     np.testing.assert_allclose(ratios, 40 * scores - 20, atol=0.01)
     # Noise is like noise; half a second is too little
     assert list(table["speaker"]) == ["same", "same", "unsure"]
-    table = call(
-        *(capsys, "cluster", calibrated, *files),
-        *("--csv", tmp_path / "clusters.csv"),
-    )
+    csv = "--csv", tmp_path / "clusters.csv"
+    assert call(capsys, "cluster", calibrated, files[0], *csv)[
+        "files"
+    ].tolist() == ["1"]
+    table = call(capsys, "cluster", calibrated, *files, *csv)
     assert table["files"].tolist() == ["2"]
     written = pd.read_csv(tmp_path / "clusters.csv")
     assert written["cluster"].fillna(-1).tolist() == [0, 0, -1]
@@ -248,8 +249,10 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 """
 
 
-def test_from_calibration_without_labels_to_one_voice(tmp_path, capsys):
-    """Twenty voices are noises of a spectrum each."""
+@pytest.fixture
+def voices(tmp_path):
+    """An encoder without a calibration, and twenty voices, noises of a spectrum
+    each: six files of the first."""
     rng = np.random.default_rng(0)
     encoder, speech = tmp_path / "encoder", tmp_path / "speech"
     encoder.mkdir()
@@ -261,6 +264,11 @@ def test_from_calibration_without_labels_to_one_voice(tmp_path, capsys):
             path = speech / f"{voice}/{number}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, 0.02 * wav, 16000)
+    return encoder, speech
+
+
+def test_from_calibration_without_labels_to_one_voice(voices, tmp_path, capsys):
+    encoder, speech = voices
     table = call(capsys, "calibrate", encoder, speech)
     assert table["method"].tolist() == ["crops"]
     assert table["n_same"].tolist() == ["25"]
@@ -270,6 +278,25 @@ def test_from_calibration_without_labels_to_one_voice(tmp_path, capsys):
     table = call(capsys, "cluster", encoder, one, "--csv", clusters)
     assert table["files"].tolist() == ["6"]
     assert float(table["stability"][0]) == 1
+
+
+def test_a_file_of_no_use_where_a_calibration_is_made(
+    voices, tmp_path, capsys, caplog
+):
+    encoder, speech = voices
+    soundfile.write(speech / "silent.wav", np.zeros(40000), 16000)
+    (speech / "text.wav").write_text("no audio")
+    table = call(
+        *(capsys, "cluster", encoder, speech),
+        *("--csv", tmp_path / "clusters.csv"),
+    )
+    assert table["files"].astype(int).sum() == 25
+    assert "silent.wav: silent" in caplog.text
+    assert "2 of 27 files are skipped" in caplog.text
+    caplog.clear()
+    call(capsys, "calibrate", encoder, speech)
+    assert "Skipped" in caplog.text
+    assert "text.wav: " in caplog.text
 
 
 def test_embeddings_of_anyone(tmp_path, capsys, caplog):
@@ -323,12 +350,10 @@ def test_embeddings_of_anyone(tmp_path, capsys, caplog):
 
 
 def test_a_format_that_has_to_be_converted(
-    encoder_folder, speech, tmp_path, capsys
+    encoder_folder, speech, write_m4a, tmp_path, capsys
 ):
-    pytest.importorskip("av")
-    # FFmpeg goes by the content.
     converted = tmp_path / "a.m4a"
-    converted.write_bytes((speech / FILES[0]).read_bytes())
+    write_m4a(converted, soundfile.read(speech / FILES[0])[0])
     table = call(capsys, "verify", encoder_folder, speech / FILES[0], converted)
     assert list(table["file"]) == [str(converted)]
     assert float(table["score"][0]) > 0.999

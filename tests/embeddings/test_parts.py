@@ -6,9 +6,12 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 from recipe import script
 
+from speechbrain_cadino.commands.main import main
+from speechbrain_cadino.dataio.audio import MediaError
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.parts import extract_part
 from speechbrain_cadino.embeddings.store import load_embeddings
@@ -57,6 +60,15 @@ def test_parts_of_jobs_side_by_side_are_the_whole(command, tmp_path):
         command(tmp_path / "parts"), capture_output=True, text=True, check=True
     )
     assert "up to date" in again.stdout + again.stderr
+    # The commands take such a folder in the place of an encoder
+    csv = tmp_path / "clusters.csv"
+    main(
+        [
+            *("cluster", "--embeddings", str(tmp_path / "whole")),
+            *("--num_clusters=2", f"--csv={csv}"),
+        ]
+    )
+    assert pd.read_csv(csv)["file"].tolist() == whole[0]
 
 
 @pytest.mark.parametrize("part", ["0/3", "4/3", "3", "1/1000"])
@@ -98,3 +110,43 @@ def test_joined_once_all_parts_of_one_encoder_are_there(write_tone, tmp_path):
     assert np.allclose(
         load_embeddings(tmp_path / "out")[1], 1.5 * embeddings, rtol=1e-5
     )
+
+
+def test_a_part_of_which_nothing_can_be_read(write_tone, tmp_path):
+    write_tone(tmp_path / "fine.wav", seconds=1.0)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
+    embedder = Embedder(
+        lambda wavs, lengths: wavs.abs().mean(1, keepdim=True).expand(-1, 3),
+        torch.nn.Identity(),
+    )
+
+    def table(*names):
+        return pd.DataFrame(
+            [
+                (f"u{row}", str(tmp_path / f"{name}.wav"), 0, 8000)
+                for row, name in enumerate(names)
+            ],
+            columns=["ID", "wav", "start", "stop"],
+        )
+
+    folder = tmp_path / "some"
+    some = table("fine", "silent", "fine", "fine", "silent", "silent")
+    done = [extract_part(embedder, folder, some, f"{i}/3") for i in (1, 2, 3)]
+    assert done == [False, False, True]
+    _, embeddings = load_embeddings(folder)
+    assert embeddings.shape == (6, 3)
+    assert np.isnan(embeddings[[1, 4, 5]]).all()
+    assert np.isfinite(embeddings[[0, 2, 3]]).all()
+    skipped = pd.read_csv(folder / "skipped.csv")
+    assert skipped["ID"].tolist() == ["u1", "u4", "u5"]
+    # None at all is an error, whoever comes last
+    none = table(*["silent"] * 4)
+    assert not extract_part(embedder, tmp_path / "none", none, "1/2")
+    with pytest.raises(MediaError, match="None of the 4 utterances"):
+        extract_part(embedder, tmp_path / "none", none, "2/2")
+    assert not (tmp_path / "none" / "embeddings.npy").exists()
+    # ... until somebody has put the files right
+    write_tone(tmp_path / "silent.wav", seconds=1.0)
+    assert not extract_part(embedder, tmp_path / "none", none, "1/2")
+    assert extract_part(embedder, tmp_path / "none", none, "2/2")
+    assert not (tmp_path / "none" / "skipped.csv").exists()

@@ -1,6 +1,7 @@
 """The real script and command, on speech, rain and silence."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -114,6 +115,26 @@ def test_the_command_says_the_same_of_files(
     assert lines[1].split("\t") == ["speech", "0.3300", "1", "0"]
     table = read_manifest(tmp_path / "filtered.csv")
     assert table["wav"].tolist() == [f"{wild}/{name}.flac" for name in KEPT]
+
+
+def test_the_command_embeds_what_was_converted_once(
+    wild, write_m4a, encoder_folder, tmp_path, caplog
+):
+    shutil.copytree(wild, tmp_path / "wild")
+    path = tmp_path / "wild" / f"{KEPT[0]}.flac"
+    write_m4a(path.with_suffix(".m4a"), soundfile.read(path)[0])
+    path.unlink()
+    command = [
+        *("filter", str(encoder_folder), str(tmp_path / "wild")),
+        *("--device=cpu", f"--output={tmp_path / 'out'}"),
+        "--detector=modulation",
+    ]
+    main(command)
+    caplog.clear()
+    main([*command, "--consistency=0.9"])
+    assert "segments are up to date" in caplog.text
+    assert "voice0.m4a" in caplog.text  # had to be converted
+    assert not (tmp_path / "out" / "converted").exists()
 
 
 def test_killed_it_goes_on_and_two_processes_end_in_the_same(

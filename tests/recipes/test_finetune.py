@@ -237,5 +237,6 @@ def test_yaml_loads(tables, tmp_path, name):
     speeds = len(hparams["speeds"])
     assert (len(data), data.classes) == (12 * speeds, 3 * speeds)
     assert len(hparams["classifier"].weight) == data.classes
+    assert hparams.get("final_map") is None  # labels are true
     hparams["loss_gate"].start_epoch(20)
     assert hparams["loss_gate"].threshold == float("inf")

@@ -1,7 +1,8 @@
 import numpy as np
+import pandas as pd
 import pytest
 
-from speechbrain_cadino.verification.calibration import Calibration
+from speechbrain_cadino.verification.calibration import Calibration, check_apart
 from speechbrain_cadino.verification.metrics import cllr, error_rates, min_cllr
 
 
@@ -43,3 +44,14 @@ def test_quality_helps_and_calibration_costs_next_to_nothing():
     assert cllr(good, targets) == pytest.approx(
         min_cllr(p_miss, p_fa), abs=0.01
     )
+
+
+@pytest.mark.parametrize("name", ["./a/1.wav", "wav/a/1.wav", "a/1.flac"])
+def test_a_file_is_the_same_however_it_is_spelled(name):
+    trials, others = (
+        pd.DataFrame({"enrol": [enrol], "test": [test]})
+        for enrol, test in [("a/1.wav", "b/1.wav"), ("c/1.wav", name)]
+    )
+    with pytest.raises(ValueError, match=r"^1 file.*such as a/1.wav"):
+        check_apart(trials, others)
+    check_apart(trials, others.assign(test="a/2.wav"))
