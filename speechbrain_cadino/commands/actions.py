@@ -306,8 +306,9 @@ def filter_files(arguments):
         keep_segments=True,
     )
     detector = load_detector(arguments.detector, loaded.sample_rate)
-    # Killed and started again it goes on, if copies have the same names
-    copies = pathlib.Path(arguments.output, "converted")
+    # Killed and started again it goes on, if copies have the same names; in a
+    # folder of ours, as they are deleted
+    copies = pathlib.Path(arguments.output, "segments", "converted")
     with inference.audio_table(files, loaded.sample_rate, copies) as found:
         recordings, audio = found
         inference.report_skipped(files, recordings)

@@ -134,7 +134,7 @@ def test_the_command_embeds_what_was_converted_once(
     main([*command, "--consistency=0.9"])
     assert "segments are up to date" in caplog.text
     assert "voice0.m4a" in caplog.text  # had to be converted
-    assert not (tmp_path / "out" / "converted").exists()
+    assert not (tmp_path / "out" / "segments" / "converted").exists()
 
 
 def test_killed_it_goes_on_and_two_processes_end_in_the_same(
