@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.prepare.convert import require_av
@@ -14,6 +14,9 @@ logger = get_logger(__name__)
 
 VIDEOS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm"}
 QUALITY = 95
+
+# The name of the first frame, and how its comment ends
+FIRST, COMMENT = "00000.jpg", " frames per second"
 
 
 def sample_frames(videos, folders, frames_per_second=1, num_workers=None):
@@ -65,9 +68,12 @@ def _sample(video, folder, frames_per_second):
     """Samples one video; returns why it could not, or an empty text."""
     import av
 
-    # It tells at which rate a folder was made.
-    comment = f"{frames_per_second:g} frames per second".encode()
-    if _is_current(video, folder, comment):
+    # It tells at which rate a folder was made, and that it is ours
+    comment = f"{frames_per_second:g}{COMMENT}".encode()
+    found = _comment(folder)
+    if found is None and _holds_something(folder):
+        return f"not sampled (its frame folder, {folder}, holds other files)"
+    if found == comment and _is_newer(folder, video):
         return ""
     number = 0
     try:
@@ -96,10 +102,23 @@ def _decode(container, frames_per_second):
             due = stretch + 1
 
 
-def _is_current(video, folder, comment):
-    """Whether a folder needs no work."""
-    first = pathlib.Path(folder, "00000.jpg")
-    if not first.is_file() or first.stat().st_mtime < os.path.getmtime(video):
-        return False
-    with Image.open(first) as image:
-        return image.info.get("comment") == comment
+def _comment(folder):
+    """What the first frame tells of a folder that was made here; else None."""
+    try:
+        with Image.open(pathlib.Path(folder, FIRST)) as image:
+            comment = image.info.get("comment", b"")
+    except (FileNotFoundError, UnidentifiedImageError):
+        return None
+    return comment if comment.endswith(COMMENT.encode()) else None
+
+
+def _holds_something(folder):
+    """Whether there is something that is not to be replaced."""
+    folder = pathlib.Path(folder)
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
+def _is_newer(folder, video):
+    """Whether a folder was made of a video as it is now."""
+    first = pathlib.Path(folder, FIRST)
+    return first.stat().st_mtime >= os.path.getmtime(video)

@@ -25,6 +25,7 @@ from speechbrain_cadino.dataio.manifest import (
     read_manifest,
     write_manifest,
 )
+from speechbrain_cadino.dataio.names import spelling
 from speechbrain_cadino.prepare.inputs import (
     check_folders,
     check_made_folder,
@@ -349,7 +350,7 @@ def _read_utterances(audio_manifest, trials):
     for path in trials or []:
         table = read_trials(path)
         names = {*table["enrol"], *table["test"]}
-        utterances.update(os.path.splitext(name)[0] for name in names)
+        utterances.update(map(spelling, names))
     return sorted(utterances)
 
 

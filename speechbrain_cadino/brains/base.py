@@ -437,8 +437,10 @@ class EncoderBrain(sb.Brain):
         kwargs.setdefault("worker_init_fn", shield_worker)
         kwargs["num_workers"] = worth_while(kwargs.get("num_workers", 0))
         if getattr(dataset, "samples_per_epoch", None) is not None:
-            # In an order of its own, which has no sample twice in a batch
+            # In an order of its own, which has a sample twice in a batch only
+            # where two passes meet; SpeechBrain would shuffle it for torchrun
             kwargs["shuffle"] = False
+            kwargs["sampler"] = torch.utils.data.SequentialSampler(dataset)
         loader = super().make_dataloader(dataset, stage, **kwargs)
         self.train_dataset = dataset
         self.batches_per_epoch = len(loader)

@@ -150,14 +150,9 @@ class SSRLBrain(PseudoLabelBrain):
     def _start_teacher(self):
         self.teacher.network.load_state_dict(self.branch.state_dict())
 
-    def _gather(self):
-        super()._gather()
-        self.queue.gather()
-
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Looks which classes are alive."""
         self.settle()
-        self.queue.gather()
         self.queue.end_epoch()
         super().on_stage_end(stage, stage_loss, epoch)
 

@@ -26,6 +26,7 @@ from speechbrain_cadino.encoders.calibration import (
     read_calibration,
     write_calibration,
 )
+from speechbrain_cadino.encoders.export import check_replaceable
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.gate.filter import SCORES, filter_manifest
 from speechbrain_cadino.prepare.folder import prepare_folder
@@ -202,15 +203,7 @@ def _check_new_encoder(folder, source):
             raise ValueError(
                 f"{folder} is the encoder itself: give another --output."
             )
-    # The folder of a training has a hyperparams.yaml, too
-    names = ["hyperparams.yaml", "embedding_model.ckpt"]
-    if all((folder / name).is_file() for name in names):
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(
-            f"{folder} is there, and no encoder folder: it would be replaced "
-            "as a whole. Give another --output."
-        )
+    check_replaceable(folder)
 
 
 def cluster(arguments):

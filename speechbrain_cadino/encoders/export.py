@@ -20,6 +20,9 @@ ENTRIES += ["embedding_model"]
 OURS = "!new:speechbrain_cadino.lobes.ecapa.ECAPA_TDNN"
 STOCK = "!new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN"
 
+# What an encoder folder has besides its ``.ckpt`` files
+WRITTEN = {"hyperparams.yaml", "calibration.json", "README.md"}
+
 # Only an encoder of faces has it: what opens a file, see Embedder
 READER = "reader"
 
@@ -101,6 +104,51 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 """
 
 
+def check_replaceable(folder):
+    """Raises if a folder holds anything but an encoder that was written by this
+    package: another is to take its place as a whole.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder; none or an empty one is fine.
+
+    Raises
+    ------
+    ValueError
+        If something would be lost.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> check_replaceable(folder)
+    >>> _ = (folder / "thesis.txt").write_text("...")
+    >>> check_replaceable(folder)
+    Traceback (most recent call last):
+    ...
+    ValueError: ... holds other things than an encoder of speechbrain_cadino...
+    """
+    folder = pathlib.Path(folder)
+    files = list(folder.iterdir()) if folder.is_dir() else []
+    told = [folder / name for name in ["hyperparams.yaml", "README.md"]]
+    if not folder.exists() or (folder.is_dir() and not files):
+        return
+    if any(
+        "speechbrain_cadino"
+        in path.read_text(encoding="utf-8", errors="replace")
+        for path in told
+        if path.is_file()
+    ) and all(
+        path.is_file() and (path.name in WRITTEN or path.suffix == ".ckpt")
+        for path in files
+    ):
+        return
+    raise ValueError(
+        f"{folder} holds other things than an encoder of speechbrain_cadino, "
+        "and would be replaced as a whole by one: give another folder."
+    )
+
+
 def export_encoder(
     folder, hyperparams_file, modules, mean_embedding, section=None
 ):
@@ -108,8 +156,9 @@ def export_encoder(
 
     ``EncoderClassifier.from_hparams(source=folder)`` and
     ``SpeakerRecognition.from_hparams(source=folder)`` load it, also where
-    this package is not installed. An existing folder is replaced as a whole.
-    Only an encoder of faces, whose run has a ``reader``, needs this package.
+    this package is not installed. An encoder of ours that is there is replaced
+    as a whole. Only an encoder of faces, whose run has a ``reader``, needs this
+    package.
 
     Arguments
     ---------
@@ -131,7 +180,8 @@ def export_encoder(
     Raises
     ------
     ValueError
-        If an entry is missing or needs this package to be loaded.
+        If an entry is missing or needs this package to be loaded, or something
+        else is in the folder: see ``check_replaceable``.
 
     Example
     -------
@@ -163,6 +213,7 @@ def export_encoder(
     loadables = {**modules, "mean_var_norm_emb": norm}
     text = _entries(hyperparams_file, section) + REST
     text += "".join(f"    {name}: !ref <{name}>\n" for name in loadables)
+    check_replaceable(folder)
     with atomic_folder(folder) as temporary:
         (temporary / "hyperparams.yaml").write_text(text, encoding="utf-8")
         for name, module in loadables.items():
@@ -174,7 +225,7 @@ def export_frame_encoder(
     folder, hyperparams_file, front_end, transformer, layer=None
 ):
     """Writes the folder of an encoder of frames, for stock SpeechBrain's
-    ``WaveformEncoder``. An existing folder is replaced as a whole.
+    ``WaveformEncoder``. One that is there is replaced as a whole.
 
     Arguments
     ---------
@@ -194,8 +245,8 @@ def export_frame_encoder(
     Raises
     ------
     ValueError
-        If an entry is missing or names a class of this package, or there is
-        no such layer.
+        If an entry is missing or names a class of this package, there is no
+        such layer, or something else is in the folder.
     """
     depth = len(transformer.encoder.layers)
     layer = exported_layer(transformer, layer)
@@ -220,6 +271,7 @@ def export_frame_encoder(
     stream = io.StringIO()
     yaml.dump(entries, stream)
     text = FRAMES_HEADER + stream.getvalue() + FRAMES_REST
+    check_replaceable(folder)
     with atomic_folder(folder) as temporary:
         (temporary / "hyperparams.yaml").write_text(text, encoding="utf-8")
         torch.save(front_end.state_dict(), temporary / "front_end.ckpt")

@@ -7,6 +7,7 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
+from speechbrain_cadino.process.ranks import ddp_gather
 
 EMPTY = -1
 
@@ -65,7 +66,6 @@ class LabelQueue:
         )
         self.answers[:, -1] = labels
         self.alive = torch.ones(classes, dtype=torch.bool)
-        self._moved = torch.zeros(len(labels), dtype=torch.bool)
         self._undo = []
 
     def to(self, device):
@@ -76,16 +76,17 @@ class LabelQueue:
         device : torch.device
             Where the samples and answers of ``push`` are.
         """
-        for name in ["answers", "alive", "_moved"]:
+        for name in ["answers", "alive"]:
             setattr(self, name, getattr(self, name).to(device))
 
     def push(self, samples, answers):
-        """Takes answers to samples.
+        """Takes answers to samples, those of all processes in the order of
+        their ranks: each then has the same queues.
 
         Arguments
         ---------
         samples : torch.Tensor
-            Their numbers, (B,).
+            Their numbers, (B,), as many on all processes.
         answers : torch.Tensor
             Classes that are alive, (B,).
 
@@ -94,12 +95,13 @@ class LabelQueue:
         torch.Tensor
             The labels of these samples, (B,), int64.
         """
-        before = self.answers[samples]
-        self._undo.append((samples, before))
-        now = torch.cat([before[:, 1:], answers[:, None].to(before)], 1)
-        self.answers[samples] = now
-        self._moved[samples] = True
-        return self._modes(now)
+        own = torch.stack([samples, answers.to(samples)])
+        for others, given in ddp_gather(own[None]):
+            before = self.answers[others]
+            self._undo.append((others, before))
+            now = torch.cat([before[:, 1:], given[:, None].to(before)], 1)
+            self.answers[others] = now
+        return self._modes(self.answers[samples])
 
     def labels(self):
         """The label of each sample, (S,), int64."""
@@ -115,23 +117,8 @@ class LabelQueue:
         best = (votes * (rows.shape[1] + 1) + places).argmax(1, keepdim=True)
         return rows.gather(1, best).squeeze(1).long()
 
-    def gather(self):
-        """Brings the answers of all processes together: of a sample that two
-        of them drew, those of the higher rank."""
-        if torch.distributed.is_initialized():
-            most = torch.distributed.ReduceOp.MAX
-            rank = torch.distributed.get_rank()
-            last = torch.where(self._moved, rank, -1)
-            torch.distributed.all_reduce(last, most)
-            own = (last == rank) | (last < 0)
-            answers = self.answers.where(own[:, None], EMPTY)
-            torch.distributed.all_reduce(answers, most)
-            self.answers = answers
-        self._moved.zero_()
-        self._undo = []
-
     def end_epoch(self):
-        """Ends an epoch, after ``gather``: looks which classes are alive."""
+        """Ends an epoch: looks which classes are alive."""
         labels = self.labels()
         self.alive = torch.zeros_like(self.alive)
         self.alive[labels] = True

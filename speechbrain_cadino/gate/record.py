@@ -67,7 +67,9 @@ class GateRecord:
         self._clear()
 
     def _clear(self):
-        self._steps = []
+        self._steps, self._count = [], 0
+        # The place of the last draw of each: its step, then its rank
+        self._drawn = torch.full((self.samples,), -1)
         self._columns = {
             name: torch.full((self.samples,), missing, dtype=TYPES[name])
             for name, missing in NOT_DRAWN.items()
@@ -85,6 +87,8 @@ class GateRecord:
         """
         # Left on the device until they are needed: no step waits for them
         self._steps.append({"samples": samples, **results})
+        self._steps[-1]["place"] = self._count
+        self._count += 1
 
     def mark(self):
         """Remembers where ``rewind`` goes back to."""
@@ -97,8 +101,9 @@ class GateRecord:
     def gather(self, device):
         """Brings the samples of all processes together.
 
-        Of a sample that two of them drew, in place of an unreadable one, the
-        draw of the highest rank is taken.
+        Of a sample that two of them drew, the last draw is taken, that of the
+        highest rank in one step: however often they are brought together, the
+        same.
 
         Arguments
         ---------
@@ -109,15 +114,16 @@ class GateRecord:
         if not torch.distributed.is_initialized():
             return
         most = torch.distributed.ReduceOp.MAX
-        drawn = self._columns["decisions"] != NOT_DRAWN["decisions"]
-        rank = torch.distributed.get_rank()
-        last = torch.where(drawn, rank, -1).to(device)
+        drawn = self._drawn.to(device)
+        last = drawn.clone()
         torch.distributed.all_reduce(last, most)
+        own = drawn == last
         for name, column in self._columns.items():
             # Drawn beats not drawn
-            column = column.to(device).where(last == rank, NOT_DRAWN[name])
+            column = column.to(device).where(own, NOT_DRAWN[name])
             torch.distributed.all_reduce(column, most)
             self._columns[name] = column.cpu()
+        self._drawn = last.cpu()
 
     @property
     def losses(self):
@@ -168,8 +174,13 @@ class GateRecord:
         self._clear()
 
     def _collect(self):
+        processes, rank = 1, 0
+        if torch.distributed.is_initialized():
+            processes = torch.distributed.get_world_size()
+            rank = torch.distributed.get_rank()
         for step in self._steps:
             samples = step["samples"].cpu()
+            self._drawn[samples] = step["place"] * processes + rank
             for name, column in self._columns.items():
                 column[samples] = step[name].cpu().to(column.dtype)
         self._steps = []
@@ -181,6 +192,8 @@ class GateRecord:
             "labels": self.labels,
             "rows": self.rows,
             "columns": self._columns,
+            "drawn": self._drawn,
+            "count": self._count,
         }
         torch.save(state, path)
 
@@ -189,6 +202,7 @@ class GateRecord:
         state = torch.load(path, weights_only=True)
         self.rows, self._steps = state["rows"], []
         self._columns = state["columns"]
+        self._drawn, self._count = state["drawn"], state["count"]
         saved = len(self._columns["losses"])
         if saved != self.samples:
             raise ValueError(

@@ -313,10 +313,14 @@ def plot_gate(path, table, epochs):
         panels.append(_plot_gates)
     if "right" in table:
         panels.append(_plot_right)
-    columns = max(len(epochs), len(panels))
-    figure = plt.figure(figsize=(3.8 * columns, 6.4), layout="constrained")
-    top, bottom = figure.subfigures(2, 1)
-    _plot_losses(top, table.set_index("epoch"), epochs)
+    # No loss is judged where all labels are given
+    epochs = {epoch: found for epoch, found in epochs.items() if len(found[0])}
+    columns, rows = max(len(epochs), len(panels)), 1 + bool(epochs)
+    size = 3.8 * columns, 3.2 * rows
+    figure = plt.figure(figsize=size, layout="constrained")
+    *top, bottom = figure.subfigures(rows, 1, squeeze=False)[:, 0]
+    if top:
+        _plot_losses(top[0], table.set_index("epoch"), epochs)
     axes = bottom.subplots(1, len(panels), squeeze=False)[0]
     for panel, axis in zip(panels, axes):
         panel(axis, table)

@@ -72,7 +72,8 @@ class OnlineCodebook(torch.nn.Module):
         self.register_buffer("sums", noise)
         self.register_buffer("counts", torch.ones(codebooks, codes))
         # Whether codes that start at frames have done so
-        self.register_buffer("begun", torch.tensor(False))
+        # A number, as what a step has changed of these is undone with it
+        self.register_buffer("begun", torch.tensor(0.0))
         # How often each code was given in the epoch
         self.register_buffer("hits", torch.zeros(codebooks, codes))
         self._collected = None
@@ -121,7 +122,7 @@ class OnlineCodebook(torch.nn.Module):
             drawn = torch.zeros_like(drawn)
         total = torch.distributed.ReduceOp.SUM
         self.sums[:, : len(places)] = ddp_all_reduce(drawn, total)
-        self.begun.fill_(True)
+        self.begun.fill_(1.0)
 
     def _collect(self, counts, sums):
         """Adds to what is noted since the last update."""

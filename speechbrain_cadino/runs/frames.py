@@ -7,6 +7,7 @@ from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.encoders.export import export_frame_encoder
 from speechbrain_cadino.frames.evaluate import (
     kmeans_codes,
@@ -83,14 +84,17 @@ def evaluate_run(folder, evaluator, output_folder, baselines, device=None):
             f"{folder} holds no training of frames with a checkpoint: give "
             "the output folder of train_dinosr.py as run_folder."
         )
+    # Where it is now, which may be another place
+    there = {"checkpointer": {"checkpoints_dir": str(path.parent / "save")}}
     with open(path, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin)
+        hparams = load_hyperpyyaml(fin, there)
     if not {"student", "frame_hop"} <= hparams.keys():
         raise ValueError(f"{path} is not of train_dinosr.py.")
     student = hparams["student"].to(device or infer_device())
     untrained = copy.deepcopy(student) if baselines else None
-    # Where it is now, which may be another place
-    hparams["checkpointer"].checkpoints_dir = path.parent / "save"
+    if baselines:
+        # That it is there shows before an evaluation of minutes
+        read_manifest(hparams["train_manifest"], hparams["data_folder"])
     if hparams["checkpointer"].recover_if_possible() is None:
         raise ValueError(f"No checkpoint in {folder}/save can be loaded.")
     return evaluate_frames(

@@ -22,6 +22,7 @@ from speechbrain_cadino.config.settings import (
     plain,
     resolve,
 )
+from speechbrain_cadino.encoders.export import check_replaceable
 from speechbrain_cadino.process.console import LOG_CONFIG
 from speechbrain_cadino.process.files import (
     HOST,
@@ -274,11 +275,27 @@ def load_run(
     """
     settings = run_settings(hparams_file, run_opts, overrides)
     folder = run_folder(settings)
+    _check_encoder_folders(folder, settings)
     open_run(folder, settings, resumes, harmless)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
     make_experiment(folder, hparams_file, overrides)
     return hparams
+
+
+def _check_encoder_folders(folder, settings):
+    """Raises if an encoder would take the place of anything else."""
+    for key in ["encoder_folder", "face_encoder_folder"]:
+        if key not in settings:
+            continue
+        place = pathlib.Path(settings[key]).absolute()
+        if place in [own := pathlib.Path(folder).absolute(), *own.parents]:
+            raise ValueError(
+                f"{key}={settings[key]} is the folder of the training, or "
+                "around it, and would be replaced as a whole by the encoder: "
+                "give a folder for it alone."
+            )
+        check_replaceable(place)
 
 
 def make_experiment(folder, hparams_file, overrides):

@@ -88,10 +88,8 @@ def check(folder, steps):
 
 def _has_made(folder, step, record):
     """Whether a step has made something that its settings matter to."""
-    return (
-        record["done"]
-        or not step.manifest
-        or has_checkpoint(pathlib.Path(folder, step.name, "save"))
+    return record["done"] or has_checkpoint(
+        pathlib.Path(folder, step.name, "save")
     )
 
 

@@ -27,6 +27,9 @@ TORCHRUN = {
     *("train_dlg_lc.py", "train_av_dlg_lc.py"),
 }
 
+# Where later steps look for what a training has made
+PLACES = {"encoder_folder": "encoder", "save_folder": "save"}
+
 RUN_OPTIONS = RunOptions().as_dict()
 
 
@@ -331,6 +334,10 @@ def _step(
     except ValueError as error:
         raise ValueError(f"{entry}: {error}") from error
     _check_encoder(entry, resolved)
+    for key, place in PLACES.items():
+        own = folder / name / place
+        if key in resolved and pathlib.Path(resolved[key]) != own:
+            raise ValueError(f"{entry}: its {key} is {own}.")
     settings = plain(resolved, str(folder))
     manifest = work = None
     if script.startswith("train_"):

@@ -17,7 +17,7 @@ from speechbrain.utils.checkpoints import (
     Checkpoint,
     Checkpointer,
 )
-from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.process.files import (
     removed_if_full,
@@ -94,12 +94,6 @@ class AtomicCheckpointer(Checkpointer):
     True
     """
 
-    def __init__(self, checkpoints_dir, **kwargs):
-        super().__init__(checkpoints_dir, **kwargs)
-        if if_main_process():
-            for torso in self.checkpoints_dir.glob(PARTIAL + "*"):
-                shutil.rmtree(torso)
-
     def _new_checkpoint_dirpath(self):
         path = super()._new_checkpoint_dirpath()
         return path.with_name(PARTIAL + path.name)
@@ -170,6 +164,8 @@ class AtomicCheckpointer(Checkpointer):
     def _save_checkpoint(self, meta, end_of_epoch, name, verbosity):
         # SpeechBrain has all processes write some of the files, the same ones
         # at the same time: here only the main process gets to this point.
+        for torso in self.checkpoints_dir.glob(PARTIAL + "*"):
+            shutil.rmtree(torso)
         partial = (
             self._new_checkpoint_dirpath()
             if name is None

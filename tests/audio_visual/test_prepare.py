@@ -164,6 +164,15 @@ def test_utterances_of_trial_lists(data, save, tmp_path):
     }
 
 
+def test_a_dot_in_a_name_is_no_suffix(data, save, tmp_path):
+    for take in ("take.1", "take.2"):
+        write_frames(data / "1fps" / "id1" / "x" / take, "0.jpg")
+    trials = tmp_path / "trials.txt"
+    trials.write_text("1 id1/x/take.1 id1/x/take.2\n")
+    prepare_faces(data, save, trials=trials)
+    assert list(wavs(save)) == ["id1/x/take.1", "id1/x/take.2"]
+
+
 def test_what_cannot_be_used_is_listed(data, save, caplog):
     tracks = data / "1fps"
     write_frames(tracks / "id3" / "a" / "00001")
@@ -329,6 +338,18 @@ def test_frames_are_sampled_once(videos, save, tmp_path):
     (frames / "id2" / "x" / "00001" / "00003.jpg").unlink()
     prepare(frames_per_second=4)
     assert list(read_manifest(save / "faces.csv", "")["stop"]) == [10, 3]
+
+
+def test_frames_of_others_are_not_replaced(videos, save, tmp_path):
+    """Such as those of ffmpeg, which counts from 1."""
+    mine = tmp_path / "frames" / "id1" / "x" / "00001"
+    mine.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(mine / "00001.jpg")
+    (mine / "notes.txt").write_text("by hand")
+    prepare_faces(videos, save, frame_folder=tmp_path / "frames")
+    assert sorted(os.listdir(mine)) == ["00001.jpg", "notes.txt"]
+    assert list(wavs(save)) == ["id2/x/00001"]
+    assert "holds other files" in skipped(save)["id1/x/00001"]
 
 
 def test_only_videos_with_an_utterance_are_decoded(videos, save, tmp_path):

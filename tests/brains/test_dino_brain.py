@@ -76,3 +76,21 @@ def test_each_gradient_is_clipped_by_its_own_norm():
     clipped = [param.grad for param in params[:-1]]
     torch.testing.assert_close(clipped, expected)
     assert [g.norm() < 3.0001 for g in clipped] == [True] * 4
+
+
+def test_an_order_of_its_own_is_dealt_out_to_processes(tmp_path):
+    """Not shuffled: three passes would meet in a batch."""
+    order = pathlib.Path(__file__).with_name("order.py")
+    run(*TORCHRUN, order, tmp_path)
+    ranks = [
+        [line.split() for line in path.read_text().splitlines()]
+        for path in sorted(tmp_path.glob("?.txt"))
+    ]
+    assert [len(batches) for batches in ranks] == [6, 6]
+    drawn = [
+        name
+        for step in zip(*ranks, strict=True)
+        for pair in zip(*step, strict=True)
+        for name in pair
+    ]
+    assert drawn == [str(i % 12) for i in range(36)]

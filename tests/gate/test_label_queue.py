@@ -51,7 +51,6 @@ def test_what_has_died_gets_no_votes():
     for answer in (1, 2, 2):
         label = queue.push(sample, torch.tensor([answer]))
     assert label.item() == 2
-    queue.gather()
     queue.end_epoch()
     assert queue.alive.tolist() == [False, False, True]
     for answer in (2, 2, 2):

@@ -374,6 +374,21 @@ def test_picture_of_losses_that_are_all_the_same(losses, figures, tmp_path):
         assert 0.9 <= values.max() / axis.get_ylim()[1] <= 1
 
 
+def test_where_all_labels_are_given_no_losses_are_drawn(
+    figures, manifest, speakers, tmp_path
+):
+    folder = write_run(tmp_path, 2)
+    for path in (folder / "gate").glob("*.npz"):
+        with np.load(path) as arrays:
+            content = dict(arrays)
+        trusted = np.ones(len(content["losses"]), bool)
+        np.savez(path, **content, trusted=trusted)
+    report_gate(folder, manifest, speakers)
+    (panels,) = figures[0].subfigs
+    assert panels.axes[0].get_title().startswith("decisions")
+    assert (folder / "plots" / "gate.png").is_file()
+
+
 def test_last_epoch_as_text():
     row = [12, np.inf, *[np.nan] * 7, 1500, 0, 500]
     judged = [0.8, 0.95, np.nan, 0.35, 0.875, 0.125]

@@ -7,6 +7,7 @@ from speechbrain_cadino.losses.online_codebook import (
     code_loss,
     over_time,
 )
+from speechbrain_cadino.training.guard import Buffers, StepGuard
 
 
 def by_loops(state, batches, decay):
@@ -86,6 +87,21 @@ def test_micro_batches_are_one_update_and_undone_steps_none(codebook):
     codebook.after_step()
     for name, value in codebook.state_dict().items():
         assert torch.equal(value, state[name]), name
+
+
+def test_a_first_step_that_is_undone_begins_anew():
+    codebook = OnlineCodebook(1, 4, 3, start="frames")
+    guard = StepGuard([Buffers(codebook)])
+    guard.begin(["u0"])
+    noise = codebook.sums.clone()
+    codebook(torch.full((1, 20, 3), torch.nan))
+    guard.note(torch.tensor(torch.nan))
+    guard.settle("step 1", patience=3)
+    codebook.forget()
+    assert torch.equal(codebook.sums, noise)
+    frames = 100 + torch.randn(1, 20, 3)
+    codebook(frames)
+    assert (codebook.sums[0][:, None] == frames[0]).all(-1).any(1).all()
 
 
 def test_the_epoch_is_counted_also_across_a_checkpoint(codebook):

@@ -272,6 +272,20 @@ def test_mistakes_are_one_sentence(train, tmp_path, flags, sentence):
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize("place", ["models", "run"])
+def test_an_encoder_takes_the_place_of_nothing_else(train, tmp_path, place):
+    folder = tmp_path / place
+    folder.mkdir()
+    if place == "models":
+        (folder / "thesis.txt").write_text("years of work")
+    before = sorted(tmp_path.rglob("*"))
+    code, output = train(tmp_path / "run", encoder_folder=folder)
+    assert code == 1
+    assert "replaced as a whole" in output
+    assert "Traceback" not in output
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_cluster_aware_on_two_processes_in_half_precision(train, tmp_path):
     code, output = train(
         tmp_path,

@@ -145,6 +145,9 @@ def test_the_script_of_evaluation_finds_the_same(
 ):
     folder, _ = whole
     flags = {"phones": phones, "data_folder": speech, "seed": 1986}
+    # What a training that still runs is about to save
+    half = folder / "save" / "partial+CKPT+now"
+    half.mkdir()
     code, output = run_script(
         *script(
             "evaluate_frames.py",
@@ -153,6 +156,7 @@ def test_the_script_of_evaluation_finds_the_same(
         )
     )
     assert code == 0, output
+    half.rmdir()
     found = (tmp_path / "frames.csv").read_text()
     assert found == (folder / "frames.csv").read_text()
     assert "Across voices, the best is layer" in output

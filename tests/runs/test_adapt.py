@@ -212,7 +212,9 @@ def test_bad_input_is_a_sentence_and_nothing_is_written(
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "letter.txt").write_text("Dear")
-    assert "no encoder folder" in refused(encoder_folder, archive, output=mine)
+    assert "other things than an encoder" in refused(
+        encoder_folder, archive, output=mine
+    )
     assert (mine / "letter.txt").is_file()
     # By what the encoder said before, all are of one voice
     source = tmp_path / "calibrated"

@@ -460,6 +460,18 @@ def test_other_settings_in_flags_are_refused(recipe, flags, sentence):
     run(recipe)
 
 
+def test_a_labels_step_that_failed_may_be_put_right(recipe):
+    """As one that cannot make so many clusters."""
+    hold = recipe / "data" / "fail_labels"
+    hold.touch()
+    with pytest.raises(ValueError, match="iteration_1/labels failed"):
+        run(recipe)
+    hold.unlink()
+    run(recipe, pseudo_label="{num_clusters: 3}")
+    made = calls(recipe / "out")["iteration_1/labels/pseudo_label"]
+    assert "3" in made[-1]["flags"]["num_clusters"]
+
+
 def test_other_settings_in_a_yaml_file_are_refused(recipe):
     run(recipe)
     path = recipe / "hparams" / "dino.yaml"

@@ -301,3 +301,14 @@ def test_starts_that_do_not_go_together_are_refused(
     system = "audio_visual" if entry == "av_dlg_lc" else "audio"
     with pytest.raises(ValueError, match=f"^{entry}: {sentence}"):
         steps(f"--{entry}={value}", f"--systems=[{system}]")
+
+
+@pytest.mark.parametrize(
+    ("key", "place"), [("encoder_folder", "encoder"), ("save_folder", "save")]
+)
+def test_what_later_steps_look_for_stays_where_it_is(steps, key, place):
+    flags = f"--stage_1={{hparams: demo_ca_dino.yaml, {key}: elsewhere}}"
+    with pytest.raises(
+        ValueError, match=f"^stage_1: its {key} is .*/stage_1/{place}.$"
+    ):
+        steps(flags, yaml="demo.yaml")
