@@ -1,9 +1,9 @@
 """Embeddings of millions of utterances: resumable, over several processes."""
 
+import contextlib
 import hashlib
 import json
 import pathlib
-import shutil
 
 import numpy as np
 import torch
@@ -188,11 +188,20 @@ def _is_there(folder, record):
         # start finds none and deletes the rest.
         for name in ["extraction.json", SKIPPED, *NAMES]:
             (folder / name).unlink(missing_ok=True)
-    if (finished or not same) and (folder / "shards").exists():
-        shutil.rmtree(folder / "shards")
+    if finished or not same:
+        _remove_shards(folder)
     if not same:
         write_json(folder / "extraction.json", record)
     return finished
+
+
+def _remove_shards(folder):
+    """Removes the shards, but nothing of others in a folder of that name."""
+    for pattern in ["[0-9]*.npy", ".*.tmp.npy", "joined.npy"]:
+        for path in folder.glob(f"shards/{pattern}"):
+            path.unlink()
+    with contextlib.suppress(OSError):  # not there, or not empty
+        (folder / "shards").rmdir()
 
 
 class _Shards:
@@ -252,7 +261,7 @@ class _Shards:
             self._report(missing)
         path.replace(final)
         write_ids(self.folder, self.table["ID"].repeat(self.counts))
-        shutil.rmtree(self.folder / "shards")
+        _remove_shards(self.folder)
 
     def _load(self, number):
         path = self.path(number)
@@ -270,7 +279,7 @@ class _Shards:
         first = skipped["wav"].iloc[0]
         if missing.all() and self.whole:
             # So that the next start tries again.
-            shutil.rmtree(self.folder / "shards")
+            _remove_shards(self.folder)
             raise none_readable(skipped)
         write_csv(self.folder / SKIPPED, skipped)
         logger.warning(

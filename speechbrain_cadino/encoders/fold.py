@@ -10,6 +10,7 @@ from speechbrain_cadino.encoders.card import follow_card
 from speechbrain_cadino.encoders.export import (
     ENTRIES,
     READER,
+    check_replaceable,
     export_encoder,
     read_entries,
 )
@@ -45,9 +46,10 @@ def fold_linear(source, layer, folder, mean=None, trusted=True):
     Raises
     ------
     ValueError
-        If the last layer of the encoder is not linear with a bias, or the map
-        changes the number of dimensions.
+        If the last layer of the encoder is not linear with a bias, the map
+        changes the number of dimensions, or something else is in the folder.
     """
+    check_replaceable(folder)
     encoder = load_classifier(source, "cpu", trusted)
     last = last_linear(encoder, source)
     if tuple(layer.weight.shape) != (len(last.weight),) * 2:

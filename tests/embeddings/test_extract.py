@@ -204,6 +204,16 @@ def test_other_settings_start_anew(tmp_path, weights, change, finished):
     np.testing.assert_array_equal(embeddings, fresh)
 
 
+def test_shards_of_others_stay(tmp_path, weights):
+    """Such as those of a corpus in tar files."""
+    theirs = tmp_path / "shards" / "000001.tar"
+    theirs.parent.mkdir()
+    theirs.write_text("speech")
+    table = table_of(tmp_path, [8000] * 3)
+    extract(Embedder(first_and_length, weights), tmp_path, table, shard_size=1)
+    assert list(theirs.parent.iterdir()) == [theirs]
+
+
 def dies_at(call):
     def encode_batch(wavs, wav_lens):
         nonlocal call
