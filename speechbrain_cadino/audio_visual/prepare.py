@@ -27,8 +27,10 @@ from speechbrain_cadino.dataio.manifest import (
 )
 from speechbrain_cadino.dataio.names import spelling
 from speechbrain_cadino.prepare.inputs import (
+    begin,
     check_folders,
     check_made_folder,
+    check_own,
     inputs_path,
     is_done,
     with_converted,
@@ -216,6 +218,7 @@ def prepare_faces(
         logger.info(f"{manifest}: nothing has changed, preparation skipped.")
         return
 
+    check_own(manifest, [skipped_path])
     tracks = find_tracks(listings, layout, id_parts)
     usable = [track for track in tracks if not track.problem]
     unusable = [(track.id, track) for track in tracks if track.problem]
@@ -231,8 +234,7 @@ def prepare_faces(
         num_workers,
     )
 
-    # Killed from here on, it is done again.
-    inputs_path(manifest).unlink(missing_ok=True)
+    begin(manifest)
     reasons = _report_skipped(skipped_path, unusable + pairs)
     found = [(name, track) for name, track in pairs if not track.problem]
     if not found:

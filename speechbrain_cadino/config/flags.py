@@ -20,6 +20,9 @@ NUMBERS = re.compile(
 # Keys whose value is a number or a word
 WORDS_TOO = {"gate"}
 
+# Numbers that no training can do without
+NEEDED = {"seed", "number_of_epochs", "batch_size", "lr"}
+
 # What HyperPyYAML takes for a reference, wherever it stands
 REFERENCE = re.compile("<[^>]*>")
 
@@ -169,9 +172,17 @@ def _value(key, value, settings):
         null = default is None and NUMBERS.search(key)
         if null or isinstance(default, (int, float)):
             raise ValueError(f"--{key}={value}: give a number.")
+    if _is_number(default) and key not in WORDS_TOO:
+        none = found is None and key not in NEEDED
+        if not none and not _is_number(found):
+            raise ValueError(f"--{key}={value}: give a number.")
     if default is None and not isinstance(found, (int, float, list)):
         return None if found is None else _text(key, value)
     return found
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _default(key, settings):

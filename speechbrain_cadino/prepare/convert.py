@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import pathlib
 import stat
 
 import soundfile
@@ -15,12 +14,17 @@ from speechbrain_cadino.process.files import atomic_path
 
 logger = get_logger(__name__)
 
+# How the comment of a copy begins, and the problem of what is no such copy
+COPY_OF = "Made by speechbrain_cadino of "
+IN_THE_WAY = "In the way: "
+
 
 def convert_files(sources, targets, sample_rate=16000, num_workers=None):
     """Converts audio files to 16-bit mono flac, in parallel.
 
     Run it again after it was stopped, and it goes on where it was: a target
-    that is newer than its source and has the right rate is left as it is.
+    says in its comment which file it was made of, of which size and time, and
+    is left as it is if that is its source as it is now, at the right rate.
 
     Arguments
     ---------
@@ -42,6 +46,9 @@ def convert_files(sources, targets, sample_rate=16000, num_workers=None):
     ------
     ImportError
         If PyAV is not there.
+    ValueError
+        If a target is there, and is no copy of its source: of another file
+        that is still there, or of nobody knows what.
 
     Example
     -------
@@ -66,6 +73,13 @@ def convert_files(sources, targets, sample_rate=16000, num_workers=None):
         description="Converting",
         num_workers=num_workers,
     )
+    others = [text for text in failures if text.startswith(IN_THE_WAY)]
+    if others:
+        raise ValueError(
+            f"{others[0].removeprefix(IN_THE_WAY)}, and would be replaced"
+            + (f", as would {len(others) - 1} more" if others[1:] else "")
+            + ": give each folder of audio a convert_folder of its own."
+        )
     failed = sum(map(bool, failures))
     logger.info(f"Converted {len(sources) - failed} files, {failed} failed.")
     return failures
@@ -115,7 +129,11 @@ def _convert(source, target, sample_rate):
             return "not convertible (no plain file)"
     except OSError as error:
         return f"not convertible ({error.strerror})"
-    if _is_current(source, target, sample_rate):
+    made_of = _made_of(source)
+    found, rate = _comment(target)
+    if problem := _in_the_way(target, found, made_of):
+        return f"{IN_THE_WAY}{problem}"
+    if found == made_of and rate == sample_rate:
         return ""
     try:
         with av.open(str(source)) as container:
@@ -128,6 +146,7 @@ def _convert(source, target, sample_rate):
                 atomic_path(target) as path,
                 soundfile.SoundFile(path, "w", sample_rate, 1) as output,
             ):
+                output.comment = made_of
                 for samples in _decode(container, sample_rate, source):
                     output.write(samples)
     # PyAV's resampler raises a ValueError when a stream changes midway.
@@ -169,11 +188,34 @@ def _frames(container):
             raise
 
 
-def _is_current(source, target, sample_rate):
-    """Whether the target needs no work."""
-    target = pathlib.Path(target)
-    return (
-        target.is_file()
-        and target.stat().st_mtime >= os.path.getmtime(source)
-        and soundfile.info(target).samplerate == sample_rate
+def _made_of(source):
+    """What a copy says of its source."""
+    info = os.stat(source)
+    state = f"{info.st_size} bytes, {info.st_mtime_ns} ns"
+    return f"{COPY_OF}{os.path.realpath(source)}: {state}"
+
+
+def _comment(target):
+    """What a target says, and its rate; None if it is not there."""
+    if not os.path.lexists(target):
+        return None, None
+    try:
+        with soundfile.SoundFile(target) as file:
+            return file.comment, file.samplerate
+    except soundfile.LibsndfileError:
+        return "", None
+
+
+def _in_the_way(target, found, made_of):
+    """Why a target must not be replaced; empty if it may."""
+    if found is None:
+        return ""
+    if not found.startswith(COPY_OF):
+        return f"{target} is no copy that was made here"
+    path, own = (
+        text.removeprefix(COPY_OF).rpartition(": ")[0]
+        for text in (found, made_of)
     )
+    if path != own and os.path.exists(path):
+        return f"{target} was made of {path}"
+    return ""

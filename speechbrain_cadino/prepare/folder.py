@@ -10,8 +10,10 @@ from speechbrain_cadino import __version__
 from speechbrain_cadino.dataio.manifest import COLUMNS, LABEL, write_manifest
 from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
 from speechbrain_cadino.prepare.inputs import (
+    begin,
     check_folders,
     check_made_folder,
+    check_own,
     inputs_path,
     is_done,
     with_converted,
@@ -117,8 +119,9 @@ def prepare_folder(
     ImportError
         If files have to be converted and PyAV is not installed.
     ValueError
-        If no audio is left, ``convert_folder`` lies around the data, or there
-        is no such part.
+        If no audio is left, ``convert_folder`` lies around the data or holds
+        other files under these names, the manifest is there and of somebody
+        else, or there is no such part.
 
     Example
     -------
@@ -177,6 +180,7 @@ def prepare_folder(
         logger.info(f"{manifest}: nothing has changed, preparation skipped.")
         return
 
+    check_own(manifest, beside)
     recordings = choose_recordings(listings, id_parts)
     usable = [recording for recording in recordings if not recording.problem]
 
@@ -204,8 +208,7 @@ def _write(manifest, recordings, inputs, tested, found):
     sample_rate, id_parts = inputs["sample_rate"], inputs["id_parts"]
     convert_folder = inputs["convert_folder"]
 
-    # Killed from here on, it is done again.
-    inputs_path(manifest).unlink(missing_ok=True)
+    begin(manifest)
     reasons = _report_skipped(manifest, recordings)
     usable = [recording for recording in recordings if not recording.problem]
     if not usable:

@@ -3,7 +3,10 @@
 import os
 
 from speechbrain_cadino.prepare.scan import fingerprint, list_files
-from speechbrain_cadino.process.files import read_json
+from speechbrain_cadino.process.files import read_json, write_json
+
+# In the place of the inputs while a manifest is being made
+UNFINISHED = "unfinished"
 
 
 def check_folders(data_folder, content="audio"):
@@ -81,6 +84,50 @@ def inputs_path(manifest):
     pathlib.Path
     """
     return manifest.with_suffix(".json")
+
+
+def check_own(manifest, beside):
+    """Raises if files that are to be written are there, and not of a prepare
+    step.
+
+    Arguments
+    ---------
+    manifest : pathlib.Path
+        The manifest.
+    beside : list of pathlib.Path
+        The files that are made with it.
+
+    Raises
+    ------
+    ValueError
+        If what somebody else has made would be lost.
+    """
+    made_of = inputs_path(manifest)
+    record = read_json(made_of)
+    # A power cut damages a record
+    damaged = record is None and made_of.is_file()
+    ours = isinstance(record, dict) and record.keys() & {"files", UNFINISHED}
+    if damaged or ours:
+        return
+    for path in [manifest, made_of, *beside]:
+        if path.exists():
+            raise ValueError(
+                f"{path} is there, was not made by this step, and would be "
+                "replaced: give another folder or name for the manifest, or "
+                "skip this step if it is the one to use."
+            )
+
+
+def begin(manifest):
+    """Notes that a manifest is being made: killed from here on, it is made
+    again.
+
+    Arguments
+    ---------
+    manifest : pathlib.Path
+        The manifest.
+    """
+    write_json(inputs_path(manifest), {UNFINISHED: True})
 
 
 def is_done(manifest, beside, inputs):

@@ -7,6 +7,7 @@ import pandas as pd
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.labels import read_labels
+from speechbrain_cadino.dataio.names import parts_of
 from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.verification.bootstrap import (
     Bootstrap,
@@ -232,9 +233,12 @@ def trial_groups(trials, table=None):
 
 def _keys(names, table):
     """What the table calls each file: its name or its first folder."""
-    if names.isin(table.index).any():
-        return names
-    folders = names.str.split("/").str[0]
+    parts = {name: parts_of(name) for name in names.unique()}
+    rows = {tuple(parts_of(name)): name for name in table.index}
+    known = {name: rows.get(tuple(words)) for name, words in parts.items()}
+    if any(known.values()):
+        return names.map(known)
+    folders = names.map({name: words[0] for name, words in parts.items()})
     if not folders.isin(table.index).any():
         raise ValueError(
             f"The table of groups knows neither {names.iloc[0]} nor "

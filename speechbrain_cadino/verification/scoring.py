@@ -5,6 +5,7 @@ two is ``left . right + bias + bias``: what belongs to one embedding is worked
 out once, however many trials it is in.
 """
 
+import csv
 import pathlib
 from typing import NamedTuple
 
@@ -241,6 +242,9 @@ def write_scores(path, trials, scores):
             index=False,
             float_format="%.9g",
             lineterminator="\n",
+            # Names have no blanks, and stand as they are
+            quoting=csv.QUOTE_NONE,
+            quotechar=None,
         )
 
 

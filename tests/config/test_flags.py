@@ -84,6 +84,7 @@ def test_other_values_are_yaml(load):
     found = load("--data_folder=x", "--mirrored=True", "--gate=dynamic")
     assert (found["mirrored"], found["gate"]) == (True, "dynamic")
     assert load("--mirrored", "--data_folder=x")["mirrored"] is True
+    assert load("--data_folder=x", "--rate=null")["rate"] is None
 
 
 def test_the_last_of_a_flag_given_twice_counts(load):
@@ -102,6 +103,10 @@ def test_the_last_of_a_flag_given_twice_counts(load):
         (["--rate=1 000"], "--rate=1 000: give a number"),
         (["--cut_seconds=ten"], "--cut_seconds=ten: give a number"),
         (["--twice=0,5"], "--twice=0,5: give a number"),
+        (["--seed=null"], "--seed=null: give a number"),
+        (["--rate=2024-05-01"], "--rate=2024-05-01: give a number"),
+        (["--rate=True"], "--rate=True: give a number"),
+        (["--seed=[1]"], r"--seed=\[1\]: give a number"),
         (["--mirrored=no"], "--mirrored=no: give True or False"),
         (["--seed"], "--seed has no value: --seed=VALUE, or"),
         (["--trials", "--seed=3"], "--trials has no value"),

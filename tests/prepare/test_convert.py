@@ -79,6 +79,44 @@ def test_the_same_as_the_reader_makes_of_it(tmp_path):
     np.testing.assert_allclose(converted[inside], read[inside], atol=1e-3)
 
 
+def test_a_copy_is_of_its_source(tmp_path):
+    """As it is now, whatever the clock said when that was made."""
+    sources = [tmp_path / name / "001.wav" for name in ("speech", "noise")]
+    for source, seconds in zip(sources, (1, 2)):
+        source.parent.mkdir()
+        soundfile.write(source, tone(seconds, 44100), 44100)
+    target = tmp_path / "flac" / "001.flac"
+    assert convert_files(sources[:1], [target]) == [""]
+    before = target.read_bytes()
+    with pytest.raises(ValueError, match=r"001.flac was made of .*speech/001"):
+        convert_files(sources[1:], [target])
+    assert target.read_bytes() == before
+    # Unpacked anew, with a time of long ago
+    soundfile.write(sources[0], tone(3, 44100), 44100)
+    os.utime(sources[0], (1, 1))
+    convert_files(sources[:1], [target])
+    assert soundfile.info(target).duration == 3
+    # What it was made of has gone
+    sources[0].unlink()
+    convert_files(sources[1:], [target])
+    assert soundfile.info(target).duration == 2
+
+
+@pytest.mark.parametrize("kind", ["music", "junk"])
+def test_what_is_no_copy_is_not_replaced(kind, tmp_path):
+    source, target = tmp_path / "a.wav", tmp_path / "flac" / "a.flac"
+    target.parent.mkdir()
+    soundfile.write(source, tone(1, 44100), 44100)
+    if kind == "music":
+        soundfile.write(target, np.stack([tone(1, 48000)] * 2, 1), 48000)
+    else:
+        target.write_bytes(b"fLaC" + bytes(100))
+    before = target.read_bytes()
+    with pytest.raises(ValueError, match=r"a.flac is no copy .* of its own"):
+        convert_files([source], [target])
+    assert target.read_bytes() == before
+
+
 def test_what_is_there_stays(tmp_path):
     source, target = tmp_path / "a.m4a", tmp_path / "a.flac"
 
@@ -245,7 +283,8 @@ def test_killed_and_started_again(tmp_path):
     assert convert_files(sources, targets) == [""] * 20
     for target, mtime in there.items():
         assert target.stat().st_mtime_ns == mtime
-    assert len({target.read_bytes() for target in targets}) == 1
+    heard = [soundfile.read(target)[0] for target in targets]
+    assert all(np.array_equal(wav, heard[0]) for wav in heard)
 
 
 def test_what_a_kill_has_left_is_removed(write_tone, tmp_path):

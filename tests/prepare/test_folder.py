@@ -317,3 +317,18 @@ def test_same_bytes_whatever_the_number_of_processes(tmp_path, write_tone):
         )
         outputs.append([path.read_bytes() for path in sorted(save.iterdir())])
     assert outputs[0] == outputs[1]
+
+
+@pytest.mark.parametrize(
+    "name", ["train.csv", "train.json", "skipped.csv", "speakers.csv"]
+)
+def test_tables_of_others_are_not_replaced(name, write_tone, tmp_path):
+    write_tone(tmp_path / "data" / "a" / "1.wav", seconds=2.0)
+    theirs = tmp_path / "save" / name
+    theirs.parent.mkdir()
+    theirs.write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match=f"{name} is there, was not made by"):
+        prepare_folder(
+            tmp_path / "data", tmp_path / "save", id_parts=2, min_duration=1
+        )
+    assert theirs.read_text() == '{"mine": 1}'

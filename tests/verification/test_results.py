@@ -66,6 +66,20 @@ def test_groups_by_file_and_in_the_list_itself(trials, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "names", [["wav/a/1.wav", "./b/1.wav"], ["a/1", "b/1"]]
+)
+@pytest.mark.parametrize("index", [["a", "b"], ["a/1.flac", "b/1.flac"]])
+def test_groups_of_files_however_they_are_spelled(names, index):
+    trials = pd.DataFrame(
+        [(True, names[0], names[0]), (False, *names)],
+        columns=["target", "enrol", "test"],
+    )
+    table = pd.DataFrame({"sex": ["f", "f"]}, index=index)
+    (rows,) = trial_groups(trials, table).values()
+    assert rows.tolist() == [True, True]
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("ID\nid0\n", "at least one more column"),

@@ -164,3 +164,14 @@ def test_scores_that_are_labels_are_warned_of(tmp_path, caplog):
     trials = pd.DataFrame({"enrol": ["a", "a"], "test": ["b", "c"]})
     read_scores(path, trials)
     assert "are 0 or 1: are they labels" in caplog.text
+
+
+def test_names_stand_in_a_score_file_as_they_are(tmp_path):
+    names = ['a/"x".wav', "a/'y'.wav", "b,c;d.wav", 'e"', "#f"]
+    trials = pd.DataFrame({"enrol": names, "test": names[::-1]})
+    scores = np.arange(5) / 8
+    write_scores(tmp_path / "scores.txt", trials, scores)
+    first = (tmp_path / "scores.txt").read_text().splitlines()[0]
+    assert first == 'a/"x".wav #f 0'
+    found = read_scores(tmp_path / "scores.txt", trials)
+    assert found.tolist() == scores.tolist()
