@@ -68,7 +68,8 @@ def test_the_same_bytes_also_after_a_kill(faces, tmp_path):
             (faces / name).unlink()
     (faces / tracks[0]).rmdir()
     (faces / tracks[-1]).rmdir()
-    (faces / "faces.json").unlink()
+    for name in ("faces.csv", "faces.json", "faces_skipped.csv"):
+        (faces / name).unlink()
     prepare_demo_faces(faces, missing=0.25, frames=2, num_workers=2)
     assert pictures(faces) == before
 
