@@ -192,7 +192,9 @@ def _made_of(source):
     """What a copy says of its source."""
     info = os.stat(source)
     state = f"{info.st_size} bytes, {info.st_mtime_ns} ns"
-    return f"{COPY_OF}{os.path.realpath(source)}: {state}"
+    text = f"{COPY_OF}{os.path.realpath(source)}: {state}"
+    # A folder above it may have a name that is not in UTF-8
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _comment(target):

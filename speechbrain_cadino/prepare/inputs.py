@@ -114,7 +114,7 @@ def check_own(manifest, beside):
             raise ValueError(
                 f"{path} is there, was not made by this step, and would be "
                 "replaced: give another folder or name for the manifest, or "
-                "skip this step if it is the one to use."
+                "--skip_prep=True to a training that is to read it."
             )
 
 
