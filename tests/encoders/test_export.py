@@ -174,17 +174,30 @@ def test_a_failure_leaves_the_old_folder_whole(
 def test_an_existing_folder_is_replaced_as_a_whole(
     run_hyperparams, trained_modules, tmp_path
 ):
-    (tmp_path / "encoder").mkdir()
-    (tmp_path / "encoder" / "stale.ckpt").touch()
-    export_encoder(
-        tmp_path / "encoder", run_hyperparams, trained_modules, torch.ones(12)
-    )
+    folder = tmp_path / "encoder"
+    export_encoder(folder, run_hyperparams, trained_modules, torch.zeros(12))
+    (folder / "stale.ckpt").touch()
+    export_encoder(folder, run_hyperparams, trained_modules, torch.ones(12))
     assert sorted(path.name for path in (tmp_path / "encoder").iterdir()) == [
         "embedding_model.ckpt",
         "hyperparams.yaml",
         "mean_var_norm_emb.ckpt",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+
+
+@pytest.mark.parametrize("name", ["best.ckpt", "hyperparams.yaml", "a/b"])
+def test_what_is_no_encoder_of_ours_is_not_replaced(
+    name, run_hyperparams, trained_modules, tmp_path
+):
+    theirs = tmp_path / name
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_text("sample_rate: 16000\n")
+    with pytest.raises(ValueError, match="other things than an encoder"):
+        export_encoder(
+            tmp_path, run_hyperparams, trained_modules, torch.ones(12)
+        )
+    assert theirs.is_file()
 
 
 @pytest.mark.parametrize(
