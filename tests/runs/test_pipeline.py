@@ -319,7 +319,9 @@ def test_an_entry_has_the_last_word(recipe):
 )
 def test_flags_arrive_as_they_were(value):
     flag = pipeline_plan._flag("name", value)
-    settings = {"name": "a text" if isinstance(value, str) else 0}
+    # In the place of a value of its kind
+    defaults = {str: "a text", bool: False, list: [], dict: {}}
+    settings = {"name": defaults.get(type(value), 0)}
     assert read_flags([flag], settings) == {"name": value}
 
 
