@@ -42,6 +42,9 @@ def main(folder):
     )
     lines = [" ".join(batch["id"]) for batch in loader]
     pathlib.Path(folder, f"{get_rank()}.txt").write_text("\n".join(lines))
+    # Ended in order: torn down amid its threads, a process aborts at times
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -53,6 +53,9 @@ def main(output, *resumed):
             },
             output,
         )
+    # Ended in order: torn down amid its threads, a process aborts at times
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 def make():
