@@ -8,7 +8,7 @@ from PIL import Image, UnidentifiedImageError
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.prepare.convert import require_av
 from speechbrain_cadino.prepare.parallel import in_parallel
-from speechbrain_cadino.process.files import atomic_folder
+from speechbrain_cadino.process.files import atomic_folder, holds_something
 
 logger = get_logger(__name__)
 
@@ -70,10 +70,11 @@ def _sample(video, folder, frames_per_second):
 
     # It tells at which rate a folder was made, and that it is ours
     comment = f"{frames_per_second:g}{COMMENT}".encode()
-    found = _comment(folder)
-    if found is None and _holds_something(folder):
+    first = pathlib.Path(folder, FIRST)
+    found = _comment(first)
+    if found is None and holds_something(folder):
         return f"not sampled (its frame folder, {folder}, holds other files)"
-    if found == comment and _is_newer(folder, video):
+    if found == comment and first.stat().st_mtime >= os.path.getmtime(video):
         return ""
     number = 0
     try:
@@ -102,23 +103,11 @@ def _decode(container, frames_per_second):
             due = stretch + 1
 
 
-def _comment(folder):
+def _comment(first):
     """What the first frame tells of a folder that was made here; else None."""
     try:
-        with Image.open(pathlib.Path(folder, FIRST)) as image:
+        with Image.open(first) as image:
             comment = image.info.get("comment", b"")
     except (FileNotFoundError, UnidentifiedImageError):
         return None
     return comment if comment.endswith(COMMENT.encode()) else None
-
-
-def _holds_something(folder):
-    """Whether there is something that is not to be replaced."""
-    folder = pathlib.Path(folder)
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-
-
-def _is_newer(folder, video):
-    """Whether a folder was made of a video as it is now."""
-    first = pathlib.Path(folder, FIRST)
-    return first.stat().st_mtime >= os.path.getmtime(video)

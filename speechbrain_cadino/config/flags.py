@@ -169,8 +169,7 @@ def _value(key, value, settings):
     if isinstance(found, str) and key not in WORDS_TOO:
         if isinstance(default, bool):
             raise ValueError(f"--{key}={value}: give True or False.")
-        null = default is None and NUMBERS.search(key)
-        if null or isinstance(default, (int, float)):
+        if default is None and NUMBERS.search(key):
             raise ValueError(f"--{key}={value}: give a number.")
     if _is_number(default) and key not in WORDS_TOO:
         none = found is None and key not in NEEDED

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from speechbrain.processing.features import InputNormalization
 from speechbrain.utils.checkpoints import DEFAULT_SAVE_HOOKS, get_default_hook
 from speechbrain_cadino.config.settings import own_files
-from speechbrain_cadino.process.files import atomic_folder
+from speechbrain_cadino.process.files import atomic_folder, holds_something
 
 # What makes an embedding of a waveform, in SpeechBrain's names.
 ENTRIES = ["sample_rate", "compute_features", "mean_var_norm"]
@@ -128,11 +128,10 @@ def check_replaceable(folder):
     ...
     ValueError: ... holds other things than an encoder of speechbrain_cadino...
     """
-    folder = pathlib.Path(folder)
-    files = list(folder.iterdir()) if folder.is_dir() else []
-    told = [folder / name for name in ["hyperparams.yaml", "README.md"]]
-    if not folder.exists() or (folder.is_dir() and not files):
+    if not holds_something(folder):
         return
+    folder = pathlib.Path(folder)
+    told = [folder / name for name in ["hyperparams.yaml", "README.md"]]
     if any(
         "speechbrain_cadino"
         in path.read_text(encoding="utf-8", errors="replace")
@@ -140,7 +139,7 @@ def check_replaceable(folder):
         if path.is_file()
     ) and all(
         path.is_file() and (path.name in WRITTEN or path.suffix == ".ckpt")
-        for path in files
+        for path in folder.iterdir()
     ):
         return
     raise ValueError(

@@ -86,8 +86,8 @@ class GateRecord:
             ``losses``, ``decisions``, ``corrected``: see LabelCorrectionLoss.
         """
         # Left on the device until they are needed: no step waits for them
-        self._steps.append({"samples": samples, **results})
-        self._steps[-1]["place"] = self._count
+        step = {"samples": samples, "place": self._count, **results}
+        self._steps.append(step)
         self._count += 1
 
     def mark(self):

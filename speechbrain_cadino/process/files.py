@@ -283,6 +283,32 @@ def sync(path):
         os.close(descriptor)
 
 
+def holds_something(path):
+    """Whether anything would be lost if a folder took this place.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The place.
+
+    Returns
+    -------
+    bool
+        Not if there is nothing, or an empty folder.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> holds_something(folder), holds_something(folder / "a")
+    (False, False)
+    >>> (folder / "a").touch()
+    >>> holds_something(folder), holds_something(folder / "a")
+    (True, True)
+    """
+    path = pathlib.Path(path)
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
 def read_json(path):
     """Reads a JSON file of ours that a power cut may have damaged.
 
