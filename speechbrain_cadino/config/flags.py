@@ -10,7 +10,13 @@ from ruamel.yaml.error import YAMLError
 
 # Keys whose value is a file or a folder, also where it is null by default
 PATHS = re.compile("(^|_)(folder|file|manifest|encoder|trials|log)$")
-PATHS_TOO = {"speakers", "groups", "start_classifier"}
+PATHS_TOO = {"speakers", "groups", "phones", "start_classifier"}
+
+# Those of them that any training can do without
+OPTIONAL = {
+    *("trials", "trials_manifest", "face_trials_manifest"),
+    *("speakers", "phones", "start_classifier"),
+}
 
 # Keys whose value is a number, also where it is null by default
 NUMBERS = re.compile(
@@ -155,11 +161,15 @@ def _value(key, value, settings):
         raise ValueError(
             f"--{key} has no value: --{key}=VALUE, or --{key}=null for none."
         )
-    path = PATHS.search(key) or key in PATHS_TOO or _is_placeholder(default)
-    if isinstance(default, str) or _is_placeholder(default):
+    needed = _is_placeholder(default)
+    path = PATHS.search(key) or key in PATHS_TOO or needed
+    without = default is None or (key in OPTIONAL and not needed)
+    if path and without and value in ("null", ""):
+        return None
+    if path and default is None:
+        return _path(key, value)
+    if isinstance(default, str) or needed:
         return _path(key, value) if path else _text(key, value)
-    if default is None and path:
-        return None if value in ("null", "") else _path(key, value)
     try:
         found = YAML().load(value)
     except YAMLError as error:

@@ -15,6 +15,8 @@ output_folder: !ref results/<seed>
 save_folder: !ref <output_folder>/save
 trials_folder: !ref <data_folder>
 trials: null
+trials_manifest: !ref <data_folder>/test.csv
+start_classifier: centroids
 cut_seconds: null
 rate: !ref <seed>
 twice: !ref <seed> * 2
@@ -85,6 +87,17 @@ def test_other_values_are_yaml(load):
     assert (found["mirrored"], found["gate"]) == (True, "dynamic")
     assert load("--mirrored", "--data_folder=x")["mirrored"] is True
     assert load("--data_folder=x", "--rate=null")["rate"] is None
+
+
+def test_a_file_that_a_training_can_do_without_is_left_out(load):
+    found = load("--data_folder=x")
+    assert found["trials_manifest"] == "x/test.csv"
+    assert found["start_classifier"] == "centroids"
+    names = ["trials_manifest", "start_classifier"]
+    found = load("--data_folder=x", *(f"--{name}=null" for name in names))
+    assert [found[name] for name in names] == [None, None]
+    found = load("--data_folder=x", "--trials_manifest=./null")
+    assert found["trials_manifest"] == "./null"
 
 
 def test_the_last_of_a_flag_given_twice_counts(load):
