@@ -331,7 +331,8 @@ class EncoderBrain(sb.Brain):
         )
         if steps < LEAST_STEPS:
             more = "Add recordings or epochs, or lower batch_size."
-            if getattr(self.hparams, "steps_per_epoch", None) is not None:
+            wanted = getattr(self.hparams, "steps_per_epoch", None)
+            if wanted is not None and wanted <= self.steps_per_epoch:
                 more = "Raise number_of_epochs or steps_per_epoch."
             logger.warning(
                 f"{text} That is few: the shortest training that was tried, "

@@ -145,6 +145,33 @@ def test_passes_draw_other_crops(folder):
 
 
 @pytest.mark.parametrize(
+    ("seconds", "most"), [(4, 16), (14, 16), (16, 32), (300, 480)]
+)
+def test_a_pass_hears_a_long_recording_once_in_ten_seconds(
+    tmp_path, seconds, most
+):
+    """Two recordings at two speeds in four passes, unless that is more than
+    the steps ask for."""
+    soundfile.write(tmp_path / "a.wav", ramp(seconds * RATE), RATE)
+    rows = [f"{i},$data_root/a.wav,0,{seconds * RATE}\n" for i in "ab"]
+    header = "ID,wav,start,stop\n"
+    (tmp_path / "train.csv").write_text(header + "".join(rows))
+    for asked in (most + 1, most - 1):
+        data = dataset(
+            tmp_path,
+            passes_per_epoch=4,
+            samples_per_epoch=asked,
+            speeds=[1.0, 0.9],
+        )
+        assert len(data) == min(asked, most)
+        data.set_epoch(2)
+        drawn = [data._sample(2, index) for index in range(len(data))]
+        assert np.ptp(np.bincount(drawn, minlength=4)) <= 1
+    data = dataset(tmp_path, passes_per_epoch=4, speeds=[1.0, 0.9])
+    assert len(data) == 16  # an epoch by passes stays one
+
+
+@pytest.mark.parametrize(
     ("content", "reason"),
     [
         (np.zeros(4 * RATE), "silent"),
