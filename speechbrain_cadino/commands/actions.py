@@ -20,6 +20,7 @@ from speechbrain_cadino.clustering.ward import (
 from speechbrain_cadino.commands import inference
 from speechbrain_cadino.config.device import device_problem
 from speechbrain_cadino.dataio.labels import labels_of, read_labels
+from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
 from speechbrain_cadino.dataio.speech import load_detector
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
 from speechbrain_cadino.encoders.calibration import (
@@ -31,6 +32,7 @@ from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.gate.filter import SCORES, filter_manifest
 from speechbrain_cadino.prepare.folder import prepare_folder
 from speechbrain_cadino.process.files import write_csv
+from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.runs.adapt import MAPS, NONE
 from speechbrain_cadino.runs.adapt import adapt as adapt_encoder
 from speechbrain_cadino.verification import threshold
@@ -72,11 +74,12 @@ def embed(arguments):
     _check_device(arguments.device)
     files = inference.find_files(arguments.inputs)
     _check_folder(arguments.output)
-    found = inference.embed_files(
-        *(arguments.encoder, files, arguments.device),
-        trusted=not arguments.untrusted,
-    )
-    save_embeddings(arguments.output, found.files, found.embeddings)
+    with locked(arguments.output):
+        found = inference.embed_files(
+            *(arguments.encoder, files, arguments.device),
+            trusted=not arguments.untrusted,
+        )
+        save_embeddings(arguments.output, found.files, found.embeddings)
     logger.info(
         f"{len(found.files)} embeddings of {found.embeddings.shape[1]} "
         f"dimensions are in {arguments.output}."
@@ -86,12 +89,18 @@ def embed(arguments):
 def verify(arguments):
     """Gives a table: test file, score, and where it is known the answer."""
     _check_device(arguments.device)
+    enrol = _files(arguments, [arguments.enrol])
+    tests = _files(arguments, arguments.tests)
+    if arguments.threshold is not None and not -1 <= arguments.threshold <= 1:
+        raise ValueError(
+            f"--threshold={arguments.threshold}: scores are from -1 to 1."
+        )
     if arguments.csv:
         _check_file(arguments.csv)
     table = inference.verify_files(
         _encoder(arguments),
-        _files(arguments, [arguments.enrol]),
-        _files(arguments, arguments.tests),
+        enrol,
+        tests,
         arguments.threshold,
         arguments.device,
         trusted=not arguments.untrusted,
@@ -210,10 +219,10 @@ def cluster(arguments):
     """Writes a table of file and cluster; gives the sizes of the clusters."""
     _check_device(arguments.device)
     files = _files(arguments, arguments.inputs)
+    _check_file(arguments.csv)
     encoder, number = _encoder(arguments), arguments.num_clusters
     if number is not None or len(files) < 2:
         check_number(len(files), number, read_calibration(encoder))
-    _check_file(arguments.csv)
     found = inference.embed_files(
         *(encoder, files, arguments.device),
         trusted=not arguments.untrusted,
@@ -300,9 +309,18 @@ def filter_files(arguments):
     )
     detector = load_detector(arguments.detector, loaded.sample_rate)
     # Killed and started again it goes on, if copies have the same names; in a
-    # folder of ours, as they are deleted
-    copies = pathlib.Path(arguments.output, "segments", "converted")
-    with inference.audio_table(files, loaded.sample_rate, copies) as found:
+    # hidden folder of ours, as they are deleted
+    copies = pathlib.Path(arguments.output, ".converted")
+    if any(
+        copies.resolve() in pathlib.Path(f).resolve().parents for f in files
+    ):
+        raise ValueError(
+            f"{copies} is deleted in the end: give recordings somewhere else."
+        )
+    with (
+        locked(arguments.output),
+        inference.audio_table(files, loaded.sample_rate, copies) as found,
+    ):
         recordings, audio = found
         inference.report_skipped(files, recordings)
         converted = [
@@ -346,7 +364,8 @@ def _files(arguments, inputs):
     """Audio files; or IDs, of which none are all."""
     if not arguments.embeddings:
         return inference.find_files(inputs)
-    return list(inputs) or load_embeddings(arguments.embeddings)[0]
+    named = list(dict.fromkeys(inputs))
+    return named or load_embeddings(arguments.embeddings)[0]
 
 
 def draw_map(arguments):
@@ -386,11 +405,17 @@ def _check_file(path):
     path = pathlib.Path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give the name of a file.")
+    if path.suffix.lower() in READABLE | CONVERTIBLE:
+        raise ValueError(
+            f"{path} is the name of a recording: give another one."
+        )
     _check_folder(path.parent)
 
 
 def _check_folder(folder):
     """Makes a folder; raises before the work if nothing can be put there."""
+    if not str(folder):
+        raise ValueError("The name of a folder is empty: is a variable unset?")
     try:
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

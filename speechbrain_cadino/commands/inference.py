@@ -1,6 +1,7 @@
 """Inference from audio files of any rate, channels and format."""
 
 import contextlib
+import os
 import pathlib
 import shutil
 import tempfile
@@ -48,7 +49,8 @@ def find_files(inputs):
     Returns
     -------
     list of str
-        Their paths, in the order of the inputs, each once.
+        Their paths, in the order of the inputs, each once, however it is
+        spelled.
 
     Raises
     ------
@@ -67,9 +69,10 @@ def find_files(inputs):
     ['b.wav', 'a.flac']
     """
     files = {}
-    for path in map(pathlib.Path, inputs):
-        if not path.exists():
-            raise FileNotFoundError(f"There is no file or folder {path}.")
+    for name in inputs:
+        path = pathlib.Path(name)
+        if not str(name) or not path.exists():
+            raise FileNotFoundError(f"There is no file or folder '{name}'.")
         found = [path]
         if path.is_dir():
             listing = list_files(str(path), "**/*", READABLE | CONVERTIBLE)
@@ -79,8 +82,9 @@ def find_files(inputs):
                 f"There is no audio file in {path}, nor in the folders below: "
                 "none has the suffix of an audio format, such as .wav."
             )
-        files.update(dict.fromkeys(map(_plain, found)))
-    return list(files)
+        for one in found:
+            files.setdefault(os.path.abspath(one), _plain(one))
+    return list(files.values())
 
 
 class Embedded(NamedTuple):
@@ -138,9 +142,7 @@ def embed_files(
     if isinstance(loaded, StoredEmbeddings):
         if recording_lda:
             RecordingLDA().learn(loaded, None)
-        embeddings = loaded.embed(pd.DataFrame({"ID": files}))
-        seconds = np.full(len(files), np.nan)
-        return Embedded(files, embeddings, seconds, calibration)
+        return _stored(loaded, files, calibration)
     rate = loaded.sample_rate
     with audio_table(files, rate) as (recordings, table):
         if recording_lda:
@@ -162,6 +164,25 @@ def embed_files(
         ((table["stop"] - table["start"]) / rate).to_numpy(),
         calibration,
     )
+
+
+def _stored(loaded, files, calibration):
+    """The embeddings of IDs, but of those that were not readable."""
+    table = pd.DataFrame({"ID": files})
+    unknown = ~table["ID"].isin(loaded.rows)
+    if unknown.any():
+        loaded.embed(table[unknown])  # says so
+    embeddings = loaded.embed(table, skip_unreadable=True)
+    fine = np.isfinite(embeddings).all(1)
+    if not fine.all():
+        logger.warning(
+            f"{(~fine).sum()} of {len(files)} have no embedding in "
+            f"{loaded.source} and are skipped, the first is "
+            f"{files[fine.argmin()]}."
+        )
+    files = table["ID"][fine].tolist()
+    seconds = np.full(len(files), np.nan)
+    return Embedded(files, embeddings[fine], seconds, calibration)
 
 
 def _own_calibration(embedder, table):

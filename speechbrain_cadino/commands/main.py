@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import inspect
 import logging
+import os
 import sys
 
 from speechbrain_cadino import __version__
@@ -430,13 +431,21 @@ def _add_inputs(parser, nargs="+"):
 
 
 class Parser(argparse.ArgumentParser):
-    """As argparse's; of a misspelt flag it says what was meant."""
+    """As argparse's; of a misspelt flag it says what was meant, and a flag has
+    its whole name: what the inputs are depends on one."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, allow_abbrev=False, **options)
 
     def parse_known_args(self, args=None, namespace=None):
         """As argparse's, but a command refuses what it does not know itself,
         as it knows its flags."""
         self.given = [word.partition("=")[0] for word in args or []]
         namespace, rest = super().parse_known_args(args, namespace)
+        flags = [word for word in rest if word.startswith("-")]
+        if rest and not flags and getattr(namespace, "inputs", None) == []:
+            # Inputs that may be none are none to argparse before a flag
+            namespace.inputs, rest = rest, []
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         return namespace, rest
@@ -512,5 +521,8 @@ def main(arguments=None):
         # SpeechBrain and the models of others may print.
         with contextlib.redirect_stdout(sys.stderr):
             output = getattr(actions, parsed.action)(parsed)
-        if output is not None:
-            sys.stdout.write(output)
+    if output is not None:
+        try:
+            print(output, end="", flush=True)
+        except BrokenPipeError:  # such as of head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

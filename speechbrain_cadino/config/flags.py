@@ -29,6 +29,17 @@ WORDS_TOO = {"gate"}
 # Numbers that no training can do without
 NEEDED = {"seed", "number_of_epochs", "batch_size", "lr"}
 
+# Numbers that count something, and the least of each
+COUNTS = {
+    **dict.fromkeys(["batch_size", "shard_size", "max_segments"], 1),
+    **dict.fromkeys(["number_of_epochs", "steps_per_epoch"], 0),
+    **dict.fromkeys(["num_workers", "replicates", "seed", "iterations"], 0),
+    "passes_per_epoch": 1,
+}
+
+# Paths of which several make sense
+SEVERAL = {"data_folder", "noise_folder", "rir_folder", "trials"}
+
 # What HyperPyYAML takes for a reference, wherever it stands
 REFERENCE = re.compile("<[^>]*>")
 
@@ -176,6 +187,20 @@ def _value(key, value, settings):
         if default is None:
             return _text(key, value)
         raise ValueError(f"--{key}={value} is not YAML: {error}") from error
+    listed = isinstance(found, list)
+    if isinstance(default, list) and not listed:
+        raise ValueError(
+            f"--{key}={value}: give a list, such as --{key}=[{value}]."
+        )
+    if default is None and listed and NUMBERS.search(key):
+        raise ValueError(f"--{key}={value}: give a number.")
+    if isinstance(found, float) and found.is_integer() and key in COUNTS:
+        found = int(found)
+    if _is_number(found) and key in COUNTS:
+        if isinstance(found, float) or found < COUNTS[key]:
+            raise ValueError(
+                f"--{key}={value}: give a whole number, {COUNTS[key]} or more."
+            )
     if isinstance(found, str) and key not in WORDS_TOO:
         if isinstance(default, bool):
             raise ValueError(f"--{key}={value}: give True or False.")
@@ -239,6 +264,8 @@ def _path(key, value):
                 listed = yaml.load(value, with_texts)
             except yaml.YAMLError:
                 pass
+        if isinstance(listed, list) and key not in SEVERAL:
+            raise ValueError(f"--{key}={value}: give one path.")
         if isinstance(listed, list):
             return [_path(key, str(item)) for item in listed]
     path = os.path.expanduser(_text(key, value))

@@ -31,7 +31,8 @@ def show_usage(doc, arguments=None):
     Raises
     ------
     SystemExit
-        If help was shown: with code 0 where it was asked for, else 2.
+        If help was shown: with code 0 where it was asked for, else 2. If the
+        YAML file is for another script: with a sentence.
 
     Example
     -------
@@ -43,10 +44,11 @@ def show_usage(doc, arguments=None):
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     asked = "--help" in arguments or "-h" in arguments
-    if arguments and not asked:
-        return
     script = pathlib.Path(sys.argv[0])
     given = [part for part in arguments if not part.startswith("-")]
+    if arguments and not asked:
+        _check_file(script, arguments[0])
+        return
     if given and pathlib.Path(given[0]).is_file():
         parts = [_usage(script, given[0]), header(given[0]), WITH_FILE]
     else:
@@ -87,6 +89,32 @@ def header(path):
         if line.strip("# "):
             lines.append(line.removeprefix("#").removeprefix(" ").rstrip())
     return "\n".join(lines)
+
+
+def _check_file(script, file):
+    """Ends the process if a YAML file is for another script of the recipe."""
+    path = pathlib.Path(file)
+    scripts = _scripts(path, script.parent) if path.is_file() else []
+    if scripts and script.name not in scripts and _files(script):
+        sys.exit(
+            f"{file} is for {' or '.join(scripts)}, not for {script.name}: "
+            f"python {script.name} lists its files."
+        )
+
+
+def _scripts(path, recipe, seen=()):
+    """The scripts that the header of a YAML file, or else that of its bases,
+    calls with it."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    call = rf"^#.* ([\w.]+\.py) hparams/{re.escape(path.name)}\b"
+    scripts = re.findall(call, text, re.MULTILINE)
+    named = re.search("^base: (.*)", text, re.MULTILINE)
+    for name in re.findall("[^][ ,'\"]+", named[1]) if named else ():
+        places = [path.parent / name, recipe / "hparams" / name]
+        base = next(filter(pathlib.Path.is_file, places), path)
+        if not scripts and base not in (path, *seen):
+            scripts = _scripts(base, recipe, (path, *seen))
+    return scripts
 
 
 def _usage(script, file):

@@ -152,12 +152,18 @@ def pseudo_labels(table, path):
     Raises
     ------
     ValueError
-        If it is no labelled manifest.
+        If it is no labelled manifest, or some have no label.
     """
     if LABEL not in table:
         raise ValueError(
             f"{path} has no column {LABEL}: it holds no pseudo labels. Make "
             "them with pseudo_label.py, and give its pseudo_labels.csv."
+        )
+    without = table["ID"][table[LABEL] == ""]
+    if len(without):
+        raise ValueError(
+            f"{path}: {len(without)} utterances have no {LABEL}, the first is "
+            f"{without.iloc[0]}. Leave out what has no label."
         )
     return table[LABEL]
 
@@ -288,6 +294,12 @@ def _check(table, path):
             f"{path}: {len(twice)} ID(s) occur more than once, the first is "
             f"'{twice.iloc[0]}'. IDs must be unique: prepare it again."
         )
+    for name in table["ID"]:
+        if "\n" in name or "\r" in name:
+            raise ValueError(
+                f"{path}: the ID {name!r} has a line break in it, and in lists "
+                "an ID is a line. Give another one."
+            )
 
 
 def describe_columns(table):

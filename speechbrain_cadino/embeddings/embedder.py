@@ -398,8 +398,8 @@ class StoredEmbeddings:
         if missing.all() or (missing.any() and not skip_unreadable):
             name = table["ID"].iloc[missing.argmax()]
             raise ValueError(
-                f"{self.source} has no embedding of {name}, nor of "
-                f"{missing.sum() - 1} more of {len(table)}: its ids.txt has to "
+                f"{self.source} has no embedding of {missing.sum()} of "
+                f"{len(table)} utterances, such as {name}: its ids.txt has to "
                 "name them as the manifest or the trial list does."
             )
         found = np.array(self.embeddings[rows], np.float32)
@@ -407,8 +407,8 @@ class StoredEmbeddings:
         if (broken | missing).all() or (broken.any() and not skip_unreadable):
             name = table["ID"].iloc[broken.argmax()]
             raise ValueError(
-                f"{self.source}: the embedding of {name} is not finite, nor "
-                f"are {broken.sum() - 1} more of {len(table)}."
+                f"{self.source}: {broken.sum()} of {len(table)} embeddings are "
+                f"not finite, such as that of {name}."
             )
         found[missing | broken] = np.nan
         return found

@@ -20,6 +20,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import MediaError
 from speechbrain_cadino.embeddings.store import (
     NAMES,
+    OF_OTHERS,
     load_embeddings,
     write_ids,
     write_joined,
@@ -186,7 +187,7 @@ def _is_there(folder, record):
     if not same:
         # The record goes first and comes last: killed in between, the next
         # start finds none and deletes the rest.
-        for name in ["extraction.json", SKIPPED, *NAMES]:
+        for name in [*OF_OTHERS, SKIPPED, *NAMES]:
             (folder / name).unlink(missing_ok=True)
     if finished or not same:
         _remove_shards(folder)

@@ -6,6 +6,7 @@ import numpy as np
 
 from speechbrain_cadino.process.files import (
     atomic_path,
+    read_text,
     removed_if_full,
     write_text,
 )
@@ -15,6 +16,10 @@ CHUNK = 2**14
 
 # The files of an embedding folder
 NAMES = ["embeddings.npy", "ids.txt"]
+
+# What belongs to the embeddings that were there before: the record of an
+# extraction, and what their scores mean
+OF_OTHERS = ["extraction.json", "calibration.json"]
 
 
 def save_embeddings(folder, ids, embeddings):
@@ -47,8 +52,10 @@ def save_embeddings(folder, ids, embeddings):
         names.write_text(text, encoding="utf-8")
         np.save(array, np.asarray(embeddings, np.float32))
         (folder / "ids.txt").unlink(missing_ok=True)
-        # An extraction would take these for its own.
-        (folder / "extraction.json").unlink(missing_ok=True)
+        # An extraction would take these for its own, and a calibration is of
+        # the scores of others.
+        for name in OF_OTHERS:
+            (folder / name).unlink(missing_ok=True)
 
 
 def write_ids(folder, ids):
@@ -116,7 +123,8 @@ def load_embeddings(folder):
             raise FileNotFoundError(
                 f"{folder} has no {name}: embed the utterances (again)."
             )
-    ids = (folder / "ids.txt").read_text(encoding="utf-8").splitlines()
+    # One ID a line, and no other letter ends a line
+    ids = read_text(folder / "ids.txt").removesuffix("\n").split("\n")
     try:
         embeddings = np.load(folder / "embeddings.npy", mmap_mode="r")
     except (ValueError, EOFError) as error:
@@ -124,6 +132,11 @@ def load_embeddings(folder):
             f"{folder / 'embeddings.npy'} is damaged or no array ({error}). "
             "Embed the utterances again."
         ) from error
+    if not isinstance(embeddings, np.ndarray):
+        raise ValueError(
+            f"{folder / 'embeddings.npy'} is an archive of arrays (.npz): save "
+            "the one of the embeddings by numpy.save."
+        )
     if embeddings.ndim != 2 or embeddings.dtype.kind != "f":
         raise ValueError(
             f"{folder / 'embeddings.npy'} is an array of {embeddings.dtype} of "

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from speechbrain_cadino.process.files import write_json, write_text
+from speechbrain_cadino.process.files import atomic_path, write_json
 
 FILE = "calibration.json"
 
@@ -104,7 +104,6 @@ def write_calibration(folder, calibration):
     calibration : ScoreCalibration
         The calibration that goes there, in the place of an earlier one.
     """
-    _write_line(folder, threshold_line(calibration))
     write_json(
         pathlib.Path(folder, FILE),
         {
@@ -118,6 +117,7 @@ def write_calibration(folder, calibration):
             "n_same": calibration.n_same,
         },
     )
+    _write_line(folder, threshold_line(calibration))
 
 
 def forget_calibration(folder):
@@ -168,13 +168,17 @@ def _write_line(folder, line):
         path = pathlib.Path(folder, name)
         if not path.is_file():
             continue
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        # A card that somebody wrote in another encoding stays in it
+        content = path.read_bytes().decode("utf-8", "surrogateescape")
+        lines = content.splitlines(keepends=True)
         marked = [_is_marked(old) for old in lines]
         if True in marked:
             lines[marked.index(True)] = text.lstrip()
         else:
             lines.insert(place(lines), text)
-        write_text(path, "".join(lines))
+        with atomic_path(path) as temporary:
+            content = "".join(lines).encode("utf-8", "surrogateescape")
+            temporary.write_bytes(content)
 
 
 def _below_head(lines):

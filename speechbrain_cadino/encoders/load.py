@@ -33,6 +33,9 @@ NEEDED = [
     ("pretrainer", "loadables"),
 ]
 
+# How the file begins that Git LFS leaves in the place of a large one
+POINTER = b"version https://git-lfs"
+
 # Encoder folders of faces made before 0.2.0 name these.
 OLD_NAMES = {
     "speechbrain_cadino.dataio.faces": "speechbrain_cadino.audio_visual.faces",
@@ -135,6 +138,7 @@ def load_classifier(source, device=None, trusted=True):
         return _load_unknown(source, device)
     path = encoder_hyperparams(source)
     _know_old_names(path)
+    _check_weights(source)
     device = number_gpu(device)
     try:
         return EncoderClassifier.from_hparams(
@@ -143,6 +147,25 @@ def load_classifier(source, device=None, trusted=True):
     # What PyTorch says of weights that do not fit, or are none
     except (RuntimeError, EOFError, UnpicklingError) as error:
         raise ValueError(f"{source} cannot be loaded: {error}") from error
+    except FileNotFoundError:
+        raise
+    # Arguments that a class does not know, half of a file
+    except (TypeError, AttributeError, KeyError, OSError) as error:
+        raise ValueError(f"{source} cannot be loaded: {error!r}") from error
+
+
+def _check_weights(source):
+    """Raises if weights in a folder have not been copied."""
+    for path in sorted(pathlib.Path(source).glob("*.ckpt")):
+        with open(path, "rb") as file:
+            head = file.read(len(POINTER))
+        if not head:
+            raise ValueError(f"{path} is empty: copy the encoder again.")
+        if head == POINTER:
+            raise ValueError(
+                f"{path} is a pointer of Git LFS in the place of the weights: "
+                "git lfs pull fetches them."
+            )
 
 
 def _load_unknown(source, device):
@@ -221,6 +244,8 @@ def encoder_hyperparams(source):
     """
     if pathlib.Path(source).is_dir():
         return _check_folder(pathlib.Path(source))
+    if pathlib.Path(source).exists():
+        raise ValueError(f"{source} is a file. {HINT}")
     # Hub ids are "name" or "owner/name" and nothing else.
     if pathlib.Path(source).is_absolute() or str(source).startswith("."):
         raise FileNotFoundError(f"There is no folder {source}. {HINT}")
@@ -252,6 +277,8 @@ def _check_folder(folder):
                 f"'{section}'. {hint}"
             )
     pretrainer = root["pretrainer"]
+    if not isinstance(pretrainer["loadables"], dict):
+        raise ValueError(f"{path} names no weights in 'loadables'. {hint}")
     for name in pretrainer["loadables"]:
         file = folder / f"{name}.ckpt"
         if name not in pretrainer.get("paths", {}) and not file.is_file():

@@ -1,5 +1,6 @@
 """Any folder of audio to an unlabelled manifest."""
 
+import math
 import os
 import pathlib
 
@@ -9,6 +10,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino import __version__
 from speechbrain_cadino.dataio.manifest import COLUMNS, LABEL, write_manifest
 from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
+from speechbrain_cadino.dataio.signal import RATES
 from speechbrain_cadino.prepare.inputs import (
     begin,
     check_folders,
@@ -36,6 +38,9 @@ logger = get_logger(__name__)
 
 # The suffix of what convert_recordings makes.
 CONVERTED = {".flac"}
+
+# Shorter pieces cannot be embedded.
+SHORTEST_PIECE = 0.1  # seconds
 
 
 def prepare_folder(
@@ -119,9 +124,9 @@ def prepare_folder(
     ImportError
         If files have to be converted and PyAV is not installed.
     ValueError
-        If no audio is left, ``convert_folder`` lies around the data or holds
-        other files under these names, the manifest is there and of somebody
-        else, or there is no such part.
+        If a number makes no sense, no audio is left, ``convert_folder`` lies
+        around the data or holds other files under these names, the manifest is
+        there and of somebody else, or there is no such part.
 
     Example
     -------
@@ -141,6 +146,9 @@ def prepare_folder(
     """
     if skip_prep:
         return
+    _check_numbers(
+        sample_rate, min_duration, max_duration, cut_seconds, id_parts
+    )
     if part is not None:
         read_part(part)
     folders = check_folders(data_folder)
@@ -201,6 +209,26 @@ def prepare_folder(
         prepare_part(
             manifest, part, inputs, usable, measure, is_prepared, finish
         )
+
+
+def _check_numbers(
+    sample_rate, min_duration, max_duration, cut_seconds, id_parts
+):
+    """Raises if a number makes no sense."""
+    if sample_rate not in RATES:
+        raise ValueError(
+            f"sample_rate={sample_rate}: give {RATES.start} or more."
+        )
+    if id_parts is not None and id_parts < 1:
+        raise ValueError(f"id_parts={id_parts}: give 1 or more.")
+    limits = {
+        "min_duration": (min_duration, 0),
+        "max_duration": (max_duration, 0),
+        "cut_seconds": (cut_seconds, SHORTEST_PIECE),
+    }
+    for name, (value, least) in limits.items():
+        if value is not None and not least <= value < math.inf:
+            raise ValueError(f"{name}={value}: give {least} s or more.")
 
 
 def _write(manifest, recordings, inputs, tested, found):

@@ -1,5 +1,6 @@
 """Inputs of a manifest: the folders, and whether any of them changed."""
 
+import itertools
 import os
 
 from speechbrain_cadino.prepare.scan import fingerprint, list_files
@@ -27,6 +28,8 @@ def check_folders(data_folder, content="audio"):
     ------
     FileNotFoundError
         If there is no such folder.
+    ValueError
+        If one lies in another: its recordings would be there twice.
     """
     if isinstance(data_folder, (str, os.PathLike)):
         data_folder = [data_folder]
@@ -35,7 +38,14 @@ def check_folders(data_folder, content="audio"):
             raise FileNotFoundError(
                 f"No folder {folder}: data_folder is where your {content} is."
             )
-    return [os.path.abspath(folder) for folder in data_folder]
+    folders = [os.path.abspath(folder) for folder in data_folder]
+    for inner, outer in itertools.permutations(folders, 2):
+        if os.path.commonpath([inner, outer]) == outer:
+            raise ValueError(
+                f"{inner} is, or lies in, {outer}: its recordings would be "
+                "there twice. Give one of the two."
+            )
+    return folders
 
 
 def check_made_folder(made_folder, folders, argument):

@@ -189,7 +189,8 @@ def atomic_folder(path):
     >>> [file.name for file in path.iterdir()]
     ['a.txt']
     """
-    path = pathlib.Path(path)
+    # Where a link leads to, not the link; and a name for "."
+    path = pathlib.Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{_mine()}.tmp")
     previous = temporary.with_suffix(".old")
     # A killed process of the same number may have left them.
@@ -370,7 +371,8 @@ def read_text(path, errors="strict"):
     Raises
     ------
     ValueError
-        If it is in UTF-16, as spreadsheets write "Unicode text".
+        If it is in UTF-16, as spreadsheets write "Unicode text", or in
+        another encoding.
 
     Example
     -------
@@ -385,7 +387,13 @@ def read_text(path, errors="strict"):
             f"{path} is in UTF-16: save it as UTF-8, such as with "
             f"iconv -f UTF-16 -t UTF-8."
         )
-    text = content.decode("utf-8-sig", errors)
+    try:
+        text = content.decode("utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not in UTF-8 ({error.reason} at byte {error.start}): "
+            "save it as UTF-8."
+        ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -64,8 +64,7 @@ def locked(folder, patience=PATIENCE):
             if time.monotonic() > deadline:
                 raise ValueError(
                     "Another run, or a script that it has started, is at work "
-                    f"in {folder}: wait for its end, or give another "
-                    "--output_folder."
+                    f"in {folder}: wait for its end, or give another folder."
                 )
             time.sleep(0.1)
         yield descriptor

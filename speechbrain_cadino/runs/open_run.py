@@ -4,6 +4,7 @@ import operator
 import os
 import pathlib
 import platform
+import re
 import secrets
 import shutil
 import sys
@@ -27,6 +28,7 @@ from speechbrain_cadino.process.console import LOG_CONFIG
 from speechbrain_cadino.process.files import (
     HOST,
     read_json,
+    read_text,
     write_json,
     write_text,
 )
@@ -36,6 +38,9 @@ from speechbrain_cadino.training.checkpoints import has_checkpoint
 
 # In the output folder: what a run was begun with
 RECORD = "run.json"
+
+# What the hyperparams.yaml of an encoder has, and that of a run has not
+ENCODER = re.compile("^pretrainer:", re.MULTILINE)
 
 # So long may a network disk take to show a new file.
 SIGHT = 10  # seconds
@@ -89,6 +94,7 @@ def open_run(folder, settings, resumes=True, harmless=HARMLESS):
 
 
 def _open(folder, settings, resumes, harmless):
+    _check_no_encoder(folder)
     claim(folder)
     saved = pathlib.Path(settings.get("save_folder") or folder / "save")
     settings = plain(settings, settings["output_folder"], harmless)
@@ -298,6 +304,16 @@ def _check_encoder_folders(folder, settings):
         check_replaceable(place)
 
 
+def _check_no_encoder(folder):
+    """Raises if a folder is that of an encoder."""
+    path = pathlib.Path(folder, "hyperparams.yaml")
+    if path.is_file() and ENCODER.search(read_text(path, "replace")):
+        raise ValueError(
+            f"{folder} is the folder of an encoder, whose hyperparams.yaml "
+            "would be replaced: give another output_folder."
+        )
+
+
 def make_experiment(folder, hparams_file, overrides):
     """As SpeechBrain's ``create_experiment_directory``, whose
     ``hyperparams.yaml`` is half there if it is killed: this one is whole.
@@ -309,7 +325,13 @@ def make_experiment(folder, hparams_file, overrides):
     hparams_file : str
         The YAML file of ``parse_arguments``, as for the next.
     overrides : str
+
+    Raises
+    ------
+    ValueError
+        If an encoder lies there, whose ``hyperparams.yaml`` would be lost.
     """
+    run_on_main(_check_no_encoder, args=[folder])
     sb.create_experiment_directory(
         experiment_directory=folder, log_config=LOG_CONFIG
     )

@@ -7,6 +7,7 @@ import pathlib
 from typing import NamedTuple
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from speechbrain.utils.run_opts import RunOptions
 from speechbrain_cadino.config.flags import did_you_mean
@@ -370,11 +371,21 @@ def _value(hparams, entry, key, value, default, iteration):
 def _entry(value):
     """A YAML file and flags; where it is null by default, the command line has
     them as a text, or the file alone."""
-    if isinstance(value, str):
-        value = YAML(typ="safe").load(value)
+    given = value
+    try:
+        if isinstance(value, str):
+            value = YAML(typ="safe").load(value)
+    except YAMLError as error:
+        raise ValueError(f"'{given}' is not YAML: {error}") from error
     if isinstance(value, str):
         value = {"hparams": value}
-    return dict(value or {})
+    value = {} if value is None else value
+    if not isinstance(value, dict) or isinstance(value.get("hparams"), int):
+        raise ValueError(
+            f"'{given}': a step of a pipeline is a YAML file, or its flags, "
+            "{hparams: FILE, KEY: VALUE}."
+        )
+    return dict(value)
 
 
 def _work(settings):

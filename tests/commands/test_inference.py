@@ -1,6 +1,7 @@
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from speechbrain_cadino.encoders.calibration import (
     read_calibration,
     write_calibration,
 )
+from speechbrain_cadino.process.lock import locked
 
 FILES = ["anne/mono 16k.wav", "anne/téléphone.wav", "bob/stereo.flac"]
 
@@ -335,14 +337,32 @@ def test_embeddings_of_anyone(tmp_path, capsys, caplog):
     save_embeddings(tmp_path / "nan", ids, embeddings)
     save_embeddings(tmp_path / "twice", ids[:1] * 160, embeddings)
     csv = f"--csv={clusters}"
+    # What was not readable is left out, and said
+    call(capsys, "cluster", "--embeddings", tmp_path / "nan", csv)
+    assert pd.read_csv(clusters)["file"].tolist() == ids[:7] + ids[8:]
+    assert f"1 of 160 have no embedding in {tmp_path / 'nan'}" in caplog.text
+    one, other = ids[0], ids[9]
+    table = call(capsys, "verify", *theirs, one, other, other)
+    assert table["file"].tolist() == [other]
+    # A flag is not shortened: the first ID would be the encoder
+    for command in (["verify", one, other], ["cluster", csv, one, other]):
+        with pytest.raises(SystemExit, match="2"):
+            main([command[0], "--embed", str(folder), *command[1:]])
     for name, what, sentence in [
-        ("nan", ids, f"the embedding of {ids[7]} is not finite"),
-        ("theirs", ["nobody.wav", "b.wav"], "no embedding of nobody.wav"),
+        (
+            "theirs",
+            ["nobody.wav", ids[0]],
+            "no embedding of 1 of 1 .*nobody.wav",
+        ),
         ("twice", ids, "more than once"),
     ]:
         with pytest.raises(SystemExit):
             main(["cluster", f"--embeddings={tmp_path / name}", csv, *what])
-        assert sentence in caplog.records[-1].getMessage()
+        assert re.search(sentence, caplog.records[-1].getMessage())
+    # Of the next embeddings the calibration says nothing
+    assert read_calibration(folder)
+    save_embeddings(folder, ids, -embeddings)
+    assert read_calibration(folder) is None
     flat = tmp_path / "flat"
     save_embeddings(flat, ids, embeddings[:, 0])
     with pytest.raises(ValueError, match=r"shape \(160,\)"):
@@ -387,7 +407,8 @@ def test_files_and_folders(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "speech").touch()
-    files = find_files([tmp_path / "speech", tmp_path, f"{tmp_path}/./b.wav"])
+    again = [f"{tmp_path}/./b.wav", f"{tmp_path}/../{tmp_path.name}"]
+    files = find_files([tmp_path / "speech", tmp_path, *again])
     names = [os.path.relpath(file, tmp_path) for file in files]
     assert names == ["speech", "b.wav", "sub/a.FLAC"]
 
@@ -395,7 +416,7 @@ def test_files_and_folders(tmp_path):
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("embed ENC nowhere --output OUT", "no file or folder nowhere"),
+        ("embed ENC nowhere --output OUT", "no file or folder 'nowhere'"),
         ("embed ENC EMPTY --output OUT", "no audio file in .*empty"),
         ("embed ./nowhere WAV --output OUT", "no folder ./nowhere"),
         ("embed EMPTY WAV --output OUT", "no hyperparams.yaml"),
@@ -409,6 +430,13 @@ def test_files_and_folders(tmp_path):
         ("cluster ENC BAD --csv OUT", r"1 file\(s\) are too few"),
         ("cluster ENC BAD --csv OUT --num_clusters 2", "cannot make 2"),
         ("cluster ENC BAD --csv EMPTY --num_clusters 1", "empty is a folder"),
+        ("verify ENC WAV WAV --csv WAV", "is the name of a recording"),
+        ("cluster ENC --csv WAV BAD", "is the name of a recording"),
+        ("verify ENC WAV BAD --threshold nan", "scores are from -1 to 1"),
+        ("embed ENC --output OUT ''", "no file or folder ''"),
+        ("embed WAV BAD --output OUT", "mono 16k.wav is a file. Give an enc"),
+        ("embed ENC BAD --output ''", "name of a folder is empty"),
+        ("prepare EMPTY --output OUT --sample_rate 0", "sample_rate=0: give"),
         ("map EMPTY OUT", "has no embeddings.npy"),
         ("map EMPTY EMPTY", "empty is a folder"),
         ("compare nowhere a=WAV", "nowhere"),
@@ -430,7 +458,7 @@ def test_a_mistake_is_one_sentence(
         "OUT": tmp_path / "out",
     }
     with pytest.raises(SystemExit) as error:
-        main([str(places.get(word, word)) for word in command.split()])
+        main([str(places.get(word, word)) for word in shlex.split(command)])
     assert error.value.code == 1
     last = caplog.records[-1]
     assert last.levelname == "ERROR"
@@ -491,3 +519,60 @@ def test_a_misspelt_flag_is_named(flags, meant, capsys):
     with pytest.raises(SystemExit):
         main(flags)
     assert f"Did you mean {meant}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [".converted", "segments/converted"])
+def test_recordings_where_copies_go_stay(
+    name, encoder_folder, speech, tmp_path
+):
+    """The folder of converted copies is deleted in the end."""
+    folder = tmp_path / name
+    folder.mkdir(parents=True)
+    shutil.copy(speech / FILES[0], folder / "mine.wav")
+    process = run("filter", encoder_folder, folder, "--output", tmp_path)
+    assert process.returncode == 1
+    refused = "converted is deleted in the end" in process.stderr
+    assert refused == (name == ".converted")
+    assert (folder / "mine.wav").is_file(), process.stderr
+
+
+def test_two_commands_do_not_write_into_one_folder(
+    encoder_folder, speech, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr("speechbrain_cadino.process.lock.PATIENCE", 0.1)
+    for command in ("embed", "filter"):
+        arguments = [command, encoder_folder, speech, "--output", tmp_path]
+        with locked(tmp_path), pytest.raises(SystemExit):
+            main([str(argument) for argument in arguments])
+        assert "Another run" in caplog.records[-1].getMessage()
+    assert not list(tmp_path.iterdir())
+
+
+def test_inputs_may_follow_a_flag(encoder_folder, speech, caplog):
+    """Also where there need be none."""
+    method = ["--method", "clusters"]
+    with pytest.raises(SystemExit, match="1"):
+        main(["calibrate", str(encoder_folder), *method, str(speech)])
+    assert "3 recording(s) that can be" in caplog.records[-1].getMessage()
+    with pytest.raises(SystemExit, match="2"):
+        main(["calibrate", str(encoder_folder), *method, "--nothing", "x"])
+
+
+def test_a_reader_that_has_gone_is_no_error(tmp_path):
+    """As with ``| head``."""
+    save_embeddings(tmp_path, ["a", "b"], np.eye(2))
+    reads, writes = os.pipe()
+    os.close(reads)
+    process = subprocess.run(
+        [
+            *(sys.executable, "-m", "speechbrain_cadino"),
+            *("verify", "--embeddings", tmp_path, "a", "b"),
+        ],
+        stdout=writes,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        check=False,
+    )
+    os.close(writes)
+    assert process.returncode == 0
+    assert "process" not in process.stderr

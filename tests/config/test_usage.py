@@ -57,6 +57,35 @@ def test_a_yaml_file_tells_what_it_is(tmp_path):
     assert "> torchrun --nproc_per_node=8 train_dino.py" in shown
 
 
+@pytest.mark.parametrize(
+    ("script", "file", "right"),
+    [
+        ("verify.py", "hparams/small.yaml", "run_pipeline.py"),
+        ("train_dlg_lc.py", "hparams/small_dino.yaml", "train_dino.py"),
+        ("train_dino.py", "MINE", "train_adapt.py"),
+    ],
+)
+def test_a_file_of_another_script_is_refused(script, file, right, tmp_path):
+    """Also one of one's own, by its bases."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("base: [between.yaml, dino.yaml]\n")
+    (tmp_path / "between.yaml").write_text("base: small_adapt.yaml\n")
+    file = mine if file == "MINE" else file
+    shown = show(tmp_path, script, file)
+    sentence = f"{file} is for {right}, not for {script}: "
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr.startswith(sentence)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_its_own_files_are_not_refused(script, tmp_path):
+    """They come to the imports."""
+    listed = show(tmp_path, script, "--help").stdout
+    files = [w for w in listed.split() if w.startswith("hparams/")]
+    shown = show(tmp_path, script, files[0])
+    assert "too early" in shown.stderr
+
+
 def test_a_reader_that_has_gone_is_no_error(tmp_path):
     """As with ``| head``."""
     reads, writes = os.pipe()

@@ -151,7 +151,9 @@ def test_stored_embeddings_are_found_by_id_in_the_tables_order(
 def test_an_id_without_a_stored_embedding_is_named_or_skipped(stored):
     embedder = StoredEmbeddings(stored)
     table = pd.DataFrame({"ID": ["b", "x", "y"]})
-    with pytest.raises(ValueError, match="no embedding of x, nor of 1 more"):
+    with pytest.raises(
+        ValueError, match="no embedding of 2 of 3 utterances, such as x"
+    ):
         embedder.embed(table)
     embeddings = embedder.embed(table, skip_unreadable=True)
     assert embeddings[0].tolist() == [0, 2, 0]

@@ -3,14 +3,18 @@ import pytest
 
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
 
+RECORDS = ["extraction", "calibration"]
+
 
 def test_embeddings_on_disk(tmp_path):
     ids = ["a", "b b", "ü"]
     embeddings = np.random.default_rng(0).standard_normal((3, 4))
     (tmp_path / "new").mkdir()
-    (tmp_path / "new" / "extraction.json").write_text("{}")
+    of_others = [tmp_path / "new" / f"{name}.json" for name in RECORDS]
+    for path in of_others:
+        path.write_text("{}")
     save_embeddings(tmp_path / "new", ids, embeddings)
-    assert not (tmp_path / "new" / "extraction.json").exists()
+    assert not any(path.exists() for path in of_others)
     loaded_ids, loaded = load_embeddings(tmp_path / "new")
     assert loaded_ids == ids
     assert isinstance(loaded, np.memmap)
@@ -27,4 +31,26 @@ def test_embeddings_and_ids_of_two_runs_are_never_paired(tmp_path):
         load_embeddings(tmp_path)
     (tmp_path / "ids.txt").write_text("a\n")
     with pytest.raises(ValueError, match=r"1 lines in ids.txt, 2 rows"):
+        load_embeddings(tmp_path)
+
+
+def test_lists_of_others(tmp_path):
+    """In what spreadsheets and other systems write."""
+    ids = ["a\u0085b", "\u2028c", "d"]
+    save_embeddings(tmp_path, ids, np.eye(3))
+    assert load_embeddings(tmp_path)[0] == ids
+    path = tmp_path / "ids.txt"
+    path.write_bytes(b"\xef\xbb\xbfa\r\nb\r\nc")
+    assert load_embeddings(tmp_path)[0] == ["a", "b", "c"]
+    for encoding, sentence in [
+        ("utf-16", "ids.txt is in UTF-16"),
+        ("latin-1", "ids.txt is not in UTF-8"),
+    ]:
+        path.write_text("ä\nb\nc\n", encoding=encoding)
+        with pytest.raises(ValueError, match=sentence):
+            load_embeddings(tmp_path)
+    path.write_text("a\nb\nc\n")
+    np.savez(tmp_path / "embeddings.npz", np.eye(3))
+    (tmp_path / "embeddings.npz").replace(tmp_path / "embeddings.npy")
+    with pytest.raises(ValueError, match="is an archive of arrays"):
         load_embeddings(tmp_path)

@@ -45,6 +45,17 @@ def test_it_is_kept_in_the_folder_and_told_to_all(encoder_folder, tmp_path):
     SpeakerRecognition.from_hparams(source=str(folder))
 
 
+def test_a_card_in_another_encoding_stays_in_it(encoder_folder, tmp_path):
+    folder = tmp_path / "encoder"
+    shutil.copytree(encoder_folder, folder)
+    card = folder / "README.md"
+    card.write_text("Für Anna\n", encoding="latin-1")
+    calibration = ScoreCalibration(-1.0, 10.0, "crops", 400, 40)
+    write_calibration(folder, calibration)
+    assert read_calibration(folder) == calibration
+    assert card.read_bytes().startswith(b"F\xfcr Anna\n\nThreshold: ")
+
+
 def test_answers_are_sure_at_a_probability_of_nine_tenths():
     calibration = ScoreCalibration(-5.0, 10.0, "trials", 400, 40)
     scores = np.linspace(-1, 1, 2001)

@@ -45,6 +45,45 @@ def test_load_encoder_names_what_is_missing(encoder_folder, tmp_path):
         load_encoder(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "embedding_model.ckpt is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
+        (None, "cannot be loaded"),  # half of it
+    ],
+)
+def test_weights_that_were_not_copied(
+    encoder_folder, tmp_path, content, sentence
+):
+    folder = tmp_path / "encoder"
+    shutil.copytree(encoder_folder, folder)
+    path = folder / "embedding_model.ckpt"
+    path.write_bytes(path.read_bytes()[:5000] if content is None else content)
+    with pytest.raises(ValueError, match=sentence):
+        load_encoder(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("input_size:", "wheels: 4\n  input_size:", "wheels"),
+        ("loadables:", "loadables: null\n  other:", "names no weights"),
+    ],
+)
+def test_a_folder_of_another_version(
+    encoder_folder, tmp_path, old, new, sentence
+):
+    folder = tmp_path / "encoder"
+    shutil.copytree(encoder_folder, folder)
+    path = folder / "hyperparams.yaml"
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ValueError, match=sentence):
+        load_encoder(folder)
+
+
 def test_a_run_folder_is_no_encoder_folder(run_hyperparams, tmp_path):
     (tmp_path / "hyperparams.yaml").write_text(run_hyperparams.read_text())
     (tmp_path / "encoder").mkdir()

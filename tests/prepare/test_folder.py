@@ -224,6 +224,29 @@ def test_several_folders(data, save, tmp_path, write_tone):
     assert table["wav"][1] == str(tmp_path / "more" / "d.wav")
 
 
+def test_a_folder_in_another_would_be_there_twice(data, save):
+    for folders in ([data, data / "x"], [data / "x", data], [data, data]):
+        with pytest.raises(ValueError, match="its recordings would be there"):
+            prepare_folder(folders, save)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("sample_rate", [0, -8000]),
+        ("id_parts", [0, -1]),
+        ("cut_seconds", [float("nan"), -1, 0, 1e-3, float("inf")]),
+        ("min_duration", [float("nan"), -1]),
+        ("max_duration", [float("nan"), -1]),
+    ],
+)
+def test_numbers_that_make_no_sense(data, save, name, values):
+    for value in values:
+        with pytest.raises(ValueError, match=f"^{name}={value}: give"):
+            prepare_folder(data, save, **{name: value})
+    assert not save.exists()
+
+
 def test_nothing_left(data, save, tmp_path):
     with pytest.raises(ValueError, match=r"3 skipped: shorter than 60 s") as e:
         prepare_folder(data, save, min_duration=60)

@@ -235,6 +235,9 @@ def test_what_cannot_be_joined(run_script, labels, tmp_path):
     assert "has no column spk_id" in refused(labels, bare)
     table.assign(trusted=1).to_csv(one, index=False)
     assert "is joined already" in refused(labels, one)
+    spk_id = table["spk_id"].where(table.index != 3, "")
+    table.assign(spk_id=spk_id).to_csv(one, index=False)
+    assert "1 utterances have no spk_id, the first is" in refused(one, labels)
     # The same files by other names
     table["ID"] = "other" + table["ID"]
     table["wav"] = table["wav"].str.replace("$data_root/", "$data_root/./")
@@ -254,6 +257,11 @@ def test_a_manifest_is_not_joined_over_itself(run_script, labels, tmp_path):
     assert code == 1
     assert "is to be joined: give another --output" in output
     assert source.read_bytes() == before
+    for name, sentence in [("", "is a folder"), ("a.wav", "a recording")]:
+        output = f"--output={tmp_path}/{name}"
+        code, output = run_script(script, source, labels, output)
+        assert code == 1
+        assert sentence in output
 
 
 def test_mistakes_are_one_sentence(

@@ -1,7 +1,14 @@
+import shutil
+import sys
+
 import pytest
 
 from speechbrain_cadino.process.lock import release_all
-from speechbrain_cadino.runs.open_run import open_run, read_record
+from speechbrain_cadino.runs.open_run import (
+    make_experiment,
+    open_run,
+    read_record,
+)
 
 
 @pytest.fixture
@@ -50,3 +57,18 @@ def test_a_run_that_was_moved_goes_on(begin, tmp_path):
     begin(save=f"{tmp_path}/save")
     record = (tmp_path / "run.json").read_text()
     assert str(tmp_path) not in record
+
+
+def test_an_encoder_is_not_made_a_run(encoder_folder, tmp_path, monkeypatch):
+    """Its hyperparams.yaml would be replaced by that of the run."""
+    monkeypatch.setattr(sys, "argv", ["mine.py"])
+    folder = tmp_path / "encoder"
+    shutil.copytree(encoder_folder, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ValueError, match="is the folder of an encoder"):
+        open_run(folder, {"output_folder": str(folder)}, False)
+    (tmp_path / "a.yaml").write_text("lr: 1\n")
+    with pytest.raises(ValueError, match="is the folder of an encoder"):
+        make_experiment(folder, tmp_path / "a.yaml", "")
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert after == before

@@ -303,6 +303,12 @@ def test_starts_that_do_not_go_together_are_refused(
         steps(f"--{entry}={value}", f"--systems=[{system}]")
 
 
+@pytest.mark.parametrize("value", ["3", "[a]", "{hparams: 3}", "{a: [1, 2}"])
+def test_a_step_is_a_file_or_its_flags(steps, value):
+    with pytest.raises(ValueError, match=r"is not YAML|': a step of"):
+        steps(f"--stage_1={value}", yaml="demo.yaml")
+
+
 @pytest.mark.parametrize(
     ("key", "place"), [("encoder_folder", "encoder"), ("save_folder", "save")]
 )
