@@ -275,7 +275,8 @@ def table(cells, name, kind, trials):
 
 def listed(rows, key, form):
     """A figure of each row that has it."""
-    return ", ".join(f"{row[key]:{form}}" for row in rows if key in row)
+    found = [row[key] for row in rows if key in row]
+    return ", ".join(f"{value:{form}}" for value in found if value == value)
 
 
 if __name__ == "__main__":

@@ -158,7 +158,9 @@ def test_an_id_without_a_stored_embedding_is_named_or_skipped(stored):
     embeddings = embedder.embed(table, skip_unreadable=True)
     assert embeddings[0].tolist() == [0, 2, 0]
     assert np.isnan(embeddings[1:]).all()
-    with pytest.raises(ValueError, match="no embedding of x"):
+    with pytest.raises(
+        ValueError, match="no embedding of 2 of 2 utterances, such as x"
+    ):
         embedder.embed(table[1:], skip_unreadable=True)
 
 
