@@ -294,12 +294,6 @@ def _check(table, path):
             f"{path}: {len(twice)} ID(s) occur more than once, the first is "
             f"'{twice.iloc[0]}'. IDs must be unique: prepare it again."
         )
-    for name in table["ID"]:
-        if "\n" in name or "\r" in name:
-            raise ValueError(
-                f"{path}: the ID {name!r} has a line break in it, and in lists "
-                "an ID is a line. Give another one."
-            )
 
 
 def describe_columns(table):

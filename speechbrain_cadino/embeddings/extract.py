@@ -21,6 +21,7 @@ from speechbrain_cadino.dataio.audio import MediaError
 from speechbrain_cadino.embeddings.store import (
     NAMES,
     OF_OTHERS,
+    check_ids,
     load_embeddings,
     write_ids,
     write_joined,
@@ -79,7 +80,8 @@ def extract(embedder, folder, table, shard_size=5_000, whole=True):
     MediaError
         If none of the utterances can be read.
     ValueError
-        If an option makes no sense, or an embedding is not finite.
+        If an option makes no sense, an embedding is not finite, or there is a
+        line break in an ID.
 
     Example
     -------
@@ -103,6 +105,7 @@ def extract(embedder, folder, table, shard_size=5_000, whole=True):
     (['one'], [[0.5]])
     """
     folder = pathlib.Path(folder)
+    check_ids(table["ID"])
     shards = _Shards(folder, table, shard_size, embedder.segments, whole)
     record = extraction_record(embedder, table, shard_size)
     if run_on_main(_is_there, args=[folder, record]):

@@ -35,6 +35,11 @@ def save_embeddings(folder, ids, embeddings):
     embeddings : numpy.ndarray
         Shape (N, D), in the order of the IDs.
 
+    Raises
+    ------
+    ValueError
+        See ``check_ids``.
+
     Example
     -------
     >>> folder = getfixture("tmp_path")
@@ -44,6 +49,7 @@ def save_embeddings(folder, ids, embeddings):
     (['a', 'b'], [0.0, 1.0], 'float32')
     """
     folder = pathlib.Path(folder)
+    check_ids(ids)
     text = "".join(f"{name}\n" for name in ids)
     with (
         atomic_path(folder / "ids.txt") as names,
@@ -56,6 +62,35 @@ def save_embeddings(folder, ids, embeddings):
         # the scores of others.
         for name in OF_OTHERS:
             (folder / name).unlink(missing_ok=True)
+
+
+def check_ids(ids):
+    """Raises if IDs cannot be the lines of ``ids.txt``.
+
+    Arguments
+    ---------
+    ids : iterable of str
+        The IDs.
+
+    Raises
+    ------
+    ValueError
+        If there is a line break in one.
+
+    Example
+    -------
+    >>> check_ids(["a", "b b"])
+    >>> check_ids(["a\\nb"])
+    Traceback (most recent call last):
+    ...
+    ValueError: The ID 'a\\nb' has a line break in it, and ids.txt has an ID ...
+    """
+    for name in ids:
+        if "\n" in name or "\r" in name:
+            raise ValueError(
+                f"The ID {name!r} has a line break in it, and ids.txt has an "
+                "ID a line: give it another."
+            )
 
 
 def write_ids(folder, ids):

@@ -1,6 +1,9 @@
 import numpy as np
+import pandas as pd
 import pytest
 
+from speechbrain_cadino.embeddings.embedder import Embedder
+from speechbrain_cadino.embeddings.extract import extract
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
 
 RECORDS = ["extraction", "calibration"]
@@ -32,6 +35,16 @@ def test_embeddings_and_ids_of_two_runs_are_never_paired(tmp_path):
     (tmp_path / "ids.txt").write_text("a\n")
     with pytest.raises(ValueError, match=r"1 lines in ids.txt, 2 rows"):
         load_embeddings(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\r", "\n"])
+def test_an_id_of_two_lines_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="has a line break in it"):
+        save_embeddings(tmp_path, ["a", name], np.eye(2))
+    table = pd.DataFrame({"ID": ["a", name]})
+    with pytest.raises(ValueError, match="has a line break in it"):
+        extract(Embedder(None), tmp_path, table)
+    assert not list(tmp_path.iterdir())
 
 
 def test_lists_of_others(tmp_path):
