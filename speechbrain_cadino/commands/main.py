@@ -521,8 +521,8 @@ def main(arguments=None):
         # SpeechBrain and the models of others may print.
         with contextlib.redirect_stdout(sys.stderr):
             output = getattr(actions, parsed.action)(parsed)
-    if output is not None:
-        try:
-            print(output, end="", flush=True)
-        except BrokenPipeError:  # such as of head
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if output is not None:
+            try:
+                print(output, end="", flush=True)
+            except BrokenPipeError:  # such as of head
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -32,13 +32,13 @@ NEEDED = {"seed", "number_of_epochs", "batch_size", "lr"}
 # Numbers that count something, and the least of each
 COUNTS = {
     **dict.fromkeys(["batch_size", "shard_size", "max_segments"], 1),
-    **dict.fromkeys(["number_of_epochs", "steps_per_epoch"], 0),
-    **dict.fromkeys(["num_workers", "replicates", "seed", "iterations"], 0),
-    "passes_per_epoch": 1,
+    **dict.fromkeys(["steps_per_epoch", "passes_per_epoch"], 1),
+    **dict.fromkeys(["num_workers", "replicates", "seed"], 0),
+    **dict.fromkeys(["number_of_epochs", "iterations"], 0),
 }
 
 # Paths of which several make sense
-SEVERAL = {"data_folder", "noise_folder", "rir_folder", "trials"}
+SEVERAL = {"data_folder", "face_folder", "noise_folder", "rir_folder", "trials"}
 
 # What HyperPyYAML takes for a reference, wherever it stands
 REFERENCE = re.compile("<[^>]*>")

@@ -159,7 +159,9 @@ def load_embeddings(folder):
                 f"{folder} has no {name}: embed the utterances (again)."
             )
     # One ID a line, and no other letter ends a line
-    ids = read_text(folder / "ids.txt").removesuffix("\n").split("\n")
+    ids = read_text(folder / "ids.txt").split("\n")
+    if not ids[-1]:
+        ids.pop()
     try:
         embeddings = np.load(folder / "embeddings.npy", mmap_mode="r")
     except (ValueError, EOFError) as error:

@@ -49,6 +49,8 @@ def test_an_id_of_two_lines_is_refused(tmp_path, name):
 
 def test_lists_of_others(tmp_path):
     """In what spreadsheets and other systems write."""
+    save_embeddings(tmp_path, [], np.empty((0, 3)))
+    assert load_embeddings(tmp_path)[0] == []
     ids = ["a\u0085b", "\u2028c", "d"]
     save_embeddings(tmp_path, ids, np.eye(3))
     assert load_embeddings(tmp_path)[0] == ids
