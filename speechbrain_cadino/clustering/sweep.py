@@ -148,12 +148,14 @@ def check_candidates(candidates):
     >>> check_candidates([1, 5])
     Traceback (most recent call last):
     ...
-    ValueError: sweep=[1, 5]: give a list of numbers, each 2 or more.
+    ValueError: sweep=[1, 5]: give a list of whole numbers, each 2 or more.
     """
     is_list = isinstance(candidates, (list, tuple)) and len(candidates)
-    if not is_list or min(candidates) < 2:
+    if not is_list or not all(
+        isinstance(number, int) and number >= 2 for number in candidates
+    ):
         raise ValueError(
-            f"sweep={candidates}: give a list of numbers, each 2 or more."
+            f"sweep={candidates}: give a list of whole numbers, each 2 or more."
         )
 
 

@@ -26,6 +26,9 @@ NUMBERS = re.compile(
 # Keys whose value is a number or a word
 WORDS_TOO = {"gate"}
 
+# Keys whose value is a list, or one of what would be in it
+ONE_TOO = {"share"}
+
 # Numbers that no training can do without
 NEEDED = {"seed", "number_of_epochs", "batch_size", "lr"}
 
@@ -52,9 +55,10 @@ def read_flags(arguments, settings, elsewhere=()):
 
     A value is what the shell handed over wherever the key's value in the file
     is a text, a path or a placeholder; ``~`` is expanded there. Elsewhere it
-    is YAML. Where several paths make sense, they are a list: ``[a, b]``. Of a
-    flag that is given twice, the last value counts. Without a value, a flag is
-    True, where the file has True or False.
+    is YAML; where the file has a list, one value is a list of one. Where
+    several paths make sense, they are a list: ``[a, b]``. Of a flag that is
+    given twice, the last value counts. Without a value, a flag is True, where
+    the file has True or False.
 
     Arguments
     ---------
@@ -188,10 +192,10 @@ def _value(key, value, settings):
             return _text(key, value)
         raise ValueError(f"--{key}={value} is not YAML: {error}") from error
     listed = isinstance(found, list)
-    if isinstance(default, list) and not listed:
-        raise ValueError(
-            f"--{key}={value}: give a list, such as --{key}=[{value}]."
-        )
+    if isinstance(default, list) and not listed and key not in ONE_TOO:
+        if found is None or isinstance(found, dict):
+            raise ValueError(f"--{key}={value}: give a list, [A, B].")
+        return [found]
     if default is None and listed and NUMBERS.search(key):
         raise ValueError(f"--{key}={value}: give a number.")
     if isinstance(found, float) and found.is_integer() and key in COUNTS:

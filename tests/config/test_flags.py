@@ -82,6 +82,7 @@ def test_other_values_are_yaml(load):
     assert (found["seed"], found["rate"], found["twice"]) == (3, 3, 6)
     assert (found["speeds"], found["glob"]) == ([0.9, 1.1], "*.wav")
     assert (found["cut_seconds"], found["trials"]) == (2.5, None)
+    assert load("--data_folder=x", "--speeds=0.9")["speeds"] == [0.9]
     assert load("--data_folder=x", "--seed=1e2")["seed"] == 100
     assert load("--data_folder=x", "--rate=7", "--twice=1")["rate"] == 7
     found = load("--data_folder=x", "--mirrored=True", "--gate=dynamic")
@@ -125,7 +126,6 @@ def test_the_last_of_a_flag_given_twice_counts(load):
         (["--seed=2.5"], "--seed=2.5: give a whole number, 0 or more"),
         (["--seed=-1"], "--seed=-1: give a whole number, 0 or more"),
         (["--cut_seconds=[1, 2]"], "give a number"),
-        (["--speeds=0.9"], r"--speeds=0.9: give a list, .*\[0.9\]"),
         (["--speeds=null"], "--speeds=null: give a list"),
         (["--output_folder=[a, b]"], "give one path"),
         (["--trials_manifest=[a]"], "give one path"),

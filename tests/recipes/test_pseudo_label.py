@@ -105,7 +105,7 @@ def test_sweep_chooses(encoder_folder, corpus, tmp_path):
         ({"num_clusters": 13}, "12 utterances cannot make 13"),
         ({"num_clusters": 0, "sweep": "[2,3]"}, "num_clusters is 0"),
         ({"sweep": "[1,3]"}, "each 2 or more"),
-        ({"sweep": 3}, "each 2 or more"),
+        ({"sweep": "[2.5]"}, "each 2 or more"),
         ({"whitening": 7}, "from 0 (none) to 1"),
         ({"speakers": "/gone.csv"}, "/gone.csv"),
         ({"clusters": 4}, "No such flag"),
