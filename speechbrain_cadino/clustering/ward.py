@@ -268,6 +268,8 @@ def check_number(count, num_clusters=None, calibration=None):
 
 def _candidates(most, count):
     """Numbers of clusters from 2 on, all of them if they are few."""
+    if most <= count:
+        return list(range(2, most + 1))
     return np.unique(np.geomspace(2, most, count).astype(int)).tolist()
 
 

@@ -223,12 +223,11 @@ def _is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _default(key, settings):
+def _default(key, settings, seen=()):
     """What a key is in the file: a reference to another is followed, and one
     amid a text is a text."""
-    seen = set()
     while key not in seen:
-        seen.add(key)
+        seen = {key, *seen}
         default = settings.get(key)
         tag = getattr(getattr(default, "tag", None), "value", None)
         if tag not in ("!ref", "!copy"):
@@ -238,8 +237,13 @@ def _default(key, settings):
             key = text[1:-1]
             continue
         # Of numbers, such as <batch_size> * 2, or of a text
-        rest = REFERENCE.sub("", text)
-        return text if re.search("[^-+*/%().0-9 ]", rest) else 0
+        letters = re.search("[^-+*/%().0-9 ]", REFERENCE.sub("", text))
+        parts = [
+            _default(name.strip("<>"), settings, seen)
+            for name in REFERENCE.findall(text)
+        ]
+        texts = [isinstance(p, str) or _is_placeholder(p) for p in parts]
+        return text if letters or any(texts) else 0
     return None
 
 

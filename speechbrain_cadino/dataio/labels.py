@@ -68,6 +68,7 @@ def read_labels(path):
             f"{' or '.join(NAMES)}, and a column {' or '.join(LABELS)}; it has "
             f"{describe_columns(table)}."
         )
+    table = table[table[name].notna()]
     twice = table[name].duplicated()
     if twice.any():
         raise ValueError(

@@ -193,8 +193,9 @@ def trusted_rows(table):
 
 def read_csv(path, dtypes=()):
     """Reads a CSV file that somebody else may have written: blanks around
-    commas are no part of a value, empty rows are passed over, and so is a byte
-    order mark.
+    commas are no part of a value, but at the end of an ``ID`` or a ``file``,
+    whose name may have one; empty rows are passed over, and so is a byte order
+    mark.
 
     Arguments
     ---------

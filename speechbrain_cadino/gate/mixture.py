@@ -166,9 +166,10 @@ class TwoGaussians:
 
     The fit depends neither on the order of the losses nor on a few outliers.
     One mode that is skewed can pass for two: two Gaussians fit it better than
-    one. Hence, where the rule is "checked", the reasons to refuse a fit, and
-    where it is "papers", none: the rule of Han et al. (2022 and 2023) is two
-    Gaussians of the *logarithms* of the losses, whatever they look like.
+    one. Hence, where the rule is "checked", the reasons to refuse a fit. Where
+    it is "papers", only losses that are too few or all alike, and Gaussians
+    that do not cross, are refused: the rule of Han et al. (2022 and 2023) is
+    two Gaussians of the *logarithms* of the losses, whatever they look like.
 
     Arguments
     ---------

@@ -172,14 +172,17 @@ def test_from_files_to_clusters_to_a_map(
     assert capsys.readouterr().out == ""
 
 
-def test_speakers_by_ward_and_silhouette():
+@pytest.mark.parametrize(("voices", "files"), [(6, 5), (23, 2), (29, 2)])
+def test_speakers_by_ward_and_silhouette(voices, files):
     """As scikit-learn's, for each number."""
     rng = np.random.default_rng(0)
-    centres = rng.standard_normal((6, 1, 16))
-    points = (centres + 0.4 * rng.standard_normal((6, 5, 16))).reshape(-1, 16)
+    centres = rng.standard_normal((voices, 1, 16))
+    noise = 0.2 if files == 2 else 0.4
+    points = centres + noise * rng.standard_normal((voices, files, 16))
+    points = points.reshape(-1, 16)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     values = {}
-    for number in range(2, 30):
+    for number in range(2, len(points)):
         labels = AgglomerativeClustering(number).fit_predict(points)
         values[number] = silhouette_score(points, labels, metric="cosine")
         found = find_speakers(3 * points, "unused", number)
@@ -188,7 +191,7 @@ def test_speakers_by_ward_and_silhouette():
         assert len(sizes) == number
         assert (np.diff(sizes) <= 0).all()
     best = max(values, key=values.get)
-    assert find_speakers(points, "unused").max() + 1 == best == 6
+    assert find_speakers(points, "unused").max() + 1 == best == voices
     assert not find_speakers(points, "unused", 1).any()
 
 

@@ -16,6 +16,8 @@ save_folder: !ref <output_folder>/save
 trials_folder: !ref <data_folder>
 trials: null
 trials_manifest: !ref <data_folder>/test.csv
+run_folder: !ref <output_folder>/<seed>
+part: !ref <data_folder>/01
 start_classifier: centroids
 cut_seconds: null
 rate: !ref <seed>
@@ -57,6 +59,11 @@ def test_a_path_is_what_the_shell_handed_over(load, name):
         assert pathlib.Path(found["trials"]) == pathlib.Path(name)
     found = load("--data_folder=x", f"--output_folder={name}")
     assert pathlib.Path(found["save_folder"]) == pathlib.Path(name, "save")
+
+
+def test_a_text_made_of_references_is_a_text(load):
+    found = load("--data_folder=x", "--run_folder=mine", "--part=02")
+    assert (found["run_folder"], found["part"]) == ("mine", "02")
 
 
 def test_a_home_is_expanded(load, monkeypatch):

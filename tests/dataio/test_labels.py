@@ -43,6 +43,15 @@ def test_a_comma_too_many_is_refused_with_its_line(tmp_path):
         read_labels(tmp_path / "labels.csv")
 
 
+def test_a_label_without_a_name_is_of_nobody(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("ID,spk_id\na.wav,anna\n,bob\n,carl\n")
+    assert labels_of(path, ["a.wav"]).tolist() == ["anna"]
+    anna, nobody = labels_of(path, ["a.wav", "c.wav"])
+    assert anna == "anna"
+    assert np.isnan(nobody)
+
+
 def test_names_are_matched_however_they_are_spelled(tmp_path):
     (tmp_path / "labels.csv").write_text("ID,spk_id\n./a/1.wav,anna\nb/1,bob\n")
     found = labels_of(tmp_path / "labels.csv", ["a/1", "b/1.wav"])

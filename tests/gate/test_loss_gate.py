@@ -302,8 +302,8 @@ def test_values_that_make_no_sense(arguments, sentence):
         DynamicLossGate(*arguments)
 
 
-def test_the_papers_rule_is_gaussians_of_logarithms_and_never_refuses():
-    """Two modes of log-losses, against scikit-learn; then one mode."""
+def test_the_papers_rule_is_gaussians_of_logarithms():
+    """Two modes of log-losses, against scikit-learn."""
     rng = np.random.default_rng(0)
     low, high = rng.normal(-2, 1, 2000), rng.normal(2, 0.5, 1000)
     losses = np.exp(np.concatenate([low, high]))
@@ -319,6 +319,15 @@ def test_the_papers_rule_is_gaussians_of_logarithms_and_never_refuses():
     sides = fitted.predict(grid) == fitted.means_[:, 0].argmax()
     expected = grid[sides.argmax(), 0]
     assert math.log(threshold) == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_papers_rule_takes_two_gaussians_that_cross(seed):
+    """Whatever they are of: here of one mode."""
+    losses = np.random.default_rng(seed).lognormal(size=3000)
+    threshold, _ = TwoGaussians(rule="papers").fit(losses)
+    assert losses.min() < threshold < losses.max()
+    assert TwoGaussians().fit(losses)[0] is None
 
 
 def test_the_least_trusted_share_can_be_set():

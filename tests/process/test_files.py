@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
 from speechbrain_cadino.encoders.export import export_encoder
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.files import (
+    HOST,
     DiskFullError,
     atomic_path,
     write_csv,
@@ -148,11 +150,18 @@ def test_killed_while_writing(tmp_path):
     assert path.read_text() == "whole"
 
 
-def test_a_planted_link_is_not_followed(tmp_path):
+def test_a_planted_link_is_not_followed(tmp_path, monkeypatch):
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    (tmp_path / f".a.{os.getpid()}.tmp.txt").symlink_to(victim)
+    name = f".a.{HOST}-{os.getpid()}.tmp.txt"
+    (tmp_path / name).symlink_to(victim)
     write_text(tmp_path / "a.txt", "mine")
+    assert victim.read_text() == "precious"
+    # Nor one that is planted after the look
+    (tmp_path / name).symlink_to(victim)
+    monkeypatch.setattr(pathlib.Path, "unlink", lambda *_, **__: None)
+    with pytest.raises(FileExistsError):
+        write_text(tmp_path / "a.txt", "mine")
     assert victim.read_text() == "precious"
     assert (tmp_path / "a.txt").read_text() == "mine"
 

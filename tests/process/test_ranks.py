@@ -10,6 +10,7 @@ import forked
 import pytest
 import torch
 
+from speechbrain_cadino.process.files import _is_alive as is_alive
 from speechbrain_cadino.process.ranks import shield_worker
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux's signals")
@@ -31,14 +32,6 @@ child.stdout.readline()
 print(child.pid, flush=True)
 child.wait()
 """
-
-
-def is_alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @linux

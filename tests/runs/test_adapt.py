@@ -68,7 +68,6 @@ def test_the_map_that_takes_the_nuisance_away_is_chosen():
     assert lda["difference_high"] < 0
     assert lda["agreement"] > none["agreement"] + 0.1
     assert none["difference"] == 0
-    # By a plain loop over the pairs of a third, without a map
     assert none["eer_low"] < none["eer"] < none["eer_high"]
 
 

@@ -294,23 +294,26 @@ def test_an_encoder_without_a_mean(encoder_folder, corpus, tmp_path):
 
 
 def test_segments_are_averaged(encoder_folder, corpus):
+    """Two of 0.15 s, each in the middle of its half."""
     evaluator = TrialEvaluator(corpus / "trials.txt", corpus)
-    embedder = load_encoder(encoder_folder, segment_seconds=0.2, max_segments=2)
+    embedder = load_encoder(
+        encoder_folder, segment_seconds=0.15, max_segments=2
+    )
     embeddings = embedder.embed(evaluator.files)
-    file = evaluator.files.iloc[0]
-    length, size = file["stop"], 3200
-    # 6000 samples hold one segment of 3200, longer files two.
-    starts = [(length - size) // 2] if length < 2 * size else None
-    assert starts is not None
+    file, size = evaluator.files.iloc[0], 2400
+    assert file["stop"] >= 2 * size
+    starts = [int(share * file["stop"] - size / 2) for share in (0.25, 0.75)]
     pieces = pd.DataFrame(
-        [
-            {"ID": "a", "wav": file["wav"], "start": s, "stop": s + size}
-            for s in starts
-        ]
+        {
+            "ID": ["a", "b"],
+            "wav": [file["wav"]] * 2,
+            "start": starts,
+            "stop": [start + size for start in starts],
+        }
     )
     parts = load_encoder(encoder_folder).embed(pieces)
     expected = unit(parts).mean(0) * np.linalg.norm(parts, axis=1).mean()
-    np.testing.assert_allclose(embeddings[0], expected, rtol=1e-4)
+    np.testing.assert_allclose(embeddings[0], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_silent_file_is_left_out_with_its_trials(corpus, tmp_path, caplog):
