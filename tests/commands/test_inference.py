@@ -1,3 +1,4 @@
+import functools
 import os
 import pathlib
 import re
@@ -526,23 +527,25 @@ def test_a_misspelt_flag_is_named(flags, meant, capsys):
 
 @pytest.mark.parametrize("name", [".converted", "segments/converted"])
 def test_recordings_where_copies_go_stay(
-    name, encoder_folder, speech, tmp_path
+    name, encoder_folder, speech, tmp_path, caplog
 ):
     """The folder of converted copies is deleted in the end."""
     folder = tmp_path / name
     folder.mkdir(parents=True)
     shutil.copy(speech / FILES[0], folder / "mine.wav")
-    process = run("filter", encoder_folder, folder, "--output", tmp_path)
-    assert process.returncode == 1
-    refused = "converted is deleted in the end" in process.stderr
+    words = ["filter", encoder_folder, folder, "--output", tmp_path]
+    with pytest.raises(SystemExit, match="1"):
+        main([str(word) for word in words])
+    refused = "converted is deleted in the end" in caplog.text
     assert refused == (name == ".converted")
-    assert (folder / "mine.wav").is_file(), process.stderr
+    assert (folder / "mine.wav").is_file()
 
 
 def test_two_commands_do_not_write_into_one_folder(
     encoder_folder, speech, tmp_path, caplog, monkeypatch
 ):
-    monkeypatch.setattr("speechbrain_cadino.process.lock.PATIENCE", 0.1)
+    impatient = functools.partial(locked, patience=0.1)
+    monkeypatch.setattr("speechbrain_cadino.commands.actions.locked", impatient)
     for command in ("embed", "filter"):
         arguments = [command, encoder_folder, speech, "--output", tmp_path]
         with locked(tmp_path), pytest.raises(SystemExit):
