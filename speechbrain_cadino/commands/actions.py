@@ -20,7 +20,7 @@ from speechbrain_cadino.clustering.ward import (
 from speechbrain_cadino.commands import inference
 from speechbrain_cadino.config.device import device_problem
 from speechbrain_cadino.dataio.labels import labels_of, read_labels
-from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
+from speechbrain_cadino.dataio.names import check_writable_name
 from speechbrain_cadino.dataio.speech import load_detector
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
 from speechbrain_cadino.encoders.calibration import (
@@ -311,8 +311,9 @@ def filter_files(arguments):
     # Killed and started again it goes on, if copies have the same names; in a
     # hidden folder of ours, as they are deleted
     copies = pathlib.Path(arguments.output, ".converted")
-    if any(
-        copies.resolve() in pathlib.Path(f).resolve().parents for f in files
+    inside = os.path.realpath(copies) + os.sep
+    if copies.exists() and any(
+        os.path.realpath(file).startswith(inside) for file in files
     ):
         raise ValueError(
             f"{copies} is deleted in the end: give recordings somewhere else."
@@ -402,14 +403,8 @@ def _check_device(name):
 
 def _check_file(path):
     """Raises before the work if it could not be written there."""
-    path = pathlib.Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: give the name of a file.")
-    if path.suffix.lower() in READABLE | CONVERTIBLE:
-        raise ValueError(
-            f"{path} is the name of a recording: give another one."
-        )
-    _check_folder(path.parent)
+    check_writable_name(path)
+    _check_folder(pathlib.Path(path).parent)
 
 
 def _check_folder(folder):

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import inspect
 import logging
-import os
 import sys
 
 from speechbrain_cadino import __version__
@@ -513,6 +512,7 @@ def main(arguments=None):
     flags = [argument.partition("=")[0] for argument in arguments]
     parsed = make_parser("--embeddings" in flags).parse_args(arguments)
     from speechbrain_cadino.commands import actions
+    from speechbrain_cadino.config.usage import show
     from speechbrain_cadino.process.errors import user_errors
 
     logging.basicConfig(format="%(message)s")
@@ -522,7 +522,4 @@ def main(arguments=None):
         with contextlib.redirect_stdout(sys.stderr):
             output = getattr(actions, parsed.action)(parsed)
         if output is not None:
-            try:
-                print(output, end="", flush=True)
-            except BrokenPipeError:  # such as of head
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            show(output)

@@ -191,13 +191,11 @@ def _value(key, value, settings):
         if default is None:
             return _text(key, value)
         raise ValueError(f"--{key}={value} is not YAML: {error}") from error
-    listed = isinstance(found, list)
-    if isinstance(default, list) and not listed and key not in ONE_TOO:
+    several = isinstance(default, list) and key not in ONE_TOO
+    if several and not isinstance(found, list):
         if found is None or isinstance(found, dict):
             raise ValueError(f"--{key}={value}: give a list, [A, B].")
         return [found]
-    if default is None and listed and NUMBERS.search(key):
-        raise ValueError(f"--{key}={value}: give a number.")
     if isinstance(found, float) and found.is_integer() and key in COUNTS:
         found = int(found)
     if _is_number(found) and key in COUNTS:
@@ -205,14 +203,11 @@ def _value(key, value, settings):
             raise ValueError(
                 f"--{key}={value}: give a whole number, {COUNTS[key]} or more."
             )
-    if isinstance(found, str) and key not in WORDS_TOO:
-        if isinstance(default, bool):
-            raise ValueError(f"--{key}={value}: give True or False.")
-        if default is None and NUMBERS.search(key):
-            raise ValueError(f"--{key}={value}: give a number.")
-    if _is_number(default) and key not in WORDS_TOO:
-        none = found is None and key not in NEEDED
-        if not none and not _is_number(found):
+    if isinstance(found, str) and isinstance(default, bool):
+        raise ValueError(f"--{key}={value}: give True or False.")
+    number = NUMBERS.search(key) if default is None else _is_number(default)
+    if number and key not in WORDS_TOO and not _is_number(found):
+        if found is not None or key in NEEDED:
             raise ValueError(f"--{key}={value}: give a number.")
     if default is None and not isinstance(found, (int, float, list)):
         return None if found is None else _text(key, value)

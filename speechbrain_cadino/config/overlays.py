@@ -13,6 +13,7 @@ import speechbrain as sb
 from speechbrain_cadino.config.device import device_problem, number_gpu
 from speechbrain_cadino.config.flags import did_you_mean, read_flags
 from speechbrain_cadino.config.settings import OWN_FOLDERS
+from speechbrain_cadino.config.usage import find_yaml
 
 # Holds the merged YAML files until the process ends.
 _merged_folder = None
@@ -110,35 +111,6 @@ def allow_own_classes():
     the import path: a training may be made of classes in files of one's own.
     """
     sys.path += [folder for folder in OWN_FOLDERS if folder not in sys.path]
-
-
-def find_yaml(name, folder, recipe=None, but=None):
-    """A YAML file that another one names.
-
-    Arguments
-    ---------
-    name : str
-        Its name.
-    folder : str or pathlib.Path
-        The folder of the other one, which is looked into first.
-    recipe : str or pathlib.Path, optional
-        The recipe's folder, whose hparams are next; by default that of the
-        script.
-    but : pathlib.Path, optional
-        The other one itself, which it never is.
-
-    Returns
-    -------
-    pathlib.Path
-        Where it is; if it is nowhere, where it should be.
-    """
-    recipe = pathlib.Path(recipe or pathlib.Path(sys.argv[0]).parent)
-    places = [pathlib.Path(folder, name), recipe / "hparams" / name]
-    for place in places:
-        same = but is not None and place.resolve() == but.resolve()
-        if place.is_file() and not same:
-            return place
-    return places[0]
 
 
 def _load(path):

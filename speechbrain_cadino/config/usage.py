@@ -1,4 +1,5 @@
-"""The help of the recipe scripts, shown before the libraries are imported.
+"""The help of the recipe scripts, shown before the libraries are imported, and
+where their YAML files are.
 
 Only Python's own library is needed here: to import torch and SpeechBrain takes
 seconds.
@@ -54,11 +55,27 @@ def show_usage(doc, arguments=None):
     else:
         parts = [_usage(script, "FILE"), doc.strip(), _files(script)]
         parts.append(WITHOUT_FILE)
-    try:
-        print("\n\n".join(filter(None, parts)), flush=True)
-    except BrokenPipeError:  # such as of head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    show("\n\n".join(filter(None, parts)) + "\n")
     sys.exit(0 if asked else 2)
+
+
+def show(text):
+    """Prints a text; a reader that has gone, such as ``head``, is no error.
+
+    Arguments
+    ---------
+    text : str
+        The text, with all its line ends.
+
+    Example
+    -------
+    >>> show("one\\n")
+    one
+    """
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def header(path):
@@ -83,7 +100,8 @@ def header(path):
      of voices
     """
     lines = []
-    for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines():
+    text = pathlib.Path(path).read_text(encoding="utf-8", errors="replace")
+    for line in text.splitlines():
         if not line.startswith("#"):
             break
         if line.strip("# "):
@@ -91,10 +109,39 @@ def header(path):
     return "\n".join(lines)
 
 
+def find_yaml(name, folder, recipe=None, but=None):
+    """A YAML file that another one names.
+
+    Arguments
+    ---------
+    name : str
+        Its name.
+    folder : str or pathlib.Path
+        The folder of the other one, which is looked into first.
+    recipe : str or pathlib.Path, optional
+        The recipe's folder, whose hparams are next; by default that of the
+        script.
+    but : pathlib.Path, optional
+        The other one itself, which it never is.
+
+    Returns
+    -------
+    pathlib.Path
+        Where it is; if it is nowhere, where it should be.
+    """
+    recipe = pathlib.Path(recipe or pathlib.Path(sys.argv[0]).parent)
+    places = [pathlib.Path(folder, name), recipe / "hparams" / name]
+    for place in places:
+        same = but is not None and place.resolve() == but.resolve()
+        if place.is_file() and not same:
+            return place
+    return places[0]
+
+
 def _check_file(script, file):
     """Ends the process if a YAML file is for another script of the recipe."""
     path = pathlib.Path(file)
-    scripts = _scripts(path, script.parent) if path.is_file() else []
+    scripts = _scripts(path) if path.is_file() else []
     if scripts and script.name not in scripts and _files(script):
         sys.exit(
             f"{file} is for {' or '.join(scripts)}, not for {script.name}: "
@@ -102,19 +149,23 @@ def _check_file(script, file):
         )
 
 
-def _scripts(path, recipe, seen=()):
+def _scripts(path, seen=()):
     """The scripts that the header of a YAML file, or else that of its bases,
     calls with it."""
+    scripts = _called(path)
     text = path.read_text(encoding="utf-8", errors="replace")
-    call = rf"^#.* ([\w.]+\.py) hparams/{re.escape(path.name)}\b"
-    scripts = re.findall(call, text, re.MULTILINE)
     named = re.search("^base: (.*)", text, re.MULTILINE)
     for name in re.findall("[^][ ,'\"]+", named[1]) if named else ():
-        places = [path.parent / name, recipe / "hparams" / name]
-        base = next(filter(pathlib.Path.is_file, places), path)
-        if not scripts and base not in (path, *seen):
-            scripts = _scripts(base, recipe, (path, *seen))
+        base = find_yaml(name, path.parent, but=path)
+        if not scripts and base.is_file() and base not in (path, *seen):
+            scripts = _scripts(base, (path, *seen))
     return scripts
+
+
+def _called(path):
+    """The scripts that the header of a YAML file calls with it."""
+    call = rf" ([\w.]+\.py) hparams/{re.escape(path.name)}\b"
+    return re.findall(call, header(path))
 
 
 def _usage(script, file):
@@ -126,9 +177,8 @@ def _files(script):
     is: the header before data and commands."""
     lines = []
     for path in sorted(script.parent.glob("hparams/*.yaml")):
-        text = header(path)
-        if f" {script.name} hparams/{path.name}" in text:
-            about = re.split("\n(?:>|Data:)", text)[0]
+        if script.name in _called(path):
+            about = re.split("\n(?:>|Data:)", header(path))[0]
             lines.append(f"  hparams/{path.name}")
             lines += textwrap.wrap(
                 " ".join(about.split()),

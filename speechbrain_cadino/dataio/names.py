@@ -223,6 +223,35 @@ def parts_of(name, folders=()):
     return _inner(text.split("/"))
 
 
+def check_writable_name(path):
+    """Raises if a table is to be written where a recording may be.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file to write.
+
+    Raises
+    ------
+    ValueError
+        If it is a folder, or has the suffix of an audio format.
+
+    Example
+    -------
+    >>> check_writable_name("clusters.csv")
+    >>> check_writable_name("calls/one.wav")
+    Traceback (most recent call last):
+    ...
+    ValueError: calls/one.wav is the name of a recording: give another one.
+    """
+    if os.path.isdir(path):
+        raise ValueError(f"{path} is a folder: give the name of a file.")
+    if _stem(str(path)) != str(path):
+        raise ValueError(
+            f"{path} is the name of a recording: give another one."
+        )
+
+
 def _inner(parts):
     """The parts below the folder of VoxCeleb's audio, if that is the first."""
     return parts[1:] if parts[0] == INNER and len(parts) > 1 else parts

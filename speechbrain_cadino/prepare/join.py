@@ -18,7 +18,7 @@ from speechbrain_cadino.dataio.manifest import (
     read_manifest,
     write_manifest,
 )
-from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
+from speechbrain_cadino.dataio.names import check_writable_name
 
 logger = get_logger(__name__)
 
@@ -77,10 +77,7 @@ def join_manifests(
             (target, target_folder, "t_", 0),
         )
     ]
-    if os.path.isdir(output):
-        raise ValueError(f"{output} is a folder: give the name of a file.")
-    if os.path.splitext(output)[1].lower() in READABLE | CONVERTIBLE:
-        raise ValueError(f"{output} is the name of a recording: give another.")
+    check_writable_name(output)
     if os.path.realpath(output) in map(os.path.realpath, (source, target)):
         raise ValueError(f"{output} is to be joined: give another --output.")
     check_speakers(tables[0][LABEL], source)

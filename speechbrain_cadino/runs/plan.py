@@ -11,8 +11,9 @@ from ruamel.yaml.error import YAMLError
 
 from speechbrain.utils.run_opts import RunOptions
 from speechbrain_cadino.config.flags import did_you_mean
-from speechbrain_cadino.config.overlays import find_yaml, parse_arguments
+from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.config.settings import own_files, plain, resolve
+from speechbrain_cadino.config.usage import find_yaml
 from speechbrain_cadino.encoders.adopt import CENTROIDS, check_starts
 from speechbrain_cadino.runs.report import agreements
 
