@@ -21,7 +21,8 @@ class AudioVisualCorrectionLoss(LabelCorrectionLoss):
     ---------
     rule : str
         "both": each loss has to be below its gate, as in the paper; "either":
-        one of them; "mean": the mean of the losses below that of the gates.
+        one of them; "mean": the mean of the losses below that of the gates. A
+        sense without a gate as yet has no say in the latter two.
     **options
         The arguments of LabelCorrectionLoss.
 
@@ -110,13 +111,15 @@ class AudioVisualCorrectionLoss(LabelCorrectionLoss):
         losses = torch.stack(losses).detach()
         gates = losses.new_tensor(gates)[:, None]
         present = torch.stack(present)
-        if self.rule == "mean":
-            # As many of both: the sums compare like the means
-            low = losses.where(present, 0).sum(0)
-            return low < gates.where(present, 0).sum(0)
         if self.rule == "both":
             return ((losses < gates) | ~present).all(0)
-        return ((losses < gates) & present).any(0)
+        say = present & gates.isfinite()
+        if self.rule == "mean":
+            # As many of both: the sums compare like the means
+            low = losses.where(say, 0).sum(0) < gates.where(say, 0).sum(0)
+        else:
+            low = ((losses < gates) & say).any(0)
+        return low | ~say.any(0)
 
     def _fuse(self, cosines, present):
         """The mean posteriors of the senses, as logarithms, (n, C)."""

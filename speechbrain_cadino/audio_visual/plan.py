@@ -10,10 +10,9 @@ class AudioVisualPlan(Plan):
     def all_steps(self):
         """All steps, in the order in which they run."""
         hparams = self.hparams
-        if hparams.get("filter") is not None:
-            raise ValueError(
-                "The filter is of voices alone: give filter: null."
-            )
+        for key in ("filter", "large_margin"):
+            if hparams.get(key) is not None:
+                raise ValueError(f"{key} is of voices alone: give {key}: null.")
         add = {
             "audio": lambda: self.add_alone("audio/", voices, "dlg_lc"),
             "face": lambda: self.add_alone(
@@ -37,9 +36,9 @@ class AudioVisualPlan(Plan):
             audio_manifest=voices.manifest,
             **self.faces,
         )
-        for system in systems:
-            last, _ = add[system]()
-        if hparams["trials"] is not None and systems[-1] == "audio_visual":
+        lasts = {system: add[system]()[0] for system in systems}
+        last = lasts.get("audio_visual")
+        if hparams["trials"] is not None and last is not None:
             self.add(
                 *("verify", "verify.py", "av_verify"),
                 light=True,

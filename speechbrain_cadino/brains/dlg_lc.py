@@ -52,6 +52,8 @@ class PseudoLabelBrain(EncoderBrain):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.branches = self.hparams.branches
+        for branch in self.branches.values():
+            branch.loss_gate.check(self.hparams.epoch_counter.limit)
         self._keep(
             {
                 f"{name}_loss_gate": branch.loss_gate

@@ -168,6 +168,12 @@ class Reclustering:
         count : int
             The number of utterances.
         """
+        if hasattr(self.transform, "learn"):
+            raise ValueError(
+                f"transform: {type(self.transform).__name__} learns from "
+                "recordings, and here are embeddings alone: give Whitening, or "
+                "null."
+            )
         for number in (self.start_clusters, self.num_clusters):
             clusterer = sized(self.clusterer, number)
             if hasattr(clusterer, "check"):
@@ -220,7 +226,8 @@ class Reclustering:
         labels = np.full(len(readable), -1)
         labels[rows] = clusters.labels
         if self.labels is not None:
-            stats["agreement"] = agreement(labels, self.labels)
+            both = (labels >= 0) & (self.labels >= 0)
+            stats["agreement"] = agreement(labels[both], self.labels[both])
         self.labels, self.centroids = labels, clusters.centroids
         self.epoch, self.stats = epoch, stats
         figures = [f"{name} {value:.4g}" for name, value in stats.items()]

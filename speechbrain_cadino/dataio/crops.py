@@ -140,6 +140,19 @@ class CropReader:
         ]
 
 
+def _fractions(speeds):
+    """Speeds as fractions, which resampling is quick by; raises if one is none
+    of small numbers, or two are the same."""
+    found = [Fraction(speed).limit_denominator(20) for speed in speeds]
+    far = any(abs(f - s) > 1e-3 for f, s in zip(found, speeds))
+    if far or min(found, default=0) <= 0 or len(set(found)) < len(found):
+        raise ValueError(
+            f"speeds={list(speeds)}: give different ones above 0, each a "
+            "fraction of at most twentieths, such as 0.9, 0.95 and 1.1."
+        )
+    return found
+
+
 class MultiCropDataset(Dataset):
     """Random global and local crops of the utterances of a manifest.
 
@@ -236,7 +249,7 @@ class MultiCropDataset(Dataset):
         )
         self.sampling = sampling.attach(len(self.ids), self.crops.wavs)
         self.global_crops = global_crops
-        self.speeds = [Fraction(s).limit_denominator(20) for s in speeds]
+        self.speeds = _fractions(speeds)
         self.passes_per_epoch = passes_per_epoch
         self.samples_per_epoch = samples_per_epoch
         seconds = 3600 * (self.hours or 0) / len(self.ids)

@@ -134,8 +134,9 @@ def score(folder, ids, labels=None):
       ``SAMPLE`` others, of mean embeddings with the mean of the corpus
       subtracted. It is low for what is like nothing else.
     * ``agreement``, with labels: the cosine to the centroid of the others of
-      the same label, minus that to the nearest other centroid. Above 0 the
-      label is the nearest. Of a label of one utterance there is none.
+      the same label, minus that to the nearest other centroid, halved, so that
+      it is from -1 to 1 as the others are. Above 0 the label is the nearest. Of
+      a label of one utterance there is none.
 
     Arguments
     ---------
@@ -282,4 +283,4 @@ class _Centroids:
         others[np.arange(len(points)), labels] = -np.inf
         other = others.max(1)
         known = (self.sizes[labels] > 1) & np.isfinite(other)
-        return np.where(known, own - other, np.nan)
+        return np.where(known, (own - other) / 2, np.nan)

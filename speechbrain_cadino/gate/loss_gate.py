@@ -101,6 +101,21 @@ class DynamicLossGate:
         """Whether it needs the losses of a pass before the first epoch."""
         return self.gate == "dynamic" and self.first_epoch == 1
 
+    def check(self, epochs):
+        """Raises if training ends before there is a gate.
+
+        Arguments
+        ---------
+        epochs : int
+            How many there are.
+        """
+        if self.gate != "none" and self.first_epoch > epochs:
+            raise ValueError(
+                f"first_gated_epoch={self.first_epoch} of {epochs} epochs: "
+                "none would have a gate. Lower it, raise number_of_epochs, or "
+                "give gate=none."
+            )
+
     def start_epoch(self, epoch):
         """Sets the threshold of an epoch.
 
@@ -144,7 +159,7 @@ class DynamicLossGate:
                 none = "No loss gate yet"
                 logger.warning(f"{stays if found else none}: {figures}.")
             return dict.fromkeys(self.mixture.columns)
-        if not steps:
+        if not (steps and math.isfinite(self._crossing)):
             self._take(threshold, figures)
         return figures
 

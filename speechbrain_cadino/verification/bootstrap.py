@@ -156,6 +156,13 @@ def _counts(targets, enrol, test):
     ]
 
 
+def fewest_speakers(targets, enrol, test):
+    """The number of speakers that intervals rest on: those with target trials,
+    or those with non-target trials, whichever are fewer; arguments as of
+    ``too_few_speakers``."""
+    return min(_counts(targets, enrol, test))
+
+
 class Bootstrap:
     """Figures of several systems in samples of speakers drawn again.
 
@@ -187,8 +194,7 @@ class Bootstrap:
     Attributes
     ----------
     speakers : int
-        The number of speakers that the figures rest on: those with target
-        trials, or those with non-target trials, whichever are fewer.
+        See ``fewest_speakers``.
     figures : dict
         The ``summary`` of each system.
     samples : dict
@@ -233,7 +239,7 @@ class Bootstrap:
         reason = too_few_speakers(targets, enrol, test)
         if reason:
             raise ValueError(reason)
-        self.speakers = min(_counts(targets, enrol, test))
+        self.speakers = fewest_speakers(targets, enrol, test)
         systems = {
             name: SortedTrials(values, targets)
             for name, values in scores.items()

@@ -69,7 +69,7 @@ def compare(
     scores = {
         name: _scores(path, trials, table) for name, path in score_files.items()
     }
-    enrol, test, count = trial_speakers(table, speakers)
+    enrol, test, _ = trial_speakers(table, speakers)
     bootstrap = Bootstrap(
         *(scores, table["target"], enrol, test, replicates, seed)
     )
@@ -78,7 +78,7 @@ def compare(
     results = {
         "trials": len(table),
         "targets": int(table["target"].sum()),
-        "speakers": count,
+        "speakers": bootstrap.speakers,
         "systems": {
             name: {**figures, "intervals": intervals[name]}
             for name, figures in bootstrap.figures.items()

@@ -11,6 +11,7 @@ from speechbrain_cadino.dataio.names import parts_of
 from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.verification.bootstrap import (
     Bootstrap,
+    fewest_speakers,
     too_few_speakers,
     trial_speakers,
 )
@@ -77,13 +78,13 @@ class Assessor:
         self.groups = trial_groups(trials, groups)
         self.speakers = None
         if replicates:
-            enrol, test, count = trial_speakers(trials, speakers)
+            enrol, test, _ = trial_speakers(trials, speakers)
             who = {"targets": trials["target"], "enrol": enrol, "test": test}
             reason = too_few_speakers(**who)
             if reason:
                 logger.warning(f"No intervals: {reason}")
                 return
-            self.speakers = count
+            self.speakers = fewest_speakers(**who)
             self.bootstrap = functools.partial(
                 Bootstrap, **who, replicates=replicates, seed=seed
             )

@@ -12,6 +12,7 @@ from speechbrain_cadino.clustering.quality import agreement
 from speechbrain_cadino.clustering.reclustering import Reclustering
 from speechbrain_cadino.dataio.crops import MultiCropDataset
 from speechbrain_cadino.embeddings.embedder import Embedder
+from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.whitening import Whitening, whiten
 
 SCRIPT = pathlib.Path(__file__).with_name("recluster.py")
@@ -111,6 +112,26 @@ def test_an_utterance_that_cannot_be_read_belongs_to_no_cluster(
     reclustering(3, embedder, data.table)
     assert np.flatnonzero(reclustering.labels < 0).tolist() == [1]
     assert set(reclustering.labels[reclustering.labels >= 0]) == {0, 1, 2, 3}
+
+
+def test_who_has_no_cluster_agrees_with_nobody(data, embedder, tmp_path):
+
+    class Other:
+        labels = ["XXXXXXXX0011", "XXXXXXXX0101"]
+
+        def fit_predict(self, embeddings):
+            letters = self.labels.pop(0)
+            return np.array([-1 if x == "X" else int(x) for x in letters])
+
+    reclustering = make(tmp_path, clusterer=Other())
+    reclustering(3, embedder, data.table)
+    reclustering(5, embedder, data.table)
+    assert reclustering.stats["agreement"] == -0.5
+
+
+def test_a_transform_of_recordings_is_refused_before_training(tmp_path):
+    with pytest.raises(ValueError, match="RecordingLDA learns from recordings"):
+        make(tmp_path, transform=RecordingLDA()).check(12)
 
 
 def test_whitening_comes_before_the_clustering(data, embedder, tmp_path):

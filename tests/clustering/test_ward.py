@@ -66,6 +66,13 @@ def test_the_order_of_the_files_does_not_matter(calibration):
         assert list(again) == list(labels[order])
 
 
+@pytest.mark.parametrize("number", range(1, 13))
+def test_copies_of_files_do_not_change_the_number_that_was_asked_for(number):
+    embeddings, _ = voices(3, 2)
+    labels = find_speakers(np.repeat(embeddings, 2, 0), "unused", number)
+    assert set(labels) == set(range(number))
+
+
 def test_what_is_guessed_is_not_stable():
     def choose(points):
         return find_speakers(points, "unused", calibration=CALIBRATION)

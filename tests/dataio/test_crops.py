@@ -377,6 +377,12 @@ def test_each_speed_of_a_label_is_a_class(labelled):
     assert count_classes(labelled / "labels.csv", speeds) == 6
 
 
+@pytest.mark.parametrize("speeds", [[1.0, 0.98], [0.97], [1.0, 1.0], [0]])
+def test_speeds_are_what_they_say(folder, speeds):
+    with pytest.raises(ValueError, match=r"speeds=\[.* such as 0.9, 0.95"):
+        MultiCropDataset(folder / "train.csv", folder, speeds=speeds)
+
+
 def test_a_replaced_utterance_brings_its_own_label(labelled):
     (labelled / "a.wav").write_bytes(b"broken")
     (labelled / "c.wav").write_bytes(b"broken")

@@ -2,7 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from speechbrain_cadino.embeddings.confidence import score
+from speechbrain_cadino.embeddings.store import save_embeddings
 from speechbrain_cadino.gate.filter import (
+    DIGITS,
     SCORES,
     Mixture,
     decide,
@@ -54,6 +57,24 @@ def test_a_mixture_refuses_one_hill_and_too_few(scores, caplog):
     assert "10% of the utterances, and less than 30% are not kept" in reason
     threshold, _ = Mixture(least_kept=0.05).threshold(few)
     assert 0.2 < threshold < 0.6
+
+
+@pytest.mark.parametrize("voices", [4, 30])
+def test_a_mixture_of_agreements_drops_wrong_labels(voices, tmp_path):
+    """Clusters as tight as cosines of wrong labels near -1 want."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(2000) % voices
+    points = rng.standard_normal((voices, 16))[truth]
+    points += rng.normal(0, 0.1, points.shape)
+    wrong = rng.random(2000) < 0.15
+    others = truth + 1 + rng.integers(voices - 1, size=2000)
+    labels = np.where(wrong, others % voices, truth)
+    ids = [f"{row:04}" for row in range(2000)]
+    save_embeddings(tmp_path, ids, points)
+    found = score(tmp_path, ids, labels).round(DIGITS)
+    kept, _ = decide(ids, found, {"agreement": Mixture()})
+    assert kept[~wrong].mean() > 0.99
+    assert kept[wrong].mean() < 0.01
 
 
 def test_what_has_no_score_passes_what_is_unreadable_does_not():

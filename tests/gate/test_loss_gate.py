@@ -384,6 +384,25 @@ def test_a_window_opens_the_gate_with_the_first_gated_epoch():
     assert math.isfinite(gate.threshold)
 
 
+def test_a_gate_does_not_wait_for_a_long_window():
+    gate = DynamicLossGate(first_epoch=2, window=100)
+    gate.start_epoch(1)
+    steps = [*steps_of(10)]
+    take(gate, steps)
+    gate.gather()
+    gate.update(torch.cat(steps).numpy())
+    gate.start_epoch(2)
+    assert gate.threshold == TwoGaussians().fit(torch.cat(steps).numpy())[0]
+
+
+def test_training_does_not_end_before_there_is_a_gate():
+    for gate in ("dynamic", 5.0):
+        DynamicLossGate(gate, first_epoch=3).check(3)
+        with pytest.raises(ValueError, match="first_gated_epoch=3 of 2 epochs"):
+            DynamicLossGate(gate, first_epoch=3).check(2)
+    DynamicLossGate("none", first_epoch=3).check(2)
+
+
 def test_a_window_is_not_fitted_to_before_the_gate_is_near():
     class Counted(TwoGaussians):
         fits = 0

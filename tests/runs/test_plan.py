@@ -92,6 +92,20 @@ def test_an_unknown_system_is_refused(steps):
         steps("--systems=[both]")
 
 
+def test_both_are_verified_wherever_they_stand(steps):
+    commands = steps("--systems=[audio_visual, audio]", "--iterations=1")
+    last = "--encoder=audio_visual/iteration_1/train/encoder"
+    assert last in commands["verify"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("filter", "filter"), ("large_margin", "large_margin")]
+)
+def test_what_is_of_voices_alone_is_refused(steps, key, value):
+    with pytest.raises(ValueError, match=f"{key} is of voices alone"):
+        steps(f"--{key}={{hparams: {value}.yaml}}")
+
+
 def test_one_system_has_what_it_needs_and_no_more(steps):
     commands = steps("--systems=[face]")
     assert "verify" not in commands

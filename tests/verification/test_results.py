@@ -131,6 +131,18 @@ def test_files_and_table(trials, scores, tmp_path):
     assert results["systems"]["encoder"]["note"] == {"a": 1}
 
 
+def test_the_number_of_speakers_is_that_of_the_intervals(trials, tmp_path):
+    """Impostors without a folder are each a speaker, and of none are there
+    target trials."""
+    strange = trials[~trials["target"]].copy()
+    strange["test"] = [f"{row}.wav" for row in range(len(strange))]
+    more = pd.concat([trials, strange], ignore_index=True)
+    scores = np.random.default_rng(0).standard_normal(len(more))
+    assess = Assessor(more, replicates=30)
+    results = write_results(tmp_path, assess, {"encoder": scores + more.target})
+    assert results["speakers"] == 3
+
+
 def test_too_few_speakers_for_intervals(trials, caplog):
     two = trials[~trials["enrol"].str.startswith("id2")]
     assess = Assessor(two, replicates=30)
