@@ -52,8 +52,6 @@ class PseudoLabelBrain(EncoderBrain):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.branches = self.hparams.branches
-        for branch in self.branches.values():
-            branch.loss_gate.check(self.hparams.epoch_counter.limit)
         self._keep(
             {
                 f"{name}_loss_gate": branch.loss_gate
@@ -76,6 +74,13 @@ class PseudoLabelBrain(EncoderBrain):
         """The Branch whose networks are evaluated and exported as those of a
         branch."""
         return branch
+
+    def on_fit_start(self):
+        """As EncoderBrain's; raises if training ends before there is a
+        gate."""
+        for branch in self.branches.values():
+            branch.loss_gate.check(self.progress.last_epoch)
+        super().on_fit_start()
 
     def compute_forward(self, batch, stage):
         """The cosines of the augmented crops to the classes, (batch, C)."""
