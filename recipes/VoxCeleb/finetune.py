@@ -36,9 +36,9 @@ from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.lock import claim
 from speechbrain_cadino.runs.finetune import (
     MAY_CHANGE,
-    format_results,
-    plan,
-    write_results,
+    format_shares,
+    plan_shares,
+    write_shares,
 )
 from speechbrain_cadino.runs.open_run import make_experiment
 from speechbrain_cadino.runs.stage_two import train
@@ -48,9 +48,9 @@ logger = get_logger(__name__)
 
 def report(output_folder, trainings):
     """Writes and shows the table."""
-    rows = write_results(output_folder, trainings)
+    rows = write_shares(output_folder, trainings)
     if rows:
-        logger.info(f"{output_folder}/results.json\n{format_results(rows)}")
+        logger.info(f"{output_folder}/results.json\n{format_shares(rows)}")
 
 
 @user_errors()
@@ -67,7 +67,7 @@ def main():
     overrides = adopt_encoder(hparams_file, overrides)
 
     # One run at a time in the output folder
-    output_folder, trainings = plan(hparams_file, run_opts, overrides)
+    output_folder, trainings = plan_shares(hparams_file, run_opts, overrides)
     run_on_main(claim, args=[output_folder])
     make_experiment(output_folder, hparams_file, overrides)
 
@@ -84,7 +84,7 @@ def main():
             harmless=MAY_CHANGE,
         )
         run_on_main(training.finish)
-        run_on_main(write_results, args=[output_folder, trainings])
+        run_on_main(write_shares, args=[output_folder, trainings])
 
     run_on_main(report, args=[output_folder, trainings])
 

@@ -6,13 +6,11 @@ import numpy as np
 import pandas as pd
 
 from speechbrain_cadino.clustering.kmeans import Clusters, find_clusters
-from speechbrain_cadino.clustering.pseudo_labels import (
-    pseudo_label,
-    readable_embeddings,
-)
+from speechbrain_cadino.clustering.pseudo_labels import pseudo_label
 from speechbrain_cadino.clustering.quality import quality
 from speechbrain_cadino.clustering.rows import CHUNK, unit_rows
 from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.embeddings.store import readable_embeddings
 
 # What is told of the clusters of voices or of faces alone.
 MEASURES = ["nmi", "ami", "ari", "purity"]

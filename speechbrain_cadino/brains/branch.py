@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.lobes.heads import classify
 from speechbrain_cadino.lobes.signal_encoder import SignalEncoder
 
 
@@ -108,7 +109,7 @@ class Branch(torch.nn.Module):
             (batch, C).
         """
         feats = self.network.features(crops, self.augment)
-        return self._classify(self.embedding_model(feats))
+        return classify(self.classifier, self.embedding_model(feats))
 
     def clean(self, crops):
         """As ``forward``, of clean crops: in eval mode, without gradient."""
@@ -116,7 +117,7 @@ class Branch(torch.nn.Module):
         self.embedding_model.eval()
         with torch.no_grad():
             feats = self.network.features(crops)
-            cosines = self._classify(self.embedding_model(feats))
+            cosines = classify(self.classifier, self.embedding_model(feats))
         self.embedding_model.train(training)
         return cosines
 
@@ -136,9 +137,3 @@ class Branch(torch.nn.Module):
         """
         feats = self.network.features(crops)
         return F.normalize(self.embedding_model(feats).float().squeeze(1))
-
-    def _classify(self, embeddings):
-        """From embeddings, (batch, 1, D), to cosines, (batch, C)."""
-        # In fp32: times the scale, the error of bf16 would be 0.1 and more
-        with torch.autocast(embeddings.device.type, enabled=False):
-            return self.classifier(embeddings.float()).squeeze(1)

@@ -1,10 +1,9 @@
 """Brain of a speaker encoder with labels of a few, and DINO on all."""
 
-import torch
-
 from speechbrain_cadino.brains.auxiliary import WithDINO
 from speechbrain_cadino.brains.base import EncoderBrain
 from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.lobes.heads import classify
 from speechbrain_cadino.lobes.signal_encoder import SignalEncoder
 from speechbrain_cadino.losses.meters import accuracy
 
@@ -52,10 +51,7 @@ class SpeakerBrain(WithDINO, EncoderBrain):
         )
         features = self.network.features(wavs, self.augmenters["all"])
         embeddings, views = self.encode_with_dino(features, wavs=others)
-        # In fp32: times the scale, the error of bf16 would be 0.1 and more
-        with torch.autocast(embeddings.device.type, enabled=False):
-            cosines = self.modules.classifier(embeddings.float()).squeeze(1)
-        return cosines, views
+        return classify(self.modules.classifier, embeddings), views
 
     def compute_objectives(self, predictions, batch, stage):
         """The sum of both losses."""

@@ -9,7 +9,7 @@ from matplotlib.backend_bases import FigureCanvasBase
 from sklearn.manifold import TSNE
 
 from speechbrain_cadino.clustering.kmeans import unit_rows
-from speechbrain_cadino.process.files import atomic_path
+from speechbrain_cadino.process.figures import save_figure
 
 # More take minutes, and hide each other.
 MOST_POINTS = 3000
@@ -94,9 +94,7 @@ def plot_map(embeddings, labels, path, title=None, seed=0):
         axis.set_box_aspect(1)
         for side in axis.spines.values():
             side.set_color("0.8")
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=200, bbox_inches="tight")
-        plt.close(figure)
+        save_figure(figure, path, dpi=200, bbox_inches="tight")
 
 
 def _evenly_drawn(embeddings):

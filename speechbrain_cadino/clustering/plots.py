@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from speechbrain_cadino.process.files import atomic_path
+from speechbrain_cadino.process.figures import save_figure
 
 TITLES = {
     "silhouette": "silhouette",
@@ -43,9 +43,7 @@ def plot_clusters(path, sizes, cosines=None, table=None):
     if table is not None:
         _clusters_per_speaker(next(axes), table)
         _purity(next(axes), table)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def _sizes(axis, sizes):
@@ -141,6 +139,4 @@ def plot_sweep(path, table, picks, choice):
         axis.set_title(TITLES[name])
         axis.grid(alpha=0.3)
         axis.legend()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    save_figure(figure, path)

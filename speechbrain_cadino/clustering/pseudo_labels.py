@@ -23,7 +23,7 @@ from speechbrain_cadino.dataio.manifest import (
     read_manifest,
     write_manifest,
 )
-from speechbrain_cadino.embeddings.store import load_embeddings, readable_rows
+from speechbrain_cadino.embeddings.store import readable_embeddings
 
 logger = get_logger(__name__)
 
@@ -179,7 +179,10 @@ def pseudo_label(
             (folder / name).unlink(missing_ok=True)
         if hasattr(transform, "learn"):
             transform.learn(embedder, read_manifest(manifest, data_folder))
-        ids, points, truth = _points(folder, transform, speakers)
+        readable, ids, points = readable_embeddings(
+            folder / "embeddings", transform
+        )
+        truth = _of(speakers, readable)
         joined = _Alone()
         if companion is not None:
             joined, points = companion.join(folder, ids, points, transform)
@@ -247,39 +250,3 @@ def _check(clusterer, sweep, count):
 
 def _of(values, rows):
     return None if values is None else values[rows]
-
-
-def _points(folder, transform, speakers):
-    """What there is to cluster: IDs, embeddings, speakers if given."""
-    readable, ids, points = readable_embeddings(
-        folder / "embeddings", transform
-    )
-    return ids, points, _of(speakers, readable)
-
-
-def readable_embeddings(folder, transform=None):
-    """The embeddings of a folder, without the rows of unreadable files.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        The folder of ``extract``.
-    transform : object, optional
-        See ``pseudo_label``.
-
-    Returns
-    -------
-    readable : numpy.ndarray
-        Shape (N,), bool: which rows are there.
-    ids : list of str
-        Their IDs.
-    points : numpy.ndarray
-        Shape (n, D), transformed.
-    """
-    ids, embeddings = load_embeddings(folder)
-    readable = readable_rows(embeddings)
-    # No copy of what may fill the memory
-    points = embeddings if readable.all() else embeddings[readable]
-    if transform is not None:
-        points = transform.fit_transform(points)
-    return readable, [n for n, fine in zip(ids, readable) if fine], points

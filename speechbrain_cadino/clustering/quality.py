@@ -102,7 +102,7 @@ def quality(clusters, embeddings=None, speakers=None):
             "speakers": table.shape[0],
             "nmi": float(normalized_mutual_info_score(truth, labels)),
             "ami": adjusted_mutual_information(truth, labels),
-            "ari": agreement(truth, labels),
+            "ari": float(adjusted_rand_score(truth, labels)),
             "purity": float(table.max(axis=0).sum() / len(labels)),
             "clusters_per_speaker": table.nnz / table.shape[0],
             "speakers_per_cluster": table.nnz / table.shape[1],
@@ -226,35 +226,6 @@ def _products(points, others):
     for first in range(0, len(sample), size):
         rows = sample[first : first + size]
         yield rows, points[rows] @ others.T
-
-
-def agreement(labels, other):
-    """How far two clusterings of the same utterances agree.
-
-    The adjusted Rand index: over pairs of utterances, whether both put them
-    together. It needs a fraction of a second for a million utterances.
-
-    Arguments
-    ---------
-    labels : array_like
-        Shape (N,).
-    other : array_like
-        Shape (N,); what the labels are called does not matter.
-
-    Returns
-    -------
-    float
-        1 if they are the same, about 0 if they are no more alike than by
-        chance, down to -0.5 if less.
-
-    Example
-    -------
-    >>> agreement([0, 0, 1, 1], [5, 5, 3, 3])
-    1.0
-    >>> agreement([0, 0, 1, 1], [0, 1, 0, 1])
-    -0.5
-    """
-    return float(adjusted_rand_score(labels, other))
 
 
 def adjusted_mutual_information(labels, other):

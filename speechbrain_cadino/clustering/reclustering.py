@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import torch
+from sklearn.metrics import adjusted_rand_score
 
 from speechbrain.utils.checkpoints import (
     mark_as_loader,
@@ -19,8 +20,8 @@ from speechbrain_cadino.clustering.kmeans import (
     run_clustering,
     sized,
 )
-from speechbrain_cadino.clustering.quality import agreement, quality
-from speechbrain_cadino.embeddings.store import load_embeddings, readable_rows
+from speechbrain_cadino.clustering.quality import quality
+from speechbrain_cadino.embeddings.store import readable_embeddings
 from speechbrain_cadino.process.files import atomic_path
 
 logger = get_logger(__name__)
@@ -210,12 +211,9 @@ class Reclustering:
 
     def _cluster(self, epoch, result, speakers):
         """Clusters the embeddings and saves the new state."""
-        _, embeddings = load_embeddings(self.folder)
-        readable = readable_rows(embeddings)
-        if not readable.all():
-            embeddings = embeddings[readable]
-        if self.transform is not None:
-            embeddings = self.transform.fit_transform(embeddings)
+        readable, _, embeddings = readable_embeddings(
+            self.folder, self.transform
+        )
         clusterer = sized(self.clusterer, self.number(epoch))
         clusters, within = find_clusters(clusterer, embeddings)
         rows = np.flatnonzero(readable)[within]
@@ -227,7 +225,9 @@ class Reclustering:
         labels[rows] = clusters.labels
         if self.labels is not None:
             both = (labels >= 0) & (self.labels >= 0)
-            stats["agreement"] = agreement(labels[both], self.labels[both])
+            stats["agreement"] = float(
+                adjusted_rand_score(labels[both], self.labels[both])
+            )
         self.labels, self.centroids = labels, clusters.centroids
         self.epoch, self.stats = epoch, stats
         figures = [f"{name} {value:.4g}" for name, value in stats.items()]

@@ -39,7 +39,7 @@ def sweep(folder, embeddings, candidates, speakers=None, **options):
     folder : str or pathlib.Path
         The folder to write to.
     embeddings : numpy.ndarray
-        See ``compare``, as for the following ones and for the errors.
+        See ``compare_numbers``, as for the following ones and for the errors.
     candidates : list of int
     speakers : array_like, optional
     **options
@@ -60,7 +60,7 @@ def sweep(folder, embeddings, candidates, speakers=None, **options):
     >>> sorted(path.name for path in folder.iterdir())
     ['plots', 'sweep.json']
     """
-    table = compare(embeddings, candidates, speakers, **options)
+    table = compare_numbers(embeddings, candidates, speakers, **options)
     picks = {
         name: int(table["num_clusters"][table[name].idxmax()])
         for name in CRITERIA + CHECKS
@@ -76,7 +76,7 @@ def sweep(folder, embeddings, candidates, speakers=None, **options):
     return choice
 
 
-def compare(embeddings, candidates, speakers=None, seed=0, **options):
+def compare_numbers(embeddings, candidates, speakers=None, seed=0, **options):
     """Clusters utterances into several numbers of clusters.
 
     Arguments
@@ -110,7 +110,7 @@ def compare(embeddings, candidates, speakers=None, seed=0, **options):
     Example
     -------
     >>> embeddings = np.repeat(np.eye(3), 4, axis=0)
-    >>> table = compare(embeddings, [3, 2])
+    >>> table = compare_numbers(embeddings, [3, 2])
     >>> table[["num_clusters", "silhouette"]].round(2)
        num_clusters  silhouette
     0             2        0.62
@@ -141,7 +141,7 @@ def check_candidates(candidates):
     Arguments
     ---------
     candidates : list of int
-        See ``compare``.
+        See ``compare_numbers``.
 
     Example
     -------

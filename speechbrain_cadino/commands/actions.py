@@ -18,7 +18,7 @@ from speechbrain_cadino.clustering.ward import (
     stability,
 )
 from speechbrain_cadino.commands import inference
-from speechbrain_cadino.config.device import device_problem
+from speechbrain_cadino.config.device import check_device
 from speechbrain_cadino.dataio.labels import labels_of, read_labels
 from speechbrain_cadino.dataio.names import check_writable_name
 from speechbrain_cadino.dataio.speech import load_detector
@@ -71,7 +71,7 @@ def prepare(arguments):
 
 def embed(arguments):
     """Writes embeddings.npy and ids.txt."""
-    _check_device(arguments.device)
+    check_device(arguments.device)
     files = inference.find_files(arguments.inputs)
     _check_folder(arguments.output)
     with locked(arguments.output):
@@ -88,7 +88,7 @@ def embed(arguments):
 
 def verify(arguments):
     """Gives a table: test file, score, and where it is known the answer."""
-    _check_device(arguments.device)
+    check_device(arguments.device)
     enrol = _files(arguments, [arguments.enrol])
     tests = _files(arguments, arguments.tests)
     if arguments.threshold is not None and not -1 <= arguments.threshold <= 1:
@@ -112,7 +112,7 @@ def verify(arguments):
 
 def calibrate(arguments):
     """Writes a calibration into an encoder folder; gives its figures."""
-    _check_device(arguments.device)
+    check_device(arguments.device)
     folder = _encoder(arguments)
     if not pathlib.Path(folder).is_dir():
         raise ValueError(
@@ -163,7 +163,7 @@ def calibrate(arguments):
 
 def adapt(arguments):
     """Writes an adapted encoder, if it is better; gives the figures."""
-    _check_device(arguments.device)
+    check_device(arguments.device)
     maps = [name for name in MAPS if name != NONE]
     if arguments.map is not None and arguments.map not in maps:
         raise ValueError(
@@ -217,7 +217,7 @@ def _check_new_encoder(folder, source):
 
 def cluster(arguments):
     """Writes a table of file and cluster; gives the sizes of the clusters."""
-    _check_device(arguments.device)
+    check_device(arguments.device)
     files = _files(arguments, arguments.inputs)
     _check_file(arguments.csv)
     encoder, number = _encoder(arguments), arguments.num_clusters
@@ -295,7 +295,7 @@ def _how_chosen(number, calibration, count):
 
 def filter_files(arguments):
     """Writes a manifest of what is one voice; gives what each rule did."""
-    _check_device(arguments.device)
+    check_device(arguments.device)
     files = inference.find_files(arguments.inputs)
     _check_folder(arguments.output)
     rules = {name: getattr(arguments, name, None) for name in SCORES}
@@ -393,12 +393,6 @@ def compare(arguments):
         arguments.trials, files, speakers, folder=arguments.output
     )
     return format_comparison(results) + "\n"
-
-
-def _check_device(name):
-    """Raises if there is no such device."""
-    if name is not None and (problem := device_problem(name)):
-        raise ValueError(f"There is no device {name}: {problem}")
 
 
 def _check_file(path):

@@ -5,30 +5,37 @@ import os
 import torch
 
 
-def device_problem(name):
-    """Why there is no such device.
+def check_device(name):
+    """Raises if there is no such device.
 
     Arguments
     ---------
-    name : str
+    name : str, optional
         The device, as PyTorch calls it.
 
-    Returns
-    -------
-    str
-        Empty if there is.
+    Raises
+    ------
+    ValueError
+        With why, and what to give.
 
     Example
     -------
-    >>> device_problem("cpu"), bool(device_problem("warp:9"))
-    ('', True)
+    >>> check_device("cpu")
+    >>> check_device("warp:9")
+    Traceback (most recent call last):
+    ...
+    ValueError: No device warp:9: ... Give --device=cpu, or leave it out.
     """
+    if name is None:
+        return
     try:
         torch.empty(0, device=name)
     # AssertionError: PyTorch was built without CUDA
     except (RuntimeError, AssertionError) as error:
-        return str(error).partition("\n")[0]
-    return ""
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"No device {name}: {reason}. Give --device=cpu, or leave it out."
+        ) from error
 
 
 def number_gpu(device=None):

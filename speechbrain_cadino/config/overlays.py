@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 import speechbrain as sb
-from speechbrain_cadino.config.device import device_problem, number_gpu
+from speechbrain_cadino.config.device import check_device, number_gpu
 from speechbrain_cadino.config.flags import did_you_mean, read_flags
 from speechbrain_cadino.config.settings import OWN_FOLDERS
 from speechbrain_cadino.config.usage import find_yaml
@@ -98,11 +98,7 @@ def _own_device(run_opts):
     device."""
     if "device" not in run_opts.overridden_args:
         return run_opts
-    if problem := device_problem(run_opts["device"]):
-        raise ValueError(
-            f"No device {run_opts['device']}: {problem}. Give --device=cpu, or "
-            "leave it to SpeechBrain."
-        )
+    check_device(run_opts["device"])
     return dataclasses.replace(run_opts, device=number_gpu(run_opts["device"]))
 
 

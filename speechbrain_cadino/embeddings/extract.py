@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import pathlib
 
 import numpy as np
@@ -28,6 +27,7 @@ from speechbrain_cadino.embeddings.store import (
 )
 from speechbrain_cadino.process.files import (
     atomic_path,
+    read_json,
     write_csv,
     write_json,
 )
@@ -177,11 +177,7 @@ def is_extracted(folder, record):
 
 def _is_of(folder, record):
     """Whether what is in a folder belongs to a record."""
-    path = folder / "extraction.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) == record
-    except (FileNotFoundError, ValueError):
-        return False
+    return read_json(folder / "extraction.json") == record
 
 
 def _is_there(folder, record):

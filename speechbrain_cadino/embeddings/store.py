@@ -211,3 +211,31 @@ def readable_rows(embeddings):
         rows = slice(first, first + CHUNK)
         readable[rows] = np.isfinite(embeddings[rows]).all(1)
     return readable
+
+
+def readable_embeddings(folder, transform=None):
+    """The embeddings of a folder, without the rows of unreadable files.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder of ``extract``.
+    transform : object, optional
+        With ``fit_transform``, such as Whitening.
+
+    Returns
+    -------
+    readable : numpy.ndarray
+        Shape (N,), bool: which rows are there.
+    ids : list of str
+        Their IDs.
+    points : numpy.ndarray
+        Shape (n, D), transformed.
+    """
+    ids, embeddings = load_embeddings(folder)
+    readable = readable_rows(embeddings)
+    # No copy of what may fill the memory
+    points = embeddings if readable.all() else embeddings[readable]
+    if transform is not None:
+        points = transform.fit_transform(points)
+    return readable, [n for n, fine in zip(ids, readable) if fine], points

@@ -23,8 +23,8 @@ from speechbrain_cadino.frames.abx import (
 from speechbrain_cadino.frames.phones import frames_of, read_phones
 from speechbrain_cadino.frames.units import unit_figures
 from speechbrain_cadino.losses.online_codebook import over_time
+from speechbrain_cadino.process.figures import save_figure
 from speechbrain_cadino.process.files import (
-    atomic_path,
     write_csv,
     write_json,
 )
@@ -568,6 +568,4 @@ def _plot(table, path):
     units.set_title("codes as units")
     if len(codes):
         units.legend(fontsize=8, ncols=3, **below)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    save_figure(figure, path)

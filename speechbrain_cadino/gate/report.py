@@ -17,7 +17,8 @@ from speechbrain_cadino.losses.label_correction import (
     DROPPED,
     RELIABLE,
 )
-from speechbrain_cadino.process.files import atomic_path, write_csv
+from speechbrain_cadino.process.figures import save_figure
+from speechbrain_cadino.process.files import write_csv
 
 # Losses that may be written at an axis, and the share of it that is left free
 # between two of them.
@@ -329,9 +330,7 @@ def plot_gate(path, table, epochs):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(alpha=0.3)
     _legend(bottom, axes, "outside lower center")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=200)
-    plt.close(figure)
+    save_figure(figure, path, dpi=200)
 
 
 def _plot_losses(figure, rows, epochs):

@@ -4,6 +4,33 @@ import torch
 import torch.nn.functional as F
 
 
+def classify(classifier, embeddings):
+    """The cosines of embeddings to classes, in fp32 whatever the precision of
+    training: times the scale of a loss, the error of bf16 is 0.1 and more.
+
+    Arguments
+    ---------
+    classifier : torch.nn.Module
+        From (batch, 1, D) to (batch, 1, C), as SpeechBrain's Classifier.
+    embeddings : torch.Tensor
+        (batch, 1, D).
+
+    Returns
+    -------
+    torch.Tensor
+        (batch, C).
+
+    Example
+    -------
+    >>> with torch.autocast("cpu", torch.bfloat16):
+    ...     cosines = classify(torch.nn.Linear(8, 3), torch.randn(2, 1, 8))
+    >>> cosines.shape, cosines.dtype
+    (torch.Size([2, 3]), torch.float32)
+    """
+    with torch.autocast(embeddings.device.type, enabled=False):
+        return classifier(embeddings.float()).squeeze(1)
+
+
 class DINOHead(torch.nn.Module):
     """The DINO head: MLP, bottleneck, L2 norm, weight-normalised prototypes.
 

@@ -5,6 +5,8 @@ import copy
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from speechbrain_cadino.lobes.heads import classify
+
 
 class MultiCropNetwork(torch.nn.Module):
     """An encoder and a head over groups of crops of different lengths.
@@ -120,9 +122,7 @@ class JointNetwork(MultiCropNetwork):
             labelled, first = self.encoder(source), self.encoder(crops[0])
         others = [self.encoder(feats) for feats in crops[1:]]
         embeddings = torch.cat([first, *others]).squeeze(1)
-        # In fp32: times the scale, the error of bf16 would be 0.1 and more
-        with torch.autocast(labelled.device.type, enabled=False):
-            cosines = self.classifier(labelled.float()).squeeze(1)
+        cosines = classify(self.classifier, labelled)
         return embeddings, {**self.head(embeddings), "cosines": cosines}
 
 

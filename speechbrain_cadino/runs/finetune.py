@@ -162,7 +162,7 @@ class Training(NamedTuple):
         write_json(self.folder / "result.json", row)
 
 
-def plan(hparams_file, run_opts, overrides):
+def plan_shares(hparams_file, run_opts, overrides):
     """The trainings of a fine-tuning, checked.
 
     Arguments
@@ -232,7 +232,7 @@ def _check_settings(training, hparams_file, run_opts):
         check_same(folder, record, new, folder)
 
 
-def write_results(output_folder, trainings):
+def write_shares(output_folder, trainings):
     """Writes ``results.json``: the rows of all trainings that are done.
 
     Arguments
@@ -240,7 +240,7 @@ def write_results(output_folder, trainings):
     output_folder : str or pathlib.Path
         The folder to write to.
     trainings : list of Training
-        The trainings of ``plan``.
+        The trainings of ``plan_shares``.
 
     Returns
     -------
@@ -264,13 +264,13 @@ def _read_json(path):
     return content
 
 
-def format_results(rows):
+def format_shares(rows):
     """The shares side by side.
 
     Arguments
     ---------
     rows : list of dict
-        The rows of ``write_results``.
+        The rows of ``write_shares``.
 
     Returns
     -------
@@ -280,7 +280,7 @@ def format_results(rows):
     Example
     -------
     >>> row = {"share": 0.1, "utterances": 60, "speakers": 60, "eer": 4.567}
-    >>> print(format_results([row, {**row, "share": 1, "utterances": 720}]))
+    >>> print(format_shares([row, {**row, "share": 1, "utterances": 720}]))
     share utterances speakers EER %
       0.1         60       60  4.57
         1        720       60  4.57

@@ -1,7 +1,6 @@
 """Report of a pipeline: its figures from stage to stage."""
 
 import itertools
-import json
 import pathlib
 from typing import NamedTuple
 
@@ -9,10 +8,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
+from sklearn.metrics import adjusted_rand_score
 
-from speechbrain_cadino.clustering.quality import agreement
 from speechbrain_cadino.dataio.manifest import DATA_ROOT, LABEL, read_manifest
-from speechbrain_cadino.process.files import atomic_path, write_json, write_text
+from speechbrain_cadino.process.figures import save_figure
+from speechbrain_cadino.process.files import (
+    read_json,
+    write_json,
+    write_text,
+)
 from speechbrain_cadino.runs.page import write_page
 
 # Figure, heading of its column, format, how many of its unit make one
@@ -142,7 +146,7 @@ def agreements(manifests):
 def _agreement(before, now):
     """See ``agreements``."""
     both = pd.concat([before, now], axis=1, join="inner")
-    return agreement(both.iloc[:, 0], both.iloc[:, 1])
+    return float(adjusted_rand_score(both.iloc[:, 0], both.iloc[:, 1]))
 
 
 def _row(name, **figures):
@@ -156,7 +160,9 @@ def _row(name, **figures):
 
 def _errors(stage, system):
     """The error rates of a system, if trials were given."""
-    systems = _read_json(stage.folder / "metrics.json").get("systems", {})
+    systems = (read_json(stage.folder / "metrics.json") or {}).get(
+        "systems", {}
+    )
     if "fused" not in systems:
         return systems.get(system, {})
     alone = {f"eer_{name}": systems[name]["eer"] for name in ("audio", "face")}
@@ -174,7 +180,8 @@ def _labels(manifest, seen):
     figures = {"utterances": len(table)}
     if LABEL not in table:
         return figures
-    report = _read_json(pathlib.Path(manifest).with_name("clusters.json"))
+    path = pathlib.Path(manifest).with_name("clusters.json")
+    report = read_json(path) or {}
     figures["clusters"] = table[LABEL].nunique()
     figures |= {name: report.get(name) for name in ("nmi", "ami")}
     if seen and manifest not in seen:
@@ -197,11 +204,6 @@ def _reliable(folder):
         return None
     drawn = row[["reliable", "corrected", "dropped"]].sum()
     return float(row["reliable"] / drawn)
-
-
-def _read_json(path):
-    """A JSON file; an empty dict if it is not there."""
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
 def format_report(rows):
@@ -311,9 +313,7 @@ def _plot(path, rows):
         _plot_errors(axes[0, 0], errors)
     if draw_courses:
         _plot_courses(axes[0, -1], iterations.dropna(axis=1, how="all"))
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-    plt.close(figure)
+    save_figure(figure, path, dpi=150)
 
 
 def _plot_errors(axis, errors):

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from speechbrain_cadino.process.files import atomic_path
+from speechbrain_cadino.process.figures import save_figure
 
 
 def plot_training(rows, path, objective):
@@ -51,7 +51,7 @@ def plot_training(rows, path, objective):
         axis.set_axis_off()
     if clustered:
         _plot_clusters(axes[:, columns], table, loss.get_xlim())
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _plot_panel(axis, table, panel):
@@ -94,7 +94,7 @@ def plot_stage_two(rows, path):
     _lines(rate, table, ["lr"], "learning rate")
     rate.set_title("schedule")
     _plot_error(error, table, loss.get_xlim())
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_speaker(rows, path, objective):
@@ -128,7 +128,7 @@ def plot_speaker(rows, path, objective):
         _lines(own, table, ["dino_loss", *objective.terms], "")
         own.set_title("DINO, not yet weighted, and its terms")
         _plot_spread(spread, table)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _plot_spread(axis, table):
@@ -169,7 +169,7 @@ def plot_frame_training(rows, path):
     rate.set_title("schedules")
     if "momentum" in table:
         _twin(rate, table["momentum"], "momentum of the teacher")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _plot_accuracy(axis, table, loss, title, accuracy="accuracy"):
@@ -178,13 +178,6 @@ def _plot_accuracy(axis, table, loss, title, accuracy="accuracy"):
     axis.set_title(title)
     axis.set_ylabel("loss", color="C0")
     _twin(axis, table[accuracy], "accuracy")
-
-
-def _save(figure, path):
-    """Writes a picture, and forgets it."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
 
 
 def _plot_error(axis, table, epochs):

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import norm
 
-from speechbrain_cadino.process.files import atomic_path
+from speechbrain_cadino.process.figures import save_figure
 from speechbrain_cadino.verification.metrics import eer, error_rates
 
 TICKS = np.array([0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60, 80])  # percent
@@ -59,7 +59,7 @@ def plot_det(path, scores, targets):
     axis.grid(color="0.92")
     # No curve comes below that of the best system.
     axis.legend(frameon=False, fontsize=9, loc="lower left")
-    _save(figure, path)
+    save_figure(figure, path, dpi=150)
 
 
 def plot_scores(path, scores, targets):
@@ -92,7 +92,7 @@ def plot_scores(path, scores, targets):
     figure.legend(
         handles, labels, loc="outside lower center", ncols=2, frameon=False
     )
-    _save(figure, path)
+    save_figure(figure, path, dpi=150)
 
 
 def _histogram(axis, values, targets):
@@ -152,9 +152,3 @@ def _thinned(p_miss, p_fa):
     rows = np.searchsorted(along, np.linspace(along[0], along[-1], POINTS))
     rows = np.unique(np.append(rows, [0, len(along) - 1]))
     return p_miss[rows], p_fa[rows]
-
-
-def _save(figure, path):
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-    plt.close(figure)

@@ -15,7 +15,7 @@ import torch
 import speechbrain as sb
 from speechbrain.utils.distributed import get_rank
 from speechbrain_cadino.clustering import kmeans
-from speechbrain_cadino.clustering.sweep import compare
+from speechbrain_cadino.clustering.sweep import compare_numbers
 from speechbrain_cadino.process.errors import user_errors
 
 CASES = {
@@ -47,7 +47,7 @@ def find(folder):
     same = np.repeat(points[:9], 23, axis=0)
     found["empty"] = kmeans.cluster(same, 50, engine="torch", device="cpu")
     found["few"] = kmeans.cluster(points[:2], 1)
-    sweep = compare(points, [5, 20], engine="torch", device="cpu")
+    sweep = compare_numbers(points, [5, 20], engine="torch", device="cpu")
     found = {
         name: {key: torch.from_numpy(x) for key, x in pair._asdict().items()}
         for name, pair in found.items()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from recipe import TORCHRUN
+from sklearn.metrics import adjusted_rand_score
 
 from speechbrain_cadino.clustering.kmeans import cluster
-from speechbrain_cadino.clustering.quality import agreement
 from speechbrain_cadino.clustering.reclustering import Reclustering
 from speechbrain_cadino.dataio.crops import MultiCropDataset
 from speechbrain_cadino.embeddings.embedder import Embedder
@@ -40,7 +40,7 @@ def test_two_processes_agree_with_each_other_and_with_one(
         [0, 1, 2, 3, 4],
     ]
     assert one["stats"]["clusters"] == 5
-    assert one["stats"]["agreement"] == agreement(*one["history"])
+    assert one["stats"]["agreement"] == adjusted_rand_score(*one["history"])
     for rank in range(2):
         other = torch.load(tmp_path / "two" / f"{rank}.pt")
         for labels, expected in zip(other["history"], one["history"]):
@@ -140,9 +140,9 @@ def test_whitening_comes_before_the_clustering(data, embedder, tmp_path):
     # All lengths of the corpus are on the grid of extract(), or nearly so.
     embeddings = embedder.embed(data.table)
     expected = cluster(whiten(embeddings, 0.5), 4)
-    assert agreement(reclustering.labels, expected.labels) == 1
+    assert adjusted_rand_score(reclustering.labels, expected.labels) == 1
     plain = cluster(embeddings, 4)
-    assert agreement(reclustering.labels, plain.labels) < 1
+    assert adjusted_rand_score(reclustering.labels, plain.labels) < 1
 
 
 def test_more_clusters_than_utterances_says_what_to_set(

@@ -5,7 +5,11 @@ import pytest
 from sklearn.metrics import adjusted_mutual_info_score, silhouette_score
 
 from speechbrain_cadino.clustering.kmeans import cluster, unit_rows
-from speechbrain_cadino.clustering.sweep import compare, stability, sweep
+from speechbrain_cadino.clustering.sweep import (
+    compare_numbers,
+    stability,
+    sweep,
+)
 
 
 def voices(count, utterances, spread, seed=0):
@@ -34,7 +38,7 @@ def test_too_many_clusters_do_not_pass_for_stable_in_noise():
 def test_columns_are_what_they_say():
     embeddings = voices(10, 6, spread=0.6)
     speakers = np.repeat(np.arange(10), 6)
-    table = compare(embeddings, [40, 8], speakers, seed=3)
+    table = compare_numbers(embeddings, [40, 8], speakers, seed=3)
     assert table["num_clusters"].tolist() == [8, 40]
     for row in table.itertuples():
         labels = cluster(embeddings, row.num_clusters, seed=3).labels
@@ -62,19 +66,20 @@ def test_speakers_only_check(tmp_path):
 
 def test_engines_and_options_reach_the_clustering():
     embeddings = voices(12, 10, spread=0.5)
-    one = compare(embeddings, [12], engine="sklearn")
-    other = compare(embeddings, [12], engine="torch", device="cpu")
+    one = compare_numbers(embeddings, [12], engine="sklearn")
+    other = compare_numbers(embeddings, [12], engine="torch", device="cpu")
     np.testing.assert_allclose(one, other, rtol=1e-4)
-    merged = compare(embeddings, [30], merge_to=12)
-    assert merged["stability"][0] > compare(embeddings, [30])["stability"][0]
+    merged = compare_numbers(embeddings, [30], merge_to=12)
+    plain = compare_numbers(embeddings, [30])
+    assert merged["stability"][0] > plain["stability"][0]
 
 
 @pytest.mark.parametrize("candidates", [[], [1, 5]])
 def test_senseless_candidates(candidates):
     with pytest.raises(ValueError, match="each 2 or more"):
-        compare(voices(5, 4, 0.1), candidates)
+        compare_numbers(voices(5, 4, 0.1), candidates)
 
 
 def test_more_clusters_than_utterances():
     with pytest.raises(ValueError, match="20 utterances cannot make 21"):
-        compare(voices(5, 4, 0.1), [21])
+        compare_numbers(voices(5, 4, 0.1), [21])

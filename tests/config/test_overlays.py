@@ -117,7 +117,7 @@ def test_an_overlay_switches_on_what_its_base_declares(recipe):
 
 def test_each_process_of_torchrun_gets_a_gpu_of_its_own(tmp_path, monkeypatch):
     (tmp_path / "one.yaml").write_text("lr: 1\n")
-    monkeypatch.setattr(overlays, "device_problem", lambda name: "")
+    monkeypatch.setattr(overlays, "check_device", lambda name: None)
     monkeypatch.setenv("LOCAL_RANK", "2")
     arguments = [str(tmp_path / "one.yaml"), "--device=cuda"]
     _, run_opts, _ = parse_arguments(arguments)

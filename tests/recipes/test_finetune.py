@@ -10,7 +10,7 @@ from hyperpyyaml import load_hyperpyyaml
 from recipe import RECIPE, script
 
 from speechbrain_cadino.config.overlays import parse_arguments
-from speechbrain_cadino.runs.finetune import draw_labels, plan
+from speechbrain_cadino.runs.finetune import draw_labels, plan_shares
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def plan_of(script, *arguments):
     path, run_opts, overrides = parse_arguments(
         [str(word) for word in arguments]
     )
-    return plan(path, run_opts, overrides)[1]
+    return plan_shares(path, run_opts, overrides)[1]
 
 
 def test_other_settings_do_not_mix(command, finished):

@@ -1,0 +1,31 @@
+"""Pictures, written whole."""
+
+import matplotlib.pyplot as plt
+
+from speechbrain_cadino.process.files import atomic_path
+
+
+def save_figure(figure, path, dpi=120, **options):
+    """Writes a picture, and forgets it.
+
+    Arguments
+    ---------
+    figure : matplotlib.figure.Figure
+        The picture.
+    path : str or pathlib.Path
+        The file.
+    dpi : int
+        Dots per inch.
+    **options
+        Further arguments of ``savefig``.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "empty.png"
+    >>> save_figure(plt.figure(), path)
+    >>> path.is_file(), plt.get_fignums()
+    (True, [])
+    """
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=dpi, **options)
+    plt.close(figure)
