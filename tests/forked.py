@@ -5,9 +5,11 @@ Each process is a fork of a server that has imported what scripts import.
 
 import atexit
 import multiprocessing
+import multiprocessing.connection
 import os
 import pathlib
 import runpy
+import socket
 import sys
 import tempfile
 
@@ -16,7 +18,9 @@ import torch
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     [
+        "speechbrain_cadino.brains.auxiliary",
         "speechbrain_cadino.brains.dino",
+        "speechbrain_cadino.brains.frames",
         "speechbrain_cadino.runs.finetune",
         "speechbrain_cadino.runs.pipeline",
         "speechbrain_cadino.runs.plan",
@@ -28,7 +32,7 @@ SERVER.set_forkserver_preload(
 )
 
 
-def run(*command, cwd=None):
+def run(*command, cwd=None, ranks=None):
     """Runs a command line.
 
     Arguments
@@ -37,29 +41,62 @@ def run(*command, cwd=None):
         After ``python``: a script or ``-m`` and a module, and its arguments.
     cwd : str or pathlib.Path, optional
         The working folder.
+    ranks : int, optional
+        The number of processes, which find each other as those of torchrun do;
+        if one fails, the others end. By default one, which is alone.
 
     Returns
     -------
     int
-        The exit code, negative for a signal.
+        The exit code, negative for a signal; of several, that of the first one
+        that failed.
     str
-        All that it said.
+        All that they said.
     """
+    command = [str(word) for word in command]
+    place = str(cwd or os.getcwd()), multiprocessing.get_start_method()
     with tempfile.TemporaryDirectory() as folder:
-        output = pathlib.Path(folder, "output")
-        process = SERVER.Process(
-            target=_main,
-            args=(
-                [str(word) for word in command],
-                str(cwd or os.getcwd()),
-                dict(os.environ),
-                multiprocessing.get_start_method(),
-                str(output),
-            ),
-        )
-        process.start()
-        process.join()
-        return process.exitcode, output.read_text(encoding="utf-8")
+        environments = [{}] if ranks is None else _environments(ranks)
+        outputs = [pathlib.Path(folder, str(n)) for n in range(ranks or 1)]
+        processes = [
+            SERVER.Process(
+                target=_main,
+                args=(command, *place, {**os.environ, **own}, str(output)),
+            )
+            for own, output in zip(environments, outputs)
+        ]
+        for process in processes:
+            process.start()
+        code = _join(processes)
+        return code, "".join(o.read_text(encoding="utf-8") for o in outputs)
+
+
+def _environments(ranks):
+    """What torchrun tells each process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    both = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    both |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
+    return [
+        {**both, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        for rank in range(ranks)
+    ]
+
+
+def _join(processes):
+    """Waits for processes; the first exit code that is not 0, or 0."""
+    running = {process.sentinel: process for process in processes}
+    code = 0
+    while running:
+        for sentinel in multiprocessing.connection.wait(running):
+            process = running.pop(sentinel)
+            process.join()
+            if process.exitcode and not code:
+                code = process.exitcode
+                for other in running.values():
+                    other.terminate()
+    return code
 
 
 class Numbers(torch.utils.data.Dataset):
@@ -73,7 +110,7 @@ class Numbers(torch.utils.data.Dataset):
         return os.getpid()
 
 
-def _main(command, cwd, environment, method, output):
+def _main(command, cwd, method, environment, output):
     """The process."""
     with open(output, "wb") as file:
         os.dup2(file.fileno(), 1)

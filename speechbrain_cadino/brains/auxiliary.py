@@ -46,7 +46,7 @@ class AuxiliaryDINO:
         such as DINOHead by ``!name:``. It is made of random numbers of its own:
         the task begins with the weights that it had without it.
     objective : torch.nn.Module
-        Objective, or another term.
+        Objective, or another Term.
     compute_features : torch.nn.Module
         The features of signals: see SignalEncoder.
     cutter : callable
@@ -487,7 +487,8 @@ class WithDINO:
         return self.dino.seed, rank, self.optimizer_step, done
 
     def _check_optimised(self):
-        """Raises if the head is in no optimiser."""
+        """Raises if the head, or what the objective learns, is in no
+        optimiser."""
         optimizers = getattr(self, "optimizers_dict", None)
         if not optimizers:
             return
@@ -497,8 +498,14 @@ class WithDINO:
             for group in optimizer.param_groups
             for parameter in group["params"]
         }
-        if any(id(p) not in trained for p in self.dino.head.parameters()):
-            raise ValueError(
-                "The head of dino is in no optimiser: hand "
-                "self.modules.dino_head.parameters() to one in init_optimizers."
-            )
+        learners = {"head": self.dino.head, "objective": self.dino.objective}
+        for name, module in learners.items():
+            if any(
+                p.requires_grad and id(p) not in trained
+                for p in module.parameters()
+            ):
+                raise ValueError(
+                    f"The {name} of dino is in no optimiser: hand "
+                    f"self.modules.dino_{name}.parameters() to one in "
+                    "init_optimizers."
+                )

@@ -359,13 +359,22 @@ class EncoderBrain(sb.Brain):
             "output_folder."
         )
 
+    def all_augmenters(self):
+        """All that changes crops, each once.
+
+        Returns
+        -------
+        list of torch.nn.Module
+        """
+        return [*filter(None, {*self.augmenters.values()})]
+
     def on_fit_batch_start(self, batch, should_step):
         """Sets the learning rate, tells augmentations how far training is,
         and the log of bad files."""
         self.guard.begin(batch["id"])
         for group in self.optimizer.param_groups:
             group["lr"] = self.hparams.lr_schedule(self.position)
-        for augment in filter(None, {*self.augmenters.values()}):
+        for augment in self.all_augmenters():
             set_position(augment, self.position)
         self._count_replaced(list(filter(None, batch["problem"])))
         self.utterances += len(batch["id"])
@@ -392,7 +401,7 @@ class EncoderBrain(sb.Brain):
         self.stage_started = time.time()
         self.clock.start()
         self.train_dataset.set_epoch(epoch)
-        for augment in filter(None, {*self.augmenters.values()}):
+        for augment in self.all_augmenters():
             refresh_banks(augment, epoch)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
@@ -439,7 +448,8 @@ class EncoderBrain(sb.Brain):
         kwargs["num_workers"] = worth_while(kwargs.get("num_workers", 0))
         if getattr(dataset, "samples_per_epoch", None) is not None:
             # In an order of its own, which has a sample twice in a batch only
-            # where two passes meet; SpeechBrain would shuffle it for torchrun
+            # where two passes meet or recordings are long; SpeechBrain would
+            # shuffle it for torchrun
             kwargs["shuffle"] = False
             kwargs["sampler"] = torch.utils.data.SequentialSampler(dataset)
         loader = super().make_dataloader(dataset, stage, **kwargs)

@@ -67,6 +67,10 @@ class DINOBrain(EncoderBrain):
         if self.checkpointer is not None and self.reclustering is not None:
             self.checkpointer.add_recoverable("reclustering", self.reclustering)
 
+    def all_augmenters(self):
+        """As EncoderBrain's, and what erases parts of features."""
+        return [*super().all_augmenters(), *filter(None, self.erase.values())]
+
     @property
     def network(self):
         """The teacher, from signals to embeddings."""

@@ -226,6 +226,12 @@ class MultiCropDataset(Dataset):
         seed=0,
         reader=AudioReader,
     ):
+        if global_crops < 1 or local_crops < 0:
+            raise ValueError(
+                f"global_crops={global_crops}, local_crops={local_crops}: give "
+                "1 or more global ones, which the teacher sees, and 0 or more "
+                "local ones."
+            )
         sampling = Sampling() if sampling is None else sampling
         most = global_crops + local_crops
         if not 1 <= sampling.utterances_per_sample <= most:

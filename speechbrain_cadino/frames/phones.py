@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pandas as pd
 
-from speechbrain_cadino.dataio.manifest import LABEL
+from speechbrain_cadino.dataio.manifest import LABEL, read_csv
 
 COLUMNS = ["wav", LABEL, "phone", "start", "stop"]
 # Neighbours are no further apart than this, in seconds: the rounding of times
@@ -51,8 +51,7 @@ def read_phones(path):
             f"{', '.join(COLUMNS)} (seconds), and language, if there are "
             "several."
         )
-    text = {"wav": str, LABEL: str, "phone": str, "language": str}
-    table = pd.read_csv(path, dtype=text, keep_default_na=False)
+    table = read_csv(path)
     missing = [name for name in COLUMNS if name not in table]
     if missing or not len(table):
         what = f"no column {', '.join(missing)}" if missing else "no row"

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from speechbrain_cadino.losses.chunked import chunked
 from speechbrain_cadino.losses.objective import Panel, Term
+from speechbrain_cadino.losses.targets import Centering
 
 
 class DINOLoss(Term):
@@ -142,12 +143,13 @@ class DINOLoss(Term):
         """
         entropy, highest = means["teacher_entropy"], math.log(self.out_dim)
         if entropy > 0.99 * highest:
+            centred = isinstance(self.target, Centering)
+            lower = "a lower center_momentum, " if centred else ""
             return [
                 f"Collapse to uniform: the teacher's entropy is {entropy:.2f}, "
                 f"its maximum ln {self.out_dim} is {highest:.2f}. Every "
                 "utterance gets the same flat answer. What usually helps: a "
-                "lower teacher_temp, a lower center_momentum, fewer prototypes "
-                "(out_dim)."
+                f"lower teacher_temp, {lower}fewer prototypes (out_dim)."
             ]
         if entropy < 0.01 * highest:
             return [

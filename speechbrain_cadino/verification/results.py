@@ -156,7 +156,10 @@ def read_groups(path):
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"No table of groups at {path}.")
+        raise FileNotFoundError(
+            f"No table of groups at {path}: give a CSV file, whose first "
+            "column names files or first folders."
+        )
     try:
         header = path.open(encoding="utf-8").readline()
         table = pd.read_csv(

@@ -8,7 +8,6 @@ import host
 import pytest
 import torch
 from forked import run
-from recipe import TORCHRUN
 
 from speechbrain_cadino.training.schedules import LinearSchedule
 
@@ -167,8 +166,9 @@ def test_two_micro_batches_equal_one_batch():
 def test_two_processes_equal_one_on_the_joined_batch(tmp_path):
     options = {**EXACT, "loader": {"equal": True, "batch_size": 2}}
     code, output = run(
-        *(*TORCHRUN, host.__file__, tmp_path / "two.pt", json.dumps(options)),
+        *(host.__file__, tmp_path / "two.pt", json.dumps(options)),
         "--distributed_backend=gloo",
+        ranks=2,
     )
     assert code == 0, output
     two = torch.load(tmp_path / "two.pt")
@@ -261,6 +261,7 @@ def test_a_weight_that_grows_with_the_epochs():
     [
         ({"modules": {"other": torch.nn.Linear(1, 1)}}, "is none of the mod"),
         ({"optimised": "encoder"}, "head of dino is in no optimiser: hand"),
+        ({"optimised": "dino_head"}, "objective of dino is in no optimiser"),
         ({"weight": -1}, "weight of DINO is -1: give 0, which"),
     ],
 )
@@ -271,6 +272,8 @@ def test_what_a_brain_has_to_have(change, message):
             host.SpeakersWithDINO(
                 change["modules"], None, {"dino": brain.dino}, {"device": "cpu"}
             )
+        scale = torch.nn.Parameter(torch.ones(()))
+        brain.dino.objective.register_parameter("scale", scale)
         brain.__class__ = Own
         host.train(brain, counter)
 

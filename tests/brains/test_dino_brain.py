@@ -1,22 +1,20 @@
 import pathlib
-import subprocess
-import sys
 import types
 
+import forked
 import pytest
 import torch
-from recipe import TORCHRUN
 
 from speechbrain_cadino.brains.dino import DINOBrain
+from speechbrain_cadino.dataio.augment import AddNoise, CropAugmenter
+from speechbrain_cadino.training.schedules import LinearSchedule
 
 SCRIPT = pathlib.Path(__file__).with_name("take_steps.py")
 
 
-def run(*command):
-    process = subprocess.run(
-        [sys.executable, *map(str, command)], capture_output=True, text=True
-    )
-    assert process.returncode == 0, process.stdout + process.stderr
+def run(*command, ranks=None):
+    code, output = forked.run(*command, ranks=ranks)
+    assert code == 0, output
 
 
 @pytest.fixture(scope="module", params=["dino", "rdino", "sdpn", "contrastive"])
@@ -43,10 +41,8 @@ def assert_same_steps(folder, other):
 
 def test_two_processes_equal_one_on_the_joined_batch(steps):
     method, folder = steps
-    run(
-        *(*TORCHRUN, SCRIPT, folder / "two.pt", 2, method),
-        "--distributed_backend=gloo",
-    )
+    command = SCRIPT, folder / "two.pt", 2, method
+    run(*command, "--distributed_backend=gloo", ranks=2)
     assert assert_same_steps(folder, "two.pt") == (1, 2)
 
 
@@ -78,10 +74,29 @@ def test_each_gradient_is_clipped_by_its_own_norm():
     assert [g.norm() < 3.0001 for g in clipped] == [True] * 4
 
 
+def test_what_erases_features_follows_its_schedule(monkeypatch):
+    erase = CropAugmenter([AddNoise()], [1.0], LinearSchedule(0, 1, 10))
+    augment = CropAugmenter([AddNoise()], [1.0], LinearSchedule(0, 1, 10))
+    brain = object.__new__(DINOBrain)
+    brain.augmenters = {"globals": None, "locals": augment}
+    brain.erase = {"locals": erase}
+    brain.guard = types.SimpleNamespace(begin=lambda names: None)
+    brain.optimizer = types.SimpleNamespace(param_groups=[])
+    brain.record = types.SimpleNamespace(
+        count=lambda name, number: None, counts={"replaced": 0}
+    )
+    brain.problems, brain.utterances = [], 0
+    monkeypatch.setattr(DINOBrain, "position", 10.0)
+    brain.on_fit_batch_start({"id": ["a"], "problem": [""]}, True)
+    clean = torch.randn(8, 16000)
+    for each in (erase, augment):
+        assert (each(clean) != clean).any()
+
+
 def test_an_order_of_its_own_is_dealt_out_to_processes(tmp_path):
     """Not shuffled: three passes would meet in a batch."""
     order = pathlib.Path(__file__).with_name("order.py")
-    run(*TORCHRUN, order, tmp_path)
+    run(order, tmp_path, ranks=2)
     ranks = [
         [line.split() for line in path.read_text().splitlines()]
         for path in sorted(tmp_path.glob("?.txt"))

@@ -1,10 +1,8 @@
 import pathlib
-import subprocess
-import sys
 
+import forked
 import pytest
 import torch
-from recipe import TORCHRUN
 
 import speechbrain as sb
 from speechbrain_cadino.brains.frames import FrameBrain
@@ -13,12 +11,10 @@ from speechbrain_cadino.lobes.frame_encoder import FrameOutputs
 SCRIPT = pathlib.Path(__file__).with_name("take_frame_steps.py")
 
 
-def take(output, *command):
+def take(output, *options, ranks=None):
     """Two steps: what they ended with."""
-    process = subprocess.run(
-        [sys.executable, *map(str, command)], capture_output=True, text=True
-    )
-    assert process.returncode == 0, process.stdout + process.stderr
+    code, said = forked.run(SCRIPT, output, *options, ranks=ranks)
+    assert code == 0, said
     return torch.load(output)
 
 
@@ -26,21 +22,18 @@ def take(output, *command):
 def one(tmp_path_factory):
     """Two steps of one process on whole batches."""
     output = tmp_path_factory.mktemp("steps") / "one.pt"
-    return take(output, SCRIPT, output, 1)
+    return take(output, 1)
 
 
 @pytest.mark.parametrize("kind", ["processes", "micro-batches"])
 def test_two_halves_equal_a_batch(one, tmp_path, kind):
     output = tmp_path / "two.pt"
     if kind == "processes":
-        other = take(
-            *(output, *TORCHRUN, SCRIPT, output, 2),
-            "--distributed_backend=gloo",
-        )
+        other = take(output, 2, "--distributed_backend=gloo", ranks=2)
         assert (one["processes"], other["processes"]) == (1, 2)
     else:
         flag = "--grad_accumulation_factor=2"
-        other = take(output, SCRIPT, output, 2, flag)
+        other = take(output, 2, flag)
     assert one["used"] == pytest.approx(other["used"])
     assert 0 < one["used"]["used_3"] <= 1
     for name in ("loss", "gradients", "student", "target"):

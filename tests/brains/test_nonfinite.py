@@ -2,19 +2,14 @@
 
 import pathlib
 import runpy
-import subprocess
-import sys
 
+import forked
 import numpy as np
 import pytest
 import torch
-from recipe import TORCHRUN
 
 SCRIPT = pathlib.Path(__file__).with_name("poisoned.py")
 poisoned = runpy.run_path(SCRIPT)
-TWO_PROCESSES = [
-    *(sys.executable, *TORCHRUN, SCRIPT),
-]
 
 
 def end(stage, batches, *options, **kwargs):
@@ -60,13 +55,10 @@ def test_a_step_that_is_not_finite_is_as_if_not_taken(
 def test_processes_skip_together(tmp_path):
     """Only one of them has seen what is not finite."""
     for name, batches in [("bad", "1,2,-3,4"), ("good", "1,2,4")]:
-        process = subprocess.run(
-            [*TWO_PROCESSES, "dino", tmp_path / name, batches, "--device=cpu"],
-            capture_output=True,
-            text=True,
+        code, output = forked.run(
+            *(SCRIPT, "dino", tmp_path / name, batches, "--device=cpu"), ranks=2
         )
-        output = process.stdout + process.stderr
-        assert process.returncode == 0, output
+        assert code == 0, output
         if name == "bad":
             assert "Skipped step 3 of epoch 1" in output
             # the IDs of the other process are free from suspicion

@@ -1,24 +1,22 @@
 import pathlib
-import subprocess
-import sys
+import re
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from recipe import TORCHRUN
 
 SCRIPT = pathlib.Path(__file__).with_name("label_epochs.py")
 
 
-def run(*command):
+def run(*command, ranks=None):
     """The gates that were printed."""
-    process = subprocess.run(
-        [sys.executable, *map(str, command)], capture_output=True, text=True
-    )
-    assert process.returncode == 0, process.stdout + process.stderr
-    lines = process.stdout.splitlines()
-    return [float(line[5:]) for line in lines if line.startswith("gate ")]
+    options = [] if ranks is None else ["--distributed_backend=gloo"]
+    code, output = forked.run(SCRIPT, *command, *options, ranks=ranks)
+    assert code == 0, output
+    # At the end of a line, on which a progress bar may be
+    return [float(gate) for gate in re.findall(r"gate (\S+)$", output, re.M)]
 
 
 def arrays(folder, epoch):
@@ -28,11 +26,8 @@ def arrays(folder, epoch):
 
 def test_two_processes_have_the_gates_and_counts_of_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    gates = run(SCRIPT, one, 1, 0, "voices")
-    both = run(
-        *(*TORCHRUN, SCRIPT, two, 2, 0, "voices"),
-        "--distributed_backend=gloo",
-    )
+    gates = run(one, 1, 0, "voices")
+    both = run(two, 2, 0, "voices", ranks=2)
     table, other = (pd.read_csv(folder / "gate.csv") for folder in (one, two))
     pd.testing.assert_frame_equal(table, other, rtol=1e-4)
     # Each process had the gate of gate.csv, which is a real one from epoch 2
@@ -52,7 +47,7 @@ def test_two_processes_have_the_gates_and_counts_of_one(tmp_path):
 
 
 def test_the_gate_is_where_the_components_of_the_epoch_before_cross(tmp_path):
-    run(SCRIPT, tmp_path, 1, 0, "voices")
+    run(tmp_path, 1, 0, "voices")
     table = pd.read_csv(tmp_path / "gate.csv")
     assert table["gate"][1:].tolist() == pytest.approx(
         table["crossing"][:-1].tolist()
@@ -65,10 +60,8 @@ def test_the_gate_is_where_the_components_of_the_epoch_before_cross(tmp_path):
 
 def test_two_processes_share_the_window(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    command = SCRIPT, one, 1, 12, "voices"
-    gates = run(*command)
-    command = SCRIPT, two, 2, 12, "voices"
-    both = run(*TORCHRUN, *command, "--distributed_backend=gloo")
+    gates = run(one, 1, 12, "voices")
+    both = run(two, 2, 12, "voices", ranks=2)
     assert np.isinf(gates[0])
     assert np.isfinite(gates[1:]).all()
     assert sorted(both) == pytest.approx(sorted([*gates, *gates]), rel=1e-4)
@@ -79,9 +72,8 @@ def test_two_processes_share_the_window(tmp_path):
 
 def test_a_classifier_starts_from_the_means_of_the_labels(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    run(SCRIPT, one, 1, 0, "centroids")
-    command = SCRIPT, two, 2, 0, "centroids"
-    run(*TORCHRUN, *command, "--distributed_backend=gloo")
+    run(one, 1, 0, "centroids")
+    run(two, 2, 0, "centroids", ranks=2)
     for folder in (one, two):
         found = torch.load(folder / "start.pt")
         # Noises of six colours; every fourth label is that of the next one

@@ -1,11 +1,9 @@
 import pathlib
-import subprocess
-import sys
 
+import forked
 import numpy as np
 import pytest
 import torch
-from recipe import TORCHRUN
 from sklearn.metrics import adjusted_rand_score
 
 from speechbrain_cadino.clustering.kmeans import cluster
@@ -18,11 +16,9 @@ from speechbrain_cadino.embeddings.whitening import Whitening, whiten
 SCRIPT = pathlib.Path(__file__).with_name("recluster.py")
 
 
-def run(*command):
-    process = subprocess.run(
-        [sys.executable, *map(str, command)], capture_output=True, text=True
-    )
-    assert process.returncode == 0, process.stdout + process.stderr
+def run(*command, ranks=None):
+    code, output = forked.run(*command, ranks=ranks)
+    assert code == 0, output
 
 
 def test_two_processes_agree_with_each_other_and_with_one(
@@ -30,8 +26,9 @@ def test_two_processes_agree_with_each_other_and_with_one(
 ):
     run(SCRIPT, corpus, encoder_folder, tmp_path / "one")
     run(
-        *(*TORCHRUN, SCRIPT, corpus, encoder_folder),
-        *(tmp_path / "two", "--distributed_backend=gloo"),
+        *(SCRIPT, corpus, encoder_folder, tmp_path / "two"),
+        *("--distributed_backend=gloo",),
+        ranks=2,
     )
     one = torch.load(tmp_path / "one" / "0.pt")
     assert one["epoch"] == 5  # due at 2 and 5

@@ -5,25 +5,20 @@ import pathlib
 import forked
 import numpy as np
 import torch
-from recipe import TORCHRUN
 
 SCRIPT = pathlib.Path(__file__).with_name("share.py")
 
 
-def run(folder, *launcher, options=()):
+def run(folder, *options, ranks=None):
     folder.mkdir()
-    code, output = forked.run(*launcher, SCRIPT, folder, *options)
+    code, output = forked.run(SCRIPT, folder, *options, ranks=ranks)
     assert code == 0, output
     return torch.load(folder / "found.pt")
 
 
 def test_three_processes_find_what_one_does_to_the_bit(tmp_path):
     one = run(tmp_path / "one")
-    three = run(
-        tmp_path / "three",
-        *(*TORCHRUN[:-1], "--nproc_per_node=3"),
-        options=["--distributed_backend=gloo"],
-    )
+    three = run(tmp_path / "three", "--distributed_backend=gloo", ranks=3)
     assert one.pop("sweep") == three.pop("sweep")
     assert one.keys() == three.keys()
     for name, clusters in one.items():

@@ -377,6 +377,13 @@ def test_each_speed_of_a_label_is_a_class(labelled):
     assert count_classes(labelled / "labels.csv", speeds) == 6
 
 
+@pytest.mark.parametrize("crops", [(0, 4), (2, -1)])
+def test_a_teacher_needs_a_global_crop(folder, crops):
+    counts = dict(zip(["global_crops", "local_crops"], crops))
+    with pytest.raises(ValueError, match="1 or more global ones"):
+        MultiCropDataset(folder / "train.csv", folder, **counts)
+
+
 @pytest.mark.parametrize("speeds", [[1.0, 0.98], [0.97], [1.0, 1.0], [0]])
 def test_speeds_are_what_they_say(folder, speeds):
     with pytest.raises(ValueError, match=r"speeds=\[.* such as 0.9, 0.95"):

@@ -1,12 +1,10 @@
 import pathlib
-import subprocess
-import sys
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from recipe import TORCHRUN
 
 from speechbrain_cadino.gate.record import GateRecord
 from speechbrain_cadino.losses.label_correction import (
@@ -110,12 +108,8 @@ def test_what_two_processes_have_drawn_whenever_it_is_saved(resumed, tmp_path):
     """The last draw counts, in one step that of the higher rank; a queue of
     labels takes in all of them."""
     script = pathlib.Path(__file__).with_name("draws.py")
-    done = subprocess.run(
-        [sys.executable, *TORCHRUN, script, tmp_path / "held", *resumed],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    code, output = forked.run(script, tmp_path / "held", *resumed, ranks=2)
+    assert code == 0, output
     held = torch.load(tmp_path / "held")
     expected = torch.tensor([1.0, 10.1, 11.2, 11.3])
     torch.testing.assert_close(held["losses"], expected)

@@ -14,6 +14,7 @@ from speechbrain_cadino.losses.meters import (
     spread_warnings,
 )
 from speechbrain_cadino.losses.objective import Objective
+from speechbrain_cadino.losses.targets import Centering, Sinkhorn
 from speechbrain_cadino.training.checkpoints import AtomicCheckpointer
 from speechbrain_cadino.training.plots import plot_training
 from speechbrain_cadino.training.record import (
@@ -89,6 +90,15 @@ def test_each_collapse_is_named():
     assert signs(math.log(1024), 0.7) == ["Collapse to uniform"]
     assert signs(0.01, 0.7) == ["Collapse to one prototype"]
     assert signs(3.0, 0.01) == ["Collapse of the embeddings"]
+
+
+@pytest.mark.parametrize(
+    ("target", "centred"), [(Centering(8), True), (Sinkhorn(), False)]
+)
+def test_what_helps_is_a_setting_that_there_is(target, centred):
+    loss = DINOLoss(8, target=target, teacher_temp=0.04)
+    (warning,) = loss.warnings({"teacher_entropy": math.log(8)})
+    assert ("center_momentum" in warning) is centred
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ def drawn(monkeypatch):
     """The figure that is saved."""
     figures = []
     monkeypatch.setattr(
-        plots, "_save", lambda figure, path: figures.append(figure)
+        plots,
+        "save_figure",
+        lambda figure, path, dpi: figures.append(figure),
     )
     yield figures
     plt.close("all")
