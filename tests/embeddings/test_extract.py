@@ -5,12 +5,13 @@ import subprocess
 import sys
 import time
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 import torch
-from recipe import TORCHRUN, script
+from recipe import script
 
 from speechbrain_cadino.dataio.audio import AudioReader, MediaError
 from speechbrain_cadino.dataio.manifest import read_manifest
@@ -260,7 +261,7 @@ def test_senseless_options(tmp_path, weights, options, size, sentence):
     assert not (tmp_path / "out").exists()
 
 
-def extract_script(corpus, encoder_folder, folder, launcher=(), **flags):
+def extract_script(corpus, encoder_folder, folder, **flags):
     flags = {
         "data_folder": corpus,
         "manifest": corpus / "train.csv",
@@ -271,17 +272,7 @@ def extract_script(corpus, encoder_folder, folder, launcher=(), **flags):
         "shard_size": 5,
         **flags,
     }
-    return [
-        *(sys.executable, *launcher),
-        *script("extract.py", "extract.yaml", **flags),
-    ]
-
-
-def run(command):
-    process = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    return process.returncode, process.stdout
+    return script("extract.py", "extract.yaml", **flags)
 
 
 def result(folder):
@@ -291,15 +282,12 @@ def result(folder):
 
 def test_script_and_two_processes_equal_one(encoder_folder, corpus, tmp_path):
     command = extract_script(corpus, encoder_folder, tmp_path / "one")
-    code, output = run(command)
+    code, output = forked.run(*command)
     assert code == 0, output
-    code, output = run(
-        extract_script(
-            *(corpus, encoder_folder, tmp_path / "two"),
-            launcher=TORCHRUN,
-            distributed_backend="gloo",
-        )
+    two = extract_script(
+        *(corpus, encoder_folder, tmp_path / "two"), distributed_backend="gloo"
     )
+    code, output = forked.run(*two, ranks=2)
     assert code == 0, output
     assert result(tmp_path / "one") == result(tmp_path / "two")
     _, embeddings = extract(
@@ -311,7 +299,7 @@ def test_script_and_two_processes_equal_one(encoder_folder, corpus, tmp_path):
         rtol=1e-4,
         atol=1e-5,
     )
-    code, output = run(command)
+    code, output = forked.run(*command)
     assert code == 0
     assert "up to date" in output
 
@@ -324,7 +312,9 @@ def test_killed_ends_as_if_it_was_not(encoder_folder, tmp_path):
     folder = tmp_path / "killed"
     command = extract_script(tmp_path, encoder_folder, folder)
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.time() + 60
     while len(list(folder.glob("shards/0*.npy"))) < 10:
@@ -339,7 +329,7 @@ def test_killed_ends_as_if_it_was_not(encoder_folder, tmp_path):
     os.mkdir(tmp_path / "links")  # to see them after the end
     for shard in shards:
         os.link(shard, tmp_path / "links" / shard.name)
-    code, output = run(command)
+    code, output = forked.run(*command)
     assert code == 0, output
     assert f"{len(shards)} of 80 shards" in output
 
@@ -367,8 +357,8 @@ def test_killed_ends_as_if_it_was_not(encoder_folder, tmp_path):
 def test_mistakes_are_one_sentence(
     encoder_folder, corpus, tmp_path, flags, sentence
 ):
-    code, output = run(
-        extract_script(corpus, encoder_folder, tmp_path / "out", **flags)
+    code, output = forked.run(
+        *extract_script(corpus, encoder_folder, tmp_path / "out", **flags)
     )
     assert code == 1
     assert sentence in output

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from recipe import TORCHRUN, script
+from recipe import script
 from torchaudio.functional import resample
 
 from speechbrain_cadino.commands.main import main
@@ -143,7 +143,7 @@ def test_killed_it_goes_on_and_two_processes_end_in_the_same(
     first = tmp_path / "segments" / "shards" / "00000.npy"
     kill_when(first.exists, *command(tmp_path))
     code, output = run_script(
-        *TORCHRUN, *command(tmp_path, distributed_backend="gloo")
+        *command(tmp_path, distributed_backend="gloo"), ranks=2
     )
     assert code == 0, output
     assert content(tmp_path) == content(filtered[0])

@@ -5,12 +5,12 @@ import json
 import forked
 import pandas as pd
 import pytest
-from recipe import TORCHRUN, script
+from recipe import script
 
 from speechbrain_cadino.dataio.manifest import DATA_ROOT, read_manifest
 
 
-def label(encoder_folder, corpus, folder, launcher=(), **flags):
+def label(encoder_folder, corpus, folder, ranks=None, **flags):
     """Runs the script; its exit code and all that it said."""
     flags = {
         "encoder": encoder_folder,
@@ -23,7 +23,7 @@ def label(encoder_folder, corpus, folder, launcher=(), **flags):
         **flags,
     }
     return forked.run(
-        *launcher, *script("pseudo_label.py", "pseudo_label.yaml", **flags)
+        *script("pseudo_label.py", "pseudo_label.yaml", **flags), ranks=ranks
     )
 
 
@@ -80,7 +80,7 @@ def test_speakers_change_nothing_but_the_report(
 def test_two_processes_equal_one(labelled, encoder_folder, corpus, tmp_path):
     code, output = label(
         *(encoder_folder, corpus, tmp_path),
-        launcher=TORCHRUN,
+        ranks=2,
         distributed_backend="gloo",
         shard_size=6,
     )

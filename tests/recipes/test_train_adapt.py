@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from recipe import SPEED, TINY_STAGE_1, TORCHRUN, script
+from recipe import SPEED, TINY_STAGE_1, script
 
 from speechbrain_cadino.dataio.manifest import write_manifest
 
@@ -128,7 +128,7 @@ def test_a_part_of_an_encoder_on_two_processes(
         "device": "cpu",
         "distributed_backend": "gloo",
     }
-    code, output = run_script(*TORCHRUN, *command(tmp_path, **flags))
+    code, output = run_script(*command(tmp_path, **flags), ranks=2)
     assert code == 0, output
     assert "parameters (" in output
     old, new = (

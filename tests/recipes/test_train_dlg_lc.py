@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from recipe import RECIPE, SPEED, TORCHRUN, script
+from recipe import RECIPE, SPEED, script
 
 from speechbrain_cadino.losses.label_correction import RELIABLE
 
@@ -172,7 +172,7 @@ def test_goes_on_with_a_larger_margin_on_two_processes(
         "distributed_backend": "gloo",
         "precision": "bf16",
     }
-    code, output = run_script(*TORCHRUN, *command(tmp_path, **flags))
+    code, output = run_script(*command(tmp_path, **flags), ranks=2)
     assert code == 0, output
     for name in ["classifier.ckpt", "encoder/embedding_model.ckpt"]:
         old, new = (
