@@ -53,22 +53,48 @@ def run(*command, cwd=None, ranks=None):
     str
         All that they said.
     """
-    command = [str(word) for word in command]
-    place = str(cwd or os.getcwd()), multiprocessing.get_start_method()
     with tempfile.TemporaryDirectory() as folder:
         environments = [{}] if ranks is None else _environments(ranks)
         outputs = [pathlib.Path(folder, str(n)) for n in range(ranks or 1)]
         processes = [
-            SERVER.Process(
-                target=_main,
-                args=(command, *place, {**os.environ, **own}, str(output)),
-            )
-            for own, output in zip(environments, outputs)
+            start(*command, cwd=cwd, output=output, environment=environment)
+            for output, environment in zip(outputs, environments)
         ]
-        for process in processes:
-            process.start()
         code = _join(processes)
         return code, "".join(o.read_text(encoding="utf-8") for o in outputs)
+
+
+def start(*command, cwd=None, output=os.devnull, environment=()):
+    """Starts a command line.
+
+    Arguments
+    ---------
+    *command
+        See ``run``.
+    cwd : str or pathlib.Path, optional
+        The working folder.
+    output : str or pathlib.Path
+        The file for all that it says.
+    environment : dict, optional
+        Variables beside those of this process.
+
+    Returns
+    -------
+    multiprocessing.Process
+        The process.
+    """
+    process = SERVER.Process(
+        target=_main,
+        args=(
+            [str(word) for word in command],
+            str(cwd or os.getcwd()),
+            multiprocessing.get_start_method(),
+            {**os.environ, **dict(environment)},
+            str(output),
+        ),
+    )
+    process.start()
+    return process
 
 
 def _environments(ranks):

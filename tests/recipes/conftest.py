@@ -77,18 +77,15 @@ def kill_when():
     holds."""
 
     def kill(condition, *command):
-        process = subprocess.Popen(
-            [sys.executable, *map(str, command)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = forked.start(*command)
         deadline = time.time() + 120
         while not _holds(condition):
-            assert process.poll() is None, "ended before it could be killed"
+            assert process.is_alive(), "ended before it could be killed"
             assert time.time() < deadline
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
 
     return kill
 
