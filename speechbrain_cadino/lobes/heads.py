@@ -1,4 +1,4 @@
-"""Projection heads."""
+"""Projection heads, and classifiers in fp32."""
 
 import torch
 import torch.nn.functional as F
