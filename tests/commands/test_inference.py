@@ -426,7 +426,7 @@ def test_files_and_folders(tmp_path):
         ("embed EMPTY WAV --output OUT", "no hyperparams.yaml"),
         ("embed ENC BAD --output WAV", "written into .*wav .File exists"),
         ("embed ENC BAD --output /proc", "Nothing can be written into /proc"),
-        ("embed ENC BAD --output OUT --device warp:9", "no device warp:9: "),
+        ("embed ENC BAD --output OUT --device warp:9", "No device warp:9: "),
         ("embed ENC BAD --output OUT", "None of 1 files .*broken.wav: not"),
         ("verify ENC BAD WAV", "None of the enrolment files"),
         ("verify ENC WAV BAD", "None of the test files"),
