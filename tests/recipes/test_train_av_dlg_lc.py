@@ -192,6 +192,7 @@ def test_batches_with_a_single_face_or_none(
             tmp_path / "run",
             face_manifest=tmp_path / "faces.csv",
             number_of_epochs=1,
+            gate="none",
             warmup_epochs=0,
         )
     )
@@ -259,6 +260,7 @@ def test_stage_two_on_faces_alone(face_run, faces, run_script, tmp_path):
         "output_folder": tmp_path / "run",
         "prepare": "[]",
         "number_of_epochs": 1,
+        "gate": "none",
         "warmup_epochs": 0,
         "batch_size": 8,
         "num_workers": 0,
