@@ -64,7 +64,7 @@ def run(*command, cwd=None, ranks=None):
         return code, "".join(o.read_text(encoding="utf-8") for o in outputs)
 
 
-def start(*command, cwd=None, output=os.devnull, environment=()):
+def start(*command, cwd=None, output=os.devnull, environment=None):
     """Starts a command line.
 
     Arguments
@@ -89,7 +89,7 @@ def start(*command, cwd=None, output=os.devnull, environment=()):
             [str(word) for word in command],
             str(cwd or os.getcwd()),
             multiprocessing.get_start_method(),
-            {**os.environ, **dict(environment)},
+            {**os.environ, **(environment or {})},
             str(output),
         ),
     )

@@ -92,20 +92,14 @@ def _partition(points, folder, num_clusters, calibration):
     if num_clusters == 1 or count == 1:
         return np.zeros(count, np.int64)
     tree = linkage(points, "ward")
+    # Merges of one height, as of copies of a file, would be undone together
+    tree[:, 2] = np.arange(len(tree))
     if num_clusters is None:
         choose = functools.partial(most_likely_number, calibration=calibration)
         if calibration is None:
             choose = best_silhouette
         num_clusters = choose(points, tree)
-    return _cut(tree, num_clusters)
-
-
-def _cut(tree, number):
-    """Cluster numbers of so many clusters, which are the first merges undone:
-    ``fcluster`` undoes those of one height together, as of copies of a file."""
-    ranked = tree.copy()
-    ranked[:, 2] = np.arange(len(tree))
-    return fcluster(ranked, number, "maxclust")
+    return fcluster(tree, num_clusters, "maxclust")
 
 
 def most_likely_number(points, tree, calibration):
@@ -174,7 +168,9 @@ def best_silhouette(points, tree):
     """
     numbers = _candidates(len(points) - 1, CANDIDATES)
     values = [
-        silhouettes(points, pd.factorize(_cut(tree, number))[0]).mean()
+        silhouettes(
+            points, pd.factorize(fcluster(tree, number, "maxclust"))[0]
+        ).mean()
         for number in tqdm(
             numbers, desc="Comparing numbers of clusters", delay=1
         )

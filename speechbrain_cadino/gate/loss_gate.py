@@ -149,17 +149,17 @@ class DynamicLossGate:
             The figures of the mixture, None each if there is no threshold.
         """
         threshold, figures = self.mixture.fit(losses)
-        # Steps move the gate of a window, their epoch has figures alone
-        steps = self.window is not None and len(self.window.losses)
+        found = math.isfinite(self._crossing)
+        # Steps move the gate that a window has; their epoch has figures alone
+        steps = found and self.window is not None and len(self.window.losses)
         if threshold is None:
             gated = self._epoch + 1 >= self.first_epoch
-            found = math.isfinite(self._crossing)
-            if self.gate == "dynamic" and gated and not (steps and found):
+            if self.gate == "dynamic" and gated and not steps:
                 stays = f"The loss gate stays {self._crossing:.3g}"
                 none = "No loss gate yet"
                 logger.warning(f"{stays if found else none}: {figures}.")
             return dict.fromkeys(self.mixture.columns)
-        if not (steps and math.isfinite(self._crossing)):
+        if not steps:
             self._take(threshold, figures)
         return figures
 

@@ -160,9 +160,8 @@ def _row(name, **figures):
 
 def _errors(stage, system):
     """The error rates of a system, if trials were given."""
-    systems = (read_json(stage.folder / "metrics.json") or {}).get(
-        "systems", {}
-    )
+    metrics = read_json(stage.folder / "metrics.json") or {}
+    systems = metrics.get("systems", {})
     if "fused" not in systems:
         return systems.get(system, {})
     alone = {f"eer_{name}": systems[name]["eer"] for name in ("audio", "face")}

@@ -157,9 +157,21 @@ def _counts(targets, enrol, test):
 
 
 def fewest_speakers(targets, enrol, test):
-    """The number of speakers that intervals rest on: those with target trials,
-    or those with non-target trials, whichever are fewer; arguments as of
-    ``too_few_speakers``."""
+    """The number of speakers that intervals rest on.
+
+    Arguments
+    ---------
+    targets : array_like
+        See ``too_few_speakers``, as for the next two.
+    enrol : numpy.ndarray
+    test : numpy.ndarray
+
+    Returns
+    -------
+    int
+        Those with target trials, or those with non-target trials, whichever
+        are fewer.
+    """
     return min(_counts(targets, enrol, test))
 
 
