@@ -26,7 +26,7 @@ SERVER.set_forkserver_preload(
         "speechbrain_cadino.runs.plan",
         "speechbrain_cadino.runs.stage_two",
         "speechbrain_cadino.clustering.pseudo_labels",
-        "speechbrain_cadino.gate.filter",
+        "speechbrain_cadino.prepare.filter",
         "speechbrain_cadino.gate.report",
     ]
 )

@@ -26,7 +26,6 @@ if __name__ == "__main__":
 import copy
 
 import speechbrain as sb
-from speechbrain.utils.distributed import run_on_main
 from speechbrain_cadino.brains.frames import FrameBrain
 from speechbrain_cadino.config.overlays import (
     allow_own_classes,
@@ -34,9 +33,17 @@ from speechbrain_cadino.config.overlays import (
 )
 from speechbrain_cadino.encoders.export import exported_layer
 from speechbrain_cadino.process.errors import user_errors
-from speechbrain_cadino.runs.fit import fit
 from speechbrain_cadino.runs.frames import finish_frames
 from speechbrain_cadino.runs.open_run import load_run
+from speechbrain_cadino.runs.training import run_training
+
+
+def start(hparams):
+    """Keeps the network before training, to compare with."""
+    # A layer to export that is not there shows before training
+    transformer = hparams["student"].context.transformer
+    exported_layer(transformer, hparams["export_layer"])
+    hparams["untrained"] = copy.deepcopy(hparams["student"])
 
 
 @user_errors()
@@ -51,31 +58,10 @@ def main():
 
     # One run at a time in the output folder, of one mould
     hparams = load_run(hparams_file, run_opts, overrides)
-
-    # Dataset prep (audio folders to CSV manifests)
-    for prepare in hparams["prepare"]:
-        run_on_main(prepare)
-
-    # One crop of each utterance, read from the manifest
-    train_data = hparams["train_data"]()
-
-    # Phones, for the end; mistakes in the table show before training
-    evaluator = hparams.pop("evaluator")()
-
-    # So does a layer to export that is not there
-    transformer = hparams["student"].context.transformer
-    exported_layer(transformer, hparams["export_layer"])
-
-    # The network before training, to compare with
-    untrained = copy.deepcopy(hparams["student"])
-
-    # Brain and training
-    brain = fit(FrameBrain, hparams, run_opts, train_data)
-
-    # Encoder folder, plot and phones
-    if not (brain.debug or brain.test_only):
-        rows = brain.record.rows
-        run_on_main(finish_frames, args=[hparams, rows, evaluator, untrained])
+    run_training(
+        *(FrameBrain, hparams, run_opts, finish_frames, start),
+        evaluators=["frame_evaluator"],
+    )
 
 
 if __name__ == "__main__":

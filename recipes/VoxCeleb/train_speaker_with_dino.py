@@ -25,19 +25,18 @@ if __name__ == "__main__":
     show_usage(__doc__)  # before the imports below, which take seconds
 
 import speechbrain as sb
-from speechbrain.utils.distributed import run_on_main
 from speechbrain_cadino.brains.speaker import SpeakerBrain
 from speechbrain_cadino.config.overlays import (
     allow_own_classes,
     parse_arguments,
 )
 from speechbrain_cadino.encoders.adopt import adopt_encoder
-from speechbrain_cadino.encoders.load import start_from_encoder
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.runs.finetune import MAY_CHANGE
 from speechbrain_cadino.runs.finish import finish
-from speechbrain_cadino.runs.fit import fit
 from speechbrain_cadino.runs.open_run import load_run
+from speechbrain_cadino.runs.stage_one import STARTS
+from speechbrain_cadino.runs.training import run_training, start_from
 from speechbrain_cadino.training.plots import plot_speaker
 
 
@@ -49,6 +48,11 @@ def report(brain, hparams):
         f"{hparams['output_folder']}/plots/training.png",
         hparams["objective"],
     )
+
+
+def start(hparams):
+    """Loads an encoder to start from."""
+    start_from(hparams, STARTS)
 
 
 @user_errors()
@@ -66,27 +70,7 @@ def main():
 
     # One run at a time in the output folder, of one mould
     hparams = load_run(hparams_file, run_opts, overrides, harmless=MAY_CHANGE)
-
-    # Dataset prep (folders of noises and rooms to CSV manifests)
-    for prepare in hparams["prepare"]:
-        run_on_main(prepare)
-
-    # Labelled crops, and stretches of all utterances
-    train_data = hparams["train_data"]()
-
-    # Trials, to follow the EER; mistakes in the list show before training
-    hparams["evaluator"] = hparams["evaluator"]()
-
-    # Weights to start from
-    if hparams["start_encoder"] is not None:
-        start_from_encoder(hparams["embedding_model"], hparams["start_encoder"])
-
-    # Brain and training
-    brain = fit(SpeakerBrain, hparams, run_opts, train_data)
-
-    # Encoder folder, plot and verification
-    if not (brain.debug or brain.test_only):
-        run_on_main(report, args=[brain, hparams])
+    run_training(SpeakerBrain, hparams, run_opts, report, start)
 
 
 if __name__ == "__main__":

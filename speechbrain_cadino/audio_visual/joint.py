@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from speechbrain_cadino.clustering.kmeans import Clusters, find_clusters
+from speechbrain_cadino.clustering.clusterer import find_clusters
+from speechbrain_cadino.clustering.kmeans import Clusters
 from speechbrain_cadino.clustering.pseudo_labels import pseudo_label
 from speechbrain_cadino.clustering.quality import quality
 from speechbrain_cadino.clustering.rows import CHUNK, unit_rows

@@ -36,7 +36,7 @@ from speechbrain_cadino.prepare.inputs import (
     with_converted,
 )
 from speechbrain_cadino.prepare.parallel import in_parallel
-from speechbrain_cadino.prepare.recordings import UNSAFE
+from speechbrain_cadino.prepare.recordings import UNSAFE, report_skipped
 from speechbrain_cadino.prepare.scan import fingerprint, list_files
 from speechbrain_cadino.process.files import write_csv, write_json
 from speechbrain_cadino.verification.trials import read_trials
@@ -235,7 +235,8 @@ def prepare_faces(
     )
 
     begin(manifest)
-    reasons = _report_skipped(skipped_path, unusable + pairs)
+    problems = [(name, track.problem) for name, track in unusable + pairs]
+    reasons = report_skipped(skipped_path, "ID", problems)
     found = [(name, track) for name, track in pairs if not track.problem]
     if not found:
         raise ValueError(
@@ -424,23 +425,6 @@ def _any_shows(folder, images):
         if darkest < brightest:
             return True
     return False
-
-
-def _report_skipped(path, pairs):
-    """Lists the utterances or tracks left out; logs and returns how many, and
-    why."""
-    skipped = pd.DataFrame(
-        sorted((name, track.problem) for name, track in pairs if track.problem),
-        columns=["ID", "reason"],
-    )
-    write_csv(path, skipped)
-    reasons = [
-        f"{count} skipped: {reason}"
-        for reason, count in skipped["reason"].value_counts().items()
-    ]
-    for line in reasons:
-        logger.info(f"{path}: {line}")
-    return "; ".join(reasons)
 
 
 def _report_found(manifest, found, utterances, others):

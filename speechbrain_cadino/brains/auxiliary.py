@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 from torch.nn import SyncBatchNorm
 
-from speechbrain.utils.distributed import get_rank
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.augment import refresh_banks, set_position
 from speechbrain_cadino.lobes.signal_encoder import SignalEncoder
@@ -18,7 +17,7 @@ from speechbrain_cadino.lobes.views import TaskAndViews, UtteranceEncoder
 from speechbrain_cadino.losses.distillation import SelfDistillation
 from speechbrain_cadino.losses.meters import measured, spread_warnings
 from speechbrain_cadino.process.randomness import own_random
-from speechbrain_cadino.process.ranks import ddp_mean
+from speechbrain_cadino.process.ranks import ddp_mean, own_rank
 from speechbrain_cadino.training.place import Place
 from speechbrain_cadino.training.record import (
     TrainingRecord,
@@ -473,7 +472,7 @@ class WithDINO:
             ]
             for warning in warnings:
                 logger.warning(warning)
-        elif self.dino.weight_at(epoch):
+        elif self.dino.weight_at(epoch - 1):  # from its first step on
             logger.warning(
                 f"DINO had no loss in epoch {epoch}, whatever its weight: does "
                 "compute_forward call encode_with_dino, and compute_objectives "
@@ -483,7 +482,7 @@ class WithDINO:
     def _dino_where(self):
         """Where training is, for what is random: the last number counts the
         micro-batches of a step."""
-        rank, done = get_rank() or 0, len(self._dino_finite)
+        rank, done = own_rank(), len(self._dino_finite)
         return self.dino.seed, rank, self.optimizer_step, done
 
     def _check_optimised(self):

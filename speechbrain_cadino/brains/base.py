@@ -13,7 +13,7 @@ from torch.nn import SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 import speechbrain as sb
-from speechbrain.utils.distributed import get_rank, run_on_main
+from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import MediaError
 from speechbrain_cadino.dataio.augment import refresh_banks, set_position
@@ -27,10 +27,12 @@ from speechbrain_cadino.process.ranks import (
     STEP_PATIENCE,
     WORK_PATIENCE,
     ddp_mean,
+    own_rank,
     patience,
     shield_worker,
     worth_while,
 )
+from speechbrain_cadino.training.checkpoints import SameData
 from speechbrain_cadino.training.clock import StepClock, bottleneck
 from speechbrain_cadino.training.compiled import Compilation
 from speechbrain_cadino.training.guard import DIVERGED, Buffers, StepGuard
@@ -82,7 +84,8 @@ class EncoderBrain(sb.Brain):
     figures of each step to ``record``, and gives an ``embedder``. What else a
     step changes before its end is among ``guard.rewindable``. The training set
     has ``set_epoch``, its items ``id`` and ``problem``; a MultiCropDataset has
-    ``ids`` and ``hours`` too, for the log.
+    ``ids`` and ``hours`` too, for the log, and a ``fingerprint``, by which a
+    checkpoint of other data is refused.
     """
 
     def __init__(self, *args, **kwargs):
@@ -387,7 +390,7 @@ class EncoderBrain(sb.Brain):
         step : int
             Its number.
         """
-        where = (self.hparams.seed, get_rank() or 0, self.epoch, step)
+        where = (self.hparams.seed, own_rank(), self.epoch, step)
         step_seed = random.Random(repr(where)).getrandbits(63)
         torch.manual_seed(step_seed)
         random.seed(step_seed)
@@ -454,6 +457,11 @@ class EncoderBrain(sb.Brain):
             kwargs["sampler"] = torch.utils.data.SequentialSampler(dataset)
         loader = super().make_dataloader(dataset, stage, **kwargs)
         self.train_dataset = dataset
+        if self.checkpointer is not None and hasattr(dataset, "fingerprint"):
+            self.checkpointer.add_recoverable(
+                *("data", SameData(dataset.fingerprint())),
+                optional_load=True,  # of before there was one
+            )
         self.batches_per_epoch = len(loader)
         self.items_per_epoch = len(dataset) / self.processes
         self.steps_per_epoch = len(loader) // self.grad_accumulation_factor
@@ -574,7 +582,9 @@ class EncoderBrain(sb.Brain):
         compiled = self.compilation and (
             self.compilation.steps <= self.batches_per_epoch
         )
-        if not compiled and (hint := bottleneck(meta)):
+        # Nor does one that was resumed after its last step.
+        told = self.utterances and not compiled
+        if told and (hint := bottleneck(meta)):
             logger.info(hint)
 
     def _trim_log(self):

@@ -1,7 +1,6 @@
 """Brain of DLG-LC: a training step on pseudo labels that may be wrong."""
 
 import copy
-import zlib
 
 import numpy as np
 import torch
@@ -12,7 +11,6 @@ from tqdm import tqdm
 import speechbrain as sb
 from speechbrain.utils.distributed import (
     ddp_broadcast,
-    get_rank,
     if_main_process,
 )
 from speechbrain_cadino.brains.base import EncoderBrain
@@ -26,6 +24,7 @@ from speechbrain_cadino.losses.label_correction import (
 from speechbrain_cadino.losses.meters import accuracy
 from speechbrain_cadino.process.ranks import (
     ddp_mean,
+    own_rank,
     shield_worker,
     worth_while,
 )
@@ -163,15 +162,12 @@ class PseudoLabelBrain(EncoderBrain):
 
     def make_dataloader(self, dataset, stage, **kwargs):
         """As EncoderBrain's; makes room for what becomes of each sample."""
-        labels = zlib.crc32(dataset.labels.tobytes())
         trusted = getattr(dataset, "trusted", None)
         if trusted is not None:
-            if trusted.any():
-                labels = zlib.crc32(trusted.tobytes(), labels)
             trusted = np.tile(trusted, len(dataset.speeds))
         for name, branch in self.branches.items():
             samples = getattr(dataset, "samples", len(dataset))
-            branch.gate_record = GateRecord(samples, labels, trusted)
+            branch.gate_record = GateRecord(samples, trusted)
             self.guard.rewindable += [branch.gate_record, branch.loss_gate]
             self._keep({f"{name}_gate_record": branch.gate_record})
         return super().make_dataloader(dataset, stage, **kwargs)
@@ -223,7 +219,7 @@ class PseudoLabelBrain(EncoderBrain):
         """The batches of a pass without updates, of this process."""
         options = self.hparams.dataloader_options
         loader = DataLoader(
-            Subset(data, range(get_rank() or 0, len(data), self.processes)),
+            Subset(data, range(own_rank(), len(data), self.processes)),
             batch_size=options["batch_size"],
             num_workers=worth_while(options.get("num_workers", 0)),
             worker_init_fn=shield_worker,

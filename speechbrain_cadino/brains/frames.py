@@ -20,8 +20,7 @@ class FrameBrain(EncoderBrain):
     phone, not the voice nor the channel (ours; neither paper has one). It must
     not shift sounds in time.
 
-    What the YAML must hold beside what EncoderBrain wants, but ``evaluator``,
-    of which nothing is made:
+    What the YAML must hold beside what EncoderBrain wants, but ``evaluator``:
 
     * modules: ``student`` (FrameStudent) and ``target``;
     * hparams: ``student``; ``freeze_epochs``, from when on the front end stays

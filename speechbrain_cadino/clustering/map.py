@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.backend_bases import FigureCanvasBase
 from sklearn.manifold import TSNE
 
-from speechbrain_cadino.clustering.kmeans import unit_rows
+from speechbrain_cadino.clustering.rows import unit_rows
+from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.process.figures import save_figure
 
 # More take minutes, and hide each other.
@@ -99,9 +100,7 @@ def plot_map(embeddings, labels, path, title=None, seed=0):
 
 def _evenly_drawn(embeddings):
     """The rows to draw."""
-    total = len(embeddings)
-    count = min(total, MOST_POINTS)
-    rows = np.linspace(0, total - 1, count).round().astype(int)
+    rows = spread_rows(len(embeddings), MOST_POINTS)
     rows = rows[np.isfinite(embeddings[rows]).all(1)]
     if len(rows) < FEWEST_POINTS:
         raise ValueError(

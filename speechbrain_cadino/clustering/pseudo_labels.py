@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.clustering.clusterer import find_clusters, sized
 from speechbrain_cadino.clustering.kmeans import (
     SphericalKMeans,
-    find_clusters,
     run_clustering,
-    sized,
     whole_number,
 )
 from speechbrain_cadino.clustering.quality import write_report

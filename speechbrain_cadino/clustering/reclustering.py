@@ -14,11 +14,10 @@ from speechbrain.utils.checkpoints import (
 )
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.clustering.clusterer import find_clusters, sized
 from speechbrain_cadino.clustering.kmeans import (
     SphericalKMeans,
-    find_clusters,
     run_clustering,
-    sized,
 )
 from speechbrain_cadino.clustering.quality import quality
 from speechbrain_cadino.embeddings.store import readable_embeddings
@@ -218,7 +217,9 @@ class Reclustering:
         clusters, within = find_clusters(clusterer, embeddings)
         rows = np.flatnonzero(readable)[within]
         truth = None if speakers is None else speakers[rows]
-        measures = quality(clusters, embeddings[within], truth)
+        # Not one more copy of all, where none is left out
+        points = embeddings if within.all() else embeddings[within]
+        measures = quality(clusters, points, truth)
         shown = SHOWN if speakers is None else [*SHOWN, "ami"]
         stats = {name: measures[name] for name in shown}
         labels = np.full(len(readable), -1)

@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.clustering.kmeans import cluster, find_engine, unit_rows
+from speechbrain_cadino.clustering.kmeans import cluster, find_engine
 from speechbrain_cadino.clustering.plots import plot_sweep
 from speechbrain_cadino.clustering.quality import (
     adjusted_mutual_information,
     quality,
     silhouettes,
 )
+from speechbrain_cadino.clustering.rows import unit_rows
 from speechbrain_cadino.process.files import write_json
 
 logger = get_logger(__name__)

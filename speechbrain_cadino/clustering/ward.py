@@ -7,12 +7,9 @@ import pandas as pd
 from scipy.cluster.hierarchy import fcluster, linkage
 from tqdm import tqdm
 
-from speechbrain_cadino.clustering.kmeans import (
-    check_options,
-    cluster,
-    unit_rows,
-)
+from speechbrain_cadino.clustering.kmeans import check_options, cluster
 from speechbrain_cadino.clustering.quality import silhouettes
+from speechbrain_cadino.clustering.rows import unit_rows
 from speechbrain_cadino.clustering.sweep import sweep
 
 # The memory of a tree grows with the square of its leaves: 100 MB.

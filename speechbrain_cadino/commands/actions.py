@@ -20,6 +20,7 @@ from speechbrain_cadino.clustering.ward import (
 from speechbrain_cadino.commands import inference
 from speechbrain_cadino.config.device import check_device
 from speechbrain_cadino.dataio.labels import labels_of, read_labels
+from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.dataio.names import check_writable_name
 from speechbrain_cadino.dataio.speech import load_detector
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
@@ -29,7 +30,7 @@ from speechbrain_cadino.encoders.calibration import (
 )
 from speechbrain_cadino.encoders.export import check_replaceable
 from speechbrain_cadino.encoders.load import load_encoder
-from speechbrain_cadino.gate.filter import SCORES, filter_manifest
+from speechbrain_cadino.prepare.filter import SCORES, filter_manifest
 from speechbrain_cadino.prepare.folder import prepare_folder
 from speechbrain_cadino.process.files import write_csv
 from speechbrain_cadino.process.lock import locked
@@ -48,6 +49,13 @@ MAX_SEGMENTS = 6
 
 # A fifth of fewer files is none.
 FEWEST_OF_STABILITY = 5
+
+ONE_VOICE = (
+    "All are of one voice, by a calibration that was made on other audio. If "
+    "that cannot be, scores mean something else here: remove calibration.json "
+    "from the encoder folder, or from a copy of it, and cluster again. That "
+    "calibrates on these files."
+)
 
 
 def prepare(arguments):
@@ -140,7 +148,9 @@ def calibrate(arguments):
     elif not arguments.inputs:
         raise ValueError("Give audio files or folders, or --trials=LIST.")
     else:
-        files = inference.find_files(arguments.inputs)
+        files = _some(
+            inference.find_files(arguments.inputs), threshold.MOST_RECORDINGS
+        )
         with inference.audio_table(files, loaded.sample_rate) as audio:
             recordings, table = audio
             inference.report_skipped(files, recordings)
@@ -161,6 +171,12 @@ def calibrate(arguments):
     return _format(pd.DataFrame(content))
 
 
+def _some(files, wanted):
+    """Files evenly spread over all, twice as many as are wanted, as some may
+    not be readable: the others need not be converted."""
+    return [files[row] for row in spread_rows(len(files), 2 * wanted)]
+
+
 def adapt(arguments):
     """Writes an adapted encoder, if it is better; gives the figures."""
     check_device(arguments.device)
@@ -169,7 +185,7 @@ def adapt(arguments):
         raise ValueError(
             f"--map={arguments.map}: give one of {', '.join(maps)}."
         )
-    files = inference.find_files(arguments.inputs)
+    files = _some(inference.find_files(arguments.inputs), MOST_LEAVES)
     _check_new_encoder(arguments.output, arguments.encoder)
     trusted = not arguments.untrusted
     loaded = load_encoder(arguments.encoder, arguments.device, trusted)
@@ -244,6 +260,9 @@ def cluster(arguments):
     )
     embeddings = found.embeddings[long]
     labels = choose(embeddings)
+    if number is None and len(labels) > 1 and labels.max() == 0:
+        if found.calibration == read_calibration(encoder):
+            logger.warning(ONE_VOICE)
     table = pd.DataFrame({"file": found.files})
     table.loc[long, "cluster"] = labels
     table["cluster"] = table["cluster"].astype("Int64")

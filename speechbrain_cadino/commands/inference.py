@@ -27,7 +27,7 @@ from speechbrain_cadino.prepare.recordings import (
     read_headers,
 )
 from speechbrain_cadino.prepare.scan import list_files
-from speechbrain_cadino.verification.scoring import cosine, trial_scores, unit
+from speechbrain_cadino.verification.scoring import unit
 from speechbrain_cadino.verification.threshold import calibrate
 
 logger = get_logger(__name__)
@@ -320,8 +320,10 @@ def verify_files(
     encoder : str or pathlib.Path
         An encoder folder or a hub id, or a folder of embeddings.
     enrol : list of str
-        Audio files of one speaker: the mean of their embeddings, each of L2
-        norm 1, stands for the speaker. Of a folder of embeddings, IDs.
+        Audio files of one speaker. The score is the mean of those with each,
+        for which the calibration holds; the cosine to the mean embedding is
+        higher the more there are, of other speakers too. Of a folder of
+        embeddings, IDs.
     tests : list of str
         Audio files to compare with it.
     threshold : float, optional
@@ -336,7 +338,7 @@ def verify_files(
     -------
     pandas.DataFrame
         A row for each test file that could be read: ``file``, ``score``, the
-        cosine from -1 to 1; with a calibration ``llr``, the log-likelihood
+        mean cosine from -1 to 1; with a calibration ``llr``, the log-likelihood
         ratio; and with either ``speaker``, "same", "different" or, with a
         calibration, "unsure". Files of less than ``SHORTEST_CLIP`` are unsure.
 
@@ -349,15 +351,12 @@ def verify_files(
         encoder, list(dict.fromkeys([*enrol, *tests])), device, trusted
     )
     rows = pd.Index(found.files)
-    enrol = found.embeddings[rows.isin(enrol)]
-    is_test = rows.isin(tests)
-    for side, name in [(enrol, "enrolment"), (is_test.nonzero()[0], "test")]:
-        if not len(side):
+    is_enrol, is_test = rows.isin(enrol), rows.isin(tests)
+    for side, name in [(is_enrol, "enrolment"), (is_test, "test")]:
+        if not side.any():
             raise ValueError(f"None of the {name} files can be read.")
-    speaker = unit(enrol).mean(0, keepdims=True)
-    sides = cosine(np.concatenate([speaker, found.embeddings[is_test]]))
-    others = np.arange(1, 1 + is_test.sum())
-    scores = trial_scores(sides, np.zeros_like(others), others)
+    one, other = unit(found.embeddings[is_enrol]), unit(found.embeddings)
+    scores = (other[is_test] @ one.T).mean(axis=1)
     table = pd.DataFrame({"file": rows[is_test], "score": scores})
     if threshold is not None:
         same = scores >= threshold

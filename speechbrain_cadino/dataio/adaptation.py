@@ -2,6 +2,7 @@
 
 import functools
 import os
+import zlib
 
 import numpy as np
 
@@ -65,6 +66,11 @@ class AdaptationDataset(MultiCropDataset):
         """See MultiCropDataset."""
         super().set_epoch(epoch)
         self.source.set_epoch(epoch)
+
+    def fingerprint(self):
+        """See MultiCropDataset; and of the source."""
+        own = super().fingerprint()
+        return zlib.crc32(own.to_bytes(4, "big"), self.source.fingerprint())
 
     def __getitem__(self, index):
         """The crops of one utterance of the target, and one of the source.

@@ -27,6 +27,11 @@ TOLD = {"FLAC", "MP3", "MPEG"}
 # Samples that are decoded at a time to count them
 BLOCK = 2**18
 
+RELATIVE = (
+    " A name in a manifest starts from the current folder, unless it begins "
+    "with $data_root/, which stands for data_folder."
+)
+
 # Read before and after a stretch that is resampled, in samples at the rate
 # wanted: hardly a filter is longer
 MARGIN = 64
@@ -141,6 +146,8 @@ def open_audio(path):
             raise AudioError(
                 f"{path}: no such file. Was it moved after the prepare step? "
                 "Then prepare again."
+                + RELATIVE
+                * (not pathlib.Path(path).is_absolute())
             ) from error
         raise AudioError(f"{path}: not readable ({error.strerror}).") from error
     # To open a FIFO waits for its writer, for ever.

@@ -1,5 +1,6 @@
 """Random crops of utterances, and the data sets of both stages."""
 
+import zlib
 from fractions import Fraction
 
 import numpy as np
@@ -277,6 +278,11 @@ class MultiCropDataset(Dataset):
             }
         )
 
+    def fingerprint(self):
+        """A checksum of what a training goes on with: which utterances there
+        are, in which order."""
+        return self.ids.checksum()
+
     @property
     def hours(self):
         """The length of all utterances; None for frames of faces, which are
@@ -475,6 +481,11 @@ class PseudoLabelDataset(MultiCropDataset):
         labels = self.classes // len(self.speeds)
         turns = np.arange(len(self.speeds))[:, None]
         return (self.labels + turns * labels).ravel()
+
+    def fingerprint(self):
+        """See MultiCropDataset; and of their labels."""
+        labels = zlib.crc32(self.labels.tobytes(), super().fingerprint())
+        return zlib.crc32(self.trusted.tobytes(), labels)
 
     def _read_manifest(self, manifest, data_root):
         table = super()._read_manifest(manifest, data_root)

@@ -156,8 +156,9 @@ def pseudo_labels(table, path):
     """
     if LABEL not in table:
         raise ValueError(
-            f"{path} has no column {LABEL}: it holds no pseudo labels. Make "
-            "them with pseudo_label.py, and give its pseudo_labels.csv."
+            f"{path} has no column {LABEL}: it holds no labels. Pseudo labels "
+            "are in the pseudo_labels.csv of pseudo_label.py; of a labelled "
+            f"source, {LABEL} is the true speaker."
         )
     without = table["ID"][table[LABEL] == ""]
     if len(without):

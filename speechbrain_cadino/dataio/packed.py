@@ -1,5 +1,6 @@
 """Text columns of millions of rows that workers share."""
 
+import zlib
 from itertools import pairwise
 
 import numpy as np
@@ -38,6 +39,10 @@ class PackedStrings:
             text += b"".join(encoded)
         np.cumsum(self._offsets, out=self._offsets)
         self._text = np.frombuffer(text, np.uint8)
+
+    def checksum(self):
+        """The CRC-32 of all rows."""
+        return zlib.crc32(self._offsets, zlib.crc32(self._text))
 
     def __len__(self):
         return len(self._offsets) - 1

@@ -1,5 +1,7 @@
 """Labelled crops beside stretches of all utterances, labelled or not."""
 
+import zlib
+
 import numpy as np
 
 from speechbrain_cadino.dataio.adaptation import check_speakers
@@ -85,6 +87,11 @@ class SemiSupervisedDataset(MultiCropDataset):
         """See MultiCropDataset."""
         super().set_epoch(epoch)
         self.labelled.set_epoch(epoch)
+
+    def fingerprint(self):
+        """See MultiCropDataset; and of the labelled set."""
+        own = super().fingerprint()
+        return zlib.crc32(own.to_bytes(4, "big"), self.labelled.fingerprint())
 
     def __getitem__(self, index):
         """A labelled crop, and a stretch of another utterance.

@@ -390,7 +390,8 @@ class StoredEmbeddings:
         Raises
         ------
         ValueError
-            If an utterance has no embedding or one that is not finite, unless
+            If an utterance has no embedding, or one that is zero or not finite,
+            unless
             that is skipped; or if there is none of them at all.
         """
         rows = self.rows.get_indexer(table["ID"])
@@ -403,12 +404,13 @@ class StoredEmbeddings:
                 "name them as the manifest or the trial list does."
             )
         found = np.array(self.embeddings[rows], np.float32)
-        broken = ~np.isfinite(found).all(1) & ~missing
+        fine = np.isfinite(found).all(1) & found.any(1)
+        broken = ~fine & ~missing
         if (broken | missing).all() or (broken.any() and not skip_unreadable):
             name = table["ID"].iloc[broken.argmax()]
             raise ValueError(
                 f"{self.source}: {broken.sum()} of {len(table)} embeddings are "
-                f"not finite, such as that of {name}."
+                f"zero or not finite, such as that of {name}."
             )
         found[missing | broken] = np.nan
         return found

@@ -28,6 +28,7 @@ from speechbrain_cadino.embeddings.store import (
 from speechbrain_cadino.process.files import (
     atomic_path,
     read_json,
+    wait_for,
     write_csv,
     write_json,
 )
@@ -114,6 +115,8 @@ def extract(embedder, folder, table, shard_size=5_000, whole=True):
         _embed_shards(shards, embedder)
         ddp_barrier()
         run_on_main(shards.join)
+        for name in NAMES:
+            wait_for(folder / name)
     return load_embeddings(folder)
 
 
@@ -265,7 +268,7 @@ class _Shards:
 
     def _load(self, number):
         path = self.path(number)
-        if not path.is_file():
+        if not wait_for(path):
             raise ValueError(
                 f"There is no {path}, which another process has written: all "
                 "processes need the same output folder, on a shared disk."

@@ -108,7 +108,7 @@ That of {name}.
 """
 
 
-def write_card(folder, settings, table, results=None):
+def write_card(folder, settings, table, results=None, labelled=None):
     """Writes the model card.
 
     It tells how much the encoder was trained on, not what: no path, no name
@@ -125,6 +125,9 @@ def write_card(folder, settings, table, results=None):
     results : dict, optional
         The results of ``verify``: ``trials``, ``targets`` and the figures of
         the encoder, ``eer`` in percent and ``min_dcf_0.01``, in one dict.
+    labelled : pandas.DataFrame, optional
+        The manifest of utterances with true speakers that it was trained on
+        besides, or that are some of these.
 
     Example
     -------
@@ -153,7 +156,7 @@ def write_card(folder, settings, table, results=None):
         load=_how_to_load(faces).format(
             threshold=threshold_line(read_calibration(folder)), **settings
         ),
-        trained=_amount(table, faces),
+        trained=_amount(table, faces) + _labelled(labelled),
         settings="\n".join(shown),
         figures=_figures(results),
         good=GOOD,
@@ -272,6 +275,16 @@ def _amount(table, faces):
     return (
         f"{amount}, in {classes:,} classes: clusters of an encoder's "
         "embeddings, or speakers if this is a fine-tuned one."
+    )
+
+
+def _labelled(table):
+    """How much there is in a manifest of true speakers."""
+    if table is None:
+        return ""
+    return (
+        f" And with speaker labels: {len(table):,} recordings of "
+        f"{table[LABEL].nunique():,} speakers."
     )
 
 

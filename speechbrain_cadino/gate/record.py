@@ -38,8 +38,6 @@ class GateRecord:
     ---------
     samples : int
         S, how many there are.
-    labels : int
-        A checksum of their labels: a checkpoint of others is refused.
     trusted : numpy.ndarray, optional
         Shape (S,), bool: whose labels are given, so that the gate has nothing
         to judge. None is by default.
@@ -59,9 +57,8 @@ class GateRecord:
     {'reliable': 1, 'corrected': 1, 'dropped': 0}
     """
 
-    def __init__(self, samples, labels=0, trusted=None):
+    def __init__(self, samples, trusted=None):
         self.samples = samples
-        self.labels = labels
         self.trusted = np.zeros(samples, bool) if trusted is None else trusted
         self.rows = []
         self._clear()
@@ -189,7 +186,6 @@ class GateRecord:
     def _save(self, path):
         self._collect()
         state = {
-            "labels": self.labels,
             "rows": self.rows,
             "columns": self._columns,
             "drawn": self._drawn,
@@ -209,9 +205,4 @@ class GateRecord:
                 f"{path} is of {saved} samples, the manifest makes "
                 f"{self.samples}. Give another output_folder, or remove that "
                 "one."
-            )
-        if state["labels"] != self.labels:
-            raise ValueError(
-                f"{path} is of other pseudo labels. Give another "
-                "output_folder, or remove that one."
             )

@@ -117,11 +117,11 @@ class OnlineCodebook(torch.nn.Module):
     def _begin(self, frames):
         """Lets the codes begin at frames: on all ranks, at those of one."""
         places = torch.randperm(frames.shape[1])[: self.sums.shape[1]]
-        drawn = frames[:, places.to(frames.device)]
+        self.sums[:, : len(places)] = frames[:, places.to(frames.device)]
         if not if_main_process():
-            drawn = torch.zeros_like(drawn)
+            self.sums.zero_()
         total = torch.distributed.ReduceOp.SUM
-        self.sums[:, : len(places)] = ddp_all_reduce(drawn, total)
+        self.sums.copy_(ddp_all_reduce(self.sums, total))
         self.begun.fill_(1.0)
 
     def _collect(self, counts, sums):

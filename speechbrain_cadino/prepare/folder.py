@@ -28,6 +28,7 @@ from speechbrain_cadino.prepare.recordings import (
     leave_out_speakers,
     manifest_rows,
     read_headers,
+    report_skipped,
 )
 from speechbrain_cadino.prepare.scan import digest, fingerprint, list_files
 from speechbrain_cadino.process.files import write_csv, write_json
@@ -237,7 +238,8 @@ def _write(manifest, recordings, inputs, tested, found):
     convert_folder = inputs["convert_folder"]
 
     begin(manifest)
-    reasons = _report_skipped(manifest, recordings)
+    problems = [(r.wav, r.problem) for r in recordings]
+    reasons = report_skipped(_skipped_path(manifest), "wav", problems)
     usable = [recording for recording in recordings if not recording.problem]
     if not usable:
         raise ValueError(
@@ -298,23 +300,6 @@ def _skipped_path(manifest):
 def _speakers_path(manifest):
     """Where the true speakers are."""
     return manifest.with_name("speakers.csv")
-
-
-def _report_skipped(manifest, recordings):
-    """Lists what was left out; logs and returns how many, and why."""
-    path = _skipped_path(manifest)
-    skipped = pd.DataFrame(
-        sorted((r.wav, r.problem) for r in recordings if r.problem),
-        columns=["wav", "reason"],
-    )
-    write_csv(path, skipped)
-    reasons = [
-        f"{count} skipped: {reason}"
-        for reason, count in skipped["reason"].value_counts().items()
-    ]
-    for line in reasons:
-        logger.info(f"{path}: {line}")
-    return "; ".join(reasons)
 
 
 def _report_usable(manifest, recordings, sample_rate):

@@ -4,6 +4,9 @@ import os
 import re
 from dataclasses import dataclass
 
+import pandas as pd
+
+from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import (
     AudioError,
     length_at,
@@ -18,7 +21,9 @@ from speechbrain_cadino.dataio.names import (
 )
 from speechbrain_cadino.prepare.convert import convert_files
 from speechbrain_cadino.prepare.parallel import in_parallel
-from speechbrain_cadino.process.files import remove_leftovers
+from speechbrain_cadino.process.files import remove_leftovers, write_csv
+
+logger = get_logger(__name__)
 
 # Lists of IDs have one on each line, and SpeechBrain's reader of CSV files
 # takes $ for a variable and drops spaces in front.
@@ -119,6 +124,8 @@ def choose_recordings(listings, id_parts=None):
             name = "/".join(parts[-id_parts:])
         if not problem and name in taken:
             problem = "another file has this ID"
+            if len(listings) > 1:
+                problem += ": give the folder above all of them instead"
         if not problem:
             taken.add(name)
         recordings.append(Recording(name, wav, path, problem))
@@ -235,6 +242,8 @@ def leave_out_speakers(recordings, names, folders, id_parts=None):
     >>> [recording.id for recording in recordings if not recording.problem]
     ['bob/1']
     """
+    if not names:
+        return set(), []
     folders_of = [set(r.id.split("/")[:-1]) for r in recordings]
     below = set().union(*folders_of)
     first = {speaker_of(recording.id) for recording in recordings} - {""}
@@ -293,6 +302,42 @@ def judge_recordings(recordings, min_duration, max_duration=None):
             recording.problem = f"shorter than {min_duration} s"
         elif max_duration and recording.frames > max_duration * recording.rate:
             recording.problem = f"longer than {max_duration} s"
+
+
+def report_skipped(path, name, problems):
+    """Lists what is left out; logs and returns how many, and why.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The CSV file.
+    name : str
+        The heading of what is left out.
+    problems : list of tuple
+        Of everything, what it is called, and why it is left out; an empty
+        reason for what is not.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "skipped.csv"
+    >>> report_skipped(path, "wav", [("b.wav", "silent"), ("a.wav", "")])
+    '1 skipped: silent'
+    """
+    skipped = pd.DataFrame(
+        sorted(pair for pair in problems if pair[1]), columns=[name, "reason"]
+    )
+    write_csv(path, skipped)
+    reasons = [
+        f"{count} skipped: {reason}"
+        for reason, count in skipped["reason"].value_counts().items()
+    ]
+    for line in reasons:
+        logger.info(f"{path}: {line}")
+    return "; ".join(reasons)
 
 
 def manifest_rows(recording, sample_rate, cut_seconds=None):

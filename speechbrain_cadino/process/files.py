@@ -11,6 +11,7 @@ import platform
 import re
 import resource
 import shutil
+import time
 import zlib
 
 # In the names of temporary files, as machines may share a folder
@@ -22,8 +23,38 @@ TEMPORARY = re.compile(rf"\.{HOST}-(\d+)\.(tmp|old)(\.\w+)?$")
 LEFT_WHEN_FULL = 2**20
 
 
+# So long may a network disk take to show a new file.
+SIGHT = 10  # seconds
+
 # A disk, a quota, or the largest size of a file is reached.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def wait_for(path):
+    """Waits for a file that another process has written, maybe on another
+    machine.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        The file.
+
+    Returns
+    -------
+    bool
+        Whether it is there: after ``SIGHT`` seconds it is given up.
+
+    Example
+    -------
+    >>> wait_for(getfixture("tmp_path"))
+    True
+    """
+    deadline = time.monotonic() + SIGHT
+    while not path.exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 class DiskFullError(OSError):

@@ -60,6 +60,23 @@ def launched_processes():
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
+def own_rank():
+    """The rank of this process among those that train together.
+
+    Returns
+    -------
+    int
+        0 if there are no others, also where a scheduler numbers its tasks.
+
+    Example
+    -------
+    >>> own_rank()
+    0
+    """
+    there = torch.distributed.is_initialized()
+    return torch.distributed.get_rank() if there else 0
+
+
 def worth_while(num_workers):
     """How many data workers are worth their memory.
 

@@ -19,7 +19,6 @@ from speechbrain_cadino.embeddings.linear import LDA, LinearMap
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.whitening import fit_whitening
 from speechbrain_cadino.encoders.calibration import (
-    read_calibration,
     write_calibration,
 )
 from speechbrain_cadino.encoders.card import replace_figures
@@ -31,7 +30,6 @@ from speechbrain_cadino.verification.threshold import (
     MOST_RECORDINGS,
     check_alike,
     check_calibration,
-    check_voices,
     embed_halves,
     fit,
     halves_of,
@@ -195,12 +193,6 @@ def adapt(embedder, table, folder, only=None, trusted=True):
     last_linear(embedder.encoder, source)
     table = table.iloc[spread_rows(len(table), MOST_LEAVES)]
     heard = hear(embedder, table)
-    pairs = pairs_of(min(heard.count, MOST_RECORDINGS))
-    rows = spread_rows(heard.count, MOST_RECORDINGS)
-    enrol, test = (rows[side] for side in pairs)
-    same = enrol == test
-    scores = score_halves(heard.halves, enrol, test)
-    check_voices(scores[~same], read_calibration(source))
     figures = try_maps(heard)
     choice = only or choose(figures)
     verdict = in_words(figures, choice)

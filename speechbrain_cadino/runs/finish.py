@@ -19,6 +19,12 @@ from speechbrain_cadino.verification.threshold import calibrate
 
 logger = get_logger(__name__)
 
+# Manifests with true speakers, and the keys of their folders
+LABELLED = {
+    "source_manifest": "source_folder",
+    "labelled_manifest": "data_folder",
+}
+
 
 def finish(embedder, hparams, device=None, baselines=False):
     """Exports a trained encoder, calibrates it without labels, and verifies
@@ -32,7 +38,7 @@ def finish(embedder, hparams, device=None, baselines=False):
         The hyperparameters of the training: ``output_folder``,
         ``encoder_folder``, ``train_manifest``, ``data_folder`` and
         ``evaluator``, the TrialEvaluator or None; optionally ``untrained``, see
-        ``verify``, and ``final_map``, see ``fold``.
+        ``verify``, ``final_map``, see ``fold``, and the keys of ``LABELLED``.
     device : str, optional
         See ``load_encoder``.
     baselines : bool
@@ -47,6 +53,7 @@ def finish(embedder, hparams, device=None, baselines=False):
         write_calibration(hparams["encoder_folder"], calibrate(encoder, table))
     except ValueError as error:
         logger.warning(f"The encoder has no threshold: {error}")
+    labelled = read_labelled(hparams)
     metrics = None
     if hparams["evaluator"] is not None:
         metrics = verify(
@@ -54,7 +61,9 @@ def finish(embedder, hparams, device=None, baselines=False):
             encoder,
             hparams["evaluator"],
             background=Background(
-                hparams["train_manifest"], hparams["data_folder"]
+                hparams["train_manifest"],
+                hparams["data_folder"],
+                labelled=labelled,
             ),
             baselines=baselines,
             untrained=hparams.get("untrained"),
@@ -65,8 +74,29 @@ def finish(embedder, hparams, device=None, baselines=False):
         hparams["encoder_folder"],
         table,
         metrics,
+        labelled=labelled,
     )
     logger.info(where_to_go(hparams["encoder_folder"]))
+
+
+def read_labelled(hparams):
+    """What a training has learnt the labels of, beside its training set.
+
+    Arguments
+    ---------
+    hparams : dict
+        The hyperparameters of the training: see ``LABELLED``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The manifest; None if there is no other than the training set.
+    """
+    for key, folder in LABELLED.items():
+        manifest = hparams.get(key)
+        if manifest not in (None, hparams["train_manifest"]):
+            return read_manifest(manifest, hparams[folder])
+    return None
 
 
 def fold(encoder, final_map, table):
@@ -152,7 +182,12 @@ def export(embedder, output_folder, encoder_folder, table, section=None):
 
 
 def describe(
-    output_folder, encoder_folder, table, metrics=None, system="encoder"
+    output_folder,
+    encoder_folder,
+    table,
+    metrics=None,
+    system="encoder",
+    labelled=None,
 ):
     """Writes the model card of an encoder folder.
 
@@ -166,6 +201,8 @@ def describe(
         The figures of ``verify``, if there are trials.
     system : str
         The name of the encoder there.
+    labelled : pandas.DataFrame, optional
+        See ``read_labelled``.
     """
     results = metrics and {**metrics, **metrics["systems"][system]}
     write_card(
@@ -173,4 +210,5 @@ def describe(
         resolve(f"{output_folder}/hyperparams.yaml"),
         table,
         results,
+        labelled,
     )

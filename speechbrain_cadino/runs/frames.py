@@ -21,22 +21,19 @@ from speechbrain_cadino.training.plots import plot_frame_training
 logger = get_logger(__name__)
 
 
-def finish_frames(hparams, rows, evaluator=None, untrained=None):
+def finish_frames(brain, hparams):
     """Exports a trained encoder of frames, draws the plot, and evaluates.
 
     Arguments
     ---------
+    brain : FrameBrain
+        The Brain, trained.
     hparams : dict
-        The hyperparameters of the training.
-    rows : list of dict
-        ``TrainingRecord.rows``.
-    evaluator : FrameEvaluator, optional
-        The phones, if there are any.
-    untrained : FrameStudent, optional
-        The network before training, to compare with.
+        The hyperparameters of the training: ``frame_evaluator``, the phones, or
+        None; and ``untrained``, the network before training, to compare with.
     """
     student, folder = hparams["student"], hparams["output_folder"]
-    plot_frame_training(rows, f"{folder}/plots/training.png")
+    plot_frame_training(brain.record.rows, f"{folder}/plots/training.png")
     export_frame_encoder(
         hparams["encoder_folder"],
         f"{folder}/hyperparams.yaml",
@@ -44,7 +41,9 @@ def finish_frames(hparams, rows, evaluator=None, untrained=None):
         student.context.transformer,
         hparams["export_layer"],
     )
+    evaluator = hparams["frame_evaluator"]
     if evaluator is not None:
+        untrained = hparams["untrained"]
         logger.info(
             evaluate_frames(hparams, evaluator, folder, student, untrained)
         )
@@ -90,6 +89,7 @@ def evaluate_run(folder, evaluator, output_folder, baselines, device=None):
         hparams = load_hyperpyyaml(fin, there)
     if not {"student", "frame_hop"} <= hparams.keys():
         raise ValueError(f"{path} is not of train_dinosr.py.")
+    evaluator.sample_rate = hparams["sample_rate"]
     student = hparams["student"].to(device or infer_device())
     untrained = copy.deepcopy(student) if baselines else None
     if baselines:

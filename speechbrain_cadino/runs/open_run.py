@@ -8,7 +8,6 @@ import re
 import secrets
 import shutil
 import sys
-import time
 from datetime import date
 
 import torch
@@ -29,6 +28,7 @@ from speechbrain_cadino.process.files import (
     HOST,
     read_json,
     read_text,
+    wait_for,
     write_json,
     write_text,
 )
@@ -41,9 +41,6 @@ RECORD = "run.json"
 
 # What the hyperparams.yaml of an encoder has, and that of a run has not
 ENCODER = re.compile("^pretrainer:", re.MULTILINE)
-
-# So long may a network disk take to show a new file.
-SIGHT = 10  # seconds
 
 # In the environment of the scripts that a pipeline starts: the step's name
 STEP = "SPEECHBRAIN_CADINO_STEP"
@@ -131,11 +128,7 @@ def check_shared(folder):
     # As that of a file that is written: the next run removes it
     name = f".seen.{secrets.token_hex(4)}.{HOST}-{os.getpid()}.tmp"
     name = run_on_main(_leave, args=[folder, name])
-    deadline = time.monotonic() + SIGHT
-    while not (seen := (folder / name).exists()):
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.1)
+    seen = wait_for(folder / name)
     views = [None] * torch.distributed.get_world_size()
     view = seen, f"{folder} on {platform.node()}"
     torch.distributed.all_gather_object(views, view)

@@ -62,11 +62,17 @@ def check(folder, steps):
     Raises
     ------
     ValueError
-        If a step was begun with other settings, or was removed while later
-        steps, made from it, are there.
+        If a step was begun with other settings, or not by a pipeline, or was
+        removed while later steps, made from it, are there.
     """
     steps = [step for step in steps if not step.light]
     records = [_read_record(folder, step) for step in steps]
+    for step, record in zip(steps, records):
+        if record is None and _has_checkpoint(folder, step):
+            raise ValueError(
+                f"{step.name} was not begun by this pipeline, which cannot "
+                f"tell its settings: remove {_there(folder, [step])}."
+            )
     # What has failed before it made anything is no beginning
     records = [
         record if record and _has_made(folder, step, record) else None
@@ -88,9 +94,11 @@ def check(folder, steps):
 
 def _has_made(folder, step, record):
     """Whether a step has made something that its settings matter to."""
-    return record["done"] or has_checkpoint(
-        pathlib.Path(folder, step.name, "save")
-    )
+    return record["done"] or _has_checkpoint(folder, step)
+
+
+def _has_checkpoint(folder, step):
+    return has_checkpoint(pathlib.Path(folder, step.name, "save"))
 
 
 def _there(folder, steps):

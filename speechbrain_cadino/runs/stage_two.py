@@ -3,19 +3,18 @@
 ``train_dlg_lc.py``, ``train_av_dlg_lc.py`` and ``finetune.py`` share it.
 """
 
+import functools
+
 import torch
 
-from speechbrain.utils.distributed import run_on_main
 from speechbrain_cadino.config.settings import HARMLESS
 from speechbrain_cadino.dataio.manifest import read_manifest
-from speechbrain_cadino.encoders.adopt import CENTROIDS
 from speechbrain_cadino.encoders.load import start_from_encoder, start_from_file
 from speechbrain_cadino.gate.report import report_gate
 from speechbrain_cadino.process.files import atomic_path
 from speechbrain_cadino.runs.finish import export, finish
-from speechbrain_cadino.runs.fit import fit
 from speechbrain_cadino.runs.open_run import load_run
-from speechbrain_cadino.training.partial import train_only
+from speechbrain_cadino.runs.training import run_training, start_from
 from speechbrain_cadino.training.plots import plot_stage_two
 
 STARTS = {
@@ -113,44 +112,23 @@ def train(
     run_opts : dict
     overrides : str
     brain_class : type
-        PseudoLabelBrain, or another with ``branches``; ``brain`` in the YAML
-        file has the last word.
+        PseudoLabelBrain, or another with ``branches``: see ``run_training``.
     end : callable
         See ``report``.
     starts : dict of str:tuple
-        The function that copies weights to start from, and the key of the
-        module that gets them, for each key of the YAML file that may name such
-        weights.
+        See ``start_from``.
     evaluators : list of str
-        The keys of the trial lists, read once the data are prepared.
+        See ``run_training``.
     harmless : set of str
         See ``open_run``.
     """
     # One run at a time in the output folder, of one mould
     hparams = load_run(hparams_file, run_opts, overrides, harmless=harmless)
-
-    # Dataset prep (folders of noises and rooms to CSV manifests)
-    for prepare in hparams["prepare"]:
-        run_on_main(prepare)
-
-    # Dataset of crops with pseudo labels, read from the manifest
-    train_data = hparams["train_data"]()
-
-    # Trials, to follow the EER; mistakes in the list show before training
-    for name in evaluators:
-        hparams[name] = hparams[name]()
-
-    # Weights to start from
-    for source, (start, module) in starts.items():
-        if hparams[source] not in (None, CENTROIDS):
-            start(hparams[module], hparams[source])
-    if hparams.get("train_only"):
-        train_only(hparams["embedding_model"], hparams["train_only"])
-
-    # Brain and training
-    brain_class = hparams.get("brain", brain_class)
-    brain = fit(brain_class, hparams, run_opts, train_data)
-
-    # Encoder folder, plots and verification
-    if not (brain.debug or brain.test_only):
-        run_on_main(report, args=[brain, hparams, end])
+    run_training(
+        brain_class,
+        hparams,
+        run_opts,
+        functools.partial(report, end=end),
+        functools.partial(start_from, starts=starts),
+        evaluators,
+    )

@@ -16,12 +16,16 @@ from speechbrain.utils.checkpoints import (
     METAFNAME,
     Checkpoint,
     Checkpointer,
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
 )
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.process.files import (
     removed_if_full,
     sync,
+    wait_for,
     write_json,
 )
 
@@ -57,6 +61,33 @@ CHECKSUMS = "checksums.json"
 
 # Should the disk damage the newest, there is the one before.
 KEPT = 2
+
+
+@register_checkpoint_hooks
+class SameData:
+    """Refuses to go on from a checkpoint of another training set.
+
+    Arguments
+    ---------
+    fingerprint : int
+        A checksum of the training set.
+    """
+
+    def __init__(self, fingerprint):
+        self.fingerprint = fingerprint
+
+    @mark_as_saver
+    def _save(self, path):
+        pathlib.Path(path).write_text(f"{self.fingerprint}\n")
+
+    @mark_as_loader
+    def _load(self, path, end_of_epoch):
+        if pathlib.Path(path).read_text().strip() != str(self.fingerprint):
+            raise ValueError(
+                f"{path} is of another training set: utterances, or labels of "
+                "them, have changed since. Put back what was there, or give "
+                "another output_folder."
+            )
 
 
 class AtomicCheckpointer(Checkpointer):
@@ -114,16 +145,27 @@ class AtomicCheckpointer(Checkpointer):
             **{"importance_keys": [], **kwargs},
         )
 
+    def delete_checkpoints(self, **kwargs):
+        """See ``Checkpointer.delete_checkpoints``; the main process does it:
+        on a shared disk, others may see a checkpoint later."""
+        run_on_main(super().delete_checkpoints, kwargs=kwargs)
+
     def recover_if_possible(self, *args, **kwargs):
-        """See ``Checkpointer.recover_if_possible``.
+        """See ``Checkpointer.recover_if_possible``; the main process chooses
+        the checkpoint, for all.
 
         Raises
         ------
         ValueError
-            If there are checkpoints, and all of them are damaged.
+            If there are checkpoints, and all of them are damaged; or if a
+            process does not see the one that was chosen.
         """
         run_on_main(self._set_broken_aside)
-        return super().recover_if_possible(*args, **kwargs)
+        chosen = run_on_main(self.find_checkpoint, args, kwargs)
+        if chosen is not None:
+            wait_for(chosen.path / METAFNAME)
+            self.load_checkpoint(chosen)
+        return chosen
 
     def _set_broken_aside(self):
         folders = self.checkpoints_dir.glob(f"{CKPT_PREFIX}+*")

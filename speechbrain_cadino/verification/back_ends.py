@@ -112,13 +112,21 @@ class Background:
         The number of utterances of each cluster, at most.
     seed : int
         Random seed of the choice of utterances.
+    labelled : pandas.DataFrame, optional
+        The manifest of what the encoder was trained on besides, with labels.
     """
 
     def __init__(
-        self, manifest=None, data_folder=None, utterances_per_cluster=10, seed=0
+        self,
+        manifest=None,
+        data_folder=None,
+        utterances_per_cluster=10,
+        seed=0,
+        labelled=None,
     ):
         self.manifest = manifest
         self.data_folder = data_folder
+        self.labelled = labelled
         self.utterances_per_cluster = utterances_per_cluster
         self.seed = seed
 

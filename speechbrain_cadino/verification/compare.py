@@ -2,6 +2,9 @@
 
 import pathlib
 
+import numpy as np
+
+from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.embeddings.embedder import StoredEmbeddings
 from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.verification.bootstrap import Bootstrap, trial_speakers
@@ -10,6 +13,8 @@ from speechbrain_cadino.verification.plots import plot_det
 from speechbrain_cadino.verification.results import format_results
 from speechbrain_cadino.verification.scoring import read_scores
 from speechbrain_cadino.verification.trials import read_trials
+
+logger = get_logger(__name__)
 
 
 def compare(
@@ -96,7 +101,14 @@ def compare(
 def _scores(path, trials, table):
     """The scores in a file, or of a folder of embeddings."""
     if not pathlib.Path(path).is_dir():
-        return read_scores(path, table)
+        scores = read_scores(path, table)
+        target = table["target"].to_numpy()
+        if np.median(scores[target]) < np.median(scores[~target]):
+            logger.warning(
+                f"In {path} targets score lower than non-targets: are these "
+                "distances? The higher a score, the more alike the voices."
+            )
+        return scores
     evaluate = TrialEvaluator(trials, embeddings=path)
     return evaluate.scores(StoredEmbeddings(path))
 

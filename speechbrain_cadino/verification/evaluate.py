@@ -277,10 +277,9 @@ def verify(
     table = background.table("baselines=True") if baselines else None
     overlap = None
     if background.manifest is not None:
+        trained = [background.table("train_manifest"), background.labelled]
         overlap = training_overlap(
-            trials.trials,
-            trials.data_folder,
-            background.table("train_manifest"),
+            trials.trials, trials.data_folder, pd.concat(trained)
         )
     folder = pathlib.Path(output_folder)
     back_ends.prepare(embedder, background, folder / "training_set")

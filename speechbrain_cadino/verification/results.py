@@ -3,6 +3,7 @@
 import functools
 import pathlib
 
+import numpy as np
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
@@ -214,7 +215,7 @@ def trial_groups(trials, table=None):
     >>> trial_groups(trials, table)
     {'Gender=f': array([ True,  True, False])}
     """
-    groups = {}
+    groups, target = {}, trials["target"].to_numpy()
     if "group" in trials:
         groups = {
             name: (trials["group"] == name).to_numpy()
@@ -223,15 +224,22 @@ def trial_groups(trials, table=None):
     if table is not None:
         enrol, test = (_keys(trials[side], table) for side in ["enrol", "test"])
         for column in table:
-            values = table[column]
-            one, other = enrol.map(values), test.map(values)
-            for value in sorted(values.unique()):
-                rows = (one == value) & (other == value)
-                groups[f"{column}={value}"] = rows.to_numpy()
+            codes, values = pd.factorize(table[column], sort=True)
+            place = pd.Series(codes, table.index)
+            one, other = (
+                keys.map(place).fillna(-1).to_numpy(int)
+                for keys in (enrol, test)
+            )
+            both = np.where(one == other, one, -1)
+            # Of the values, which may be thousands, those of trials of both
+            # kinds
+            kinds = [set(both[target == kind]) for kind in (True, False)]
+            for code in sorted(set.intersection(*kinds) - {-1}):
+                groups[f"{column}={values[code]}"] = both == code
     return {
         name: rows
         for name, rows in groups.items()
-        if trials["target"][rows].nunique() == 2
+        if len(set(target[rows])) == 2
     }
 
 

@@ -330,7 +330,8 @@ def _read_fields(path):
         fields = line.split()
         if not fields:
             continue
-        if len(fields) not in (3, 4) or len(fields) != len([*rows, fields][0]):
+        expected = len(rows[0]) if rows else len(fields)
+        if len(fields) not in (3, 4) or len(fields) != expected:
             raise ValueError(
                 f"{path} is not a score file: line {number} is "
                 f"'{line.strip()[:80]}'. {FORMS}"

@@ -1,6 +1,7 @@
 """A threshold for an encoder, with trials or without any label."""
 
 import numpy as np
+import pandas as pd
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.kmeans import cluster
@@ -20,6 +21,12 @@ FEWEST_RECORDINGS = 20
 # Where more of the pairs that are taken for two voices are of one by a
 # calibration, there may be few voices.
 MOST_ALIKE = 0.2
+ALIKE = (
+    "By the calibration before, {alike:.0%} of the pairs that are taken for "
+    "two voices are of one: the recordings are of few voices. Give others, or "
+    "calibrate by trials; or, if they are of many, remove calibration.json "
+    "first."
+)
 
 # Pairs of other recordings for each recording
 OTHERS = 10
@@ -42,8 +49,9 @@ def calibrate(embedder, table, method="crops", seed=0, before=None):
     embedder : Embedder
         The encoder.
     table : pandas.DataFrame
-        A manifest of recordings. Of more than ``MOST_RECORDINGS`` as many are
-        taken, evenly spread.
+        A manifest of recordings, or of their pieces: two of one recording are
+        no pair. Of more than ``MOST_RECORDINGS`` as many are taken, evenly
+        spread.
     method : str
         The pairs that are taken for one voice. "crops": both halves of a
         recording. They share a microphone and a day too, so that the threshold
@@ -75,7 +83,8 @@ def calibrate(embedder, table, method="crops", seed=0, before=None):
     scores, same = pairs[method](embedder, table.iloc[rows], seed)
     found = fit(scores, same, method)
     check_calibration(found)
-    check_voices(scores[~same], before)
+    if before is not None:
+        check_alike(scores[~same], before, ALIKE)
     return found
 
 
@@ -93,27 +102,6 @@ def check_calibration(found):
             "even a recording and itself would be called the same. The "
             "recordings may be of one voice, or too few. Give some of many "
             "voices, or trials."
-        )
-
-
-def check_voices(scores, before):
-    """Raises if recordings are of few voices.
-
-    Arguments
-    ---------
-    scores : numpy.ndarray
-        Shape (T,), of pairs that are taken for two voices.
-    before : ScoreCalibration
-        What the scores meant before; None if nobody knows.
-    """
-    if before is not None:
-        check_alike(
-            scores,
-            before,
-            "By the calibration before, {alike:.0%} of the pairs that are "
-            "taken for two voices are of one: the recordings are of few "
-            "voices. Give others, or calibrate by trials; or, if they are of "
-            "many, remove calibration.json first.",
         )
 
 
@@ -193,9 +181,37 @@ def fit(scores, same, method):
 
 def _crops(embedder, table, seed):
     """Scores of halves of recordings, and which are of the same one."""
-    halves, _ = embed_halves(embedder, table)
+    halves, rows = embed_halves(embedder, table)
     enrol, test = pairs_of(len(halves[0]), seed)
-    return score_halves(halves, enrol, test), enrol == test
+    recordings = recordings_of(table.iloc[rows])
+    same = enrol == test
+    told = same | (recordings[enrol] != recordings[test])
+    enrol, test = enrol[told], test[told]
+    return score_halves(halves, enrol, test), same[told]
+
+
+def recordings_of(table):
+    """Numbers of recordings, the same for the pieces of one.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        A manifest of N rows; without ``wav``, each is a recording.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (N,).
+
+    Example
+    -------
+    >>> import pandas as pd
+    >>> recordings_of(pd.DataFrame({"wav": ["b.wav", "a.wav", "b.wav"]}))
+    array([0, 1, 0])
+    """
+    if "wav" not in table:
+        return np.arange(len(table))
+    return pd.factorize(table["wav"])[0]
 
 
 def embed_halves(embedder, table):
@@ -230,7 +246,7 @@ def embed_halves(embedder, table):
     rate = embedder.sample_rate
     lengths = (table["stop"] - table["start"]).to_numpy()
     rows = np.flatnonzero(lengths >= 2 * SHORTEST_HALF * rate)
-    _check_number(len(rows), f"of {2 * SHORTEST_HALF:.0f} s or more")
+    _check_number(table.iloc[rows], f"of {2 * SHORTEST_HALF:.0f} s or more")
     halves = np.stack(
         [
             embedder.embed(half, skip_unreadable=True)
@@ -239,7 +255,7 @@ def embed_halves(embedder, table):
     )
     fine = np.isfinite(halves).all((0, 2))
     count = int(fine.sum())
-    _check_number(count, "that can be read")
+    _check_number(table.iloc[rows[fine]], "that can be read")
     if count < len(lengths):
         logger.info(
             f"{count} of {len(lengths)} recordings are used: the others are "
@@ -370,11 +386,14 @@ def threshold_interval(scores, enrol, test, replicates=100, seed=0):
 def _clusters(embedder, table, seed):
     """Scores of recordings, and which are in one cluster."""
     embeddings = embedder.embed(table, skip_unreadable=True)
-    embeddings = embeddings[np.isfinite(embeddings).all(1)]
+    fine = np.isfinite(embeddings).all(1)
+    embeddings, recordings = embeddings[fine], recordings_of(table[fine])
     count = len(embeddings)
-    _check_number(count, "that can be read")
+    _check_number(table[fine], "that can be read")
     labels, _ = cluster(embeddings, max(2, round(CLUSTERS * count)), seed=seed)
     enrol, test = np.triu_indices(count, 1)
+    apart = recordings[enrol] != recordings[test]
+    enrol, test = enrol[apart], test[apart]
     same = labels[enrol] == labels[test]
     rng = np.random.default_rng(seed)
     others = rng.permutation(np.flatnonzero(~same))
@@ -383,8 +402,9 @@ def _clusters(embedder, table, seed):
     return scores, same[chosen]
 
 
-def _check_number(count, what):
-    """Raises if so many recordings are too few."""
+def _check_number(table, what):
+    """Raises if the recordings of a manifest are too few."""
+    count = len(np.unique(recordings_of(table)))
     if count < FEWEST_RECORDINGS:
         raise ValueError(
             f"{count} recording(s) {what} are too few for a threshold: give "

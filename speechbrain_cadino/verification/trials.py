@@ -6,7 +6,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.dataio.audio import length_at, read_header
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.dataio.names import (
     candidates,
@@ -261,8 +261,8 @@ def trial_files(trials, data_folder, sample_rate=16000):
         )
     stops = []
     for path in tqdm(paths.values(), desc="Reading headers", unit="file"):
-        with AudioReader(path, sample_rate) as audio:
-            stops.append(len(audio))
+        header = read_header(path)
+        stops.append(length_at(sample_rate, header.frames, header.rate))
     return pd.DataFrame(
         {
             "ID": names,

@@ -4,17 +4,16 @@ import sys
 import numpy as np
 import pytest
 import torch
-from sklearn.cluster import KMeans, kmeans_plusplus
+from sklearn.cluster import kmeans_plusplus
 from sklearn.metrics import adjusted_mutual_info_score
 
 from speechbrain_cadino.clustering import kmeans
 from speechbrain_cadino.clustering.kmeans import (
     cluster,
     fill_empty,
-    find_clusters,
     find_engine,
-    unit_rows,
 )
+from speechbrain_cadino.clustering.rows import unit_rows
 
 needs_faiss = pytest.mark.skipif(
     importlib.util.find_spec("faiss") is None,
@@ -239,14 +238,3 @@ def test_a_missing_faiss_is_told_how_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ImportError, match=r"pip install .*\[faiss\]"):
         cluster(speech_like(), 3, engine="faiss")
-
-
-def test_centroids_of_any_clusterer_are_of_unit_length():
-    embeddings = speech_like()
-    clusters, within = find_clusters(KMeans(12, random_state=0), embeddings)
-    assert within.all()
-    points = unit_rows(embeddings)
-    for label, centroid in enumerate(clusters.centroids):
-        mean = points[clusters.labels == label].mean(0)
-        expected = mean / np.linalg.norm(mean)
-        np.testing.assert_allclose(centroid, expected, atol=1e-6)

@@ -11,7 +11,7 @@ from sklearn.metrics import (
 )
 
 from speechbrain_cadino.clustering import quality as module
-from speechbrain_cadino.clustering.kmeans import Clusters, cluster, unit_rows
+from speechbrain_cadino.clustering.kmeans import Clusters, cluster
 from speechbrain_cadino.clustering.quality import (
     adjusted_mutual_information,
     quality,
@@ -19,6 +19,7 @@ from speechbrain_cadino.clustering.quality import (
     silhouettes,
     write_report,
 )
+from speechbrain_cadino.clustering.rows import unit_rows
 
 
 @pytest.fixture(scope="module")

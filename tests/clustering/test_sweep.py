@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_mutual_info_score, silhouette_score
 
-from speechbrain_cadino.clustering.kmeans import cluster, unit_rows
+from speechbrain_cadino.clustering.kmeans import cluster
+from speechbrain_cadino.clustering.rows import unit_rows
 from speechbrain_cadino.clustering.sweep import (
     compare_numbers,
     stability,

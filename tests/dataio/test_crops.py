@@ -13,6 +13,7 @@ from speechbrain_cadino.dataio.crops import (
 )
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
 from speechbrain_cadino.dataio.sampling import ClusterSampling, Sampling
+from speechbrain_cadino.dataio.semi_supervised import SemiSupervisedDataset
 from speechbrain_cadino.process.ranks import shield_worker
 
 RATE = 16000
@@ -65,6 +66,27 @@ def test_the_table_holds_the_rows_of_the_manifest(folder):
     expected = read_manifest(folder / "train.csv", folder)
     expected = expected.drop(columns="duration")
     pd.testing.assert_frame_equal(dataset(folder).table, expected)
+
+
+def test_the_fingerprint_is_of_utterances_and_labels(folder):
+    found = dataset(folder).fingerprint()
+    assert dataset(folder, seed=9, global_crops=1).fingerprint() == found
+    path = folder / "train.csv"
+    table = pd.read_csv(path)
+    for other in [table[::-1], table[1:], table.assign(ID=table["ID"] + "x")]:
+        other.to_csv(folder / "other.csv", index=False)
+        other = MultiCropDataset(folder / "other.csv", folder)
+        assert other.fingerprint() != found
+    names = [f"speaker{row}" for row in range(len(table))]
+    prints = set()
+    for labels in [names, names[::-1]]:
+        table.assign(spk_id=labels).to_csv(folder / "labels.csv", index=False)
+        labelled = PseudoLabelDataset(folder / "labels.csv", folder)
+        prints.add(labelled.fingerprint())
+        # Those of a source or a labelled set count too
+        mixed = SemiSupervisedDataset(lambda one=labelled: one, path, folder)
+        prints.add(mixed.fingerprint())
+    assert len(prints) == 4
 
 
 def test_crops_stay_between_start_and_stop(folder):

@@ -148,6 +148,19 @@ def test_stored_embeddings_are_found_by_id_in_the_tables_order(
     assert extracted.tolist() == expected
 
 
+def test_a_null_row_is_no_embedding(tmp_path):
+    """Its cosine to anything would be 0: a score that means nothing."""
+    save_embeddings(tmp_path, ["a", "b"], np.diag([1, 0]))
+    embedder = StoredEmbeddings(tmp_path)
+    table = pd.DataFrame({"ID": ["a", "b"]})
+    with pytest.raises(
+        ValueError, match="1 of 2 .* are zero or not finite, .*b"
+    ):
+        embedder.embed(table)
+    embeddings = embedder.embed(table, skip_unreadable=True)
+    assert np.isnan(embeddings).tolist() == [[False] * 2, [True] * 2]
+
+
 def test_an_id_without_a_stored_embedding_is_named_or_skipped(stored):
     embedder = StoredEmbeddings(stored)
     table = pd.DataFrame({"ID": ["b", "x", "y"]})

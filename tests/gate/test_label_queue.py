@@ -45,6 +45,13 @@ def test_labels_are_the_modes_of_the_last_answers(length):
     assert not queue.alive[C - 1]
 
 
+def test_a_sample_twice_in_a_batch_has_its_last_answer():
+    queue = LabelQueue(torch.zeros(3, dtype=torch.int32), 5, 3)
+    samples, answers = torch.tensor([2, 0, 2, 2]), torch.tensor([1, 2, 3, 4])
+    queue.push(samples, answers)
+    assert queue.answers.tolist() == [[-1, 0, 2], [-1, -1, 0], [-1, 0, 4]]
+
+
 def test_what_has_died_gets_no_votes():
     queue = LabelQueue(torch.tensor([0]), 3, 5)
     sample = torch.tensor([0])

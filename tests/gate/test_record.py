@@ -93,16 +93,6 @@ def test_refuses_a_checkpoint_of_another_manifest(tmp_path):
         other.recover_if_possible()
 
 
-def test_refuses_a_checkpoint_of_other_labels(tmp_path):
-    checkpointer = AtomicCheckpointer(tmp_path, recoverables={"r": filled()})
-    checkpointer.save_checkpoint()
-    other = GateRecord(6, labels=1)
-    with pytest.raises(ValueError, match="is of other pseudo labels"):
-        AtomicCheckpointer(
-            tmp_path, recoverables={"r": other}
-        ).recover_if_possible()
-
-
 @pytest.mark.parametrize("resumed", [[], ["resumed"]])
 def test_what_two_processes_have_drawn_whenever_it_is_saved(resumed, tmp_path):
     """The last draw counts, in one step that of the higher rank; a queue of

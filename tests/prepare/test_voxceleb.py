@@ -68,6 +68,14 @@ def test_two_folders_and_a_wav_beside_the_m4a(voxceleb, tmp_path):
     assert list(skipped["wav"]) == [str(m4a)]
 
 
+def test_the_same_id_in_two_folders_is_told_with_a_way_out(voxceleb, tmp_path):
+    one = voxceleb("wav", name="vox1", utterances=UTTERANCES[:2])
+    two = voxceleb("wav", name="vox2", utterances=UTTERANCES[1:])
+    prepare_voxceleb([one, two], tmp_path / "save")
+    skipped = pd.read_csv(tmp_path / "save" / "skipped.csv")
+    assert skipped["reason"].str.contains("give the folder above").sum() == 1
+
+
 def test_a_path_without_a_speaker(voxceleb, tmp_path, write_tone):
     data = voxceleb(".")
     write_tone(data / "lost.wav")

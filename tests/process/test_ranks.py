@@ -11,9 +11,16 @@ import pytest
 import torch
 
 from speechbrain_cadino.process.files import _is_alive as is_alive
-from speechbrain_cadino.process.ranks import shield_worker
+from speechbrain_cadino.process.ranks import own_rank, shield_worker
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux's signals")
+
+
+def test_a_task_of_a_scheduler_is_no_rank(monkeypatch):
+    """Runs that know nothing of each other may be tasks of one srun."""
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    assert own_rank() == 0
+
 
 # A child that sleeps, and its parent, which tells its number and waits.
 CHILD = """

@@ -211,7 +211,7 @@ def test_each_key_is_used(name):
         used = used or re.search(rf"hparams\.{key}\b", code)
         used = used or f'hparams, "{key}"' in code
         used = used or f'hparams.get("{key}"' in code
-        # of the weights to start from: see runs.stage_two
+        # of the weights to start from: see runs.training
         used = used or f'"{key}": (start_from' in code
         assert used, f"{name}: {key} is used nowhere"
 

@@ -13,6 +13,9 @@ import torch
 from recipe import SPEED, script
 from scipy.signal import resample_poly
 
+from speechbrain_cadino.frames.evaluate import FrameEvaluator
+from speechbrain_cadino.runs import frames
+
 TINY = {
     "d_model": 16,
     "layers": 3,
@@ -160,6 +163,18 @@ def test_the_script_of_evaluation_finds_the_same(
     found = (tmp_path / "frames.csv").read_text()
     assert found == (folder / "frames.csv").read_text()
     assert "Across voices, the best is layer" in output
+
+
+def test_phones_are_heard_at_the_rate_of_the_run(
+    whole, speech, phones, monkeypatch, tmp_path
+):
+    folder, _ = whole
+    monkeypatch.setattr(
+        frames, "evaluate_frames", lambda _, evaluator, *rest: evaluator
+    )
+    evaluator = FrameEvaluator(phones, speech, sample_rate=8000)
+    evaluator = frames.evaluate_run(folder, evaluator, tmp_path, False)
+    assert evaluator.sample_rate == 16000
 
 
 def test_stock_speechbrain_gives_the_frames(whole, tmp_path):

@@ -277,7 +277,7 @@ def test_mistakes_are_one_sentence(
     unlabelled = tmp_path / "train.csv"
     table.drop(columns="spk_id").to_csv(unlabelled, index=False)
     output = output_of(train_manifest=unlabelled)
-    assert "has no column spk_id: it holds no pseudo labels" in output
+    assert "has no column spk_id: it holds no labels" in output
     assert "pseudo_label.py" in output
 
     run_folder, _ = uninterrupted
@@ -300,7 +300,7 @@ def test_mistakes_are_one_sentence(
         assert "classifier" in output or "weight" in output
         swapped = table["spk_id"][::-1].to_numpy()
         table.assign(spk_id=swapped).to_csv(labels, index=False)
-        assert "is of other pseudo labels" in output_of(run_folder)
+        assert "is of another training set" in output_of(run_folder)
         table[1:].to_csv(labels, index=False)
         output = output_of(run_folder)
     finally:

@@ -1,16 +1,18 @@
+import json
 import shutil
 import types
 
 import numpy as np
 import pytest
 
-from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.encoders.calibration import read_calibration
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.runs import stage_two
 from speechbrain_cadino.runs.finish import finish, fold
 from speechbrain_cadino.verification import threshold
+from speechbrain_cadino.verification.evaluate import TrialEvaluator
 from speechbrain_cadino.verification.threshold import fit
 
 
@@ -53,6 +55,30 @@ def test_a_trained_encoder_has_a_threshold(
     finish(embedder, hparams)
     found = read_calibration(folder)
     assert (found.method, found.n_same) == ("crops", 12)
+
+
+def test_labels_of_other_speakers_are_told(hparams, embedder, corpus, tmp_path):
+    """Those of the source of an adaptation, which may be tested speakers."""
+    rows = read_manifest(corpus / "train.csv", "$data_root")
+    target = tmp_path / "target.csv"
+    write_manifest(target, rows.assign(ID=[f"t/{i}" for i in range(12)]))
+    source = tmp_path / "source.csv"
+    write_manifest(source, rows.assign(spk_id=rows["ID"].str[0])[:6])
+    trials = TrialEvaluator(corpus / "trials.txt", corpus / "wav")
+    hparams |= {"train_manifest": target, "evaluator": trials}
+    for more, known, told in [
+        ({}, 0, "without speaker labels.\n"),
+        (
+            {"source_manifest": source, "source_folder": corpus},
+            2,
+            "And with speaker labels: 6 recordings of 2 speakers.",
+        ),
+    ]:
+        finish(embedder, hparams | more)
+        metrics = json.loads((tmp_path / "metrics.json").read_text())
+        assert metrics["training_overlap"]["trained_on"] == known
+        card = (tmp_path / "encoder" / "README.md").read_text()
+        assert told in card
 
 
 def test_a_map_of_the_training_set_is_in_the_encoder_folder(hparams, embedder):

@@ -462,6 +462,17 @@ def test_other_settings_in_flags_are_refused(recipe, flags, sentence):
     run(recipe)
 
 
+def test_a_step_that_was_tried_by_hand_is_refused(recipe):
+    """Its settings are not known."""
+    checkpoint = recipe / "out" / "stage_1" / "save" / "CKPT+now"
+    checkpoint.mkdir(parents=True)
+    sentence = r"stage_1 was not begun by this .*: remove \S+/stage_1\."
+    with pytest.raises(ValueError, match=sentence):
+        run(recipe)
+    shutil.rmtree(recipe / "out" / "stage_1")
+    run(recipe)
+
+
 def test_a_labels_step_that_failed_may_be_put_right(recipe):
     """As one that cannot make so many clusters."""
     hold = recipe / "data" / "fail_labels"

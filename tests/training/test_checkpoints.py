@@ -8,11 +8,15 @@ import signal
 import subprocess
 import sys
 
+import forked
 import pytest
 import torch
 
 from speechbrain_cadino.process.files import DiskFullError
-from speechbrain_cadino.training.checkpoints import AtomicCheckpointer
+from speechbrain_cadino.training.checkpoints import (
+    AtomicCheckpointer,
+    SameData,
+)
 
 # Saves a good checkpoint, then dies in the middle of the next one.
 DIES_WHILE_SAVING = """
@@ -49,6 +53,31 @@ def test_killed_while_saving_leaves_the_checkpoint_before(tmp_path):
     # Not before, as it might be that of a training which still runs
     checkpointer.save_checkpoint()
     assert not torsos[0].exists()
+
+
+def test_a_process_that_sees_a_checkpoint_later_takes_the_same(tmp_path):
+    script = pathlib.Path(__file__).with_name("lag.py")
+    code, output = forked.run(script, tmp_path, ranks=2)
+    assert code == 0, output
+    found = [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)]
+    assert found == ["3.0", "3.0"]
+    assert len(list((tmp_path / "save").iterdir())) == 2
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path):
+    def checkpointer(*data):
+        found = AtomicCheckpointer(tmp_path)
+        for each in data:
+            found.add_recoverable("data", each, optional_load=True)
+        return found
+
+    checkpointer().save_checkpoint()
+    # One of before there was a fingerprint is not
+    assert checkpointer(SameData(1)).recover_if_possible()
+    checkpointer(SameData(1)).save_checkpoint()
+    assert checkpointer(SameData(1)).recover_if_possible()
+    with pytest.raises(ValueError, match="is of another training set: utter"):
+        checkpointer(SameData(2)).recover_if_possible()
 
 
 def test_keeps_only_the_newest_and_the_one_before(tmp_path):

@@ -56,6 +56,17 @@ def test_which_is_better(folder):
     assert (folder / "det.png").stat().st_size > 10_000
 
 
+def test_distances_are_warned_of(folder, caplog):
+    lines = (folder / "good.txt").read_text().split("\n")
+    fields = [line.split() for line in lines if line]
+    turned = [f"{enrol} {test} {-float(s)}\n" for enrol, test, s in fields]
+    (folder / "turned.txt").write_text("".join(turned))
+    for name, told in [("good", False), ("turned", True)]:
+        caplog.clear()
+        compare(folder / "trials.txt", {name: folder / f"{name}.txt"})
+        assert ("are these distances?" in caplog.text) == told
+
+
 def test_scores_of_another_list(folder):
     (folder / "other.txt").write_text("x y 1\n")
     with pytest.raises(ValueError, match=r"other.txt has no score for 1128"):

@@ -81,6 +81,40 @@ def test_clusters_are_pairs_that_the_encoder_finds_alike(tmp_path):
         calibrate(stored, table)
 
 
+def test_pieces_of_a_recording_are_no_pair(
+    encoder_folder, corpus, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(threshold, "SHORTEST_HALF", 0.1)
+    monkeypatch.setattr(threshold, "FEWEST_RECORDINGS", 12)
+    whole = read_manifest(corpus / "train.csv", corpus)
+    pieces = pd.concat([whole.assign(stop=4000), whole.assign(start=1600)])
+    recordings = threshold.recordings_of(pieces)
+    assert recordings.tolist() == 2 * list(range(12))
+    halves, _ = threshold.embed_halves(load_encoder(encoder_folder), pieces)
+    expected = []
+    for one, other in zip(*threshold.pairs_of(24)):
+        if one == other or recordings[one] != recordings[other]:
+            a, b = halves[0, one], halves[1, other]
+            cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+            expected.append((cosine, one == other))
+    scores, same = threshold._crops(load_encoder(encoder_folder), pieces, 0)
+    assert len(scores) < 24 * 11
+    np.testing.assert_allclose(scores, [pair[0] for pair in expected], 1e-4)
+    assert same.tolist() == [pair[1] for pair in expected]
+    # Nor are there more recordings than files
+    with pytest.raises(ValueError, match=r"9 recording\(s\) of 0 s or more"):
+        calibrate(load_encoder(encoder_folder), pieces[recordings < 9])
+    # Both pieces of a recording are alike, and of one voice each
+    rng = np.random.default_rng(0)
+    voices = rng.standard_normal((12, 16)).repeat(2, axis=0)
+    ids = [str(i) for i in range(24)]
+    save_embeddings(tmp_path, ids, voices + 0.1 * rng.standard_normal((24, 16)))
+    wavs = [f"{i // 2}.wav" for i in range(24)]
+    table = pd.DataFrame({"ID": ids, "wav": wavs})
+    scores, same = threshold._clusters(StoredEmbeddings(tmp_path), table, 0)
+    assert scores.max() < 0.9
+
+
 def test_recordings_of_one_voice_are_no_calibration(tmp_path):
     """Pairs that are taken for two voices are as alike as the others, which
     the calibration before tells."""

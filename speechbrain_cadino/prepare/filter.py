@@ -22,7 +22,7 @@ from speechbrain_cadino.embeddings.confidence import score
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.store import load_embeddings
 from speechbrain_cadino.gate.mixture import TwoGaussians
-from speechbrain_cadino.gate.plots import plot_filter
+from speechbrain_cadino.prepare.plots import plot_filter
 from speechbrain_cadino.process.files import write_csv, write_json
 
 logger = get_logger(__name__)
@@ -475,18 +475,15 @@ def within(pieces, table):
     >>> within(pieces, table)
     array([ True, False, False])
     """
-    spans = table[["wav", "start", "stop"]].add_suffix("_of")
-    pairs = (
-        pieces[["wav", "start", "stop"]]
-        .reset_index(drop=True)
-        .reset_index()
-        .merge(spans, left_on="wav", right_on="wav_of")
-    )
-    inside = (pairs["start"] >= pairs["start_of"]) & (
-        pairs["stop"] <= pairs["stop_of"]
-    )
+    # Of the utterances that start before a piece, the one that ends last
+    spans = table[["wav", "start", "stop"]].sort_values("start", kind="stable")
+    spans["last"] = spans.groupby("wav")["stop"].cummax()
+    order = np.argsort(pieces["start"].to_numpy(), kind="stable")
+    ordered = pieces[["wav", "start", "stop"]].iloc[order]
+    spans = spans[["wav", "start", "last"]]
+    pairs = pd.merge_asof(ordered, spans, on="start", by="wav")
     found = np.zeros(len(pieces), bool)
-    found[pairs["index"][inside].to_numpy(int)] = True
+    found[order] = (pairs["stop"] <= pairs["last"]).to_numpy()
     return found
 
 

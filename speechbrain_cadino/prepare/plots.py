@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from speechbrain_cadino.process.files import atomic_path
+from speechbrain_cadino.process.figures import save_figure
 
 
 def plot_filter(path, scores, kept, report):
@@ -48,6 +48,4 @@ def plot_filter(path, scores, kept, report):
         axis.set_ylabel("utterances")
         axis.grid(alpha=0.3)
         axis.legend()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    save_figure(figure, path)

@@ -4,7 +4,7 @@ import pytest
 
 from speechbrain_cadino.embeddings.confidence import score
 from speechbrain_cadino.embeddings.store import save_embeddings
-from speechbrain_cadino.gate.filter import (
+from speechbrain_cadino.prepare.filter import (
     DIGITS,
     SCORES,
     Mixture,
@@ -110,9 +110,10 @@ def test_a_share_keeps_so_many():
 def test_pieces_by_a_plain_loop():
     rng = np.random.default_rng(0)
     spans = pd.DataFrame(
-        {"wav": list("aabbc"), "start": [0, 60, 0, 50, 9], "stop": 0}
+        {"wav": list("abaabc"), "start": [60, 50, 0, 10, 0, 9], "stop": 0}
     )
-    spans["stop"] = spans["start"] + [50, 40, 50, 50, 30]
+    # One lies in another
+    spans["stop"] = spans["start"] + [40, 50, 50, 5, 50, 30]
     pieces = pd.DataFrame({"wav": rng.choice(list("abcd"), 200)})
     pieces["start"] = rng.integers(0, 90, 200)
     pieces["stop"] = pieces["start"] + rng.integers(1, 30, 200)

@@ -1,0 +1,84 @@
+"""Any clusterer in scikit-learn's form, SphericalKMeans or another."""
+
+import numpy as np
+from sklearn.base import clone
+
+from speechbrain_cadino.clustering.kmeans import (
+    Clusters,
+    SphericalKMeans,
+    mean_directions,
+)
+from speechbrain_cadino.clustering.rows import unit_rows
+
+
+def sized(clusterer, number=None):
+    """A copy of a clusterer that makes so many clusters, if it can be told.
+
+    Arguments
+    ---------
+    clusterer : object
+        See ``find_clusters``.
+    number : int, optional
+        Its ``n_clusters``; by default that stays.
+
+    Returns
+    -------
+    object
+
+    Example
+    -------
+    >>> sized(SphericalKMeans(7), 8).n_clusters
+    8
+    """
+    clusterer = clone(clusterer, safe=False)
+    if number is not None and hasattr(clusterer, "n_clusters"):
+        clusterer.n_clusters = number
+    return clusterer
+
+
+def find_clusters(clusterer, embeddings):
+    """Clusters embeddings by any clusterer in scikit-learn's form.
+
+    Arguments
+    ---------
+    clusterer : object
+        The clusterer, which has ``fit_predict``, from (N, D) to (N,): a label
+        that is negative leaves an utterance out.
+    embeddings : numpy.ndarray
+        Shape (N, D).
+
+    Returns
+    -------
+    clusters : Clusters
+        Of the utterances that are in; their centroids are those of
+        SphericalKMeans, of any other clusterer the mean directions.
+    within : numpy.ndarray
+        Shape (N,), bool: which utterances are in.
+
+    Raises
+    ------
+    ValueError
+        If all are left out.
+
+    Example
+    -------
+    >>> from sklearn.cluster import DBSCAN
+    >>> points = np.array([[1, 0], [1, 0.01], [0, 1], [-1, 0], [-1, 0.01]])
+    >>> clusters, within = find_clusters(DBSCAN(0.1, min_samples=2), points)
+    >>> clusters.labels, within
+    (array([0, 0, 1, 1]), array([ True,  True, False,  True,  True]))
+    """
+    labels = np.asarray(clusterer.fit_predict(embeddings))
+    within = labels >= 0
+    if not within.any():
+        raise ValueError(
+            f"{type(clusterer).__name__} leaves all {len(labels)} utterances "
+            "out: its settings do not suit these embeddings."
+        )
+    if isinstance(clusterer, SphericalKMeans):
+        return Clusters(labels, clusterer.cluster_centers_), within
+    _, labels = np.unique(labels[within], return_inverse=True)
+    points = unit_rows(embeddings[within])
+    nothing = np.zeros((labels.max() + 1, points.shape[1]), np.float32)
+    centroids = mean_directions(points, labels, nothing)
+    return Clusters(labels.astype(np.int64), centroids), within

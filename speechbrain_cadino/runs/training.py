@@ -1,0 +1,88 @@
+"""A training of any kind: its data, its Brain, what it leaves at its end."""
+
+from speechbrain.utils.distributed import run_on_main
+from speechbrain_cadino.encoders.adopt import CENTROIDS
+from speechbrain_cadino.process.memory import keep_freed_memory
+from speechbrain_cadino.training.partial import train_only
+
+
+def run_training(
+    brain_class,
+    hparams,
+    run_opts,
+    report,
+    start=None,
+    evaluators=("evaluator",),
+):
+    """Prepares, trains, and reports, unless it only debugs or tests.
+
+    Arguments
+    ---------
+    brain_class : callable
+        The class of the Brain; ``brain`` in the YAML file has the last word.
+    hparams : dict
+        The hyperparameters, see ``load_run``: ``prepare``, ``train_data``,
+        ``modules``, ``opt_class``, ``checkpointer``, ``epoch_counter``,
+        ``dataloader_options``, and what the Brain asks for.
+    run_opts : dict
+        As SpeechBrain's.
+    report : callable
+        The function of the trained Brain and the hyperparameters that writes
+        what is left; the main process calls it.
+    start : callable, optional
+        The function of the hyperparameters that loads weights to start from.
+    evaluators : list of str
+        The keys of the trial lists, read once the data are prepared.
+    """
+    # Dataset prep (folders of audio, noises and rooms to CSV manifests)
+    for prepare in hparams["prepare"]:
+        run_on_main(prepare)
+
+    # Dataset of crops, read from the manifest
+    train_data = hparams["train_data"]()
+
+    # Trials, to follow the EER; mistakes in the list show before training
+    for name in evaluators:
+        hparams[name] = hparams[name]()
+
+    # Weights to start from
+    if start is not None:
+        start(hparams)
+
+    # Brain and training
+    keep_freed_memory()
+    brain = hparams.get("brain", brain_class)(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    brain.fit(
+        hparams["epoch_counter"],
+        train_data,
+        train_loader_kwargs=hparams["dataloader_options"],
+    )
+
+    # Encoder folder, plots and verification
+    if not (brain.debug or brain.test_only):
+        run_on_main(report, args=[brain, hparams])
+
+
+def start_from(hparams, starts):
+    """Loads the weights that a training starts from, and fixes those that it
+    leaves as they are.
+
+    Arguments
+    ---------
+    hparams : dict
+        The hyperparameters: ``embedding_model``, and optionally ``train_only``
+        and the keys of ``starts``.
+    starts : dict of str:tuple
+        The function that copies weights, and the key of the module that gets
+        them, for each key of the YAML file that may name such weights.
+    """
+    for source, (load, module) in starts.items():
+        if hparams.get(source) not in (None, CENTROIDS):
+            load(hparams[module], hparams[source])
+    train_only(hparams["embedding_model"], hparams.get("train_only"))
