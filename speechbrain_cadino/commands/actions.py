@@ -260,9 +260,10 @@ def cluster(arguments):
     )
     embeddings = found.embeddings[long]
     labels = choose(embeddings)
-    if number is None and len(labels) > 1 and labels.max() == 0:
-        if found.calibration == read_calibration(encoder):
-            logger.warning(ONE_VOICE)
+    theirs = read_calibration(encoder)
+    by_theirs = number is None and theirs and found.calibration == theirs
+    if by_theirs and len(labels) > 1 and labels.max() == 0:
+        logger.warning(ONE_VOICE)
     table = pd.DataFrame({"file": found.files})
     table.loc[long, "cluster"] = labels
     table["cluster"] = table["cluster"].astype("Int64")

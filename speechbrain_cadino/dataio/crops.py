@@ -12,6 +12,7 @@ from torchaudio.functional import resample
 from speechbrain_cadino.dataio.audio import AudioReader, MediaError
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
+    check_rate,
     pseudo_labels,
     read_manifest,
     trusted_rows,
@@ -241,6 +242,7 @@ class MultiCropDataset(Dataset):
                 f"1 to {most}, one for each crop."
             )
         table = self._read_manifest(manifest, data_root)
+        check_rate(table, sample_rate)
         # Columns that forked workers read without copying them; popped, so
         # that the text of one is gone when the next is packed.
         self.ids = PackedStrings(table.pop("ID"))

@@ -17,6 +17,7 @@ from collections import defaultdict
 import numpy as np
 import pandas as pd
 
+from speechbrain_cadino.dataio.audio import AudioError, read_header
 from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
 from speechbrain_cadino.process.files import write_csv
 
@@ -362,6 +363,45 @@ def _check_samples(table, path):
                 f"utterance '{row['ID']}' do not fit its duration of "
                 f"{row['duration']} s.{SECONDS}"
             )
+
+
+def check_rate(table, sample_rate):
+    """Raises if a manifest counts samples at the rate of its files, which is
+    not that of the encoder.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        The manifest: of one without ``duration`` nothing can be told.
+    sample_rate : int
+        The rate of the encoder, in Hz; 1 for faces, which are numbered.
+
+    Raises
+    ------
+    ValueError
+        If all rows have so many samples a second, and so has the first file.
+    """
+    if sample_rate == 1 or "duration" not in table or table.empty:
+        return
+    rates = ((table["stop"] - table["start"]) / table["duration"]).to_numpy()
+    if np.ptp(rates) > 0.01 * rates[0] or _alike(rates[0], sample_rate):
+        return
+    path = table["wav"].iloc[0]
+    try:
+        own = read_header(path).rate
+    except AudioError:  # said where it is read
+        return
+    if _alike(rates[0], own):
+        raise ValueError(
+            f"The manifest counts {own} samples a second, as {path} has, and "
+            f"{sample_rate} are expected, the rate of the encoder: prepare "
+            f"again, or multiply start and stop by {sample_rate / own:g}."
+        )
+
+
+def _alike(rate, other):
+    """Whether two rates are the same but for rounded durations."""
+    return abs(rate / other - 1) < 0.01
 
 
 def _check_trusted(table, path):

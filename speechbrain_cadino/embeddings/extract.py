@@ -17,6 +17,7 @@ from speechbrain.utils.distributed import (
 )
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import MediaError
+from speechbrain_cadino.dataio.manifest import check_rate
 from speechbrain_cadino.embeddings.store import (
     NAMES,
     OF_OTHERS,
@@ -107,6 +108,7 @@ def extract(embedder, folder, table, shard_size=5_000, whole=True):
     """
     folder = pathlib.Path(folder)
     check_ids(table["ID"])
+    check_rate(table, embedder.sample_rate)
     shards = _Shards(folder, table, shard_size, embedder.segments, whole)
     record = extraction_record(embedder, table, shard_size)
     if run_on_main(_is_there, args=[folder, record]):

@@ -89,6 +89,24 @@ def test_the_fingerprint_is_of_utterances_and_labels(folder):
     assert len(prints) == 4
 
 
+def test_samples_at_the_rate_of_the_files_are_refused(tmp_path):
+    """They would be a half of each, without a word."""
+    for name, seconds in {"a": 3.73, "b": 2.5, "c": 9.01}.items():
+        noise = np.random.default_rng(0).standard_normal(round(8000 * seconds))
+        soundfile.write(tmp_path / f"{name}.wav", 0.1 * noise, 8000)
+    table = pd.DataFrame({"ID": list("abc"), "duration": [3.73, 2.5, 9.01]})
+    table["wav"] = "$data_root/" + table["ID"] + ".wav"
+    table["start"] = 0
+    for rate in (8000, 16000):
+        table["stop"] = (rate * table["duration"]).round().astype(int)
+        write_manifest(tmp_path / "train.csv", table)
+        if rate == 16000:
+            dataset(tmp_path, global_seconds=1.0, local_seconds=1.0)[0]
+            continue
+        with pytest.raises(ValueError, match=r"counts 8000 .* stop by 2\."):
+            dataset(tmp_path)
+
+
 def test_crops_stay_between_start_and_stop(folder):
     data = dataset(folder, global_seconds=1.0, local_seconds=0.5)
     firsts = set()

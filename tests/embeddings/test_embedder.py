@@ -153,9 +153,7 @@ def test_a_null_row_is_no_embedding(tmp_path):
     save_embeddings(tmp_path, ["a", "b"], np.diag([1, 0]))
     embedder = StoredEmbeddings(tmp_path)
     table = pd.DataFrame({"ID": ["a", "b"]})
-    with pytest.raises(
-        ValueError, match="1 of 2 .* are zero or not finite, .*b"
-    ):
+    with pytest.raises(ValueError, match=r"1 of 2 .* zero or not finite, .*b"):
         embedder.embed(table)
     embeddings = embedder.embed(table, skip_unreadable=True)
     assert np.isnan(embeddings).tolist() == [[False] * 2, [True] * 2]
