@@ -1,4 +1,4 @@
-"""Clusters of a few thousand files, and how many: Ward linkage."""
+"""Clusters of files, and how many: Ward linkage."""
 
 import functools
 
@@ -9,15 +9,14 @@ from tqdm import tqdm
 
 from speechbrain_cadino.clustering.kmeans import check_options, cluster
 from speechbrain_cadino.clustering.quality import silhouettes
-from speechbrain_cadino.clustering.rows import unit_rows
-from speechbrain_cadino.clustering.sweep import sweep
+from speechbrain_cadino.clustering.rows import sums_of_members, unit_rows
 
-# The memory of a tree grows with the square of its leaves: 100 MB.
+# The memory of a tree grows with the square of its leaves: 100 MB. Where there
+# are more files, a leaf is a small cluster.
 MOST_LEAVES = 5000
 
 # Numbers of clusters to compare, at most: they grow by a factor.
 CANDIDATES = 60
-SWEEP_CANDIDATES = 12
 
 # Of the stability: which share of the files is clustered again, how often, and
 # how often where that takes long
@@ -27,7 +26,7 @@ FEWER_REPLICATES = 10
 MANY = 1000
 
 
-def find_speakers(embeddings, folder, num_clusters=None, calibration=None):
+def find_speakers(embeddings, num_clusters=None, calibration=None):
     """Clusters the embeddings of files, so that a cluster is a speaker.
 
     Up to ``MOST_LEAVES`` files are merged step by step (Ward linkage), which
@@ -35,8 +34,9 @@ def find_speakers(embeddings, folder, num_clusters=None, calibration=None):
     calibration, the number is that of the most likely partition, one speaker
     being as possible as any other: see ``most_likely_number``. Without, it is
     where the mean silhouette is the highest, which takes two clusters: one is
-    never the choice. More files are clustered by k-means, and the number is
-    chosen by ``clustering.sweep``.
+    never the choice. Of more files, k-means makes ``MOST_LEAVES`` small
+    clusters first, and these are merged: more speakers than that are found
+    only if so many are asked for. A number that is given is that of k-means.
 
     The result does not depend on the order of the files.
 
@@ -44,8 +44,6 @@ def find_speakers(embeddings, folder, num_clusters=None, calibration=None):
     ---------
     embeddings : numpy.ndarray
         Shape (N, D).
-    folder : str or pathlib.Path
-        The folder for the figures of the sweep, should there be one.
     num_clusters : int, optional
         K, the number of clusters; chosen by default.
     calibration : ScoreCalibration, optional
@@ -64,7 +62,7 @@ def find_speakers(embeddings, folder, num_clusters=None, calibration=None):
     Example
     -------
     >>> embeddings = np.array([[1, 0], [9, 1], [0, 1], [1, 0.1], [1, 8]])
-    >>> find_speakers(embeddings, "sweep")
+    >>> find_speakers(embeddings)
     array([0, 0, 1, 0, 1])
     """
     check_number(len(embeddings), num_clusters, calibration)
@@ -73,33 +71,33 @@ def find_speakers(embeddings, folder, num_clusters=None, calibration=None):
     order = np.lexsort(points.T)
     labels = np.empty(len(points), np.int64)
     labels[order] = _largest_first(
-        _partition(points[order], folder, num_clusters, calibration)
+        _partition(points[order], num_clusters, calibration)
     )
     return labels
 
 
-def _partition(points, folder, num_clusters, calibration):
+def _partition(points, num_clusters, calibration):
     """Cluster numbers of points of unit length."""
     count = len(points)
-    if count > MOST_LEAVES:
-        number = num_clusters or sweep(
-            folder, points, _candidates(count // 4, SWEEP_CANDIDATES)
-        )
-        return cluster(points, number).labels
     if num_clusters == 1 or count == 1:
         return np.zeros(count, np.int64)
-    tree = linkage(points, "ward")
+    leaves, centres = np.arange(count), points
+    if count > MOST_LEAVES:
+        leaves, centres = cluster(points, num_clusters or MOST_LEAVES)
+        if num_clusters:
+            return leaves
+    tree = linkage(centres, "ward")
     # Merges of one height, as of copies of a file, would be undone together
     tree[:, 2] = np.arange(len(tree))
     if num_clusters is None:
         choose = functools.partial(most_likely_number, calibration=calibration)
         if calibration is None:
             choose = best_silhouette
-        num_clusters = choose(points, tree)
-    return fcluster(tree, num_clusters, "maxclust")
+        num_clusters = choose(points, tree, leaves)
+    return fcluster(tree, num_clusters, "maxclust")[leaves]
 
 
-def most_likely_number(points, tree, calibration):
+def most_likely_number(points, tree, leaves, calibration):
     """How many clusters the cut of a tree has that is the most likely.
 
     A partition says of each pair whether it is of one speaker. Its logarithmic
@@ -111,30 +109,35 @@ def most_likely_number(points, tree, calibration):
     points : numpy.ndarray
         Shape (N, D), of unit length.
     tree : numpy.ndarray
-        Shape (N - 1, 4), of ``scipy.cluster.hierarchy.linkage``.
+        Shape (K - 1, 4), of ``scipy.cluster.hierarchy.linkage``.
+    leaves : numpy.ndarray
+        Shape (N,): the leaf of each point, from 0 to K - 1.
     calibration : ScoreCalibration
         The calibration, which tells what the cosine of two points means.
 
     Returns
     -------
     int
-        From 1 to N.
+        From 1 to K.
 
     Example
     -------
     >>> from speechbrain_cadino.encoders.calibration import ScoreCalibration
     >>> calibration = ScoreCalibration(-5.0, 10.0, "trials", 100, 10)
     >>> points = np.array([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
-    >>> most_likely_number(points, linkage(points, "ward"), calibration)
+    >>> leaves, tree = np.arange(3), linkage(points, "ward")
+    >>> most_likely_number(points, tree, leaves, calibration)
     1
     >>> points = np.array([[1.0, 0.0], [0.96, 0.28], [0.0, 1.0]])
-    >>> most_likely_number(points, linkage(points, "ward"), calibration)
+    >>> tree = linkage(points, "ward")
+    >>> most_likely_number(points, tree, leaves, calibration)
     2
     """
-    count = len(points)
+    count = len(tree) + 1
     sums = np.zeros((2 * count - 1, points.shape[1]))
-    sums[:count] = points
-    sizes = np.ones(2 * count - 1)
+    sums[:count] = sums_of_members(points, leaves, count)
+    sizes = np.zeros(2 * count - 1)
+    sizes[:count] = np.bincount(leaves, minlength=count)
     gains = np.empty(count - 1)
     for step, (one, other, *_) in enumerate(tree):
         one, other, both = int(one), int(other), count + step
@@ -147,7 +150,7 @@ def most_likely_number(points, tree, calibration):
     return count - int(likelihoods.argmax())
 
 
-def best_silhouette(points, tree):
+def best_silhouette(points, tree, leaves):
     """How many clusters the cut of a tree has whose mean silhouette is the
     highest.
 
@@ -155,18 +158,18 @@ def best_silhouette(points, tree):
     ---------
     points : numpy.ndarray
         Shape (N, D), of unit length.
-    tree : numpy.ndarray
-        The tree of ``scipy.cluster.hierarchy.linkage``.
+    tree, leaves : numpy.ndarray
+        See ``most_likely_number``.
 
     Returns
     -------
     int
-        From 2 to N - 1.
+        From 2 to K, or N - 1.
     """
-    numbers = _candidates(len(points) - 1, CANDIDATES)
+    numbers = _candidates(min(len(tree) + 1, len(points) - 1))
     values = [
         silhouettes(
-            points, pd.factorize(fcluster(tree, number, "maxclust"))[0]
+            points, pd.factorize(fcluster(tree, number, "maxclust")[leaves])[0]
         ).mean()
         for number in tqdm(
             numbers, desc="Comparing numbers of clusters", delay=1
@@ -206,7 +209,7 @@ def stability(embeddings, labels, choose, seed=0):
     -------
     >>> embeddings = np.repeat(np.eye(3), 4, axis=0)
     >>> labels = np.repeat(np.arange(3), 4)
-    >>> choose = lambda points: find_speakers(points, "unused")
+    >>> choose = lambda points: find_speakers(points)
     >>> values, numbers = stability(embeddings, labels, choose)
     >>> values.min().item(), set(numbers.tolist())
     (1.0, {3})
@@ -265,11 +268,11 @@ def check_number(count, num_clusters=None, calibration=None):
         )
 
 
-def _candidates(most, count):
+def _candidates(most):
     """Numbers of clusters from 2 on, all of them if they are few."""
-    if most <= count:
+    if most <= CANDIDATES:
         return list(range(2, most + 1))
-    return np.unique(np.geomspace(2, most, count).astype(int)).tolist()
+    return np.unique(np.geomspace(2, most, CANDIDATES).astype(int)).tolist()
 
 
 def _largest_first(labels):

@@ -254,7 +254,6 @@ def cluster(arguments):
     path = pathlib.Path(arguments.csv)
     choose = functools.partial(
         find_speakers,
-        folder=path.with_name(f"{path.stem}_sweep"),
         num_clusters=number,
         calibration=found.calibration,
     )
@@ -269,7 +268,7 @@ def cluster(arguments):
     table["cluster"] = table["cluster"].astype("Int64")
     logger.info(
         f"{len(labels)} files, {labels.max() + 1} cluster(s): {path}"
-        + _how_chosen(number, found.calibration, len(labels))
+        + _how_chosen(number, found.calibration)
     )
     if not long.all():
         table.loc[~long, "note"] = "too short"
@@ -296,12 +295,10 @@ def cluster(arguments):
     return _format(sizes.reset_index())
 
 
-def _how_chosen(number, calibration, count):
+def _how_chosen(number, calibration):
     """What the log says of the number of clusters."""
     if number is not None:
         return ""
-    if count > MOST_LEAVES:
-        return ", the number by a sweep"
     if calibration is None:
         return (
             ", the number by their silhouette, which cannot find just one: "

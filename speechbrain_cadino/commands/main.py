@@ -228,8 +228,8 @@ def cluster(parser):
     or by one on these files; without either, the number of two or more whose
     clusters lie apart the best. Stability is 1 where a file stays with the
     same ones if a fifth of the files is left out. Files of several speakers at
-    once have to be cut before. Of more than 5000 files, only a few numbers of
-    clusters are compared; clusters_sweep/ beside clusters.csv shows them.
+    once have to be cut before. More than 5000 files are put into 5000 small
+    clusters first, which are merged then: no more speakers are found.
 
     Examples:
       speechbrain-cadino cluster results/encoder calls/ \\

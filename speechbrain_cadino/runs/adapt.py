@@ -308,7 +308,7 @@ MAPS = {
 def _clusters(embeddings, size):
     """Clusters of so many embeddings on average."""
     number = max(2, round(len(embeddings) / size))
-    return find_speakers(embeddings, None, num_clusters=number)
+    return find_speakers(embeddings, number)
 
 
 def try_maps(heard, seed=0):

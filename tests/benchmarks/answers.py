@@ -130,9 +130,7 @@ def voices_found(points, speakers, calibration):
                     for name in chosen
                 ]
             )
-            labels = find_speakers(
-                points[rows], "unused", calibration=calibration
-            )
+            labels = find_speakers(points[rows], calibration=calibration)
             found.append(pairs_right(labels, speakers[rows]))
         number, right, f1 = np.mean(found, axis=0)
         yield f"{number:.1f}, {100 * right:.0f}% ({100 * f1:.0f})"

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 
+from speechbrain_cadino.clustering import ward
 from speechbrain_cadino.clustering.ward import (
     find_speakers,
     most_likely_number,
@@ -41,41 +42,70 @@ def test_the_number_is_that_of_the_most_likely_partition():
             )
         )
     best = int(np.argmax(values)) + 1
-    assert most_likely_number(points, tree, CALIBRATION) == best
+    leaves = np.arange(24)
+    assert most_likely_number(points, tree, leaves, CALIBRATION) == best
     assert 1 < best < 24
 
 
 @pytest.mark.parametrize(("number", "files"), [(1, 8), (3, 3), (5, 3), (1, 1)])
 def test_the_number_of_voices_may_be_one(number, files):
     embeddings, owners = voices(number, files)
-    labels = find_speakers(embeddings, "unused", calibration=CALIBRATION)
+    labels = find_speakers(embeddings, calibration=CALIBRATION)
     assert labels.max() + 1 == number
     assert len(set(zip(labels, owners))) == number
+
+
+@pytest.mark.parametrize(
+    ("number", "calibration"),
+    [(1, CALIBRATION), (8, CALIBRATION), (8, None)],
+)
+def test_many_files_are_leaves_of_several(number, calibration, monkeypatch):
+    monkeypatch.setattr(ward, "MOST_LEAVES", 100)
+    embeddings, owners = voices(number, 480 // number)
+    labels = find_speakers(embeddings, calibration=calibration)
+    assert len(set(zip(labels, owners))) == labels.max() + 1 == number
+    given = find_speakers(embeddings, 2 * number)
+    assert given.max() + 1 == 2 * number
+
+
+def test_likelihoods_of_leaves_are_those_of_their_points():
+    """All cuts of a tree of leaves, all pairs of points."""
+    points, _ = voices(6, 4, noise=1.0)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    leaves = np.arange(24) // 2
+    tree = linkage(points[::2] + points[1::2], "ward")
+    ratios = CALIBRATION.llr(points @ points.T)
+    values = []
+    for number in range(1, 13):
+        labels = fcluster(tree, number, "maxclust")[leaves]
+        same = labels[:, None] == labels
+        values.append(ratios[same & ~np.eye(24, dtype=bool)].sum())
+    best = int(np.argmax(values)) + 1
+    assert most_likely_number(points, tree, leaves, CALIBRATION) == best
+    assert 1 < best < 12
 
 
 @pytest.mark.parametrize("calibration", [CALIBRATION, None])
 def test_the_order_of_the_files_does_not_matter(calibration):
     embeddings, _ = voices(6, 4, noise=1.2)
     embeddings = np.concatenate([embeddings, embeddings[:5]])  # ties
-    labels = find_speakers(embeddings, "unused", calibration=calibration)
+    labels = find_speakers(embeddings, calibration=calibration)
     for seed in range(5):
         order = np.random.default_rng(seed).permutation(len(labels))
-        again = find_speakers(
-            embeddings[order], "unused", calibration=calibration
-        )
+        again = find_speakers(embeddings[order], calibration=calibration)
         assert list(again) == list(labels[order])
 
 
 @pytest.mark.parametrize("number", range(1, 13))
 def test_copies_of_files_do_not_change_the_number_that_was_asked_for(number):
     embeddings, _ = voices(3, 2)
-    labels = find_speakers(np.repeat(embeddings, 2, 0), "unused", number)
+    labels = find_speakers(np.repeat(embeddings, 2, 0), number)
     assert set(labels) == set(range(number))
 
 
 def test_what_is_guessed_is_not_stable():
     def choose(points):
-        return find_speakers(points, "unused", calibration=CALIBRATION)
+        return find_speakers(points, calibration=CALIBRATION)
 
     values = {}
     for noise in [0.2, 0.9]:

@@ -17,7 +17,6 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 from torchaudio.functional import resample
 
 from speechbrain.inference.classifiers import EncoderClassifier
-from speechbrain_cadino.clustering import ward
 from speechbrain_cadino.clustering.ward import find_speakers
 from speechbrain_cadino.commands.inference import find_files
 from speechbrain_cadino.commands.main import main
@@ -187,25 +186,14 @@ def test_speakers_by_ward_and_silhouette(voices, files):
     for number in range(2, len(points)):
         labels = AgglomerativeClustering(number).fit_predict(points)
         values[number] = silhouette_score(points, labels, metric="cosine")
-        found = find_speakers(3 * points, "unused", number)
+        found = find_speakers(3 * points, number)
         assert adjusted_rand_score(labels, found) == 1
         sizes = np.bincount(found)
         assert len(sizes) == number
         assert (np.diff(sizes) <= 0).all()
     best = max(values, key=values.get)
-    assert find_speakers(points, "unused").max() + 1 == best == voices
-    assert not find_speakers(points, "unused", 1).any()
-
-
-def test_speakers_of_many_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(ward, "MOST_LEAVES", 100)
-    points = np.repeat(np.eye(8), 20, axis=0)
-    points += 0.02 * np.random.default_rng(0).standard_normal(points.shape)
-    truth = np.arange(160) // 20
-    for number in [None, 8]:
-        labels = find_speakers(points, tmp_path / "sweep", number)
-        assert adjusted_rand_score(truth, labels) > (0.7 if number else 0.4)
-    assert (tmp_path / "sweep" / "sweep.json").is_file()
+    assert find_speakers(points).max() + 1 == best == voices
+    assert not find_speakers(points, 1).any()
 
 
 @pytest.fixture
