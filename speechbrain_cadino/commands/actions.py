@@ -237,8 +237,9 @@ def cluster(arguments):
     files = _files(arguments, arguments.inputs)
     _check_file(arguments.csv)
     encoder, number = _encoder(arguments), arguments.num_clusters
+    theirs = read_calibration(encoder)
     if number is not None or len(files) < 2:
-        check_number(len(files), number, read_calibration(encoder))
+        check_number(len(files), number, theirs)
     found = inference.embed_files(
         *(encoder, files, arguments.device),
         trusted=not arguments.untrusted,
@@ -259,7 +260,6 @@ def cluster(arguments):
     )
     embeddings = found.embeddings[long]
     labels = choose(embeddings)
-    theirs = read_calibration(encoder)
     by_theirs = number is None and theirs and found.calibration == theirs
     if by_theirs and len(labels) > 1 and labels.max() == 0:
         logger.warning(ONE_VOICE)
