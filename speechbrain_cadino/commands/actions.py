@@ -1,6 +1,7 @@
 """The work of the commands: each takes parsed arguments and returns the text
 for stdout, if any."""
 
+import contextlib
 import functools
 import os
 import pathlib
@@ -23,7 +24,11 @@ from speechbrain_cadino.dataio.labels import labels_of, read_labels
 from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.dataio.names import check_writable_name
 from speechbrain_cadino.dataio.speech import load_detector
-from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
+from speechbrain_cadino.embeddings.store import (
+    load_embeddings,
+    readable_rows,
+    save_embeddings,
+)
 from speechbrain_cadino.encoders.calibration import (
     read_calibration,
     write_calibration,
@@ -46,6 +51,9 @@ logger = get_logger(__name__)
 # What the filter compares of a file: those of filter.yaml
 SEGMENT_SECONDS = 1.5
 MAX_SEGMENTS = 6
+
+# Killed, a command embeds at most so many files again.
+SHARD_SIZE = 500
 
 # A fifth of fewer files is none.
 FEWEST_OF_STABILITY = 5
@@ -82,16 +90,49 @@ def embed(arguments):
     check_device(arguments.device)
     files = inference.find_files(arguments.inputs)
     _check_folder(arguments.output)
-    with locked(arguments.output):
-        found = inference.embed_files(
-            *(arguments.encoder, files, arguments.device),
-            trusted=not arguments.untrusted,
-        )
-        save_embeddings(arguments.output, found.files, found.embeddings)
-    logger.info(
-        f"{len(found.files)} embeddings of {found.embeddings.shape[1]} "
-        f"dimensions are in {arguments.output}."
+    loaded = load_encoder(
+        arguments.encoder, arguments.device, not arguments.untrusted
     )
+    with _archive(arguments.output, files, loaded.sample_rate) as (audio, _):
+        ids, embeddings = loaded.extract(arguments.output, audio, SHARD_SIZE)
+        fine = readable_rows(embeddings)
+        ids, embeddings = np.array(ids)[fine].tolist(), embeddings[fine]
+        # Finished, it starts anew: the files may have been changed in place
+        save_embeddings(arguments.output, ids, embeddings)
+    logger.info(
+        f"{len(ids)} embeddings of {embeddings.shape[1]} dimensions are in "
+        f"{arguments.output}."
+    )
+
+
+@contextlib.contextmanager
+def _archive(output, files, rate):
+    """The readable ones of many files as a table, whose IDs are their paths,
+    and which of them had to be converted, while the folder of the results is
+    locked.
+
+    Killed and started again, the work goes on: copies have the same names, in
+    a hidden folder of ours, as they are deleted.
+    """
+    copies = pathlib.Path(output, ".converted")
+    inside = os.path.realpath(copies) + os.sep
+    if copies.exists() and any(
+        os.path.realpath(file).startswith(inside) for file in files
+    ):
+        raise ValueError(
+            f"{copies} is deleted in the end: give recordings somewhere else."
+        )
+    with (
+        locked(output),
+        inference.audio_table(files, rate, copies) as (recordings, table),
+    ):
+        inference.report_skipped(files, recordings)
+        converted = [
+            file
+            for file, recording in zip(files, recordings)
+            if recording.path != file
+        ]
+        yield table.assign(ID=[files[int(n)] for n in table["ID"]]), converted
 
 
 def verify(arguments):
@@ -325,42 +366,22 @@ def filter_files(arguments):
         keep_segments=True,
     )
     detector = load_detector(arguments.detector, loaded.sample_rate)
-    # Killed and started again it goes on, if copies have the same names; in a
-    # hidden folder of ours, as they are deleted
-    copies = pathlib.Path(arguments.output, ".converted")
-    inside = os.path.realpath(copies) + os.sep
-    if copies.exists() and any(
-        os.path.realpath(file).startswith(inside) for file in files
-    ):
-        raise ValueError(
-            f"{copies} is deleted in the end: give recordings somewhere else."
-        )
-    with (
-        locked(arguments.output),
-        inference.audio_table(files, loaded.sample_rate, copies) as found,
-    ):
-        recordings, audio = found
-        inference.report_skipped(files, recordings)
-        converted = [
-            file
-            for file, recording in zip(files, recordings)
-            if recording.path != file
-        ]
+    with _archive(arguments.output, files, loaded.sample_rate) as found:
+        audio, converted = found
         if converted:
             logger.warning(
                 f"{len(converted)} files had to be converted, such as "
                 f"{converted[0]}, and a training may not read them as they "
                 "are: the command prepare makes copies (--convert_folder)."
             )
-        names = [files[int(row)] for row in audio["ID"]]
-        audio = audio.assign(ID=names)
         report = filter_manifest(
             arguments.output,
             loaded,
             # For a training in whatever folder
-            audio.assign(wav=[os.path.abspath(name) for name in names]),
+            audio.assign(wav=audio["ID"].map(os.path.abspath)),
             audio,
             detector=detector,
+            shard_size=SHARD_SIZE,
             **rules,
         )
     table = pd.DataFrame(

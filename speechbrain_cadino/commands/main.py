@@ -102,7 +102,8 @@ def embed(parser):
     """Embeds audio files: embeddings.npy and ids.txt in a folder.
 
     A row of the array belongs to the line of the same number in ids.txt, the
-    path of the file.
+    path of the file. Killed and started again with the same files, it goes
+    on where it was.
 
     Example:
       speechbrain-cadino embed results/encoder speech/ \\

@@ -4,8 +4,10 @@ import pathlib
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -104,6 +106,53 @@ def test_embed_gives_what_speechbrain_gives(
         assert f"Skipped {speech.name}/{name}: {reason}" in process.stderr
     assert "3 of 6 files are skipped" in process.stderr
     assert "notes.txt" not in process.stderr
+
+
+def test_killed_embed_goes_on(encoder_folder, speech, stock, tmp_path):
+    """And finished, it starts anew: a file may have changed in its place."""
+    for number in range(100):
+        shutil.copy(speech / FILES[number % 2], tmp_path / f"{number:02}.wav")
+    # One file a shard, in the place of some hundreds of files
+    program = (
+        "import sys\n"
+        "from speechbrain_cadino.commands import actions, main\n"
+        "actions.SHARD_SIZE = 1\n"
+        "main.main(sys.argv[1:])\n"
+    )
+    words = ["embed", str(encoder_folder), ".", "--output", "out"]
+    command = [sys.executable, "-c", program, *words]
+    options = {"cwd": tmp_path, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    with subprocess.Popen(command, **options) as process:
+        while not list(tmp_path.glob("out/shards/0*.npy")):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.001)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out" / "embeddings.npy").exists()
+    done = len(list(tmp_path.glob("out/shards/0*.npy")))
+    process = subprocess.run(command, **options, check=True)
+    assert f"{done} of 100 shards in out are there already" in process.stderr
+    ids, embeddings = load_embeddings(tmp_path / "out")
+    assert ids == [f"{number:02}.wav" for number in range(100)]
+    expected = np.tile(stock[:2], (50, 1))
+    np.testing.assert_allclose(embeddings, expected, rtol=1e-3, atol=1e-4)
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["embeddings.npy", "ids.txt"]
+    process = subprocess.run(command, **options, check=True)
+    assert "are up to date" not in process.stderr
+
+
+def test_embed_leaves_out_what_is_silent(encoder_folder, tmp_path):
+    """Which shows only when it is read: no row of NaN for others to find."""
+    wav = np.random.default_rng(0).uniform(-0.3, 0.3, 8000)
+    soundfile.write(tmp_path / "voice.wav", wav, 16000)
+    soundfile.write(tmp_path / "a dead line.wav", np.zeros(8000), 16000)
+    process = run("embed", encoder_folder, ".", "--output=out", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    ids, embeddings = load_embeddings(tmp_path / "out")
+    assert ids == ["voice.wav"]
+    assert np.isfinite(embeddings).all()
+    assert "a dead line.wav" in process.stderr
 
 
 def test_verify_prints_cosines_and_nothing_else(encoder_folder, speech, stock):
