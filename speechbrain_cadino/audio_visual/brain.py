@@ -23,6 +23,14 @@ class AudioVisualBrain(PseudoLabelBrain):
     training set is an AudioVisualDataset.
     """
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if getattr(self.hparams, "final_map", None) is not None:
+            raise ValueError(
+                "A final_map is of an encoder alone: give final_map: null for "
+                "voices and faces, and as emb_dim the wanted dimensions."
+            )
+
     def compute_forward(self, batch, stage):
         """The cosines of each branch to the classes, each (batch, C).
 

@@ -15,6 +15,9 @@ from speechbrain_cadino.config.flags import did_you_mean, read_flags
 from speechbrain_cadino.config.settings import OWN_FOLDERS
 from speechbrain_cadino.config.usage import find_yaml
 
+# The call in YAML files that seeds what is made below it
+SEED = "__set_seed"
+
 # Holds the merged YAML files until the process ends.
 _merged_folder = None
 
@@ -153,9 +156,11 @@ def _merge(base, settings):
     """Puts settings over those of the base, in place.
 
     A new entry goes where the settings have it, after the entry before it:
-    HyperPyYAML follows a reference to a reference only backwards.
+    HyperPyYAML follows a reference to a reference only backwards. The seed stays
+    the first: what is made before it is another one in each run.
     """
-    place = 0
+    names = list(base)
+    place = 1 + names.index(SEED) if SEED in names else 0
     for key, value in settings.items():
         old = base.get(key)
         if key not in base:

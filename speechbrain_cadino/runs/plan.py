@@ -260,6 +260,12 @@ class Plan:
         if self.hparams["large_margin"] is not None:
             trained = next(s for s in reversed(self.steps) if s.manifest)
             mapped = trained.settings.get("final_map") is not None
+            # The classes, and the loss, are those of the classifier
+            same = {
+                key: trained.values[key]
+                for key in ["speeds", "scale"]
+                if key in trained.values
+            }
             last = self.add_training(
                 *("large_margin", "large_margin"),
                 train_manifest=manifest,
@@ -267,6 +273,7 @@ class Plan:
                 start_classifier=(
                     CENTROIDS if mapped else last / "classifier.ckpt"
                 ),
+                **same,
             )
         if self.hparams["trials"] is not None:
             self.add(

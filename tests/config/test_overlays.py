@@ -2,6 +2,7 @@ import io
 import sys
 
 import pytest
+import torch
 from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain_cadino.config import overlays
@@ -113,6 +114,21 @@ def test_an_overlay_switches_on_what_its_base_declares(recipe):
     write(recipe / "mine" / "a.yaml", "logger: null\n")
     text = "base: a.yaml\nlogger: !new:collections.Counter {a: 1}\n"
     assert load(write(recipe / "mine" / "b.yaml", text))["logger"] == {"a": 1}
+
+
+def test_what_an_overlay_adds_is_made_of_the_seed(recipe):
+    """Also where it stands first."""
+    seeded = (
+        "seed: 1\n__set_seed: !apply:torch.manual_seed [!ref <seed>]\nlr: 1\n"
+    )
+    write(recipe / "mine" / "a.yaml", seeded)
+    text = (
+        "base: a.yaml\nown_keys: all\nmine: !new:torch.nn.Linear [2, 2]\n"
+        "lr: 2\n"
+    )
+    overlay = write(recipe / "mine" / "b.yaml", text)
+    one, other = load(overlay)["mine"], load(overlay)["mine"]
+    assert torch.equal(one.weight, other.weight)
 
 
 def test_each_process_of_torchrun_gets_a_gpu_of_its_own(tmp_path, monkeypatch):

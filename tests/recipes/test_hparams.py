@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 from speechbrain.utils.run_opts import RunOptions
 from speechbrain_cadino.config.overlays import parse_arguments
+from speechbrain_cadino.config.settings import resolve
 
 ROOT = pathlib.Path(__file__).parents[2]
 HPARAMS = ROOT / "recipes" / "VoxCeleb" / "hparams"
@@ -71,6 +72,63 @@ def test_loads(name, tmp_path):
     assert hparams["lr_schedule"](hparams["number_of_epochs"]) > 0
     for prepare in hparams["prepare"]:
         assert callable(prepare)
+
+
+OF_RECORDINGS = {"prepare_voxceleb", "prepare_folder", "prepare_noise"}
+
+
+def resolved(name, tmp_path, *flags):
+    """The values of a YAML file, references resolved."""
+    text = with_bases(name)
+    flags = [f"--output_folder={tmp_path}", *flags]
+    flags += [
+        f"--{key}=here"
+        for key in re.findall(r"^(\w+): !PLACEHOLDER", text, re.MULTILINE)
+    ]
+    path, _, overrides = parse_arguments([str(HPARAMS / name), *flags])
+    return resolve(path, overrides)
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_an_own_rate_reaches_all_that_prepares(name, tmp_path):
+    arguments = [*SMALL, f"--data_folder={tmp_path}", "--sample_rate=8000"]
+    arguments.append(f"--output_folder={tmp_path}")
+    path, _, overrides = parse_arguments([str(HPARAMS / name), *arguments])
+    with open(path, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    names = [f"prepare_{kind}" for kind in ("noise", "music", "babble", "rir")]
+    steps = [*hparams["prepare"], *(hparams[name] for name in names)]
+    steps = [step for step in steps if step.func.__name__ in OF_RECORDINGS]
+    assert len(steps) >= len(names)
+    assert {step.keywords["sample_rate"] for step in steps} == {8000}
+
+
+@pytest.mark.parametrize("name", [*TRAINING, *STAGE_TWO])
+def test_noise_is_as_long_as_the_crops(name, tmp_path):
+    found = resolved(name, tmp_path)
+    lengths = ["crop_seconds", "global_seconds", "local_seconds"]
+    longest = max(found[key] for key in lengths if key in found)
+    for kind in ("add_noise", "add_music", "add_babble"):
+        assert found[kind]["clip_seconds"] >= longest
+
+
+@pytest.mark.parametrize("name", ["dino.yaml", "ca_dino.yaml", "adapt.yaml"])
+def test_a_shorter_run_ends_at_the_same_temperature(name, tmp_path):
+    found = resolved(name, tmp_path, "--number_of_epochs=20")
+    assert found["temperature_schedule"]["epochs"] == 4
+
+
+def test_prototypes_of_any_width_begin_as_layers_do(tmp_path):
+    for width, length in [(256, 0.0625), (64, 0.125)]:
+        flags = [f"--bottleneck_size={width}", "--channels=16"]
+        arguments = [f"--data_folder={tmp_path}", f"--output_folder={tmp_path}"]
+        path, _, overrides = parse_arguments(
+            [str(HPARAMS / "sdpn.yaml"), *flags, *arguments]
+        )
+        with open(path, encoding="utf-8") as fin:
+            head = load_hyperpyyaml(fin, overrides)["head"]
+        largest = head.prototypes.weight.abs().max().item()
+        assert largest == pytest.approx(length, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ADAPTATION)

@@ -213,6 +213,26 @@ def test_a_large_margin_starts_with_centroids_where_no_classifier_fits(steps):
     assert "--start_classifier=centroids" in mapped["large_margin"]
 
 
+def test_a_large_margin_has_the_classes_of_its_classifier(steps):
+    speeds = "--speeds=[1.0, 0.9, 1.1]"
+    commands = steps(
+        "--dlg_lc={speeds: [1.0, 0.9, 1.1], scale: 30}",
+        "--large_margin={scale: 40}",
+        yaml="pipeline.yaml",
+    )
+    assert speeds in commands["large_margin"]
+    assert "--scale=40" in commands["large_margin"]  # the last word
+    assert not any("speeds" in word for word in commands["stage_1"])
+
+
+def test_a_yaml_file_has_its_own_precision(steps):
+    """A pipeline that is not asked for one leaves it alone."""
+    commands = steps("--stage_1={hparams: one_gpu.yaml}", yaml="pipeline.yaml")
+    assert not any("--precision" in word for word in commands["stage_1"])
+    commands = steps("--precision=bf16", yaml="pipeline.yaml")
+    assert "--precision=bf16" in commands["stage_1"]
+
+
 def test_sdpn_that_stops_early_has_the_last_training_and_its_labels(
     steps, tmp_path
 ):
