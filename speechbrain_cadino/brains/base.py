@@ -158,11 +158,17 @@ class EncoderBrain(sb.Brain):
         """
 
         def encode_batch(wavs, lengths=None):
+            learning = [
+                each for each in self.modules.modules() if each.training
+            ]
             self.modules.eval()
             if lengths is not None:
                 lengths = lengths.to(self.device)
             with torch.inference_mode(), self.evaluation_ctx:
-                return network.embed(wavs.to(self.device), lengths)
+                embeddings = network.embed(wavs.to(self.device), lengths)
+            for each in learning:  # within an epoch, it goes on
+                each.training = True
+            return embeddings
 
         return Embedder(
             encode_batch, network.encoder, sample_rate, reader, **options

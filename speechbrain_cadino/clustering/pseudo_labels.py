@@ -40,7 +40,8 @@ def label_manifest(table, ids, labels, min_cluster_size=1):
     ids : list of str
         The N utterances that have a label. The others are left out.
     labels : numpy.ndarray
-        Shape (N,): their clusters, 0 ... K - 1.
+        Shape (N,): their clusters, 0 ... K - 1; below 0, an utterance is left
+        out.
     min_cluster_size : int
         The smallest size of a cluster: utterances of smaller ones are left out.
 
@@ -71,8 +72,8 @@ def label_manifest(table, ids, labels, min_cluster_size=1):
             "manifest: embed the manifest's own utterances."
         )
     labels = np.asarray(labels)
-    sizes = np.bincount(labels)
-    large = sizes[labels] >= min_cluster_size
+    sizes = np.bincount(labels[labels >= 0], minlength=1)
+    large = (sizes[labels] >= min_cluster_size) & (labels >= 0)
     if not large.any():
         raise ValueError(
             f"min_cluster_size={min_cluster_size}: the largest cluster has "

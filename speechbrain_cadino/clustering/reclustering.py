@@ -1,7 +1,7 @@
 """CA-DINO's clusters: made anew every few epochs, kept in the checkpoint."""
 
+import contextlib
 import pathlib
-import shutil
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from speechbrain_cadino.clustering.kmeans import (
     run_clustering,
 )
 from speechbrain_cadino.clustering.quality import quality
+from speechbrain_cadino.embeddings.extract import remove_extraction
 from speechbrain_cadino.embeddings.store import readable_embeddings
 from speechbrain_cadino.process.files import atomic_path
 
@@ -203,10 +204,14 @@ class Reclustering:
             post_func=self._load,
             post_args=[result],
         )
-        # What a network disk keeps for a while is of no harm.
-        run_on_main(
-            shutil.rmtree, args=[self.folder], kwargs={"ignore_errors": True}
-        )
+        run_on_main(self._remove, args=[result])
+
+    def _remove(self, result):
+        """Removes what is not needed any more. What a network disk keeps for a
+        while is of no harm."""
+        with contextlib.suppress(OSError):
+            result.unlink()
+            remove_extraction(self.folder)
 
     def _cluster(self, epoch, result, speakers):
         """Clusters the embeddings and saves the new state."""
@@ -216,7 +221,7 @@ class Reclustering:
         clusterer = sized(self.clusterer, self.number(epoch))
         clusters, within = find_clusters(clusterer, embeddings)
         rows = np.flatnonzero(readable)[within]
-        truth = None if speakers is None else speakers[rows]
+        truth = None if speakers is None else np.asarray(speakers)[rows]
         # Not one more copy of all, where none is left out
         points = embeddings if within.all() else embeddings[within]
         measures = quality(clusters, points, truth)

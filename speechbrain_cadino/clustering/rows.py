@@ -348,6 +348,7 @@ def unit_rows(embeddings):
     array([[0.6, 0.8],
            [0. , 1. ]], dtype=float32)
     """
+    embeddings = np.asarray(embeddings)
     points = np.empty(embeddings.shape, np.float32)
     for first, rows in _in_pieces(embeddings, 0, len(points)):
         points[first : first + len(rows)] = rows

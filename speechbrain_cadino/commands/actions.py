@@ -33,14 +33,13 @@ from speechbrain_cadino.encoders.calibration import (
     read_calibration,
     write_calibration,
 )
-from speechbrain_cadino.encoders.export import check_replaceable
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.prepare.filter import SCORES, filter_manifest
 from speechbrain_cadino.prepare.folder import prepare_folder
 from speechbrain_cadino.process.files import write_csv
 from speechbrain_cadino.process.lock import locked
-from speechbrain_cadino.runs.adapt import MAPS, NONE
 from speechbrain_cadino.runs.adapt import adapt as adapt_encoder
+from speechbrain_cadino.runs.adapt import check_request
 from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.compare import compare as compare_scores
 from speechbrain_cadino.verification.compare import format_comparison
@@ -221,13 +220,9 @@ def _some(files, wanted):
 def adapt(arguments):
     """Writes an adapted encoder, if it is better; gives the figures."""
     check_device(arguments.device)
-    maps = [name for name in MAPS if name != NONE]
-    if arguments.map is not None and arguments.map not in maps:
-        raise ValueError(
-            f"--map={arguments.map}: give one of {', '.join(maps)}."
-        )
     files = _some(inference.find_files(arguments.inputs), MOST_LEAVES)
-    _check_new_encoder(arguments.output, arguments.encoder)
+    _check_folder(pathlib.Path(arguments.output).parent)
+    check_request(arguments.encoder, arguments.output, arguments.map)
     trusted = not arguments.untrusted
     loaded = load_encoder(arguments.encoder, arguments.device, trusted)
     rate = loaded.sample_rate
@@ -258,18 +253,6 @@ def adapt(arguments):
             f"(95% interval {low:.3f} to {high:.3f})."
         )
     return _format(found.figures.rename_axis("map").reset_index())
-
-
-def _check_new_encoder(folder, source):
-    """Raises if what is in a folder must not be replaced by an encoder."""
-    folder = pathlib.Path(folder)
-    _check_folder(folder.parent)
-    if folder.exists() and pathlib.Path(source).exists():
-        if folder.samefile(source):
-            raise ValueError(
-                f"{folder} is the encoder itself: give another --output."
-            )
-    check_replaceable(folder)
 
 
 def cluster(arguments):

@@ -41,7 +41,7 @@ def find_files(inputs):
 
     Arguments
     ---------
-    inputs : iterable of str or pathlib.Path
+    inputs : iterable of str or pathlib.Path, or one of these
         Files, which are taken whatever their names, and folders, of which
         those are taken that have the suffix of an audio format: see
         ``prepare.scan.list_files``.
@@ -69,9 +69,9 @@ def find_files(inputs):
     ['b.wav', 'a.flac']
     """
     files = {}
-    for name in inputs:
+    for name in _names(inputs):
         path = pathlib.Path(name)
-        if not str(name) or not path.exists():
+        if not name or not path.exists():
             raise FileNotFoundError(f"There is no file or folder '{name}'.")
         found = [path]
         if path.is_dir():
@@ -85,6 +85,13 @@ def find_files(inputs):
         for one in found:
             files.setdefault(os.path.abspath(one), _plain(one))
     return list(files.values())
+
+
+def _names(files):
+    """The names of files, of which one may stand alone."""
+    if isinstance(files, (str, os.PathLike)):
+        files = [files]
+    return [os.fspath(file) for file in files]
 
 
 class Embedded(NamedTuple):
@@ -109,9 +116,10 @@ def embed_files(
 
     Arguments
     ---------
-    encoder : str or pathlib.Path
-        An encoder folder or a hub id, or a folder of embeddings.
-    files : list of str
+    encoder : str, pathlib.Path or Embedder
+        An encoder folder or a hub id, or a folder of embeddings; or what
+        ``load_encoder`` has made of it.
+    files : list of str or pathlib.Path
         Audio files; of a folder of embeddings, IDs. What soundfile cannot read
         (m4a) is converted first, into a temporary folder, by the extra
         ``convert``.
@@ -137,8 +145,13 @@ def embed_files(
     ValueError
         If no file can be read, or an embedding is not finite.
     """
-    loaded = load_encoder(encoder, device, trusted)
-    calibration = read_calibration(encoder)
+    files = _names(files)
+    if not files:
+        raise ValueError("There is no file to embed: give audio files.")
+    loaded = encoder
+    if not hasattr(encoder, "embed"):
+        loaded = load_encoder(encoder, device, trusted)
+    calibration = loaded.source and read_calibration(loaded.source)
     if isinstance(loaded, StoredEmbeddings):
         if recording_lda:
             RecordingLDA().learn(loaded, None)
@@ -317,14 +330,14 @@ def verify_files(
 
     Arguments
     ---------
-    encoder : str or pathlib.Path
-        An encoder folder or a hub id, or a folder of embeddings.
-    enrol : list of str
+    encoder : str, pathlib.Path or Embedder
+        See ``embed_files``.
+    enrol : list of str or pathlib.Path
         Audio files of one speaker. The score is the mean of those with each,
         for which the calibration holds; the cosine to the mean embedding is
         higher the more there are, of other speakers too. Of a folder of
         embeddings, IDs.
-    tests : list of str
+    tests : list of str or pathlib.Path
         Audio files to compare with it.
     threshold : float, optional
         The lowest score of the same speaker, in the place of the encoder's
@@ -347,9 +360,9 @@ def verify_files(
     ValueError
         If no file of either side can be read.
     """
-    found = embed_files(
-        encoder, list(dict.fromkeys([*enrol, *tests])), device, trusted
-    )
+    enrol, tests = _names(enrol), _names(tests)
+    files = list(dict.fromkeys([*enrol, *tests]))
+    found = embed_files(encoder, files, device, trusted)
     rows = pd.Index(found.files)
     is_enrol, is_test = rows.isin(enrol), rows.isin(tests)
     for side, name in [(is_enrol, "enrolment"), (is_test, "test")]:

@@ -156,8 +156,8 @@ def _merge(base, settings):
     """Puts settings over those of the base, in place.
 
     A new entry goes where the settings have it, after the entry before it:
-    HyperPyYAML follows a reference to a reference only backwards. The seed stays
-    the first: what is made before it is another one in each run.
+    HyperPyYAML follows a reference to a reference only backwards. The seed
+    stays the first: what is made before it is another one in each run.
     """
     names = list(base)
     place = 1 + names.index(SEED) if SEED in names else 0

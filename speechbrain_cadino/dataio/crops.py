@@ -331,6 +331,8 @@ class MultiCropDataset(Dataset):
             (local_crops, samples); ``problem``, empty or why another utterance
             was replaced.
         """
+        if not 0 <= index < len(self):
+            raise IndexError(index)  # by which a loop over it ends
         epoch = self.epoch
         rng = np.random.default_rng((self.seed, epoch, index))
         turn, place = divmod(self._sample(epoch, index), len(self.ids))

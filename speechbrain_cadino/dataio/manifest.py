@@ -366,8 +366,8 @@ def _check_samples(table, path):
 
 
 def check_rate(table, sample_rate):
-    """Raises if a manifest counts samples at the rate of its files, which is
-    not that of the encoder.
+    """Raises if a manifest counts samples at another rate than that of the
+    encoder: at that of its files, or at the one it was prepared for.
 
     Arguments
     ---------
@@ -379,7 +379,8 @@ def check_rate(table, sample_rate):
     Raises
     ------
     ValueError
-        If all rows have so many samples a second, and so has the first file.
+        If all rows have so many samples a second, and so has the first file;
+        or the first row is a whole file.
     """
     if sample_rate == 1 or "duration" not in table or table.empty:
         return
@@ -388,14 +389,16 @@ def check_rate(table, sample_rate):
         return
     path = table["wav"].iloc[0]
     try:
-        own = read_header(path).rate
+        header = read_header(path)
     except AudioError:  # said where it is read
         return
-    if _alike(rates[0], own):
+    whole = _alike(table["duration"].iloc[0], header.frames / header.rate)
+    if _alike(rates[0], header.rate) or whole:
         raise ValueError(
-            f"The manifest counts {own} samples a second, as {path} has, and "
-            f"{sample_rate} are expected, the rate of the encoder: prepare "
-            f"again, or multiply start and stop by {sample_rate / own:g}."
+            f"The manifest counts {rates[0]:.0f} samples a second, such as of "
+            f"{path}, and {sample_rate} are expected, the rate of the encoder: "
+            "prepare again, or multiply start and stop by "
+            f"{sample_rate / rates[0]:.4g}."
         )
 
 

@@ -145,7 +145,7 @@ def score(folder, ids, labels=None):
     ids : sequence of str
         The N utterances.
     labels : array_like, optional
-        Their labels, (N,).
+        Their labels, (N,); NaN or None where there is none.
 
     Returns
     -------
@@ -270,7 +270,7 @@ class _Centroids:
         for chunk in _with_bar(rows, "Averaging"):
             units, counts = _units(rows, chunk)
             points = _directions(_sums(units - mean, counts))
-            fine = np.isfinite(points[:, 0])
+            fine = np.isfinite(points[:, 0]) & (self.labels[chunk] >= 0)
             np.add.at(self.sums, self.labels[chunk][fine], points[fine])
             np.add.at(self.sizes, self.labels[chunk][fine], 1)
         self.points = _directions(self.sums)
@@ -282,5 +282,5 @@ class _Centroids:
         others = np.where(self.sizes > 0, points @ self.points.T, -np.inf)
         others[np.arange(len(points)), labels] = -np.inf
         other = others.max(1)
-        known = (self.sizes[labels] > 1) & np.isfinite(other)
+        known = (self.sizes[labels] > 1) & np.isfinite(other) & (labels >= 0)
         return np.where(known, (own - other) / 2, np.nan)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import AudioReader, MediaError
-from speechbrain_cadino.dataio.manifest import spread_rows
+from speechbrain_cadino.dataio.manifest import check_rate, spread_rows
 from speechbrain_cadino.embeddings.extract import extract
 from speechbrain_cadino.embeddings.segments import SHORTEST, Segments
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
@@ -194,6 +194,7 @@ class Embedder:
         ValueError
             If an embedding is not finite.
         """
+        check_rate(table, self.sample_rate)
         counts, pieces = None, table
         if self.segments.length:
             counts = self.segments.counts(table)

@@ -191,13 +191,28 @@ def _is_there(folder, record):
     if not same:
         # The record goes first and comes last: killed in between, the next
         # start finds none and deletes the rest.
-        for name in [*OF_OTHERS, SKIPPED, *NAMES]:
-            (folder / name).unlink(missing_ok=True)
-    if finished or not same:
+        remove_extraction(folder)
+    elif finished:
         _remove_shards(folder)
     if not same:
         write_json(folder / "extraction.json", record)
     return finished
+
+
+def remove_extraction(folder):
+    """Removes what ``extract`` has written, and nothing else.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The embedding folder, which stays if others have files in it.
+    """
+    folder = pathlib.Path(folder)
+    _remove_shards(folder)
+    for name in [*OF_OTHERS, SKIPPED, *NAMES]:
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not there, or not empty
+        folder.rmdir()
 
 
 def _remove_shards(folder):

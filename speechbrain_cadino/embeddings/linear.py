@@ -76,11 +76,14 @@ class LinearMap:
         """
         layer, encode = self.linear(), embedder.encode_batch
 
-        def encode_batch(wavs, lens):
+        def encode_batch(wavs, lens=None):
             return layer(encode(wavs, lens).float().cpu())
 
+        weights = embedder.weights
+        if weights is not None:
+            weights = torch.nn.ModuleList([weights, layer])
         return embedder.replace(
-            encode_batch=encode_batch, weights=None, mean=None
+            encode_batch=encode_batch, weights=weights, mean=None
         )
 
 

@@ -38,7 +38,7 @@ def save_embeddings(folder, ids, embeddings):
     Raises
     ------
     ValueError
-        See ``check_ids``.
+        If they are not as many; see also ``check_ids``.
 
     Example
     -------
@@ -48,15 +48,21 @@ def save_embeddings(folder, ids, embeddings):
     >>> ids, embeddings[1].tolist(), str(embeddings.dtype)
     (['a', 'b'], [0.0, 1.0], 'float32')
     """
-    folder = pathlib.Path(folder)
+    folder, ids = pathlib.Path(folder), list(ids)
     check_ids(ids)
+    embeddings = np.asarray(embeddings, np.float32)
+    if embeddings.ndim != 2 or len(embeddings) != len(ids):
+        raise ValueError(
+            f"Embeddings of shape {embeddings.shape} for {len(ids)} IDs: give "
+            "a row for each."
+        )
     text = "".join(f"{name}\n" for name in ids)
     with (
         atomic_path(folder / "ids.txt") as names,
         atomic_path(folder / "embeddings.npy") as array,
     ):
         names.write_text(text, encoding="utf-8")
-        np.save(array, np.asarray(embeddings, np.float32))
+        np.save(array, embeddings)
         (folder / "ids.txt").unlink(missing_ok=True)
         # An extraction would take these for its own, and a calibration is of
         # the scores of others.
@@ -75,7 +81,7 @@ def check_ids(ids):
     Raises
     ------
     ValueError
-        If there is a line break in one.
+        If one is no text, or there is a line break in it.
 
     Example
     -------
@@ -86,6 +92,11 @@ def check_ids(ids):
     ValueError: The ID 'a\\nb' has a line break in it, and ids.txt has an ID ...
     """
     for name in ids:
+        if not isinstance(name, str):
+            raise ValueError(
+                f"The ID {name!r} is no text: read a manifest by "
+                'read_manifest, or by pandas.read_csv(..., dtype={"ID": str}).'
+            )
         if "\n" in name or "\r" in name:
             raise ValueError(
                 f"The ID {name!r} has a line break in it, and ids.txt has an "

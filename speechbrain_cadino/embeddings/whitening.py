@@ -111,6 +111,11 @@ def fit_whitening(embeddings, power):
     for rows in _chunks(len(embeddings)):
         centred = embeddings[rows] - mean
         covariance += centred.T @ centred / len(embeddings)
+    if not np.isfinite(covariance).all():
+        raise ValueError(
+            "An embedding is not finite: leave out the files that cannot be "
+            "read, see store.readable_rows."
+        )
     variances, axes = np.linalg.eigh(covariance)
     variances, axes = variances[::-1], axes[:, ::-1]
     if not variances[0] > 0:

@@ -1,6 +1,7 @@
 """Loading encoders: folders, hub ids, and weights to start from."""
 
 import importlib
+import inspect
 import pathlib
 import sys
 import tempfile
@@ -94,6 +95,9 @@ def load_encoder(
     ...
     FileNotFoundError: ... has no hyperparams.yaml...
     """
+    unknown = set(options) - set(inspect.signature(Embedder).parameters)
+    if unknown:
+        raise TypeError(f"An Embedder has no argument {sorted(unknown)}.")
     if embeddings is not None:
         return StoredEmbeddings(embeddings)
     if source is None:

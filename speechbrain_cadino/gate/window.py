@@ -52,7 +52,7 @@ class LossWindow:
             (B,).
         """
         # Left on the device until they are needed: no step waits for them
-        self._step.append(losses)
+        self._step.append(losses.detach())
 
     def end_step(self):
         """Ends a step."""

@@ -287,6 +287,13 @@ def filter_manifest(
             SCORES, [speech, consistency, density, agreement]
         )
     }
+    whole = isinstance(embedder, Embedder) and not embedder.keep_segments
+    if rules["consistency"] is not None and whole:
+        raise ValueError(
+            f"consistency={consistency} compares the segments of an utterance, "
+            "and the encoder gives one embedding of each: load it with "
+            "segment_seconds=1.5 and keep_segments=True."
+        )
     if rules["speech"] is not None and detector is None:
         raise ValueError(
             f"speech={speech}: there is no detector, so give null."

@@ -6,6 +6,7 @@ one is folded into the encoder, if it is better than none.
 """
 
 import functools
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from speechbrain_cadino.encoders.calibration import (
     write_calibration,
 )
 from speechbrain_cadino.encoders.card import replace_figures
+from speechbrain_cadino.encoders.export import check_replaceable
 from speechbrain_cadino.encoders.fold import fold_linear, last_linear
 from speechbrain_cadino.process.files import atomic_folder
 from speechbrain_cadino.verification.bootstrap import Bootstrap
@@ -180,11 +182,12 @@ def adapt(embedder, table, folder, only=None, trusted=True):
     Raises
     ------
     ValueError
-        If the encoder does not end in a linear layer, the recordings are too
-        few or of few voices, or after the map no pair is of one voice or too
-        many are.
+        See ``check_request``; or if the encoder does not end in a linear layer,
+        the recordings are too few or of few voices, or after the map no pair is
+        of one voice or too many are.
     """
     source = embedder.source
+    check_request(source, folder, only)
     if embedder.encoder is None:
         raise ValueError(
             f"{source} holds embeddings alone: an encoder is needed, into "
@@ -215,6 +218,34 @@ def adapt(embedder, table, folder, only=None, trusted=True):
         )
         write_calibration(temporary, calibration)
     return Adaptation(figures, choice, verdict, calibration, interval)
+
+
+def check_request(source, folder, only=None):
+    """Raises if what ``adapt`` is asked for cannot be had, before the work.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path
+        The encoder folder or hub id that is to be adapted.
+    folder : str or pathlib.Path
+        See ``adapt``, as for the others.
+    only : str, optional
+
+    Raises
+    ------
+    ValueError
+        If the folder is the encoder's own or holds anything but an encoder, or
+        there is no such map.
+    """
+    if only is not None and only not in MAPS:
+        maps = [name for name in MAPS if name != NONE]
+        raise ValueError(f"The map {only}: give one of {', '.join(maps)}.")
+    folder, source = pathlib.Path(folder), pathlib.Path(source)
+    if folder.exists() and source.exists() and folder.samefile(source):
+        raise ValueError(
+            f"{folder} is the encoder itself: give another folder to write."
+        )
+    check_replaceable(folder)
 
 
 def hear(embedder, table):

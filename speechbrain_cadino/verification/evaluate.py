@@ -132,8 +132,18 @@ class TrialEvaluator:
         -------
         numpy.ndarray
             Shape (N, D), of ``files``.
+
+        Raises
+        ------
+        ValueError
+            If the encoder is of another rate.
         """
         reads = hasattr(embedder, "reader")
+        if reads and embedder.sample_rate != self.sample_rate:
+            raise ValueError(
+                f"The encoder takes {embedder.sample_rate} samples a second, "
+                f"and sample_rate={self.sample_rate} was given for the trials."
+            )
         embeddings = embedder.embed(self.files, skip_unreadable=reads)
         lost = np.isnan(embeddings).any(axis=1)
         if not lost.any():
