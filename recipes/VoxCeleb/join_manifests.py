@@ -13,6 +13,7 @@ of pseudo_label.py. Where $data_root in them stands for two folders, give both.
 
 import argparse
 import logging
+import os
 import sys
 
 
@@ -21,11 +22,14 @@ def main(arguments):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("source", metavar="SOURCE.csv")
-    parser.add_argument("target", metavar="TARGET.csv")
-    parser.add_argument("--output", metavar="JOINED.csv", required=True)
-    parser.add_argument("--source_folder", metavar="FOLDER")
-    parser.add_argument("--target_folder", metavar="FOLDER")
+    path = os.path.expanduser  # in --output=~/a.csv no shell does it
+    parser.add_argument("source", metavar="SOURCE.csv", type=path)
+    parser.add_argument("target", metavar="TARGET.csv", type=path)
+    parser.add_argument(
+        "--output", metavar="JOINED.csv", type=path, required=True
+    )
+    parser.add_argument("--source_folder", metavar="FOLDER", type=path)
+    parser.add_argument("--target_folder", metavar="FOLDER", type=path)
     flags = parser.parse_args(arguments)
 
     # Only now, as they take seconds

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from speechbrain_cadino.encoders.calibration import read_calibration
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.prepare.convert import has_av
 from speechbrain_cadino.prepare.recordings import (
+    UNLISTED,
     Recording,
     convert_recordings,
     judge_recordings,
@@ -281,8 +283,7 @@ def _examine(files, rate, folder):
 def _problem_with_name(file):
     """Why a file cannot be listed; empty if it can."""
     # ids.txt has a file on each line, in UTF-8.
-    listable = file == _shown(file)
-    if listable:
+    if not re.search(f"[{UNLISTED}]", file):
         return ""
     return "a name with control characters, or not in UTF-8"
 

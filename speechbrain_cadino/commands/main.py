@@ -4,9 +4,14 @@ import argparse
 import contextlib
 import inspect
 import logging
+import os
+import re
 import sys
 
 from speechbrain_cadino import __version__
+
+# A home in an argument, or behind its =
+HOME = re.compile("(?:(?<==)|^)~[^/=]*(?=/|$)")
 
 # A command is a function that adds its arguments to a parser; its docstring is
 # the help. The function of the same name in actions.py does the work: it is
@@ -383,6 +388,11 @@ COMMANDS = {
 }
 
 
+def _at_home(found):
+    """The folder that a ~ stands for."""
+    return os.path.expanduser(found[0])
+
+
 def _named_file(text):
     """A name and a file."""
     name, separator, path = text.partition("=")
@@ -511,7 +521,10 @@ def main(arguments=None):
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     flags = [argument.partition("=")[0] for argument in arguments]
-    parsed = make_parser("--embeddings" in flags).parse_args(arguments)
+    # In --csv=~/a.csv no shell expands it
+    words = [HOME.sub(_at_home, word) for word in arguments]
+    parsed = make_parser("--embeddings" in flags).parse_args(words)
+    os.environ["MPLBACKEND"] = "Agg"  # not that of a notebook, not of a window
     from speechbrain_cadino.commands import actions
     from speechbrain_cadino.config.usage import show
     from speechbrain_cadino.process.errors import user_errors

@@ -270,7 +270,8 @@ def _path(key, value):
         if isinstance(listed, list) and key not in SEVERAL:
             raise ValueError(f"--{key}={value}: give one path.")
         if isinstance(listed, list):
-            return [_path(key, str(item)) for item in listed]
+            paths = [_path(key, str(item)) for item in listed]
+            return paths[0] if len(paths) == 1 else paths
     path = os.path.expanduser(_text(key, value))
     # A file goes through two libraries: what is a text to one, such as yes, is
     # none to the other.

@@ -43,6 +43,7 @@ def show_usage(doc, arguments=None):
     ...
     SystemExit: 0
     """
+    os.environ["MPLBACKEND"] = "Agg"  # not that of a notebook, not of a window
     arguments = sys.argv[1:] if arguments is None else arguments
     asked = "--help" in arguments or "-h" in arguments
     script = pathlib.Path(sys.argv[0])

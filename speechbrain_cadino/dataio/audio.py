@@ -24,6 +24,12 @@ logger = get_logger(__name__)
 # of all others.
 TOLD = {"FLAC", "MP3", "MPEG"}
 
+# The bytes of a sample in WAV, whose header cannot tell of 4 GB and more
+WIDTHS = {
+    **{"PCM_U8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3},
+    **{"PCM_32": 4, "FLOAT": 4, "DOUBLE": 8},
+}
+
 # Samples that are decoded at a time to count them
 BLOCK = 2**18
 
@@ -166,6 +172,12 @@ def open_audio(path):
             f"{path}: not readable as audio ({reason}). If it plays "
             "elsewhere, convert it: see convert_folder in the prepare step."
         ) from error
+    if _is_wrapped(audio, status.st_size):
+        audio.close()
+        raise AudioError(
+            f"{path}: a WAV file of more than 4 GB, of which its header tells "
+            "a part: convert it to FLAC, or cut it."
+        )
     if audio.samplerate not in RATES:
         audio.close()
         raise AudioError(
@@ -173,6 +185,14 @@ def open_audio(path):
             "header is damaged."
         )
     return audio
+
+
+def _is_wrapped(audio, size):
+    """Whether the length of a WAV file has begun anew at 4 GB."""
+    width = WIDTHS.get(audio.subtype)
+    if not audio.format.startswith("WAV") or width is None:
+        return False
+    return size - audio.frames * audio.channels * width >= 2**32
 
 
 def _has_sample(audio, place):

@@ -234,7 +234,7 @@ def check_writable_name(path):
     Raises
     ------
     ValueError
-        If it is a folder, or has the suffix of an audio format.
+        If it is a folder or a device, or has the suffix of an audio format.
 
     Example
     -------
@@ -246,6 +246,8 @@ def check_writable_name(path):
     """
     if os.path.isdir(path):
         raise ValueError(f"{path} is a folder: give the name of a file.")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path} is no plain file: give the name of one.")
     if _stem(str(path)) != str(path):
         raise ValueError(
             f"{path} is the name of a recording: give another one."

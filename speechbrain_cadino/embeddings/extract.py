@@ -29,6 +29,7 @@ from speechbrain_cadino.embeddings.store import (
 from speechbrain_cadino.process.files import (
     atomic_path,
     read_json,
+    sync,
     wait_for,
     write_csv,
     write_json,
@@ -174,10 +175,13 @@ def is_extracted(folder, record):
     -------
     bool
     """
-    folder = pathlib.Path(folder)
-    return _is_of(folder, record) and all(
-        (folder / name).is_file() for name in NAMES
-    )
+    if not _is_of(pathlib.Path(folder), record):
+        return False
+    try:
+        load_embeddings(folder)
+    except (FileNotFoundError, ValueError):  # not there, or damaged since
+        return False
+    return True
 
 
 def _is_of(folder, record):
@@ -279,6 +283,7 @@ class _Shards:
         write_joined(path, final, parts(), shape)
         if missing.any():
             self._report(missing)
+        sync(path)
         path.replace(final)
         write_ids(self.folder, self.table["ID"].repeat(self.counts))
         _remove_shards(self.folder)

@@ -1,6 +1,7 @@
 """The encoder folder: a trained encoder that stock SpeechBrain loads."""
 
 import io
+import os
 import pathlib
 
 import torch
@@ -128,23 +129,40 @@ def check_replaceable(folder):
     ...
     ValueError: ... holds other things than an encoder of speechbrain_cadino...
     """
+    if os.path.ismount(folder):
+        raise ValueError(
+            f"{folder} is where a disk is mounted, which no folder can "
+            "replace: give one below it."
+        )
     if not holds_something(folder):
         return
     folder = pathlib.Path(folder)
+    what = "other things than an encoder of speechbrain_cadino"
     told = [folder / name for name in ["hyperparams.yaml", "README.md"]]
     if any(
         "speechbrain_cadino"
         in path.read_text(encoding="utf-8", errors="replace")
         for path in told
         if path.is_file()
-    ) and all(
-        path.is_file() and (path.name in WRITTEN or path.suffix == ".ckpt")
-        for path in folder.iterdir()
     ):
-        return
+        others = sorted(
+            path.name for path in folder.iterdir() if not _is_ours(path)
+        )
+        if not others:
+            return
+        what = f"{others[0]} beside an encoder"
     raise ValueError(
-        f"{folder} holds other things than an encoder of speechbrain_cadino, "
-        "and would be replaced as a whole by one: give another folder."
+        f"{folder} holds {what}, and would be replaced as a whole by another "
+        "one: give another folder."
+    )
+
+
+def _is_ours(path):
+    """Whether a file in an encoder folder may be lost; those that macOS leaves
+    in any folder may, too."""
+    ours = path.name in WRITTEN or path.suffix == ".ckpt"
+    return path.is_file() and (
+        ours or path.name == ".DS_Store" or path.name.startswith("._")
     )
 
 

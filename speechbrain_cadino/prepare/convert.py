@@ -1,5 +1,6 @@
 """Converting audio of any kind to mono flac at one rate, once and for all."""
 
+import errno
 import itertools
 import os
 import stat
@@ -17,6 +18,9 @@ logger = get_logger(__name__)
 # How the comment of a copy begins, and the problem of what is no such copy
 COPY_OF = "Made by speechbrain_cadino of "
 IN_THE_WAY = "In the way: "
+
+# What a file system says of a name that it cannot have
+OF_A_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 
 
 def convert_files(sources, targets, sample_rate=16000, num_workers=None):
@@ -152,6 +156,10 @@ def _convert(source, target, sample_rate):
     # PyAV's resampler raises a ValueError when a stream changes midway.
     except (av.FFmpegError, ValueError) as error:
         return f"not convertible ({getattr(error, 'strerror', error)})"
+    except OSError as error:
+        if error.errno not in OF_A_NAME:
+            raise
+        return f"not convertible ({error.strerror}: {target})"
     return ""
 
 

@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from tqdm import tqdm
 
-from speechbrain_cadino.process.ranks import follow_parent
+from speechbrain_cadino.process.ranks import follow_parent, worth_while
 
 
 def in_parallel(function, *arguments, chunk, description, num_workers=None):
@@ -53,7 +53,7 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
     method = "fork" if sys.platform == "linux" else None
     with (
         ProcessPoolExecutor(
-            max(1, min(num_workers or os.cpu_count(), chunks)),
+            max(1, min(num_workers or worth_while(os.cpu_count()), chunks)),
             multiprocessing.get_context(method),
             initializer=_follow,
             initargs=[os.getpid()],

@@ -27,7 +27,8 @@ logger = get_logger(__name__)
 
 # Lists of IDs have one on each line, and SpeechBrain's reader of CSV files
 # takes $ for a variable and drops spaces in front.
-UNSAFE = re.compile("^ |[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff$]")
+UNLISTED = "\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+UNSAFE = re.compile(f"^ |[{UNLISTED}$]")
 
 NEEDS_CONVERTING = (
     "needs converting: give convert_folder, with "

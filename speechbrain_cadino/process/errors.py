@@ -72,6 +72,15 @@ def user_errors():
         )
         _leave_group()
         raise
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        _exit(_out_of_memory(error))
+    except BrokenPipeError as error:
+        if torch.distributed.is_initialized():
+            _exit(f"{LOST} {error!r}. {GO_ON}")
+        _exit(
+            "Whoever read this output has gone, and so it ends: write it into "
+            "a file, or use nohup."
+        )
     except (ConnectionError, EOFError) as error:
         # That of a file that ends too early says more than nothing.
         if isinstance(error, EOFError) and str(error):
@@ -96,11 +105,23 @@ def user_errors():
             raise
         _exit(f"No such flag. {error.args[0]}")
     except RuntimeError as error:
+        if "can't allocate memory" in str(error):
+            _exit(_out_of_memory(error))
         if not _is_of_lost_process(str(error)):
             raise
         _exit(f"{LOST} {str(error).splitlines()[0]}. {GO_ON}")
     finally:
         release_all(well)
+
+
+def _out_of_memory(error):
+    """The sentence where memory ran out, on a GPU or on the machine."""
+    first = str(error).partition("\n")[0]
+    return (
+        f"Memory ran out ({first}): in a training, lower batch_size and raise "
+        "grad_accumulation_factor along, or set compile_memory to 0.6; else "
+        "give fewer or shorter files."
+    )
 
 
 def _is_of_lost_process(message):

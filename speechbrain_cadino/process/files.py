@@ -4,6 +4,7 @@ import codecs
 import contextlib
 import csv
 import errno
+import hashlib
 import json
 import os
 import pathlib
@@ -22,6 +23,8 @@ TEMPORARY = re.compile(rf"\.{HOST}-(\d+)\.(tmp|old)(\.\w+)?$")
 # is less than this left when they fail. In bytes.
 LEFT_WHEN_FULL = 2**20
 
+# Bytes: with the rest of the name of a temporary file, below the 255 of a name
+LONGEST_STEM = 200
 
 # So long may a network disk take to show a new file.
 SIGHT = 10  # seconds
@@ -148,7 +151,7 @@ def atomic_path(path):
     Arguments
     ---------
     path : str or pathlib.Path
-        The final file. Its folder is made if needed.
+        The final file, or a link to it. Its folder is made if needed.
 
     Yields
     ------
@@ -159,6 +162,8 @@ def atomic_path(path):
     ------
     DiskFullError
         If there is no space left.
+    ValueError
+        If it is there and no plain file.
 
     Example
     -------
@@ -170,9 +175,15 @@ def atomic_path(path):
     >>> path.read_text()
     '1 2 3'
     """
-    path = pathlib.Path(path)
+    # Where a link leads to, not the link
+    path = pathlib.Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no plain file: give the name of one.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{_mine()}.tmp{path.suffix}")
+    stem = path.stem
+    if len(os.fsencode(stem)) > LONGEST_STEM:
+        stem = hashlib.sha256(os.fsencode(stem)).hexdigest()[:16]
+    temporary = path.with_name(f".{stem}.{_mine()}.tmp{path.suffix}")
     temporary.unlink(missing_ok=True)  # of a killed process of this number
     try:
         with removed_if_full(temporary, path):
@@ -443,9 +454,11 @@ def write_csv(path, table):
     odd = any("\r" in str(text) for name in texts for text in texts[name])
     quoting = csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL
     with atomic_path(path) as temporary:
-        table.to_csv(
-            temporary, index=False, lineterminator="\n", quoting=quoting
-        )
+        # A file, as pandas takes ~ in a name for a home
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            table.to_csv(
+                file, index=False, lineterminator="\n", quoting=quoting
+            )
 
 
 def write_json(path, content):

@@ -216,10 +216,13 @@ def check_same(name, record, settings, remove):
         )
     changes = differences(record["settings"], settings)
     if changes:
+        moved = "_folder was " in changes
         raise ValueError(
             f"{name} was begun with other settings: {changes}. Take the old "
             "ones, or give another --output_folder, or remove what is to be "
             f"made anew: {remove}."
+            + " A folder that has moved may be a link of its old name."
+            * moved
         )
 
 

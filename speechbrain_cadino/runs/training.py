@@ -1,9 +1,14 @@
 """A training of any kind: its data, its Brain, what it leaves at its end."""
 
+import pathlib
+
 from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.encoders.adopt import CENTROIDS
 from speechbrain_cadino.process.memory import keep_freed_memory
 from speechbrain_cadino.training.partial import train_only
+
+logger = get_logger(__name__)
 
 
 def run_training(
@@ -35,8 +40,7 @@ def run_training(
         The keys of the trial lists, read once the data are prepared.
     """
     # Dataset prep (folders of audio, noises and rooms to CSV manifests)
-    for prepare in hparams["prepare"]:
-        run_on_main(prepare)
+    run_on_main(_prepare, args=[hparams])
 
     # Dataset of crops, read from the manifest
     train_data = hparams["train_data"]()
@@ -67,6 +71,17 @@ def run_training(
     # Encoder folder, plots and verification
     if not (brain.debug or brain.test_only):
         run_on_main(report, args=[brain, hparams])
+
+
+def _prepare(hparams):
+    """Writes the manifests. A training that goes on keeps those that it began
+    with: recordings may have come since."""
+    begun = hparams["checkpointer"].find_checkpoint() is not None
+    if begun and pathlib.Path(hparams["train_manifest"]).is_file():
+        logger.info("The training goes on with its manifests as they are.")
+        return
+    for prepare in hparams["prepare"]:
+        prepare()
 
 
 def start_from(hparams, starts):

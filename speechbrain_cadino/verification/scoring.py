@@ -234,9 +234,12 @@ def write_scores(path, trials, scores):
     'a.wav b.wav 0.25\\n'
     """
     table = trials[["enrol", "test"]].assign(score=scores)
-    with atomic_path(path) as temporary:
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="") as file,
+    ):
         table.to_csv(
-            temporary,
+            file,
             sep=" ",
             header=False,
             index=False,

@@ -163,3 +163,13 @@ def test_a_schedule_without_a_clustering_is_refused(tmp_path, options):
             num_clusters=4,
             start_clusters=4,
         )
+
+
+def test_what_others_keep_in_its_folder_stays(data, embedder, tmp_path):
+    folder = tmp_path / "embeddings"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("...")
+    make(tmp_path)(3, embedder, data.table, speakers=["a"] * len(data.table))
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+    make(tmp_path / "own")(3, embedder, data.table)
+    assert not (tmp_path / "own" / "embeddings").exists()

@@ -20,7 +20,11 @@ from torchaudio.functional import resample
 
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain_cadino.clustering.ward import find_speakers
-from speechbrain_cadino.commands.inference import find_files
+from speechbrain_cadino.commands.inference import (
+    embed_files,
+    find_files,
+    verify_files,
+)
 from speechbrain_cadino.commands.main import main
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
 from speechbrain_cadino.encoders.calibration import (
@@ -28,6 +32,7 @@ from speechbrain_cadino.encoders.calibration import (
     read_calibration,
     write_calibration,
 )
+from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.process.lock import locked
 
 FILES = ["anne/mono 16k.wav", "anne/téléphone.wav", "bob/stereo.flac"]
@@ -622,3 +627,66 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path):
     os.close(writes)
     assert process.returncode == 0
     assert "process" not in process.stderr
+
+
+def test_files_as_they_are_given_in_python(encoder_folder, speech, stock):
+    one, other, third = (speech / name for name in FILES)
+    assert find_files(one) == find_files(str(one)) == [str(one)]
+    assert len(find_files(speech)) == 6
+    encoder = load_encoder(encoder_folder)
+    found = embed_files(encoder, one)
+    assert found.files == [str(one)]
+    np.testing.assert_allclose(found.embeddings, stock[:1], rtol=1e-3)
+    tests = (path for path in (other, third))
+    table = verify_files(encoder, one, tests)
+    assert table["file"].tolist() == [str(other), str(third)]
+    assert table["score"][0] == pytest.approx(cos(*stock[:2]), abs=1e-3)
+    with pytest.raises(ValueError, match="no file to embed"):
+        embed_files(encoder, [])
+
+
+def test_names_with_other_blanks_are_listed(encoder_folder, speech, tmp_path):
+    """Of macOS and of Japan; of the terminal, they are escaped."""
+    names = ["Take\u202f9.wav", "\u3000voice.wav", "no\u00a0break.wav"]
+    for name in names:
+        shutil.copy(speech / FILES[0], tmp_path / name)
+    found = embed_files(encoder_folder, tmp_path)
+    assert sorted(pathlib.Path(file).name for file in found.files) == sorted(
+        names
+    )
+
+
+def test_a_home_behind_a_flag(tmp_path, monkeypatch, capsys):
+    """Where no shell expands it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    save_embeddings(tmp_path / "theirs", ["a", "b"], np.eye(2))
+    words = ["--embeddings=~/theirs", "--csv=~/a.csv", "--num_clusters=2"]
+    call(capsys, "cluster", *words)
+    assert len(pd.read_csv(tmp_path / "a.csv")) == 2
+    assert sorted(os.listdir(tmp_path)) == ["a.csv", "theirs"]
+
+
+def test_a_device_is_no_place_for_a_table(tmp_path, caplog):
+    save_embeddings(tmp_path / "theirs", ["a", "b"], np.eye(2))
+    os.mkfifo(tmp_path / "pipe")
+    words = [f"--embeddings={tmp_path / 'theirs'}", "--num_clusters=2"]
+    with pytest.raises(SystemExit):
+        main(["cluster", *words, f"--csv={tmp_path / 'pipe'}"])
+    assert "no plain file" in caplog.text
+
+
+def test_a_notebook_has_a_backend_that_is_not_here(tmp_path):
+    save_embeddings(tmp_path, ["a", "b"], np.eye(2))
+    backend = "module://matplotlib_inline_of_the_notebook"
+    process = subprocess.run(
+        [
+            *(sys.executable, "-m", "speechbrain_cadino"),
+            *("verify", "--embeddings", tmp_path, "a", "b"),
+        ],
+        env={**os.environ, "MPLBACKEND": backend},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr

@@ -81,6 +81,11 @@ def test_several_folders_are_a_list_unless_one_is_called_so(
     assert pathlib.Path(load("--data_folder=[x]")["data_folder"]).is_dir()
 
 
+def test_a_list_of_one_folder_is_that_folder(load):
+    """As $data_root stands for one."""
+    assert load("--data_folder=[/data/calls]")["data_folder"] == "/data/calls"
+
+
 def test_other_values_are_yaml(load):
     found = load(
         *("--data_folder=x", "--seed=3", "--speeds=[0.9, 1.1]", "--glob=*.wav"),

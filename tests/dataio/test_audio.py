@@ -182,3 +182,14 @@ def test_opposite_channels_do_not_cancel(tmp_path, caplog):
         heard, torch.from_numpy(wav).float(), atol=1e-4, rtol=0
     )
     assert "a.wav: its channels cancel each other out" in caplog.text
+
+
+def test_a_length_that_begins_anew_at_4_gb(tmp_path):
+    path = tmp_path / "ten hours.wav"
+    soundfile.write(path, np.full(16000, 0.1), 16000)
+    size = path.stat().st_size
+    os.truncate(path, size + 2**32 - 1)  # without a byte on the disk
+    assert read_header(path).frames == 16000
+    os.truncate(path, size + 2**32)
+    with pytest.raises(AudioError, match="more than 4 GB"):
+        read_header(path)

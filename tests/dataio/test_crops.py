@@ -177,6 +177,13 @@ def test_workers_read_what_one_process_reads(folder, workers, method):
         assert torch.equal(torch.cat(batches), expected)
 
 
+def test_a_loop_over_it_ends(folder):
+    data = dataset(folder, passes_per_epoch=2)
+    assert len([item["id"] for item in data]) == len(data)
+    with pytest.raises(IndexError):
+        data[len(data)]
+
+
 def test_passes_draw_other_crops(folder):
     data = dataset(folder, passes_per_epoch=2)
     assert len(data) == 6

@@ -1,9 +1,11 @@
 """Scores of utterances by plain loops."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from speechbrain_cadino.embeddings import confidence
+from speechbrain_cadino.embeddings.confidence import score
 from speechbrain_cadino.embeddings.store import save_embeddings
 
 
@@ -115,3 +117,18 @@ def test_what_is_unlike_itself_or_all_others_scores_low(tmp_path):
     assert found["consistency"].iloc[40] < 0
     assert found["consistency"].iloc[41] == pytest.approx(1)
     assert found["density"].iloc[41] < found["density"].iloc[:40].min() - 0.3
+
+
+def test_without_a_label_there_is_no_agreement_and_no_centroid(made):
+    folder, segments, labels = made
+    known = np.isin(labels, ["s0", "s1"])
+    found = score(folder, list(segments), np.where(known, labels, None))
+    assert np.isnan(found["agreement"][~known]).all()
+    some = [name for name, each in zip(segments, known) if each]
+    alone = score(folder, some, labels[known])
+    assert found["agreement"][known].notna().sum() > 5
+    # The mean of the corpus, which is taken off, is another one
+    pd.testing.assert_series_equal(
+        found["agreement"][known].reset_index(drop=True) > 0,
+        alone["agreement"] > 0,
+    )

@@ -179,3 +179,24 @@ def test_load_encoder_takes_a_folder_of_embeddings(stored):
     embedder = load_encoder(stored, device="cpu", batch_size=2)
     assert isinstance(embedder, StoredEmbeddings)
     assert embedder.embed(pd.DataFrame({"ID": ["b"]})).tolist() == [[0, 2, 0]]
+
+
+def test_a_manifest_of_another_rate_is_refused(tmp_path):
+    """It would be a half of each file: at the rate of the files, or prepared
+    for another encoder."""
+    for file_rate, manifest_rate in [(8000, 8000), (16000, 8000)]:
+        wav = np.random.default_rng(0).uniform(-0.3, 0.3, 2 * file_rate)
+        soundfile.write(tmp_path / "a.wav", wav, file_rate)
+        table = pd.DataFrame({"ID": ["a"], "wav": [tmp_path / "a.wav"]})
+        table["start"], table["stop"] = 0, 2 * manifest_rate
+        table["duration"] = 2.0
+        with pytest.raises(ValueError, match=r"counts 8000 .* stop by 2"):
+            Embedder(level).embed(table)
+        Embedder(level).embed(table.assign(stop=32000))
+        Embedder(level, sample_rate=8000).embed(table)
+
+
+def test_an_option_that_there_is_not(tmp_path):
+    save_embeddings(tmp_path, ["a"], np.ones((1, 2)))
+    with pytest.raises(TypeError, match=r"no argument .*'batchsize'"):
+        load_encoder(tmp_path, batchsize=4)

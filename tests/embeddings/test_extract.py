@@ -363,3 +363,22 @@ def test_mistakes_are_one_sentence(
     assert code == 1
     assert sentence in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("length", [0, 100])
+def test_damaged_embeddings_are_made_again(length, tmp_path, weights):
+    table = table_of(tmp_path, [8000] * 3)
+    embedder = Embedder(first_and_length, weights)
+    _, found = extract(embedder, tmp_path / "out", table)
+    expected = np.array(found)
+    path = tmp_path / "out" / "embeddings.npy"
+    path.write_bytes(path.read_bytes()[:length])
+    _, found = extract(embedder, tmp_path / "out", table)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_ids_that_are_no_text_are_refused(tmp_path, weights):
+    """As of a manifest that pandas alone has read."""
+    table = table_of(tmp_path, [8000] * 2).assign(ID=[1, 2])
+    with pytest.raises(ValueError, match="ID 1 is no text"):
+        extract(Embedder(first_and_length, weights), tmp_path / "out", table)

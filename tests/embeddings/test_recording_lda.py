@@ -116,3 +116,18 @@ def test_what_it_cannot_learn_from(tmp_path):
         RecordingLDA().fit(np.eye(3), np.zeros(3))
     with pytest.raises(ValueError, match="same embedding"):
         RecordingLDA().fit(np.eye(3), np.arange(3))
+
+
+def test_what_follows_an_encoder_can_be_extracted(corpus, tmp_path):
+    table = read_manifest(corpus / "train.csv", corpus)
+    encoder = torch.nn.Linear(1, 3)
+
+    def encode(wavs, lens):
+        return encoder(wavs.square().mean(1, keepdim=True)).detach()
+
+    lda = LDA().fit(np.random.default_rng(0).normal(size=(9, 3)), [0, 1, 2] * 3)
+    whole = lda.after(Embedder(encode, encoder))
+    _, found = whole.extract(tmp_path / "mapped", table)
+    np.testing.assert_allclose(found, whole.embed(table), rtol=1e-5)
+    other = LDA().fit(np.eye(3), [0, 1, 1]).after(Embedder(encode, encoder))
+    assert other.fingerprint() != whole.fingerprint()

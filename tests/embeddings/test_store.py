@@ -69,3 +69,14 @@ def test_lists_of_others(tmp_path):
     (tmp_path / "embeddings.npz").replace(tmp_path / "embeddings.npy")
     with pytest.raises(ValueError, match="is an archive of arrays"):
         load_embeddings(tmp_path)
+
+
+def test_a_wrong_call_costs_no_embeddings(tmp_path):
+    save_embeddings(tmp_path, ["a", "b"], np.eye(2))
+    save_embeddings(tmp_path, (name for name in "ab"), 2 * np.eye(2))
+    for ids, embeddings in [("a", np.eye(2)), ("ab", np.ones(2))]:
+        with pytest.raises(ValueError, match="give a row for each"):
+            save_embeddings(tmp_path, ids, embeddings)
+    ids, embeddings = load_embeddings(tmp_path)
+    assert ids == ["a", "b"]
+    np.testing.assert_array_equal(embeddings, 2 * np.eye(2))

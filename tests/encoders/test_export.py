@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -8,7 +9,10 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain.inference.classifiers import EncoderClassifier
-from speechbrain_cadino.encoders.export import export_encoder
+from speechbrain_cadino.encoders.export import (
+    check_replaceable,
+    export_encoder,
+)
 
 # Loads the folder as a stranger would, where this package cannot be imported.
 STRANGER = """
@@ -217,3 +221,22 @@ def test_what_cannot_be_exported(
             tmp_path / "encoder", path, trained_modules, torch.zeros(12)
         )
     assert not (tmp_path / "encoder").exists()
+
+
+def test_what_a_finder_leaves_is_no_thing_of_value(
+    run_hyperparams, trained_modules, tmp_path
+):
+    folder = tmp_path / "encoder"
+    export_encoder(folder, run_hyperparams, trained_modules, torch.zeros(12))
+    (folder / ".DS_Store").touch()
+    (folder / "._README.md").touch()
+    check_replaceable(folder)
+    (folder / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"holds notes\.txt beside an encoder"):
+        check_replaceable(folder)
+
+
+@pytest.mark.skipif(not os.path.ismount("/proc"), reason="no such disk")
+def test_where_a_disk_is_mounted_no_folder_can_be():
+    with pytest.raises(ValueError, match="a disk is mounted"):
+        check_replaceable("/proc")

@@ -298,3 +298,14 @@ def test_what_a_kill_has_left_is_removed(write_tone, tmp_path):
         path.write_bytes(b"half")
     prepare_folder(tmp_path / "in", tmp_path, convert_folder=folder)
     assert sorted(folder.iterdir()) == [elsewhere, folder / "a.flac"]
+
+
+def test_a_name_that_no_copy_can_have_is_that_of_one_file(tmp_path):
+    sources = []
+    for name in ("é" * 125, "b"):
+        write_encoded(tmp_path / f"{name}.m4a", [tone(1, 16000)], 16000)
+        sources.append(tmp_path / f"{name}.m4a")
+    targets = [tmp_path / "out" / f"{'é' * 126}.flac", tmp_path / "b.flac"]
+    long, short = convert_files(sources, targets)
+    assert "File name too long" in long
+    assert short == ""

@@ -3,12 +3,14 @@ import pandas as pd
 import pytest
 
 from speechbrain_cadino.embeddings.confidence import score
+from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.store import save_embeddings
 from speechbrain_cadino.prepare.filter import (
     DIGITS,
     SCORES,
     Mixture,
     decide,
+    filter_manifest,
     rule_of,
     within,
 )
@@ -127,3 +129,11 @@ def test_pieces_by_a_plain_loop():
     assert 20 < sum(expected) < 180
     pieces.index = pieces.index[::-1]
     assert within(pieces, spans).tolist() == expected
+
+
+def test_segments_are_needed_where_they_are_compared(tmp_path):
+    table = pd.DataFrame({"ID": ["a"], "wav": ["a.wav"], "start": [0]})
+    embedder = Embedder(lambda wavs, lens: wavs)
+    with pytest.raises(ValueError, match="and keep_segments=True"):
+        filter_manifest(tmp_path, embedder, table.assign(stop=16000))
+    assert not list(tmp_path.iterdir())

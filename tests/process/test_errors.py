@@ -51,6 +51,24 @@ def test_a_bug_keeps_its_traceback(bug):
         raise bug
 
 
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory.\nMore"), "memory."),
+        (MemoryError("Unable to allocate 9 GiB"), "allocate 9 GiB"),
+        (RuntimeError("[enforce fail] can't allocate memory: 7"), "memory: 7"),
+        (BrokenPipeError(32, "Broken pipe"), "read this output has gone"),
+    ],
+)
+def test_what_is_missing_is_said(error, sentence, caplog):
+    with pytest.raises(SystemExit), user_errors():
+        raise error
+    (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert sentence in record.message
+    assert "lower batch_size" in record.message or "nohup" in record.message
+    assert "Another process" not in record.message
+
+
 def test_as_a_decorator(caplog):
     @user_errors()
     def main():

@@ -4,6 +4,7 @@ import logging
 import os
 import pathlib
 import signal
+import stat
 import subprocess
 import sys
 
@@ -184,3 +185,36 @@ def test_a_file_of_the_largest_size_is_one_sentence(tmp_path):
     )
     assert "No space left to write" in process.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_plain_file_stays(tmp_path):
+    """As root, /dev/null would become a file for all."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ValueError, match="pipe is no plain file"):
+        write_csv(pipe, pd.DataFrame({"a": [1]}))
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_a_link_is_written_through(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "a.csv").write_text("old")
+    link = tmp_path / "link.csv"
+    link.symlink_to("there/a.csv")
+    write_csv(link, pd.DataFrame({"a": [1]}))
+    assert link.is_symlink()
+    assert (tmp_path / "there" / "a.csv").read_text() == "a\n1\n"
+
+
+@pytest.mark.parametrize("name", ["~", "~root"])
+def test_a_folder_that_is_called_like_a_home_is_none(name, tmp_path):
+    path = tmp_path / name / "a.csv"
+    write_csv(path, pd.DataFrame({"a": [1]}))
+    assert path.read_text() == "a\n1\n"
+
+
+def test_a_name_as_long_as_names_can_be(tmp_path):
+    path = tmp_path / ("é" * 125 + ".csv")
+    write_csv(path, pd.DataFrame({"a": [1]}))
+    assert path.read_text() == "a\n1\n"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -149,7 +150,7 @@ def test_pieces_are_those_of_the_recordings(uninterrupted):
 @pytest.mark.parametrize(("steps", "end"), [(2, False), (1000, True)])
 def test_killed_ends_as_if_it_was_not(
     speech,
-    train,
+    run_script,
     kill_when,
     newest_checkpoint_is,
     uninterrupted,
@@ -157,16 +158,22 @@ def test_killed_ends_as_if_it_was_not(
     steps,
     end,
 ):
-    """Within the second epoch, after a checkpoint of the kind given."""
+    """Within the second epoch, after a checkpoint of the kind given; and while
+    it is not running, a recording comes."""
+    data = shutil.copytree(speech, tmp_path / "data")
+    folder = tmp_path / "run"
     kill_when(
-        lambda: newest_checkpoint_is(tmp_path / "save", end),
-        *command(speech, tmp_path, ckpt_interval_steps=steps),
+        lambda: newest_checkpoint_is(folder / "save", end),
+        *command(data, folder, ckpt_interval_steps=steps),
     )
-    assert not (tmp_path / "metrics.json").exists()
-    code, output = train(tmp_path)
+    assert not (folder / "metrics.json").exists()
+    first = next(data.rglob("*.wav"))
+    shutil.copy(first, first.with_name("of today.wav"))
+    code, output = run_script(*command(data, folder))
     assert code == 0, output
+    assert "goes on with its manifests as they are" in output
     assert "Resumed from a checkpoint" in output
-    assert_same_figures(tmp_path, uninterrupted[0])
+    assert_same_figures(folder, uninterrupted[0])
 
 
 def assert_same_figures(folder, other):

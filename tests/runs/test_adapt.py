@@ -231,3 +231,18 @@ def test_what_scores_meant_elsewhere_refuses_no_archive(
     main([*map(str, words), "--map=recording_lda"])
     found = read_calibration(tmp_path / "adapted")
     assert -0.5 < found.threshold < 1
+
+
+def test_no_folder_of_others_is_replaced_from_python(
+    encoder_folder, archive, tmp_path
+):
+    embedder, table = load_encoder(encoder_folder), room_table(archive)
+    (tmp_path / "thesis.txt").write_text("...")
+    for output, only, reason in [
+        (tmp_path, None, "other things than an encoder"),
+        (encoder_folder, None, "is the encoder itself"),
+        (tmp_path / "new", "lda", "give one of mean, whitening"),
+    ]:
+        with pytest.raises(ValueError, match=reason):
+            room.adapt(embedder, table, output, only)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

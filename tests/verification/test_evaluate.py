@@ -55,6 +55,14 @@ def test_one_kind_of_trial_is_refused_at_once(tmp_path):
         TrialEvaluator(tmp_path / "trials.txt", tmp_path)
 
 
+def test_trials_of_another_rate_are_refused(corpus):
+    """They would be a half of each file."""
+    trials = TrialEvaluator(corpus / "trials.txt", corpus, sample_rate=8000)
+    embedder = Embedder(lambda wavs, lens: wavs[:, :4])
+    with pytest.raises(ValueError, match=r"takes 16000 .* sample_rate=8000"):
+        trials(embedder)
+
+
 def test_verify_writes_all_systems(encoder_folder, corpus, tmp_path):
     results = verify(
         tmp_path,
