@@ -3,7 +3,7 @@
 > cd recipes/VoxCeleb
 > python ../../tests/benchmarks/arms.py ../../tests/benchmarks/demo60.yaml \
     [--arms dino rdino] [--seeds 1 2 3] [--set NAME=VALUE] [--jobs=4] \
-    [--report] [-- --device=cuda:0 --precision=bf16]
+    [--report] [--again] [-- --device=cuda:0 --precision=bf16]
 
 The YAML file says what to prepare, the trial lists, the flags of all arms and
 of each; objects are swapped by an ``overlay``, YAML text on top of the hparams;
@@ -20,7 +20,9 @@ that are committed: cell.json, training.csv, and scores.npz with the scores of
 each list (float16), of raw cosines and of those with the mean of the test files
 subtracted; with ``kinds: [mean, raw, recording_lda]`` in the YAML file also of
 those after recording LDA of the arm's training set, then the mean. Only the
-cells that are missing are trained. ``--report`` trains nothing.
+cells that are missing are trained, ``--again`` trains those that are committed,
+too: to see whether they come out the same, or for their encoders, from which
+other arms start. ``--report`` trains nothing.
 
 The table of each list has a line for each arm: the EER on all seeds and its
 mean, minDCF(0.05), and the paired difference of the EERs to the first arm on
@@ -82,6 +84,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--set", nargs="*", default=[], help="NAME=VALUE")
     parser.add_argument("--report", action="store_true", help="train nothing")
+    parser.add_argument("--again", action="store_true", help="train all")
     flags = parser.parse_args(own)
     text = flags.experiment.read_text(encoding="utf-8")
     for pair in flags.set:
@@ -97,7 +100,7 @@ def main():
     cells = [Cell(name, seed, place) for name in names for seed in seeds]
     for cell in cells:
         cell.check(made_of(experiment, cell.arm, rest))
-    missing = [cell for cell in cells if not cell.done]
+    missing = [cell for cell in cells if flags.again or not cell.done]
     with concurrent.futures.ThreadPoolExecutor(flags.jobs) as pool:
         jobs = [
             pool.submit(fill, cell, experiment, lists, rest)

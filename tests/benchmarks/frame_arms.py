@@ -54,6 +54,7 @@ def main():
     parser.add_argument("experiment", type=pathlib.Path, help="a YAML file")
     parser.add_argument("--arms", nargs="*", help="all by default")
     parser.add_argument("--report", action="store_true", help="train nothing")
+    parser.add_argument("--again", action="store_true", help="train all")
     flags = parser.parse_args(own)
     experiment = YAML(typ="safe").load(flags.experiment)
     # Of which there may be more some day: no setting of a cell
@@ -63,7 +64,8 @@ def main():
     cells = [Cell(arm, seed, place) for arm in names for seed in seeds[arm]]
     for cell in cells:
         cell.check(made_of(experiment, cell.arm, rest))
-    missing = [cell for cell in cells if not (flags.report or cell.done)]
+    missing = [cell for cell in cells if flags.again or not cell.done]
+    missing = [] if flags.report else missing
     for options in experiment["demo"] if missing else []:
         prepare_demo(**options)
         prepare_phones(options["data_folder"])
