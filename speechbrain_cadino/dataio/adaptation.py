@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-from speechbrain_cadino.dataio.crops import MultiCropDataset
+from speechbrain_cadino.dataio.crops import MultiCropDataset, check_speakers
 
 
 class AdaptationDataset(MultiCropDataset):
@@ -94,30 +94,6 @@ class AdaptationDataset(MultiCropDataset):
             "source_id": source["id"],
             "problem": item["problem"] or source["problem"],
         }
-
-
-def check_speakers(labels, source):
-    """Raises if true labels are those of one speaker.
-
-    Arguments
-    ---------
-    labels : array_like
-        The labels.
-    source : str or pathlib.Path
-        What they are of, for the error.
-
-    Example
-    -------
-    >>> check_speakers(["anne", "anne"], "source.csv")
-    Traceback (most recent call last):
-    ...
-    ValueError: source.csv is of one speaker, who can be told from nobody: ...
-    """
-    if len(set(labels)) < 2:
-        raise ValueError(
-            f"{source} is of one speaker, who can be told from nobody: give "
-            "two speakers or more; hundreds are better."
-        )
 
 
 def check_apart(source, target, what):

@@ -320,6 +320,11 @@ class MultiCropDataset(Dataset):
             return whole
         return min(self.samples_per_epoch, whole * self._visits)
 
+    def __iter__(self):
+        """The items of an epoch. An index may be larger: it is of another crop
+        of an utterance, so that Python would find no end by itself."""
+        return (self[index] for index in range(len(self)))
+
     def __getitem__(self, index):
         """The crops of one utterance.
 
@@ -331,8 +336,6 @@ class MultiCropDataset(Dataset):
             (local_crops, samples); ``problem``, empty or why another utterance
             was replaced.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(index)  # by which a loop over it ends
         epoch = self.epoch
         rng = np.random.default_rng((self.seed, epoch, index))
         turn, place = divmod(self._sample(epoch, index), len(self.ids))
@@ -534,9 +537,39 @@ def count_classes(manifest, speeds=(1.0,)):
     Returns
     -------
     int
+
+    Raises
+    ------
+    ValueError
+        If all have one label.
     """
-    table = read_manifest(manifest, DATA_ROOT)
-    return pseudo_labels(table, manifest).nunique() * len(speeds)
+    labels = pseudo_labels(read_manifest(manifest, DATA_ROOT), manifest)
+    check_speakers(labels, manifest)
+    return labels.nunique() * len(speeds)
+
+
+def check_speakers(labels, source):
+    """Raises if labels are those of one speaker.
+
+    Arguments
+    ---------
+    labels : array_like
+        The labels.
+    source : str or pathlib.Path
+        What they are of, for the error.
+
+    Example
+    -------
+    >>> check_speakers(["anne", "anne"], "source.csv")
+    Traceback (most recent call last):
+    ...
+    ValueError: source.csv is of one speaker, who can be told from nobody: ...
+    """
+    if len(set(labels)) < 2:
+        raise ValueError(
+            f"{source} is of one speaker, who can be told from nobody: give "
+            "two speakers, or clusters, or more; hundreds are better."
+        )
 
 
 def samples_of_steps(steps, batch_size):

@@ -4,8 +4,7 @@ import zlib
 
 import numpy as np
 
-from speechbrain_cadino.dataio.adaptation import check_speakers
-from speechbrain_cadino.dataio.crops import MultiCropDataset
+from speechbrain_cadino.dataio.crops import MultiCropDataset, check_speakers
 
 
 class SemiSupervisedDataset(MultiCropDataset):

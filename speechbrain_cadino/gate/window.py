@@ -55,7 +55,9 @@ class LossWindow:
         self._step.append(losses.detach())
 
     def end_step(self):
-        """Ends a step."""
+        """Ends a step; one of no loss is none."""
+        if not self._step:
+            return
         self._new.append(torch.cat(self._step))
         self._step = []
 

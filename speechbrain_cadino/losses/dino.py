@@ -40,6 +40,9 @@ class DINOLoss(Term):
     kernel : callable
         The function that computes it: ``chunked`` or ``plain``.
 
+    In a loop of one's own, ``after_step`` follows each step of the optimiser:
+    there the centre moves, and what was collected for it is forgotten.
+
     Example
     -------
     >>> from speechbrain_cadino.losses.objective import Views
@@ -56,6 +59,7 @@ class DINOLoss(Term):
     >>> value, figures = loss(student, teacher, position=0.0)
     >>> round(value.item(), 4)  # ln 2: the student cannot decide
     0.6931
+    >>> loss.after_step()
     """
 
     figures = ("teacher_entropy", "student_entropy", "kl")

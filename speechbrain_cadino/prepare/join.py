@@ -8,8 +8,8 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.adaptation import (
     check_apart,
     check_files_apart,
-    check_speakers,
 )
+from speechbrain_cadino.dataio.crops import check_speakers
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     LABEL,

@@ -179,9 +179,10 @@ def test_workers_read_what_one_process_reads(folder, workers, method):
 
 def test_a_loop_over_it_ends(folder):
     data = dataset(folder, passes_per_epoch=2)
-    assert len([item["id"] for item in data]) == len(data)
-    with pytest.raises(IndexError):
-        data[len(data)]
+    items = [item["globals"] for item in data]
+    assert len(items) == len(data)
+    # Beyond it are other crops, of which an adaptation takes some
+    assert not torch.equal(data[len(data)]["globals"], items[0])
 
 
 def test_passes_draw_other_crops(folder):
@@ -454,3 +455,10 @@ def test_a_manifest_without_labels_is_refused(folder):
         PseudoLabelDataset(folder / "train.csv", folder)
     with pytest.raises(ValueError, match=sentence):
         count_classes(folder / "train.csv")
+
+
+def test_one_label_for_all_teaches_nothing(labelled):
+    table = read_manifest(labelled / "labels.csv", labelled)
+    write_manifest(labelled / "one.csv", table.assign(spk_id="0"))
+    with pytest.raises(ValueError, match=r"one\.csv is of one speaker"):
+        count_classes(labelled / "one.csv")
