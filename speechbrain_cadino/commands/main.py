@@ -10,6 +10,9 @@ import sys
 
 from speechbrain_cadino import __version__
 
+# What goes on where it was killed
+GO_ON = {"prepare", "embed", "filter_files"}
+
 # A home in an argument, or behind its =
 HOME = re.compile("(?:(?<==)|^)~[^/=]*(?=/|$)")
 
@@ -235,7 +238,9 @@ def cluster(parser):
     clusters lie apart the best. Stability is 1 where a file stays with the
     same ones if a fifth of the files is left out. Files of several speakers at
     once have to be cut before. More than 5000 files are put into 5000 small
-    clusters first, which are merged then: no more speakers are found.
+    clusters first, which are merged then: no more speakers are found. What
+    takes hours to embed is better embedded first, by embed, which goes on where
+    it was killed, and clustered by --embeddings.
 
     Examples:
       speechbrain-cadino cluster results/encoder calls/ \\
@@ -531,7 +536,7 @@ def main(arguments=None):
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("speechbrain_cadino").setLevel(logging.INFO)
-    with user_errors():
+    with user_errors(parsed.action in GO_ON):
         # SpeechBrain and the models of others may print.
         with contextlib.redirect_stdout(sys.stderr):
             output = getattr(actions, parsed.action)(parsed)

@@ -25,7 +25,7 @@ GO_ON = "The same command goes on from the last checkpoint."
 
 
 @contextlib.contextmanager
-def user_errors():
+def user_errors(goes_on=True):
     """Turns a mistake in flags, files or data into one sentence and exit 1.
 
     ``ValueError``, ``OSError`` and, where an extra is missing, ``ImportError``
@@ -34,6 +34,11 @@ def user_errors():
     Asked to end by SIGTERM or SIGINT, a script says so in its last line. Where
     all went well, the process leaves the group of torchrun. Serves as a
     context manager and as a decorator.
+
+    Arguments
+    ---------
+    goes_on : bool
+        Whether the same command goes on where it was asked to end.
 
     Raises
     ------
@@ -67,8 +72,9 @@ def user_errors():
         well = True
     except Interrupted as end:
         get_logger(__name__).error(
-            f"Ended by {end.signal.name}{end.place}: the same command goes on "
-            "from there."
+            f"Ended by {end.signal.name}{end.place}"
+            + ": the same command goes on from there." * goes_on
+            + "." * (not goes_on)
         )
         _leave_group()
         raise

@@ -35,6 +35,9 @@ def test_a_script_says_why_it_ends(number, code, caplog):
     assert caplog.messages[-1] == (
         f"Ended by {number.name}: the same command goes on from there."
     )
+    with pytest.raises(SystemExit), user_errors(goes_on=False):
+        ask(number)
+    assert caplog.messages[-1] == f"Ended by {number.name}."
 
 
 def test_postponed_to_the_end_of_the_block():
