@@ -26,6 +26,7 @@ from speechbrain_cadino.prepare.recordings import (
     convert_recordings,
     judge_recordings,
     manifest_rows,
+    needs_av,
     read_headers,
 )
 from speechbrain_cadino.prepare.scan import list_files
@@ -33,6 +34,9 @@ from speechbrain_cadino.verification.scoring import unit
 from speechbrain_cadino.verification.threshold import calibrate
 
 logger = get_logger(__name__)
+
+# What ``prepare`` would convert into a folder is converted here for the moment.
+NEEDS_AV = 'PyAV reads it: pip install "speechbrain_cadino[convert]"'
 
 # Shorter clips are too little to tell a voice by.
 SHORTEST_CLIP = 1.0  # seconds
@@ -142,8 +146,6 @@ def embed_files(
 
     Raises
     ------
-    ImportError
-        If files have to be converted and PyAV is not installed.
     ValueError
         If no file can be read, or an embedding is not finite.
     """
@@ -276,6 +278,9 @@ def _examine(files, rate, folder):
     doubtful = [recording for recording in named if recording.is_doubtful]
     if has_av():
         convert_recordings(doubtful, folder, rate)
+    for recording in doubtful:
+        if not has_av() and needs_av(recording.path):
+            recording.problem = NEEDS_AV
     judge_recordings(named, SHORTEST)
     return recordings
 

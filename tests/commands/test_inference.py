@@ -20,6 +20,7 @@ from torchaudio.functional import resample
 
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain_cadino.clustering.ward import find_speakers
+from speechbrain_cadino.commands import inference
 from speechbrain_cadino.commands.inference import (
     embed_files,
     find_files,
@@ -690,3 +691,16 @@ def test_a_notebook_has_a_backend_that_is_not_here(tmp_path):
         check=False,
     )
     assert process.returncode == 0, process.stderr
+
+
+def test_what_pyav_would_read_says_so(
+    encoder_folder, speech, tmp_path, caplog, monkeypatch
+):
+    """And not what another command would do of it."""
+    monkeypatch.setattr(inference, "has_av", lambda: False)
+    shutil.copy(speech / FILES[0], tmp_path / "a.wav")
+    (tmp_path / "call.m4a").write_bytes(b"...")
+    found = embed_files(encoder_folder, tmp_path)
+    assert found.files == [str(tmp_path / "a.wav")]
+    assert "call.m4a: PyAV reads it: pip install" in caplog.text
+    assert "convert_folder" not in caplog.text
