@@ -27,8 +27,8 @@ class AudioVisualBrain(PseudoLabelBrain):
         super().__init__(*args, **kwargs)
         if getattr(self.hparams, "final_map", None) is not None:
             raise ValueError(
-                "A final_map is of an encoder alone: give final_map: null for "
-                "voices and faces, and as emb_dim the wanted dimensions."
+                "A training of voices and faces has no final_map: give "
+                "final_map: null, and emb_dim: 192 in the place of its 768."
             )
 
     def compute_forward(self, batch, stage):

@@ -1,6 +1,5 @@
 """Face tracks to a manifest, under the IDs of the utterances they belong to."""
 
-import hashlib
 import os
 import pathlib
 import re
@@ -37,9 +36,9 @@ from speechbrain_cadino.prepare.inputs import (
 )
 from speechbrain_cadino.prepare.parallel import in_parallel
 from speechbrain_cadino.prepare.recordings import UNSAFE, report_skipped
-from speechbrain_cadino.prepare.scan import fingerprint, list_files
+from speechbrain_cadino.prepare.scan import digest, fingerprint, list_files
 from speechbrain_cadino.process.files import write_csv, write_json
-from speechbrain_cadino.verification.trials import read_trials
+from speechbrain_cadino.verification.trials import listed_names
 
 logger = get_logger(__name__)
 
@@ -206,7 +205,7 @@ def prepare_faces(
     inputs = {
         "version": __version__,
         "data_folder": folders,
-        "utterances": _digest(utterances),
+        "utterances": digest(utterances or []),
         "layout": layout,
         "glob": glob,
         "frames_per_second": frames_per_second,
@@ -348,20 +347,8 @@ def _read_utterances(audio_manifest, trials):
     utterances = set()
     if audio_manifest is not None:
         utterances.update(read_manifest(audio_manifest, data_root="")["ID"])
-    if isinstance(trials, (str, os.PathLike)):
-        trials = [trials]
-    for path in trials or []:
-        table = read_trials(path)
-        names = {*table["enrol"], *table["test"]}
-        utterances.update(map(spelling, names))
+    utterances.update(map(spelling, listed_names(trials)))
     return sorted(utterances)
-
-
-def _digest(utterances):
-    """A short text that changes when a list of utterances does."""
-    if utterances is None:
-        return ""
-    return hashlib.sha256("\n".join(utterances).encode()).hexdigest()
 
 
 def _pair(tracks, utterances, id_parts):

@@ -73,7 +73,7 @@ def label_manifest(table, ids, labels, min_cluster_size=1):
         )
     labels = np.asarray(labels)
     sizes = np.bincount(labels[labels >= 0], minlength=1)
-    large = (sizes[labels] >= min_cluster_size) & (labels >= 0)
+    large = (sizes[np.maximum(labels, 0)] >= min_cluster_size) & (labels >= 0)
     if not large.any():
         raise ValueError(
             f"min_cluster_size={min_cluster_size}: the largest cluster has "

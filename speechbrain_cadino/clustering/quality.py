@@ -79,11 +79,18 @@ def quality(clusters, embeddings=None, speakers=None):
     >>> figures["speakers"], figures["without_speaker"], figures["purity"]
     (2, 1, 0.5)
     """
+    return _measured(clusters, embeddings, speakers)[0]
+
+
+def _measured(clusters, embeddings, speakers):
+    """What ``quality`` gives, and what it is made of, each None where it is of
+    nothing: the cosines of ``separation``, and how many utterances of each
+    speaker are in each cluster."""
     sizes = np.bincount(clusters.labels)
-    figures = _sizes(sizes)
+    figures, cosines, table = _sizes(sizes), None, None
     if embeddings is not None:
         points = unit_rows(embeddings)
-        own, other = separation(points, clusters)
+        own, other = cosines = separation(points, clusters)
         figures |= {
             "cosine_to_centroid": float(own.mean()),
             "cosine_to_nearest_other": None,
@@ -107,7 +114,7 @@ def quality(clusters, embeddings=None, speakers=None):
             "clusters_per_speaker": table.nnz / table.shape[0],
             "speakers_per_cluster": table.nnz / table.shape[1],
         }
-    return figures
+    return figures, cosines, table
 
 
 def _sizes(sizes):
@@ -330,14 +337,10 @@ def write_report(
                 f"{len(clusters.labels)} labels, but {len(other)} IDs, "
                 "embeddings or speakers: they must be of the same utterances."
             )
-    report = quality(clusters, embeddings, speakers) | (more or {})
+    figures, cosines, table = _measured(clusters, embeddings, speakers)
+    report = figures | (more or {})
     report["largest"] = _largest(ids, clusters.labels)
     write_json(pathlib.Path(folder) / "clusters.json", report)
-    cosines = table = None
-    if embeddings is not None:
-        cosines = separation(unit_rows(embeddings), clusters)
-    if speakers is not None:
-        table = _speakers_in_clusters(clusters.labels, speakers)[-1]
     path = pathlib.Path(folder) / "plots" / "clusters.png"
     plot_clusters(path, np.bincount(clusters.labels), cosines, table)
     return report

@@ -212,6 +212,7 @@ class Reclustering:
         with contextlib.suppress(OSError):
             result.unlink()
             remove_extraction(self.folder)
+            self.folder.rmdir()  # if others have nothing in it
 
     def _cluster(self, epoch, result, speakers):
         """Clusters the embeddings and saves the new state."""

@@ -93,7 +93,9 @@ def embed(arguments):
         arguments.encoder, arguments.device, not arguments.untrusted
     )
     with _archive(arguments.output, files, loaded.sample_rate) as (audio, _):
-        ids, embeddings = loaded.extract(arguments.output, audio, SHARD_SIZE)
+        ids, embeddings = loaded.extract(
+            arguments.output, audio, SHARD_SIZE, trim=False
+        )
         fine = readable_rows(embeddings)
         ids, embeddings = np.array(ids)[fine].tolist(), embeddings[fine]
         # Finished, it starts anew: the files may have been changed in place
@@ -110,8 +112,8 @@ def _archive(output, files, rate):
     and which of them had to be converted, while the folder of the results is
     locked.
 
-    Killed and started again, the work goes on: copies have the same names, in
-    a hidden folder of ours, as they are deleted.
+    Killed and started again, the work goes on, as copies have the same names;
+    they are in a hidden folder of ours, as they are deleted in the end.
     """
     copies = pathlib.Path(output, ".converted")
     inside = os.path.realpath(copies) + os.sep

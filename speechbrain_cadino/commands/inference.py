@@ -278,9 +278,10 @@ def _examine(files, rate, folder):
     doubtful = [recording for recording in named if recording.is_doubtful]
     if has_av():
         convert_recordings(doubtful, folder, rate)
-    for recording in doubtful:
-        if not has_av() and needs_av(recording.path):
-            recording.problem = NEEDS_AV
+    else:
+        for recording in doubtful:
+            if needs_av(recording.path):
+                recording.problem = NEEDS_AV
     judge_recordings(named, SHORTEST)
     return recordings
 

@@ -13,8 +13,8 @@ from speechbrain_cadino import __version__
 # What goes on where it was killed
 GO_ON = {"prepare", "embed", "filter_files"}
 
-# A home in an argument, or behind its =
-HOME = re.compile("(?:(?<==)|^)~[^/=]*(?=/|$)")
+# A home behind the = of a flag
+HOME = re.compile("(?<==)~[^/=]*(?=/|$)")
 
 # A command is a function that adds its arguments to a parser; its docstring is
 # the help. The function of the same name in actions.py does the work: it is

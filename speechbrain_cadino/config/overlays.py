@@ -160,7 +160,7 @@ def _merge(base, settings):
     stays the first: what is made before it is another one in each run.
     """
     names = list(base)
-    place = 1 + names.index(SEED) if SEED in names else 0
+    seeded = place = 1 + names.index(SEED) if SEED in names else 0
     for key, value in settings.items():
         old = base.get(key)
         if key not in base:
@@ -169,7 +169,7 @@ def _merge(base, settings):
             _merge(old, value)
         else:
             base[key] = value
-        place = list(base).index(key) + 1
+        place = max(seeded, list(base).index(key) + 1)
 
 
 def _completes(old, value):

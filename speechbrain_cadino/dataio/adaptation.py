@@ -6,7 +6,8 @@ import zlib
 
 import numpy as np
 
-from speechbrain_cadino.dataio.crops import MultiCropDataset, check_speakers
+from speechbrain_cadino.dataio.crops import MultiCropDataset
+from speechbrain_cadino.dataio.labels import check_speakers
 
 
 class AdaptationDataset(MultiCropDataset):

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from torchaudio.functional import resample
 
 from speechbrain_cadino.dataio.audio import AudioReader, MediaError
+from speechbrain_cadino.dataio.labels import check_speakers
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     check_rate,
@@ -546,30 +547,6 @@ def count_classes(manifest, speeds=(1.0,)):
     labels = pseudo_labels(read_manifest(manifest, DATA_ROOT), manifest)
     check_speakers(labels, manifest)
     return labels.nunique() * len(speeds)
-
-
-def check_speakers(labels, source):
-    """Raises if labels are those of one speaker.
-
-    Arguments
-    ---------
-    labels : array_like
-        The labels.
-    source : str or pathlib.Path
-        What they are of, for the error.
-
-    Example
-    -------
-    >>> check_speakers(["anne", "anne"], "source.csv")
-    Traceback (most recent call last):
-    ...
-    ValueError: source.csv is of one speaker, who can be told from nobody: ...
-    """
-    if len(set(labels)) < 2:
-        raise ValueError(
-            f"{source} is of one speaker, who can be told from nobody: give "
-            "two speakers, or clusters, or more; hundreds are better."
-        )
 
 
 def samples_of_steps(steps, batch_size):

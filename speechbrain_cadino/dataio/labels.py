@@ -122,3 +122,27 @@ def labels_of(path, ids):
             "utterances."
         )
     return labels
+
+
+def check_speakers(labels, source):
+    """Raises if labels are those of one speaker.
+
+    Arguments
+    ---------
+    labels : array_like
+        The labels.
+    source : str or pathlib.Path
+        What they are of, for the error.
+
+    Example
+    -------
+    >>> check_speakers(["anne", "anne"], "source.csv")
+    Traceback (most recent call last):
+    ...
+    ValueError: source.csv is of one speaker, who can be told from nobody: ...
+    """
+    if len(set(labels)) < 2:
+        raise ValueError(
+            f"{source} is of one speaker, who can be told from nobody: give "
+            "two speakers, or clusters, or more; hundreds are better."
+        )

@@ -105,7 +105,7 @@ class ClusterSampling(Sampling):
         The number of utterances, at most.
     other_recordings : bool
         Whether partners come from other recordings alone, see
-        ``recordings_of``: two crops of one share their microphone and their
+        ``folders_of``: two crops of one share their microphone and their
         room, whatever the voice. Where a cluster is of one recording, the
         anchor is alone.
 
@@ -126,7 +126,7 @@ class ClusterSampling(Sampling):
 
     def attach(self, size, wavs=None):
         """See Sampling; for partners of other recordings it needs the files."""
-        recordings = recordings_of(wavs) if self.other_recordings else None
+        recordings = folders_of(wavs) if self.other_recordings else None
         self._clusters = _ClusterMap(size, recordings)
         return super().attach(size, wavs)
 
@@ -200,7 +200,7 @@ class GrowingSampling(Sampling):
     def attach(self, size, wavs=None):
         """See Sampling; it needs the files."""
         self.sampling.attach(size, wavs)
-        codes = recordings_of(wavs)
+        codes = folders_of(wavs)
         order = np.random.default_rng(self.seed).permutation(codes.max() + 1)
         self.places = np.argsort(order)[codes]  # of each row's folder
         self.ends = np.bincount(self.places).cumsum()
@@ -239,7 +239,7 @@ class GrowingSampling(Sampling):
         return self.sampling.partners(row, rng)
 
 
-def recordings_of(wavs):
+def folders_of(wavs):
     """The recording that each utterance is of: its folder, as of VoxCeleb's
     videos; where all files lie in one folder, its file.
 
@@ -255,9 +255,9 @@ def recordings_of(wavs):
 
     Example
     -------
-    >>> recordings_of(["a/1.wav", "b/2.wav", "a/3.wav"])
+    >>> folders_of(["a/1.wav", "b/2.wav", "a/3.wav"])
     array([0, 1, 0])
-    >>> recordings_of(["1.wav", "1.wav", "2.wav"])
+    >>> folders_of(["1.wav", "1.wav", "2.wav"])
     array([0, 0, 1])
     """
     names = [os.path.dirname(wav) for wav in wavs]

@@ -278,6 +278,8 @@ class _Centroids:
     def agreement(self, points, chunk):
         """See ``score``."""
         labels = self.labels[chunk]
+        if not len(self.sizes):
+            return np.full(len(points), np.nan)
         own = (points * _directions(self.sums[labels] - points)).sum(1)
         others = np.where(self.sizes > 0, points @ self.points.T, -np.inf)
         others[np.arange(len(points)), labels] = -np.inf

@@ -273,7 +273,7 @@ class Embedder:
             )
         return embeddings
 
-    def extract(self, folder, table, shard_size=5_000):
+    def extract(self, folder, table, shard_size=5_000, trim=True):
         """Embeds millions of utterances into a folder: see
         ``embeddings.extract.extract``, which it calls.
 
@@ -285,6 +285,8 @@ class Embedder:
             See ``embed``.
         shard_size : int
             The number of utterances in a shard.
+        trim : bool
+            See there.
 
         Returns
         -------
@@ -293,7 +295,7 @@ class Embedder:
         numpy.memmap
             Shape (N, D), float32; the rows of unreadable files are NaN.
         """
-        return extract(self, folder, table, shard_size)
+        return extract(self, folder, table, shard_size, trim=trim)
 
     def mean_embedding(self, table):
         """The mean embedding of a training set, for mean subtraction.
@@ -416,7 +418,7 @@ class StoredEmbeddings:
         found[missing | broken] = np.nan
         return found
 
-    def extract(self, folder, table, shard_size=None):
+    def extract(self, folder, table, shard_size=None, trim=False):
         """See ``Embedder.extract``; copies the rows that are wanted."""
         embeddings = self.embed(table, skip_unreadable=True)
         run_on_main(

@@ -41,7 +41,7 @@ logger = get_logger(__name__)
 SKIPPED = "skipped.csv"
 
 
-def extract(embedder, folder, table, shard_size=5_000, whole=True):
+def extract(embedder, folder, table, shard_size=5_000, whole=True, trim=True):
     """Embeds a manifest into a folder, as fast as ``embed`` is exact.
 
     An utterance is cut at its end to a coarse grid of lengths, by at most 2%:
@@ -69,6 +69,9 @@ def extract(embedder, folder, table, shard_size=5_000, whole=True):
     whole : bool
         Whether the table is all there is. In a part of it no utterance has to
         be readable.
+    trim : bool
+        Whether whole utterances are cut to the grid; else this is as exact as
+        ``embed``, and as slow.
 
     Returns
     -------
@@ -112,10 +115,11 @@ def extract(embedder, folder, table, shard_size=5_000, whole=True):
     check_rate(table, embedder.sample_rate)
     shards = _Shards(folder, table, shard_size, embedder.segments, whole)
     record = extraction_record(embedder, table, shard_size)
+    record |= {} if trim else {"trim": False}
     if run_on_main(_is_there, args=[folder, record]):
         logger.info(f"The embeddings in {folder} are up to date.")
     else:
-        _embed_shards(shards, embedder)
+        _embed_shards(shards, embedder, trim)
         ddp_barrier()
         run_on_main(shards.join)
         for name in NAMES:
@@ -178,10 +182,10 @@ def is_extracted(folder, record):
     if not _is_of(pathlib.Path(folder), record):
         return False
     try:
-        load_embeddings(folder)
-    except (FileNotFoundError, ValueError):  # not there, or damaged since
+        np.load(pathlib.Path(folder, "embeddings.npy"), mmap_mode="r")
+    except (OSError, ValueError, EOFError):  # not there, or damaged since
         return False
-    return True
+    return pathlib.Path(folder, "ids.txt").is_file()
 
 
 def _is_of(folder, record):
@@ -196,10 +200,9 @@ def _is_there(folder, record):
         # The record goes first and comes last: killed in between, the next
         # start finds none and deletes the rest.
         remove_extraction(folder)
+        write_json(folder / "extraction.json", record)
     elif finished:
         _remove_shards(folder)
-    if not same:
-        write_json(folder / "extraction.json", record)
     return finished
 
 
@@ -208,15 +211,12 @@ def remove_extraction(folder):
 
     Arguments
     ---------
-    folder : str or pathlib.Path
-        The embedding folder, which stays if others have files in it.
+    folder : pathlib.Path
+        The embedding folder, which stays.
     """
-    folder = pathlib.Path(folder)
     _remove_shards(folder)
     for name in [*OF_OTHERS, SKIPPED, *NAMES]:
         (folder / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # not there, or not empty
-        folder.rmdir()
 
 
 def _remove_shards(folder):
@@ -332,7 +332,7 @@ def none_readable(table):
     )
 
 
-def _embed_shards(shards, embedder):
+def _embed_shards(shards, embedder, trim):
     """Embeds all shards of this process that are not there yet."""
     todo, segments = shards.unfinished(), embedder.segments
     done = sum(map(shards.is_there, shards.numbers))
@@ -351,7 +351,8 @@ def _embed_shards(shards, embedder):
     with bar:
         for number, table in tables.items():
             counts = segments.counts(table)
-            pieces = segments.cut(table, counts)
+            cut = trim or segments.length
+            pieces = segments.cut(table, counts) if cut else table
             try:
                 embeddings = embedder.embed_pieces(
                     pieces, bar, skip_unreadable=True

@@ -1,5 +1,6 @@
 """Embeddings in files: embeddings.npy and ids.txt."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -63,7 +64,9 @@ def save_embeddings(folder, ids, embeddings):
     ):
         names.write_text(text, encoding="utf-8")
         np.save(array, embeddings)
-        (folder / "ids.txt").unlink(missing_ok=True)
+        pathlib.Path(os.path.realpath(folder / "ids.txt")).unlink(
+            missing_ok=True
+        )
         # An extraction would take these for its own, and a calibration is of
         # the scores of others.
         for name in OF_OTHERS:

@@ -129,7 +129,7 @@ def check_replaceable(folder):
     ...
     ValueError: ... holds other things than an encoder of speechbrain_cadino...
     """
-    if os.path.ismount(folder):
+    if os.path.ismount(os.path.realpath(folder)):
         raise ValueError(
             f"{folder} is where a disk is mounted, which no folder can "
             "replace: give one below it."

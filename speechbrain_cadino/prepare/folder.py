@@ -1,7 +1,6 @@
 """Any folder of audio to an unlabelled manifest."""
 
 import math
-import os
 import pathlib
 
 import pandas as pd
@@ -33,7 +32,7 @@ from speechbrain_cadino.prepare.recordings import (
 from speechbrain_cadino.prepare.scan import digest, fingerprint, list_files
 from speechbrain_cadino.process.files import write_csv, write_json
 from speechbrain_cadino.process.parts import read_part
-from speechbrain_cadino.verification.trials import read_trials, trial_names
+from speechbrain_cadino.verification.trials import listed_names
 
 logger = get_logger(__name__)
 
@@ -156,7 +155,7 @@ def prepare_folder(
     convert_folder = check_made_folder(
         convert_folder, folders, "convert_folder"
     )
-    tested = _read_names(exclude)
+    tested = listed_names(exclude)
     listings = {
         folder: list_files(
             folder, glob, READABLE | CONVERTIBLE, leave_out=convert_folder
@@ -262,16 +261,6 @@ def _write(manifest, recordings, inputs, tested, found):
     write_json(
         inputs_path(manifest), with_converted(inputs, convert_folder, CONVERTED)
     )
-
-
-def _read_names(trial_lists):
-    """The files of some trial lists."""
-    if isinstance(trial_lists, (str, os.PathLike)):
-        trial_lists = [trial_lists]
-    names = set()
-    for path in trial_lists or []:
-        names.update(trial_names(read_trials(path)))
-    return sorted(names)
 
 
 def _report_left_out(manifest, tested, speakers, unknown):

@@ -9,7 +9,7 @@ from speechbrain_cadino.dataio.adaptation import (
     check_apart,
     check_files_apart,
 )
-from speechbrain_cadino.dataio.crops import check_speakers
+from speechbrain_cadino.dataio.labels import check_speakers
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     LABEL,

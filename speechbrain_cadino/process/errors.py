@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import select
 import signal
 import sys
 
@@ -73,21 +74,18 @@ def user_errors(goes_on=True):
     except Interrupted as end:
         get_logger(__name__).error(
             f"Ended by {end.signal.name}{end.place}"
-            + ": the same command goes on from there." * goes_on
-            + "." * (not goes_on)
+            + (": the same command goes on from there." if goes_on else ".")
         )
         _leave_group()
         raise
     except (torch.OutOfMemoryError, MemoryError) as error:
         _exit(_out_of_memory(error))
-    except BrokenPipeError as error:
-        if torch.distributed.is_initialized():
-            _exit(f"{LOST} {error!r}. {GO_ON}")
-        _exit(
-            "Whoever read this output has gone, and so it ends: write it into "
-            "a file, or use nohup."
-        )
     except (ConnectionError, EOFError) as error:
+        if _has_no_reader():
+            _exit(
+                "Whoever read this output has gone, and so it ends: write it "
+                "into a file, or use nohup."
+            )
         # That of a file that ends too early says more than nothing.
         if isinstance(error, EOFError) and str(error):
             raise
@@ -118,6 +116,15 @@ def user_errors(goes_on=True):
         _exit(f"{LOST} {str(error).splitlines()[0]}. {GO_ON}")
     finally:
         release_all(well)
+
+
+def _has_no_reader():
+    """Whether what is printed goes into a pipe that nobody reads any more."""
+    poll = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            poll.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _out_of_memory(error):

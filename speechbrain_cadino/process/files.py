@@ -175,7 +175,8 @@ def atomic_path(path):
     >>> path.read_text()
     '1 2 3'
     """
-    # Where a link leads to, not the link
+    # Where a link leads to, not the link; and whole, as pandas takes a ~ in
+    # front for a home
     path = pathlib.Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is no plain file: give the name of one.")
@@ -454,11 +455,9 @@ def write_csv(path, table):
     odd = any("\r" in str(text) for name in texts for text in texts[name])
     quoting = csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL
     with atomic_path(path) as temporary:
-        # A file, as pandas takes ~ in a name for a home
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            table.to_csv(
-                file, index=False, lineterminator="\n", quoting=quoting
-            )
+        table.to_csv(
+            temporary, index=False, lineterminator="\n", quoting=quoting
+        )
 
 
 def write_json(path, content):

@@ -237,10 +237,10 @@ def check_request(source, folder, only=None):
         If the folder is the encoder's own or holds anything but an encoder, or
         there is no such map.
     """
-    if only is not None and only not in MAPS:
-        maps = [name for name in MAPS if name != NONE]
+    maps = [name for name in MAPS if name != NONE]
+    if only is not None and only not in maps:
         raise ValueError(f"The map {only}: give one of {', '.join(maps)}.")
-    folder, source = pathlib.Path(folder), pathlib.Path(source)
+    folder, source = pathlib.Path(folder), pathlib.Path(source or "")
     if folder.exists() and source.exists() and folder.samefile(source):
         raise ValueError(
             f"{folder} is the encoder itself: give another folder to write."

@@ -221,7 +221,7 @@ def check_same(name, record, settings, remove):
             f"{name} was begun with other settings: {changes}. Take the old "
             "ones, or give another --output_folder, or remove what is to be "
             f"made anew: {remove}."
-            + " A folder that has moved may be a link of its old name."
+            + " If a folder has moved, put a link at its old place."
             * moved
         )
 

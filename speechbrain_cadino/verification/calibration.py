@@ -6,6 +6,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from speechbrain_cadino.dataio.names import parts_of
+from speechbrain_cadino.verification.trials import trial_names
 
 # Inverse strength of the L2 penalty on the slope of standardised scores. At 400
 # trials, 1 makes it 5% too flat, and 100 a twentieth of a percent; none at all
@@ -185,5 +186,4 @@ def check_apart(trials, calibration_trials):
 
 def _names(trials):
     """The files of trials: what their names mean, and how they are spelled."""
-    names = {*trials["enrol"], *trials["test"]}
-    return {tuple(parts_of(name)): name for name in names}
+    return {tuple(parts_of(name)): name for name in trial_names(trials)}

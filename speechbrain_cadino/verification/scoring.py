@@ -234,12 +234,9 @@ def write_scores(path, trials, scores):
     'a.wav b.wav 0.25\\n'
     """
     table = trials[["enrol", "test"]].assign(score=scores)
-    with (
-        atomic_path(path) as temporary,
-        open(temporary, "w", encoding="utf-8", newline="") as file,
-    ):
+    with atomic_path(path) as temporary:
         table.to_csv(
-            file,
+            temporary,
             sep=" ",
             header=False,
             index=False,

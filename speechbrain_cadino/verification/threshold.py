@@ -289,6 +289,7 @@ def halves_of(table, rate):
     """
     lengths = (table["stop"] - table["start"]).to_numpy()
     half = trimmed_length(lengths // 2, rate)
+    table = table.drop(columns="duration", errors="ignore")  # of the whole
     return [
         table.assign(stop=table["start"] + half),
         table.assign(start=table["stop"] - half),

@@ -1,5 +1,6 @@
 """Trial lists and the files they name."""
 
+import os
 import pathlib
 
 import pandas as pd
@@ -146,6 +147,25 @@ def trial_names(trials):
         Sorted.
     """
     return sorted(set(trials["enrol"]) | set(trials["test"]))
+
+
+def listed_names(lists):
+    """The files that some trial lists name, each once.
+
+    Arguments
+    ---------
+    lists : str or pathlib.Path, or a list of these, optional
+        The trial lists.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+    """
+    if isinstance(lists, (str, os.PathLike)):
+        lists = [lists]
+    names = [trial_names(read_trials(path)) for path in lists or []]
+    return sorted(set().union(*names))
 
 
 def training_overlap(trials, data_folder, table):

@@ -22,7 +22,8 @@ subtracted; with ``kinds: [mean, raw, recording_lda]`` in the YAML file also of
 those after recording LDA of the arm's training set, then the mean. Only the
 cells that are missing are trained, ``--again`` trains those that are committed,
 too: to see whether they come out the same, or for their encoders, from which
-other arms start. ``--report`` trains nothing.
+other arms start. A training whose output folder is there goes on from it.
+``--report`` trains nothing.
 
 The table of each list has a line for each arm: the EER on all seeds and its
 mean, minDCF(0.05), and the paired difference of the EERs to the first arm on

@@ -41,12 +41,13 @@ FILES = ["anne/mono 16k.wav", "anne/téléphone.wav", "bob/stereo.flac"]
 
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory):
-    """Audio of three rates, among it what is none."""
+    """Audio of three rates and lengths, among it what is none."""
     folder = tmp_path_factory.mktemp("some speech")
     rng = np.random.default_rng(0)
     for name, rate, channels in zip(FILES, [16000, 8000, 44100], [1, 1, 2]):
         (folder / name).parent.mkdir(exist_ok=True)
-        wav = rng.uniform(-0.3, 0.3, (rate // 2, channels))
+        length = rate // 2 + channels * 37
+        wav = rng.uniform(-0.3, 0.3, (length, channels))
         soundfile.write(folder / name, wav, rate)
     (folder / "broken.wav").write_text("no audio")
     (folder / "empty.flac").touch()
@@ -414,7 +415,8 @@ def test_embeddings_of_anyone(tmp_path, capsys, caplog):
     save_embeddings(folder, ids, -embeddings)
     assert read_calibration(folder) is None
     flat = tmp_path / "flat"
-    save_embeddings(flat, ids, embeddings[:, 0])
+    save_embeddings(flat, ids, embeddings)
+    np.save(flat / "embeddings.npy", embeddings[:, 0])
     with pytest.raises(ValueError, match=r"shape \(160,\)"):
         load_embeddings(flat)
 

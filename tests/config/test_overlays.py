@@ -122,13 +122,14 @@ def test_what_an_overlay_adds_is_made_of_the_seed(recipe):
         "seed: 1\n__set_seed: !apply:torch.manual_seed [!ref <seed>]\nlr: 1\n"
     )
     write(recipe / "mine" / "a.yaml", seeded)
-    text = (
-        "base: a.yaml\nown_keys: all\nmine: !new:torch.nn.Linear [2, 2]\n"
-        "lr: 2\n"
-    )
-    overlay = write(recipe / "mine" / "b.yaml", text)
-    one, other = load(overlay)["mine"], load(overlay)["mine"]
-    assert torch.equal(one.weight, other.weight)
+    for before in ("", "seed: 1\n"):
+        text = (
+            f"base: a.yaml\nown_keys: all\n{before}"
+            "mine: !new:torch.nn.Linear [2, 2]\nlr: 2\n"
+        )
+        overlay = write(recipe / "mine" / "b.yaml", text)
+        one, other = load(overlay)["mine"], load(overlay)["mine"]
+        assert torch.equal(one.weight, other.weight)
 
 
 def test_each_process_of_torchrun_gets_a_gpu_of_its_own(tmp_path, monkeypatch):
