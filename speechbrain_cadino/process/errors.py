@@ -81,7 +81,11 @@ def user_errors(goes_on=True):
     except (torch.OutOfMemoryError, MemoryError) as error:
         _exit(_out_of_memory(error))
     except (ConnectionError, EOFError) as error:
-        if _has_no_reader():
+        unread = _without_reader()
+        if unread:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in unread:  # else Python's last flush fails, too
+                os.dup2(nowhere, stream.fileno())
             _exit(
                 "Whoever read this output has gone, and so it ends: write it "
                 "into a file, or use nohup."
@@ -118,13 +122,17 @@ def user_errors(goes_on=True):
         release_all(well)
 
 
-def _has_no_reader():
-    """Whether what is printed goes into a pipe that nobody reads any more."""
-    poll = select.poll()
+def _without_reader():
+    """The streams of what is printed that go into a pipe which nobody reads
+    any more."""
+    found = []
     for stream in (sys.stdout, sys.stderr):
+        poll = select.poll()
         with contextlib.suppress(OSError, ValueError, AttributeError):
             poll.register(stream.fileno(), 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
+            if any(event & select.POLLERR for _, event in poll.poll(0)):
+                found.append(stream)
+    return found
 
 
 def _out_of_memory(error):

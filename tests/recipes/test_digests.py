@@ -49,6 +49,7 @@ RUNS = {
         "first_clustering": 1,
         "clustering_every": 1,
         "num_clusters": 6,
+        "emb_dim": 768,
     },
     "dlg_lc": {
         "number_of_epochs": 3,
@@ -60,6 +61,7 @@ RUNS = {
         "lr": 0.003,
         "crop_seconds": 0.5,
         "channels": 16,
+        "emb_dim": 768,
         "num_workers": 0,
         "ckpt_interval_minutes": 0,
         "evaluate_every": 1,

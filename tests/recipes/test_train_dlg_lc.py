@@ -30,6 +30,7 @@ def command(speech, labels):
             "evaluate_every": 1,
             "crop_seconds": 0.4,
             "channels": 16,
+            "emb_dim": 768,
             "ckpt_interval_minutes": 0,
             "ckpt_interval_steps": 2,
             "final_map": None,  # which leaves no classifier
