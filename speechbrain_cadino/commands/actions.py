@@ -52,7 +52,7 @@ SEGMENT_SECONDS = 1.5
 MAX_SEGMENTS = 6
 
 # Killed, a command embeds at most so many files again.
-SHARD_SIZE = 500
+SHARD_SIZE = 100
 
 # A fifth of fewer files is none.
 FEWEST_OF_STABILITY = 5
