@@ -197,8 +197,6 @@ def _is_there(folder, record):
     """Whether all is done. Deletes what belongs to another record."""
     same, finished = _is_of(folder, record), is_extracted(folder, record)
     if not same:
-        # The record goes first and comes last: killed in between, the next
-        # start finds none and deletes the rest.
         remove_extraction(folder)
         write_json(folder / "extraction.json", record)
     elif finished:
@@ -214,9 +212,11 @@ def remove_extraction(folder):
     folder : pathlib.Path
         The embedding folder, which stays.
     """
-    _remove_shards(folder)
+    # The record goes first and comes last: killed in between, the next start
+    # finds none and removes the rest.
     for name in [*OF_OTHERS, SKIPPED, *NAMES]:
         (folder / name).unlink(missing_ok=True)
+    _remove_shards(folder)
 
 
 def _remove_shards(folder):
