@@ -39,6 +39,7 @@ ADAPTATION = [
     *("adapt.yaml", "small_adapt.yaml", "demo_adapt.yaml"),
     "small_adapt_contrastive.yaml",
 ]
+OF_RECORDINGS = {"prepare_voxceleb", "prepare_folder", "prepare_noise"}
 SMALL = ["--channels=16", "--out_dim=8", "--head_size=8"]
 
 
@@ -51,14 +52,19 @@ def with_bases(name):
     return text
 
 
+def load(name, *flags):
+    """The objects of a YAML file of the recipe, or of another by its path."""
+    path, _, overrides = parse_arguments([str(HPARAMS / name), *flags])
+    with open(path, encoding="utf-8") as fin:
+        return load_hyperpyyaml(fin, overrides)
+
+
 @pytest.mark.parametrize("name", TRAINING)
 def test_loads(name, tmp_path):
     aggregation = 1536 if name == "dino_wespeaker.yaml" else 48
     arguments = [*SMALL, f"--data_folder={tmp_path}"]
     arguments.append(f"--output_folder={tmp_path}")
-    path, _, overrides = parse_arguments([str(HPARAMS / name), *arguments])
-    with open(path, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
+    hparams = load(name, *arguments)
     channels = hparams["embedding_model"].channels
     assert channels == [16, 16, 16, 16, aggregation]
     if "contrastive" not in name:
@@ -72,9 +78,6 @@ def test_loads(name, tmp_path):
     assert hparams["lr_schedule"](hparams["number_of_epochs"]) > 0
     for prepare in hparams["prepare"]:
         assert callable(prepare)
-
-
-OF_RECORDINGS = {"prepare_voxceleb", "prepare_folder", "prepare_noise"}
 
 
 def resolved(name, tmp_path, *flags):
@@ -93,9 +96,7 @@ def resolved(name, tmp_path, *flags):
 def test_an_own_rate_reaches_all_that_prepares(name, tmp_path):
     arguments = [*SMALL, f"--data_folder={tmp_path}", "--sample_rate=8000"]
     arguments.append(f"--output_folder={tmp_path}")
-    path, _, overrides = parse_arguments([str(HPARAMS / name), *arguments])
-    with open(path, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
+    hparams = load(name, *arguments)
     names = [f"prepare_{kind}" for kind in ("noise", "music", "babble", "rir")]
     steps = [*hparams["prepare"], *(hparams[name] for name in names)]
     steps = [step for step in steps if step.func.__name__ in OF_RECORDINGS]
@@ -122,11 +123,7 @@ def test_prototypes_of_any_width_begin_as_layers_do(tmp_path):
     for width, length in [(256, 0.0625), (64, 0.125)]:
         flags = [f"--bottleneck_size={width}", "--channels=16"]
         arguments = [f"--data_folder={tmp_path}", f"--output_folder={tmp_path}"]
-        path, _, overrides = parse_arguments(
-            [str(HPARAMS / "sdpn.yaml"), *flags, *arguments]
-        )
-        with open(path, encoding="utf-8") as fin:
-            head = load_hyperpyyaml(fin, overrides)["head"]
+        head = load("sdpn.yaml", *flags, *arguments)["head"]
         largest = head.prototypes.weight.abs().max().item()
         assert largest == pytest.approx(length, rel=1e-3)
 
@@ -151,9 +148,7 @@ def test_adaptation_loads(name, tmp_path, monkeypatch):
             f"--source_folder={tmp_path}",
         ]
         arguments.append(f"--source_manifest={tmp_path / 'source.csv'}")
-    path, _, overrides = parse_arguments([str(HPARAMS / name), *arguments])
-    with open(path, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
+    hparams = load(name, *arguments)
     classes = 2 * len(hparams["source_speeds"])
     student = hparams["student"]
     assert len(student.classifier.weight) == classes
@@ -185,9 +180,7 @@ def test_stage_two_loads(name, tmp_path):
     ]
     if "margin" in name:
         arguments += ["--start_encoder=a", "--start_classifier=b"]
-    path, _, overrides = parse_arguments([str(HPARAMS / name), *arguments])
-    with open(path, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
+    hparams = load(name, *arguments)
     large = "margin" in name
     assert hparams["label_loss"].aam.margin == (0.5 if large else 0.2)
     assert hparams["embedding_model"].channels == [16, 16, 16, 16, 48]
@@ -207,9 +200,7 @@ def assert_grows(name, arguments, folder):
     overlay = folder / "over.yaml"
     bases = f"[{HPARAMS / name}, {HPARAMS / 'curriculum.yaml'}]"
     overlay.write_text(f"base: {bases}\noutput_folder: {folder / 'out'}\n")
-    path, _, overrides = parse_arguments([str(overlay), *arguments])
-    with open(path, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
+    hparams = load(overlay, *arguments)
     sampling = hparams["train_data"].keywords["sampling"]
     assert sampling.share is hparams["data_share"]
     assert sampling.sampling is hparams["sampling"]
@@ -229,9 +220,7 @@ def test_frames_load(name, depth, tmp_path):
         *(f"--data_folder={tmp_path}", f"--output_folder={tmp_path}"),
         *("--d_model=24", "--d_ffn=8", "--latent_size=512"),
     ]
-    path, _, overrides = parse_arguments([str(HPARAMS / name), *arguments])
-    with open(path, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
+    hparams = load(name, *arguments)
     student = hparams["student"].eval()
     layers, codes = student.describe(torch.randn(2, 16000))
     assert (len(layers), len(codes)) == (hparams["layers"], depth)
@@ -297,9 +286,7 @@ def test_an_overlay_of_two_bases_and_keys_of_its_own(tmp_path):
     (tmp_path / "both.yaml").write_text(
         "base: [method.yaml, small.yaml]\nnumber: 8\n"
     )
-    path, _, overrides = parse_arguments([str(tmp_path / "both.yaml")])
-    with open(path, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
+    hparams = load(tmp_path / "both.yaml")
     # small.yaml comes after method.yaml; full.yaml is not put over it again.
     assert (hparams["a"], hparams["b"]) == (4, 5)
     assert hparams["c"] == {"d": 8}
