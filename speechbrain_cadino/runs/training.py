@@ -6,6 +6,7 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.encoders.adopt import CENTROIDS
 from speechbrain_cadino.process.memory import keep_freed_memory
+from speechbrain_cadino.training.checkpoints import has_checkpoint
 from speechbrain_cadino.training.partial import train_only
 
 logger = get_logger(__name__)
@@ -76,7 +77,7 @@ def run_training(
 def _prepare(hparams):
     """Writes the manifests. A training that goes on keeps those that it began
     with: recordings may have come since."""
-    begun = hparams["checkpointer"].find_checkpoint() is not None
+    begun = has_checkpoint(hparams["checkpointer"].checkpoints_dir)
     if begun and pathlib.Path(hparams["train_manifest"]).is_file():
         logger.info("The training goes on with its manifests as they are.")
         return
