@@ -12,6 +12,7 @@ import torch
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.signal import (
     RATES,
+    SILENT,
     problem_of,
     resampled,
     to_mono,
@@ -49,6 +50,10 @@ class MediaError(ValueError):
 
 class AudioError(MediaError):
     """An audio file that cannot be used, with the reason."""
+
+
+class SilentError(AudioError):
+    """A stretch of a file in which nothing is heard, or seen."""
 
 
 def length_at(sample_rate, frames, file_rate):
@@ -301,7 +306,8 @@ class AudioReader:
         ------
         AudioError
             If the file ends before ``stop`` or breaks in between, or what is
-            read cannot be used: see ``dataio.signal.problem_of``.
+            read cannot be used: see ``dataio.signal.problem_of``. It is a
+            SilentError if that is silent.
         """
         stop = len(self) if stop is None else stop
         # What is resampled is read with its neighbours
@@ -317,7 +323,8 @@ class AudioReader:
             say_opposite(self.path)
         problem = problem_of(mono[first - begin : last - begin])
         if problem:
-            raise AudioError(f"{self.path}: {problem}, from {start} on.")
+            kind = SilentError if problem == SILENT else AudioError
+            raise kind(f"{self.path}: {problem}, from {start} on.")
         if self._ratio != 1:
             mono = resampled(mono, self._file.samplerate, self.sample_rate)
             mono = mono[lead:][: stop - start]

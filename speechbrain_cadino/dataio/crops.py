@@ -1,5 +1,6 @@
 """Random crops of utterances, and the data sets of both stages."""
 
+import contextlib
 import zlib
 from fractions import Fraction
 
@@ -9,7 +10,11 @@ import torch
 from torch.utils.data import Dataset
 from torchaudio.functional import resample
 
-from speechbrain_cadino.dataio.audio import AudioReader, MediaError
+from speechbrain_cadino.dataio.audio import (
+    AudioReader,
+    MediaError,
+    SilentError,
+)
 from speechbrain_cadino.dataio.labels import check_speakers
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
@@ -26,6 +31,10 @@ from speechbrain_cadino.process.ranks import launched_processes
 # Draws of another utterance before a batch is given up.
 MAX_REPLACEMENTS = 10
 
+# Draws of another place for a silent crop before its utterance is replaced: one
+# side of a telephone call is silent for half of its time.
+MAX_SILENT = 50
+
 # Of a recording, what the crops of one item hear at most, in seconds: 2 x 2.5
 # and 4 x 1.5 in small_dino.yaml are 11
 VISIT_SECONDS = 10
@@ -34,9 +43,10 @@ VISIT_SECONDS = 10
 class CropReader:
     """Reads random crops of utterances, and replaces what cannot be read.
 
-    An utterance shorter than a crop is repeated until it fills it. An anchor
-    that cannot be read, or is silent, is replaced by another one; for one of
-    its partners, the anchor stands in.
+    An utterance shorter than a crop is repeated until it fills it. A crop that
+    is silent is drawn again from its utterance. An anchor that cannot be read,
+    or is silent, is replaced by another one; for one of its partners, the
+    anchor stands in.
 
     Arguments
     ---------
@@ -123,24 +133,44 @@ class CropReader:
         return crops, problem
 
     def _read_from(self, row, lengths, speed, rng):
-        """Crops of one utterance, from one opened file."""
-        wav, start, stop = self.wavs[row], self.starts[row], self.stops[row]
-        firsts, lasts = [], []
-        for length in lengths:
-            length = round(length * speed)
-            spare = max(stop - start - length, 0)
-            firsts.append(int(start + rng.integers(spare + 1)))
-            lasts.append(int(min(firsts[-1] + length, stop)))
-        with self.reader(wav, self.sample_rate) as audio:
-            pieces = _read_pieces(audio, firsts, lasts)
-        for first, piece in zip(firsts, pieces):
-            problem = problem_of(piece) if piece.ndim == 1 else _black(piece)
-            if problem:
-                raise MediaError(f"{wav}: {problem}, from {first} on.")
+        """Crops of one utterance, from one opened file: drawn again, one by
+        one, if any is silent."""
+        sizes = [round(length * speed) for length in lengths]
+        with self.reader(self.wavs[row], self.sample_rate) as audio:
+            places = [self._place(row, size, rng) for size in sizes]
+            try:
+                pieces = self._read_places(row, audio, places)
+            except SilentError:
+                pieces = [self._read_heard(row, audio, s, rng) for s in sizes]
         return [
             _fill(_at_speed(piece, speed), length)
             for piece, length in zip(pieces, lengths)
         ]
+
+    def _place(self, row, size, rng):
+        """Where a random stretch of an utterance begins and ends."""
+        start, stop = self.starts[row], self.stops[row]
+        first = int(start + rng.integers(max(stop - start - size, 0) + 1))
+        return first, int(min(first + size, stop))
+
+    def _read_heard(self, row, audio, size, rng):
+        """A random stretch that is not silent; raises if none is found."""
+        for _ in range(MAX_SILENT - 1):
+            with contextlib.suppress(SilentError):
+                place = self._place(row, size, rng)
+                return self._read_places(row, audio, [place])[0]
+        return self._read_places(row, audio, [self._place(row, size, rng)])[0]
+
+    def _read_places(self, row, audio, places):
+        """Reads stretches; raises if one is silent."""
+        pieces = _read_pieces(audio, *zip(*places))
+        for (first, _), piece in zip(places, pieces):
+            problem = problem_of(piece) if piece.ndim == 1 else _black(piece)
+            if problem:
+                raise SilentError(
+                    f"{self.wavs[row]}: {problem}, from {first} on."
+                )
+        return pieces
 
 
 def _fractions(speeds):

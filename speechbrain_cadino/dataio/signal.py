@@ -26,6 +26,9 @@ CANCELLED = 1e-4
 # Entries of torchaudio's kernel, about: 44100, 22050 and 11025 Hz are below
 LARGEST_KERNEL = 2**19
 
+# What problem_of calls a signal that does not move.
+SILENT = "silent"
+
 # No speech is recorded below; above, a header is damaged. In Hz.
 RATES = range(1000, 1_000_000)
 
@@ -75,11 +78,11 @@ def problem_of(samples):
     'holds samples that are NaN or inf'
     """
     if not len(samples):
-        return "silent"
+        return SILENT
     # Not above, as NaN is neither
     if not np.abs(samples).max(initial=0.0) < LOUDEST:
         return "holds samples that are NaN or inf, or beyond all measure"
-    return "" if _moves(samples) else "silent"
+    return "" if _moves(samples) else SILENT
 
 
 def _moves(samples):

@@ -238,6 +238,23 @@ def test_a_bad_file_is_replaced_and_named(folder, content, reason):
     assert dataset(folder)[1]["problem"] == ""
 
 
+@pytest.mark.parametrize("seconds", [3.0, 0.5])
+def test_a_silent_crop_is_drawn_again_from_its_utterance(folder, seconds):
+    """As of one side of a telephone call: two of ten seconds are speech. Read
+    in one piece, or one by one."""
+    wav = np.zeros(60 * RATE)
+    wav[12 * RATE : 14 * RATE] = ramp(2 * RATE)
+    soundfile.write(folder / "c.wav", wav, RATE, "FLOAT")
+    data = dataset(folder, global_seconds=seconds, local_seconds=seconds / 2)
+    for epoch in range(10):
+        data.set_epoch(epoch)
+        item = data[2]
+        assert (item["id"], item["problem"]) == ("c", "")
+        for crop in [*item["globals"], *item["locals"]]:
+            assert crop.std() > 0
+        assert torch.equal(item["globals"], data[2]["globals"])
+
+
 def test_nothing_but_bad_files_ends_with_the_reason(folder):
     for name in "abc":
         (folder / f"{name}.wav").write_text("no audio")
