@@ -567,8 +567,10 @@ class EncoderBrain(sb.Brain):
 
     def _evaluates(self, epoch):
         """Whether the encoder is evaluated after this epoch."""
-        evaluator = getattr(self.hparams, "evaluator", None)
-        return evaluator is not None and not epoch % self.hparams.evaluate_every
+        if getattr(self.hparams, "evaluator", None) is None:
+            return False
+        every = self.hparams.evaluate_every
+        return bool(every) and not epoch % every
 
     def _evaluate(self):
         """EER of the encoder."""

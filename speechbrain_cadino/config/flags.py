@@ -37,11 +37,14 @@ COUNTS = {
     **dict.fromkeys(["batch_size", "shard_size", "max_segments"], 1),
     **dict.fromkeys(["steps_per_epoch", "passes_per_epoch"], 1),
     **dict.fromkeys(["num_workers", "replicates", "seed"], 0),
-    **dict.fromkeys(["number_of_epochs", "iterations"], 0),
+    **dict.fromkeys(["number_of_epochs", "iterations", "evaluate_every"], 0),
 }
 
 # Paths of which several make sense
-SEVERAL = {"data_folder", "face_folder", "noise_folder", "rir_folder", "trials"}
+SEVERAL = {
+    *("data_folder", "trials_folder", "face_folder"),
+    *("noise_folder", "rir_folder"),
+}
 
 # What HyperPyYAML takes for a reference, wherever it stands
 REFERENCE = re.compile("<[^>]*>")

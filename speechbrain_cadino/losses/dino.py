@@ -91,9 +91,9 @@ class DINOLoss(Term):
         loss : torch.Tensor
             Scalar; ln K when both are uniform.
         figures : dict of str:torch.Tensor
-            Means over the teacher's crops in nats: ``teacher_entropy`` (0: one
-            answer for all, ln K: uniform), ``student_entropy``, and ``kl``,
-            the loss less the teacher's entropy.
+            Means over the teacher's crops in nats: ``teacher_entropy`` (0:
+            each answer is one prototype, ln K: uniform), ``student_entropy``,
+            and ``kl``, the loss less the teacher's entropy.
 
         Raises
         ------
@@ -135,14 +135,17 @@ class DINOLoss(Term):
         getattr(self.target, "forget", super().forget)()
 
     def warnings(self, means):
-        """The signs of collapse in the teacher's entropy.
+        """The signs of collapse: answers that say nothing, or are all one.
+
+        Sharp answers alone are no collapse. The student meets them all, its
+        divergence near 0, where they are the same.
 
         Example
         -------
         >>> loss = DINOLoss(1024, target=None, teacher_temp=0.04)
-        >>> loss.warnings({"teacher_entropy": 3.0})
+        >>> loss.warnings({"teacher_entropy": 3.0, "kl": 1.2})
         []
-        >>> print(loss.warnings({"teacher_entropy": 6.93})[0][:50])
+        >>> print(loss.warnings({"teacher_entropy": 6.93, "kl": 0.0})[0][:50])
         Collapse to uniform: the teacher's entropy is 6.93
         """
         entropy, highest = means["teacher_entropy"], math.log(self.out_dim)
@@ -155,10 +158,11 @@ class DINOLoss(Term):
                 "utterance gets the same flat answer. What usually helps: a "
                 f"lower teacher_temp, {lower}fewer prototypes (out_dim)."
             ]
-        if entropy < 0.01 * highest:
+        if max(entropy, means["kl"]) < 0.01 * highest:
             return [
                 f"Collapse to one prototype: the teacher's entropy is "
-                f"{entropy:.3f}, near 0. What usually helps: a higher "
+                f"{entropy:.3f} and the student's divergence from it "
+                f"{means['kl']:.3f}, both near 0. What usually helps: a higher "
                 "teacher_temp, a longer freeze of the prototypes, a lower lr."
             ]
         return []

@@ -73,12 +73,12 @@ def effective_dimensions(embeddings):
 
 
 def spread_warnings(means):
-    """Looks for embeddings that have collapsed to one.
+    """Looks for embeddings that have collapsed to one, or to a line.
 
     Arguments
     ---------
     means : dict of str:float
-        The means of an epoch, with ``spread``.
+        The means of an epoch, with ``spread`` and ``dimensions``.
 
     Returns
     -------
@@ -87,19 +87,26 @@ def spread_warnings(means):
 
     Example
     -------
-    >>> spread_warnings({"spread": 0.7})
+    >>> spread_warnings({"spread": 0.7, "dimensions": 8.0})
     []
-    >>> print(spread_warnings({"spread": 0.01})[0][:49])
+    >>> print(spread_warnings({"spread": 0.01, "dimensions": 8.0})[0][:49])
     Collapse of the embeddings: their spread is 0.010
     """
-    if means["spread"] >= 0.05:
-        return []
-    return [
-        f"Collapse of the embeddings: their spread is "
-        f"{means['spread']:.3f} (0: all the same, 1: evenly spread). What "
-        "usually helps: a lower lr, a higher momentum of the teacher, a "
-        "larger batch."
-    ]
+    if means["spread"] < 0.05:
+        return [
+            f"Collapse of the embeddings: their spread is "
+            f"{means['spread']:.3f} (0: all the same, 1: evenly spread). What "
+            "usually helps: a lower lr, a higher momentum of the teacher, a "
+            "larger batch."
+        ]
+    if means["dimensions"] < 2:
+        return [
+            "Collapse of the embeddings to a line: they have "
+            f"{means['dimensions']:.1f} effective dimensions, where 5 and more "
+            "are usual. What usually helps: cosine_weight: 0, the terms of "
+            "rdino.yaml, a batch of more than a few utterances."
+        ]
+    return []
 
 
 # What is measured of the teacher's embeddings in each step

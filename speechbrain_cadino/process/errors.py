@@ -139,9 +139,9 @@ def _out_of_memory(error):
     """The sentence where memory ran out, on a GPU or on the machine."""
     first = str(error).partition("\n")[0]
     return (
-        f"Memory ran out ({first}): in a training, lower batch_size and raise "
-        "grad_accumulation_factor along, or set compile_memory to 0.6; else "
-        "give fewer or shorter files."
+        f"Memory ran out ({first}): in a training, lower batch_size, and with "
+        "dino.yaml or dlg_lc.yaml raise grad_accumulation_factor along; on one "
+        "GPU, set compile_memory to 0.6; else give fewer or shorter files."
     )
 
 

@@ -47,7 +47,7 @@ class TrialEvaluator:
     ---------
     trials : str or pathlib.Path
         The trial list, see ``read_trials``.
-    data_folder : str or pathlib.Path, optional
+    data_folder : str or pathlib.Path, or a list of these, optional
         The folder that its names start from, see ``trial_files``.
     sample_rate : int
         The rate of the encoder, in Hz.

@@ -38,8 +38,8 @@ def find_trials(trials, data_folder):
         A path, or one of ``vox1-o``, ``vox1-e`` and ``vox1-h`` (VoxCeleb1,
         cleaned), which are looked for in data_folder and in its folder
         ``meta`` under the names that they are published by.
-    data_folder : str or pathlib.Path
-        The folder with the audio.
+    data_folder : str or pathlib.Path, or a list of these
+        The folder with the audio, or the folders.
 
     Returns
     -------
@@ -50,6 +50,8 @@ def find_trials(trials, data_folder):
     ------
     FileNotFoundError
         If a list given by name is not there.
+    ValueError
+        If it is several.
 
     Example
     -------
@@ -60,16 +62,37 @@ def find_trials(trials, data_folder):
     ...
     FileNotFoundError: vox1-h is list_test_hard2.txt, which is not in ...
     """
+    if len(paths_of(trials)) > 1:
+        raise ValueError(
+            f"trials={[str(path) for path in trials]}: give one list; "
+            "verify.py takes the others, one by one."
+        )
     if str(trials) not in NAMED:
         return pathlib.Path(trials)
-    name, folder = NAMED[str(trials)], pathlib.Path(data_folder or ".")
-    for path in [folder / name, folder / "meta" / name]:
-        if path.is_file():
-            return path
+    name, folders = NAMED[str(trials)], paths_of(data_folder) or ["."]
+    for folder in folders:
+        for path in [
+            pathlib.Path(folder, name),
+            pathlib.Path(folder, "meta", name),
+        ]:
+            if path.is_file():
+                return path
     raise FileNotFoundError(
-        f"{trials} is {name}, which is not in {folder} or its folder meta: "
-        f"download it from {VOXCELEB}."
+        f"{trials} is {name}, which is not in {_or(folders)} or its folder "
+        f"meta: download it from {VOXCELEB}."
     )
+
+
+def paths_of(paths):
+    """A path, several, or none, as a list."""
+    if paths is None:
+        return []
+    return [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+
+
+def _or(folders):
+    """Folders in a sentence."""
+    return " or ".join(map(str, folders))
 
 
 def read_trials(path):
@@ -108,8 +131,10 @@ def read_trials(path):
     """
     path = pathlib.Path(path)
     if not path.is_file():
+        known = NAMED.get(str(path))
+        named = f" Give the path of {known} here." if known else ""
         raise FileNotFoundError(
-            f"No trial list at {path}. VoxCeleb's are at {VOXCELEB}."
+            f"No trial list at {path}.{named} VoxCeleb's are at {VOXCELEB}."
         )
     # A file that is no text fails on its first line below, with a number.
     lines = read_text(path, errors="replace").split("\n")
@@ -162,9 +187,7 @@ def listed_names(lists):
     list of str
         Sorted.
     """
-    if isinstance(lists, (str, os.PathLike)):
-        lists = [lists]
-    names = [trial_names(read_trials(path)) for path in lists or []]
+    names = [trial_names(read_trials(path)) for path in paths_of(lists)]
     return sorted(set().union(*names))
 
 
@@ -178,8 +201,8 @@ def training_overlap(trials, data_folder, table):
     ---------
     trials : pandas.DataFrame
         The trials, as ``read_trials`` gives them.
-    data_folder : str or pathlib.Path
-        The folder that the list's names start from.
+    data_folder : str or pathlib.Path, or a list of these
+        The folders that the list's names may start from.
     table : pandas.DataFrame
         The training manifest.
 
@@ -198,7 +221,7 @@ def training_overlap(trials, data_folder, table):
     {'test_speakers': 2, 'trained_on': 1, 'unknown_speakers': 0}
     """
     names = trial_names(trials)
-    folders = [] if data_folder is None else [data_folder]
+    folders = paths_of(data_folder)
     tested = [speaker_of(name, folders) for name in names]
     speakers = set(tested) - {""}
     trained = {speaker_of(name) for name in table["ID"]}
@@ -218,7 +241,7 @@ def training_overlap(trials, data_folder, table):
             f"Whether the speakers of {overlap['unknown_speakers']} of the "
             f"{len(names)} files of the trial list were trained on cannot be "
             f"told: {names[tested.index('')]} names no folder below "
-            f"{data_folder}."
+            f"{_or(folders)}."
         )
     return overlap
 
@@ -238,15 +261,15 @@ def _parse(fields):
 def trial_files(trials, data_folder, sample_rate=16000):
     """Finds the files of a trial list, each once.
 
-    They are looked for as ``dataio.names.find_file`` says; where one is not
-    there, the same in another format serves.
+    They are looked for as ``dataio.names.find_file`` says, in one folder after
+    the other; where one is not there, the same in another format serves.
 
     Arguments
     ---------
     trials : pandas.DataFrame
         The trials, as ``read_trials`` gives them.
-    data_folder : str or pathlib.Path
-        The folder that the list's names start from.
+    data_folder : str or pathlib.Path, or a list of these
+        The folders that the list's names may start from.
     sample_rate : int
         The rate in which ``stop`` counts, in Hz.
 
@@ -263,15 +286,16 @@ def trial_files(trials, data_folder, sample_rate=16000):
     AudioError
         If one is not readable.
     """
-    data_folder = pathlib.Path(data_folder)
+    folders = paths_of(data_folder)
     names = trial_names(trials)
-    paths = {name: find_file(name, data_folder) for name in names}
+    found = {n: [find_file(n, folder) for folder in folders] for n in names}
+    paths = {name: next(filter(None, found[name]), None) for name in names}
     missing = [name for name in names if paths[name] is None]
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of the {len(names)} files of the trial list are "
-            f"not below {data_folder} or its folder wav; the first is "
-            f"{missing[0]}. {_hint(missing[0], data_folder)}"
+            f"not below {_or(folders)} or its folder wav; the first is "
+            f"{missing[0]}. {_hint(missing[0], folders)}"
         )
     renamed = [n for n in names if paths[n].suffix != pathlib.Path(n).suffix]
     if renamed:
@@ -358,10 +382,11 @@ def trial_tracks(trials, manifest, data_folder):
     )
 
 
-def _hint(name, data_folder):
+def _hint(name, folders):
     """What to do about a missing file."""
-    for path in candidates(name, data_folder):
-        if path.with_suffix(".m4a").is_file():
+    for folder in folders:
+        paths = candidates(name, folder)
+        if any(path.with_suffix(".m4a").is_file() for path in paths):
             return (
                 "It is there as .m4a: convert it first, see convert_folder in "
                 "the prepare step."

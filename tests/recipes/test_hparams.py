@@ -19,7 +19,7 @@ TRAINING = [
     *("ca_dino.yaml", "small_ca_dino.yaml", "demo_ca_dino.yaml"),
     *("rdino.yaml", "small_rdino.yaml", "demo_rdino.yaml"),
     *("sdpn.yaml", "small_sdpn.yaml", "demo_sdpn.yaml"),
-    *("dino_wespeaker.yaml", "one_gpu.yaml"),
+    *("dino_wespeaker.yaml", "one_gpu.yaml", "ca_dino_one_gpu.yaml"),
     *("sdpn_dr.yaml", "small_sdpn_dr.yaml", "demo_sdpn_dr.yaml"),
     "small_contrastive.yaml",
     *("curriculum.yaml", "small_curriculum.yaml", "demo_curriculum.yaml"),

@@ -80,16 +80,21 @@ def test_effective_dimensions_equal_their_definition():
 
 
 def test_each_collapse_is_named():
-    def signs(entropy, spread):
-        stats = {"teacher_entropy": entropy, "spread": spread}
+    def signs(entropy, spread, kl=1.0, dimensions=8.0):
+        stats = {"teacher_entropy": entropy, "kl": kl}
+        stats.update(spread=spread, dimensions=dimensions)
         loss = DINOLoss(1024, target=None, teacher_temp=0.04)
         warnings = [*loss.warnings(stats), *spread_warnings(stats)]
         return [w.split(":")[0] for w in warnings]
 
     assert signs(3.0, 0.7) == []
     assert signs(math.log(1024), 0.7) == ["Collapse to uniform"]
-    assert signs(0.01, 0.7) == ["Collapse to one prototype"]
+    assert signs(0.01, 0.7, kl=0.01) == ["Collapse to one prototype"]
+    assert signs(0.0, 0.7) == []  # sharp answers, not all the same
     assert signs(3.0, 0.01) == ["Collapse of the embeddings"]
+    assert signs(3.0, 0.7, dimensions=1.4) == [
+        "Collapse of the embeddings to a line"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +102,7 @@ def test_each_collapse_is_named():
 )
 def test_what_helps_is_a_setting_that_there_is(target, centred):
     loss = DINOLoss(8, target=target, teacher_temp=0.04)
-    (warning,) = loss.warnings({"teacher_entropy": math.log(8)})
+    (warning,) = loss.warnings({"teacher_entropy": math.log(8), "kl": 0.0})
     assert ("center_momentum" in warning) is centred
 
 

@@ -6,7 +6,9 @@ import pytest
 import soundfile
 
 from speechbrain_cadino.dataio.audio import AudioError
+from speechbrain_cadino.verification.evaluate import TrialEvaluator
 from speechbrain_cadino.verification.trials import (
+    listed_names,
     read_trials,
     training_overlap,
     trial_files,
@@ -103,6 +105,30 @@ def test_missing_files_are_counted_and_the_first_is_named(tmp_path):
         FileNotFoundError, match=r"2 of the 3 files .* first is x.wav"
     ):
         trial_files(trials, tmp_path)
+
+
+def test_data_may_lie_in_several_folders(tmp_path):
+    """VoxCeleb1 and 2, say: a list and its files are looked for in both."""
+    folders = [tmp_path / "vox2", tmp_path / "vox1"]
+    write_wav(folders[0] / "a" / "1.wav")
+    write_wav(folders[1] / "wav" / "b" / "1.wav")
+    text = "1 a/1.wav a/1.wav\n0 a/1.wav b/1.wav\n"
+    write(folders[1] / "veri_test2.txt", text)
+    trials = TrialEvaluator("vox1-o", folders)
+    found = [str(folders[0] / "a/1.wav"), str(folders[1] / "wav/b/1.wav")]
+    assert trials.files["wav"].tolist() == found
+    (folders[1] / "wav" / "b" / "1.wav").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"vox2 or .*vox1 or its folder"
+    ):
+        TrialEvaluator("vox1-o", folders)
+
+
+def test_one_list_by_its_path(tmp_path):
+    with pytest.raises(ValueError, match=r"'b.txt'\]: give one list"):
+        TrialEvaluator(["a.txt", "b.txt"], tmp_path)
+    with pytest.raises(FileNotFoundError, match="path of veri_test2"):
+        listed_names("vox1-o")
 
 
 def test_m4a_is_to_be_converted(tmp_path):
