@@ -14,9 +14,9 @@ import pandas as pd
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import COLUMNS
 from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
-from speechbrain_cadino.embeddings.embedder import StoredEmbeddings
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.segments import SHORTEST
+from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.encoders.calibration import read_calibration
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.prepare.convert import has_av

@@ -16,7 +16,7 @@ from speechbrain_cadino.dataio.augment import (
     AddReverb,
     CropAugmenter,
 )
-from speechbrain_cadino.dataio.crops import CropReader
+from speechbrain_cadino.dataio.crop_reader import CropReader
 from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.embeddings.linear import LDA, check_classes
 from speechbrain_cadino.process.ranks import shield_worker, worth_while

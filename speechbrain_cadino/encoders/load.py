@@ -15,10 +15,8 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.utils.fetching import fetch
 from speechbrain_cadino.config.device import number_gpu
 from speechbrain_cadino.dataio.audio import AudioReader
-from speechbrain_cadino.embeddings.embedder import (
-    Embedder,
-    StoredEmbeddings,
-)
+from speechbrain_cadino.embeddings.embedder import Embedder
+from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.encoders.trust import copy_known, within_limits
 
 HINT = (

@@ -9,12 +9,12 @@ from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.encoders.export import export_frame_encoder
-from speechbrain_cadino.frames.evaluate import (
+from speechbrain_cadino.frames.features import (
     kmeans_codes,
     network_features,
-    report_frames,
     spectral_features,
 )
+from speechbrain_cadino.frames.report import report_frames
 from speechbrain_cadino.training.checkpoints import has_checkpoint
 from speechbrain_cadino.training.plots import plot_frame_training
 

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.embeddings.embedder import StoredEmbeddings
+from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.verification.bootstrap import Bootstrap, trial_speakers
 from speechbrain_cadino.verification.evaluate import TrialEvaluator

@@ -15,8 +15,8 @@ from speechbrain_cadino.dataio.manifest import (
     read_manifest,
     write_manifest,
 )
-from speechbrain_cadino.embeddings.embedder import StoredEmbeddings
 from speechbrain_cadino.embeddings.store import save_embeddings
+from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.encoders.load import load_encoder
 
 

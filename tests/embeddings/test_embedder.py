@@ -8,8 +8,9 @@ import torch
 
 from speechbrain_cadino.dataio.audio import MediaError
 from speechbrain_cadino.dataio.manifest import read_manifest
-from speechbrain_cadino.embeddings.embedder import Embedder, StoredEmbeddings
+from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
+from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.encoders.load import load_encoder
 
 

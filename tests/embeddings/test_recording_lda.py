@@ -7,10 +7,11 @@ from sklearn.covariance import LedoitWolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from speechbrain_cadino.dataio.manifest import read_manifest
-from speechbrain_cadino.embeddings.embedder import Embedder, StoredEmbeddings
+from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.linear import LDA
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.store import save_embeddings
+from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 
 
 def crops(recordings=400, each=6, width=8, seed=0):

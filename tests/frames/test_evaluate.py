@@ -4,7 +4,7 @@ import pytest
 import soundfile
 import torch
 
-from speechbrain_cadino.frames import evaluate
+from speechbrain_cadino.frames import evaluate, features
 from speechbrain_cadino.frames.abx import score_abx, summarise
 from speechbrain_cadino.frames.phones import frames_of, read_phones
 from speechbrain_cadino.frames.units import unit_figures
@@ -78,9 +78,9 @@ def test_figures_do_not_depend_on_what_is_kept(corpus, monkeypatch, kept):
         lengths.append(signal.shape[1] / RATE)
         return describe(signal)
 
-    features = evaluate.Features(listen, HOP / RATE)
+    heard = features.Features(listen, HOP / RATE)
     judge = evaluate.FrameEvaluator(corpus / "p.csv", corpus, RATE, seed=4)
-    rows = judge("x", features)
+    rows = judge("x", heard)
     assert [row["features"] for row in rows] == [*describe(torch.ones(1, 10))]
     for row, expected in zip(rows, in_memory(corpus)):
         row["low"] = row["across_low"]
@@ -93,7 +93,7 @@ def test_figures_do_not_depend_on_what_is_kept(corpus, monkeypatch, kept):
 
 def test_codes_in_numbers_are_those_of_their_probabilities(corpus):
     judge = evaluate.FrameEvaluator(corpus / "p.csv", corpus, RATE)
-    likely = evaluate.Features(
+    likely = features.Features(
         lambda signal: {
             "codes": describe(signal)["codes_2"].argmax(-1, keepdim=True)
         },
@@ -108,7 +108,7 @@ def test_codes_in_numbers_are_those_of_their_probabilities(corpus):
 def test_clusters_are_learnt_of_the_beginning_of_long_files(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(evaluate, "LONGEST", 1)
+    monkeypatch.setattr(features, "LONGEST", 1)
     rng = np.random.default_rng(1)
     first, rest, probe = rng.normal(size=(3, 16000)) / 9
     codes = []
@@ -123,7 +123,7 @@ def test_clusters_are_learnt_of_the_beginning_of_long_files(
                 "stop": 16000 + len(tail),
             }
         ).to_csv(tmp_path / "train.csv", index=False)
-        said = evaluate.kmeans_codes(tmp_path / "train.csv", tmp_path, 4, 16000)
+        said = features.kmeans_codes(tmp_path / "train.csv", tmp_path, 4, 16000)
         probe = torch.as_tensor(probe).float()
         codes.append(said.describe(probe[None])["codes"])
     assert torch.equal(*codes)

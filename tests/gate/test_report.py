@@ -11,7 +11,8 @@ from scipy.stats import norm
 
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
 from speechbrain_cadino.gate.mixture import log_odds, losses_of
-from speechbrain_cadino.gate.report import format_gate, plot_gate, report_gate
+from speechbrain_cadino.gate.plots import plot_gate
+from speechbrain_cadino.gate.report import format_gate, report_gate
 
 UTTERANCES = 60
 # As text, "10" comes before "2".

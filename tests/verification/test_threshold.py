@@ -3,8 +3,9 @@ import pandas as pd
 import pytest
 
 from speechbrain_cadino.dataio.manifest import read_manifest
-from speechbrain_cadino.embeddings.embedder import Embedder, StoredEmbeddings
+from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.store import save_embeddings
+from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.encoders.calibration import ScoreCalibration
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.verification import threshold

@@ -1,0 +1,104 @@
+"""Embeddings that are there already, in the place of an encoder."""
+
+import numpy as np
+import pandas as pd
+
+from speechbrain.utils.distributed import run_on_main
+from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
+
+
+class StoredEmbeddings:
+    """Embeddings that somebody made, in the place of an Embedder.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder with ``embeddings.npy`` and ``ids.txt``.
+    sample_rate : int
+        The rate in which manifests count, in Hz.
+
+    Raises
+    ------
+    ValueError
+        If two rows have the same ID. See ``load_embeddings`` for others.
+
+    Example
+    -------
+    >>> import pandas as pd
+    >>> folder = getfixture("tmp_path")
+    >>> save_embeddings(folder, ["a", "b"], np.eye(2))
+    >>> table = pd.DataFrame({"ID": ["b"]})
+    >>> StoredEmbeddings(folder).embed(table)
+    array([[0., 1.]], dtype=float32)
+    """
+
+    mean = encoder = None
+    device = None
+
+    def __init__(self, folder, sample_rate=16000):
+        self.source = folder
+        self.sample_rate = sample_rate
+        self.ids, self.embeddings = load_embeddings(folder)
+        self.rows = pd.Index(self.ids)
+        if self.rows.has_duplicates:
+            name = self.rows[self.rows.duplicated()][0]
+            raise ValueError(
+                f"{folder}: ids.txt names {name} more than once, so its "
+                "embedding is not known."
+            )
+
+    def replace(self, **options):
+        """See ``Embedder.replace``: nothing of it matters here."""
+        return self
+
+    def embed(self, table, skip_unreadable=False):
+        """The embeddings of utterances, by their IDs.
+
+        Arguments
+        ---------
+        table : pandas.DataFrame
+            A manifest, of which only ``ID`` counts.
+        skip_unreadable : bool
+            Whether an utterance without an embedding, or one of which is not
+            finite, gets a row of NaN.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (N, D), float32.
+
+        Raises
+        ------
+        ValueError
+            If an utterance has no embedding, or one that is zero or not finite,
+            unless
+            that is skipped; or if there is none of them at all.
+        """
+        rows = self.rows.get_indexer(table["ID"])
+        missing = rows < 0
+        if missing.all() or (missing.any() and not skip_unreadable):
+            name = table["ID"].iloc[missing.argmax()]
+            raise ValueError(
+                f"{self.source} has no embedding of {missing.sum()} of "
+                f"{len(table)} utterances, such as {name}: its ids.txt has to "
+                "name them as the manifest or the trial list does."
+            )
+        found = np.array(self.embeddings[rows], np.float32)
+        fine = np.isfinite(found).all(1) & found.any(1)
+        broken = ~fine & ~missing
+        if (broken | missing).all() or (broken.any() and not skip_unreadable):
+            name = table["ID"].iloc[broken.argmax()]
+            raise ValueError(
+                f"{self.source}: {broken.sum()} of {len(table)} embeddings are "
+                f"zero or not finite, such as that of {name}."
+            )
+        found[missing | broken] = np.nan
+        return found
+
+    def extract(self, folder, table, shard_size=None, trim=False):
+        """See ``Embedder.extract``; copies the rows that are wanted."""
+        embeddings = self.embed(table, skip_unreadable=True)
+        run_on_main(
+            save_embeddings, args=[folder, list(table["ID"]), embeddings]
+        )
+        return load_embeddings(folder)
