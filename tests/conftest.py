@@ -23,6 +23,10 @@ from speechbrain_cadino.encoders.export import export_encoder
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
+# A pip that is quick, for env.log
+BIN = Path(__file__).parent / "bin"
+os.environ["PATH"] = os.pathsep.join([str(BIN), os.environ["PATH"]])
+
 # Tests hold a CPU's digits: GPUs are hidden from them, and from the processes
 # that they start. Those of tests/cuda give theirs the GPUs back; that there are
 # some is left to pytest's workers, from which they are hidden already.

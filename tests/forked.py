@@ -18,6 +18,7 @@ import torch
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     [
+        "torch._dynamo",  # which optimisers import
         "speechbrain_cadino.brains.auxiliary",
         "speechbrain_cadino.brains.dino",
         "speechbrain_cadino.brains.frames",
@@ -32,18 +33,21 @@ SERVER.set_forkserver_preload(
 )
 
 
-def run(*command, cwd=None, ranks=None):
+def run(*command, cwd=None, ranks=None, audit=None):
     """Runs a command line.
 
     Arguments
     ---------
     *command
-        After ``python``: a script or ``-m`` and a module, and its arguments.
+        After ``python``: a script, ``-m`` and a module, or ``-c`` and a
+        program, and its arguments.
     cwd : str or pathlib.Path, optional
         The working folder.
     ranks : int, optional
         The number of processes, which find each other as those of torchrun do;
         if one fails, the others end. By default one, which is alone.
+    audit : str or pathlib.Path, optional
+        The file for the name of each file that is read, a line each.
 
     Returns
     -------
@@ -57,14 +61,14 @@ def run(*command, cwd=None, ranks=None):
         environments = [{}] if ranks is None else _environments(ranks)
         outputs = [pathlib.Path(folder, str(n)) for n in range(ranks or 1)]
         processes = [
-            start(*command, cwd=cwd, output=output, environment=environment)
-            for output, environment in zip(outputs, environments)
+            start(*command, cwd=cwd, output=o, environment=e, audit=audit)
+            for o, e in zip(outputs, environments)
         ]
         code = _join(processes)
-        return code, "".join(o.read_text(encoding="utf-8") for o in outputs)
+        return code, "".join(map(said, processes))
 
 
-def start(*command, cwd=None, output=os.devnull, environment=None):
+def start(*command, cwd=None, output=os.devnull, environment=None, audit=None):
     """Starts a command line.
 
     Arguments
@@ -77,11 +81,13 @@ def start(*command, cwd=None, output=os.devnull, environment=None):
         The file for all that it says.
     environment : dict, optional
         Variables beside those of this process.
+    audit : str or pathlib.Path, optional
+        See ``run``.
 
     Returns
     -------
     multiprocessing.Process
-        The process.
+        The process; for what it says, see ``said``.
     """
     process = SERVER.Process(
         target=_main,
@@ -91,10 +97,17 @@ def start(*command, cwd=None, output=os.devnull, environment=None):
             multiprocessing.get_start_method(),
             {**os.environ, **(environment or {})},
             str(output),
+            audit and str(audit),
         ),
     )
+    process.output = pathlib.Path(output)
     process.start()
     return process
+
+
+def said(process):
+    """What a process that was started has said."""
+    return process.output.read_text(encoding="utf-8")
 
 
 def _environments(ranks):
@@ -136,8 +149,10 @@ class Numbers(torch.utils.data.Dataset):
         return os.getpid()
 
 
-def _main(command, cwd, method, environment, output):
+def _main(command, cwd, method, environment, output, audit):
     """The process."""
+    if audit:
+        sys.addaudithook(lambda *event: _tell(audit, *event))
     with open(output, "wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -151,6 +166,9 @@ def _main(command, cwd, method, environment, output):
             sys.argv = command[1:]
             sys.path.insert(0, cwd)
             runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+        elif command[0] == "-c":
+            sys.argv = ["-c", *command[2:]]
+            exec(command[1], vars(sys.modules["__main__"]))
         else:
             sys.argv = command
             sys.path.insert(0, str(pathlib.Path(command[0]).parent))
@@ -159,3 +177,10 @@ def _main(command, cwd, method, environment, output):
         # Forks of multiprocessing leave without them
         atexit._run_exitfuncs()
         sys.stdout.flush()
+
+
+def _tell(audit, event, args):
+    """Writes the name of a file that is read."""
+    if event == "open" and isinstance(args[0], str) and "r" in (args[1] or ""):
+        with open(audit, "a", encoding="utf-8") as file:
+            file.write(args[0] + "\n")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
@@ -92,15 +93,12 @@ def call(capsys, *arguments):
 
 
 def test_embed_gives_what_speechbrain_gives(
-    encoder_folder, speech, stock, tmp_path
+    encoder_folder, speech, stock, tmp_path, monkeypatch, capsys, caplog
 ):
-    process = run(
-        *("embed", encoder_folder, speech.name),
-        *("--output", tmp_path / "new" / "embeddings"),
-        cwd=speech.parent,
-    )
-    assert process.returncode == 0, process.stderr
-    assert process.stdout == ""
+    monkeypatch.chdir(speech.parent)
+    output = tmp_path / "new" / "embeddings"
+    main(["embed", str(encoder_folder), speech.name, f"--output={output}"])
+    assert capsys.readouterr().out == ""
     ids, embeddings = load_embeddings(tmp_path / "new" / "embeddings")
     assert ids == [f"{speech.name}/{name}" for name in FILES]
     np.testing.assert_allclose(embeddings, stock, rtol=1e-3, atol=1e-4)
@@ -109,9 +107,9 @@ def test_embed_gives_what_speechbrain_gives(
         ("empty.flac", "not readable as audio"),
         ("short.wav", "shorter than 0.1 s"),
     ]:
-        assert f"Skipped {speech.name}/{name}: {reason}" in process.stderr
-    assert "3 of 6 files are skipped" in process.stderr
-    assert "notes.txt" not in process.stderr
+        assert f"Skipped {speech.name}/{name}: {reason}" in caplog.text
+    assert "3 of 6 files are skipped" in caplog.text
+    assert "notes.txt" not in caplog.text
 
 
 def test_killed_embed_goes_on(encoder_folder, speech, stock, tmp_path):
@@ -126,26 +124,28 @@ def test_killed_embed_goes_on(encoder_folder, speech, stock, tmp_path):
         "main.main(sys.argv[1:])\n"
     )
     words = ["embed", str(encoder_folder), ".", "--output", "out"]
-    command = [sys.executable, "-c", program, *words]
-    options = {"cwd": tmp_path, "stderr": subprocess.PIPE, "encoding": "utf-8"}
-    with subprocess.Popen(command, **options) as process:
-        while not list(tmp_path.glob("out/shards/0*.npy")):
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.001)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    command = ["-c", program, *words]
+    process = forked.start(*command, cwd=tmp_path)
+    while not list(tmp_path.glob("out/shards/0*.npy")):
+        assert process.is_alive()
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not (tmp_path / "out" / "embeddings.npy").exists()
     done = len(list(tmp_path.glob("out/shards/0*.npy")))
-    process = subprocess.run(command, **options, check=True)
-    assert f"{done} of 100 shards in out are there already" in process.stderr
+    code, output = forked.run(*command, cwd=tmp_path)
+    assert code == 0, output
+    assert f"{done} of 100 shards in out are there already" in output
     ids, embeddings = load_embeddings(tmp_path / "out")
     assert ids == [f"{number:02}.wav" for number in range(100)]
     expected = np.tile(stock[:2], (50, 1))
     np.testing.assert_allclose(embeddings, expected, rtol=1e-3, atol=1e-4)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["embeddings.npy", "ids.txt"]
-    process = subprocess.run(command, **options, check=True)
-    assert "are up to date" not in process.stderr
+    code, output = forked.run(*command, cwd=tmp_path)
+    assert code == 0, output
+    assert "are up to date" not in output
 
 
 def test_embed_is_exact(encoder_folder, tmp_path):
@@ -158,17 +158,19 @@ def test_embed_is_exact(encoder_folder, tmp_path):
     np.testing.assert_array_equal(embeddings, one)
 
 
-def test_embed_leaves_out_what_is_silent(encoder_folder, tmp_path):
+def test_embed_leaves_out_what_is_silent(
+    encoder_folder, tmp_path, monkeypatch, caplog
+):
     """Which shows only when it is read: no row of NaN for others to find."""
     wav = np.random.default_rng(0).uniform(-0.3, 0.3, 8000)
     soundfile.write(tmp_path / "voice.wav", wav, 16000)
     soundfile.write(tmp_path / "a dead line.wav", np.zeros(8000), 16000)
-    process = run("embed", encoder_folder, ".", "--output=out", cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
+    monkeypatch.chdir(tmp_path)
+    main(["embed", str(encoder_folder), ".", "--output=out"])
     ids, embeddings = load_embeddings(tmp_path / "out")
     assert ids == ["voice.wav"]
     assert np.isfinite(embeddings).all()
-    assert "a dead line.wav" in process.stderr
+    assert "a dead line.wav" in caplog.text
 
 
 def test_verify_prints_cosines_and_nothing_else(encoder_folder, speech, stock):

@@ -1,8 +1,5 @@
 import os
 import pathlib
-import signal
-import subprocess
-import sys
 import time
 
 import forked
@@ -311,18 +308,14 @@ def test_killed_ends_as_if_it_was_not(encoder_folder, tmp_path):
     table.to_csv(tmp_path / "train.csv", index=False)
     folder = tmp_path / "killed"
     command = extract_script(tmp_path, encoder_folder, folder)
-    process = subprocess.Popen(
-        [sys.executable, *command],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = forked.start(*command)
     deadline = time.time() + 60
     while len(list(folder.glob("shards/0*.npy"))) < 10:
-        assert process.poll() is None, "ended before it could be killed"
+        assert process.is_alive(), "ended before it could be killed"
         assert time.time() < deadline
         time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert not (folder / "ids.txt").exists()
     shards = sorted(folder.glob("shards/0*.npy"))
     assert len(shards) < 70

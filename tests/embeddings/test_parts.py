@@ -1,8 +1,6 @@
 """The parts of a manifest, embedded by real processes side by side."""
 
-import subprocess
-import sys
-
+import forked
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,40 +24,37 @@ def command(speech, encoder_folder, tmp_path_factory):
 
     def make(output, part=None):
         flags = {} if part is None else {"part": part}
-        return [
-            sys.executable,
-            *script(
-                "extract.py",
-                "extract.yaml",
-                encoder=encoder_folder,
-                manifest=folder / "train.csv",
-                data_folder=speech,
-                output_folder=output,
-                num_workers=0,
-                **flags,
-            ),
-        ]
+        return script(
+            "extract.py",
+            "extract.yaml",
+            encoder=encoder_folder,
+            manifest=folder / "train.csv",
+            data_folder=speech,
+            output_folder=output,
+            num_workers=0,
+            **flags,
+        )
 
     return make
 
 
 def test_parts_of_jobs_side_by_side_are_the_whole(command, tmp_path):
-    subprocess.run(command(tmp_path / "whole"), check=True)
+    assert forked.run(*command(tmp_path / "whole"))[0] == 0
     jobs = [
-        subprocess.Popen(command(tmp_path / "parts", f"{i}/3"))
-        for i in (1, 2, 3)
+        forked.start(*command(tmp_path / "parts", f"{i}/3")) for i in (1, 2, 3)
     ]
-    assert [job.wait() for job in jobs] == [0, 0, 0]
+    for job in jobs:
+        job.join()
+    assert [job.exitcode for job in jobs] == [0, 0, 0]
     whole, parts = (
         load_embeddings(tmp_path / name) for name in ("whole", "parts")
     )
     assert parts[0] == whole[0]
     assert np.allclose(parts[1], whole[1], rtol=1e-4, atol=1e-5)
     # Whoever asks for all of it then finds it done
-    again = subprocess.run(
-        command(tmp_path / "parts"), capture_output=True, text=True, check=True
-    )
-    assert "up to date" in again.stdout + again.stderr
+    code, output = forked.run(*command(tmp_path / "parts"))
+    assert code == 0
+    assert "up to date" in output
     # The commands take such a folder in the place of an encoder
     csv = tmp_path / "clusters.csv"
     main(
@@ -73,12 +68,10 @@ def test_parts_of_jobs_side_by_side_are_the_whole(command, tmp_path):
 
 @pytest.mark.parametrize("part", ["0/3", "4/3", "3", "1/1000"])
 def test_senseless_parts_are_refused(command, tmp_path, part):
-    done = subprocess.run(
-        command(tmp_path, part), capture_output=True, text=True
-    )
-    assert done.returncode != 0
-    assert f"--part={part}" in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+    code, output = forked.run(*command(tmp_path, part))
+    assert code != 0
+    assert f"--part={part}" in output
+    assert "Traceback" not in output
 
 
 def test_joined_once_all_parts_of_one_encoder_are_there(write_tone, tmp_path):

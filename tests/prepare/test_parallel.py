@@ -1,10 +1,8 @@
 import os
 import pathlib
-import signal
-import subprocess
-import sys
 import time
 
+import forked
 import pytest
 
 from speechbrain_cadino.prepare import parallel
@@ -23,14 +21,14 @@ parallel.in_parallel(work, range(4), chunk=1, description="", num_workers=4)
 
 
 def test_workers_end_with_their_parent(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", PARENT, tmp_path])
+    process = forked.start("-c", PARENT, tmp_path)
     deadline = time.monotonic() + 60
     while len(list(tmp_path.iterdir())) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     workers = [int(path.name) for path in tmp_path.iterdir()]
     assert len(workers) == 4
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     deadline = time.monotonic() + 10
     while any(map(is_running, workers)) and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
@@ -178,12 +179,8 @@ def test_a_file_of_the_largest_size_is_one_sentence(tmp_path):
         "except OSError as error:\n"
         "    print(error)\n"
     )
-    process = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "a.pt"],
-        capture_output=True,
-        text=True,
-    )
-    assert "No space left to write" in process.stdout
+    _, output = forked.run("-c", code, tmp_path / "a.pt")
+    assert "No space left to write" in output
     assert not list(tmp_path.iterdir())
 
 

@@ -1,9 +1,6 @@
 """What the tests of the real scripts share: ways to run and to kill them."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import forked
@@ -11,18 +8,6 @@ import pandas as pd
 import pytest
 
 from speechbrain_cadino.dataio.manifest import write_manifest
-
-# Python runs it first in every process: tells of each file that is read.
-AUDIT = """
-import os, sys
-
-def tell(event, args):
-    if event == "open" and isinstance(args[0], str) and "r" in (args[1] or ""):
-        with open(os.environ["AUDIT_LOG"], "a") as file:
-            file.write(args[0] + "\\n")
-
-sys.addaudithook(tell)
-"""
 
 
 @pytest.fixture(scope="session")
@@ -52,21 +37,9 @@ def audited(tmp_path_factory):
     """As run_script; returns the names of all files that were read too."""
 
     def run(*command):
-        folder = tmp_path_factory.mktemp("audit")
-        (folder / "sitecustomize.py").write_text(AUDIT)
-        log = folder / "log"
-        paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
-        process = subprocess.run(
-            [sys.executable, *map(str, command)],
-            env={
-                **os.environ,
-                **{"PYTHONPATH": os.pathsep.join(paths), "AUDIT_LOG": str(log)},
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        return process.returncode, process.stdout, log.read_text()
+        log = tmp_path_factory.mktemp("audit") / "log"
+        code, output = forked.run(*command, audit=log)
+        return code, output, log.read_text(encoding="utf-8")
 
     return run
 

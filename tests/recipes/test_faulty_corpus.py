@@ -23,6 +23,7 @@ BREAKS_LATER = {
     "loud.wav": "holds samples that are NaN or inf, or beyond all measure",
     "silent.wav": "silent, from",
     "removed.wav": "no such file",
+    "cut_since.wav": "ends after",
 }
 SKIPPED = {
     "empty.wav": "empty file (zero bytes)",
@@ -90,6 +91,7 @@ def faulty(tmp_path_factory):
         soundfile.write(folder / f"{name}.wav", wav, RATE, "FLOAT")
     write(folder / "silent.wav", scale=0)
     write(folder / "removed.wav")
+    write(folder / "cut_since.wav")
     write(folder / "cut_short.flac")
     os.truncate(folder / "cut_short.flac", 6000)
 
@@ -129,6 +131,7 @@ def trained(faulty, run_script, tmp_path_factory):
     assert code == 1
     assert "do not make one batch of 512" in output
     (faulty / "removed.wav").unlink()
+    os.truncate(faulty / "cut_since.wav", 100)
     code, output = train(run, skip_prep=True)
     assert code == 0, output
     return run, train

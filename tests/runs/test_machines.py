@@ -1,11 +1,19 @@
-"""Two machines: two torchrun with a folder of their own, on this one."""
+"""Two machines: two processes with a folder of their own, on this one."""
 
-import os
 import socket
-import subprocess
-import sys
 
+import forked
 from recipe import TINY_STAGE_1, script
+
+# A script, which waits for a second where it waits for ten
+PROGRAM = """
+import runpy, sys
+from speechbrain_cadino.process import files
+
+files.SIGHT = 1
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 def test_machines_without_a_common_disk_are_one_sentence(speech, tmp_path):
@@ -16,32 +24,31 @@ def test_machines_without_a_common_disk_are_one_sentence(speech, tmp_path):
     for number in range(2):
         folder = tmp_path / f"machine{number}"
         folder.mkdir()
-        command = [
-            *(sys.executable, "-m", "torch.distributed.run"),
-            *("--nnodes=2", "--nproc_per_node=1", f"--node_rank={number}"),
-            *("--master_addr=127.0.0.1", f"--master_port={port}"),
-            *script(
-                "train_dino.py",
-                "small_dino.yaml",
-                **TINY_STAGE_1,
-                data_folder=speech,
-                output_folder="run",
-                device="cpu",
-                distributed_backend="gloo",
-            ),
-        ]
-        machine = subprocess.Popen(
-            command,
+        flags = {
+            **TINY_STAGE_1,
+            "data_folder": speech,
+            "output_folder": "run",
+            "device": "cpu",
+            "distributed_backend": "gloo",
+        }
+        # What torchrun tells them
+        environment = {
+            **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+            **{"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"},
+            **{"RANK": str(number), "LOCAL_RANK": "0"},
+        }
+        machine = forked.start(
+            *("-c", PROGRAM),
+            *script("train_dino.py", "small_dino.yaml", **flags),
             cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            output=tmp_path / f"output{number}",
+            environment=environment,
         )
         machines.append(machine)
     for machine in machines:
-        said, _ = machine.communicate()
-        assert machine.returncode
+        machine.join()
+        said = forked.said(machine)
+        assert machine.exitcode
         assert f"Process 1 writes to {tmp_path / 'machine1' / 'run'} on" in said
         assert "one output folder, on a disk that all machines see" in said
     names = [path.name for path in tmp_path.rglob("*")]

@@ -14,6 +14,7 @@ import sys
 import textwrap
 import time
 
+import forked
 import pytest
 from hyperpyyaml import load_hyperpyyaml
 from PIL import Image
@@ -636,16 +637,17 @@ def test_a_folder_that_cannot_be_locked(recipe, monkeypatch, caplog):
 
 def start(recipe, **flags):
     """The real script, as a process of its own."""
-    return subprocess.Popen(
-        [
-            sys.executable,
-            recipe / "run_pipeline.py",
-            *arguments(recipe, **flags),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+    return forked.start(
+        recipe / "run_pipeline.py",
+        *arguments(recipe, **flags),
+        output=recipe / "output",
     )
+
+
+def end_of(process):
+    """The exit code of a process, and what it said."""
+    process.join()
+    return process.exitcode, forked.said(process)
 
 
 def wait_for(condition):
@@ -682,13 +684,12 @@ def release(recipe):
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 def test_killed_it_takes_its_script_along_and_goes_on(recipe):
     process, pid = started_and_held(recipe, "labels")
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
     wait_for(lambda: not is_alive(pid))
     release(recipe)
-    process = start(recipe)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
+    code, output = end_of(start(recipe))
+    assert code == 0, output
     assert counts(recipe / "out") == {
         "iteration_1/labels/pseudo_label": 2,
         "iteration_1/train/train_dlg_lc": 1,
@@ -705,13 +706,12 @@ def test_killed_between_two_trainings_the_filter_goes_on(recipe):
     """Stage I on everything, the filter, stage I on what is kept."""
     flags = {"filter": "{hparams: filter.yaml}"}
     process, pid = started_and_held(recipe, "filter", **flags)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
     wait_for(lambda: not is_alive(pid))
     release(recipe)
-    process = start(recipe, **flags)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
+    code, output = end_of(start(recipe, **flags))
+    assert code == 0, output
     out = recipe / "out"
     assert counts(out) == {
         "iteration_1/labels/pseudo_label": 1,
@@ -736,10 +736,10 @@ def test_asked_to_end_it_ends_with_its_script(recipe, number, code):
     if signal.getsignal(number) is signal.SIG_IGN:
         pytest.skip("ignored here, as in a job in a shell's background")
     process, pid = started_and_held(recipe, "labels")
-    process.send_signal(number)
-    output, _ = process.communicate()
+    os.kill(process.pid, number)
+    assert end_of(process)[0] == code
     assert not is_alive(pid)
-    assert process.returncode == code
+    output = forked.said(process)
     assert "Traceback" not in output
     assert output.splitlines()[-1].endswith(
         f"Ended by {number.name} in iteration_1/labels: the same command goes "
@@ -752,8 +752,8 @@ def test_a_script_that_lives_on_keeps_others_away(recipe, monkeypatch):
     monkeypatch.setattr(pipeline, "LOCK_SECONDS", 0.3)
     (recipe / "data" / "stubborn").touch()
     process, pid = started_and_held(recipe, "stage_1")
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert is_alive(pid)
     with pytest.raises(ValueError, match="a script that it has started"):
         run(recipe)
@@ -764,9 +764,8 @@ def test_a_script_that_lives_on_keeps_others_away(recipe, monkeypatch):
 
 
 def test_the_script_says_what_is_wrong_in_one_sentence(recipe):
-    process = start(recipe, dlg_lc="{rl: 1}")
-    output, _ = process.communicate()
-    assert process.returncode == 1
+    code, output = end_of(start(recipe, dlg_lc="{rl: 1}"))
+    assert code == 1
     assert "has no rl" in output
     assert "Traceback" not in output
     assert not (recipe / "out").exists()

@@ -5,8 +5,6 @@ import itertools
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 
 import forked
 import pytest
@@ -39,10 +37,8 @@ checkpointer.save_checkpoint()
 
 
 def test_killed_while_saving_leaves_the_checkpoint_before(tmp_path):
-    process = subprocess.run(
-        [sys.executable, "-c", DIES_WHILE_SAVING, tmp_path]
-    )
-    assert process.returncode == -signal.SIGKILL
+    code, output = forked.run("-c", DIES_WHILE_SAVING, tmp_path)
+    assert code == -signal.SIGKILL, output
     torsos = [p for p in tmp_path.iterdir() if not p.name.startswith("CKPT")]
     assert len(torsos) == 1
 
