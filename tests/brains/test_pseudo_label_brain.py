@@ -24,9 +24,15 @@ def arrays(folder, epoch):
         return dict(file)
 
 
-def test_two_processes_have_the_gates_and_counts_of_one(tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    gates = run(one, 1, 0, "voices")
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The folder of one process, and the gates that it had."""
+    folder = tmp_path_factory.mktemp("one")
+    return folder, run(folder, 1, 0, "voices")
+
+
+def test_two_processes_have_the_gates_and_counts_of_one(alone, tmp_path):
+    (one, gates), two = alone, tmp_path / "two"
     both = run(two, 2, 0, "voices", ranks=2)
     table, other = (pd.read_csv(folder / "gate.csv") for folder in (one, two))
     pd.testing.assert_frame_equal(table, other, rtol=1e-4)
@@ -46,14 +52,14 @@ def test_two_processes_have_the_gates_and_counts_of_one(tmp_path):
             )
 
 
-def test_the_gate_is_where_the_components_of_the_epoch_before_cross(tmp_path):
-    run(tmp_path, 1, 0, "voices")
-    table = pd.read_csv(tmp_path / "gate.csv")
+def test_the_gate_is_where_the_components_of_the_epoch_before_cross(alone):
+    folder, _ = alone
+    table = pd.read_csv(folder / "gate.csv")
     assert table["gate"][1:].tolist() == pytest.approx(
         table["crossing"][:-1].tolist()
     )
     for epoch, gate in zip((2, 3), table["gate"][1:]):
-        epoch = arrays(tmp_path, epoch)
+        epoch = arrays(folder, epoch)
         assert ((epoch["losses"] < gate) == (epoch["decisions"] == 1)).all()
         assert ((epoch["corrected"] >= 0) == (epoch["decisions"] == 2)).all()
 

@@ -24,7 +24,6 @@ STAGE_1 = {
     **TINY_STAGE_1,
     "steps_per_epoch": "null",
     "number_of_epochs": 2,
-    "evaluate_every": 2,
     "ckpt_interval_minutes": 0,
     "skip_prep": True,
 }
@@ -51,7 +50,7 @@ def train(folder, speech, labels, run_script):
         flags = {
             **(STAGE_1 if script == "train_dino.py" else {}),
             "data_folder": speech,
-            "trials": speech / "trials.txt",
+            "trials": "null",
             "train_manifest": folder / "train.csv",
             "output_folder": output,
             **flags,

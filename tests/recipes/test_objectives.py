@@ -18,7 +18,6 @@ FLAGS = {
     "passes_per_epoch": 1,
     "speeds": "[1.0]",
     "piece_seconds": 0.3,
-    "evaluate_every": 3,
     "ckpt_interval_minutes": 0,
     "ckpt_interval_steps": 2,
 }
@@ -49,7 +48,6 @@ torch.save(encoder.encode_batch(wav[None])[0, 0], sys.argv[3])
 def command(yaml, speech, folder):
     flags = {
         "data_folder": speech,
-        "trials": speech / "trials.txt",
         "output_folder": folder,
         **FLAGS,
         **METHODS[yaml][1],
@@ -94,10 +92,11 @@ def test_killed_ends_as_if_it_was_not(
     torch.testing.assert_close(weights, others, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("run", ["small_rdino.yaml"], indirect=True)
 def test_stock_speechbrain_loads_the_teacher(run, speech, tmp_path):
     """Where there is no speechbrain_cadino; the norm of the embeddings is in
     the last layer, the weights are the mean of two epochs."""
-    yaml, folder = run
+    _, folder = run
     wav = sorted(speech.rglob("*.wav"))[0]
     process = subprocess.run(
         [sys.executable, "-c", STOCK, folder / "encoder", wav, tmp_path / "e"],
@@ -106,9 +105,6 @@ def test_stock_speechbrain_loads_the_teacher(run, speech, tmp_path):
     )
     assert process.returncode == 0, process.stderr
     embedding = torch.load(tmp_path / "e")
-    if "rdino" not in yaml:
-        assert embedding.isfinite().all()
-        return
     states = [
         torch.load(folder / "save" / "last_epochs" / f"epoch00{epoch}.ckpt")
         for epoch in (2, 3)

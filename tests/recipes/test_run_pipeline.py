@@ -6,12 +6,13 @@ import shutil
 
 import pandas as pd
 import pytest
-from recipe import TINY_STAGE_1, script
+from recipe import SPEED, TINY_STAGE_1, script
 
 ENTRIES = {
     "stage_1": {
         "hparams": "small_ca_dino.yaml",
         **TINY_STAGE_1,
+        "speeds": [1.0],
         "number_of_epochs": 2,
         "first_clustering": 2,
         "clustering_every": 1,
@@ -86,9 +87,13 @@ def test_the_whole_system(whole, speech):
         assert (stage["utterances"], stage["clusters"]) == (24, 5)
         assert stage["ami"] is not None
         assert 0 < stage["reliable"] <= 1
-    # verify.py scored the last encoder.
-    metrics = json.loads((folder / "verify" / "metrics.json").read_text())
-    assert metrics["systems"]["encoder"]["eer"] == stages[-1]["eer"]
+    # verify.py scored the last encoder, not the one before
+    scores = {
+        name: (folder / name / "scores_encoder.txt").read_text()
+        for name in ["verify", "large_margin", "iteration_1/train"]
+    }
+    assert scores["verify"] == scores["large_margin"]
+    assert scores["verify"] != scores["iteration_1/train"]
     # report_gate.py compared each training with the true speakers.
     for name in ["iteration_1/train", "large_margin"]:
         table = pd.read_csv(folder / name / "gate.csv")
@@ -123,6 +128,14 @@ def test_killed_in_a_training_ends_as_if_it_was_not(
     assert "iteration_1/labels: done before." in output
     assert "Resumed from a checkpoint" in output
     assert figures(tmp_path) == figures(whole[0])[:3]
+    for path in [save.parent / "training.csv", save.parent / "gate.csv"]:
+        table, other = (
+            pd.read_csv(folder / path.relative_to(tmp_path))
+            for folder in (tmp_path, whole[0])
+        )
+        pd.testing.assert_frame_equal(
+            *(t.drop(columns=SPEED, errors="ignore") for t in (table, other))
+        )
     code, output = run_script(*command(speech, tmp_path, **flags, seed=1))
     assert code == 1
     assert "stage_1 was begun with other settings: seed was 1986" in output

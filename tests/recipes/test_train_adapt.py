@@ -89,9 +89,8 @@ def test_both_losses_are_columns(uninterrupted):
     )
     assert (table["source_accuracy"] > 0).any()
     assert (folder / "plots" / "training.png").stat().st_size > 0
-    assert (folder / "encoder" / "calibration.json").is_file() or (
-        "no threshold" in (folder / "log.txt").read_text()
-    )
+    # Of recordings of less than a second, none can be told
+    assert "no threshold" in (folder / "log.txt").read_text()
 
 
 def test_killed_ends_as_if_it_was_not(
@@ -123,7 +122,7 @@ def test_a_part_of_an_encoder_on_two_processes(
         "final_map": None,  # it is in the last layer
         "number_of_epochs": 1,
         "warmup_epochs": 0.5,
-        "evaluate_every": 1,
+        "trials": None,
         "batch_size": 2,
         "device": "cpu",
         "distributed_backend": "gloo",
@@ -150,6 +149,7 @@ def test_another_objective(command, run_script, tmp_path):
             tmp_path,
             yaml="small_adapt_contrastive.yaml",
             **{"number_of_epochs": 1, "warmup_epochs": 0.5, "local_crops": 0},
+            trials=None,
         )
     )
     assert code == 0, output
