@@ -167,7 +167,8 @@ class PseudoLabelBrain(EncoderBrain):
             trusted = np.tile(trusted, len(dataset.speeds))
         for name, branch in self.branches.items():
             samples = getattr(dataset, "samples", len(dataset))
-            branch.gate_record = GateRecord(samples, trusted)
+            labels = getattr(dataset, "labels", None)
+            branch.gate_record = GateRecord(samples, trusted, labels)
             self.guard.rewindable += [branch.gate_record, branch.loss_gate]
             self._keep({f"{name}_gate_record": branch.gate_record})
         return super().make_dataloader(dataset, stage, **kwargs)

@@ -23,6 +23,7 @@ from speechbrain_cadino.dataio.manifest import (
     write_manifest,
 )
 from speechbrain_cadino.embeddings.store import readable_embeddings
+from speechbrain_cadino.process.files import check_inputs_stay
 
 logger = get_logger(__name__)
 
@@ -151,8 +152,10 @@ def pseudo_label(
         If a file is missing. This and other mistakes in the arguments show
         before anything is embedded.
     ValueError
-        If an argument makes no sense.
+        If an argument makes no sense, or the manifest would be replaced.
     """
+    folder = pathlib.Path(output_folder)
+    check_inputs_stay([manifest], [folder / "pseudo_labels.csv"])
     table = read_manifest(manifest, DATA_ROOT)
     clusterer = sized(clusterer)
     if getattr(clusterer, "device", "") is None:
@@ -167,7 +170,6 @@ def pseudo_label(
         companion.check(transform)
     if speakers is not None:
         speakers = labels_of(speakers, table["ID"])
-    folder = pathlib.Path(output_folder)
     embedder.extract(
         folder / "embeddings", read_manifest(manifest, data_folder), shard_size
     )

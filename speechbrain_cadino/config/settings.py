@@ -1,5 +1,6 @@
 """Settings of a run: what its result depends on, and how two runs differ."""
 
+import datetime
 import hashlib
 import importlib.util
 import json
@@ -153,6 +154,8 @@ def plain(settings, folder, harmless=HARMLESS):
         return [name, *parts] if name else parts
     if isinstance(settings, str) and f"{settings}/".startswith(f"{folder}/"):
         return OUTPUT_FOLDER + settings[len(folder) :]
+    if isinstance(settings, datetime.date):  # 2024-05-01, a folder's name
+        return settings.isoformat()
     return settings
 
 

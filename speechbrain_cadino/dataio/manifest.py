@@ -382,28 +382,35 @@ def check_rate(table, sample_rate):
         If all rows have so many samples a second, and so has the first file;
         or the first row is a whole file.
     """
-    if sample_rate == 1 or "duration" not in table or table.empty:
-        return
-    rates = ((table["stop"] - table["start"]) / table["duration"]).to_numpy()
-    if np.ptp(rates) > 0.01 * rates[0] or _alike(rates[0], sample_rate):
+    rate = None if sample_rate == 1 else counted_rate(table)
+    if rate is None or alike(rate, sample_rate):
         return
     path = table["wav"].iloc[0]
     try:
         header = read_header(path)
     except AudioError:  # said where it is read
         return
-    whole = _alike(table["duration"].iloc[0], header.frames / header.rate)
+    whole = alike(table["duration"].iloc[0], header.frames / header.rate)
     whole &= (table["wav"] == path).sum() == 1  # no pieces, with its duration
-    if _alike(rates[0], header.rate) or whole:
+    if alike(rate, header.rate) or whole:
         raise ValueError(
-            f"The manifest counts {rates[0]:.0f} samples a second, such as of "
+            f"The manifest counts {rate:.0f} samples a second, such as of "
             f"{path}, and {sample_rate} are expected, the rate of the encoder: "
             "prepare again, or multiply start and stop by "
-            f"{sample_rate / rates[0]:.4g}."
+            f"{sample_rate / rate:.4g}."
         )
 
 
-def _alike(rate, other):
+def counted_rate(table):
+    """The rate in which a manifest counts, in Hz; None if its rows do not agree
+    on one, or it has no durations."""
+    if "duration" not in table or table.empty:
+        return None
+    rates = ((table["stop"] - table["start"]) / table["duration"]).to_numpy()
+    return None if np.ptp(rates) > 0.01 * rates[0] else rates[0]
+
+
+def alike(rate, other):
     """Whether two rates are the same but for rounded durations."""
     return abs(rate / other - 1) < 0.01
 

@@ -191,6 +191,8 @@ class GrowingSampling(Sampling):
     def __init__(self, sampling, share, seed=0):
         self.sampling = sampling
         self.share = share
+        for epoch in (1, 10**6):  # at the beginning, and at the end of all
+            self._share_of(epoch)
         self.seed = seed
         self.utterances_per_sample = sampling.utterances_per_sample
         # Where there are clusters, those of the other one
@@ -219,14 +221,18 @@ class GrowingSampling(Sampling):
         numpy.ndarray
             Row numbers, rising.
         """
+        last = np.searchsorted(self.ends, self._share_of(epoch) * self.size)
+        return np.flatnonzero(self.places <= min(last, len(self.ends) - 1))
+
+    def _share_of(self, epoch):
+        """The share that takes part; raises if that makes no sense."""
         share = self.share(epoch - 1)
         if not 0 < share <= 1:
             raise ValueError(
                 f"A share of {share:g} of the recordings in epoch {epoch}: "
                 "give a schedule above 0, up to 1."
             )
-        last = np.searchsorted(self.ends, share * self.size)
-        return np.flatnonzero(self.places <= min(last, len(self.ends) - 1))
+        return share
 
     def order(self, epoch):
         """See Sampling."""

@@ -8,14 +8,14 @@ import torch
 from tqdm import tqdm
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.dataio.audio import AudioReader, read_header
 from speechbrain_cadino.frames.abx import (
     comparable,
     score_abx,
     summarise,
 )
 from speechbrain_cadino.frames.features import LONGEST, read_signal
-from speechbrain_cadino.frames.phones import frames_of, read_phones
+from speechbrain_cadino.frames.phones import TOUCH, frames_of, read_phones
 from speechbrain_cadino.frames.units import unit_figures
 
 logger = get_logger(__name__)
@@ -56,14 +56,34 @@ class FrameEvaluator:
         if missing:
             raise ValueError(
                 f"{phones} names {missing[0]}, which is not in {data_folder}: "
-                "give the folder of its files as phones_folder."
+                "give the folder of its files, phones_folder of "
+                "train_dinosr.py, data_folder of evaluate_frames.py."
             )
+        self._check_seconds(phones)
         # What is compared, and the place of each phone there, or -1
         inside = comparable(self.table)
+        if not inside.any():
+            raise ValueError(
+                f"{phones} has no two phones between the same neighbours, of "
+                "which one is said twice: there is nothing to compare. Phones "
+                "are neighbours where one ends as the next one starts, to "
+                f"{1000 * TOUCH:g} ms."
+            )
         self.items = self.table[inside].reset_index(drop=True)
         self.places = np.where(inside, np.cumsum(inside) - 1, -1)
         phones = self.table["language"] + " " + self.table["phone"]
         self.phones, _ = pd.factorize(phones, sort=True)
+
+    def _check_seconds(self, phones):
+        """Raises if half of the phones begin after the end of their file."""
+        for wav, start in self.table.groupby("wav")["start"].median().items():
+            header = read_header(self.folder / wav)
+            if start > header.frames / header.rate:
+                raise ValueError(
+                    f"{phones}: half of the phones of {wav} start at {start:g} "
+                    f"or later, after its {header.frames / header.rate:.2f} s: "
+                    "start and stop are in seconds, not in samples."
+                )
 
     def __call__(self, system, features):
         """Judges all that a system says of frames.

@@ -1,5 +1,6 @@
 """Features of frames: log-mel, MFCC, codes of k-means, layers of a network."""
 
+import contextlib
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from tqdm import tqdm
 
 from speechbrain.lobes.features import MFCC, Fbank
 from speechbrain.processing.features import InputNormalization
-from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.dataio.audio import AudioReader, MediaError
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.losses.online_codebook import over_time
 
@@ -116,8 +117,12 @@ def kmeans_codes(manifest, data_folder, clusters, sample_rate, seed=0):
     for row in tqdm(table.iloc[chosen].itertuples(), "MFCC", total=len(chosen)):
         # Of a longer one, its beginning
         stop = min(row.stop, row.start + LONGEST * sample_rate)
-        signal = read_signal(row.wav, sample_rate, row.start, stop)
-        parts.append(mfcc(signal)["mfcc"][0].numpy())
+        # Broken and silent files are few, and are counted where all are read
+        with contextlib.suppress(MediaError):
+            signal = read_signal(row.wav, sample_rate, row.start, stop)
+            parts.append(mfcc(signal)["mfcc"][0].numpy())
+    if not parts:
+        raise MediaError(f"{manifest}: none of its files can be read.")
     frames = np.concatenate(parts)
     frames = frames[rng.permutation(len(frames))[:KMEANS_FRAMES]]
     found = KMeans(clusters, n_init=1, random_state=seed).fit(frames)

@@ -1,6 +1,7 @@
 """Records of what became of each sample behind the loss gate."""
 
 import pathlib
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,11 @@ TYPES = {
 }
 
 
+def checksum_of(labels):
+    """A number that tells classes of utterances, (N,) integers, from others."""
+    return zlib.crc32(np.asarray(labels, np.int64).tobytes())
+
+
 @register_checkpoint_hooks
 class GateRecord:
     """Losses and decisions of an epoch, and one row per finished epoch.
@@ -41,6 +47,9 @@ class GateRecord:
     trusted : numpy.ndarray, optional
         Shape (S,), bool: whose labels are given, so that the gate has nothing
         to judge. None is by default.
+    labels : numpy.ndarray, optional
+        The classes of the utterances, whose checksum is written beside what
+        becomes of the samples.
 
     Example
     -------
@@ -57,8 +66,9 @@ class GateRecord:
     {'reliable': 1, 'corrected': 1, 'dropped': 0}
     """
 
-    def __init__(self, samples, trusted=None):
+    def __init__(self, samples, trusted=None, labels=None):
         self.samples = samples
+        self.checksum = None if labels is None else checksum_of(labels)
         self.trusted = np.zeros(samples, bool) if trusted is None else trusted
         self.rows = []
         self._clear()
@@ -163,6 +173,8 @@ class GateRecord:
         }
         if self.trusted.any():
             columns["trusted"] = self.trusted
+        if self.checksum is not None:
+            columns["labels"] = self.checksum
         with atomic_path(path) as temporary:
             np.savez_compressed(temporary, **{**columns, "losses": self.losses})
 

@@ -11,6 +11,7 @@ from speechbrain_cadino.dataio.labels import labels_of
 from speechbrain_cadino.dataio.manifest import DATA_ROOT, LABEL, read_manifest
 from speechbrain_cadino.gate.mixture import TwoGaussians
 from speechbrain_cadino.gate.plots import GROUPS, plot_gate, right_column
+from speechbrain_cadino.gate.record import checksum_of
 from speechbrain_cadino.losses.label_correction import (
     CORRECTED,
     DROPPED,
@@ -102,6 +103,11 @@ def report_gate(output_folder, manifest, speakers=None):
                     f"of the {len(truth.right)} utterances in {manifest}: "
                     "give the manifest that it trained on."
                 )
+            if record.get("labels", truth.checksum) != truth.checksum:
+                raise ValueError(
+                    f"The run in {folder} has other labels than {manifest}: "
+                    "give the manifest that it trained on."
+                )
             right = np.tile(truth.right, samples // len(truth.right))
             rows.append(_shares(record, right, truth))
             if epoch in shown:
@@ -157,11 +163,14 @@ class Truth(NamedTuple):
     right : numpy.ndarray
         Shape (N,): whether the one is the other in the utterance's cluster,
         see ``_is_right``.
+    checksum : int
+        The labels: see ``checksum_of``.
     """
 
     speakers: np.ndarray
     main: np.ndarray
     right: np.ndarray
+    checksum: int
 
 
 def _read_truth(manifest, speakers):
@@ -180,7 +189,8 @@ def _read_truth(manifest, speakers):
     sizes = sizes.sort_values("size", ascending=False, kind="stable")
     best = sizes.drop_duplicates("cluster").set_index("cluster")["speaker"]
     main = best.reindex(range(len(labels)), fill_value=-1).to_numpy()
-    return Truth(speakers, main, _is_right(speakers, main[clusters]))
+    right = _is_right(speakers, main[clusters])
+    return Truth(speakers, main, right, checksum_of(clusters))
 
 
 def _is_right(speakers, main):

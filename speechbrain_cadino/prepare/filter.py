@@ -23,7 +23,11 @@ from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.store import load_embeddings
 from speechbrain_cadino.gate.mixture import TwoGaussians
 from speechbrain_cadino.prepare.plots import plot_filter
-from speechbrain_cadino.process.files import write_csv, write_json
+from speechbrain_cadino.process.files import (
+    check_inputs_stay,
+    write_csv,
+    write_json,
+)
 
 logger = get_logger(__name__)
 
@@ -273,9 +277,12 @@ def filter_manifest(
         If a file is missing. This and other mistakes in the arguments show
         before anything is embedded.
     ValueError
-        If a rule makes no sense, or nothing is kept.
+        If a rule makes no sense, nothing is kept, or a manifest that is read
+        would be replaced.
     """
     folder = pathlib.Path(output_folder)
+    made = [folder / name for name in ["filtered.csv", "filtered_pieces.csv"]]
+    check_inputs_stay([manifest, pieces], made)
     table, audio = manifest, manifest if audio is None else audio
     if not isinstance(manifest, pd.DataFrame):
         table = read_manifest(manifest, DATA_ROOT)
@@ -312,8 +319,8 @@ def filter_manifest(
         listen(folder / "speech", audio, detector, embedder, shard_size)
 
     def finish():
-        for name in ["filtered.csv", "filtered_pieces.csv"]:
-            (folder / name).unlink(missing_ok=True)
+        for path in made:
+            path.unlink(missing_ok=True)
         scores = score(source, table["ID"], table.get(LABEL))
         if detector is not None:
             shares = load_embeddings(folder / "speech")[1][:, 0]

@@ -1,7 +1,5 @@
 """Joined manifests: labels that are given beside labels that were guessed."""
 
-import os
-
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
@@ -14,11 +12,14 @@ from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     LABEL,
     TRUSTED,
+    alike,
+    counted_rate,
     pseudo_labels,
     read_manifest,
     write_manifest,
 )
 from speechbrain_cadino.dataio.names import check_writable_name
+from speechbrain_cadino.process.files import check_inputs_stay
 
 logger = get_logger(__name__)
 
@@ -48,8 +49,8 @@ def join_manifests(
     ------
     ValueError
         If one has no labels or is joined already, the source is of one
-        speaker, both have an utterance in common, or the output is one of
-        them.
+        speaker, both have an utterance in common or count at different rates,
+        or the output is one of them.
 
     Example
     -------
@@ -78,8 +79,13 @@ def join_manifests(
         )
     ]
     check_writable_name(output)
-    if os.path.realpath(output) in map(os.path.realpath, (source, target)):
-        raise ValueError(f"{output} is to be joined: give another --output.")
+    check_inputs_stay([source, target], [output])
+    rates = [counted_rate(table) for table in tables]
+    if None not in rates and not alike(*rates):
+        raise ValueError(
+            f"{source} counts {rates[0]:.0f} samples a second and {target} "
+            f"{rates[1]:.0f}: prepare both at one sample_rate."
+        )
     check_speakers(tables[0][LABEL], source)
     check_apart(*(table["ID"] for table in tables), "IDs")
     check_files_apart(*(table["wav"] for table in tables))

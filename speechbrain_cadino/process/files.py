@@ -353,6 +353,39 @@ def holds_something(path):
     return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
+def check_inputs_stay(inputs, outputs):
+    """Raises if a file that is read would be replaced by what is made of it.
+
+    Arguments
+    ---------
+    inputs : list
+        What is read: paths, and None or tables, which are no files.
+    outputs : list of pathlib.Path
+        The files to write.
+
+    Raises
+    ------
+    ValueError
+        Naming it.
+
+    Example
+    -------
+    >>> check_inputs_stay(["a/x.csv", None], [pathlib.Path("b/x.csv")])
+    >>> check_inputs_stay(["a/x.csv"], [pathlib.Path("a/../a/x.csv")])
+    Traceback (most recent call last):
+    ...
+    ValueError: a/x.csv is read, and would be replaced by what is made of it...
+    """
+    written = {os.path.realpath(path) for path in outputs}
+    for path in inputs:
+        is_path = isinstance(path, (str, os.PathLike))
+        if is_path and os.path.realpath(path) in written:
+            raise ValueError(
+                f"{path} is read, and would be replaced by what is made of it: "
+                "give another output."
+            )
+
+
 def read_json(path):
     """Reads a JSON file of ours that a power cut may have damaged.
 

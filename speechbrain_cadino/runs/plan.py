@@ -1,5 +1,6 @@
 """Plan of a pipeline: its scripts in order, each with all its flags."""
 
+import datetime
 import functools
 import importlib.util
 import json
@@ -449,6 +450,8 @@ def _flag(name, value):
     """A flag as ``config.flags`` reads it: a text as it is, else YAML."""
     if RUN_OPTIONS.get(name) is False and value is True:
         return f"--{name}"
+    if isinstance(value, datetime.date):  # 2024-05-01, a folder's name
+        value = value.isoformat()
     if not isinstance(value, (str, pathlib.Path)):
         value = json.dumps(value)
     return f"--{name}={value}"

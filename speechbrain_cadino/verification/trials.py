@@ -211,7 +211,9 @@ def training_overlap(trials, data_folder, table):
     dict of str:int
         ``test_speakers``, and how many of them are ``trained_on``;
         ``unknown_speakers``, the files whose name does not tell who speaks. A
-        speaker is the first folder, see ``dataio.names.speaker_of``.
+        speaker of the list is the first folder of a name, see
+        ``dataio.names.speaker_of``; one of the training set is any folder on
+        the way to a file, or in its ID.
 
     Example
     -------
@@ -224,7 +226,7 @@ def training_overlap(trials, data_folder, table):
     folders = paths_of(data_folder)
     tested = [speaker_of(name, folders) for name in names]
     speakers = set(tested) - {""}
-    trained = {speaker_of(name) for name in table["ID"]}
+    trained = _folders_on_the_way(table)
     overlap = {
         "test_speakers": len(speakers),
         "trained_on": len(speakers & trained),
@@ -246,15 +248,23 @@ def training_overlap(trials, data_folder, table):
     return overlap
 
 
+def _folders_on_the_way(table):
+    """All folders in the IDs and paths of a manifest."""
+    columns = [table[name] for name in ("ID", "wav") if name in table]
+    parents = {os.path.dirname(spelling(n)) for c in columns for n in c}
+    return {part for parent in parents for part in parent.split("/")}
+
+
 def _parse(fields):
     """The fields of a line as (target, enrol, test) and, if there is one,
     the group; None if it is no trial."""
     if len(fields) not in (3, 4):
         return None
-    if fields[0] in ("0", "1"):
-        return fields[0] == "1", *fields[1:]
+    # First, as an ID may be a number
     if fields[2] in ("target", "nontarget"):
         return fields[2] == "target", *fields[:2], *fields[3:]
+    if fields[0] in ("0", "1"):
+        return fields[0] == "1", *fields[1:]
     return None
 
 

@@ -122,6 +122,16 @@ def test_mistakes_show_before_anything_is_embedded(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_manifest_is_not_replaced_by_its_labels(corpus, tmp_path):
+    table = read_manifest(corpus / "train.csv", DATA_ROOT)
+    manifest = tmp_path / "pseudo_labels.csv"
+    write_manifest(manifest, table)
+    before = manifest.read_bytes()
+    with pytest.raises(ValueError, match="would be replaced by what is made"):
+        pseudo_label(tmp_path, None, manifest, SphericalKMeans(3), corpus)
+    assert manifest.read_bytes() == before
+
+
 def label_points(folder, points, clusterer):
     """Pseudo labels of utterances that have embeddings and no audio."""
     names = [f"u{row:02}" for row in range(len(points))]

@@ -8,6 +8,7 @@ lr: 1
 speakers: a.csv
 save: out/save
 outside: output
+day: 2024-05-01
 data: !new:collections.Counter {speakers: b.csv, files: [out, !ref <save>/x]}
 """
 
@@ -19,13 +20,14 @@ def test_tags_places_and_what_is_left_out():
         "lr": 1,
         "save": "<output_folder>/save",
         "outside": "output",
+        "day": "2024-05-01",
         "data": {
             "!": "!new:collections.Counter",
             "files": ["<output_folder>", "!ref <save>/x"],
         },
     }
     assert plain(settings, "out", harmless={"data", "lr"}).keys() == {
-        *("output_folder", "speakers", "save", "outside")
+        *("output_folder", "speakers", "save", "outside", "day")
     }
 
 

@@ -83,7 +83,14 @@ def test_clusters_are_those_of_the_other_one(wavs):
 @pytest.mark.parametrize("share", [0, -1, 1.5])
 def test_a_share_is_one(wavs, share):
     with pytest.raises(ValueError, match="schedule above 0, up to 1"):
-        growing(wavs, start=share).order(1)
+        growing(wavs, start=share)
+
+
+@pytest.mark.parametrize("end", [0, 1.2])
+def test_a_share_that_makes_no_sense_shows_before_its_epoch(end):
+    share = LinearSchedule(start=0.5, end=end, epochs=40)
+    with pytest.raises(ValueError, match="schedule above 0, up to 1"):
+        GrowingSampling(Sampling(), share)
 
 
 def test_partners_are_of_the_cluster_and_of_other_recordings(wavs):

@@ -91,6 +91,20 @@ def test_figures_do_not_depend_on_what_is_kept(corpus, monkeypatch, kept):
     assert lengths == pytest.approx([2.5, *files * passes])
 
 
+def test_tables_that_cannot_be_judged_are_refused_at_once(corpus, tmp_path):
+    table = pd.read_csv(corpus / "p.csv")
+    times = ["start", "stop"]
+    path = tmp_path / "other.csv"
+    for other, sentence in [
+        (table.assign(**RATE * table[times]), "in seconds, not in samples"),
+        (table.assign(stop=table["start"] + 5e-4), "nothing to compare"),
+        (table.assign(wav="gone.wav"), "data_folder of evaluate_frames"),
+    ]:
+        other.to_csv(path, index=False)
+        with pytest.raises(ValueError, match=sentence):
+            evaluate.FrameEvaluator(path, corpus, RATE)
+
+
 def test_codes_in_numbers_are_those_of_their_probabilities(corpus):
     judge = evaluate.FrameEvaluator(corpus / "p.csv", corpus, RATE)
     likely = features.Features(
@@ -112,15 +126,17 @@ def test_clusters_are_learnt_of_the_beginning_of_long_files(
     rng = np.random.default_rng(1)
     first, rest, probe = rng.normal(size=(3, 16000)) / 9
     codes = []
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
     for name, tail in (("short", []), ("long", rest)):
         soundfile.write(tmp_path / f"{name}.wav", [*first, *tail], 16000)
+        stops = np.array([16000, 16000 + len(tail)])
         pd.DataFrame(
             {
-                "ID": [name],
-                "duration": [1 + len(tail) / 16000],
-                "wav": f"$data_root/{name}.wav",
+                "ID": ["silent", name],
+                "duration": stops / 16000,
+                "wav": ["$data_root/silent.wav", f"$data_root/{name}.wav"],
                 "start": 0,
-                "stop": 16000 + len(tail),
+                "stop": stops,
             }
         ).to_csv(tmp_path / "train.csv", index=False)
         said = features.kmeans_codes(tmp_path / "train.csv", tmp_path, 4, 16000)

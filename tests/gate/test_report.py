@@ -12,6 +12,7 @@ from scipy.stats import norm
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
 from speechbrain_cadino.gate.mixture import log_odds, losses_of
 from speechbrain_cadino.gate.plots import plot_gate
+from speechbrain_cadino.gate.record import checksum_of
 from speechbrain_cadino.gate.report import format_gate, report_gate
 
 UTTERANCES = 60
@@ -240,6 +241,7 @@ def test_the_picture_is_of_the_losses_that_were_drawn(tmp_path, monkeypatch):
         ("epoch", FileNotFoundError, r"no .*epoch002\.npz, but .*has the"),
         ("manifest", FileNotFoundError, r"No manifest at .*gone\.csv"),
         ("size", ValueError, "has 120 samples, no multiple of the 59 utter"),
+        ("iteration", ValueError, r"has other labels than .*after\.csv: give"),
         ("labels", ValueError, r"bare\.csv has no column spk_id: give the"),
         ("speakers", ValueError, "knows none of the 60 utterances"),
     ],
@@ -256,6 +258,15 @@ def test_mistakes(mistake, error, sentence, manifest, speakers, tmp_path):
     elif mistake == "size":
         manifest = tmp_path / "other.csv"
         write_manifest(manifest, table[1:])
+    elif mistake == "iteration":
+        trained = pd.factorize(table["spk_id"], sort=True)[0]
+        other = table["spk_id"].to_numpy()[::-1]
+        manifest = tmp_path / "after.csv"
+        write_manifest(manifest, table.assign(spk_id=other))
+        for path in (folder / "gate").iterdir():
+            with np.load(path) as arrays:
+                record = dict(arrays)
+            np.savez(path, **record, labels=checksum_of(trained))
     elif mistake == "labels":
         manifest = tmp_path / "bare.csv"
         write_manifest(manifest, table.drop(columns="spk_id"))

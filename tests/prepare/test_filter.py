@@ -137,3 +137,14 @@ def test_segments_are_needed_where_they_are_compared(tmp_path):
     with pytest.raises(ValueError, match="and keep_segments=True"):
         filter_manifest(tmp_path, embedder, table.assign(stop=16000))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["filtered.csv", "filtered_pieces.csv"])
+def test_a_manifest_is_not_replaced_by_what_is_kept_of_it(tmp_path, name):
+    manifest = tmp_path / name
+    manifest.write_text("ID,duration,wav,start,stop\na,1.0,a.wav,0,16000\n")
+    before = manifest.read_bytes()
+    options = {"pieces": manifest} if "pieces" in name else {}
+    with pytest.raises(ValueError, match="would be replaced by what is made"):
+        filter_manifest(tmp_path, None, manifest, **options)
+    assert manifest.read_bytes() == before

@@ -239,6 +239,10 @@ def test_what_cannot_be_joined(run_script, labels, tmp_path):
     spk_id = table["spk_id"].where(table.index != 3, "")
     table.assign(spk_id=spk_id).to_csv(one, index=False)
     assert "1 utterances have no spk_id, the first is" in refused(one, labels)
+    half = table.assign(ID="other" + table["ID"], stop=table["stop"] // 2)
+    half["wav"] = half["wav"].str.replace("$data_root/", "$data_root/other/")
+    half.to_csv(one, index=False)
+    assert "counts 16000 samples a second and" in refused(labels, one)
     # The same files by other names
     table["ID"] = "other" + table["ID"]
     table["wav"] = table["wav"].str.replace("$data_root/", "$data_root/./")
@@ -256,7 +260,7 @@ def test_a_manifest_is_not_joined_over_itself(run_script, labels, tmp_path):
     output = f"--output={tmp_path}/./source.csv"
     code, output = run_script(script, source, labels, output)
     assert code == 1
-    assert "is to be joined: give another --output" in output
+    assert "would be replaced by what is made of it" in output
     assert source.read_bytes() == before
     for name, sentence in [("", "is a folder"), ("a.wav", "a recording")]:
         output = f"--output={tmp_path}/{name}"

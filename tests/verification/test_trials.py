@@ -31,6 +31,7 @@ def write_wav(path, length=1600):
         "1 a.wav b.wav\n0 a.wav c.wav\n",
         "1\ta.wav\tb.wav\r\n\r\n0  a.wav  c.wav",
         "a.wav b.wav target\na.wav c.wav nontarget\n",
+        "a.wav\tb.wav\ttarget\na.wav\tc.wav\tnontarget\n",
     ],
 )
 def test_both_forms(tmp_path, text):
@@ -38,6 +39,13 @@ def test_both_forms(tmp_path, text):
     assert trials["target"].tolist() == [True, False]
     assert trials["enrol"].tolist() == ["a.wav", "a.wav"]
     assert trials["test"].tolist() == ["b.wav", "c.wav"]
+
+
+def test_names_may_be_numbers(tmp_path):
+    text = "0 1 target\n1 5 nontarget\n"
+    trials = read_trials(write(tmp_path / "trials.txt", text))
+    assert trials["target"].tolist() == [True, False]
+    assert trials[["enrol", "test"]].values.tolist() == [["0", "1"], ["1", "5"]]
 
 
 @pytest.mark.parametrize("text", ["1 a b\r0 a c\r", "\ufeff1 a b\r\n0 a c"])
@@ -169,6 +177,21 @@ def test_the_training_set_is_compared_however_names_are_spelled(
         "unknown_speakers": 0,
     }
     assert "1 of the 2 speakers of the trial list are in the" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "wav"),
+    [
+        ("archive/b/2", "archive/b/2.wav"),
+        ("/data/b/2", "/data/b/2.wav"),
+        ("dev/aac/b/x/2", "$data_root/dev/aac/b/x/2.m4a"),
+        ("b--x--00002_0.0_3.0", "/data/b/x/2.wav"),  # SpeechBrain's recipe
+    ],
+)
+def test_any_folder_of_a_training_file_may_be_the_speaker(name, wav):
+    trials = pd.DataFrame({"enrol": ["b/1.wav"], "test": ["c/1.wav"]})
+    table = pd.DataFrame({"ID": [name, "0"], "wav": [wav, "0.wav"]})
+    assert training_overlap(trials, "x", table)["trained_on"] == 1
 
 
 def test_names_without_a_folder_do_not_tell(tmp_path, caplog):
