@@ -211,33 +211,20 @@ def _has_sample(audio, place):
         return False
 
 
-def _count(path):
-    """How many samples of a file can be decoded."""
-    count = 0
+def _count(path, count=0, step=BLOCK):
+    """How many samples of a file can be decoded, of which so many are known to
+    be."""
+    first = count
     with open_audio(path) as audio:
         while True:
             try:
-                block = len(audio.read(BLOCK, "float32", always_2d=True))
-            except (soundfile.LibsndfileError, RuntimeError):
-                # What it had decoded of this block is not told: sample by
-                # sample would take for ever, so in small blocks.
-                return count + _count_small(path, count)
-            count += block
-            if block < BLOCK:
-                return count
-
-
-def _count_small(path, first, step=256):
-    """How many samples follow, in steps, until decoding fails."""
-    count = 0
-    with open_audio(path) as audio:
-        while True:
-            try:
-                if not count:
+                if first and count == first:
                     audio.seek(first)
                 block = len(audio.read(step, "float32", always_2d=True))
             except (soundfile.LibsndfileError, RuntimeError):
-                return count
+                # What it had decoded of this block is not told: sample by
+                # sample would take for ever, so in small blocks.
+                return count if step < BLOCK else _count(path, count, step=256)
             count += block
             if block < step:
                 return count

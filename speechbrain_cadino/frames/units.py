@@ -1,6 +1,7 @@
 """Units of speech: how far the codes of frames are phones."""
 
 import numpy as np
+from scipy.stats import entropy
 
 
 def unit_figures(codes, phones, size):
@@ -33,17 +34,10 @@ def unit_figures(codes, phones, size):
     joint = np.zeros((size, phones.max() + 1))
     np.add.at(joint, (np.asarray(codes), phones), 1)
     joint /= joint.sum()
-    phone = joint.sum(0)
-    information = _entropy(phone) + _entropy(joint.sum(1)) - _entropy(joint)
-    entropy = _entropy(phone)
+    of_phones, of_codes = entropy(joint.sum(0)), entropy(joint.sum(1))
+    information = of_phones + of_codes - entropy(joint.ravel())
     return {
-        "pnmi": float(information / entropy) if entropy else 1.0,
+        "pnmi": float(information / of_phones) if of_phones else 1.0,
         "purity": float(joint.max(1).sum()),
         "used": float((joint.sum(1) > 0).mean()),
     }
-
-
-def _entropy(shares):
-    """In nats."""
-    shares = shares[shares > 0]
-    return -(shares * np.log(shares)).sum()

@@ -1,1 +1,1 @@
-"""From audio on disk, or from nothing at all, to manifests."""
+"""From audio on disk to manifests, and what is kept of them."""

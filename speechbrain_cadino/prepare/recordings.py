@@ -22,6 +22,7 @@ from speechbrain_cadino.dataio.names import (
 from speechbrain_cadino.prepare.convert import convert_files
 from speechbrain_cadino.prepare.parallel import in_parallel
 from speechbrain_cadino.process.files import remove_leftovers, write_csv
+from speechbrain_cadino.process.parts import stretches
 
 logger = get_logger(__name__)
 
@@ -372,16 +373,15 @@ def manifest_rows(recording, sample_rate, cut_seconds=None):
     if not cut_seconds:
         return [(recording.id, length / sample_rate, recording.wav, 0, length)]
     pieces = max(1, round(length / (cut_seconds * sample_rate)))
-    edges = [length * i // pieces for i in range(pieces + 1)]
     return [
         (
-            f"{recording.id}_{i + 1:04d}",
-            (edges[i + 1] - edges[i]) / sample_rate,
+            f"{recording.id}_{number:04d}",
+            (stop - start) / sample_rate,
             recording.wav,
-            edges[i],
-            edges[i + 1],
+            start,
+            stop,
         )
-        for i in range(pieces)
+        for number, (start, stop) in enumerate(stretches(length, pieces), 1)
     ]
 
 

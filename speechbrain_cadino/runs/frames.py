@@ -128,7 +128,7 @@ def evaluate_frames(hparams, evaluator, folder, student, untrained=None):
     times = hparams["frame_hop"], hparams["frame_offset"]
     rows = evaluator("trained", network_features(student, *times))
     if untrained is not None:
-        untrained = untrained.to(_device(student))
+        untrained = untrained.to(next(student.parameters()).device)
         # Its heads know of no codes
         features = network_features(untrained, *times, heads=False)
         rows += evaluator("untrained", features)
@@ -145,8 +145,3 @@ def evaluate_frames(hparams, evaluator, folder, student, untrained=None):
             evaluator.units("k-means", "of mfcc", codes, hparams["codes"])
         )
     return report_frames(rows, folder)
-
-
-def _device(module):
-    """The device that a network is on."""
-    return next(module.parameters()).device
