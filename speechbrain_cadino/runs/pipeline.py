@@ -15,6 +15,7 @@ import sys
 import time
 
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.config.settings import differences
 from speechbrain_cadino.process.console import in_minutes, to_copy
 from speechbrain_cadino.process.files import read_json, write_json
 from speechbrain_cadino.process.interrupts import Interrupted, interruptible
@@ -119,13 +120,13 @@ def run(folder, steps, lock, replan):
     lock : int
         The lock of ``locked``.
     replan : callable
-        The function that plans again, once there are new pseudo labels: they
-        may have settled, and end the iterations.
+        The function that plans again: new pseudo labels may have settled, and
+        end the iterations, and somebody may have changed a YAML file.
 
     Raises
     ------
     ValueError
-        If a script fails.
+        If a script fails, or a YAML file of a training has changed meanwhile.
     Interrupted
         If the pipeline is asked to end, by SIGTERM or Ctrl-C. The script was
         asked too, and has ended.
@@ -136,6 +137,8 @@ def run(folder, steps, lock, replan):
         with interruptible():
             while place < len(steps):
                 step = steps[place]
+                if step.manifest:
+                    _check_unchanged(step, replan()[place])
                 _run_if_needed(folder, steps, step, lock)
                 if step.name.endswith("labels"):
                     steps = replan()
@@ -149,6 +152,18 @@ def run(folder, steps, lock, replan):
     logger.info(f"\nAll done: {folder}/report.html\n\n{format_report(rows)}\n")
     *_, last = (step for step in steps if step.manifest)
     logger.info(where_to_go(pathlib.Path(folder, last.name, "encoder")))
+
+
+def _check_unchanged(step, now):
+    """Raises if a training is not any more what was planned: its script would
+    read the file of now, and the settings of then would be recorded."""
+    changes = differences(step.settings, now.settings)
+    if changes:
+        raise ValueError(
+            f"{step.name}: a YAML file has changed while the pipeline ran "
+            f"({changes}). Start the same command again: it takes the new "
+            "values, or says what was made with the old ones."
+        )
 
 
 def outline(steps):

@@ -635,6 +635,30 @@ def test_a_folder_that_cannot_be_locked(recipe, monkeypatch, caplog):
     assert counts(recipe / "out")["stage_1/train_dino"] == 1
 
 
+def test_a_yaml_file_that_changes_meanwhile_is_said(recipe, monkeypatch):
+    """And not read by the script, and recorded as it was."""
+    run_step = pipeline._run_step
+
+    def run_and_pull(folder, steps, step, lock):
+        run_step(folder, steps, step, lock)
+        if not step.name.endswith("train"):
+            return
+        file = recipe / "hparams" / "margin.yaml"
+        file.write_text(file.read_text().replace("lr: 0.1", "lr: 0.3"))
+
+    flags = {"large_margin": "{hparams: margin.yaml}"}
+    hparams = recipe / "hparams"
+    shutil.copy(hparams / "gated.yaml", hparams / "margin.yaml")
+    with monkeypatch.context() as patches:
+        patches.setattr(pipeline, "_run_step", run_and_pull)
+        with pytest.raises(ValueError, match=r"large_margin: .*lr was 0.1, is"):
+            run(recipe, **flags)
+    assert "large_margin/train_dlg_lc" not in counts(recipe / "out")
+    run(recipe, **flags)
+    assert counts(recipe / "out")["large_margin/train_dlg_lc"] == 1
+    assert counts(recipe / "out")["stage_1/train_dino"] == 1
+
+
 def start(recipe, **flags):
     """The real script, as a process of its own."""
     return forked.start(
