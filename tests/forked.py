@@ -102,6 +102,8 @@ def start(*command, cwd=None, output=os.devnull, environment=None, audit=None):
     )
     process.output = pathlib.Path(output)
     process.start()
+    # Else Python's end would wait for one that a failed test has left
+    atexit.register(process.kill)
     return process
 
 
@@ -168,7 +170,9 @@ def _main(command, cwd, method, environment, output, audit):
             runpy.run_module(command[1], run_name="__main__", alter_sys=True)
         elif command[0] == "-c":
             sys.argv = ["-c", *command[2:]]
-            exec(command[1], vars(sys.modules["__main__"]))
+            main = vars(sys.modules["__main__"])
+            main["__name__"] = "__main__"
+            exec(command[1], main)
         else:
             sys.argv = command
             sys.path.insert(0, str(pathlib.Path(command[0]).parent))

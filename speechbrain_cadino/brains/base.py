@@ -580,6 +580,7 @@ class EncoderBrain(sb.Brain):
         """Writes one epoch to the logs."""
         self.hparams.train_logger.log_stats(meta, means, valid)
         evaluates = getattr(self.hparams, "evaluator", None) is not None
+        evaluates = evaluates and bool(self.hparams.evaluate_every)
         logger.info(self.progress.line(meta["epoch"], means, valid, evaluates))
         if self._tensorboard is not None:
             self._tensorboard.log_stats(meta, means, valid)

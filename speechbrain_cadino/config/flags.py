@@ -42,7 +42,7 @@ COUNTS = {
 
 # Paths of which several make sense
 SEVERAL = {
-    *("data_folder", "trials_folder", "face_folder"),
+    *("data_folder", "train_data_folder", "trials_folder", "face_folder"),
     *("noise_folder", "rir_folder"),
 }
 

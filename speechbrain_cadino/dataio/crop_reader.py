@@ -8,7 +8,7 @@ import torch
 from torchaudio.functional import resample
 
 from speechbrain_cadino.dataio.audio import MediaError, SilentError
-from speechbrain_cadino.dataio.signal import problem_of
+from speechbrain_cadino.dataio.signal import SILENT, problem_of
 
 # Draws of another utterance before a batch is given up.
 MAX_REPLACEMENTS = 10
@@ -16,6 +16,8 @@ MAX_REPLACEMENTS = 10
 # Draws of another place for a silent crop before its utterance is replaced: one
 # side of a telephone call is silent for half of its time.
 MAX_SILENT = 50
+
+BLACK = "black"
 
 
 class CropReader:
@@ -133,7 +135,9 @@ class CropReader:
 
     def _read_heard(self, row, audio, size, rng):
         """A random stretch that is not silent; raises if none is found."""
-        for _ in range(MAX_SILENT - 1):
+        # Of what it fills there is one place
+        fills = self.stops[row] - self.starts[row] <= size
+        for _ in range(0 if fills else MAX_SILENT - 1):
             with contextlib.suppress(SilentError):
                 place = self._place(row, size, rng)
                 return self._read_places(row, audio, [place])[0]
@@ -145,9 +149,8 @@ class CropReader:
         for (first, _), piece in zip(places, pieces):
             problem = problem_of(piece) if piece.ndim == 1 else _black(piece)
             if problem:
-                raise SilentError(
-                    f"{self.wavs[row]}: {problem}, from {first} on."
-                )
+                kind = SilentError if problem in (SILENT, BLACK) else MediaError
+                raise kind(f"{self.wavs[row]}: {problem}, from {first} on.")
         return pieces
 
 
@@ -168,7 +171,7 @@ def _read_pieces(audio, firsts, lasts):
 
 def _black(picture):
     """What ``problem_of`` is to signals."""
-    return "" if picture.any() else "black"
+    return "" if picture.any() else BLACK
 
 
 def _at_speed(piece, speed):

@@ -191,7 +191,7 @@ class GrowingSampling(Sampling):
     def __init__(self, sampling, share, seed=0):
         self.sampling = sampling
         self.share = share
-        for epoch in (1, 10**6):  # at the beginning, and at the end of all
+        for epoch in (1, 10**6):  # at the beginning, and when it has ended
             self._share_of(epoch)
         self.seed = seed
         self.utterances_per_sample = sampling.utterances_per_sample
@@ -229,8 +229,8 @@ class GrowingSampling(Sampling):
         share = self.share(epoch - 1)
         if not 0 < share <= 1:
             raise ValueError(
-                f"A share of {share:g} of the recordings in epoch {epoch}: "
-                "give a schedule above 0, up to 1."
+                f"A share of {share:g} of the recordings, in epoch {epoch} if "
+                "training is so long: give a schedule above 0, up to 1."
             )
         return share
 

@@ -71,8 +71,7 @@ class StoredEmbeddings:
         ------
         ValueError
             If an utterance has no embedding, or one that is zero or not finite,
-            unless
-            that is skipped; or if there is none of them at all.
+            unless that is skipped; or if there is none of them at all.
         """
         rows = self.rows.get_indexer(table["ID"])
         missing = rows < 0

@@ -64,10 +64,9 @@ class FrameEvaluator:
         inside = comparable(self.table)
         if not inside.any():
             raise ValueError(
-                f"{phones} has no two phones between the same neighbours, of "
-                "which one is said twice: there is nothing to compare. Phones "
-                "are neighbours where one ends as the next one starts, to "
-                f"{1000 * TOUCH:g} ms."
+                f"{phones} has no two phones between the same neighbours: "
+                "there is nothing to compare. Phones are neighbours where one "
+                f"ends as the next one starts, to {1000 * TOUCH:g} ms."
             )
         self.items = self.table[inside].reset_index(drop=True)
         self.places = np.where(inside, np.cumsum(inside) - 1, -1)

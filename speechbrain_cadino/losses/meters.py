@@ -103,8 +103,9 @@ def spread_warnings(means):
         return [
             "Collapse of the embeddings to a line: they have "
             f"{means['dimensions']:.1f} effective dimensions, where 5 and more "
-            "are usual. What usually helps: cosine_weight: 0, the terms of "
-            "rdino.yaml, a batch of more than a few utterances."
+            "are usual. What usually helps: cosine_weight: 0 where it is "
+            "not, the terms of rdino.yaml, a batch of more than a few "
+            "utterances."
         ]
     return []
 

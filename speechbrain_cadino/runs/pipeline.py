@@ -126,7 +126,7 @@ def run(folder, steps, lock, replan):
     Raises
     ------
     ValueError
-        If a script fails, or a YAML file of a training has changed meanwhile.
+        If a script fails, or the YAML file of one has changed meanwhile.
     Interrupted
         If the pipeline is asked to end, by SIGTERM or Ctrl-C. The script was
         asked too, and has ended.
@@ -137,11 +137,13 @@ def run(folder, steps, lock, replan):
         with interruptible():
             while place < len(steps):
                 step = steps[place]
-                if step.manifest:
-                    _check_unchanged(step, replan()[place])
-                _run_if_needed(folder, steps, step, lock)
+                if not _is_done(folder, step):
+                    if not step.light:
+                        _check_unchanged(step, replan()[place])
+                    _run_needed(folder, steps, step, lock)
                 if step.name.endswith("labels"):
-                    steps = replan()
+                    now = replan()
+                    steps = now if len(now) < len(steps) else steps
                 if step.name in _settled(steps):
                     logger.info(f"{step.name}: {SETTLED}")
                 place += 1
@@ -155,12 +157,12 @@ def run(folder, steps, lock, replan):
 
 
 def _check_unchanged(step, now):
-    """Raises if a training is not any more what was planned: its script would
-    read the file of now, and the settings of then would be recorded."""
+    """Raises if a step is not any more what was planned: its script would read
+    the files of now, and the settings of then would be recorded."""
     changes = differences(step.settings, now.settings)
     if changes:
         raise ValueError(
-            f"{step.name}: a YAML file has changed while the pipeline ran "
+            f"{step.name}: its settings have changed while the pipeline ran "
             f"({changes}). Start the same command again: it takes the new "
             "values, or says what was made with the old ones."
         )
@@ -198,12 +200,17 @@ def _settled(steps):
     ]
 
 
-def _run_if_needed(folder, steps, step, lock):
-    """Runs a step unless it is done, and writes the report."""
+def _is_done(folder, step):
+    """Whether nothing is left to do of a step."""
     record = _read_record(folder, step)
     if record and record["done"] and record["settings"] == step.settings:
         logger.info(f"{step.name}: done before.")
-        return
+        return True
+    return False
+
+
+def _run_needed(folder, steps, step, lock):
+    """Runs a step, and writes the report."""
     if not step.light:
         for later in steps[steps.index(step) :]:
             if later.light:

@@ -1,5 +1,6 @@
 """Trial lists and the files they name."""
 
+import itertools
 import os
 import pathlib
 
@@ -67,6 +68,7 @@ def find_trials(trials, data_folder):
             f"trials={[str(path) for path in trials]}: give one list; "
             "verify.py takes the others, one by one."
         )
+    (trials,) = paths_of(trials)
     if str(trials) not in NAMED:
         return pathlib.Path(trials)
     name, folders = NAMED[str(trials)], paths_of(data_folder) or ["."]
@@ -249,10 +251,15 @@ def training_overlap(trials, data_folder, table):
 
 
 def _folders_on_the_way(table):
-    """All folders in the IDs and paths of a manifest."""
-    columns = [table[name] for name in ("ID", "wav") if name in table]
-    parents = {os.path.dirname(spelling(n)) for c in columns for n in c}
-    return {part for parent in parents for part in parent.split("/")}
+    """All folders in the IDs of a manifest, and in its paths below what they
+    have in common: the data may lie in somebody's home."""
+    ids, paths = (
+        {tuple(spelling(n).split("/")[:-1]) for n in table.get(column, [])}
+        for column in ("ID", "wav")
+    )
+    shared = itertools.takewhile(lambda n: len(set(n)) == 1, zip(*paths))
+    above = len([*shared])
+    return set().union(*ids, *(path[above:] for path in paths))
 
 
 def _parse(fields):
@@ -298,8 +305,10 @@ def trial_files(trials, data_folder, sample_rate=16000):
     """
     folders = paths_of(data_folder)
     names = trial_names(trials)
-    found = {n: [find_file(n, folder) for folder in folders] for n in names}
-    paths = {name: next(filter(None, found[name]), None) for name in names}
+    paths = {
+        name: next(filter(None, (find_file(name, f) for f in folders)), None)
+        for name in names
+    }
     missing = [name for name in names if paths[name] is None]
     if missing:
         raise FileNotFoundError(

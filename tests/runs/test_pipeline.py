@@ -641,22 +641,18 @@ def test_a_yaml_file_that_changes_meanwhile_is_said(recipe, monkeypatch):
 
     def run_and_pull(folder, steps, step, lock):
         run_step(folder, steps, step, lock)
-        if not step.name.endswith("train"):
-            return
-        file = recipe / "hparams" / "margin.yaml"
-        file.write_text(file.read_text().replace("lr: 0.1", "lr: 0.3"))
+        if step.name == "iteration_1/train":
+            file = recipe / "hparams" / "label.yaml"
+            file.write_text(file.read_text().replace("s: 7", "s: 8"))
 
-    flags = {"large_margin": "{hparams: margin.yaml}"}
-    hparams = recipe / "hparams"
-    shutil.copy(hparams / "gated.yaml", hparams / "margin.yaml")
+    flags = {"iterations": 2}
     with monkeypatch.context() as patches:
         patches.setattr(pipeline, "_run_step", run_and_pull)
-        with pytest.raises(ValueError, match=r"large_margin: .*lr was 0.1, is"):
+        with pytest.raises(ValueError, match=r"_2/labels: .*s was 7, is 8"):
             run(recipe, **flags)
-    assert "large_margin/train_dlg_lc" not in counts(recipe / "out")
-    run(recipe, **flags)
-    assert counts(recipe / "out")["large_margin/train_dlg_lc"] == 1
-    assert counts(recipe / "out")["stage_1/train_dino"] == 1
+    assert "iteration_2/labels/pseudo_label" not in counts(recipe / "out")
+    with pytest.raises(ValueError, match=r"_1/labels was begun with other"):
+        run(recipe, **flags)
 
 
 def start(recipe, **flags):

@@ -190,8 +190,15 @@ def test_the_training_set_is_compared_however_names_are_spelled(
 )
 def test_any_folder_of_a_training_file_may_be_the_speaker(name, wav):
     trials = pd.DataFrame({"enrol": ["b/1.wav"], "test": ["c/1.wav"]})
-    table = pd.DataFrame({"ID": [name, "0"], "wav": [wav, "0.wav"]})
+    table = pd.DataFrame({"ID": [name, "0"], "wav": [wav, "/data/0.wav"]})
     assert training_overlap(trials, "x", table)["trained_on"] == 1
+
+
+def test_a_folder_around_the_data_is_no_speaker():
+    trials = pd.DataFrame({"enrol": ["b/1.wav"], "test": ["c/1.wav"]})
+    wavs = ["/home/b/speech/d/1.wav", "/home/b/speech/e/1.wav"]
+    table = pd.DataFrame({"ID": ["d/1", "e/1"], "wav": wavs})
+    assert training_overlap(trials, "x", table)["trained_on"] == 0
 
 
 def test_names_without_a_folder_do_not_tell(tmp_path, caplog):
