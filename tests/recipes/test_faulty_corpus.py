@@ -23,7 +23,7 @@ BREAKS_LATER = {
     "loud.wav": "holds samples that are NaN or inf, or beyond all measure",
     "silent.wav": "silent, from",
     "removed.wav": "no such file",
-    "cut_since.wav": "ends after",
+    "cut_since.wav": "prepare again",
 }
 SKIPPED = {
     "empty.wav": "empty file (zero bytes)",
