@@ -61,7 +61,12 @@ def test_labels_of_other_speakers_are_told(hparams, embedder, corpus, tmp_path):
     """Those of the source of an adaptation, which may be tested speakers."""
     rows = read_manifest(corpus / "train.csv", "$data_root")
     target = tmp_path / "target.csv"
-    write_manifest(target, rows.assign(ID=[f"t/{i}" for i in range(12)]))
+    (tmp_path / "t").mkdir()
+    names = [f"t/{number}" for number in range(12)]
+    wavs = [tmp_path / f"{name}.wav" for name in names]
+    for wav, copy in zip(rows["wav"], wavs):
+        shutil.copy(wav.replace("$data_root", str(corpus)), copy)
+    write_manifest(target, rows.assign(ID=names, wav=wavs))
     source = tmp_path / "source.csv"
     write_manifest(source, rows.assign(spk_id=rows["ID"].str[0])[:6])
     trials = TrialEvaluator(corpus / "trials.txt", corpus / "wav")
