@@ -373,8 +373,13 @@ def trial_tracks(trials, manifest, data_folder):
     Raises
     ------
     ValueError
-        If no face of the list is there.
+        If no face of the list is there, or there are several folders.
     """
+    folders = paths_of(data_folder)
+    if len(folders) > 1:
+        raise ValueError(
+            f"The faces of {manifest} are below one folder, not {_or(folders)}."
+        )
     table = read_manifest(manifest, data_folder).set_index("ID")
     names = trial_names(trials)
     rows = match(names, table.index)
