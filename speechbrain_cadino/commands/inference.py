@@ -13,7 +13,7 @@ import pandas as pd
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import COLUMNS
-from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
+from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE, paths_of
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.segments import SHORTEST
 from speechbrain_cadino.embeddings.stored import StoredEmbeddings
@@ -95,9 +95,7 @@ def find_files(inputs):
 
 def _names(files):
     """The names of files, of which one may stand alone."""
-    if isinstance(files, (str, os.PathLike)):
-        files = [files]
-    return [os.fspath(file) for file in files]
+    return [os.fspath(file) for file in paths_of(files)]
 
 
 class Embedded(NamedTuple):

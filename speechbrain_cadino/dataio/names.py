@@ -223,6 +223,28 @@ def parts_of(name, folders=()):
     return _inner(text.split("/"))
 
 
+def paths_of(paths):
+    """A path, several, or none, as a list.
+
+    Arguments
+    ---------
+    paths : str or pathlib.Path, or an iterable of these, optional
+        The paths.
+
+    Returns
+    -------
+    list
+
+    Example
+    -------
+    >>> paths_of("a/b"), paths_of(("a", "b")), paths_of(None)
+    (['a/b'], ['a', 'b'], [])
+    """
+    if paths is None:
+        return []
+    return [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+
+
 def check_writable_name(path):
     """Raises if a table is to be written where a recording may be.
 

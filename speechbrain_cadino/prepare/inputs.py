@@ -3,6 +3,7 @@
 import itertools
 import os
 
+from speechbrain_cadino.dataio.names import paths_of
 from speechbrain_cadino.prepare.scan import fingerprint, list_files
 from speechbrain_cadino.process.files import read_json, write_json
 
@@ -31,8 +32,7 @@ def check_folders(data_folder, content="audio"):
     ValueError
         If one lies in another: its recordings would be there twice.
     """
-    if isinstance(data_folder, (str, os.PathLike)):
-        data_folder = [data_folder]
+    data_folder = paths_of(data_folder)
     for folder in data_folder:
         if not os.path.isdir(folder):
             raise FileNotFoundError(

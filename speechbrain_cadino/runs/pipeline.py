@@ -137,7 +137,9 @@ def run(folder, steps, lock, replan):
         with interruptible():
             while place < len(steps):
                 step = steps[place]
-                if not _is_done(folder, step):
+                if _is_done(folder, step):
+                    logger.info(f"{step.name}: done before.")
+                else:
                     if not step.light:
                         _check_unchanged(step, replan()[place])
                     _run_needed(folder, steps, step, lock)
@@ -203,10 +205,9 @@ def _settled(steps):
 def _is_done(folder, step):
     """Whether nothing is left to do of a step."""
     record = _read_record(folder, step)
-    if record and record["done"] and record["settings"] == step.settings:
-        logger.info(f"{step.name}: done before.")
-        return True
-    return False
+    return (
+        bool(record) and record["done"] and record["settings"] == step.settings
+    )
 
 
 def _run_needed(folder, steps, step, lock):

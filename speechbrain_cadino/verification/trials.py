@@ -1,7 +1,6 @@
 """Trial lists and the files they name."""
 
 import itertools
-import os
 import pathlib
 
 import pandas as pd
@@ -14,6 +13,7 @@ from speechbrain_cadino.dataio.names import (
     candidates,
     find_file,
     match,
+    paths_of,
     speaker_of,
     spelling,
 )
@@ -63,12 +63,12 @@ def find_trials(trials, data_folder):
     ...
     FileNotFoundError: vox1-h is list_test_hard2.txt, which is not in ...
     """
-    if len(paths_of(trials)) > 1:
+    trials, *others = paths_of(trials)
+    if others:
         raise ValueError(
-            f"trials={[str(path) for path in trials]}: give one list; "
-            "verify.py takes the others, one by one."
+            f"trials={[str(path) for path in [trials, *others]]}: give one "
+            "list; verify.py takes the others, one by one."
         )
-    (trials,) = paths_of(trials)
     if str(trials) not in NAMED:
         return pathlib.Path(trials)
     name, folders = NAMED[str(trials)], paths_of(data_folder) or ["."]
@@ -83,13 +83,6 @@ def find_trials(trials, data_folder):
         f"{trials} is {name}, which is not in {_or(folders)} or its folder "
         f"meta: download it from {VOXCELEB}."
     )
-
-
-def paths_of(paths):
-    """A path, several, or none, as a list."""
-    if paths is None:
-        return []
-    return [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
 
 
 def _or(folders):
