@@ -6,12 +6,17 @@ ViewCutter serves where a batch of padded signals is there already.
 
 import torch
 
+from speechbrain_cadino.dataio.crop_reader import MAX_SILENT
+from speechbrain_cadino.dataio.signal import STEP
+
 
 class ViewCutter:
     """Global and local crops of padded signals, at random places.
 
     All of them lie within the true length of their signal. One that is shorter
-    than a crop is repeated until it fills it.
+    than a crop is repeated until it fills it. A crop that is silent is drawn
+    again, as in MultiCropDataset: the teacher answers silence by nothing that
+    tells voices apart.
 
     Arguments
     ---------
@@ -105,10 +110,23 @@ class ViewCutter:
 
 def _cut(wavs, ends, count, samples):
     """So many crops of each signal, (count * batch, samples)."""
+    rows = torch.arange(len(wavs), device=wavs.device).repeat(count)
+    crops = _draw(wavs, ends, rows, samples)
+    for _ in range(MAX_SILENT - 1):
+        # Of what it fills there is one place
+        silent = (crops.std(1, correction=0) <= STEP) & (ends > samples)[rows]
+        if not silent.any():
+            break
+        crops[silent] = _draw(wavs, ends, rows[silent], samples)
+    return crops
+
+
+def _draw(wavs, ends, rows, samples):
+    """A crop at a random place of each of these rows."""
+    ends = ends[rows]
     spare = (ends - samples).clamp(min=0)
     # Drawn by the host, as what is drawn there is the same for any device
-    places = torch.rand(count, len(wavs)).to(wavs.device)
+    places = torch.rand(len(rows)).to(wavs.device)
     first = (places * (spare + 1)).long().minimum(spare)
-    index = first[..., None] + torch.arange(samples, device=wavs.device)
-    index %= ends[:, None]
-    return wavs.expand(count, -1, -1).gather(2, index).flatten(0, 1)
+    index = first[:, None] + torch.arange(samples, device=wavs.device)
+    return wavs[rows[:, None], index % ends[:, None]]

@@ -67,3 +67,26 @@ def test_what_cannot_be_cut():
         ViewCutter(RATE, 2, 0.1, 4, 0)
     with pytest.raises(ValueError, match=r"shape \(2, 500, 2\).*one channel"):
         ViewCutter(RATE, 2, 0.1, 0)(torch.zeros(2, 500, 2))
+
+
+def test_a_silent_view_is_drawn_again():
+    # One side of a call: its other nine tenths are the dither of silence
+    generator = torch.Generator().manual_seed(0)
+    wavs = torch.randn(4, 10000, generator=generator)
+    wavs[0, 1000:] *= 1e-6
+    wavs[1] *= 1e-6
+    torch.manual_seed(1)
+    (crops,) = ViewCutter(RATE, 20, 0.5, 0)(wavs)
+    loud = (crops.std(1) > 1e-3).view(20, 4)
+    # Nothing is to be found in a signal that is silent all over
+    assert loud[:, [0, 2, 3]].all() and not loud[:, 1].any()
+
+
+def test_views_that_are_heard_are_drawn_once():
+    wavs = torch.randn(3, 1000, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    ViewCutter(RATE, 2, 0.3, 4, 0.1)(wavs)
+    state = torch.random.get_rng_state()
+    torch.manual_seed(1)
+    torch.rand(2 * 3), torch.rand(4 * 3)
+    assert torch.random.get_rng_state().equal(state)
