@@ -1,3 +1,3 @@
 """Self-supervised speaker verification on top of SpeechBrain."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"

@@ -11,11 +11,12 @@ To run this recipe, use one of the following commands:
 > python run_pipeline.py hparams/pipeline.yaml --processes=8 \
     --data_folder=/path/to/VoxCeleb2 --convert_folder=/path/for/flac \
     --noise_folder=/path/to/musan --rir_folder=/path/to/RIRS_NOISES \
-    --trials=veri_test2.txt --trials_folder=/path/to/VoxCeleb1
+    --trials=/path/to/veri_test2.txt --trials_folder=/path/to/VoxCeleb1 \
+    --precision=bf16
 
 Interrupted or killed, the same command goes on where it was: steps that are
 done are not done again. Stages, figures and plots are in
-<output_folder>/report.md.
+<output_folder>/report.html.
 
 Authors
  * The speechbrain_cadino developers 2026

@@ -13,6 +13,11 @@ from speechbrain_cadino import __version__
 # What goes on where it was killed
 GO_ON = {"prepare", "embed", "filter_files"}
 
+ENCODER = (
+    "encoder folder of SpeechBrain or of this package, or a hub id such as "
+    "speechbrain/spkrec-ecapa-voxceleb"
+)
+
 # A home behind the = of a flag
 HOME = re.compile("(?<==)~[^/=]*(?=/|$)")
 
@@ -131,8 +136,8 @@ def verify(parser):
     to 1; and if the encoder folder has a calibration, the log-likelihood ratio
     and "same", "different" or "unsure". Unsure is what has a probability of
     10% to 90%, if both are as likely before anything is heard. Calibrate on
-    audio like your own: see calibrate. Of several files of ENROL the mean is
-    the speaker.
+    audio like your own: see calibrate. Of several files of ENROL the score is
+    the mean of those with each.
 
     Examples:
       speechbrain-cadino verify results/encoder anne.wav calls/
@@ -174,7 +179,7 @@ def calibrate(parser):
       speechbrain-cadino calibrate results/encoder --trials trials.txt \\
           --data_folder calls/
     """
-    _add_encoder(parser)
+    _add_encoder(parser, "encoder folder, which is written into")
     _add_embeddings(parser)
     _add_inputs(parser, nargs="*")
     parser.add_argument(
@@ -207,9 +212,8 @@ def adapt(parser):
     of first and of last halves are. Writes an encoder folder with the best map
     in the encoder's last layer, a threshold and a model card; or nothing, if
     none lowers the error rate surely, or only with clusters that are less alike
-    in every third. It pays where the encoder is weak, or
-    was trained on another kind of audio: give 30 recordings or more, of many
-    voices.
+    in every third. It pays where the encoder is weak, or was trained on another
+    kind of audio: give 30 recordings or more, of many voices.
 
     Example:
       speechbrain-cadino adapt results/encoder calls/ \\
@@ -278,11 +282,11 @@ def filter_files(parser):
     """Tells which audio files are one voice that speaks.
 
     The others are noise, music, dead air or several voices. Writes into a
-    folder: confidence.csv, each file with its scores and whether
-    it is kept; filtered.csv, the manifest of those that are, for a training;
-    filter.json, figures and examples to listen to; a plot. The scores are the
-    share of speech, the consistency of the segments of a file to the encoder,
-    and the density of files around it. Prints what each rule has dropped.
+    folder: confidence.csv, each file with its scores and whether it is kept;
+    filtered.csv, the manifest of those that are, for a training; filter.json,
+    figures and examples to listen to; a plot. The scores are the share of
+    speech, the consistency of the segments of a file to the encoder, and the
+    density of files around it. Prints what each rule has dropped.
 
     A rule is "mixture", which parts two hills if there are two; a share of the
     files such as 80%; the least score; or null for none.
@@ -406,14 +410,9 @@ def _named_file(text):
     return name, path
 
 
-def _add_encoder(parser):
+def _add_encoder(parser, text=ENCODER):
     if not parser.get_default("stored"):
-        parser.add_argument(
-            "encoder",
-            metavar="ENCODER",
-            help="encoder folder of SpeechBrain or of this package, or a hub "
-            "id such as speechbrain/spkrec-ecapa-voxceleb",
-        )
+        parser.add_argument("encoder", metavar="ENCODER", help=text)
     parser.add_argument(
         "--device",
         help="such as cpu or cuda:0; SpeechBrain's by default",
