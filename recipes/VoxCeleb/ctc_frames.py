@@ -127,7 +127,7 @@ def dataio_prep(hparams):
     return *sets, len(encoder)
 
 
-@user_errors()
+@user_errors(goes_on=False)
 def main(arguments):
     """Reads the flags, trains the head, tests it."""
     hparams_file, run_opts, overrides = parse_arguments(arguments)

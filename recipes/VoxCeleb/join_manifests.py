@@ -37,7 +37,7 @@ def main(arguments):
     from speechbrain_cadino.process.errors import user_errors
 
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-    with user_errors():
+    with user_errors(goes_on=False):
         join_manifests(**vars(flags))
 
 

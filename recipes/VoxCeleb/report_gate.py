@@ -30,7 +30,7 @@ from speechbrain_cadino.process.errors import user_errors
 logger = get_logger(__name__)
 
 
-@user_errors()
+@user_errors(goes_on=False)
 def main(arguments):
     """Reads the flags, joins, shows the table."""
     # No experiment folder of its own: the run's hyperparams.yaml and log.txt

@@ -28,7 +28,7 @@ from speechbrain_cadino.verification.results import format_results
 logger = get_logger(__name__)
 
 
-@user_errors()
+@user_errors(goes_on=False)
 def main(arguments):
     """Reads the flags, scores, shows the table."""
     hparams_file, run_opts, overrides = parse_arguments(arguments)

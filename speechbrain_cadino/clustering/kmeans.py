@@ -325,8 +325,8 @@ def check_options(count, num_clusters, merge_to=None, engine="sklearn"):
     if count < num_clusters:
         raise ValueError(
             f"{count} utterances cannot make {num_clusters} clusters: set "
-            f"num_clusters to at most {count}, better to {count // 4} or "
-            "less: a few utterances per cluster."
+            f"num_clusters to at most {count}, better to "
+            f"{max(count // 4, 1)} or less: a few utterances per cluster."
         )
     if merge_to is not None and not 1 <= merge_to < num_clusters:
         raise ValueError(

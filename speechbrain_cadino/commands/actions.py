@@ -25,6 +25,7 @@ from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.dataio.names import check_writable_name
 from speechbrain_cadino.dataio.speech import load_detector
 from speechbrain_cadino.embeddings.store import (
+    check_own,
     load_embeddings,
     readable_rows,
     save_embeddings,
@@ -40,6 +41,7 @@ from speechbrain_cadino.process.files import write_csv
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.runs.adapt import adapt as adapt_encoder
 from speechbrain_cadino.runs.adapt import check_request
+from speechbrain_cadino.runs.open_run import check_no_encoder
 from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.compare import compare as compare_scores
 from speechbrain_cadino.verification.compare import format_comparison
@@ -89,6 +91,8 @@ def embed(arguments):
     check_device(arguments.device)
     files = inference.find_files(arguments.inputs)
     _check_folder(arguments.output)
+    check_no_encoder(arguments.output)
+    check_own(arguments.output)
     loaded = load_encoder(
         arguments.encoder, arguments.device, not arguments.untrusted
     )
@@ -97,9 +101,9 @@ def embed(arguments):
             arguments.output, audio, SHARD_SIZE, trim=False
         )
         fine = readable_rows(embeddings)
-        ids, embeddings = np.array(ids)[fine].tolist(), embeddings[fine]
-        # Finished, it starts anew: the files may have been changed in place
-        save_embeddings(arguments.output, ids, embeddings)
+        if not fine.all():
+            ids, embeddings = np.array(ids)[fine].tolist(), embeddings[fine]
+            save_embeddings(arguments.output, ids, embeddings)
     logger.info(
         f"{len(ids)} embeddings of {embeddings.shape[1]} dimensions are in "
         f"{arguments.output}."
@@ -133,7 +137,15 @@ def _archive(output, files, rate):
             for file, recording in zip(files, recordings)
             if recording.path != file
         ]
-        yield table.assign(ID=[files[int(n)] for n in table["ID"]]), converted
+        named = [files[int(number)] for number in table["ID"]]
+        states = [_state(file) for file in named]
+        yield table.assign(ID=named, state=states), converted
+
+
+def _state(file):
+    """What changes if a file is replaced by one of the same name."""
+    info = os.stat(file)
+    return f"{info.st_size} {info.st_mtime_ns}"
 
 
 def verify(arguments):
@@ -145,7 +157,7 @@ def verify(arguments):
         raise ValueError(
             f"--threshold={arguments.threshold}: scores are from -1 to 1."
         )
-    if arguments.csv:
+    if arguments.csv is not None:
         _check_file(arguments.csv)
     table = inference.verify_files(
         _encoder(arguments),
@@ -155,7 +167,7 @@ def verify(arguments):
         arguments.device,
         trusted=not arguments.untrusted,
     )
-    if arguments.csv:
+    if arguments.csv is not None:
         write_csv(arguments.csv, table)
     return _format(table)
 
@@ -341,6 +353,7 @@ def filter_files(arguments):
     check_device(arguments.device)
     files = inference.find_files(arguments.inputs)
     _check_folder(arguments.output)
+    check_no_encoder(arguments.output)
     rules = {name: getattr(arguments, name, None) for name in SCORES}
     loaded = load_encoder(
         arguments.encoder,
@@ -381,13 +394,17 @@ def filter_files(arguments):
 
 def _encoder(arguments):
     """The encoder, or the folder of embeddings in its place."""
-    return arguments.embeddings or arguments.encoder
+    if arguments.embeddings is None:
+        return arguments.encoder
+    _check_named(arguments.embeddings)
+    return arguments.embeddings
 
 
 def _files(arguments, inputs):
     """Audio files; or IDs, of which none are all."""
-    if not arguments.embeddings:
+    if arguments.embeddings is None:
         return inference.find_files(inputs)
+    _check_named(arguments.embeddings)
     named = list(dict.fromkeys(inputs))
     return named or load_embeddings(arguments.embeddings)[0]
 
@@ -420,14 +437,22 @@ def compare(arguments):
 
 def _check_file(path):
     """Raises before the work if it could not be written there."""
+    _check_named(path)
     check_writable_name(path)
     _check_folder(pathlib.Path(path).parent)
 
 
+def _check_named(path):
+    """Raises if there is no name, which would be that of the current folder."""
+    if not str(path):
+        raise ValueError(
+            "The name of a file or folder is empty: is a variable unset?"
+        )
+
+
 def _check_folder(folder):
     """Makes a folder; raises before the work if nothing can be put there."""
-    if not str(folder):
-        raise ValueError("The name of a folder is empty: is a variable unset?")
+    _check_named(folder)
     try:
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

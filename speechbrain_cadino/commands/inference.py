@@ -343,7 +343,8 @@ def verify_files(
         higher the more there are, of other speakers too. Of a folder of
         embeddings, IDs.
     tests : list of str or pathlib.Path
-        Audio files to compare with it.
+        Audio files to compare with it. One of those of the speaker is compared
+        with the others alone.
     threshold : float, optional
         The lowest score of the same speaker, in the place of the encoder's
         calibration.
@@ -373,8 +374,12 @@ def verify_files(
     for side, name in [(is_enrol, "enrolment"), (is_test, "test")]:
         if not side.any():
             raise ValueError(f"None of the {name} files can be read.")
-    one, other = unit(found.embeddings[is_enrol]), unit(found.embeddings)
-    scores = (other[is_test] @ one.T).mean(axis=1)
+    points = unit(found.embeddings)
+    scores = points[is_test] @ points[is_enrol].T
+    own = np.flatnonzero(is_test)[:, None] == np.flatnonzero(is_enrol)
+    if is_enrol.sum() > 1:
+        scores[own] = np.nan
+    scores = np.nanmean(scores, axis=1)
     table = pd.DataFrame({"file": rows[is_test], "score": scores})
     if threshold is not None:
         same = scores >= threshold

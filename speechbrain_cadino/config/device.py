@@ -29,7 +29,7 @@ def check_device(name):
     if name is None:
         return
     try:
-        torch.empty(0, device=name)
+        torch.zeros(1, device=name).item()  # "meta" holds nothing
     # AssertionError: PyTorch was built without CUDA
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")

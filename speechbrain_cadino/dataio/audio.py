@@ -333,13 +333,14 @@ class AudioReader:
                 damage = error
         else:
             raise AudioError(
-                f"{self.path}: damaged or cut short ({damage}): prepare again."
+                f"{self.path}: damaged or cut short ({damage}). If it has been "
+                "replaced since, prepare again; else leave it out."
             ) from damage
         if begin + len(samples) < last:
             raise AudioError(
                 f"{self.path}: ends after {begin + len(samples)} samples, "
-                f"{last} were expected. The file changed or is truncated: "
-                "prepare again."
+                f"{last} were expected: damaged, or truncated. If it has been "
+                "replaced since, prepare again; else leave it out."
             )
         return samples
 

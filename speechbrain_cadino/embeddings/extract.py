@@ -19,9 +19,13 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import MediaError
 from speechbrain_cadino.dataio.manifest import check_rate
 from speechbrain_cadino.embeddings.store import (
+    CALIBRATION,
     NAMES,
-    OF_OTHERS,
+    RECORD,
+    SKIPPED,
     check_ids,
+    check_own,
+    forget,
     load_embeddings,
     write_ids,
     write_joined,
@@ -37,9 +41,6 @@ from speechbrain_cadino.process.files import (
 
 logger = get_logger(__name__)
 
-# The utterances without an embedding, and their files
-SKIPPED = "skipped.csv"
-
 
 def extract(embedder, folder, table, shard_size=5_000, whole=True, trim=True):
     """Embeds a manifest into a folder, as fast as ``embed`` is exact.
@@ -54,7 +55,8 @@ def extract(embedder, folder, table, shard_size=5_000, whole=True, trim=True):
     ``extraction.json`` tells what the files belong to: another encoder, table
     or segment length, or other shards, throw them away; if nothing has
     changed, a finished extraction is returned as it is. Audio files that were
-    replaced are not noticed: to embed those again, delete the folder.
+    replaced are noticed only by a column ``state`` in the table: else delete
+    the folder to embed those again. What others have put there stays.
 
     Arguments
     ---------
@@ -63,7 +65,8 @@ def extract(embedder, folder, table, shard_size=5_000, whole=True, trim=True):
     folder : str or pathlib.Path
         The folder of ``embeddings.npy`` and ``ids.txt``.
     table : pandas.DataFrame
-        A manifest: the columns ``ID,wav,start,stop``.
+        A manifest: the columns ``ID,wav,start,stop``; and, maybe, ``state``,
+        which is another one if a file has been replaced.
     shard_size : int
         The number of utterances in a shard.
     whole : bool
@@ -86,8 +89,8 @@ def extract(embedder, folder, table, shard_size=5_000, whole=True, trim=True):
     MediaError
         If none of the utterances can be read.
     ValueError
-        If an option makes no sense, an embedding is not finite, or there is a
-        line break in an ID.
+        If an option makes no sense, an embedding is not finite, there is a line
+        break in an ID, or the folder holds embeddings of others.
 
     Example
     -------
@@ -117,7 +120,10 @@ def extract(embedder, folder, table, shard_size=5_000, whole=True, trim=True):
     record = extraction_record(embedder, table, shard_size)
     record |= {} if trim else {"trim": False}
     if run_on_main(_is_there, args=[folder, record]):
-        logger.info(f"The embeddings in {folder} are up to date.")
+        logger.info(
+            f"The embeddings in {folder} are up to date, by the names and "
+            "lengths of the files."
+        )
     else:
         _embed_shards(shards, embedder, trim)
         ddp_barrier()
@@ -161,7 +167,9 @@ def hash_table(table):
     -------
     str
     """
-    text = table[["ID", "wav", "start", "stop"]].to_csv(index=False)
+    columns = ["ID", "wav", "start", "stop"]
+    columns += table.columns.intersection(["state"]).tolist()
+    text = table[columns].to_csv(index=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -190,15 +198,16 @@ def is_extracted(folder, record):
 
 def _is_of(folder, record):
     """Whether what is in a folder belongs to a record."""
-    return read_json(folder / "extraction.json") == record
+    return read_json(folder / RECORD) == record
 
 
 def _is_there(folder, record):
     """Whether all is done. Deletes what belongs to another record."""
     same, finished = _is_of(folder, record), is_extracted(folder, record)
     if not same:
+        check_own(folder)
         remove_extraction(folder)
-        write_json(folder / "extraction.json", record)
+        write_json(folder / RECORD, record)
     elif finished:
         _remove_shards(folder)
     return finished
@@ -212,11 +221,12 @@ def remove_extraction(folder):
     folder : pathlib.Path
         The embedding folder, which stays.
     """
-    # The record goes first and comes last: killed in between, the next start
-    # finds none and removes the rest.
-    for name in [*OF_OTHERS, SKIPPED, *NAMES]:
+    # Killed in between, the next start removes the rest.
+    forget(folder)
+    for name in [CALIBRATION, SKIPPED, *NAMES]:
         (folder / name).unlink(missing_ok=True)
     _remove_shards(folder)
+    (folder / RECORD).unlink()
 
 
 def _remove_shards(folder):

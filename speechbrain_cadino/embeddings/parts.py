@@ -10,7 +10,6 @@ import pandas as pd
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.embeddings.extract import (
-    SKIPPED,
     extract,
     extraction_record,
     hash_table,
@@ -18,6 +17,10 @@ from speechbrain_cadino.embeddings.extract import (
     none_readable,
 )
 from speechbrain_cadino.embeddings.store import (
+    RECORD,
+    SKIPPED,
+    check_own,
+    forget,
     load_embeddings,
     write_ids,
     write_joined,
@@ -82,6 +85,7 @@ def extract_part(embedder, folder, table, part, shard_size=5_000):
     """
     number, parts = read_part(part)
     check_parts(part, len(table), "utterances")
+    check_own(folder)
     extract(
         embedder,
         part_folder(folder, part),
@@ -128,14 +132,14 @@ def _report(folders, folder, table):
     )
     if len(skipped) == len(table):
         for part in folders:  # so that the next start tries again
-            (part / "extraction.json").unlink()
+            forget(part)
         raise none_readable(table)
     write_csv(folder / SKIPPED, skipped)
 
 
 def _join(folders, folder, record):
     """Makes one embedding folder of several."""
-    (folder / "extraction.json").unlink(missing_ok=True)
+    forget(folder)
     ids, shapes = [], []
     for part in folders:
         names, embeddings = load_embeddings(part)
@@ -147,4 +151,4 @@ def _join(folders, folder, record):
     with atomic_path(final) as temporary:
         write_joined(temporary, final, parts, shape)
     write_ids(folder, ids)
-    write_json(folder / "extraction.json", record)
+    write_json(folder / RECORD, record)

@@ -9,6 +9,7 @@ from speechbrain_cadino.process.files import (
     atomic_path,
     read_text,
     removed_if_full,
+    write_json,
     write_text,
 )
 
@@ -18,9 +19,11 @@ CHUNK = 2**14
 # The files of an embedding folder
 NAMES = ["embeddings.npy", "ids.txt"]
 
-# What belongs to the embeddings that were there before: the record of an
-# extraction, and what their scores mean
-OF_OTHERS = ["extraction.json", "calibration.json"]
+# What they are embeddings of, if we have made them; what their scores mean; and
+# the utterances without one, and their files
+RECORD = "extraction.json"
+CALIBRATION = "calibration.json"
+SKIPPED = "skipped.csv"
 
 
 def save_embeddings(folder, ids, embeddings):
@@ -69,8 +72,58 @@ def save_embeddings(folder, ids, embeddings):
         )
         # An extraction would take these for its own, and a calibration is of
         # the scores of others.
-        for name in OF_OTHERS:
-            (folder / name).unlink(missing_ok=True)
+        if (folder / RECORD).is_file():
+            forget(folder)
+        (folder / CALIBRATION).unlink(missing_ok=True)
+
+
+def check_own(folder):
+    """Raises if embeddings in a folder, or what belongs to them, are of others:
+    if there is no record of what they are embeddings of.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        If so.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> check_own(folder)
+    >>> save_embeddings(folder, ["a", "b"], np.eye(2))
+    >>> check_own(folder)
+    Traceback (most recent call last):
+    ...
+    ValueError: ...embeddings.npy was not made here, and would be replaced: ...
+    >>> forget(folder)
+    >>> check_own(folder)
+    """
+    folder = pathlib.Path(folder)
+    if (folder / RECORD).is_file():
+        return
+    for name in [*NAMES, CALIBRATION, SKIPPED]:
+        if (folder / name).exists():
+            raise ValueError(
+                f"{folder / name} was not made here, and would be replaced: "
+                "give another folder for the embeddings, or remove it."
+            )
+
+
+def forget(folder):
+    """Leaves a record by which the embeddings of a folder are ours, but those
+    of no table: the next extraction there begins anew.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder.
+    """
+    write_json(pathlib.Path(folder, RECORD), {})
 
 
 def check_ids(ids):
@@ -174,7 +227,7 @@ def load_embeddings(folder):
             )
     # One ID a line, and no other letter ends a line
     ids = read_text(folder / "ids.txt").split("\n")
-    if not ids[-1]:
+    while ids and not ids[-1]:
         ids.pop()
     try:
         embeddings = np.load(folder / "embeddings.npy", mmap_mode="r")

@@ -4,7 +4,12 @@ import numpy as np
 import pandas as pd
 
 from speechbrain.utils.distributed import run_on_main
-from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
+from speechbrain_cadino.embeddings.store import (
+    check_own,
+    forget,
+    load_embeddings,
+    save_embeddings,
+)
 
 
 class StoredEmbeddings:
@@ -97,7 +102,11 @@ class StoredEmbeddings:
     def extract(self, folder, table, shard_size=None, trim=False):
         """See ``Embedder.extract``; copies the rows that are wanted."""
         embeddings = self.embed(table, skip_unreadable=True)
-        run_on_main(
-            save_embeddings, args=[folder, list(table["ID"]), embeddings]
-        )
+
+        def save():
+            check_own(folder)
+            forget(folder)
+            save_embeddings(folder, list(table["ID"]), embeddings)
+
+        run_on_main(save)
         return load_embeddings(folder)

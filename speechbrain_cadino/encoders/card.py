@@ -202,7 +202,9 @@ def follow_card(source, folder, sample_rate, why):
     ...
     """
     path = pathlib.Path(source, CARD)
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    text = ""
+    if path.is_file():
+        text = path.read_text(encoding="utf-8", errors="replace")
     if not _is_ours(text):
         faces = _is_of_faces(folder)
         text = MADE_OF.format(

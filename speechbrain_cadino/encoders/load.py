@@ -281,9 +281,10 @@ def _check_folder(folder):
     pretrainer = root["pretrainer"]
     if not isinstance(pretrainer["loadables"], dict):
         raise ValueError(f"{path} names no weights in 'loadables'. {hint}")
+    elsewhere = pretrainer.get("paths") or {}
     for name in pretrainer["loadables"]:
         file = folder / f"{name}.ckpt"
-        if name not in pretrainer.get("paths", {}) and not file.is_file():
+        if name not in elsewhere and not file.is_file():
             raise FileNotFoundError(
                 f"{folder} has no {file.name}, which its hyperparams.yaml "
                 "names: copy the encoder folder again, whole."

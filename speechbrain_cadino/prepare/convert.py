@@ -164,7 +164,7 @@ def _convert(source, target, sample_rate):
 
 
 def _decode(container, sample_rate, source):
-    """Yields the container's audio as mono arrays, up to where it breaks."""
+    """Yields the container's audio as mono arrays."""
     import av
 
     # Of two channels, not the mean if they cancel each other out
@@ -173,7 +173,7 @@ def _decode(container, sample_rate, source):
         format="fltp", layout="stereo" if two else "mono", rate=sample_rate
     )
     # At the end None makes the resampler give what it still holds.
-    for frame in itertools.chain(_frames(container), [None]):
+    for frame in itertools.chain(_frames(container, source), [None]):
         for resampled in resampler.resample(frame):
             mono, opposite = to_mono(resampled.to_ndarray().T)
             if opposite:
@@ -181,19 +181,34 @@ def _decode(container, sample_rate, source):
             yield mono
 
 
-def _frames(container):
-    """Yields what can be decoded: all of a file, or the beginning of one that
-    was cut short."""
+def _frames(container, source):
+    """Yields what can be decoded: all of a file but its damaged packets, up to
+    where it was cut short; raises if that is nothing."""
     import av
 
-    some = False
-    try:
-        for frame in container.decode(audio=0):
-            some = True
-            yield frame
-    except av.InvalidDataError:
-        if not some:
-            raise
+    some, damage = False, None
+    packets = container.demux(audio=0)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.InvalidDataError as error:
+            packet, damage = None, error
+        if packet is None:
+            break
+        try:
+            for frame in packet.decode():
+                some = True
+                yield frame
+        except av.InvalidDataError as error:
+            damage = error
+    if damage is not None and not some:
+        raise damage
+    if damage is not None:
+        logger.warning(
+            f"{source} is damaged or cut short: what can be read of it is "
+            "converted.",
+            main_process_only=False,
+        )
 
 
 def _made_of(source):

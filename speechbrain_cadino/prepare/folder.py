@@ -31,7 +31,8 @@ from speechbrain_cadino.prepare.recordings import (
 )
 from speechbrain_cadino.prepare.scan import digest, fingerprint, list_files
 from speechbrain_cadino.process.files import write_csv, write_json
-from speechbrain_cadino.process.parts import read_part
+from speechbrain_cadino.process.lock import locked
+from speechbrain_cadino.process.parts import JOINING, read_part
 from speechbrain_cadino.verification.trials import listed_names
 
 logger = get_logger(__name__)
@@ -204,7 +205,9 @@ def prepare_folder(
 
     if part is None:
         measure(usable)
-        finish()
+        # The manifest of one run would come with the settings of another
+        with locked(manifest.parent, JOINING):
+            finish()
     else:
         prepare_part(
             manifest, part, inputs, usable, measure, is_prepared, finish
@@ -219,8 +222,11 @@ def _check_numbers(
         raise ValueError(
             f"sample_rate={sample_rate}: give {RATES.start} or more."
         )
-    if id_parts is not None and id_parts < 1:
-        raise ValueError(f"id_parts={id_parts}: give 1 or more.")
+    if id_parts is not None and id_parts < 2:
+        raise ValueError(
+            f"id_parts={id_parts}: give 2 or more, of which the first is the "
+            "folder of a speaker."
+        )
     limits = {
         "min_duration": (min_duration, 0),
         "max_duration": (max_duration, 0),

@@ -22,7 +22,7 @@ LOST = (
     "Another process of this run has ended, or does not answer. Its own lines "
     "say why; a data worker may have run out of memory: then lower num_workers."
 )
-GO_ON = "The same command goes on from the last checkpoint."
+GO_ON = " The same command goes on from the last checkpoint."
 
 
 @contextlib.contextmanager
@@ -39,7 +39,7 @@ def user_errors(goes_on=True):
     Arguments
     ---------
     goes_on : bool
-        Whether the same command goes on where it was asked to end.
+        Whether the same command goes on where it has ended.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def user_errors(goes_on=True):
         # That of a file that ends too early says more than nothing.
         if isinstance(error, EOFError) and str(error):
             raise
-        _exit(f"{LOST} {error!r}. {GO_ON}")
+        _exit(f"{LOST} {error!r}.{GO_ON * goes_on}")
     except (ValueError, OSError, ImportError) as error:
         sentence = str(error)
         if sentence.startswith("Caught ") and "Traceback" in sentence:
@@ -117,7 +117,7 @@ def user_errors(goes_on=True):
             _exit(_out_of_memory(error))
         if not _is_of_lost_process(str(error)):
             raise
-        _exit(f"{LOST} {str(error).splitlines()[0]}. {GO_ON}")
+        _exit(f"{LOST} {str(error).splitlines()[0]}.{GO_ON * goes_on}")
     finally:
         release_all(well)
 

@@ -128,8 +128,8 @@ def _is_full(error, path):
     """Whether an error comes from a full disk, or a quota that is used up."""
     if isinstance(error, DiskFullError):
         return True
-    if getattr(error, "errno", None) in FULL:
-        return True
+    if getattr(error, "errno", None) is not None:
+        return error.errno in FULL
     # PyTorch does not say that a file came to its limit (ulimit -f) either
     if resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
         return True

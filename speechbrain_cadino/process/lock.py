@@ -14,6 +14,9 @@ logger = get_logger(__name__)
 # So long may a run that was killed take to end.
 PATIENCE = 10  # seconds
 
+# What waits longer says so, once.
+SILENCE = 3  # seconds
+
 # In an output folder as long as nobody has ended well there
 UNFINISHED = ".unfinished"
 
@@ -40,7 +43,7 @@ def locked(folder, patience=PATIENCE):
     Yields
     ------
     int
-        The descriptor of the lock.
+        The descriptor of the lock; None if this process has claimed the folder.
 
     Raises
     ------
@@ -58,10 +61,18 @@ def locked(folder, patience=PATIENCE):
     """
     path = pathlib.Path(folder)
     path.mkdir(parents=True, exist_ok=True)
+    if path.resolve() in {pathlib.Path(own).resolve() for own in _claimed}:
+        yield None
+        return
     with _open(path) as descriptor:
-        deadline = time.monotonic() + patience
+        begun = time.monotonic()
+        said = False
         while not _lock(descriptor, folder):
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - begun
+            if waited > SILENCE and not said:
+                logger.info(f"Another run is at work in {folder}: waiting.")
+                said = True
+            if waited > patience:
                 raise ValueError(
                     "Another run, or a script that it has started, is at work "
                     f"in {folder}: wait for its end, or give another folder."

@@ -61,8 +61,9 @@ def open_run(folder, settings, resumes=True, harmless=HARMLESS):
     settings : dict
         The settings, as ``config.settings.resolve`` gives them.
     resumes : bool
-        Whether the run goes on from what is there. If not, other settings are
-        recorded in place of the old ones.
+        Whether the run goes on from what is there. If not, the settings are
+        recorded in place of the old ones, and the folder must not be that of a
+        training.
     harmless : set of str
         Settings that may change.
 
@@ -91,18 +92,27 @@ def open_run(folder, settings, resumes=True, harmless=HARMLESS):
 
 
 def _open(folder, settings, resumes, harmless):
-    _check_no_encoder(folder)
+    check_no_encoder(folder)
+    script = pathlib.Path(sys.argv[0])
+    if script.suffix == ".py" and script.resolve().parent == folder.resolve():
+        raise ValueError(
+            f"output_folder={folder} is that of {script.name}, of which a run "
+            "gets a copy: give a folder for the run alone."
+        )
     claim(folder)
     saved = pathlib.Path(settings.get("save_folder") or folder / "save")
     settings = plain(settings, settings["output_folder"], harmless)
     # Without a checkpoint there is nothing to go on from; and a pipeline has
     # compared its steps itself, also where it was moved.
     begun = has_checkpoint(saved)
-    if resumes and begun and STEP not in os.environ:
+    if begun and not resumes:
+        raise ValueError(
+            f"{folder} is the folder of a training, whose hyperparams.yaml "
+            "would be replaced: give another output_folder."
+        )
+    if begun and STEP not in os.environ:
         check_same(folder, read_record(folder), settings, folder)
-    # A tool that writes into the folder of a training leaves its record alone.
-    if resumes or not begun:
-        write_json(folder / RECORD, record_of(settings))
+    write_json(folder / RECORD, record_of(settings))
 
 
 def check_shared(folder):
@@ -300,13 +310,24 @@ def _check_encoder_folders(folder, settings):
         check_replaceable(place)
 
 
-def _check_no_encoder(folder):
-    """Raises if a folder is that of an encoder."""
+def check_no_encoder(folder):
+    """Raises if a folder is that of an encoder.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder of some results.
+
+    Raises
+    ------
+    ValueError
+        If so.
+    """
     path = pathlib.Path(folder, "hyperparams.yaml")
     if path.is_file() and ENCODER.search(read_text(path, "replace")):
         raise ValueError(
-            f"{folder} is the folder of an encoder, whose hyperparams.yaml "
-            "would be replaced: give another output_folder."
+            f"{folder} is the folder of an encoder, whose files would be "
+            "replaced: give another output folder."
         )
 
 
@@ -327,7 +348,7 @@ def make_experiment(folder, hparams_file, overrides):
     ValueError
         If an encoder lies there, whose ``hyperparams.yaml`` would be lost.
     """
-    run_on_main(_check_no_encoder, args=[folder])
+    run_on_main(check_no_encoder, args=[folder])
     sb.create_experiment_directory(
         experiment_directory=folder, log_config=LOG_CONFIG
     )

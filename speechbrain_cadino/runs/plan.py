@@ -2,6 +2,7 @@
 
 import datetime
 import functools
+import hashlib
 import importlib.util
 import json
 import pathlib
@@ -15,6 +16,7 @@ from speechbrain_cadino.config.flags import did_you_mean
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.config.settings import own_files, plain, resolve
 from speechbrain_cadino.config.usage import find_yaml
+from speechbrain_cadino.dataio.names import paths_of
 from speechbrain_cadino.encoders.adopt import CENTROIDS, check_starts
 from speechbrain_cadino.runs.report import agreements
 
@@ -147,7 +149,10 @@ class Plan:
     def add(self, name, script, entry, light=False, **own):
         """Adds a step, and returns it."""
         step = self.make(name, script, entry, self.iteration, **own)
-        step = step._replace(light=light)
+        if light:
+            lists = _content_of_lists(step.settings.get("trials"))
+            settings = {**step.settings, "content_of_trials": lists}
+            step = step._replace(light=True, settings=settings)
         self.steps.append(step)
         return step
 
@@ -359,6 +364,15 @@ def _step(
         count = f"--nproc_per_node={hparams['processes']}"
         command[:0] = ["-m", "torch.distributed.run", "--standalone", count]
     return Step(name, command, settings, manifest, work, values=values)
+
+
+def _content_of_lists(trials):
+    """A hash of each trial list: one that was edited is verified by anew."""
+    return [
+        hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+        for path in paths_of(trials)
+        if pathlib.Path(path).is_file()  # not so vox1-o
+    ]
 
 
 def _value(hparams, entry, key, value, default, iteration):

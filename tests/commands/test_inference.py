@@ -113,7 +113,7 @@ def test_embed_gives_what_speechbrain_gives(
 
 
 def test_killed_embed_goes_on(encoder_folder, speech, stock, tmp_path):
-    """And finished, it starts anew: a file may have changed in its place."""
+    """And finished, it starts anew where a file was replaced."""
     for number in range(100):
         shutil.copy(speech / FILES[number % 2], tmp_path / f"{number:02}.wav")
     # One file a shard, in the place of some hundreds of files
@@ -142,10 +142,16 @@ def test_killed_embed_goes_on(encoder_folder, speech, stock, tmp_path):
     expected = np.tile(stock[:2], (50, 1))
     np.testing.assert_allclose(embeddings, expected, rtol=1e-3, atol=1e-4)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["embeddings.npy", "ids.txt"]
+    assert names == ["embeddings.npy", "extraction.json", "ids.txt"]
+    code, output = forked.run(*command, cwd=tmp_path)
+    assert code == 0, output
+    assert "are up to date" in output
+    samples, rate = soundfile.read(tmp_path / "00.wav", dtype="int16")
+    soundfile.write(tmp_path / "00.wav", samples[::-1], rate)
     code, output = forked.run(*command, cwd=tmp_path)
     assert code == 0, output
     assert "are up to date" not in output
+    assert not np.allclose(load_embeddings(tmp_path / "out")[1][0], stock[0])
 
 
 def test_embed_is_exact(encoder_folder, tmp_path):
@@ -188,10 +194,11 @@ def test_a_folder_is_one_speaker(
     encoder_folder, speech, stock, tmp_path, capsys, caplog
 ):
     """The mean of the scores with each of its files, as the calibration is of
-    single ones."""
-    anne, phone, _ = stock
-    expected = [(cos(anne, test) + cos(phone, test)) / 2 for test in stock]
-    threshold = (expected[0] + min(expected)) / 2
+    single ones; one of them is compared with the others."""
+    anne, phone, other = stock
+    expected = [cos(anne, phone), cos(phone, anne)]
+    expected += [(cos(anne, other) + cos(phone, other)) / 2]
+    threshold = (max(expected) + min(expected)) / 2
     table = call(
         capsys,
         *("verify", encoder_folder, speech / "anne", speech),
@@ -498,7 +505,15 @@ def test_files_and_folders(tmp_path):
         ("verify ENC WAV BAD --threshold nan", "scores are from -1 to 1"),
         ("embed ENC --output OUT ''", "no file or folder ''"),
         ("embed WAV BAD --output OUT", "mono 16k.wav is a file. Give an enc"),
-        ("embed ENC BAD --output ''", "name of a folder is empty"),
+        ("embed ENC BAD --output ''", "name of a file or folder is empty"),
+        ("embed ENC BAD --output ENC", "is the folder of an encoder"),
+        ("filter ENC BAD --output ENC", "is the folder of an encoder"),
+        ("embed ENC BAD --output OTHERS", "embeddings.npy was not made here"),
+        ("cluster ENC BAD --csv ''", "name of a file or folder is empty"),
+        ("verify ENC BAD WAV --csv ''", "name of a file or folder is empty"),
+        ("cluster --embeddings '' --csv OUT", "folder is empty: is a variable"),
+        ("verify ENC BAD WAV --device meta", "No device meta: "),
+        ("prepare EMPTY --output OUT --id_parts 1", "id_parts=1: give 2"),
         ("prepare EMPTY --output OUT --sample_rate 0", "sample_rate=0: give"),
         ("map EMPTY OUT", "has no embeddings.npy"),
         ("map EMPTY EMPTY", "empty is a folder"),
@@ -513,7 +528,9 @@ def test_a_mistake_is_one_sentence(
 ):
     """With BAD audio: before it is read, or there would be another."""
     (tmp_path / "empty").mkdir()
+    save_embeddings(tmp_path / "others", ["a"], np.ones((1, 4)))
     places = {
+        "OTHERS": tmp_path / "others",
         "ENC": encoder_folder,
         "WAV": speech / FILES[0],
         "BAD": speech / "broken.wav",

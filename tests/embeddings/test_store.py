@@ -1,27 +1,50 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.extract import extract
-from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
-
-RECORDS = ["extraction", "calibration"]
+from speechbrain_cadino.embeddings.store import (
+    check_own,
+    load_embeddings,
+    save_embeddings,
+)
 
 
 def test_embeddings_on_disk(tmp_path):
     ids = ["a", "b b", "ü"]
     embeddings = np.random.default_rng(0).standard_normal((3, 4))
     (tmp_path / "new").mkdir()
-    of_others = [tmp_path / "new" / f"{name}.json" for name in RECORDS]
-    for path in of_others:
-        path.write_text("{}")
+    for name in ["extraction", "calibration"]:
+        (tmp_path / "new" / f"{name}.json").write_text('{"of": "others"}')
     save_embeddings(tmp_path / "new", ids, embeddings)
-    assert not any(path.exists() for path in of_others)
+    assert not (tmp_path / "new" / "calibration.json").exists()
+    assert (tmp_path / "new" / "extraction.json").read_text() == "{}\n"
     loaded_ids, loaded = load_embeddings(tmp_path / "new")
     assert loaded_ids == ids
     assert isinstance(loaded, np.memmap)
     assert np.array_equal(loaded, embeddings.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["embeddings.npy", "skipped.csv"])
+def test_what_others_have_made_is_not_thrown_away(name, tmp_path):
+    (tmp_path / name).write_text("of another tool")
+    with pytest.raises(ValueError, match=f"{name} was not made here"):
+        check_own(tmp_path)
+    with pytest.raises(ValueError, match=f"{name} was not made here"):
+        extract(
+            Embedder(torch.nn.Identity(), torch.nn.Identity()),
+            tmp_path,
+            pd.DataFrame({"ID": ["a"], "wav": "a", "start": 0, "stop": 99}),
+        )
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_blank_line_at_the_end_of_the_ids_of_others(tmp_path):
+    save_embeddings(tmp_path, ["a", "b"], np.eye(2))
+    (tmp_path / "ids.txt").write_text("a\nb\n\n\n")
+    assert load_embeddings(tmp_path)[0] == ["a", "b"]
 
 
 def test_embeddings_and_ids_of_two_runs_are_never_paired(tmp_path):

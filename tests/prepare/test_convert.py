@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 
 import av
@@ -16,6 +17,7 @@ from speechbrain_cadino.prepare.convert import convert_files
 from speechbrain_cadino.prepare.folder import prepare_folder
 from speechbrain_cadino.prepare.voxceleb import prepare_voxceleb
 from speechbrain_cadino.process.files import HOST
+from speechbrain_cadino.process.lock import locked
 
 
 def tone(seconds, rate):
@@ -295,3 +297,35 @@ def test_a_name_that_no_copy_can_have_is_that_of_one_file(tmp_path):
     long, short = convert_files(sources, targets)
     assert "File name too long" in long
     assert short == ""
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.mp3"])
+def test_what_follows_damage_is_converted_too(tmp_path, name, caplog):
+    source, target = tmp_path / name, tmp_path / "copies" / "a.flac"
+    codec = {"a.m4a": "aac", "a.mp3": "libmp3lame"}[name]
+    noise = 0.1 * np.random.default_rng(0).standard_normal((1, 30 * 16000))
+    write_encoded(source, noise, 16000, codec)
+    content = bytearray(source.read_bytes())
+    middle = len(content) // 5
+    content[middle : middle + 400] = bytes(400)
+    source.write_bytes(content)
+    assert convert_files([source], [target], num_workers=1) == [""]
+    assert soundfile.info(target).duration > 29.5
+
+
+def test_the_settings_beside_a_manifest_are_its_own(tmp_path):
+    """Two runs that prepare one folder wait for each other."""
+    for name in ["one", "two"]:
+        soundfile.write(tmp_path / f"{name}.wav", tone(2, 16000), 16000)
+    with locked(tmp_path / "save"):
+        preparing = threading.Thread(
+            target=prepare_folder, args=[tmp_path, tmp_path / "save"]
+        )
+        preparing.start()
+        preparing.join(timeout=2)
+        waits = preparing.is_alive()
+        written = (tmp_path / "save" / "train.csv").exists()
+    preparing.join()
+    assert waits
+    assert not written
+    assert (tmp_path / "save" / "train.csv").exists()

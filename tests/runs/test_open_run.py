@@ -43,8 +43,23 @@ def test_what_has_trained_nothing_locks_nothing(begin, tmp_path):
 
 
 def test_a_tool_may_be_run_again_with_other_flags(begin):
-    begin(resumes=False, num_clusters=7)
-    begin(resumes=False, num_clusters=8)
+    begin(resumes=False, checkpoint=False, num_clusters=7)
+    begin(resumes=False, checkpoint=False, num_clusters=8)
+
+
+def test_a_tool_leaves_the_folder_of_a_training_alone(begin, tmp_path):
+    begin(lr=1)
+    with pytest.raises(ValueError, match="is the folder of a training"):
+        begin(resumes=False, num_clusters=7)
+    assert read_record(tmp_path)["settings"]["lr"] == 1
+
+
+def test_a_run_in_the_folder_of_its_script(begin, tmp_path, monkeypatch):
+    """It gets a copy of the script, which would be the script itself."""
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "verify.py")])
+    with pytest.raises(ValueError, match=r"is that of verify\.py"):
+        begin()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_of_before_there_were_records_is_refused(begin, tmp_path):
