@@ -19,7 +19,8 @@ def sized(clusterer, number=None):
     clusterer : object
         See ``find_clusters``.
     number : int, optional
-        Its ``n_clusters``; by default that stays.
+        Its ``n_clusters``; by default that stays. So it does where it is None
+        and another one than SphericalKMeans finds the number by itself.
 
     Returns
     -------
@@ -31,7 +32,10 @@ def sized(clusterer, number=None):
     8
     """
     clusterer = clone(clusterer, safe=False)
-    if number is not None and hasattr(clusterer, "n_clusters"):
+    takes = isinstance(clusterer, SphericalKMeans) or (
+        getattr(clusterer, "n_clusters", None) is not None
+    )
+    if number is not None and takes:
         clusterer.n_clusters = number
     return clusterer
 

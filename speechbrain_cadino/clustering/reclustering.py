@@ -18,6 +18,7 @@ from speechbrain_cadino.clustering.clusterer import find_clusters, sized
 from speechbrain_cadino.clustering.kmeans import (
     SphericalKMeans,
     run_clustering,
+    whole_number,
 )
 from speechbrain_cadino.clustering.quality import quality
 from speechbrain_cadino.embeddings.extract import remove_extraction
@@ -91,7 +92,7 @@ class Reclustering:
     ...     num_clusters=300,
     ... )
     >>> due = [epoch for epoch in range(1, 21) if reclustering.due(epoch)]
-    >>> {epoch: reclustering.number(epoch) for epoch in due}
+    >>> {epoch: reclustering.number(epoch, 1000) for epoch in due}
     {10: 100, 15: 200, 20: 300}
     """
 
@@ -143,23 +144,28 @@ class Reclustering:
         since = epoch - self.first_epoch
         return since >= 0 and since % self.every == 0 and epoch != self.epoch
 
-    def number(self, epoch):
+    def number(self, epoch, count):
         """The number of clusters at an epoch.
 
         Arguments
         ---------
         epoch : int
             The epoch, counted from 1.
+        count : int
+            The number of utterances.
 
         Returns
         -------
         int
         """
+        first, last = (
+            whole_number(number, count)
+            for number in (self.start_clusters, self.num_clusters)
+        )
         since = epoch - self.first_epoch
         if since >= self.span:
-            return self.num_clusters
-        growth = self.num_clusters - self.start_clusters
-        return round(self.start_clusters + growth * since / self.span)
+            return last
+        return round(first + (last - first) * since / self.span)
 
     def check(self, count):
         """Raises now what a clustering would raise, epochs later.
@@ -219,7 +225,8 @@ class Reclustering:
         readable, _, embeddings = readable_embeddings(
             self.folder, self.transform
         )
-        clusterer = sized(self.clusterer, self.number(epoch))
+        number = self.number(epoch, len(embeddings))
+        clusterer = sized(self.clusterer, number)
         clusters, within = find_clusters(clusterer, embeddings)
         rows = np.flatnonzero(readable)[within]
         truth = None if speakers is None else np.asarray(speakers)[rows]
@@ -227,7 +234,8 @@ class Reclustering:
         points = embeddings if within.all() else embeddings[within]
         measures = quality(clusters, points, truth)
         shown = SHOWN if speakers is None else [*SHOWN, "ami"]
-        stats = {name: measures[name] for name in shown}
+        # One cluster has no silhouette
+        stats = {n: measures[n] for n in shown if measures[n] is not None}
         labels = np.full(len(readable), -1)
         labels[rows] = clusters.labels
         if self.labels is not None:

@@ -31,7 +31,8 @@ class AdaptationDataset(MultiCropDataset):
     Raises
     ------
     ValueError
-        If the source is of one speaker, or has an utterance of the target.
+        If the source is of one speaker, has an utterance of the target, or a
+        number of samples for an epoch.
 
     Example
     -------
@@ -60,6 +61,11 @@ class AdaptationDataset(MultiCropDataset):
     def __init__(self, source, manifest, *args, **options):
         super().__init__(manifest, *args, **options)
         self.source = source()
+        if self.source.samples_per_epoch is not None:
+            raise ValueError(
+                "An epoch is one of the target: samples_per_epoch is not for "
+                "the source to have."
+            )
         check_speakers(self.source.labels, "The source")
         check_files_apart(self.source.crops.wavs, self.crops.wavs)
 

@@ -6,10 +6,21 @@ import numpy as np
 import pandas as pd
 import torch
 
+from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import spread_rows
+
+logger = get_logger(__name__)
 
 # Anchors that tell how good the partners of millions are
 MOST_ANCHORS = 10_000
+
+# Of the utterances in clusters, those without a partner in another folder
+MOST_WITHOUT = 0.5
+OF_ONE_FOLDER = (
+    "{share:.0%} of the utterances in clusters have none of another folder in "
+    "theirs: they train on themselves. If a folder holds all of a speaker, and "
+    "not a recording, leave other_recordings out."
+)
 
 
 class Sampling:
@@ -107,7 +118,7 @@ class ClusterSampling(Sampling):
         Whether partners come from other recordings alone, see
         ``folders_of``: two crops of one share their microphone and their
         room, whatever the voice. Where a cluster is of one recording, the
-        anchor is alone.
+        anchor is alone; a warning says so if most are.
 
     Example
     -------
@@ -145,6 +156,12 @@ class ClusterSampling(Sampling):
             If there are more or fewer labels than utterances.
         """
         self._clusters.assign(labels)
+        if self.other_recordings:
+            sizes, own = self._clusters.sizes, self._clusters.own_sizes
+            clustered = sizes > 1
+            without = (clustered & (sizes == own)).sum() / clustered.sum()
+            if without > MOST_WITHOUT:
+                logger.warning(OF_ONE_FOLDER.format(share=without))
 
     def partners(self, row, rng):
         """See Sampling."""

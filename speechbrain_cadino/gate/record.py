@@ -164,7 +164,14 @@ class GateRecord:
         row : dict
             The row of this epoch in ``gate.csv``; with ``epoch``.
         """
-        self.rows.append(row)
+        # A mixture of one's own may give figures of NumPy, which a checkpoint
+        # does not load
+        self.rows.append(
+            {
+                name: value.item() if isinstance(value, np.generic) else value
+                for name, value in row.items()
+            }
+        )
         folder = pathlib.Path(folder)
         write_csv(folder / "gate.csv", pd.DataFrame(self.rows))
         path = folder / "gate" / f"epoch{row['epoch']:03}.npz"

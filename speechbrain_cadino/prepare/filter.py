@@ -321,7 +321,8 @@ def filter_manifest(
     def finish():
         for path in made:
             path.unlink(missing_ok=True)
-        scores = score(source, table["ID"], table.get(LABEL))
+        labels = table[LABEL].replace("", None) if LABEL in table else None
+        scores = score(source, table["ID"], labels)
         if detector is not None:
             shares = load_embeddings(folder / "speech")[1][:, 0]
             scores["speech"] = np.asarray(shares, np.float64)

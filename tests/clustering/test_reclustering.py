@@ -4,6 +4,7 @@ import forked
 import numpy as np
 import pytest
 import torch
+from sklearn.cluster import DBSCAN, AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
 from speechbrain_cadino.clustering.kmeans import cluster
@@ -173,3 +174,30 @@ def test_what_others_keep_in_its_folder_stays(data, embedder, tmp_path):
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
     make(tmp_path / "own")(3, embedder, data.table)
     assert not (tmp_path / "own" / "embeddings").exists()
+
+
+def test_a_share_is_that_of_the_utterances(data, embedder, tmp_path):
+    reclustering = make(tmp_path, start_clusters=0.25, num_clusters=0.5)
+    reclustering.check(12)
+    reclustering(3, embedder, data.table)
+    assert reclustering.stats["clusters"] == 3
+    reclustering(7, embedder, data.table)
+    assert reclustering.stats["clusters"] == 6
+
+
+def test_one_cluster_is_no_error(data, embedder, tmp_path):
+    reclustering = make(tmp_path, clusterer=DBSCAN(eps=1e6))
+    reclustering(3, embedder, data.table)
+    assert reclustering.stats["clusters"] == 1
+    assert "silhouette" not in reclustering.stats
+
+
+def test_a_clusterer_that_finds_its_number_keeps_to_it(
+    data, embedder, tmp_path
+):
+    clusterer = AgglomerativeClustering(None, distance_threshold=1e-3)
+    reclustering = make(tmp_path, clusterer=clusterer)
+    reclustering.check(12)
+    reclustering(3, embedder, data.table)
+    expected = clusterer.fit_predict(embedder.embed(data.table))
+    assert adjusted_rand_score(reclustering.labels, expected) == 1

@@ -33,7 +33,13 @@ def manifests(tmp_path_factory):
     return make
 
 
-def dataset(folder, source="source.csv", source_folder=None, **options):
+def dataset(
+    folder,
+    source="source.csv",
+    source_folder=None,
+    samples_per_epoch=None,
+    **options,
+):
     def make_source():
         return PseudoLabelDataset(
             folder / source,
@@ -41,6 +47,7 @@ def dataset(folder, source="source.csv", source_folder=None, **options):
             crop_seconds=0.2,
             speeds=[1.0, 0.9],
             seed=3,
+            samples_per_epoch=samples_per_epoch,
         )
 
     return AdaptationDataset(
@@ -96,6 +103,8 @@ def test_what_cannot_be_adapted(manifests):
     for other in (link, folder / ".." / folder.name):
         with pytest.raises(ValueError, match="have 4 files in common"):
             dataset(folder, source="target.csv", source_folder=other)
+    with pytest.raises(ValueError, match="is not for the source to have"):
+        dataset(folder, samples_per_epoch=2)
     table = pd.read_csv(folder / "source.csv").assign(spk_id="anne")
     write_manifest(folder / "one.csv", table)
     with pytest.raises(ValueError, match="The source is of one speaker"):

@@ -130,3 +130,16 @@ def test_how_often_partners_share_a_speaker():
     alone = partner_precision(sampling, speakers)
     assert alone["partners"] == 0
     assert np.isnan(alone["partner_precision"])
+
+
+@pytest.mark.parametrize("of_speakers", [True, False])
+def test_folders_of_speakers_are_no_recordings(of_speakers, caplog):
+    """All partners in other folders would be of other voices."""
+    labels = np.arange(40) // 4
+    folders = labels if of_speakers else np.arange(40) // 2
+    sampling = ClusterSampling(2, other_recordings=True)
+    sampling.attach(40, [f"{f}/{i}.wav" for i, f in enumerate(folders)])
+    labels[0] = 1  # a cluster that is not pure
+    sampling.set_clusters(labels)
+    said = "leave other_recordings out" in caplog.text
+    assert said == of_speakers

@@ -72,7 +72,9 @@ def test_an_epoch_forgets_the_one_before(tmp_path):
 
 def test_goes_on_from_a_checkpoint(tmp_path):
     record = filled()
-    record.rows.append({"epoch": 1, "gate": float("inf"), "crossing": None})
+    # A mixture of one's own may give a number of NumPy
+    row = {"epoch": 1, "gate": float("inf"), "crossing": None}
+    record.write(tmp_path, {**row, "own": np.float64(0.5), "n": np.int64(3)})
     AtomicCheckpointer(tmp_path, recoverables={"r": record}).save_checkpoint()
     again = GateRecord(6)
     AtomicCheckpointer(

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from speechbrain_cadino.dataio.manifest import write_manifest
 from speechbrain_cadino.embeddings.confidence import score
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.store import save_embeddings
@@ -77,6 +78,29 @@ def test_a_mixture_of_agreements_drops_wrong_labels(voices, tmp_path):
     kept, _ = decide(ids, found, {"agreement": Mixture()})
     assert kept[~wrong].mean() > 0.99
     assert kept[wrong].mean() < 0.01
+
+
+def test_what_has_no_label_passes(tmp_path):
+    """An empty cell of a manifest is no label that all of these share."""
+    rng = np.random.default_rng(0)
+    labels = ["a"] * 10 + ["b"] * 10 + [""] * 20
+    points = rng.standard_normal((40, 8))
+    points[:10, 0] += 20
+    points[10:20, 1] += 20
+    ids = [f"{row:02}" for row in range(40)]
+    save_embeddings(tmp_path / "stored", ids, points)
+    rows = {"ID": ids, "duration": 1.0, "wav": ids, "start": 0, "stop": 16000}
+    write_manifest(tmp_path / "a.csv", pd.DataFrame({**rows, "spk_id": labels}))
+    report = filter_manifest(
+        tmp_path / "out",
+        None,
+        tmp_path / "a.csv",
+        embeddings=tmp_path / "stored",
+        consistency=None,
+        agreement=0.0,
+    )
+    assert report["scores"]["agreement"]["without"] == 20
+    assert report["kept"] == 40
 
 
 def test_what_has_no_score_passes_what_is_unreadable_does_not():
