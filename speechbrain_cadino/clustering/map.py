@@ -29,7 +29,7 @@ FEWEST_POINTS = 4
 SAME = 1e-6
 
 
-def plot_map(embeddings, labels, path, title=None, seed=0):
+def plot_map(embeddings, labels, path, seed=0):
     """Draws embeddings in two dimensions, by t-SNE.
 
     t-SNE (van der Maaten and Hinton, 2008) keeps neighbours together; sizes
@@ -50,8 +50,6 @@ def plot_map(embeddings, labels, path, title=None, seed=0):
         None are grey; without labels, all points are blue.
     path : str or pathlib.Path
         The file; its suffix tells the format: ``.png``, ``.pdf`` or ``.svg``.
-    title : str, optional
-        The title above the map.
     seed : int
         The seed of t-SNE. The same seed gives the same map on the same machine.
 
@@ -90,7 +88,6 @@ def plot_map(embeddings, labels, path, title=None, seed=0):
         if len(rows) < total:
             notes.insert(0, f"{len(rows):,} of {total:,}, evenly drawn")
         axis.set_xlabel("; ".join(notes), fontsize=9, color="0.3")
-        axis.set_title(title)
         axis.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
         axis.set_box_aspect(1)
         for side in axis.spines.values():

@@ -69,12 +69,11 @@ class Reclustering:
     labels : numpy.ndarray
         The cluster of each utterance, (N,), -1 for one that could not be
         read; None before the first clustering.
-    centroids : numpy.ndarray
-        (K, D), of unit length, among whitened embeddings if there is whitening.
     stats : dict
-        Of the last clustering: ``clusters``, ``singletons``, ``silhouette``
-        and, from the second on, ``agreement`` with the one before (adjusted
-        Rand index: 1 if nothing changed); ``ami`` if speakers are known.
+        Of the last clustering: ``clusters``, ``singletons``, ``silhouette`` if
+        there are two and more, and, from the second on, ``agreement`` with the
+        one before (adjusted Rand index: 1 if nothing changed); ``ami`` if
+        speakers are known.
 
     Raises
     ------
@@ -123,7 +122,6 @@ class Reclustering:
         self.clusterer = SphericalKMeans() if clusterer is None else clusterer
         self.transform = transform
         self.labels = None
-        self.centroids = None
         self.epoch = 0  # of the last clustering
         self.stats = {}
 
@@ -243,8 +241,7 @@ class Reclustering:
             stats["agreement"] = float(
                 adjusted_rand_score(labels[both], self.labels[both])
             )
-        self.labels, self.centroids = labels, clusters.centroids
-        self.epoch, self.stats = epoch, stats
+        self.labels, self.epoch, self.stats = labels, epoch, stats
         figures = [f"{name} {value:.4g}" for name, value in stats.items()]
         logger.info(f"Clustered {len(labels)} utterances: {', '.join(figures)}")
         with atomic_path(result) as temporary:
@@ -255,7 +252,6 @@ class Reclustering:
         state = {"epoch": self.epoch, "stats": self.stats}
         if self.labels is not None:
             state["labels"] = torch.from_numpy(self.labels)
-            state["centroids"] = torch.from_numpy(self.centroids)
         torch.save(state, path)
 
     @mark_as_loader
@@ -264,4 +260,3 @@ class Reclustering:
         self.epoch, self.stats = state["epoch"], state["stats"]
         if "labels" in state:
             self.labels = state["labels"].numpy()
-            self.centroids = state["centroids"].numpy()

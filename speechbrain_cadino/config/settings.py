@@ -10,7 +10,7 @@ from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import TaggedScalar
 
-# The folders that ``parse_arguments`` has put on the import path
+# The folders that ``allow_own_classes`` has put on the import path
 OWN_FOLDERS = []
 
 # The tags of HyperPyYAML that name Python's objects

@@ -1,6 +1,7 @@
 """Tables of labels: CSV files with the speaker or cluster of utterances.
 
-Reports, fine-tuning and verification read them; no other training does.
+Reports, fine-tuning, verification and what trains on labels read them; to a
+self-supervised training they are figures at most.
 """
 
 import pathlib

@@ -159,7 +159,7 @@ class Embedder:
             "segment_seconds": self.segment_seconds,
             "max_segments": self.max_segments if segmented else None,
             "reader": str(self.reader),
-            # As before there was this choice
+            # Not of an embedder without: its embeddings have been kept so
             **({"keep_segments": True} if self.keep_segments else {}),
         }
 

@@ -176,8 +176,7 @@ class LDA(LinearMap):
         between = (means * counts[:, None]).T @ means / len(embeddings)
         # Directions in which nothing varies at all stay out of the way.
         floor = np.eye(len(within)) * within.trace() / len(within) * 1e-9
-        ratios, axes = eigh(between, within + floor)
-        self.ratios = ratios[::-1][: self.dimensions]
+        _, axes = eigh(between, within + floor)
         self.axes = axes[:, ::-1][:, : self.dimensions]
         self.axes *= norm(centred) / norm(centred @ self.axes)
         return self

@@ -65,7 +65,7 @@ def load_encoder(
         The device, e.g. "cpu" or "cuda:0"; SpeechBrain's choice by default.
     trusted : bool
         Whether its YAML file may do anything. If not, the encoder is loaded
-        only if it is made of well-known parts: see ``trust.check_known``.
+        only if it is made of well-known parts: see ``trust.copy_known``.
     embeddings : str or pathlib.Path, optional
         A folder of embeddings, in the place of an encoder.
     **options

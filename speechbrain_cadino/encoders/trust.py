@@ -8,8 +8,7 @@ and what was checked is what is loaded; it is loaded by a process of its own
 first, which must not take more than ``MEMORY`` and ``SECONDS``.
 
 What is not promised: that PyTorch's own ``weights_only`` unpickler, zip and
-YAML parsers are free of faults; that the weights are an honest encoder; and,
-where there is no ``fork`` (Windows), the limits of memory and time.
+YAML parsers are free of faults; and that the weights are an honest encoder.
 """
 
 import contextlib
@@ -136,37 +135,6 @@ def copy_known(source, folder):
         _check_weights(target, os.path.join(source, target.name))
 
 
-def check_known(path):
-    """Raises if a ``hyperparams.yaml`` names more than one of the well-known
-    encoders: see ``copy_known``.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file.
-
-    Raises
-    ------
-    ValueError
-        Naming what is not known.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "hyperparams.yaml"
-    >>> _ = path.write_text("act: !new:torch.nn.ReLU\\nsize: 80\\n")
-    >>> check_known(path)
-    >>> _ = path.write_text("size: !apply:os.system [rm precious]\\n")
-    >>> check_known(path)
-    Traceback (most recent call last):
-    ...
-    ValueError: ... !apply:os.system in line 1...
-    """
-    try:
-        _checked(pathlib.Path(path).read_text(encoding="utf-8"), path)
-    except (YAMLError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a YAML file: {error}") from error
-
-
 def within_limits(load, name):
     """Tries what may take too much, in a process of its own.
 
@@ -182,8 +150,6 @@ def within_limits(load, name):
     ValueError
         If it takes more than ``MEMORY`` or ``SECONDS``, or breaks the process.
     """
-    if not hasattr(os, "fork"):
-        return
     child = os.fork()
     if not child:
         code = 1

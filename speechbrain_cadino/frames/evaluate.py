@@ -7,7 +7,6 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import AudioReader, read_header
 from speechbrain_cadino.frames.abx import (
     comparable,
@@ -17,8 +16,6 @@ from speechbrain_cadino.frames.abx import (
 from speechbrain_cadino.frames.features import LONGEST, read_signal
 from speechbrain_cadino.frames.phones import TOUCH, frames_of, read_phones
 from speechbrain_cadino.frames.units import unit_figures
-
-logger = get_logger(__name__)
 
 # The frames that are kept at a time, in bytes, of one layer at least: for more,
 # the files are gone through again

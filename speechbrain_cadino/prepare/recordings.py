@@ -386,7 +386,8 @@ def manifest_rows(recording, sample_rate, cut_seconds=None):
 
 
 def _read_header(path):
-    """The problem with an audio file, its frames, rate and channels."""
+    """The problem with an audio file, its frames, rate and channels, and the
+    frames that its header tells of."""
     try:
         header = read_header(path)
         return "", header.frames, header.rate, header.channels, header.told

@@ -1,4 +1,5 @@
-"""Errors of the scripts in recipes/: a sentence for those of users."""
+"""Errors of the scripts in recipes/ and of the command line: a sentence for
+those of users."""
 
 import contextlib
 import gc

@@ -25,7 +25,7 @@ from speechbrain_cadino.runs.open_run import (
 )
 from speechbrain_cadino.training.checkpoints import has_checkpoint
 
-# Elsewhere the speakers are for reports only.
+# Where labels are trained on; elsewhere they are for reports only
 MAY_CHANGE = HARMLESS - {"speakers"}
 
 # Headings and forms of the table

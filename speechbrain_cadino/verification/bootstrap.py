@@ -274,13 +274,8 @@ class Bootstrap:
             name: pd.DataFrame(rows) for name, rows in drawn.items()
         }
 
-    def intervals(self, level=0.95):
-        """A confidence interval of each figure, see ``interval``.
-
-        Arguments
-        ---------
-        level : float
-            The confidence level of the intervals.
+    def intervals(self):
+        """A 95% interval of each figure, see ``interval``.
 
         Returns
         -------
@@ -289,13 +284,13 @@ class Bootstrap:
         """
         return {
             name: {
-                figure: interval(rows[figure], estimate, self.speakers, level)
+                figure: interval(rows[figure], estimate, self.speakers)
                 for figure, estimate in self.figures[name].items()
             }
             for name, rows in self.samples.items()
         }
 
-    def compare(self, first, second, level=0.95):
+    def compare(self, first, second):
         """How far two systems differ, on the same replicates.
 
         Arguments
@@ -304,14 +299,12 @@ class Bootstrap:
             The name of a system.
         second : str
             The name of the system whose figures are taken off.
-        level : float
-            The confidence level of the interval.
 
         Returns
         -------
         dict
-            For each figure a dict: ``difference``, its ``interval`` as (low,
-            high), and the two-sided ``p_value`` of there being none. Two
+            For each figure a dict: ``difference``, its 95% ``interval`` as
+            (low, high), and the two-sided ``p_value`` of there being none. Two
             figures that are both infinite do not differ.
         """
         result = {}
@@ -324,7 +317,7 @@ class Bootstrap:
             )
             result[figure] = {
                 "difference": difference,
-                "interval": interval(*sample, level),
+                "interval": interval(*sample),
                 "p_value": p_value(*sample),
             }
         return result

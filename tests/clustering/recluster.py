@@ -45,7 +45,6 @@ def main(corpus, encoder, output, *options):
     torch.save(
         {
             "history": history,
-            "centroids": torch.from_numpy(reclustering.centroids),
             "stats": reclustering.stats,
             "epoch": reclustering.epoch,
         },

@@ -43,7 +43,6 @@ def test_two_processes_agree_with_each_other_and_with_one(
         other = torch.load(tmp_path / "two" / f"{rank}.pt")
         for labels, expected in zip(other["history"], one["history"]):
             assert torch.equal(labels, expected)
-        assert torch.equal(other["centroids"], one["centroids"])
         assert other["stats"] == one["stats"]
     # The embeddings are not left behind.
     assert not (tmp_path / "two" / "embeddings").exists()
@@ -83,7 +82,6 @@ def test_a_resumed_run_has_the_same_clusters_and_does_not_make_them_again(
     after = make(tmp_path)
     after._load(tmp_path / "state", end_of_epoch=False)
     np.testing.assert_array_equal(after.labels, before.labels)
-    np.testing.assert_array_equal(after.centroids, before.centroids)
     assert after.stats == before.stats
     assert [epoch for epoch in range(1, 8) if after.due(epoch)] == [5, 7]
     # ... and the change to the next ones is measured against them.

@@ -51,7 +51,6 @@ def test_fewer_axes_are_those_of_scikit_learn():
     theirs = LinearDiscriminantAnalysis(n_components=3).fit(embeddings, names)
     ours, theirs = lda.transform(embeddings), theirs.transform(embeddings)
     assert ours.shape == (18000, 3)
-    assert (np.diff(lda.ratios) < 0).all()
     for axis in range(3):
         alike = abs(np.corrcoef(ours[:, axis], theirs[:, axis])[0, 1])
         assert alike > 0.999

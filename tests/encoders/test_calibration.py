@@ -10,7 +10,7 @@ from speechbrain_cadino.encoders.calibration import (
     read_calibration,
     write_calibration,
 )
-from speechbrain_cadino.encoders.trust import check_known
+from speechbrain_cadino.encoders.trust import copy_known
 
 
 def test_it_is_kept_in_the_folder_and_told_to_all(encoder_folder, tmp_path):
@@ -41,7 +41,8 @@ def test_it_is_kept_in_the_folder_and_told_to_all(encoder_folder, tmp_path):
         text = (folder / name).read_text()
         assert text.count("Threshold: none yet") == 1
         assert "above a score" not in text
-    check_known(folder / "hyperparams.yaml")
+    (tmp_path / "copy").mkdir()
+    copy_known(folder, tmp_path / "copy")
     SpeakerRecognition.from_hparams(source=str(folder))
 
 

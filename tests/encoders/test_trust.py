@@ -14,7 +14,7 @@ from encoders.mutations import LINES, VALUES, attempt, mutate
 from speechbrain_cadino.commands.inference import embed_files
 from speechbrain_cadino.embeddings.store import load_embeddings
 from speechbrain_cadino.encoders.load import load_encoder, start_from_file
-from speechbrain_cadino.encoders.trust import check_known
+from speechbrain_cadino.encoders.trust import copy_known
 from speechbrain_cadino.training.checkpoints import AtomicCheckpointer
 
 # Weights that are none
@@ -178,7 +178,7 @@ def test_directives_are_refused(tmp_path):
     path = tmp_path / "hyperparams.yaml"
     path.write_text("%TAG !e! !apply:os.\n---\nx: !e!getcwd []\n")
     with pytest.raises(ValueError, match="not known to be harmless"):
-        check_known(path)
+        copy_known(tmp_path, tmp_path)
 
 
 def test_known_encoders_are_loaded_and_give_the_same(
@@ -189,7 +189,8 @@ def test_known_encoders_are_loaded_and_give_the_same(
     untrusted = embed_files(encoder_folder, files, trusted=False).embeddings
     np.testing.assert_array_equal(trusted, untrusted)
     (tmp_path / "hyperparams.yaml").write_text(STOCK)
-    check_known(tmp_path / "hyperparams.yaml")
+    with pytest.raises(FileNotFoundError, match="ckpt"):  # known so far
+        copy_known(tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"[1, 2]", b"x: [", b"\xff\xfe\x00"])
