@@ -157,15 +157,7 @@ def pseudo_label(
     folder = pathlib.Path(output_folder)
     check_inputs_stay([manifest], [folder / "pseudo_labels.csv"])
     table = read_manifest(manifest, DATA_ROOT)
-    clusterer = sized(clusterer)
-    if getattr(clusterer, "device", "") is None:
-        clusterer.device = embedder.device
-    _check(clusterer, sweep, len(table))
-    if isinstance(clusterer, SphericalKMeans):
-        # Shares are of all utterances, also of those that cannot be read.
-        for name in ["n_clusters", "merge_to"]:
-            number = whole_number(getattr(clusterer, name), len(table))
-            clusterer.set_params(**{name: number})
+    clusterer = _ready(clusterer, embedder, sweep, len(table))
     if companion is not None:
         companion.check(transform)
     if speakers is not None:
@@ -218,6 +210,21 @@ def pseudo_label(
         return report
 
     return run_clustering(finish)
+
+
+def _ready(clusterer, embedder, sweep, count):
+    """A copy of a clusterer that knows its device and the number of all
+    utterances; raises if it cannot cluster them."""
+    clusterer = sized(clusterer)
+    if getattr(clusterer, "device", "") is None:
+        clusterer.device = embedder.device
+    _check(clusterer, sweep, count)
+    if isinstance(clusterer, SphericalKMeans):
+        # Shares are of all utterances, also of those that cannot be read.
+        for name in ["n_clusters", "merge_to"]:
+            number = whole_number(getattr(clusterer, name), count)
+            clusterer.set_params(**{name: number})
+    return clusterer
 
 
 class _Alone:

@@ -93,9 +93,7 @@ def embed(arguments):
     _check_folder(arguments.output)
     check_no_encoder(arguments.output)
     check_own(arguments.output)
-    loaded = load_encoder(
-        arguments.encoder, arguments.device, not arguments.untrusted
-    )
+    loaded = _load(arguments.encoder, arguments)
     with _archive(arguments.output, files, loaded.sample_rate) as (audio, _):
         ids, embeddings = loaded.extract(
             arguments.output, audio, SHARD_SIZE, trim=False
@@ -182,9 +180,7 @@ def calibrate(arguments):
             "so copy that first."
         )
     _check_folder(folder)
-    loaded = load_encoder(
-        folder, arguments.device, trusted=not arguments.untrusted
-    )
+    loaded = _load(folder, arguments)
     before = read_calibration(folder)
     if arguments.trials:
         trials = TrialEvaluator(
@@ -237,8 +233,7 @@ def adapt(arguments):
     files = _some(inference.find_files(arguments.inputs), MOST_LEAVES)
     _check_folder(pathlib.Path(arguments.output).parent)
     check_request(arguments.encoder, arguments.output, arguments.map)
-    trusted = not arguments.untrusted
-    loaded = load_encoder(arguments.encoder, arguments.device, trusted)
+    loaded = _load(arguments.encoder, arguments)
     rate = loaded.sample_rate
     with inference.audio_table(files, rate) as (recordings, table):
         inference.report_skipped(files, recordings)
@@ -250,7 +245,8 @@ def adapt(arguments):
                 "resampled, and without the upper frequencies."
             )
         found = adapt_encoder(
-            loaded, table, arguments.output, arguments.map, trusted
+            *(loaded, table, arguments.output, arguments.map),
+            trusted=not arguments.untrusted,
         )
     logger.info(found.verdict)
     if found.calibration is None:
@@ -284,13 +280,7 @@ def cluster(arguments):
         recording_lda=arguments.recording_lda,
         self_calibrate=number is None,
     )
-    long = ~(found.seconds < arguments.shortest)
-    if not long.any():
-        raise ValueError(
-            f"All {len(long)} files are shorter than {arguments.shortest} s, "
-            "too little to tell a voice by: see --shortest."
-        )
-    path = pathlib.Path(arguments.csv)
+    long = _long_enough(found.seconds, arguments.shortest)
     choose = functools.partial(
         find_speakers,
         num_clusters=number,
@@ -301,36 +291,49 @@ def cluster(arguments):
     by_theirs = number is None and theirs and found.calibration == theirs
     if by_theirs and len(labels) > 1 and labels.max() == 0:
         logger.warning(ONE_VOICE)
+    logger.info(
+        f"{len(labels)} files, {labels.max() + 1} cluster(s): {arguments.csv}"
+        + _how_chosen(number, found.calibration)
+    )
     table = pd.DataFrame({"file": found.files})
     table.loc[long, "cluster"] = labels
     table["cluster"] = table["cluster"].astype("Int64")
-    logger.info(
-        f"{len(labels)} files, {labels.max() + 1} cluster(s): {path}"
-        + _how_chosen(number, found.calibration)
-    )
     if not long.all():
         table.loc[~long, "note"] = "too short"
-        logger.warning(
-            f"{(~long).sum()} files are shorter than {arguments.shortest} s, "
-            "too little to tell a voice by: they are in no cluster."
-        )
+    figures = {"files": ("file", "count")}
     if MOST_LEAVES >= len(labels) >= FEWEST_OF_STABILITY and number is None:
-        values, numbers = stability(embeddings, labels, choose)
-        table.loc[long, "stability"] = values
-        low, high = np.quantile(numbers, [0.1, 0.9], method="nearest")
-        logger.info(
-            f"Stability {np.nanmean(values):.2f}: 1 if files stay together "
-            "where a fifth of them is left out, which gives "
-            f"{low if low == high else f'{low} to {high}'} clusters."
+        table.loc[long, "stability"] = _stability(embeddings, labels, choose)
+        figures["stability"] = ("stability", "mean")
+    write_csv(arguments.csv, table)
+    return _format(table.groupby("cluster").agg(**figures).reset_index())
+
+
+def _long_enough(seconds, shortest):
+    """Which files are; raises if none is."""
+    long = ~(seconds < shortest)
+    if not long.any():
+        raise ValueError(
+            f"All {len(long)} files are shorter than {shortest} s, too little "
+            "to tell a voice by: see --shortest."
         )
-    write_csv(path, table)
-    sizes = table.groupby("cluster").agg(
-        files=("file", "count"),
-        **(
-            {"stability": ("stability", "mean")} if "stability" in table else {}
-        ),
+    if not long.all():
+        logger.warning(
+            f"{(~long).sum()} files are shorter than {shortest} s, too little "
+            "to tell a voice by: they are in no cluster."
+        )
+    return long
+
+
+def _stability(embeddings, labels, choose):
+    """How stable the cluster of each file is, also in words."""
+    values, numbers = stability(embeddings, labels, choose)
+    low, high = np.quantile(numbers, [0.1, 0.9], method="nearest")
+    logger.info(
+        f"Stability {np.nanmean(values):.2f}: 1 if files stay together where a "
+        "fifth of them is left out, which gives "
+        f"{low if low == high else f'{low} to {high}'} clusters."
     )
-    return _format(sizes.reset_index())
+    return values
 
 
 def _how_chosen(number, calibration):
@@ -355,10 +358,8 @@ def filter_files(arguments):
     _check_folder(arguments.output)
     check_no_encoder(arguments.output)
     rules = {name: getattr(arguments, name, None) for name in SCORES}
-    loaded = load_encoder(
-        arguments.encoder,
-        arguments.device,
-        trusted=not arguments.untrusted,
+    loaded = _load(
+        *(arguments.encoder, arguments),
         segment_seconds=SEGMENT_SECONDS,
         max_segments=MAX_SEGMENTS,
         keep_segments=True,
@@ -390,6 +391,15 @@ def filter_files(arguments):
         columns=["score", "threshold", "dropped", "without"],
     )
     return _format(table.astype({"threshold": float}))
+
+
+def _load(source, arguments, **options):
+    """An encoder, on the device and trusted as the flags say."""
+    return load_encoder(
+        *(source, arguments.device),
+        trusted=not arguments.untrusted,
+        **options,
+    )
 
 
 def _encoder(arguments):

@@ -45,9 +45,7 @@ def prepare(parser):
     parser.add_argument(
         "folders", metavar="FOLDER", nargs="+", help="where the audio is"
     )
-    parser.add_argument(
-        "--output", metavar="FOLDER", required=True, help="where to write"
-    )
+    _add_output(parser)
     parser.add_argument(
         "--part",
         metavar="I/N",
@@ -124,9 +122,7 @@ def embed(parser):
     """
     _add_encoder(parser)
     _add_inputs(parser)
-    parser.add_argument(
-        "--output", metavar="FOLDER", required=True, help="where to write"
-    )
+    _add_output(parser)
 
 
 def verify(parser):
@@ -221,9 +217,7 @@ def adapt(parser):
     """
     _add_encoder(parser)
     _add_inputs(parser)
-    parser.add_argument(
-        "--output", metavar="FOLDER", required=True, help="the folder to write"
-    )
+    _add_output(parser)
     parser.add_argument(
         "--map",
         metavar="NAME",
@@ -297,9 +291,7 @@ def filter_files(parser):
     """
     _add_encoder(parser)
     _add_inputs(parser)
-    parser.add_argument(
-        "--output", metavar="FOLDER", required=True, help="where to write"
-    )
+    _add_output(parser)
     for name, default, words in [
         ("speech", "auto", "of the share of speech: what suits the detector"),
         ("consistency", "mixture", "of the consistency of segments: mixture"),
@@ -408,6 +400,12 @@ def _named_file(text):
     if not (name and separator and path):
         raise argparse.ArgumentTypeError(f"'{text}' is not NAME=FILE")
     return name, path
+
+
+def _add_output(parser):
+    parser.add_argument(
+        "--output", metavar="FOLDER", required=True, help="where to write"
+    )
 
 
 def _add_encoder(parser, text=ENCODER):

@@ -283,33 +283,14 @@ def filter_manifest(
     folder = pathlib.Path(output_folder)
     made = [folder / name for name in ["filtered.csv", "filtered_pieces.csv"]]
     check_inputs_stay([manifest, pieces], made)
-    table, audio = manifest, manifest if audio is None else audio
-    if not isinstance(manifest, pd.DataFrame):
-        table = read_manifest(manifest, DATA_ROOT)
-        audio = read_manifest(manifest, data_folder)
-    table = table.reset_index(drop=True)  # as the scores have it
+    table, audio = _tables(manifest, audio, data_folder)
     rules = {
         name: rule_of(name, value, mixture, detector)
         for name, value in zip(
             SCORES, [speech, consistency, density, agreement]
         )
     }
-    whole = isinstance(embedder, Embedder) and not embedder.keep_segments
-    if rules["consistency"] is not None and whole:
-        raise ValueError(
-            f"consistency={consistency} compares the segments of an utterance, "
-            "and the encoder gives one embedding of each: load it with "
-            "segment_seconds=1.5 and keep_segments=True."
-        )
-    if rules["speech"] is not None and detector is None:
-        raise ValueError(
-            f"speech={speech}: there is no detector, so give null."
-        )
-    if rules["agreement"] is not None and LABEL not in table:
-        raise ValueError(
-            f"The manifest has no column {LABEL}, so there are no labels to "
-            "agree with: leave agreement out."
-        )
+    _check_rules(rules, embedder, detector, table)
     if pieces is not None:
         pieces = read_manifest(pieces, DATA_ROOT)
     source = embeddings or folder / "segments"
@@ -321,35 +302,75 @@ def filter_manifest(
     def finish():
         for path in made:
             path.unlink(missing_ok=True)
-        labels = table[LABEL].replace("", None) if LABEL in table else None
-        scores = score(source, table["ID"], labels)
-        if detector is not None:
-            shares = load_embeddings(folder / "speech")[1][:, 0]
-            scores["speech"] = np.asarray(shares, np.float64)
-        scores = scores.round(DIGITS)
+        heard = None if detector is None else folder / "speech"
+        scores = _scores(source, heard, table)
         kept, report = decide(table["ID"], scores, rules)
-        columns = ["segments", *(n for n in SCORES if n in scores)]
-        found = pd.concat([table["ID"], scores[columns]], axis=1)
-        write_csv(
-            folder / "confidence.csv", found.assign(kept=kept.astype(int))
-        )
-        write_json(folder / "filter.json", report)
-        plot_filter(folder / "plots" / "confidence.png", scores, kept, report)
-        if not kept.any():
-            raise ValueError(
-                f"None of {len(table)} utterances is kept: see "
-                f"{folder / 'confidence.csv'}, and ask less."
-            )
+        _write(folder, table, scores, kept, report)
         if pieces is not None:
             inside = within(pieces, table[kept])
             if not inside.any():
                 raise ValueError("No piece lies in what is kept.")
-            write_manifest(folder / "filtered_pieces.csv", pieces[inside])
-        write_manifest(folder / "filtered.csv", table[kept])
+            write_manifest(made[1], pieces[inside])
+        write_manifest(made[0], table[kept])
         logger.info(describe(report))
         return report
 
     return run_on_main(finish)
+
+
+def _tables(manifest, audio, data_folder):
+    """The table of a manifest, and that of the files to read for it."""
+    table, audio = manifest, manifest if audio is None else audio
+    if not isinstance(manifest, pd.DataFrame):
+        table = read_manifest(manifest, DATA_ROOT)
+        audio = read_manifest(manifest, data_folder)
+    return table.reset_index(drop=True), audio  # as the scores have it
+
+
+def _check_rules(rules, embedder, detector, table):
+    """Raises if there is a rule of a score that there will not be."""
+    whole = isinstance(embedder, Embedder) and not embedder.keep_segments
+    if rules["consistency"] is not None and whole:
+        raise ValueError(
+            "The rule of consistency compares the segments of an utterance, "
+            "and the encoder gives one embedding of each: load it with "
+            "segment_seconds=1.5 and keep_segments=True."
+        )
+    if rules["speech"] is not None and detector is None:
+        raise ValueError(
+            "There is a rule of speech, and there is no detector: give "
+            "speech=null."
+        )
+    if rules["agreement"] is not None and LABEL not in table:
+        raise ValueError(
+            f"The manifest has no column {LABEL}, so there are no labels to "
+            "agree with: leave agreement out."
+        )
+
+
+def _scores(embeddings, speech, table):
+    """All scores of utterances: by the folders of their segments and, maybe, of
+    their shares of speech."""
+    labels = table[LABEL].replace("", None) if LABEL in table else None
+    scores = score(embeddings, table["ID"], labels)
+    if speech is not None:
+        shares = load_embeddings(speech)[1][:, 0]
+        scores["speech"] = np.asarray(shares, np.float64)
+    return scores.round(DIGITS)
+
+
+def _write(folder, table, scores, kept, report):
+    """Writes what came out; raises if nothing is kept."""
+    columns = ["segments", *(n for n in SCORES if n in scores)]
+    found = pd.concat([table["ID"], scores[columns]], axis=1)
+    write_csv(folder / "confidence.csv", found.assign(kept=kept.astype(int)))
+    write_json(folder / "filter.json", report)
+    plot_filter(folder / "plots" / "confidence.png", scores, kept, report)
+    if not kept.any():
+        raise ValueError(
+            f"None of {len(table)} utterances is kept: see "
+            f"{folder / 'confidence.csv'}, and ask less."
+        )
 
 
 def listen(folder, table, detector, embedder=None, shard_size=5_000):
