@@ -5,7 +5,6 @@ import pathlib
 import re
 from dataclasses import dataclass, field
 
-import pandas as pd
 from PIL import Image
 
 from speechbrain.utils.logger import get_logger
@@ -18,26 +17,25 @@ from speechbrain_cadino.audio_visual.faces import (
 )
 from speechbrain_cadino.audio_visual.frames import VIDEOS, sample_frames
 from speechbrain_cadino.dataio.manifest import (
-    COLUMNS,
     DATA_ROOT,
-    LABEL,
     read_manifest,
-    write_manifest,
 )
 from speechbrain_cadino.dataio.names import spelling
 from speechbrain_cadino.prepare.inputs import (
     begin,
     check_folders,
+    check_id_parts,
     check_made_folder,
     check_own,
-    inputs_path,
     is_done,
     with_converted,
+    write_prepared,
 )
 from speechbrain_cadino.prepare.parallel import in_parallel
 from speechbrain_cadino.prepare.recordings import UNSAFE, report_skipped
 from speechbrain_cadino.prepare.scan import digest, fingerprint, list_files
-from speechbrain_cadino.process.files import write_csv, write_json
+from speechbrain_cadino.process.lock import locked
+from speechbrain_cadino.process.parts import JOINING
 from speechbrain_cadino.verification.trials import listed_names
 
 logger = get_logger(__name__)
@@ -189,7 +187,8 @@ def prepare_faces(
         raise ValueError(
             f"There is no layout '{layout}': give {' or '.join(LAYOUTS)}."
         )
-    id_parts = id_parts or LAYOUTS[layout]
+    id_parts = LAYOUTS[layout] if id_parts is None else id_parts
+    check_id_parts(id_parts)
     folders = check_folders(data_folder, content="faces")
     frame_folder = check_made_folder(frame_folder, folders, "frame_folder")
     utterances = _read_utterances(audio_manifest, trials)
@@ -233,29 +232,27 @@ def prepare_faces(
         num_workers,
     )
 
-    begin(manifest)
-    problems = [(name, track.problem) for name, track in unusable + pairs]
-    reasons = report_skipped(skipped_path, "ID", problems)
-    found = [(name, track) for name, track in pairs if not track.problem]
-    if not found:
-        raise ValueError(
-            f"No face tracks for {manifest} in {', '.join(folders)} with the "
-            f"layout {layout} and the glob {glob}: "
-            f"{reasons or 'no images or videos'}"
+    # The manifest of one run would come with the settings of another
+    with locked(manifest.parent, JOINING):
+        begin(manifest)
+        problems = [(name, track.problem) for name, track in unusable + pairs]
+        reasons = report_skipped(skipped_path, "ID", problems)
+        found = [(name, track) for name, track in pairs if not track.problem]
+        if not found:
+            raise ValueError(
+                f"No face tracks for {manifest} in {', '.join(folders)} with "
+                f"the layout {layout} and the glob {glob}: "
+                f"{reasons or 'no images or videos'}"
+            )
+        _report_found(manifest, found, utterances, len(usable) - len(wanted))
+        rows = [
+            (name, track.frames / frames_per_second, track.wav, 0, track.frames)
+            for name, track in found
+        ]
+        speakers = speakers_path if utterances is None else None
+        write_prepared(
+            *(manifest, rows, inputs, frame_folder, IMAGES), speakers=speakers
         )
-    _report_found(manifest, found, utterances, len(usable) - len(wanted))
-    rows = [
-        (name, track.frames / frames_per_second, track.wav, 0, track.frames)
-        for name, track in found
-    ]
-    table = pd.DataFrame(rows, columns=COLUMNS).sort_values("ID")
-    write_manifest(manifest, table)
-    if utterances is None:
-        table[LABEL] = table["ID"].str.partition("/")[0]
-        write_csv(speakers_path, table[["ID", LABEL]])
-    write_json(
-        inputs_path(manifest), with_converted(inputs, frame_folder, IMAGES)
-    )
 
 
 def find_tracks(listings, layout, id_parts):

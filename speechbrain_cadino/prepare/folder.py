@@ -3,21 +3,19 @@
 import math
 import pathlib
 
-import pandas as pd
-
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino import __version__
-from speechbrain_cadino.dataio.manifest import COLUMNS, LABEL, write_manifest
 from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
 from speechbrain_cadino.dataio.signal import RATES
 from speechbrain_cadino.prepare.inputs import (
     begin,
     check_folders,
+    check_id_parts,
     check_made_folder,
     check_own,
-    inputs_path,
     is_done,
     with_converted,
+    write_prepared,
 )
 from speechbrain_cadino.prepare.parts import prepare_part
 from speechbrain_cadino.prepare.recordings import (
@@ -30,7 +28,6 @@ from speechbrain_cadino.prepare.recordings import (
     report_skipped,
 )
 from speechbrain_cadino.prepare.scan import digest, fingerprint, list_files
-from speechbrain_cadino.process.files import write_csv, write_json
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.process.parts import JOINING, read_part
 from speechbrain_cadino.verification.trials import listed_names
@@ -222,11 +219,8 @@ def _check_numbers(
         raise ValueError(
             f"sample_rate={sample_rate}: give {RATES.start} or more."
         )
-    if id_parts is not None and id_parts < 2:
-        raise ValueError(
-            f"id_parts={id_parts}: give 2 or more, of which the first is the "
-            "folder of a speaker."
-        )
+    if id_parts is not None:
+        check_id_parts(id_parts)
     limits = {
         "min_duration": (min_duration, 0),
         "max_duration": (max_duration, 0),
@@ -239,9 +233,7 @@ def _check_numbers(
 
 def _write(manifest, recordings, inputs, tested, found):
     """Writes the manifest, what is beside it, and last what it is made of."""
-    sample_rate, id_parts = inputs["sample_rate"], inputs["id_parts"]
-    convert_folder = inputs["convert_folder"]
-
+    sample_rate = inputs["sample_rate"]
     begin(manifest)
     problems = [(r.wav, r.problem) for r in recordings]
     reasons = report_skipped(_skipped_path(manifest), "wav", problems)
@@ -259,13 +251,10 @@ def _write(manifest, recordings, inputs, tested, found):
         for recording in usable
         for row in manifest_rows(recording, sample_rate, inputs["cut_seconds"])
     ]
-    table = pd.DataFrame(rows, columns=COLUMNS).sort_values("ID")
-    write_manifest(manifest, table)
-    if id_parts:
-        table[LABEL] = table["ID"].str.partition("/")[0]
-        write_csv(_speakers_path(manifest), table[["ID", LABEL]])
-    write_json(
-        inputs_path(manifest), with_converted(inputs, convert_folder, CONVERTED)
+    speakers = _speakers_path(manifest) if inputs["id_parts"] else None
+    write_prepared(
+        *(manifest, rows, inputs, inputs["convert_folder"], CONVERTED),
+        speakers=speakers,
     )
 
 

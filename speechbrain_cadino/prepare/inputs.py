@@ -3,9 +3,12 @@
 import itertools
 import os
 
+import pandas as pd
+
+from speechbrain_cadino.dataio.manifest import COLUMNS, LABEL, write_manifest
 from speechbrain_cadino.dataio.names import paths_of
 from speechbrain_cadino.prepare.scan import fingerprint, list_files
-from speechbrain_cadino.process.files import read_json, write_json
+from speechbrain_cadino.process.files import read_json, write_csv, write_json
 
 # In the place of the inputs while a manifest is being made
 UNFINISHED = "unfinished"
@@ -46,6 +49,26 @@ def check_folders(data_folder, content="audio"):
                 "there twice. Give one of the two."
             )
     return folders
+
+
+def check_id_parts(id_parts):
+    """Raises if an ID would have no speaker.
+
+    Arguments
+    ---------
+    id_parts : int
+        The number of the last parts of a path that are the ID.
+
+    Raises
+    ------
+    ValueError
+        If it is below 2.
+    """
+    if id_parts < 2:
+        raise ValueError(
+            f"id_parts={id_parts}: give 2 or more, of which the first is the "
+            "folder of a speaker."
+        )
 
 
 def check_made_folder(made_folder, folders, argument):
@@ -162,6 +185,33 @@ def is_done(manifest, beside, inputs):
     if not all(path.is_file() and path.stat().st_size for path in paths):
         return False
     return read_json(made_of) == inputs
+
+
+def write_prepared(manifest, rows, inputs, made_folder, suffixes, speakers):
+    """Writes a manifest, and last what it is made of.
+
+    Arguments
+    ---------
+    manifest : pathlib.Path
+        The manifest.
+    rows : list of tuple
+        Its rows, in the order of ``COLUMNS``.
+    inputs : dict
+        What it is made of.
+    made_folder : str, optional
+        See ``with_converted``, as for the next.
+    suffixes : set of str
+    speakers : pathlib.Path, optional
+        Where the first part of each ID goes to as its true speaker
+        (``ID,spk_id``).
+    """
+    table = pd.DataFrame(rows, columns=COLUMNS).sort_values("ID")
+    write_manifest(manifest, table)
+    if speakers is not None:
+        table[LABEL] = table["ID"].str.partition("/")[0]
+        write_csv(speakers, table[["ID", LABEL]])
+    made_of = with_converted(inputs, made_folder, suffixes)
+    write_json(inputs_path(manifest), made_of)
 
 
 def with_converted(inputs, folder, suffixes):

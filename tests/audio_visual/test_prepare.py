@@ -278,6 +278,8 @@ def test_mistakes_are_explained(data, save, tmp_path):
         prepare_faces(data, save, audio_manifest=tmp_path / "gone.csv")
     with pytest.raises(ValueError, match="no layout 'round': give folders or"):
         prepare_faces(data, save, layout="round")
+    with pytest.raises(ValueError, match="id_parts=1: give 2 or more"):
+        prepare_faces(data, save, id_parts=1)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"No face tracks .*no images or vid"):
         prepare_faces(tmp_path / "empty", save)
