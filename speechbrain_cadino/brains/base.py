@@ -23,6 +23,7 @@ from speechbrain_cadino.process.interrupts import (
     Requests,
     interruptible,
 )
+from speechbrain_cadino.process.randomness import seed_of
 from speechbrain_cadino.process.ranks import (
     STEP_PATIENCE,
     WORK_PATIENCE,
@@ -397,7 +398,7 @@ class EncoderBrain(sb.Brain):
             Its number.
         """
         where = (self.hparams.seed, own_rank(), self.epoch, step)
-        step_seed = random.Random(repr(where)).getrandbits(63)
+        step_seed = seed_of(where)
         torch.manual_seed(step_seed)
         random.seed(step_seed)
 

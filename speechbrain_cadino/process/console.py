@@ -43,6 +43,35 @@ class Ours(logging.Filter):
         return ours or record.levelno >= logging.WARNING
 
 
+def aligned(rows):
+    """The lines of a table for a terminal: names to the left, figures to the
+    right.
+
+    Arguments
+    ---------
+    rows : list of list of str
+        The cells, of as many columns each.
+
+    Returns
+    -------
+    list of str
+
+    Example
+    -------
+    >>> print("\\n".join(aligned([["stage", "EER %"], ["one", "4.57"]])))
+    stage  EER %
+    one     4.57
+    """
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        "  ".join(
+            f"{cell:{'>' if place else '<'}{width}}"
+            for place, (cell, width) in enumerate(zip(row, widths))
+        )
+        for row in rows
+    ]
+
+
 def in_minutes(seconds):
     """A time that is left, in words.
 

@@ -6,6 +6,27 @@ import random
 import torch
 
 
+def seed_of(where):
+    """The seed of a place in a training.
+
+    Arguments
+    ---------
+    where : tuple
+        The place, such as (seed, rank, step).
+
+    Returns
+    -------
+    int
+        Below 2^63.
+
+    Example
+    -------
+    >>> seed_of((1, 2)) == seed_of((1, 2)), seed_of((1, 2)) == seed_of((2, 1))
+    (True, False)
+    """
+    return random.Random(repr(where)).getrandbits(63)
+
+
 @contextlib.contextmanager
 def own_random(where, device="cpu"):
     """A block that draws numbers of its own: those that are drawn before and
@@ -31,7 +52,7 @@ def own_random(where, device="cpu"):
     True
     """
     device = torch.device(device)
-    seed = random.Random(repr(where)).getrandbits(63)
+    seed = seed_of(where)
     before = random.getstate()
     on_gpu = device.type == "cuda"
     with torch.random.fork_rng([device] if on_gpu else []):

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import adjusted_rand_score
 
 from speechbrain_cadino.dataio.manifest import DATA_ROOT, LABEL, read_manifest
+from speechbrain_cadino.process.console import aligned
 from speechbrain_cadino.process.figures import save_figure
 from speechbrain_cadino.process.files import (
     read_json,
@@ -226,15 +227,7 @@ def format_report(rows):
     stage    EER %  utts  min
     stage_1   4.57   500  1.5
     """
-    lines = _cells(rows)
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join(
-        "  ".join(
-            f"{cell:{'>' if place else '<'}{width}}"
-            for place, (cell, width) in enumerate(zip(line, widths))
-        )
-        for line in lines
-    )
+    return "\n".join(aligned(_cells(rows)))
 
 
 def _cells(rows):

@@ -121,11 +121,39 @@ class Calibration:
             ``MEASURES``: the log-likelihood ratio is the offset plus the
             weighted sum.
         """
-        scaler, regression = self.model
-        weights = regression.coef_[0] / scaler.scale_
-        offset = regression.intercept_[0] - weights @ scaler.mean_
+        offset, weights = weights_of(self.model)
         names = ["offset", "score", *MEASURES]
-        return dict(zip(names, [float(offset), *weights.tolist()]))
+        return dict(zip(names, [offset, *weights]))
+
+
+def weights_of(model):
+    """The log-likelihood ratios of ``logistic``, in terms of its features as
+    they come in.
+
+    Arguments
+    ---------
+    model : sklearn.pipeline.Pipeline
+        That of ``logistic``.
+
+    Returns
+    -------
+    offset : float
+    weights : list of float
+        One for each feature.
+
+    Example
+    -------
+    >>> features = np.array([[0.0], [2.0], [1.0], [3.0]])
+    >>> model = logistic(features, [False, False, True, True])
+    >>> offset, (weight,) = weights_of(model)
+    >>> ratios = model.decision_function(features)
+    >>> bool(np.allclose(offset + weight * features[:, 0], ratios))
+    True
+    """
+    scaler, regression = model
+    weights = regression.coef_[0] / scaler.scale_
+    offset = regression.intercept_[0] - weights @ scaler.mean_
+    return float(offset), weights.tolist()
 
 
 def logistic(features, targets):

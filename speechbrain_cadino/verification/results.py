@@ -9,6 +9,7 @@ import pandas as pd
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.labels import read_labels
 from speechbrain_cadino.dataio.names import parts_of
+from speechbrain_cadino.process.console import aligned
 from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.verification.bootstrap import (
     Bootstrap,
@@ -339,8 +340,8 @@ def format_results(results):
     >>> results = {"trials": 20, "targets": 5, "systems": {"encoder": figures}}
     >>> print(format_results(results))
     20 trials, 5 of them targets
-    system    EER %  minDCF(0.01)  minDCF(0.05)
-    encoder    9.12        0.7100        0.5000
+    system   EER %  minDCF(0.01)  minDCF(0.05)
+    encoder   9.12        0.7100        0.5000
     """
     first = f"{results['trials']} trials, {results['targets']} of them targets"
     if "speakers" in results:
@@ -377,15 +378,7 @@ def format_figures(systems):
         rows.append(
             [name, *(_cell(figures, key) for key in dict.fromkeys(keys))]
         )
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    widths[1] = max(widths[1], 6)
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
-        )
-        for row in rows
-    ]
+    return aligned(rows)
 
 
 def _title(key):

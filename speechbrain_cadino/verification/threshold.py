@@ -9,7 +9,7 @@ from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.embeddings.segments import trimmed_length
 from speechbrain_cadino.encoders.calibration import ScoreCalibration
 from speechbrain_cadino.verification.bootstrap import interval, trial_weights
-from speechbrain_cadino.verification.calibration import logistic
+from speechbrain_cadino.verification.calibration import logistic, weights_of
 from speechbrain_cadino.verification.scoring import cosine, trial_scores
 
 logger = get_logger(__name__)
@@ -168,9 +168,7 @@ def fit(scores, same, method):
     >>> round(fit(scores, same, "trials").threshold, 2)
     0.25
     """
-    scaler, regression = logistic(scores[:, None], same)
-    slope = float(regression.coef_[0, 0] / scaler.scale_[0])
-    offset = float(regression.intercept_[0] - slope * scaler.mean_[0])
+    offset, (slope,) = weights_of(logistic(scores[:, None], same))
     if not slope > 0:
         raise ValueError(
             "Scores of one voice are not higher than those of two: the encoder "
