@@ -283,8 +283,8 @@ def each_alone(points, seen, width, speakers, clusterer):
     """
     parts = {"audio": points[seen, :width], "face": points[seen, width:]}
     report = {}
-    for sense, part in parts.items():
+    for signal, part in parts.items():
         clusters, within = find_clusters(clusterer, part)
         figures = quality(clusters, speakers=speakers[seen][within])
-        report[sense] = {name: figures[name] for name in MEASURES}
+        report[signal] = {name: figures[name] for name in MEASURES}
     return report

@@ -12,9 +12,9 @@ from speechbrain_cadino.losses.label_correction import (
 class AudioVisualCorrectionLoss(LabelCorrectionLoss):
     """DLG-LC for an utterance that is heard and seen (Han et al., 2023).
 
-    Each sense has its own AAM-softmax loss and its own gate. Whether a label
+    Each signal has its own AAM-softmax loss and its own gate. Whether a label
     is reliable, they decide together; where it is not, what both answer to the
-    clean crops is averaged, and each is trained towards that. A sense that an
+    clean crops is averaged, and each is trained towards that. A signal that an
     utterance lacks has no say, and is not trained on it.
 
     Arguments
@@ -22,7 +22,7 @@ class AudioVisualCorrectionLoss(LabelCorrectionLoss):
     rule : str
         "both": each loss has to be below its gate, as in the paper; "either":
         one of them; "mean": the mean of the losses below that of the gates. A
-        sense without a gate as yet has no say in the latter two.
+        signal without a gate as yet has no say in the latter two.
     **options
         The arguments of LabelCorrectionLoss.
 
@@ -59,24 +59,24 @@ class AudioVisualCorrectionLoss(LabelCorrectionLoss):
         Arguments
         ---------
         cosines : list of torch.Tensor
-            The cosines of each sense, (B, C).
+            The cosines of each signal, (B, C).
         labels : torch.Tensor
             Pseudo labels, (B,).
         gates : list of float
-            The gate of each sense, in units of its loss; inf for none.
+            The gate of each signal, in units of its loss; inf for none.
         present : list of torch.Tensor
-            (B,), bool: which utterances each sense has. An utterance needs
+            (B,), bool: which utterances each signal has. An utterance needs
             one of them.
         answer : callable, optional
             The function from the indices (n,) of the samples behind the gate to
-            a list: for each sense the cosines (n, C) of their clean crops.
+            a list: for each signal the cosines (n, C) of their clean crops.
 
         Returns
         -------
         loss : torch.Tensor
-            Scalar: the sum over the senses.
+            Scalar: the sum over the signals.
         results : list of dict
-            Of each sense, see LabelCorrectionLoss; the decisions are the same.
+            Of each signal, see LabelCorrectionLoss; the decisions are the same.
         """
         losses = [self.aam_losses(each, labels) for each in cosines]
         reliable = self._reliable(losses, gates, present)
@@ -122,7 +122,7 @@ class AudioVisualCorrectionLoss(LabelCorrectionLoss):
         return low | ~say.any(0)
 
     def _fuse(self, cosines, present):
-        """The mean posteriors of the senses, as logarithms, (n, C)."""
+        """The mean posteriors of the signals, as logarithms, (n, C)."""
         posteriors = [
             (self.scale * each.float()).softmax(1) * there[:, None]
             for each, there in zip(cosines, present)

@@ -41,7 +41,7 @@ class AudioVisualPlan(Plan):
         if hparams["trials"] is not None and last is not None:
             self.add(
                 *("verify", "verify.py", "av_verify"),
-                light=True,
+                quick=True,
                 encoder=last / "encoder",
                 face_encoder=last / "face_encoder",
                 data_folder=self.trials_folder(),

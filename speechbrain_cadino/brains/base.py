@@ -416,7 +416,7 @@ class EncoderBrain(sb.Brain):
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs the epoch, evaluates the encoder and saves a checkpoint."""
-        self.settle()
+        self.keep_or_undo()
         seconds = time.time() - self.stage_started
         self.record.share(self.device)
         means = in_single_precision(self.record.means())
@@ -500,7 +500,7 @@ class EncoderBrain(sb.Brain):
         norms = self.clip_gradients(
             [p for g in self.optimizer.param_groups for p in g["params"]]
         )
-        self.settle(norms.isfinite().all())
+        self.keep_or_undo(norms.isfinite().all())
         if not self.guard.skipped:
             self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -523,11 +523,11 @@ class EncoderBrain(sb.Brain):
         most = self.max_grad_norm if self.max_grad_norm > 0 else float("inf")
         return torch.nn.utils.clip_grad_norm_(params, most)
 
-    def settle(self, *finite):
+    def keep_or_undo(self, *finite):
         """Undoes what was done since the last step if it was not finite on all
-        ranks: see ``StepGuard.settle``."""
+        ranks: see ``StepGuard.keep_or_undo``."""
         with self.clock.device():
-            self.guard.settle(
+            self.guard.keep_or_undo(
                 f"step {self.step} of epoch {self.epoch}",
                 self.nonfinite_patience,
                 *finite,

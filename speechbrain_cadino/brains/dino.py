@@ -160,7 +160,7 @@ class DINOBrain(EncoderBrain):
         Those of the main process, as DistributedDataParallel does for the
         student: they are what is in a checkpoint within an epoch.
         """
-        self.settle()
+        self.keep_or_undo()
         if self.distributed_launch:
             for buffer in self.modules.teacher.buffers():
                 torch.distributed.broadcast(buffer, src=0)

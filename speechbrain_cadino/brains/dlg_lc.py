@@ -133,7 +133,7 @@ class PseudoLabelBrain(EncoderBrain):
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Fits the gates to the losses of the epoch."""
-        self.settle()
+        self.keep_or_undo()
         for branch in self.branches.values():
             self._update_gate(branch, epoch)
         super().on_stage_end(stage, stage_loss, epoch)

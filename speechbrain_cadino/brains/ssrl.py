@@ -152,7 +152,7 @@ class SSRLBrain(PseudoLabelBrain):
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Looks which classes are alive."""
-        self.settle()
+        self.keep_or_undo()
         self.queue.end_epoch()
         super().on_stage_end(stage, stage_loss, epoch)
 

@@ -116,7 +116,7 @@ def _tags(settings):
         yield from _tags(part)
 
 
-def plain(settings, folder, harmless=HARMLESS):
+def comparable(settings, folder, harmless=HARMLESS):
     """Settings as plain data, of which a result depends on all.
 
     Arguments
@@ -135,7 +135,7 @@ def plain(settings, folder, harmless=HARMLESS):
 
     Example
     -------
-    >>> plain({"lr": 1, "save": "runs/7/save", "num_workers": 4}, "runs/7")
+    >>> comparable({"lr": 1, "save": "runs/7/save", "num_workers": 4}, "runs/7")
     {'lr': 1, 'save': '<output_folder>/save'}
     """
     if isinstance(settings, TaggedScalar):
@@ -144,13 +144,13 @@ def plain(settings, folder, harmless=HARMLESS):
         # Plain dicts have no tag.
         name = getattr(getattr(settings, "tag", None), "value", None)
         return ({"!": name} if name else {}) | {
-            str(key): plain(item, folder, harmless)
+            str(key): comparable(item, folder, harmless)
             for key, item in settings.items()
             if key not in harmless
         }
     if isinstance(settings, list):
         name = getattr(getattr(settings, "tag", None), "value", None)
-        parts = [plain(item, folder, harmless) for item in settings]
+        parts = [comparable(item, folder, harmless) for item in settings]
         return [name, *parts] if name else parts
     if isinstance(settings, str) and f"{settings}/".startswith(f"{folder}/"):
         return OUTPUT_FOLDER + settings[len(folder) :]
@@ -165,9 +165,9 @@ def differences(old, new):
     Arguments
     ---------
     old : dict
-        The old settings, as ``plain`` gives them.
+        The old settings, as ``comparable`` gives them.
     new : dict
-        The new settings, as ``plain`` gives them.
+        The new settings, as ``comparable`` gives them.
 
     Returns
     -------

@@ -9,7 +9,7 @@ import pandas as pd
 
 from speechbrain.utils.distributed import run_on_main
 from speechbrain_cadino.config.overlays import change_overrides
-from speechbrain_cadino.config.settings import HARMLESS, plain, resolve
+from speechbrain_cadino.config.settings import HARMLESS, comparable, resolve
 from speechbrain_cadino.dataio.labels import labels_of
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
@@ -227,7 +227,7 @@ def _check_settings(training, hparams_file, run_opts):
     record = read_record(training.folder) if begun else None
     if record is not None:
         new = run_settings(hparams_file, run_opts, training.overrides)
-        new = plain(new, new["output_folder"], MAY_CHANGE)
+        new = comparable(new, new["output_folder"], MAY_CHANGE)
         folder = training.folder
         check_same(folder, record, new, folder)
 

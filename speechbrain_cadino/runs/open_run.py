@@ -18,8 +18,8 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain_cadino import __version__
 from speechbrain_cadino.config.settings import (
     HARMLESS,
+    comparable,
     differences,
-    plain,
     resolve,
 )
 from speechbrain_cadino.encoders.export import check_replaceable
@@ -101,7 +101,7 @@ def _open(folder, settings, resumes, harmless):
         )
     claim(folder)
     saved = pathlib.Path(settings.get("save_folder") or folder / "save")
-    settings = plain(settings, settings["output_folder"], harmless)
+    settings = comparable(settings, settings["output_folder"], harmless)
     # Without a checkpoint there is nothing to go on from; and a pipeline has
     # compared its steps itself, also where it was moved.
     begun = has_checkpoint(saved)
@@ -165,7 +165,7 @@ def record_of(settings):
     Arguments
     ---------
     settings : dict
-        The settings, as ``config.settings.plain`` gives them.
+        The settings, as ``config.settings.comparable`` gives them.
 
     Returns
     -------
@@ -209,7 +209,7 @@ def check_same(name, record, settings, remove):
     record : dict
         The record of ``record_of``; None if there is none.
     settings : dict
-        The settings of now, as ``config.settings.plain`` gives them.
+        The settings of now, as ``config.settings.comparable`` gives them.
     remove : str or pathlib.Path
         The folders to remove to begin anew.
 

@@ -66,7 +66,7 @@ def check(folder, steps):
         If a step was begun with other settings, or not by a pipeline, or was
         removed while later steps, made from it, are there.
     """
-    steps = [step for step in steps if not step.light]
+    steps = [step for step in steps if not step.quick]
     records = [_read_record(folder, step) for step in steps]
     for step, record in zip(steps, records):
         if record is None and _has_checkpoint(folder, step):
@@ -140,7 +140,7 @@ def run(folder, steps, lock, replan):
                 if _is_done(folder, step):
                     logger.info(f"{step.name}: done before.")
                 else:
-                    if not step.light:
+                    if not step.quick:
                         _check_unchanged(step, replan()[place])
                     _run_needed(folder, steps, step, lock)
                 if step.name.endswith("labels"):
@@ -212,9 +212,9 @@ def _is_done(folder, step):
 
 def _run_needed(folder, steps, step, lock):
     """Runs a step, and writes the report."""
-    if not step.light:
+    if not step.quick:
         for later in steps[steps.index(step) :]:
-            if later.light:
+            if later.quick:
                 _record_file(folder, later).unlink(missing_ok=True)
     _run_step(folder, steps, step, lock)
     write_report(folder, _stages(folder, steps))
@@ -222,7 +222,7 @@ def _run_needed(folder, steps, step, lock):
 
 def _number(steps, step):
     """Which of how many steps it is, those that take a moment left out."""
-    heavy = [other for other in steps if not other.light]
+    heavy = [other for other in steps if not other.quick]
     if step in heavy:
         return f"{heavy.index(step) + 1} of {len(heavy)}"
     return ""

@@ -14,7 +14,7 @@ from ruamel.yaml.error import YAMLError
 from speechbrain.utils.run_opts import RunOptions
 from speechbrain_cadino.config.flags import did_you_mean
 from speechbrain_cadino.config.overlays import parse_arguments
-from speechbrain_cadino.config.settings import own_files, plain, resolve
+from speechbrain_cadino.config.settings import comparable, own_files, resolve
 from speechbrain_cadino.config.usage import find_yaml
 from speechbrain_cadino.dataio.names import paths_of
 from speechbrain_cadino.encoders.adopt import CENTROIDS, check_starts
@@ -70,7 +70,7 @@ class Step(NamedTuple):
         The manifest that it trains on, if it is a training.
     work : Work, optional
         The estimated work, if it is a training of voices.
-    light : bool
+    quick : bool
         Whether it takes a moment and no step needs its result: it is simply
         done again when its settings change or a step before it runs.
     values : dict
@@ -82,7 +82,7 @@ class Step(NamedTuple):
     settings: dict
     manifest: str | None = None
     work: Work | None = None
-    light: bool = False
+    quick: bool = False
     values: dict = {}
 
 
@@ -146,13 +146,13 @@ class Plan:
         self.steps = []
         self.iteration = None  # that is being planned
 
-    def add(self, name, script, entry, light=False, **own):
+    def add(self, name, script, entry, quick=False, **own):
         """Adds a step, and returns it."""
         step = self.make(name, script, entry, self.iteration, **own)
-        if light:
+        if quick:
             lists = _content_of_lists(step.settings.get("trials"))
             settings = {**step.settings, "content_of_trials": lists}
-            step = step._replace(light=True, settings=settings)
+            step = step._replace(quick=True, settings=settings)
         self.steps.append(step)
         return step
 
@@ -162,11 +162,11 @@ class Plan:
         """Adds a training of stage II and the reports of its gates, which are
         in these of its folders; returns its folder."""
         manifest = self.add(name, script, entry, **own).manifest
-        for sense in gates if self.speakers is not None else []:
-            gate = pathlib.PurePosixPath(name, sense)
+        for signal in gates if self.speakers is not None else []:
+            gate = pathlib.PurePosixPath(name, signal)
             self.add(
                 *(f"{gate}/gate", "report_gate.py", "report_gate"),
-                light=True,
+                quick=True,
                 run_folder=self.folder / gate,
                 manifest=manifest,
                 speakers=self.speakers,
@@ -284,7 +284,7 @@ class Plan:
         if self.hparams["trials"] is not None:
             self.add(
                 *("verify", "verify.py", "verify"),
-                light=True,
+                quick=True,
                 encoder=last / "encoder",
                 data_folder=self.trials_folder(),
                 # For the back-ends that learn
@@ -353,7 +353,7 @@ def _step(
         own = folder / name / place
         if key in resolved and pathlib.Path(resolved[key]) != own:
             raise ValueError(f"{entry}: its {key} is {own}.")
-    settings = plain(resolved, str(folder))
+    settings = comparable(resolved, str(folder))
     manifest = work = None
     if script.startswith("train_"):
         settings["processes"] = hparams["processes"]

@@ -94,7 +94,7 @@ class AtomicCheckpointer(Checkpointer):
     """SpeechBrain's Checkpointer, safe against being killed while it saves.
 
     SpeechBrain writes the meta file of a checkpoint first: if the process dies
-    before the rest is there, the next run takes the torso for the newest
+    before the rest is there, the next run takes the leftover for the newest
     checkpoint and fails. Here a checkpoint is written under another name, and
     renamed once it is whole. Where there is no space for it, nothing of it
     stays.
@@ -206,8 +206,8 @@ class AtomicCheckpointer(Checkpointer):
     def _save_checkpoint(self, meta, end_of_epoch, name, verbosity):
         # SpeechBrain has all processes write some of the files, the same ones
         # at the same time: here only the main process gets to this point.
-        for torso in self.checkpoints_dir.glob(PARTIAL + "*"):
-            shutil.rmtree(torso)
+        for leftover in self.checkpoints_dir.glob(PARTIAL + "*"):
+            shutil.rmtree(leftover)
         partial = (
             self._new_checkpoint_dirpath()
             if name is None

@@ -83,7 +83,7 @@ class StepGuard:
     >>> guard.begin(["a", "b"])
     >>> loss = norm(torch.tensor([[torch.inf], [1.0]])).mean()
     >>> guard.note(loss)
-    >>> guard.settle("step 1", patience=3)
+    >>> guard.keep_or_undo("step 1", patience=3)
     >>> guard.skipped, norm.running_mean.item()
     (True, 0.0)
     """
@@ -114,8 +114,8 @@ class StepGuard:
         self._ids += ids
 
     def note(self, loss):
-        """Takes note whether a loss is finite: ``settle`` asks, so that the
-        host waits once in a step.
+        """Takes note whether a loss is finite: ``keep_or_undo`` asks, so that
+        the host waits once in a step.
 
         Arguments
         ---------
@@ -124,7 +124,7 @@ class StepGuard:
         """
         self._finite.append(loss.detach().isfinite().all())
 
-    def settle(self, where, patience, *finite, scaled=False):
+    def keep_or_undo(self, where, patience, *finite, scaled=False):
         """Undoes what was done since the last step if it was not finite on all
         ranks: they skip a step together.
 

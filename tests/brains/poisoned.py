@@ -73,14 +73,14 @@ class KeptDINOBrain(DINOBrain):
     """Shows what an epoch leaves behind."""
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        self.settle()
+        self.keep_or_undo()
 
 
 class KeptPseudoLabelBrain(PseudoLabelBrain):
     """Shows what an epoch leaves behind."""
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        self.settle()
+        self.keep_or_undo()
 
 
 def dino_parts():

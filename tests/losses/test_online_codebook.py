@@ -96,7 +96,7 @@ def test_a_first_step_that_is_undone_begins_anew():
     noise = codebook.sums.clone()
     codebook(torch.full((1, 20, 3), torch.nan))
     guard.note(torch.tensor(torch.nan))
-    guard.settle("step 1", patience=3)
+    guard.keep_or_undo("step 1", patience=3)
     codebook.forget()
     assert torch.equal(codebook.sums, noise)
     frames = 100 + torch.randn(1, 20, 3)

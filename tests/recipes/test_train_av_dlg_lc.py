@@ -107,8 +107,8 @@ def test_each_sense_has_a_gate_and_they_decide_together(uninterrupted):
     folder, files = uninterrupted
     assert "speakers.csv" not in files
     gates = {
-        sense: pd.read_csv(folder / sense / "gate.csv")
-        for sense in ("audio", "face")
+        signal: pd.read_csv(folder / signal / "gate.csv")
+        for signal in ("audio", "face")
     }
     table = pd.read_csv(folder / "training.csv")
     assert table["gate"].tolist()[1:] == [12.0, 12.0]
@@ -119,8 +119,8 @@ def test_each_sense_has_a_gate_and_they_decide_together(uninterrupted):
     assert (gates["audio"][drawn].sum(axis=1) == 48).all()
     assert (gates["face"][drawn].sum(axis=1) == 42).all()
     assert table["faces"].tolist() == pytest.approx([21 / 24] * 3)
-    for sense in gates:
-        assert (folder / sense / "plots" / "gate.png").stat().st_size > 10_000
+    for signal in gates:
+        assert (folder / signal / "plots" / "gate.png").stat().st_size > 10_000
     with (
         np.load(folder / "audio" / "gate" / "epoch003.npz") as audio,
         np.load(folder / "face" / "gate" / "epoch003.npz") as face,
