@@ -59,7 +59,11 @@ def main():
     # One run at a time in the output folder, of one mould
     hparams = load_run(hparams_file, run_opts, overrides)
     run_training(
-        *(FrameBrain, hparams, run_opts, finish_frames, start),
+        FrameBrain,
+        hparams,
+        run_opts,
+        finish_frames,
+        start,
         evaluators=["frame_evaluator"],
     )
 

@@ -32,7 +32,9 @@ class AudioVisualPlan(Plan):
         }
         voices = self.add("stage_1", "train_dino.py", "stage_1")
         faces = self.add(
-            *("stage_1_face", "train_dino.py", "stage_1_face"),
+            "stage_1_face",
+            "train_dino.py",
+            "stage_1_face",
             audio_manifest=voices.manifest,
             **self.faces,
         )
@@ -40,7 +42,9 @@ class AudioVisualPlan(Plan):
         last = lasts.get("audio_visual")
         if hparams["trials"] is not None and last is not None:
             self.add(
-                *("verify", "verify.py", "av_verify"),
+                "verify",
+                "verify.py",
+                "av_verify",
                 quick=True,
                 encoder=last / "encoder",
                 face_encoder=last / "face_encoder",
@@ -65,7 +69,9 @@ class AudioVisualPlan(Plan):
         def label(name, last):
             encoder, face_encoder = encoders(last)
             return self.add(
-                *(name, "pseudo_label.py", "av_pseudo_label"),
+                name,
+                "pseudo_label.py",
+                "av_pseudo_label",
                 encoder=encoder,
                 face_encoder=face_encoder,
                 manifest=voices.manifest,
@@ -76,7 +82,9 @@ class AudioVisualPlan(Plan):
         def train(name, last, manifest):
             encoder, face_encoder = encoders(last)
             return self.add_training(
-                *(name, "av_dlg_lc", "train_av_dlg_lc.py"),
+                name,
+                "av_dlg_lc",
+                "train_av_dlg_lc.py",
                 gates=["audio", "face"],
                 train_manifest=manifest,
                 start_encoder=encoder,

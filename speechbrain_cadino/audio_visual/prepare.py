@@ -251,7 +251,7 @@ def prepare_faces(
         ]
         speakers = speakers_path if utterances is None else None
         write_prepared(
-            *(manifest, rows, inputs, frame_folder, IMAGES), speakers=speakers
+            manifest, rows, inputs, frame_folder, IMAGES, speakers=speakers
         )
 
 

@@ -98,8 +98,10 @@ class EncoderBrain(sb.Brain):
             self.checkpointer.add_recoverable("record", self.record)
             if self._tensorboard is not None:
                 self.checkpointer.add_recoverable(
-                    *("tensorboard", self._tensorboard),
-                    *(load_steps, save_steps),
+                    "tensorboard",
+                    self._tensorboard,
+                    load_steps,
+                    save_steps,
                     optional_load=True,
                 )
         # Of crops by kind; None for as they are
@@ -466,7 +468,8 @@ class EncoderBrain(sb.Brain):
         self.train_dataset = dataset
         if self.checkpointer is not None and hasattr(dataset, "fingerprint"):
             self.checkpointer.add_recoverable(
-                *("data", SameData(dataset.fingerprint())),
+                "data",
+                SameData(dataset.fingerprint()),
                 optional_load=True,  # of before there was one
             )
         self.batches_per_epoch = len(loader)

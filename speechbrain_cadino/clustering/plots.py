@@ -126,7 +126,8 @@ def plot_sweep(path, table, picks, choice):
         The number chosen.
     """
     figure, axes = plt.subplots(
-        *(1, len(picks)),
+        1,
+        len(picks),
         figsize=(4.2 * len(picks), 3.6),
         layout="constrained",
         squeeze=False,

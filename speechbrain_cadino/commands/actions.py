@@ -245,7 +245,10 @@ def adapt(arguments):
                 "resampled, and without the upper frequencies."
             )
         found = adapt_encoder(
-            *(loaded, table, arguments.output, arguments.map),
+            loaded,
+            table,
+            arguments.output,
+            arguments.map,
             trusted=not arguments.untrusted,
         )
     logger.info(found.verdict)
@@ -275,7 +278,9 @@ def cluster(arguments):
     if number is not None or len(files) < 2:
         check_number(len(files), number, theirs)
     found = inference.embed_files(
-        *(encoder, files, arguments.device),
+        encoder,
+        files,
+        arguments.device,
         trusted=not arguments.untrusted,
         recording_lda=arguments.recording_lda,
         self_calibrate=number is None,
@@ -359,7 +364,8 @@ def filter_files(arguments):
     check_no_encoder(arguments.output)
     rules = {name: getattr(arguments, name, None) for name in SCORES}
     loaded = _load(
-        *(arguments.encoder, arguments),
+        arguments.encoder,
+        arguments,
         segment_seconds=SEGMENT_SECONDS,
         max_segments=MAX_SEGMENTS,
         keep_segments=True,
@@ -396,7 +402,8 @@ def filter_files(arguments):
 def _load(source, arguments, **options):
     """An encoder, on the device and trusted as the flags say."""
     return load_encoder(
-        *(source, arguments.device),
+        source,
+        arguments.device,
         trusted=not arguments.untrusted,
         **options,
     )

@@ -148,7 +148,8 @@ def _plot(table, path):
             )
             errors.fill_between(
                 numbers,
-                *(rows[f"{kind}_low"], rows[f"{kind}_high"]),
+                rows[f"{kind}_low"],
+                rows[f"{kind}_high"],
                 color=f"C{color}",
                 alpha=0.1,
             )

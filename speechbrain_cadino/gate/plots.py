@@ -142,7 +142,8 @@ def _plot_histogram(axis, odds, right, edges, scale):
             counts = np.histogram(part, edges)[0]
             top = base + counts / (len(odds) * np.diff(edges))
             axis.stairs(
-                *(top, scale.back(edges)),
+                top,
+                scale.back(edges),
                 baseline=base,
                 fill=True,
                 color=colour,
@@ -183,7 +184,8 @@ def _plot_decisions(axis, table):
     base = np.zeros(len(table))
     for name, (_, colour) in GROUPS.items():
         axis.stairs(
-            *(tops[name], _steps(table)),
+            tops[name],
+            _steps(table),
             baseline=base,
             fill=True,
             color=colour,
@@ -202,7 +204,8 @@ def _plot_gates(axis, table):
         mean = table[f"mean_{name}"]
         deviation = np.sqrt(table[f"variance_{name}"])
         axis.stairs(
-            *(scale.back(mean + deviation), _steps(table)),
+            scale.back(mean + deviation),
+            _steps(table),
             baseline=scale.back(mean - deviation),
             fill=True,
             color=colour,
@@ -211,7 +214,8 @@ def _plot_gates(axis, table):
     gates = table["gate"].replace(np.inf, np.nan)
     axis.stairs(gates, _steps(table), baseline=None, color=GATE, lw=1.5)
     axis.plot(
-        *(table["epoch"], table["crossing"]),
+        table["epoch"],
+        table["crossing"],
         color=GATE,
         ls=":",
         marker=_marker(table),
@@ -265,7 +269,8 @@ def _legend(figure, axes, place):
         entries |= dict(zip(names, handles))
     width = figure.bbox.width / figure.dpi
     figure.legend(
-        *(entries.values(), entries.keys()),
+        entries.values(),
+        entries.keys(),
         loc=place,
         ncols=max(3, int(0.72 * width)),
         columnspacing=1.2,

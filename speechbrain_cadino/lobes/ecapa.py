@@ -170,9 +170,12 @@ class _BatchNorm(torch.autograd.Function):
             grad.flatten(0, 1).contiguous(),
             x.flatten(0, 1),
             weight,
-            *(None, None),  # the running statistics
-            *(mean, inverse_std),
-            *(True, ctx.eps),  # training
+            None,  # the running mean and variance
+            None,
+            mean,
+            inverse_std,
+            True,  # training
+            ctx.eps,
             [True, True, True],
         )
         return gradients[0].view_as(x), *gradients[1:], None

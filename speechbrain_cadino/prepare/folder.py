@@ -253,7 +253,11 @@ def _write(manifest, recordings, inputs, tested, found):
     ]
     speakers = _speakers_path(manifest) if inputs["id_parts"] else None
     write_prepared(
-        *(manifest, rows, inputs, inputs["convert_folder"], CONVERTED),
+        manifest,
+        rows,
+        inputs,
+        inputs["convert_folder"],
+        CONVERTED,
         speakers=speakers,
     )
 

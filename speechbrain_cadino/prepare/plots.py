@@ -22,7 +22,8 @@ def plot_filter(path, scores, kept, report):
     """
     names = list(report["scores"])
     figure, axes = plt.subplots(
-        *(1, len(names)),
+        1,
+        len(names),
         figsize=(4.5 * len(names), 3.8),
         layout="constrained",
         squeeze=False,

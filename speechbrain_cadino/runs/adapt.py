@@ -122,7 +122,9 @@ class Heard(NamedTuple):
         own = recordings >= 0
         return Heard(
             self.halves[:, rows],
-            *(self.crops[own], recordings[own], self.parts[own]),
+            self.crops[own],
+            recordings[own],
+            self.parts[own],
         )
 
     def mapped(self, transform):
@@ -386,7 +388,8 @@ def try_maps(heard, seed=0):
             agreement[name].append(_agreement(mapped.halves))
     return _table(
         {name: np.concatenate(parts) for name, parts in scores.items()},
-        *(np.concatenate(enrol), np.concatenate(test)),
+        np.concatenate(enrol),
+        np.concatenate(test),
         agreement,
     )
 

@@ -165,7 +165,9 @@ class Plan:
         for signal in gates if self.speakers is not None else []:
             gate = pathlib.PurePosixPath(name, signal)
             self.add(
-                *(f"{gate}/gate", "report_gate.py", "report_gate"),
+                f"{gate}/gate",
+                "report_gate.py",
+                "report_gate",
                 quick=True,
                 run_folder=self.folder / gate,
                 manifest=manifest,
@@ -215,7 +217,9 @@ class Plan:
 
         def label(name, last):
             return self.add(
-                *(name, "pseudo_label.py", "pseudo_label"),
+                name,
+                "pseudo_label.py",
+                "pseudo_label",
                 encoder=last / "encoder",
                 manifest=first.manifest,
                 speakers=self.speakers,
@@ -224,7 +228,8 @@ class Plan:
 
         def train(name, last, manifest):
             return self.add_training(
-                *(name, entry),
+                name,
+                entry,
                 train_manifest=manifest,
                 start_encoder=last / "encoder",
                 **train_own,
@@ -241,7 +246,9 @@ class Plan:
         everything = self.add("unfiltered", "train_dino.py", "unfiltered")
         name = f"{everything.name}/filter"
         self.add(
-            *(name, "filter_manifest.py", "filter"),
+            name,
+            "filter_manifest.py",
+            "filter",
             encoder=self.folder / everything.name / "encoder",
             manifest=everything.manifest,
         )
@@ -255,7 +262,9 @@ class Plan:
                 f"its pieces, and give {kept}/filtered_pieces.csv here."
             )
         return self.add(
-            *("stage_1", "train_dino.py", "stage_1"),
+            "stage_1",
+            "train_dino.py",
+            "stage_1",
             train_manifest=kept / "filtered.csv",
         )
 
@@ -273,7 +282,8 @@ class Plan:
                 if key in trained.values
             }
             last = self.add_training(
-                *("large_margin", "large_margin"),
+                "large_margin",
+                "large_margin",
                 train_manifest=manifest,
                 start_encoder=last / "encoder",
                 start_classifier=(
@@ -283,7 +293,9 @@ class Plan:
             )
         if self.hparams["trials"] is not None:
             self.add(
-                *("verify", "verify.py", "verify"),
+                "verify",
+                "verify.py",
+                "verify",
                 quick=True,
                 encoder=last / "encoder",
                 data_folder=self.trials_folder(),

@@ -296,7 +296,8 @@ def _plot(path, rows):
     if not panels:
         return
     figure, axes = plt.subplots(
-        *(1, panels),
+        1,
+        panels,
         figsize=(5.5 * panels, 3.6),
         squeeze=False,
         layout="constrained",

@@ -329,7 +329,7 @@ class BackEnds:
             top = self.top_cohort if "as_norm" in back_end else None
             cohort = scorer(cohort_means(training, self.labels))
             scores = normalise(
-                *(scores, enrol, test), *cohort_statistics(sides, cohort, top)
+                scores, enrol, test, *cohort_statistics(sides, cohort, top)
             )
         return scores
 

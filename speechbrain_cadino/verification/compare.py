@@ -76,7 +76,7 @@ def compare(
     }
     enrol, test, _ = trial_speakers(table, speakers)
     bootstrap = Bootstrap(
-        *(scores, table["target"], enrol, test, replicates, seed)
+        scores, table["target"], enrol, test, replicates, seed
     )
     intervals = bootstrap.intervals()
     first, *others = scores

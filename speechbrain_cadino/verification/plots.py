@@ -78,7 +78,8 @@ def plot_scores(path, scores, targets):
     columns = min(len(scores), 3)
     rows = -(-len(scores) // columns)
     figure, axes = plt.subplots(
-        *(rows, columns),
+        rows,
+        columns,
         figsize=(4.4 * columns, 3.2 * rows),
         layout="constrained",
         squeeze=False,
@@ -107,7 +108,8 @@ def _histogram(axis, values, targets):
         (targets, "C1", "target"),
     ]:
         axis.hist(
-            *(values[kind], edges),
+            values[kind],
+            edges,
             weights=np.full(kind.sum(), 1 / kind.sum()),
             histtype="stepfilled",
             alpha=0.55,
