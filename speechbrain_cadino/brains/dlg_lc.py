@@ -14,7 +14,7 @@ from speechbrain.utils.distributed import (
     if_main_process,
 )
 from speechbrain_cadino.brains.base import EncoderBrain
-from speechbrain_cadino.encoders.adopt import CENTROIDS
+from speechbrain_cadino.config.starts import CENTROIDS
 from speechbrain_cadino.gate.record import GateRecord
 from speechbrain_cadino.losses.label_correction import (
     CORRECTED,

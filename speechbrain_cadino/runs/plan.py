@@ -15,9 +15,9 @@ from speechbrain.utils.run_opts import RunOptions
 from speechbrain_cadino.config.flags import did_you_mean
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.config.settings import comparable, own_files, resolve
+from speechbrain_cadino.config.starts import CENTROIDS, check_starts
 from speechbrain_cadino.config.usage import find_yaml
 from speechbrain_cadino.dataio.names import paths_of
-from speechbrain_cadino.encoders.adopt import CENTROIDS, check_starts
 from speechbrain_cadino.runs.report import agreements
 
 # Go to each script whose YAML file knows them, unless they are null.
