@@ -188,10 +188,11 @@ def prepare_faces(
             f"There is no layout '{layout}': give {' or '.join(LAYOUTS)}."
         )
     id_parts = LAYOUTS[layout] if id_parts is None else id_parts
-    check_id_parts(id_parts)
     folders = check_folders(data_folder, content="faces")
     frame_folder = check_made_folder(frame_folder, folders, "frame_folder")
     utterances = _read_utterances(audio_manifest, trials)
+    if utterances is None:
+        check_id_parts(id_parts)
     suffixes = IMAGES | VIDEOS if layout == "folders" else IMAGES
     listings = {
         folder: list_files(folder, glob, suffixes, leave_out=frame_folder)

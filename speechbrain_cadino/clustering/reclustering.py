@@ -51,15 +51,16 @@ class Reclustering:
         The number of epochs after which they are clustered again.
     last_epoch : int
         The number of epochs.
-    num_clusters : int
-        The number of clusters in the last clustering.
-    start_clusters : int
+    num_clusters : int or float
+        The number of clusters in the last clustering; below 1, a share of the
+        utterances.
+    start_clusters : int or float
         The number of clusters in the first one. Between the two the number
         grows or shrinks in a straight line, which is CA-DINO's progressive
         strategy; with both equal it is its fixed one.
     clusterer : object, optional
         See ``find_clusters``; SphericalKMeans by default. Its ``n_clusters``,
-        if it has one, is set at each clustering.
+        if it has one, is set at each clustering: see ``sized``.
     transform : object, optional
         Its ``fit_transform`` changes the embeddings before they are
         clustered, such as that of Whitening.
@@ -223,7 +224,7 @@ class Reclustering:
         readable, _, embeddings = readable_embeddings(
             self.folder, self.transform
         )
-        number = self.number(epoch, len(embeddings))
+        number = self.number(epoch, len(readable))
         clusterer = sized(self.clusterer, number)
         clusters, within = find_clusters(clusterer, embeddings)
         rows = np.flatnonzero(readable)[within]

@@ -34,6 +34,7 @@ from speechbrain_cadino.encoders.calibration import (
     read_calibration,
     write_calibration,
 )
+from speechbrain_cadino.encoders.export import check_no_encoder
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.prepare.filter import SCORES, filter_manifest
 from speechbrain_cadino.prepare.folder import prepare_folder
@@ -41,7 +42,6 @@ from speechbrain_cadino.process.files import write_csv
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.runs.adapt import adapt as adapt_encoder
 from speechbrain_cadino.runs.adapt import check_request
-from speechbrain_cadino.runs.open_run import check_no_encoder
 from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.compare import compare as compare_scores
 from speechbrain_cadino.verification.compare import format_comparison

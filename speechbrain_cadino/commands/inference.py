@@ -376,9 +376,9 @@ def verify_files(
             raise ValueError(f"None of the {name} files can be read.")
     points = unit(found.embeddings)
     scores = points[is_test] @ points[is_enrol].T
-    own = np.flatnonzero(is_test)[:, None] == np.flatnonzero(is_enrol)
-    if is_enrol.sum() > 1:
-        scores[own] = np.nan
+    places = np.array([os.path.realpath(file) for file in rows])
+    own = places[is_test][:, None] == places[is_enrol]
+    scores[own & ~own.all(1, keepdims=True)] = np.nan
     scores = np.nanmean(scores, axis=1)
     table = pd.DataFrame({"file": rows[is_test], "score": scores})
     if threshold is not None:

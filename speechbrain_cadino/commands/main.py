@@ -133,7 +133,7 @@ def verify(parser):
     and "same", "different" or "unsure". Unsure is what has a probability of
     10% to 90%, if both are as likely before anything is heard. Calibrate on
     audio like your own: see calibrate. Of several files of ENROL the score is
-    the mean of those with each.
+    the mean of those with each, and one of them is compared with the others.
 
     Examples:
       speechbrain-cadino verify results/encoder anne.wav calls/

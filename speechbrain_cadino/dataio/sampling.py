@@ -14,12 +14,12 @@ logger = get_logger(__name__)
 # Anchors that tell how good the partners of millions are
 MOST_ANCHORS = 10_000
 
-# Of the utterances in clusters, those without a partner in another folder
-MOST_WITHOUT = 0.5
+# Of the pairs in clusters, those of one folder: more, and a folder is a speaker
+MOST_OF_OWN = 0.5
 OF_ONE_FOLDER = (
-    "{share:.0%} of the utterances in clusters have none of another folder in "
-    "theirs: they train on themselves. If a folder holds all of a speaker, and "
-    "not a recording, leave other_recordings out."
+    "{share:.0%} of the pairs of utterances in a cluster are of one folder, "
+    "and are left out. If a folder holds all of a speaker, and not one "
+    "recording, what is left is wrong voices: leave other_recordings out."
 )
 
 
@@ -118,7 +118,7 @@ class ClusterSampling(Sampling):
         Whether partners come from other recordings alone, see
         ``folders_of``: two crops of one share their microphone and their
         room, whatever the voice. Where a cluster is of one recording, the
-        anchor is alone; a warning says so if most are.
+        anchor is alone. A warning says so if most pairs are of one.
 
     Example
     -------
@@ -157,11 +157,9 @@ class ClusterSampling(Sampling):
         """
         self._clusters.assign(labels)
         if self.other_recordings:
-            sizes, own = self._clusters.sizes, self._clusters.own_sizes
-            clustered = sizes > 1
-            without = (clustered & (sizes == own)).sum() / clustered.sum()
-            if without > MOST_WITHOUT:
-                logger.warning(OF_ONE_FOLDER.format(share=without))
+            share = self._clusters.share_of_own()
+            if share > MOST_OF_OWN:
+                logger.warning(OF_ONE_FOLDER.format(share=share))
 
     def partners(self, row, rng):
         """See Sampling."""
@@ -363,6 +361,12 @@ class _ClusterMap:
         keys = labels[members], self.recordings[members]
         _find_runs(self.begins, self.sizes, members, keys[:1])
         _find_runs(self.own_begins, self.own_sizes, members, keys)
+
+    def share_of_own(self):
+        """Of all pairs in clusters, those of one recording; 0 if there are
+        none."""
+        pairs = (self.sizes - 1).sum()
+        return float((self.own_sizes - 1).sum() / pairs) if pairs else 0.0
 
     def draw(self, row, count, rng):
         """Up to count rows of the row's cluster, all distinct, and of other

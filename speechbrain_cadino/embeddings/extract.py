@@ -25,7 +25,6 @@ from speechbrain_cadino.embeddings.store import (
     SKIPPED,
     check_ids,
     check_own,
-    forget,
     load_embeddings,
     write_ids,
     write_joined,
@@ -121,8 +120,8 @@ def extract(embedder, folder, table, shard_size=5_000, whole=True, trim=True):
     record |= {} if trim else {"trim": False}
     if run_on_main(_is_there, args=[folder, record]):
         logger.info(
-            f"The embeddings in {folder} are up to date, by the names and "
-            "lengths of the files."
+            f"The embeddings in {folder} are up to date: neither the list of "
+            "files nor the encoder has changed."
         )
     else:
         _embed_shards(shards, embedder, trim)
@@ -221,12 +220,11 @@ def remove_extraction(folder):
     folder : pathlib.Path
         The embedding folder, which stays.
     """
-    # Killed in between, the next start removes the rest.
-    forget(folder)
-    for name in [CALIBRATION, SKIPPED, *NAMES]:
+    # The record goes last: killed in between, it still tells what is left.
+    for name in [*NAMES, CALIBRATION, SKIPPED]:
         (folder / name).unlink(missing_ok=True)
     _remove_shards(folder)
-    (folder / RECORD).unlink()
+    (folder / RECORD).unlink(missing_ok=True)
 
 
 def _remove_shards(folder):

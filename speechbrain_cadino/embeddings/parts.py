@@ -109,6 +109,7 @@ def extract_part(embedder, folder, table, part, shard_size=5_000):
         return False
     with locked(folder, patience=JOINING):
         if not is_extracted(folder, record):
+            forget(folder)
             _report(list(records), pathlib.Path(folder), table)
             _join(list(records), pathlib.Path(folder), record)
     logger.info(f"All {parts} parts are joined in {folder}.")
@@ -139,7 +140,6 @@ def _report(folders, folder, table):
 
 def _join(folders, folder, record):
     """Makes one embedding folder of several."""
-    forget(folder)
     ids, shapes = [], []
     for part in folders:
         names, embeddings = load_embeddings(part)

@@ -99,7 +99,7 @@ def check_own(folder):
     >>> check_own(folder)
     Traceback (most recent call last):
     ...
-    ValueError: ...embeddings.npy was not made here, and would be replaced: ...
+    ValueError: ...embeddings.npy would be replaced, and has no extraction.j...
     >>> forget(folder)
     >>> check_own(folder)
     """
@@ -109,8 +109,9 @@ def check_own(folder):
     for name in [*NAMES, CALIBRATION, SKIPPED]:
         if (folder / name).exists():
             raise ValueError(
-                f"{folder / name} was not made here, and would be replaced: "
-                "give another folder for the embeddings, or remove it."
+                f"{folder / name} would be replaced, and has no {RECORD} "
+                "beside it: it is of another tool, or of a version before 0.3. "
+                "Give another folder for the embeddings, or remove it."
             )
 
 

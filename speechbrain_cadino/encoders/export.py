@@ -3,6 +3,7 @@
 import io
 import os
 import pathlib
+import re
 
 import torch
 from hyperpyyaml import resolve_references
@@ -11,7 +12,11 @@ from ruamel.yaml import YAML
 from speechbrain.processing.features import InputNormalization
 from speechbrain.utils.checkpoints import DEFAULT_SAVE_HOOKS, get_default_hook
 from speechbrain_cadino.config.settings import own_files
-from speechbrain_cadino.process.files import atomic_folder, holds_something
+from speechbrain_cadino.process.files import (
+    atomic_folder,
+    holds_something,
+    read_text,
+)
 
 # What makes an embedding of a waveform, in SpeechBrain's names.
 ENTRIES = ["sample_rate", "compute_features", "mean_var_norm"]
@@ -23,6 +28,9 @@ STOCK = "!new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN"
 
 # What an encoder folder has besides its ``.ckpt`` files
 WRITTEN = {"hyperparams.yaml", "calibration.json", "README.md"}
+
+# What the hyperparams.yaml of an encoder has, and that of a run has not
+ENCODER = re.compile("^pretrainer:", re.MULTILINE)
 
 # Only an encoder of faces has it: what opens a file, see Embedder
 READER = "reader"
@@ -164,6 +172,27 @@ def _is_ours(path):
     return path.is_file() and (
         ours or path.name == ".DS_Store" or path.name.startswith("._")
     )
+
+
+def check_no_encoder(folder):
+    """Raises if a folder is that of an encoder.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder of some results.
+
+    Raises
+    ------
+    ValueError
+        If so.
+    """
+    path = pathlib.Path(folder, "hyperparams.yaml")
+    if path.is_file() and ENCODER.search(read_text(path, "replace")):
+        raise ValueError(
+            f"{folder} is the folder of an encoder, whose files would be "
+            "replaced: give another output folder."
+        )
 
 
 def export_encoder(

@@ -191,7 +191,7 @@ def _frames(container, source):
     while True:
         try:
             packet = next(packets, None)
-        except av.InvalidDataError as error:
+        except av.FFmpegError as error:
             packet, damage = None, error
         if packet is None:
             break
@@ -199,7 +199,7 @@ def _frames(container, source):
             for frame in packet.decode():
                 some = True
                 yield frame
-        except av.InvalidDataError as error:
+        except av.FFmpegError as error:  # of many kinds, even EPERM
             damage = error
     if damage is not None and not some:
         raise damage

@@ -61,7 +61,7 @@ def locked(folder, patience=PATIENCE):
     """
     path = pathlib.Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    if path.resolve() in {pathlib.Path(own).resolve() for own in _claimed}:
+    if os.path.realpath(path) in _claimed:
         yield None
         return
     with _open(path) as descriptor:
@@ -131,7 +131,8 @@ def claim(folder):
     ValueError
         If another run is at work there, and stays.
     """
-    folder = str(folder)
+    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    folder = os.path.realpath(folder)
     if folder not in _claimed:
         _descriptors.append(_claims.enter_context(locked(folder)))
         _claimed.add(folder)

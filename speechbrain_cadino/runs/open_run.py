@@ -4,7 +4,6 @@ import operator
 import os
 import pathlib
 import platform
-import re
 import secrets
 import shutil
 import sys
@@ -22,12 +21,14 @@ from speechbrain_cadino.config.settings import (
     differences,
     resolve,
 )
-from speechbrain_cadino.encoders.export import check_replaceable
+from speechbrain_cadino.encoders.export import (
+    check_no_encoder,
+    check_replaceable,
+)
 from speechbrain_cadino.process.console import LOG_CONFIG
 from speechbrain_cadino.process.files import (
     HOST,
     read_json,
-    read_text,
     wait_for,
     write_json,
     write_text,
@@ -38,9 +39,6 @@ from speechbrain_cadino.training.checkpoints import has_checkpoint
 
 # In the output folder: what a run was begun with
 RECORD = "run.json"
-
-# What the hyperparams.yaml of an encoder has, and that of a run has not
-ENCODER = re.compile("^pretrainer:", re.MULTILINE)
 
 # In the environment of the scripts that a pipeline starts: the step's name
 STEP = "SPEECHBRAIN_CADINO_STEP"
@@ -93,12 +91,6 @@ def open_run(folder, settings, resumes=True, harmless=HARMLESS):
 
 def _open(folder, settings, resumes, harmless):
     check_no_encoder(folder)
-    script = pathlib.Path(sys.argv[0])
-    if script.suffix == ".py" and script.resolve().parent == folder.resolve():
-        raise ValueError(
-            f"output_folder={folder} is that of {script.name}, of which a run "
-            "gets a copy: give a folder for the run alone."
-        )
     claim(folder)
     saved = pathlib.Path(settings.get("save_folder") or folder / "save")
     settings = comparable(settings, settings["output_folder"], harmless)
@@ -310,27 +302,6 @@ def _check_encoder_folders(folder, settings):
         check_replaceable(place)
 
 
-def check_no_encoder(folder):
-    """Raises if a folder is that of an encoder.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        The folder of some results.
-
-    Raises
-    ------
-    ValueError
-        If so.
-    """
-    path = pathlib.Path(folder, "hyperparams.yaml")
-    if path.is_file() and ENCODER.search(read_text(path, "replace")):
-        raise ValueError(
-            f"{folder} is the folder of an encoder, whose files would be "
-            "replaced: give another output folder."
-        )
-
-
 def make_experiment(folder, hparams_file, overrides):
     """As SpeechBrain's ``create_experiment_directory``, whose
     ``hyperparams.yaml`` is half there if it is killed: this one is whole.
@@ -371,7 +342,8 @@ def _keep_script(folder):
     """Puts the script into the folder, where SpeechBrain has put the file that
     it was called from: this one."""
     script = pathlib.Path(sys.argv[0])
-    if script.suffix == ".py" and script.is_file():
+    there = script.resolve().parent == pathlib.Path(folder).resolve()
+    if script.suffix == ".py" and script.is_file() and not there:
         pathlib.Path(folder, pathlib.Path(__file__).name).unlink(
             missing_ok=True
         )

@@ -135,11 +135,11 @@ def test_how_often_partners_share_a_speaker():
 @pytest.mark.parametrize("of_speakers", [True, False])
 def test_folders_of_speakers_are_no_recordings(of_speakers, caplog):
     """All partners in other folders would be of other voices."""
-    labels = np.arange(40) // 4
-    folders = labels if of_speakers else np.arange(40) // 2
+    labels = np.arange(100) // 10
+    folders = labels if of_speakers else np.arange(100) // 3
     sampling = ClusterSampling(2, other_recordings=True)
-    sampling.attach(40, [f"{f}/{i}.wav" for i, f in enumerate(folders)])
-    labels[0] = 1  # a cluster that is not pure
-    sampling.set_clusters(labels)
+    sampling.attach(100, [f"{f}/{i}.wav" for i, f in enumerate(folders)])
+    # Each cluster has one of another speaker
+    sampling.set_clusters(np.roll(labels, 1))
     said = "leave other_recordings out" in caplog.text
     assert said == of_speakers

@@ -160,6 +160,13 @@ def test_a_null_row_is_no_embedding(tmp_path):
     assert np.isnan(embeddings).tolist() == [[False] * 2, [True] * 2]
 
 
+def test_stored_embeddings_do_not_take_the_place_of_others(stored):
+    table = pd.DataFrame({"ID": ["a"]})
+    with pytest.raises(ValueError, match=r"embeddings\.npy would be replaced"):
+        StoredEmbeddings(stored).extract(stored, table)
+    assert load_embeddings(stored)[0] == ["a", "b", "c"]
+
+
 def test_an_id_without_a_stored_embedding_is_named_or_skipped(stored):
     embedder = StoredEmbeddings(stored)
     table = pd.DataFrame({"ID": ["b", "x", "y"]})

@@ -10,9 +10,10 @@ from recipe import script
 
 from speechbrain_cadino.commands.main import main
 from speechbrain_cadino.dataio.audio import MediaError
+from speechbrain_cadino.embeddings import parts
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.parts import extract_part
-from speechbrain_cadino.embeddings.store import load_embeddings
+from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
 from speechbrain_cadino.prepare.folder import prepare_folder
 
 
@@ -103,6 +104,41 @@ def test_joined_once_all_parts_of_one_encoder_are_there(write_tone, tmp_path):
     assert np.allclose(
         load_embeddings(tmp_path / "out")[1], 1.5 * embeddings, rtol=1e-5
     )
+
+
+def test_killed_while_it_joins_the_same_goes_on(
+    write_tone, tmp_path, monkeypatch
+):
+    """With a list of what is skipped, which is there before the rest."""
+    write_tone(tmp_path / "a.wav", seconds=1.0)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
+    rows = [("a", "a.wav"), ("b", "silent.wav"), ("c", "a.wav")]
+    table = pd.DataFrame(
+        [(name, tmp_path / wav, 0, 8000) for name, wav in rows],
+        columns=["ID", "wav", "start", "stop"],
+    )
+
+    def embed(part):
+        embedder = Embedder(
+            lambda wavs, lengths: wavs.abs().mean(1, keepdim=True),
+            torch.nn.Identity(),
+        )
+        return extract_part(embedder, tmp_path / "out", table, part)
+
+    assert not embed("1/2")
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "write_joined", None)
+        with pytest.raises(TypeError):
+            embed("2/2")
+    assert embed("2/2")
+    assert load_embeddings(tmp_path / "out")[0] == ["a", "b", "c"]
+
+
+def test_others_have_embeddings_where_parts_are_to_go(write_tone, tmp_path):
+    save_embeddings(tmp_path, ["a"], np.ones((1, 2)))
+    table = pd.DataFrame({"ID": ["a", "b"], "wav": "a", "start": 0, "stop": 9})
+    with pytest.raises(ValueError, match=r"embeddings\.npy would be replaced"):
+        extract_part(None, tmp_path, table, "1/2")
 
 
 def test_a_part_of_which_nothing_can_be_read(write_tone, tmp_path):

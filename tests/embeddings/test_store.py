@@ -30,9 +30,9 @@ def test_embeddings_on_disk(tmp_path):
 @pytest.mark.parametrize("name", ["embeddings.npy", "skipped.csv"])
 def test_what_others_have_made_is_not_thrown_away(name, tmp_path):
     (tmp_path / name).write_text("of another tool")
-    with pytest.raises(ValueError, match=f"{name} was not made here"):
+    with pytest.raises(ValueError, match=f"{name} would be replaced"):
         check_own(tmp_path)
-    with pytest.raises(ValueError, match=f"{name} was not made here"):
+    with pytest.raises(ValueError, match=f"{name} would be replaced"):
         extract(
             Embedder(torch.nn.Identity(), torch.nn.Identity()),
             tmp_path,

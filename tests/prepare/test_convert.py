@@ -13,9 +13,11 @@ import soundfile
 
 from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.prepare import convert
 from speechbrain_cadino.prepare.convert import convert_files
 from speechbrain_cadino.prepare.folder import prepare_folder
 from speechbrain_cadino.prepare.voxceleb import prepare_voxceleb
+from speechbrain_cadino.process import lock
 from speechbrain_cadino.process.files import HOST
 from speechbrain_cadino.process.lock import locked
 
@@ -299,33 +301,41 @@ def test_a_name_that_no_copy_can_have_is_that_of_one_file(tmp_path):
     assert short == ""
 
 
+@pytest.mark.parametrize("bad", [bytes(400), bytes(range(255, 5, -1)) * 2])
 @pytest.mark.parametrize("name", ["a.m4a", "a.mp3"])
-def test_what_follows_damage_is_converted_too(tmp_path, name, caplog):
+def test_what_follows_damage_is_converted_too(tmp_path, name, bad, caplog):
     source, target = tmp_path / name, tmp_path / "copies" / "a.flac"
     codec = {"a.m4a": "aac", "a.mp3": "libmp3lame"}[name]
     noise = 0.1 * np.random.default_rng(0).standard_normal((1, 30 * 16000))
     write_encoded(source, noise, 16000, codec)
     content = bytearray(source.read_bytes())
     middle = len(content) // 5
-    content[middle : middle + 400] = bytes(400)
+    content[middle : middle + len(bad)] = bad
     source.write_bytes(content)
     assert convert_files([source], [target], num_workers=1) == [""]
     assert soundfile.info(target).duration > 29.5
+    # In this process, where its words are heard
+    assert not convert._convert(source, target.with_name("b.flac"), 16000)
+    assert f"{source} is damaged or cut short" in caplog.text
 
 
-def test_the_settings_beside_a_manifest_are_its_own(tmp_path):
+def test_the_settings_beside_a_manifest_are_its_own(
+    tmp_path, caplog, monkeypatch
+):
     """Two runs that prepare one folder wait for each other."""
+    monkeypatch.setattr(lock, "SILENCE", 0.2)
     for name in ["one", "two"]:
         soundfile.write(tmp_path / f"{name}.wav", tone(2, 16000), 16000)
+    preparing = threading.Thread(
+        target=prepare_folder, args=[tmp_path, tmp_path / "save"]
+    )
     with locked(tmp_path / "save"):
-        preparing = threading.Thread(
-            target=prepare_folder, args=[tmp_path, tmp_path / "save"]
-        )
         preparing.start()
-        preparing.join(timeout=2)
-        waits = preparing.is_alive()
+        deadline = time.monotonic() + 60
+        while "save: waiting" not in caplog.text:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         written = (tmp_path / "save" / "train.csv").exists()
     preparing.join()
-    assert waits
     assert not written
     assert (tmp_path / "save" / "train.csv").exists()

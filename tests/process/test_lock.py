@@ -4,7 +4,7 @@ import pytest
 
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.files import HOST
-from speechbrain_cadino.process.lock import claim, locked
+from speechbrain_cadino.process.lock import claim, locked, release_all
 
 
 def test_deleting_a_file_does_not_lift_a_lock(tmp_path):
@@ -39,6 +39,26 @@ def test_a_folder_that_cannot_be_locked_has_a_file_that_can(
         pytest.raises(ValueError, match="Another run"),
         locked(tmp_path, patience=0.1),
     ):
+        pass
+
+
+def test_what_this_process_has_claimed_is_its_own(tmp_path, monkeypatch):
+    """However it is spelled; another process is kept away."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run")
+    monkeypatch.chdir(tmp_path)
+    try:
+        claim("run")
+        for name in ["run", tmp_path / "run", "link"]:
+            with locked(name, patience=0.1):
+                claim(name)
+        child = os.fork()  # closes what it has inherited
+        if not child:
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        release_all()
+    with locked("run", patience=0.1):
         pass
 
 

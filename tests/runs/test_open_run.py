@@ -54,12 +54,14 @@ def test_a_tool_leaves_the_folder_of_a_training_alone(begin, tmp_path):
     assert read_record(tmp_path)["settings"]["lr"] == 1
 
 
-def test_a_run_in_the_folder_of_its_script(begin, tmp_path, monkeypatch):
-    """It gets a copy of the script, which would be the script itself."""
+def test_a_run_in_the_folder_of_its_script(tmp_path, monkeypatch):
+    """It gets a copy of the script, which is there."""
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "verify.py")])
-    with pytest.raises(ValueError, match=r"is that of verify\.py"):
-        begin()
-    assert not list(tmp_path.iterdir())
+    (tmp_path / "verify.py").write_text("print()\n")
+    (tmp_path / "a.yaml").write_text("lr: 1\n")
+    make_experiment(tmp_path, tmp_path / "a.yaml", "")
+    assert (tmp_path / "verify.py").read_text() == "print()\n"
+    assert (tmp_path / "hyperparams.yaml").is_file()
 
 
 def test_a_run_of_before_there_were_records_is_refused(begin, tmp_path):

@@ -593,6 +593,16 @@ def test_one_more_iteration_and_another_trial_list(recipe):
         run(recipe, trials="hard.txt", iterations=2)
 
 
+def test_an_edited_trial_list_is_verified_by_anew(recipe, tmp_path):
+    trials = tmp_path / "mine.txt"
+    for lines, times in [("1 a b\n", 1), ("1 a b\n", 1), ("0 a c\n", 2)]:
+        trials.write_text(lines)
+        run(recipe, trials=str(trials))
+        done = counts(recipe / "out")
+        assert done["verify/verify"] == times
+        assert done["stage_1/train_dino"] == 1
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
