@@ -323,22 +323,13 @@ def _step(
 ):
     """A step, from its entry in ``pipeline.yaml``, which has the last word,
     and what the pipeline knows of its own."""
-    folder = pathlib.Path(hparams["output_folder"])
-    flags = _entry(hparams[entry])
-    if "hparams" not in flags:
-        raise ValueError(f"{entry}: give a YAML file, hparams: NAME.")
-    yaml_file = flags.pop("hparams")
-    yaml_file = _value(hparams, entry, "hparams", yaml_file, None, iteration)
-    yaml_file = find_yaml(yaml_file, hparams_folder, recipe)
-    if "output_folder" in flags:
-        raise ValueError(f"{entry}: its output_folder is {folder / name}.")
-    known = _defaults(yaml_file)
-    values = {
-        key: _value(hparams, entry, key, value, known.get(key), iteration)
-        for key, value in flags.items()
-    }
+    whole = pathlib.Path(hparams["output_folder"])
+    folder, folders = whole / name, (hparams_folder, recipe)
+    yaml_file, known, values = _read_entry(hparams, entry, iteration, folders)
+    if "output_folder" in values:
+        raise ValueError(f"{entry}: its output_folder is {folder}.")
     if "output_folder" in known:
-        own["output_folder"] = folder / name
+        own["output_folder"] = folder
     common = {key: hparams[key] for key in COMMON if key in known}
     flags = {
         **{
@@ -355,17 +346,8 @@ def _step(
             )
     command = [_from_here(yaml_file)]
     command += [_flag(key, value) for key, value in flags.items()]
-    try:
-        resolved = _resolve(command)
-        check_starts(resolved)
-    except ValueError as error:
-        raise ValueError(f"{entry}: {error}") from error
-    _check_encoder(entry, resolved)
-    for key, place in PLACES.items():
-        own = folder / name / place
-        if key in resolved and pathlib.Path(resolved[key]) != own:
-            raise ValueError(f"{entry}: its {key} is {own}.")
-    settings = comparable(resolved, str(folder))
+    resolved = _checked(entry, command, folder)
+    settings = comparable(resolved, str(whole))
     manifest = work = None
     if script.startswith("train_"):
         settings["processes"] = hparams["processes"]
@@ -376,6 +358,37 @@ def _step(
         count = f"--nproc_per_node={hparams['processes']}"
         command[:0] = ["-m", "torch.distributed.run", "--standalone", count]
     return Step(name, command, settings, manifest, work, values=values)
+
+
+def _read_entry(hparams, entry, iteration, folders):
+    """The YAML file that an entry names, what that has, and what the entry sets
+    in it in an iteration."""
+    flags = _entry(hparams[entry])
+    if "hparams" not in flags:
+        raise ValueError(f"{entry}: give a YAML file, hparams: NAME.")
+    yaml_file = flags.pop("hparams")
+    yaml_file = _value(hparams, entry, "hparams", yaml_file, None, iteration)
+    yaml_file = find_yaml(yaml_file, *folders)
+    known = _defaults(yaml_file)
+    values = {
+        key: _value(hparams, entry, key, value, known.get(key), iteration)
+        for key, value in flags.items()
+    }
+    return yaml_file, known, values
+
+
+def _checked(entry, command, folder):
+    """The settings of a command; raises where they do not fit its step."""
+    try:
+        resolved = _resolve(command)
+        check_starts(resolved)
+    except ValueError as error:
+        raise ValueError(f"{entry}: {error}") from error
+    _check_encoder(entry, resolved)
+    for key, place in PLACES.items():
+        if key in resolved and pathlib.Path(resolved[key]) != folder / place:
+            raise ValueError(f"{entry}: its {key} is {folder / place}.")
+    return resolved
 
 
 def _content_of_lists(trials):
