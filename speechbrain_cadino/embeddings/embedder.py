@@ -218,20 +218,9 @@ class Embedder:
             Shape (N, D), float32.
         """
         table = _without_ends(table, LONGEST * self.sample_rate)
-        loader = torch.utils.data.DataLoader(
-            _Utterances(table, self.sample_rate, self.reader),
-            batch_sampler=_equal_length_batches(
-                table, self.batch_size, 2 * LONGEST * self.sample_rate
-            ),
-            num_workers=worth_while(self.num_workers),
-            collate_fn=list,
-            worker_init_fn=shield_worker,
-            # Its own, so that evaluating does not move the training's.
-            generator=torch.Generator(),
-        )
         embeddings, errors, self.problems = None, [], {}
         with torch.inference_mode():
-            for batch in loader:
+            for batch in self._loader(table):
                 bar.update(len(batch))
                 bad = [
                     pair for pair in batch if isinstance(pair[1], MediaError)
@@ -269,6 +258,20 @@ class Embedder:
                 f"have no embedding. The first: {errors[0]}"
             )
         return embeddings
+
+    def _loader(self, table):
+        """Batches of (row, waveform or MediaError), of one length each."""
+        return torch.utils.data.DataLoader(
+            _Utterances(table, self.sample_rate, self.reader),
+            batch_sampler=_equal_length_batches(
+                table, self.batch_size, 2 * LONGEST * self.sample_rate
+            ),
+            num_workers=worth_while(self.num_workers),
+            collate_fn=list,
+            worker_init_fn=shield_worker,
+            # Its own, so that evaluating does not move the training's.
+            generator=torch.Generator(),
+        )
 
     def extract(self, folder, table, shard_size=5_000, trim=True):
         """Embeds millions of utterances into a folder: see
