@@ -1,11 +1,15 @@
 """The end of a training: its encoder folder, and what it is worth."""
 
+import contextlib
 import os
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.settings import resolve
 from speechbrain_cadino.dataio.manifest import read_manifest
-from speechbrain_cadino.encoders.calibration import write_calibration
+from speechbrain_cadino.encoders.calibration import (
+    read_calibration,
+    write_calibration,
+)
 from speechbrain_cadino.encoders.card import write_card
 from speechbrain_cadino.encoders.export import export_encoder
 from speechbrain_cadino.encoders.fold import fold_linear
@@ -45,6 +49,7 @@ def finish(embedder, hparams, device=None, baselines=False):
         Whether to score an untrained encoder and log-mel statistics too.
     """
     table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
+    _say_what_is_lost(hparams["encoder_folder"])
     export(embedder, hparams["output_folder"], hparams["encoder_folder"], table)
     encoder = load_encoder(hparams["encoder_folder"], device)
     if hparams.get("final_map") is not None:
@@ -77,6 +82,18 @@ def finish(embedder, hparams, device=None, baselines=False):
         labelled=labelled,
     )
     logger.info(where_to_go(hparams["encoder_folder"]))
+
+
+def _say_what_is_lost(encoder_folder):
+    """A warning where a user has calibrated an encoder that is made anew."""
+    with contextlib.suppress(ValueError):  # a damaged file is no loss
+        before = read_calibration(encoder_folder)
+        if before is not None and before.method == "trials":
+            logger.warning(
+                f"{encoder_folder} had a threshold by trials. The encoder is "
+                "written anew, with one that was made without labels: make "
+                "yours again by speechbrain-cadino calibrate."
+            )
 
 
 def read_labelled(hparams):

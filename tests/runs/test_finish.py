@@ -7,7 +7,10 @@ import pytest
 
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
-from speechbrain_cadino.encoders.calibration import read_calibration
+from speechbrain_cadino.encoders.calibration import (
+    read_calibration,
+    write_calibration,
+)
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.runs import stage_two
 from speechbrain_cadino.runs.finish import finish, fold
@@ -55,6 +58,12 @@ def test_a_trained_encoder_has_a_threshold(
     finish(embedder, hparams)
     found = read_calibration(folder)
     assert (found.method, found.n_same) == ("crops", 12)
+    # A user's own is not lost without a word
+    assert "had a threshold by trials" not in caplog.text
+    write_calibration(folder, found._replace(method="trials"))
+    finish(embedder, hparams)
+    assert "had a threshold by trials" in caplog.text
+    assert read_calibration(folder).method == "crops"
 
 
 def test_labels_of_other_speakers_are_told(hparams, embedder, corpus, tmp_path):
