@@ -75,11 +75,10 @@ class AudioVisualBrain(PseudoLabelBrain):
             {
                 "loss": loss.detach(),
                 "accuracy": accuracy(cosines[0], labels),
-                # 0 where a batch has no face
-                "face_accuracy": accuracy(
-                    cosines[1][has_face], labels[has_face]
-                ).nan_to_num(),
+                # Shares of all utterances, as a batch may have no face
                 "faces": has_face.float().mean(),
+                "faces_right": has_face.float().mean()
+                * accuracy(cosines[1][has_face], labels[has_face]).nan_to_num(),
                 **decision_shares(results[0]["decisions"]),
             }
         )

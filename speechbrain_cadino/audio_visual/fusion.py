@@ -1,6 +1,7 @@
 """Speaker verification by voice and face: each alone, and both together."""
 
 import numpy as np
+import pandas as pd
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.verification.calibration import Calibration, check_apart
@@ -81,22 +82,16 @@ def verify_fused(
     """
 
     def score(heard, seen):
-        found = {
-            "audio": heard.scores(embedder),
-            "face": seen.scores(face_embedder),
-        }
-        if len(found["audio"]) != len(found["face"]):
-            raise ValueError(
-                "Some files of the trial list cannot be used, see above: leave "
-                "their trials out of it, so that voices and faces have the "
-                "same."
-            )
-        return found
+        voices = heard.scores(embedder)
+        faces = pd.Series(seen.scores(face_embedder), seen.trials.index)
+        # A voice that cannot be read takes its trials along
+        faces = faces.loc[heard.trials.index].to_numpy()
+        return {"audio": voices, "face": faces}
 
     if calibration_trials is not None:
         check_apart(trials.trials, calibration_trials.trials)
-    assess = assessor(trials.trials)
     scores = score(trials, face_trials)
+    assess = assessor(trials.trials)
     systems = {
         "audio": scores["audio"],
         "face": _filled(scores["face"]),

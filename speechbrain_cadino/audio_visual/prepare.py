@@ -187,6 +187,10 @@ def prepare_faces(
         raise ValueError(
             f"There is no layout '{layout}': give {' or '.join(LAYOUTS)}."
         )
+    if not frames_per_second > 0:
+        raise ValueError(
+            f"frames_per_second={frames_per_second}: give a number above 0."
+        )
     id_parts = LAYOUTS[layout] if id_parts is None else id_parts
     folders = check_folders(data_folder, content="faces")
     frame_folder = check_made_folder(frame_folder, folders, "frame_folder")

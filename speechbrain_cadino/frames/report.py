@@ -101,9 +101,10 @@ def _say(answer):
             part += f", [{other['low']:+.1f}, {other['high']:+.1f}]"
         parts.append(f"{part})")
     layer = answer["layer"].replace("_", " ")
+    others = f"; against {'; '.join(parts)}" if parts else ""
     return (
         f"Across voices, the best is {layer} with an ABX error of "
-        f"{answer['across']:.1f}%; against {'; '.join(parts)}."
+        f"{answer['across']:.1f}%{others}."
     )
 
 

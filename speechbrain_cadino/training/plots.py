@@ -189,7 +189,9 @@ def _plot_error(axis, table, epochs):
         axis.set_ylim(0, None)
     else:
         axis.set_axis_off()
-        axis.text(0.5, 0.5, "no trial list given", ha="center", color="0.4")
+        axis.text(
+            0.5, 0.5, "not verified while training", ha="center", color="0.4"
+        )
 
 
 def _twin(axis, values, label):

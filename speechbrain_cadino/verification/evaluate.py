@@ -110,6 +110,7 @@ class TrialEvaluator:
             _check_kinds(self.trials, trials)
         self.sample_rate = sample_rate
         self.data_folder = data_folder
+        self.keep_unseen = keep_unseen
         self._source = trials
         self._number()
 
@@ -121,7 +122,8 @@ class TrialEvaluator:
 
     def embed(self, embedder):
         """Embeds the files. One that is damaged or silent, which its header
-        does not tell, is left out from now on, and so are its trials.
+        does not tell, is left out from now on, and so are its trials, unless
+        those of the unseen are kept.
 
         Arguments
         ---------
@@ -150,13 +152,15 @@ class TrialEvaluator:
             return embeddings
         names = self.files["ID"][lost]
         gone = self.trials[["enrol", "test"]].isin(set(names)).any(axis=1)
+        what = "have no score" if self.keep_unseen else "are left out"
         logger.warning(
-            f"{gone.sum()} of {len(self.trials)} trials are left out: "
+            f"{gone.sum()} of {len(self.trials)} trials {what}: "
             f"{len(names)} files cannot be used, such as {names.iloc[0]}."
         )
         self.files = self.files[~lost].reset_index(drop=True)
-        self.trials = self.trials[~gone]
-        _check_kinds(self.trials, self._source)
+        if not self.keep_unseen:
+            self.trials = self.trials[~gone]
+            _check_kinds(self.trials, self._source)
         self._number()
         return embeddings[~lost]
 

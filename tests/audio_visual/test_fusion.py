@@ -2,9 +2,11 @@
 
 import functools
 import json
+import shutil
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from PIL import Image
 
@@ -96,6 +98,36 @@ def test_the_table_of_voice_face_and_both(
     assert alone["trials"] == 55
     saved = json.loads((tmp_path / "metrics.json").read_text())
     assert saved == results
+
+
+def test_what_cannot_be_read_takes_no_trial_for_another(
+    corpus, encoder_folder, face_encoder, faces, tmp_path, caplog
+):
+    """A voice that is silent, and a face that is broken: as many trials each,
+    but not the same."""
+    heard = shutil.copytree(corpus, tmp_path / "corpus")
+    wav, rate = soundfile.read(heard / "wav" / "a" / "0.wav")
+    soundfile.write(heard / "wav" / "a" / "0.wav", 0 * wav, rate)
+    seen = shutil.copytree(faces, tmp_path / "faces")
+    (seen / "b" / "1" / "1.png").write_bytes(b"no picture")
+    encoders = load_encoder(encoder_folder), load_encoder(face_encoder)
+    lists = lists_of(corpus / "trials.txt", heard, seen)
+    results = verify_fused(tmp_path / "both", *encoders, *lists)
+    assert results["trials"] == 55
+    # b/1 and b/2, but not where a/0 is the other side
+    assert results["systems"]["face"]["unseen"] == 19
+    assert "11 of 66 trials have no score" in caplog.text
+    alone = lists_of(corpus / "trials.txt", corpus, faces)
+    expected = [
+        dict(zip(map(tuple, one.trials[["enrol", "test"]].to_numpy()), scores))
+        for one, encoder in zip(alone, encoders)
+        for scores in [one.scores(encoder)]
+    ]
+    for trial, fused in _read(tmp_path / "both" / "scores_fused.txt").items():
+        voice, face = (scores[trial] for scores in expected)
+        blind = {"b/1.wav", "b/2.wav"} & set(trial)
+        both = voice if blind else (voice + face) / 2
+        assert fused == pytest.approx(both, abs=1e-4)
 
 
 def _read(path):

@@ -88,6 +88,8 @@ def main():
     parser.add_argument("--again", action="store_true", help="train all")
     flags = parser.parse_args(own)
     text = flags.experiment.read_text(encoding="utf-8")
+    # Without this machine's paths
+    settings = YAML(typ="safe").load(text)
     for pair in flags.set:
         name, value = pair.split("=", 1)
         text = text.replace(f"<{name}>", value)
@@ -98,9 +100,11 @@ def main():
     names = flags.arms or list(experiment["arms"])
     seeds = flags.seeds or experiment["seeds"]
     place = pathlib.Path("results", "cells", flags.experiment.stem)
-    cells = [Cell(name, seed, place) for name in names for seed in seeds]
-    for cell in cells:
-        cell.check(made_of(experiment, cell.arm, rest))
+    cells = [
+        Cell(name, seed, place, made_of(settings, name, rest))
+        for name in names
+        for seed in seeds
+    ]
     missing = [cell for cell in cells if flags.again or not cell.done]
     with concurrent.futures.ThreadPoolExecutor(flags.jobs) as pool:
         jobs = [
@@ -118,21 +122,23 @@ def main():
 class Cell:
     """What is left of the training of an arm on a seed."""
 
-    def __init__(self, arm, seed, place):
+    def __init__(self, arm, seed, place, settings):
         self.arm = arm
         self.seed = seed
+        self.settings = settings
         self.folder = place / f"{arm}-{seed}"
         self.run = pathlib.Path("results", place.name, arm, str(seed))
+        self._check()
 
     @property
     def done(self):
         """Whether it is there."""
         return self.folder.is_dir()
 
-    def check(self, settings):
+    def _check(self):
         """Raises if it is there and of other settings."""
         path = self.folder / "cell.json"
-        if self.done and json.loads(path.read_text()) != settings:
+        if self.done and json.loads(path.read_text()) != self.settings:
             raise ValueError(
                 f"{self.folder} is of other settings than the arm has now: "
                 "remove it, or give the arm another name."
@@ -163,12 +169,12 @@ class Cell:
 
 
 def made_of(experiment, arm, rest):
-    """What tells an arm from others; paths are another machine's."""
-    arm = {**experiment["common"], **experiment["arms"][arm]}
-    settings = {k: v for k, v in arm.items() if "/" not in str(v)}
-    if "overlay" in arm:
-        settings["overlay"] = arm["overlay"]
-    return {**settings, "flags": [w for w in rest if "device" not in w]}
+    """All that an arm is made of, whatever the machine."""
+    return {
+        **experiment["common"],
+        **experiment["arms"][arm],
+        "flags": [word for word in rest if "device" not in word],
+    }
 
 
 def fill(cell, experiment, lists, rest):
@@ -211,7 +217,7 @@ def fill(cell, experiment, lists, rest):
             labels = cell.filled(arm["train_manifest"])
             report_gate(encoder.parent, labels, experiment["speakers"])
             shutil.copyfile(encoder.parent / "gate.csv", folder / "gate.csv")
-        write_json(folder / "cell.json", made_of(experiment, cell.arm, rest))
+        write_json(folder / "cell.json", cell.settings)
     return f"{cell.arm}, seed {cell.seed}: {cell.minutes} minutes"
 
 

@@ -61,9 +61,11 @@ def main():
     seeds = {arm: it.pop("seeds") for arm, it in experiment["arms"].items()}
     place = pathlib.Path("results", "cells", flags.experiment.stem)
     names = flags.arms or list(seeds)
-    cells = [Cell(arm, seed, place) for arm in names for seed in seeds[arm]]
-    for cell in cells:
-        cell.check(made_of(experiment, cell.arm, rest))
+    cells = [
+        Cell(arm, seed, place, made_of(experiment, arm, rest))
+        for arm in names
+        for seed in seeds[arm]
+    ]
     missing = [cell for cell in cells if flags.again or not cell.done]
     missing = [] if flags.report else missing
     for options in experiment["demo"] if missing else []:
@@ -88,7 +90,7 @@ def fill(cell, experiment, rest):
     with atomic_folder(cell.folder) as folder:
         for name in KEPT:
             shutil.copyfile(cell.run / name, folder / name)
-        write_json(folder / "cell.json", made_of(experiment, cell.arm, rest))
+        write_json(folder / "cell.json", cell.settings)
 
 
 def line(cell):

@@ -148,6 +148,7 @@ def count_bytes(flags):
         # The gradients go through torch.distributed.all_reduce as well then
         student.register_comm_hook(None, default_hooks.allreduce_hook)
         brain.modules["student"] = student
+        brain.distillation.bind(brain.modules)
         torch.distributed.all_reduce = counted
         brain.steps_per_epoch = 1
         rng = torch.Generator().manual_seed(0)

@@ -149,7 +149,7 @@ class Ours:
             with clock("teacher encoder"), torch.no_grad():
                 t_embeddings = encode(teacher, crops[:1])
             with clock("heads and loss"):
-                sizes = len(crops[0]) // self.flags.batch, self.flags.batch
+                sizes = self.flags.batch, len(crops[0]) // self.flags.batch
                 views = head(brain, student, embeddings, sizes)
                 with torch.no_grad():
                     t_views = head(brain, teacher, t_embeddings, sizes)
