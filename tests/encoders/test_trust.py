@@ -177,8 +177,9 @@ def test_the_attack_is_one(encoder_folder, tmp_path):
 def test_directives_are_refused(tmp_path):
     path = tmp_path / "hyperparams.yaml"
     path.write_text("%TAG !e! !apply:os.\n---\nx: !e!getcwd []\n")
+    (tmp_path / "copy").mkdir()
     with pytest.raises(ValueError, match="not known to be harmless"):
-        copy_known(tmp_path, tmp_path)
+        copy_known(tmp_path, tmp_path / "copy")
 
 
 def test_known_encoders_are_loaded_and_give_the_same(
@@ -189,8 +190,9 @@ def test_known_encoders_are_loaded_and_give_the_same(
     untrusted = embed_files(encoder_folder, files, trusted=False).embeddings
     np.testing.assert_array_equal(trusted, untrusted)
     (tmp_path / "hyperparams.yaml").write_text(STOCK)
+    (tmp_path / "copy").mkdir()
     with pytest.raises(FileNotFoundError, match="ckpt"):  # known so far
-        copy_known(tmp_path, tmp_path)
+        copy_known(tmp_path, tmp_path / "copy")
 
 
 @pytest.mark.parametrize("content", [b"", b"[1, 2]", b"x: [", b"\xff\xfe\x00"])

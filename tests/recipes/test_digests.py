@@ -1,8 +1,8 @@
 """Trainings of the real scripts that have to give the digits they always gave.
 
-digests.json holds what they ended with. On the machine and with the versions
-it was written by, not a bit may differ; elsewhere the figures must be close.
-A wanted change of the digits is kept by --keep-digests.
+digests.json holds what they ended with on each kind of machine that has kept
+it: not a bit may differ there, with the same versions. Elsewhere the figures
+must be close. A wanted change of the digits is kept by --keep-digests.
 """
 
 import hashlib
@@ -19,6 +19,10 @@ import torch
 from recipe import SPEED, TINY_STAGE_1, script
 
 import speechbrain
+
+# Elsewhere so many epochs are compared: later, a label that is near the gate
+# falls to the other side, and takes a few percent of the loss along.
+COMPARABLE = {"dlg_lc": 1}
 
 DIGESTS = pathlib.Path(__file__).with_name("digests.json")
 PACKAGES = [torch, numpy, sklearn, speechbrain]
@@ -50,6 +54,7 @@ RUNS = {
         "clustering_every": 1,
         "num_clusters": 6,
         "emb_dim": 768,
+        "final_map": None,  # learnt from so few it differs from CPU to CPU
     },
     "dlg_lc": {
         "number_of_epochs": 3,
@@ -65,6 +70,7 @@ RUNS = {
         "num_workers": 0,
         "ckpt_interval_minutes": 0,
         "evaluate_every": 1,
+        "final_map": None,
     },
 }
 
@@ -78,7 +84,9 @@ def machine():
             re.findall(r"model name\s*: (.*)", info.read_text())[:1]
         )
     versions = [f"{p.__name__} {p.__version__}" for p in PACKAGES]
-    return [model, torch.backends.cpu.get_cpu_capability(), *versions]
+    return ", ".join(
+        [model, torch.backends.cpu.get_cpu_capability(), *versions]
+    )
 
 
 def command(name, speech, labels, folder):
@@ -103,18 +111,15 @@ def tensors(path):
     }
 
 
-def centers(folder):
-    """The centre of the teacher's answers, or the centroids of clusters."""
+def kept_in(folder, pattern):
+    """The tensors of the last checkpoint whose names match."""
     (checkpoint,) = sorted((folder / "save").glob("CKPT+*"))[-1:]
-    found = {
-        name: value
+    return [
+        value
         for path in sorted(checkpoint.glob("*.ckpt"))
         for name, value in tensors_if_any(path).items()
-        if re.search(r"(^|\.)cent(re|er|roids)$", name)
-    }
-    if "centroids" in found:  # with Sinkhorn, nobody looks at a centre
-        return [found["centroids"]]
-    return list(found.values())
+        if re.search(pattern, name)
+    ]
 
 
 def tensors_if_any(path):
@@ -130,20 +135,17 @@ def digest(folder):
     bits = hashlib.sha256((folder / "metrics.json").read_bytes())
     bits.update(table.to_csv().encode())
     weights = tensors(folder / "encoder" / "embedding_model.ckpt").values()
-    parts = {"encoder": list(weights), "centers": centers(folder)}
-    for value in [*parts["encoder"], *parts["centers"]]:
+    weights = torch.cat([value.flatten() for value in weights])
+    # Of the teacher's answers, and of clusters
+    for value in [weights, *kept_in(folder, r"(^|\.)center$|^labels$")]:
         bits.update(value.numpy().tobytes())
     if (folder / "gate.csv").is_file():
         bits.update((folder / "gate.csv").read_bytes())
     return {
         "bits": bits.hexdigest(),
         "figures": json.loads(table.to_json(orient="records")),
-        "norms": {name: norm(values) for name, values in parts.items()},
+        "norm": weights.double().norm().item(),
     }
-
-
-def norm(values):
-    return sum(value.double().square().sum().item() for value in values) ** 0.5
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -153,17 +155,33 @@ def test_digits_are_those_they_always_were(
     code, output = run_script(*command(name, speech, labels, tmp_path))
     assert code == 0, output
     found = digest(tmp_path)
-    kept = json.loads(DIGESTS.read_text()) if DIGESTS.is_file() else {}
+    kept = json.loads(DIGESTS.read_text())
     if request.config.getoption("keep_digests"):
-        if kept.get("machine") != machine():
-            kept = {"machine": machine(), "runs": {}}
-        kept["runs"][name] = found
+        for runs in kept.values():  # those that have changed are of no machine
+            if name in runs and not alike(name, found, runs[name]):
+                del runs[name]
+        kept.setdefault(machine(), {})[name] = found
         DIGESTS.write_text(json.dumps(kept, indent=1) + "\n")
-        return
-    expected = kept["runs"][name]
-    if machine() == kept["machine"]:
-        assert found == expected
-        return
-    assert found["norms"] == pytest.approx(expected["norms"], rel=1e-3)
-    for row, wanted in zip(found["figures"], expected["figures"], strict=True):
-        assert row == pytest.approx(wanted, rel=1e-2, abs=1e-4)
+    elif name in kept.get(machine(), {}):
+        assert found == kept[machine()][name]
+    else:
+        others = [runs[name] for runs in kept.values() if name in runs]
+        assert others
+        assert all(alike(name, found, other) for other in others)
+
+
+def alike(name, one, other):
+    """Whether two machines could have found these."""
+    last = COMPARABLE.get(name)
+    epochs = [
+        [
+            {key: x for key, x in row.items() if x is not None}
+            for row in run["figures"][:last]
+        ]
+        for run in (one, other)
+    ]
+    norms = one["norm"], other["norm"]
+    return all(
+        row == pytest.approx(wanted, rel=1e-2, abs=1e-4)
+        for row, wanted in zip(*epochs, strict=True)
+    ) and (last is not None or norms[0] == pytest.approx(norms[1], rel=1e-5))
