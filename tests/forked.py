@@ -58,11 +58,11 @@ def run(*command, cwd=None, ranks=None, audit=None):
         All that they said.
     """
     with tempfile.TemporaryDirectory() as folder:
-        environments = [{}] if ranks is None else _environments(ranks)
+        variables = [{}] if ranks is None else environments(ranks)
         outputs = [pathlib.Path(folder, str(n)) for n in range(ranks or 1)]
         processes = [
             start(*command, cwd=cwd, output=o, environment=e, audit=audit)
-            for o, e in zip(outputs, environments)
+            for o, e in zip(outputs, variables)
         ]
         code = _join(processes)
         return code, "".join(map(said, processes))
@@ -112,8 +112,19 @@ def said(process):
     return process.output.read_text(encoding="utf-8")
 
 
-def _environments(ranks):
-    """What torchrun tells each process."""
+def environments(ranks):
+    """What torchrun tells each process.
+
+    Arguments
+    ---------
+    ranks : int
+        The number of processes.
+
+    Returns
+    -------
+    list of dict
+        The variables of each.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

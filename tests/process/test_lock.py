@@ -1,4 +1,6 @@
 import os
+import signal
+import time
 
 import pytest
 
@@ -60,6 +62,37 @@ def test_what_this_process_has_claimed_is_its_own(tmp_path, monkeypatch):
         release_all()
     with locked("run", patience=0.1):
         pass
+
+
+def test_who_outlives_a_killed_run_has_no_part_in_its_lock(tmp_path):
+    """As a data worker does, for seconds."""
+    ends = os.pipe()
+    run = os.fork()
+    if not run:
+        claim(tmp_path)
+        worker = os.fork()
+        if not worker:
+            time.sleep(60)
+            os._exit(0)
+        os.write(ends[1], str(worker).encode())
+        time.sleep(60)
+        os._exit(0)
+    worker = int(os.read(ends[0], 20))
+    try:
+        with (
+            pytest.raises(ValueError, match="Another run"),
+            locked(tmp_path, patience=0.1),
+        ):
+            pass
+        os.kill(run, signal.SIGKILL)
+        os.waitpid(run, 0)
+        os.kill(worker, 0)  # it lives
+        with locked(tmp_path, patience=0.1):
+            pass
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        for end in ends:
+            os.close(end)
 
 
 def test_a_folder_is_searched_if_the_last_run_did_not_end_well(

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 PROGRAM = """
-import sys, torch
+import sys
+import numpy as np
 from speechbrain_cadino.process.memory import (keep_freed_memory)
 
 def resident():
@@ -19,7 +20,7 @@ def resident():
 if sys.argv[1] == "keep":
     keep_freed_memory()
 before = resident()
-big = torch.ones(100, 1024, 1024)
+big = np.ones((100, 1024, 1024), "float32")
 del big
 print(resident() - before)
 """

@@ -47,18 +47,22 @@ def audited(tmp_path_factory):
 @pytest.fixture(scope="session")
 def kill_when():
     """A function that starts a command line and kills it once a condition
-    holds."""
+    holds: all of its processes if there are ranks."""
 
-    def kill(condition, *command):
-        process = forked.start(*command)
+    def kill(condition, *command, ranks=None):
+        variables = [{}] if ranks is None else forked.environments(ranks)
+        processes = [forked.start(*command, environment=e) for e in variables]
         deadline = time.time() + 120
         while not _holds(condition):
-            assert process.is_alive(), "ended before it could be killed"
+            for process in processes:
+                assert process.is_alive(), "ended before it could be killed"
             assert time.time() < deadline
             time.sleep(0.01)
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+            assert process.exitcode == -signal.SIGKILL
 
     return kill
 

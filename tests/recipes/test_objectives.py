@@ -87,6 +87,7 @@ def test_killed_ends_as_if_it_was_not(
     kill_when(lambda: newest_checkpoint_is(tmp_path / "save", False), *line)
     code, output = run_script(*line)
     assert code == 0, output
+    assert "Resumed from a checkpoint" in output
     (table, weights), (expected, others) = found(tmp_path), found(folder)
     pd.testing.assert_frame_equal(table, expected)
     torch.testing.assert_close(weights, others, rtol=0, atol=0)

@@ -40,6 +40,7 @@ import stock_speaker_embeddings as recipe
 
 pretrainer, encoder, *folders = sys.argv[1:]
 recipe.torch.manual_seed(0)
+recipe.random.seed(0)  # of the crops
 train_data, speakers = recipe.dataio_prep(*folders)
 hparams = recipe.load_hyperpyyaml(
     recipe.HPARAMS + pretrainer,

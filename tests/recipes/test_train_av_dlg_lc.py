@@ -103,7 +103,7 @@ def figures(folder):
     return table.drop(columns=SPEED), decided
 
 
-def test_each_sense_has_a_gate_and_they_decide_together(uninterrupted):
+def test_each_signal_has_a_gate_and_they_decide_together(uninterrupted):
     folder, files = uninterrupted
     assert "speakers.csv" not in files
     gates = {
@@ -158,6 +158,7 @@ def test_killed_and_resumed_it_is_the_same(
     )
     code, output = run_script(*command(tmp_path))
     assert code == 0, output
+    assert "Resumed from a checkpoint" in output
     (table, decided), (expected, all_decided) = map(figures, (tmp_path, folder))
     pd.testing.assert_frame_equal(table, expected, check_exact=True)
     assert decided == all_decided

@@ -1,12 +1,17 @@
 """The real script as real processes: killed, resumed, fed with bad input."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import time
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from recipe import SPEED, TINY_STAGE_1, script
 
 # Clusters anew before the second epoch, and before the third
@@ -177,6 +182,30 @@ def test_killed_ends_as_if_it_was_not(
     assert_same_figures(folder, uninterrupted[0])
 
 
+def test_asked_to_end_it_saves_its_step_and_goes_on(
+    speech, run_script, uninterrupted, tmp_path
+):
+    """As SLURM asks; no other checkpoint lies within an epoch."""
+    folder = tmp_path / "run"
+    line = command(speech, folder, ckpt_interval_steps=0)
+    process = forked.start(*line, output=tmp_path / "output")
+    deadline = time.time() + 120
+    while not (folder / "train_log.txt").exists():
+        assert process.is_alive(), forked.said(process)
+        assert time.time() < deadline
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 128 + signal.SIGTERM, forked.said(process)
+    last = forked.said(process).splitlines()[-1]
+    assert "Ended by SIGTERM" in last
+    assert "the same command goes on from there" in last
+    code, output = run_script(*line)
+    assert code == 0, output
+    assert "Resumed from a checkpoint" in output
+    assert_same_figures(folder, uninterrupted[0])
+
+
 def assert_same_figures(folder, other):
     (table, metrics), (expected, expected_metrics) = map(
         figures, (folder, other)
@@ -205,15 +234,13 @@ def test_cluster_aware_by_a_curriculum_killed_ends_as_if_it_was_not(
         "speakers": tmp_path / "speakers.csv",
     }
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    code, output = train(whole, **both)
+    # To be told who speaks changes nothing
+    code, output = train(whole, **{**both, "speakers": None})
     assert code == 0, output
     table, _ = figures(whole)
     assert table["clusters"].isna().tolist() == [True, False, False]
     assert table["agreement"].isna().tolist() == [True, True, False]
     assert (table["clusters"][1:] == 6).all()
-    assert table["ami"][1:].between(-1, 1).all()
-    assert table["partners"][1:].between(0.1, 1).all()
-    assert table["partner_precision"][1:].between(0, 1).all()
 
     save = killed / "save"
     kill_when(
@@ -227,8 +254,14 @@ def test_cluster_aware_by_a_curriculum_killed_ends_as_if_it_was_not(
     assert not (killed / "metrics.json").exists()
     code, output = train(killed, **both)
     assert code == 0, output
-    assert_same_figures(killed, whole)
+    assert "Resumed from a checkpoint" in output
     assert not (save / "embeddings").exists()
+    told, metrics = figures(killed)
+    assert told.pop("ami")[1:].between(-1, 1).all()
+    assert told.pop("partners")[1:].between(0.1, 1).all()
+    assert told.pop("partner_precision")[1:].between(0, 1).all()
+    pd.testing.assert_frame_equal(told, table, check_exact=True)
+    assert metrics == figures(whole)[1]
 
 
 def test_a_training_does_not_go_on_with_other_settings(train, uninterrupted):
@@ -275,22 +308,46 @@ def test_an_encoder_takes_the_place_of_nothing_else(train, tmp_path, place):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_cluster_aware_on_two_processes_in_half_precision(train, tmp_path):
-    code, output = train(
-        tmp_path,
-        ranks=2,
-        trials=None,
-        speeds="[1.0]",
-        device="cpu",
-        distributed_backend="gloo",
-        batch_size=2,
-        precision="bf16",
-        **CLUSTERED,
-    )
+def test_two_processes_killed_end_as_if_they_were_not(
+    speech, run_script, kill_when, newest_checkpoint_is, tmp_path
+):
+    """Cluster-aware, in half precision."""
+
+    def line(name):
+        return command(
+            speech,
+            tmp_path / name,
+            trials=None,
+            speeds="[1.0]",
+            device="cpu",
+            distributed_backend="gloo",
+            batch_size=2,
+            precision="bf16",
+            **CLUSTERED,
+        )
+
+    code, output = run_script(*line("whole"), ranks=2)
     assert code == 0, output
     assert "BatchNorm per process" in output
-    table = pd.read_csv(tmp_path / "training.csv")
+    kill_when(
+        lambda: newest_checkpoint_is(tmp_path / "killed" / "save", False),
+        *line("killed"),
+        ranks=2,
+    )
+    assert not (tmp_path / "killed" / "encoder").exists()
+    code, output = run_script(*line("killed"), ranks=2)
+    assert code == 0, output
+    assert "Resumed from a checkpoint" in output
+    table, expected = (
+        pd.read_csv(tmp_path / name / "training.csv").drop(columns=SPEED)
+        for name in ("killed", "whole")
+    )
+    pd.testing.assert_frame_equal(table, expected, check_exact=True)
     assert list(table["epoch"]) == [1, 2, 3]
     assert table["clusters"].tolist()[1:] == [6, 6]
     assert np.isfinite(table["agreement"][2])
-    assert (tmp_path / "encoder" / "embedding_model.ckpt").is_file()
+    weights, others = (
+        torch.load(tmp_path / name / "encoder" / "embedding_model.ckpt")
+        for name in ("killed", "whole")
+    )
+    torch.testing.assert_close(weights, others, rtol=0, atol=0)
