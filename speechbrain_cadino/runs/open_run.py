@@ -339,12 +339,11 @@ def _keep(folder, hparams_file, overrides):
 
 
 def _keep_script(folder):
-    """Puts the script into the folder, where SpeechBrain has put the file that
-    it was called from: this one."""
+    """Puts the script into the folder, unless it lies there, where SpeechBrain
+    has put the file that it was called from: this one."""
     script = pathlib.Path(sys.argv[0])
-    there = script.resolve().parent == pathlib.Path(folder).resolve()
-    if script.suffix == ".py" and script.is_file() and not there:
-        pathlib.Path(folder, pathlib.Path(__file__).name).unlink(
-            missing_ok=True
-        )
+    if script.suffix != ".py" or not script.is_file():
+        return
+    pathlib.Path(folder, pathlib.Path(__file__).name).unlink(missing_ok=True)
+    if script.resolve().parent != pathlib.Path(folder).resolve():
         shutil.copy(script, folder)

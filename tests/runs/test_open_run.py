@@ -61,6 +61,7 @@ def test_a_run_in_the_folder_of_its_script(tmp_path, monkeypatch):
     (tmp_path / "a.yaml").write_text("lr: 1\n")
     make_experiment(tmp_path, tmp_path / "a.yaml", "")
     assert (tmp_path / "verify.py").read_text() == "print()\n"
+    assert [path.name for path in tmp_path.glob("*.py")] == ["verify.py"]
     assert (tmp_path / "hyperparams.yaml").is_file()
 
 
