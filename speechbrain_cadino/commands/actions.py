@@ -38,7 +38,7 @@ from speechbrain_cadino.encoders.export import check_no_encoder
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.prepare.filter import SCORES, filter_manifest
 from speechbrain_cadino.prepare.folder import prepare_folder
-from speechbrain_cadino.process.files import write_csv
+from speechbrain_cadino.process.files import state_of, write_csv
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.runs.adapt import adapt as adapt_encoder
 from speechbrain_cadino.runs.adapt import check_request
@@ -136,14 +136,8 @@ def _archive(output, files, rate):
             if recording.path != file
         ]
         named = [files[int(number)] for number in table["ID"]]
-        states = [_state(file) for file in named]
+        states = [state_of(file) for file in named]
         yield table.assign(ID=named, state=states), converted
-
-
-def _state(file):
-    """What changes if a file is replaced by one of the same name."""
-    info = os.stat(file)
-    return f"{info.st_size} {info.st_mtime_ns}"
 
 
 def verify(arguments):

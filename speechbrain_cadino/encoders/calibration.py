@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from speechbrain_cadino.embeddings.store import CALIBRATION
 from speechbrain_cadino.process.files import atomic_path, write_json
-
-FILE = "calibration.json"
 
 # The line in hyperparams.yaml and in the model card
 MARK = "Threshold: "
@@ -105,7 +104,7 @@ def write_calibration(folder, calibration):
         The calibration that goes there, in the place of an earlier one.
     """
     write_json(
-        pathlib.Path(folder, FILE),
+        pathlib.Path(folder, CALIBRATION),
         {
             "threshold": calibration.threshold,
             "calibration": {
@@ -129,7 +128,7 @@ def forget_calibration(folder):
     folder : str or pathlib.Path
         The encoder folder.
     """
-    pathlib.Path(folder, FILE).unlink(missing_ok=True)
+    pathlib.Path(folder, CALIBRATION).unlink(missing_ok=True)
     _write_line(folder, NO_THRESHOLD)
 
 
@@ -210,7 +209,7 @@ def read_calibration(folder):
     ValueError
         If the file is not one of ``write_calibration``.
     """
-    path = pathlib.Path(folder) / FILE
+    path = pathlib.Path(folder) / CALIBRATION
     if not path.is_file():
         return None
     try:

@@ -16,6 +16,7 @@ from speechbrain.utils.fetching import fetch
 from speechbrain_cadino.config.device import number_gpu
 from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.embeddings.embedder import Embedder
+from speechbrain_cadino.embeddings.store import RECORD
 from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.encoders.trust import copy_known, within_limits
 
@@ -114,10 +115,10 @@ def _holds_embeddings(folder):
     hyperparams.yaml, too: the extraction's."""
     has = {
         name: (folder / name).is_file()
-        for name in ["embeddings.npy", "extraction.json", "hyperparams.yaml"]
+        for name in ["embeddings.npy", RECORD, "hyperparams.yaml"]
     }
     return has["embeddings.npy"] and (
-        has["extraction.json"] or not has["hyperparams.yaml"]
+        has[RECORD] or not has["hyperparams.yaml"]
     )
 
 

@@ -11,7 +11,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import say_opposite
 from speechbrain_cadino.dataio.signal import RATES, to_mono
 from speechbrain_cadino.prepare.parallel import in_parallel
-from speechbrain_cadino.process.files import atomic_path
+from speechbrain_cadino.process.files import atomic_path, state_of
 
 logger = get_logger(__name__)
 
@@ -213,9 +213,7 @@ def _frames(container, source):
 
 def _made_of(source):
     """What a copy says of its source."""
-    info = os.stat(source)
-    state = f"{info.st_size} bytes, {info.st_mtime_ns} ns"
-    text = f"{COPY_OF}{os.path.realpath(source)}: {state}"
+    text = f"{COPY_OF}{os.path.realpath(source)}: {state_of(source)}"
     # A folder above it may have a name that is not in UTF-8
     return text.encode("utf-8", "backslashreplace").decode()
 

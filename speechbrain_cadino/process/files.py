@@ -327,6 +327,23 @@ def sync(path):
         os.close(descriptor)
 
 
+def state_of(path):
+    """What changes if a file is replaced by another of its name.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    str
+        Its size, and when it was modified.
+    """
+    info = os.stat(path)
+    return f"{info.st_size} bytes, {info.st_mtime_ns} ns"
+
+
 def holds_something(path):
     """Whether anything would be lost if a folder took this place.
 

@@ -131,7 +131,6 @@ def claim(folder):
     ValueError
         If another run is at work there, and stays.
     """
-    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     folder = os.path.realpath(folder)
     if folder not in _claimed:
         _descriptors.append(_claims.enter_context(locked(folder)))

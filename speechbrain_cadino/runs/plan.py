@@ -324,8 +324,10 @@ def _step(
     """A step, from its entry in ``pipeline.yaml``, which has the last word,
     and what the pipeline knows of its own."""
     whole = pathlib.Path(hparams["output_folder"])
-    folder, folders = whole / name, (hparams_folder, recipe)
-    yaml_file, known, values = _read_entry(hparams, entry, iteration, folders)
+    folder = whole / name
+    yaml_file, known, values = _read_entry(
+        hparams, entry, iteration, hparams_folder, recipe
+    )
     if "output_folder" in values:
         raise ValueError(f"{entry}: its output_folder is {folder}.")
     if "output_folder" in known:
@@ -360,7 +362,7 @@ def _step(
     return Step(name, command, settings, manifest, work, values=values)
 
 
-def _read_entry(hparams, entry, iteration, folders):
+def _read_entry(hparams, entry, iteration, hparams_folder, recipe):
     """The YAML file that an entry names, what that has, and what the entry sets
     in it in an iteration."""
     flags = _entry(hparams[entry])
@@ -368,7 +370,7 @@ def _read_entry(hparams, entry, iteration, folders):
         raise ValueError(f"{entry}: give a YAML file, hparams: NAME.")
     yaml_file = flags.pop("hparams")
     yaml_file = _value(hparams, entry, "hparams", yaml_file, None, iteration)
-    yaml_file = find_yaml(yaml_file, *folders)
+    yaml_file = find_yaml(yaml_file, hparams_folder, recipe)
     known = _defaults(yaml_file)
     values = {
         key: _value(hparams, entry, key, value, known.get(key), iteration)

@@ -24,6 +24,10 @@ import speechbrain
 # falls to the other side, and takes a few percent of the loss along.
 COMPARABLE = {"dlg_lc": 1}
 
+# And the norm of the weights so exactly; that of a map learnt from a dozen
+# recordings, as of ca_dino, less so
+NORMS = {"dino": 1e-5, "ca_dino": 1e-3}
+
 DIGESTS = pathlib.Path(__file__).with_name("digests.json")
 PACKAGES = [torch, numpy, sklearn, speechbrain]
 
@@ -54,7 +58,6 @@ RUNS = {
         "clustering_every": 1,
         "num_clusters": 6,
         "emb_dim": 768,
-        "final_map": None,  # learnt from so few it differs from CPU to CPU
     },
     "dlg_lc": {
         "number_of_epochs": 3,
@@ -70,7 +73,6 @@ RUNS = {
         "num_workers": 0,
         "ckpt_interval_minutes": 0,
         "evaluate_every": 1,
-        "final_map": None,
     },
 }
 
@@ -172,16 +174,18 @@ def test_digits_are_those_they_always_were(
 
 def alike(name, one, other):
     """Whether two machines could have found these."""
-    last = COMPARABLE.get(name)
     epochs = [
         [
             {key: x for key, x in row.items() if x is not None}
-            for row in run["figures"][:last]
+            for row in run["figures"][: COMPARABLE.get(name)]
         ]
         for run in (one, other)
     ]
-    norms = one["norm"], other["norm"]
+    if name in NORMS and one["norm"] != pytest.approx(
+        other["norm"], rel=NORMS[name]
+    ):
+        return False
     return all(
         row == pytest.approx(wanted, rel=1e-2, abs=1e-4)
         for row, wanted in zip(*epochs, strict=True)
-    ) and (last is not None or norms[0] == pytest.approx(norms[1], rel=1e-5))
+    )
