@@ -1,6 +1,7 @@
 import shutil
 import sys
 
+import forked
 import pytest
 
 from speechbrain_cadino.process.lock import release_all
@@ -54,13 +55,18 @@ def test_a_tool_leaves_the_folder_of_a_training_alone(begin, tmp_path):
     assert read_record(tmp_path)["settings"]["lr"] == 1
 
 
-def test_a_run_in_the_folder_of_its_script(tmp_path, monkeypatch):
-    """It gets a copy of the script, which is there."""
-    monkeypatch.setattr(sys, "argv", [str(tmp_path / "verify.py")])
-    (tmp_path / "verify.py").write_text("print()\n")
+def test_a_run_in_the_folder_of_its_script(tmp_path):
+    """It gets a copy of the script, which is there. In a process of its own:
+    SpeechBrain sets up the logging of all that comes after it."""
+    program = (
+        "from speechbrain_cadino.runs.open_run import make_experiment\n"
+        "make_experiment('.', 'a.yaml', '')\n"
+    )
+    (tmp_path / "verify.py").write_text(program)
     (tmp_path / "a.yaml").write_text("lr: 1\n")
-    make_experiment(tmp_path, tmp_path / "a.yaml", "")
-    assert (tmp_path / "verify.py").read_text() == "print()\n"
+    code, output = forked.run(tmp_path / "verify.py", cwd=tmp_path)
+    assert code == 0, output
+    assert (tmp_path / "verify.py").read_text() == program
     assert [path.name for path in tmp_path.glob("*.py")] == ["verify.py"]
     assert (tmp_path / "hyperparams.yaml").is_file()
 
