@@ -2,13 +2,15 @@
 
 > python poisoned.py STAGE OUTPUT BATCHES [OPTIONS]
 
-STAGE is dino or labels. BATCHES are the numbers of the batches that each
-process sees, such as 0,1,-1,2: a negative one is not finite on the last
-process. What the networks, BatchNorm, the centre, the optimiser and the
+STAGE is dino, labels, ssrl or frames. BATCHES are the numbers of the batches
+that each process sees, such as 0,1,-1,2: a negative one is not finite on the
+last process. What the networks, BatchNorm, the centre, the optimiser and the
 records hold in the end goes to OUTPUT.
 """
 
 import logging
+import pathlib
+import runpy
 import sys
 
 import numpy as np
@@ -22,7 +24,10 @@ from speechbrain.utils.distributed import get_rank, if_main_process
 from speechbrain_cadino.brains.branch import Branch
 from speechbrain_cadino.brains.dino import DINOBrain
 from speechbrain_cadino.brains.dlg_lc import PseudoLabelBrain
+from speechbrain_cadino.brains.frames import FrameBrain
+from speechbrain_cadino.brains.ssrl import SSRLBrain
 from speechbrain_cadino.gate.loss_gate import DynamicLossGate
+from speechbrain_cadino.gate.soft_gate import SoftLossGate
 from speechbrain_cadino.lobes.ecapa import ECAPA_TDNN
 from speechbrain_cadino.lobes.heads import DINOHead
 from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
@@ -34,6 +39,10 @@ from speechbrain_cadino.losses.targets import Centering
 from speechbrain_cadino.process.errors import user_errors
 
 BATCH, CLASSES = 4, 3
+
+frame_steps = runpy.run_path(
+    pathlib.Path(__file__).with_name("take_frame_steps.py")
+)
 
 
 class Crops(torch.utils.data.Dataset):
@@ -62,11 +71,15 @@ class Crops(torch.utils.data.Dataset):
             "sample": index,
             "wav": level * torch.randn(8000),
             "label": self.labels[row % BATCH],
+            "trusted": False,
             "problem": "",
         }
 
     def set_epoch(self, epoch):
         pass
+
+    def sample_labels(self):
+        return np.arange(len(self)) % BATCH % CLASSES
 
 
 class KeptDINOBrain(DINOBrain):
@@ -77,6 +90,20 @@ class KeptDINOBrain(DINOBrain):
 
 
 class KeptPseudoLabelBrain(PseudoLabelBrain):
+    """Shows what an epoch leaves behind."""
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        self.keep_or_undo()
+
+
+class KeptSSRLBrain(SSRLBrain):
+    """Shows what an epoch leaves behind."""
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        self.keep_or_undo()
+
+
+class KeptFrameBrain(FrameBrain):
     """Shows what an epoch leaves behind."""
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
@@ -102,7 +129,7 @@ def dino_parts():
     return KeptDINOBrain, modules, hparams
 
 
-def label_parts():
+def label_parts(gate=DynamicLossGate):
     places = ["manifest", "data_folder", "folder"]
     places += ["encoder_folder", "classifier_file"]
     audio = Branch(
@@ -113,16 +140,28 @@ def label_parts():
         ECAPA_TDNN(20, channels=[16] * 5, lin_neurons=8),
         Classifier(8, out_neurons=CLASSES),
         # Half of the labels are behind the gate, and corrected
-        DynamicLossGate(6.0, first_epoch=1),
+        gate(6.0, first_epoch=1),
         **dict.fromkeys(places, ""),
     )
-    modules = {"audio": audio}
     hparams = {
-        "branches": modules,
+        "branches": {"audio": audio},
         "output_folder": "",
         "label_loss": LabelCorrectionLoss(scale=10.0, confidence=0.0),
     }
-    return KeptPseudoLabelBrain, modules, hparams
+    return KeptPseudoLabelBrain, {"audio": audio}, hparams
+
+
+def ssrl_parts():
+    _, modules, hparams = label_parts(SoftLossGate)
+    modules["teacher"] = Teacher(modules["audio"])
+    return KeptSSRLBrain, modules, hparams
+
+
+def frame_parts():
+    # 20 frames of each crop
+    student, target = frame_steps["frame_parts"](width=400)
+    modules = {"student": student, "target": target}
+    return KeptFrameBrain, modules, {"student": student, "freeze_epochs": None}
 
 
 def train(stage, batches, *options, scale=None):
@@ -132,7 +171,12 @@ def train(stage, batches, *options, scale=None):
     _, run_opts, _ = sb.parse_arguments(["none.yaml", *options])
     sb.utils.distributed.ddp_init_group(run_opts)
     torch.manual_seed(0)
-    make = {"dino": dino_parts, "labels": label_parts}[stage]
+    make = {
+        "dino": dino_parts,
+        "labels": label_parts,
+        "ssrl": ssrl_parts,
+        "frames": frame_parts,
+    }[stage]
     brain_class, modules, hparams = make()
     brain = brain_class(
         modules={
@@ -164,9 +208,11 @@ def train(stage, batches, *options, scale=None):
 
 def state(brain):
     """All that the next epoch depends on."""
-    losses = None
+    losses, answers = None, []
     if isinstance(brain, PseudoLabelBrain):
         losses = brain.branches["audio"].gate_record.losses
+    if isinstance(brain, SSRLBrain):
+        answers = brain.queue.answers
     return {
         "modules": {
             name.replace("module.", ""): value
@@ -180,6 +226,7 @@ def state(brain):
         "means": brain.record.means(),
         "skipped": brain._total(brain.record.counts["skipped_steps"]),
         "losses": losses,
+        "answers": answers,
     }
 
 

@@ -60,11 +60,8 @@ def draw(batch, frames):
     return (torch.arange(frames) % 7 < 3).expand(batch, frames)
 
 
-@user_errors()
-def main(output, parts, *options):
-    _, run_opts, _ = sb.parse_arguments(["none.yaml", "--device=cpu", *options])
-    sb.utils.distributed.ddp_init_group(run_opts)
-    torch.manual_seed(0)
+def frame_parts(width):
+    """A student of frames of so many samples, and its target."""
     context = ContextNetwork(
         TransformerASR(
             *(1, 6),
@@ -80,7 +77,7 @@ def main(output, parts, *options):
         )
     )
     front_end = torch.nn.Sequential(
-        torch.nn.Unflatten(1, (-1, 6)), torch.nn.Linear(6, 6)
+        torch.nn.Unflatten(1, (-1, width)), torch.nn.Linear(width, 6)
     )
     student = FrameStudent(
         *(front_end, context),
@@ -91,8 +88,17 @@ def main(output, parts, *options):
     target = TeacherTargets(
         ContextTeacher(context),
         OnlineCodebook(2, 5, 8),
-        LinearSchedule(0.9, 1.0, epochs=10),
+        lambda position: 0.9,
     )
+    return student, target
+
+
+@user_errors()
+def main(output, parts, *options):
+    _, run_opts, _ = sb.parse_arguments(["none.yaml", "--device=cpu", *options])
+    sb.utils.distributed.ddp_init_group(run_opts)
+    torch.manual_seed(0)
+    student, target = frame_parts(width=6)
     brain = KeepingBrain(
         modules={"student": student, "target": target},
         opt_class=lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9),

@@ -25,7 +25,7 @@ def assert_same(result, expected):
     assert all(t.isfinite().all() for t in result["modules"].values())
 
 
-@pytest.mark.parametrize("stage", ["dino", "labels"])
+@pytest.mark.parametrize("stage", ["dino", "labels", "ssrl", "frames"])
 @pytest.mark.parametrize(
     ("batches", "without", "options"),
     [
@@ -44,12 +44,15 @@ def test_a_step_that_is_not_finite_is_as_if_not_taken(
     result = end(stage, batches, *options)
     assert_same(result, end(stage, without, *options))
     assert result["skipped"] == 1
-    if stage == "labels":
+    bad = batches.index(-3)
+    size = 4 * (2 if "accumulation" in "".join(options) else 1)
+    skipped = range(bad * 4 // size * size, bad * 4 // size * size + size)
+    if stage in ("labels", "ssrl"):
         drawn = [not np.isnan(loss) for loss in result["losses"]]
-        bad = batches.index(-3)
-        size = 4 * (2 if "accumulation" in "".join(options) else 1)
-        skipped = range(bad * 4 // size * size, bad * 4 // size * size + size)
         assert drawn == [i not in skipped for i in range(len(drawn))]
+    if stage == "ssrl":
+        answered = (result["answers"] >= 0).sum(1).tolist()
+        assert answered == [1 + (i not in skipped) for i in range(len(drawn))]
 
 
 def test_processes_skip_together(tmp_path):
