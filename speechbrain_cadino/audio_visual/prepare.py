@@ -221,7 +221,7 @@ def prepare_faces(
         logger.info(f"{manifest}: nothing has changed, preparation skipped.")
         return
 
-    check_own(manifest, [skipped_path])
+    check_own(manifest, beside)
     tracks = find_tracks(listings, layout, id_parts)
     usable = [track for track in tracks if not track.problem]
     unusable = [(track.id, track) for track in tracks if track.problem]

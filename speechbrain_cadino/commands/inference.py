@@ -280,7 +280,7 @@ def _examine(files, rate, folder):
         for recording in doubtful:
             if needs_av(recording.path):
                 recording.problem = NEEDS_AV
-    judge_recordings(named, SHORTEST)
+    judge_recordings(named, rate, SHORTEST)
     return recordings
 
 

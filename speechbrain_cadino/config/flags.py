@@ -276,8 +276,13 @@ def _path(key, value):
             paths = [_path(key, str(item)) for item in listed]
             return paths[0] if len(paths) == 1 else paths
     path = os.path.expanduser(_text(key, value))
+    if not path:
+        raise ValueError(
+            f"--{key}= names nothing: is a variable not set? --{key}=null is "
+            "for none."
+        )
     # A file goes through two libraries: what is a text to one, such as yes, is
     # none to the other.
     tag = yaml.resolver.Resolver().resolve(yaml.ScalarNode, path, (True, False))
-    plain = tag == "tag:yaml.org,2002:str" or not path
+    plain = tag == "tag:yaml.org,2002:str"
     return path if plain else os.path.join(".", path)

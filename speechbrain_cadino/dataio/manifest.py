@@ -267,14 +267,21 @@ def _check_fields(path):
     """Raises if a row has more fields than there are columns."""
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         rows = csv.reader(file, skipinitialspace=True)
-        columns = next(rows, [])
-        for number, row in enumerate(rows, 2):
-            if len(row) > len(columns):
-                raise ValueError(
-                    f"{path}, line {number} has {len(row)} fields, and the "
-                    f"first line names {len(columns)} columns: is there a "
-                    "comma too many, or a name with a comma and no quotes?"
-                )
+        columns, number = [], 0
+        try:
+            columns = next(rows, [])
+            for number, row in enumerate(rows, 2):
+                if len(row) > len(columns):
+                    raise ValueError(
+                        f"{path}, line {number} has {len(row)} fields, and the "
+                        f"first line names {len(columns)} columns: is there a "
+                        "comma too many, or a name with a comma and no quotes?"
+                    )
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}, after row {max(number, 1)}: {error}. Is there a "
+                "quotation mark that is not closed?"
+            ) from error
 
 
 def _check(table, path):
@@ -291,6 +298,13 @@ def _check(table, path):
             f"{path}: no utterances. Check the folder and the duration limits "
             "given to the prepare step; skipped.csv lists what was left out."
         )
+    for name in ["ID", "wav"]:
+        broken = table[name].str.contains("\n", regex=False)
+        if broken.any():
+            raise ValueError(
+                f"{path}: the {name} of row {broken.argmax() + 1} goes over "
+                "several lines: is there a quotation mark that is not closed?"
+            )
     twice = table["ID"][table["ID"].duplicated()]
     if len(twice):
         raise ValueError(
@@ -341,8 +355,8 @@ def _to_number(table, column, path, dtype):
 
 
 def _check_samples(table, path):
-    """Raises unless 0 <= start < stop, in samples that the durations agree
-    with."""
+    """Raises unless 0 <= start < stop, in samples that the durations, which
+    are above 0, agree with."""
     start, stop = table["start"].to_numpy(), table["stop"].to_numpy()
     bad = (start < 0) | (stop <= start)
     if bad.any():
@@ -351,6 +365,13 @@ def _check_samples(table, path):
             f"{path}: start {row['start']} and stop {row['stop']} of utterance "
             f"'{row['ID']}', but samples with 0 <= start < stop are expected, "
             "and stop is the end (no -1)."
+        )
+    bad = ~(table["duration"].to_numpy() > 0)
+    if bad.any():
+        row = table.iloc[bad.argmax()]
+        raise ValueError(
+            f"{path}: the duration of utterance '{row['ID']}' is "
+            f"{row['duration']}: seconds above 0 are expected."
         )
     # Of a piece, SpeechBrain's own recipe gives the duration of the whole file
     bad = stop - start <= table["duration"].to_numpy()

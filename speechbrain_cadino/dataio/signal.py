@@ -79,10 +79,31 @@ def problem_of(samples):
     """
     if not len(samples):
         return SILENT
+    return unusable(samples) or ("" if _moves(samples) else SILENT)
+
+
+def unusable(samples):
+    """Why samples are no sound, not even silence.
+
+    Arguments
+    ---------
+    samples : numpy.ndarray
+        Of any shape.
+
+    Returns
+    -------
+    str
+        Empty if they are.
+
+    Example
+    -------
+    >>> unusable(np.zeros(3)), unusable(np.array([0.0, np.inf]))[:33]
+    ('', 'holds samples that are NaN or inf')
+    """
     # Not above, as NaN is neither
     if not np.abs(samples).max(initial=0.0) < LOUDEST:
         return "holds samples that are NaN or inf, or beyond all measure"
-    return "" if _moves(samples) else SILENT
+    return ""
 
 
 def _moves(samples):

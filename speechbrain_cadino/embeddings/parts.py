@@ -15,6 +15,7 @@ from speechbrain_cadino.embeddings.extract import (
     hash_table,
     is_extracted,
     none_readable,
+    remove_extraction,
 )
 from speechbrain_cadino.embeddings.store import (
     RECORD,
@@ -109,6 +110,7 @@ def extract_part(embedder, folder, table, part, shard_size=5_000):
         return False
     with locked(folder, patience=JOINING):
         if not is_extracted(folder, record):
+            remove_extraction(pathlib.Path(folder))
             forget(folder)
             _report(list(records), pathlib.Path(folder), table)
             _join(list(records), pathlib.Path(folder), record)
@@ -124,7 +126,6 @@ def _rows_of(table, number, parts):
 
 def _report(folders, folder, table):
     """Lists utterances without an embedding; raises if none has one."""
-    (folder / SKIPPED).unlink(missing_ok=True)
     lists = [part / SKIPPED for part in folders if (part / SKIPPED).is_file()]
     if not lists:
         return

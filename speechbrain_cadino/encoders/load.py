@@ -11,6 +11,7 @@ import torch
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.utils.fetching import fetch
 from speechbrain_cadino.config.device import number_gpu
@@ -35,6 +36,11 @@ NEEDED = [
 
 # How the file begins that Git LFS leaves in the place of a large one
 POINTER = b"version https://git-lfs"
+
+# What sizes and names that make no sense, and arguments that a class does not
+# know, raise
+SENSELESS = (TypeError, AttributeError, KeyError, IndexError, NameError)
+SENSELESS += (AssertionError, ArithmeticError)
 
 # Encoder folders of faces made before 0.2.0 name these.
 OLD_NAMES = {
@@ -144,17 +150,32 @@ def load_classifier(source, device=None, trusted=True):
     _check_weights(source)
     device = number_gpu(device)
     try:
-        return EncoderClassifier.from_hparams(
+        encoder = EncoderClassifier.from_hparams(
             source=str(source), run_opts={"device": device} if device else None
         )
     # What PyTorch says of weights that do not fit, or are none
-    except (RuntimeError, EOFError, UnpicklingError) as error:
+    except (RuntimeError, EOFError, UnpicklingError, YAMLError) as error:
         raise ValueError(f"{source} cannot be loaded: {error}") from error
     except FileNotFoundError:
         raise
-    # Arguments that a class does not know, half of a file
-    except (TypeError, AttributeError, KeyError, OSError) as error:
+    # Half of a file
+    except (*SENSELESS, OSError) as error:
         raise ValueError(f"{source} cannot be loaded: {error!r}") from error
+    _set_rate(encoder)
+    return encoder
+
+
+def _set_rate(encoder):
+    """Reads audio at the rate of an encoder's features, where SpeechBrain takes
+    16 kHz: without an ``audio_normalizer`` in ``hyperparams.yaml``."""
+    features = encoder.mods["compute_features"]
+    rate = getattr(
+        getattr(features, "compute_STFT", None),
+        "sample_rate",
+        getattr(encoder.hparams, "sample_rate", None),
+    )
+    if rate is not None and not hasattr(encoder.hparams, "audio_normalizer"):
+        encoder.audio_normalizer = AudioNormalizer(sample_rate=int(rate))
 
 
 def _check_weights(source):
@@ -183,10 +204,7 @@ def _load_unknown(source, device):
         except (ValueError, FileNotFoundError) as error:
             sentence = str(error).replace(folder, str(source))
             raise type(error)(sentence) from error
-        # Sizes and names that make no sense
-        except (TypeError, KeyError, AttributeError, IndexError) as error:
-            raise ValueError(f"{source} is no encoder: {error!r}.") from error
-        except (AssertionError, ArithmeticError, NameError) as error:
+        except SENSELESS as error:
             raise ValueError(f"{source} is no encoder: {error!r}.") from error
 
 

@@ -2,6 +2,7 @@
 was right."""
 
 import pathlib
+import zipfile
 from typing import NamedTuple
 
 import numpy as np
@@ -86,6 +87,8 @@ def report_gate(output_folder, manifest, speakers=None):
     # Else older pandas lose the last digit, and the file would change.
     table = pd.read_csv(path, float_precision="round_trip")
     # Another mixture has figures of its own: its gates are drawn alone.
+    if table.empty:
+        raise ValueError(f"{path} has no epoch: copy the run folder again.")
     lacking = [name for name in TwoGaussians.columns if name not in table]
     lacking = dict.fromkeys(lacking, np.nan)
     shown = _epochs_to_show(table.assign(**lacking))
@@ -137,8 +140,15 @@ def _read(folder, epoch):
             f"There is no {path}, but {folder / 'gate.csv'} has the epoch: "
             "copy the run folder with all that is in it."
         )
-    with np.load(path) as arrays:
-        return dict(arrays)
+    try:
+        with np.load(path) as arrays:
+            record = dict(arrays)
+        record["losses"]
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): copy the run folder again."
+        ) from error
+    return record
 
 
 def _drawn(record, right=None):

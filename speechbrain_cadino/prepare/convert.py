@@ -9,7 +9,7 @@ import soundfile
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import say_opposite
-from speechbrain_cadino.dataio.signal import RATES, to_mono
+from speechbrain_cadino.dataio.signal import RATES, to_mono, unusable
 from speechbrain_cadino.prepare.parallel import in_parallel
 from speechbrain_cadino.process.files import atomic_path, state_of
 
@@ -175,6 +175,8 @@ def _decode(container, sample_rate, source):
     # At the end None makes the resampler give what it still holds.
     for frame in itertools.chain(_frames(container, source), [None]):
         for resampled in resampler.resample(frame):
+            if problem := unusable(resampled.to_ndarray()):
+                raise ValueError(problem)
             mono, opposite = to_mono(resampled.to_ndarray().T)
             if opposite:
                 say_opposite(str(source))

@@ -196,7 +196,7 @@ def prepare_folder(
             convert_recordings(some, convert_folder, sample_rate, num_workers)
 
     def finish():
-        judge_recordings(usable, min_duration, max_duration)
+        judge_recordings(usable, sample_rate, min_duration, max_duration)
         found = leave_out_speakers(recordings, tested, folders, id_parts)
         _write(manifest, recordings, inputs, tested, found)
 

@@ -137,9 +137,11 @@ def check_own(manifest, beside):
     """
     made_of = inputs_path(manifest)
     record = read_json(made_of)
-    # A power cut damages a record
-    damaged = record is None and made_of.is_file()
-    ours = isinstance(record, dict) and record.keys() & {"files", UNFINISHED}
+    # A power cut leaves a record without a byte, or with zeros
+    damaged = made_of.is_file() and not made_of.read_bytes().strip(b"\0")
+    ours = isinstance(record, dict) and (
+        UNFINISHED in record or {"version", "files"} <= record.keys()
+    )
     if damaged or ours:
         return
     for path in [manifest, made_of, *beside]:

@@ -283,13 +283,15 @@ def needs_av(path):
     return os.path.splitext(path)[1].lower() in CONVERTIBLE
 
 
-def judge_recordings(recordings, min_duration, max_duration=None):
+def judge_recordings(recordings, sample_rate, min_duration, max_duration=None):
     """Finds what is no training material.
 
     Arguments
     ---------
     recordings : list of Recording
         The recordings, with their headers read. Those found gain a problem.
+    sample_rate : int
+        The rate at which they will be read, in Hz.
     min_duration : float
         The shortest duration, in seconds.
     max_duration : float, optional
@@ -298,7 +300,7 @@ def judge_recordings(recordings, min_duration, max_duration=None):
     for recording in recordings:
         if recording.problem:
             continue
-        elif not recording.frames:
+        elif not length_at(sample_rate, recording.frames, recording.rate):
             recording.problem = "no samples in it"
         elif recording.frames < min_duration * recording.rate:
             recording.problem = f"shorter than {min_duration} s"

@@ -330,6 +330,10 @@ def test_frames_are_sampled_once(videos, save, tmp_path):
     assert prepare() == first
     for name in ("faces.csv", "faces.json", "faces_skipped.csv"):
         (save / name).unlink()
+    # It could be that of voices
+    with pytest.raises(ValueError, match=r"speakers\.csv is there, was"):
+        prepare()
+    (save / "speakers.csv").unlink()
     assert prepare() == first
     second = prepare(frames_per_second=4)
     assert second > first

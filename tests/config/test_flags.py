@@ -143,6 +143,7 @@ def test_the_last_of_a_flag_given_twice_counts(load):
         (["--trials_manifest=[a]"], "give one path"),
         (["--seed"], "--seed has no value: --seed=VALUE, or"),
         (["--trials", "--seed=3"], "--trials has no value"),
+        (["--output_folder="], "--output_folder= names nothing: is a variable"),
     ],
 )
 def test_mistakes_are_one_sentence(load, flags, message):

@@ -62,6 +62,9 @@ def test_other_columns_stay_out(tmp_path):
         (HEADER + "a,,a.wav,0,1\n", "'' in column duration"),
         (HEADER + "a,nan,a.wav,0,1\n", "'nan' in column duration"),
         (HEADER + "a,1,$data_root/a.wav,0,16000\n", "give data_folder"),
+        (HEADER + 'a,1,a.wav,0,1\n"b,1,b\nc,1,c",1,c.wav,0,1\n', "ID of row 2"),
+        (HEADER + 'a,1,"a\n.wav",0,1\n', "wav of row 1 goes over several"),
+        (HEADER + 'a,1,a.wav,0,1\n"' + 200_000 * "b", "after row 2.*quotation"),
     ],
 )
 def test_bad_manifests_are_refused_by_name(tmp_path, text, message):
@@ -111,6 +114,8 @@ HEADER = "ID,duration,wav,start,stop\n"
         ("a,1.5,a.wav,-1,24000\n", "0 <= start < stop"),
         ("a,1.5,a.wav,0,99999999999999999999\n", "whole number"),
         ("a,1.5,a.wav,0,inf\n", "is not a number"),
+        ("a,0,a.wav,0,4\n", "duration of utterance 'a' is 0.0: seconds above"),
+        ("a,-1,a.wav,0,24000\n", "duration of utterance 'a' is -1.0"),
         ("a,1.5,a.wav,0,24000,\nb,1.5,b.wav,0,24000,\n", "line 2 has 6 fields"),
     ],
 )

@@ -98,9 +98,12 @@ def test_joined_once_all_parts_of_one_encoder_are_there(write_tone, tmp_path):
     ids, embeddings = load_embeddings(tmp_path / "out")
     assert ids == list(table["ID"])
     assert np.isfinite(embeddings).all()
-    # Another encoder: the old whole does not pass for the new one
+    # Another encoder: the old whole does not pass for the new one, nor what its
+    # scores mean
+    (tmp_path / "out" / "calibration.json").write_text("{}")
     assert not embed("1/2", factor=3.0)
     assert embed("2/2", factor=3.0)
+    assert not (tmp_path / "out" / "calibration.json").exists()
     assert np.allclose(
         load_embeddings(tmp_path / "out")[1], 1.5 * embeddings, rtol=1e-5
     )

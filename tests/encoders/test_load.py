@@ -3,6 +3,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from ruamel.yaml import YAML
 
 from speechbrain_cadino.audio_visual.faces import FaceReader
 from speechbrain_cadino.encoders.load import load_encoder
@@ -43,6 +44,32 @@ def test_load_encoder_names_what_is_missing(encoder_folder, tmp_path):
     (tmp_path / "hyperparams.yaml").write_text(text)
     with pytest.raises(FileNotFoundError, match=r"no embedding_model.ckpt"):
         load_encoder(tmp_path)
+
+
+def test_the_rate_of_the_features_counts(encoder_folder, tmp_path):
+    """SpeechBrain takes 16 kHz where a folder of others names none."""
+    folder = tmp_path / "encoder"
+    shutil.copytree(encoder_folder, folder)
+    path = folder / "hyperparams.yaml"
+    settings = YAML().load(path)
+    del settings["audio_normalizer"]
+    settings["compute_features"]["sample_rate"] = 8000
+    YAML().dump(settings, path)
+    assert load_encoder(folder).sample_rate == 8000
+
+
+def test_settings_that_make_no_sense(encoder_folder, tmp_path):
+    folder = tmp_path / "encoder"
+    shutil.copytree(encoder_folder, folder)
+    path = folder / "hyperparams.yaml"
+    whole = path.read_text()
+    settings = YAML().load(path)
+    del settings["embedding_model"]["channels"][-1]
+    YAML().dump(settings, path)
+    for text in [path.read_text(), f"{whole}\nother: !foo 3\n"]:
+        path.write_text(text)
+        with pytest.raises(ValueError, match="encoder cannot be loaded: "):
+            load_encoder(folder)
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,14 @@ def test_the_picture_is_of_the_losses_that_were_drawn(tmp_path, monkeypatch):
     [
         ("run", FileNotFoundError, "no .*gate.csv: give the output folder of"),
         ("epoch", FileNotFoundError, r"no .*epoch002\.npz, but .*has the"),
+        ("half", ValueError, r"epoch002\.npz is damaged .*copy the run folder"),
+        (
+            "empty",
+            ValueError,
+            r"epoch002\.npz is damaged .*copy the run folder",
+        ),
+        ("foreign", ValueError, r"epoch002\.npz is damaged .*copy the run"),
+        ("no epoch", ValueError, r"gate\.csv has no epoch: copy the run"),
         ("manifest", FileNotFoundError, r"No manifest at .*gone\.csv"),
         ("size", ValueError, "has 120 samples, no multiple of the 59 utter"),
         ("iteration", ValueError, r"has other labels than .*after\.csv: give"),
@@ -253,6 +261,15 @@ def test_mistakes(mistake, error, sentence, manifest, speakers, tmp_path):
         folder = tmp_path
     elif mistake == "epoch":
         (folder / "gate" / "epoch002.npz").unlink()
+    elif mistake in ("half", "empty"):
+        path = folder / "gate" / "epoch002.npz"
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2 * (mistake == "half")])
+    elif mistake == "foreign":
+        np.savez(folder / "gate" / "epoch002.npz", other=np.zeros(3))
+    elif mistake == "no epoch":
+        path = folder / "gate.csv"
+        path.write_text(path.read_text().splitlines()[0] + "\n")
     elif mistake == "manifest":
         manifest = tmp_path / "gone.csv"
     elif mistake == "size":

@@ -153,10 +153,13 @@ def test_failures_name_their_reason_and_leave_nothing(tmp_path):
             container.mux(stream.encode(part))
     soundfile.write(tmp_path / "slow.wav", tone(1, 16000), 1)
     os.mkfifo(tmp_path / "fifo.m4a")
-    names = "text good half film gone slow fifo".split()
-    suffixes = {"film": ".mp4", "slow": ".wav"}
+    broken = tone(1, 44100)
+    broken[30000] = np.nan
+    soundfile.write(tmp_path / "nan.wav", broken, 44100, subtype="FLOAT")
+    names = "text good half film gone slow fifo nan".split()
+    suffixes = {"film": ".mp4", "slow": ".wav", "nan": ".wav"}
     names = [name + suffixes.get(name, ".m4a") for name in names]
-    text, good, half, film, gone, slow, fifo = convert_files(
+    text, good, half, film, gone, slow, fifo, nan = convert_files(
         [tmp_path / name for name in names],
         [tmp_path / "out" / f"{name}.flac" for name in names],
     )
@@ -167,6 +170,7 @@ def test_failures_name_their_reason_and_leave_nothing(tmp_path):
     assert film == "not convertible (no audio in it)"
     assert "No such file" in gone
     assert fifo == "not convertible (no plain file)"
+    assert "not convertible (holds samples that are NaN" in nan
     assert os.listdir(tmp_path / "out") == ["good.m4a.flac"]
 
 

@@ -328,6 +328,29 @@ def test_several_manifests_in_one_folder(data, save, write_tone):
     assert written(save) == before
 
 
+def test_a_file_that_is_nothing_at_our_rate(data, save, write_tone):
+    for samples in [2, 3]:
+        write_tone(data / f"{samples}.wav", samples / 48000, 48000)
+    prepare_folder(data, save, min_duration=0)
+    assert skipped(save) == {"2.wav": "no samples in it"}
+    table = read_manifest(save / "train.csv", data)
+    assert table.set_index("ID")["stop"]["3"] == 1
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1}\n{"b": 2}\n', '{"files": ["a"]}', "[1"]
+)
+def test_a_record_of_others_is_not_replaced(data, save, text):
+    save.mkdir()
+    (save / "train.json").write_text(text)
+    with pytest.raises(ValueError, match="was not made by this step"):
+        prepare_folder(data, save)
+    assert (save / "train.json").read_text() == text
+    # A power cut leaves zeros
+    (save / "train.json").write_bytes(bytes(9))
+    prepare_folder(data, save)
+
+
 def test_same_bytes_whatever_the_number_of_processes(tmp_path, write_tone):
     for i in range(300):
         write_tone(tmp_path / "data" / f"{i}.wav", 0.01)
