@@ -26,18 +26,20 @@ other arms start. A training whose output folder is there goes on from it.
 ``--report`` trains nothing.
 
 The table of each list has a line for each arm: the EER on all seeds and its
-mean, minDCF(0.05), and the paired difference of the EERs to the first arm on
-the same seed with its 95% interval (a bootstrap over speakers); then the
-teacher's last figures: the effective dimensions and the entropy. Of stage II,
-in their place: of the labels that the gate trusts in the last epoch the right
-ones (precision), of the right ones those that it trusts (recall), of what was
-corrected the right ones, and how many classes are left.
+mean, minDCF(0.05), and the paired difference of the EERs to the first arm of
+the file, or of ``--arms``, on the same seed with its 95% interval (a bootstrap
+over speakers); then the teacher's last figures: the effective dimensions and
+the entropy. Of stage II: of the labels that the gate trusts in the last epoch
+the right ones (precision), of the right ones those that it trusts (recall), of
+what was corrected the right ones, and how many classes are left.
 """
 
 import argparse
 import concurrent.futures
 import json
+import os
 import pathlib
+import re
 import shlex
 import shutil
 import subprocess
@@ -106,17 +108,19 @@ def main():
         for seed in seeds
     ]
     missing = [cell for cell in cells if flags.again or not cell.done]
+    missing = [] if flags.report else missing
+    check_starts(missing, in_turn=flags.jobs == 1)
     with concurrent.futures.ThreadPoolExecutor(flags.jobs) as pool:
         jobs = [
-            pool.submit(fill, cell, experiment, lists, rest)
-            for cell in ([] if flags.report else missing)
+            pool.submit(fill, cell, experiment, lists, rest) for cell in missing
         ]
         for job in concurrent.futures.as_completed(jobs):
             print(job.result(), flush=True)
     done = [cell for cell in cells if cell.done]
     for name, trials in lists.trials.items():
         for kind in experiment.get("kinds", KINDS):
-            print(f"\n{name}, {kind}\n\n{table(done, name, kind, trials)}")
+            lines = table(done, names[0], name, kind, trials)
+            print(f"\n{name}, {kind}\n\n{lines}")
 
 
 class Cell:
@@ -146,9 +150,10 @@ class Cell:
 
     @property
     def minutes(self):
-        """The minutes of its epochs."""
-        seconds = pd.read_csv(self.folder / "training.csv")["seconds"].sum()
-        return round(seconds / 60)
+        """The minutes of its epochs, each as long as the median one: some were
+        interrupted, or had company."""
+        seconds = pd.read_csv(self.folder / "training.csv")["seconds"]
+        return round(len(seconds) * seconds.median() / 60)
 
     def filled(self, value):
         """A flag, with the seed and the output folder in it."""
@@ -168,6 +173,22 @@ class Cell:
         return {key: value for row in rows for key, value in row.items()}
 
 
+def check_starts(cells, in_turn):
+    """Raises if an arm starts from the output folder of another one, which is
+    neither there nor trained before."""
+    before = set()
+    for cell in cells:
+        text = cell.filled(json.dumps(cell.settings))
+        for run in re.findall(rf"{cell.run.parents[1]}/\w+/\d+", text):
+            if run not in {*before, str(cell.run)} and not os.path.isdir(run):
+                arm, seed = run.split("/")[-2:]
+                raise ValueError(
+                    f"{cell.arm} starts from {run}, which is not there: first "
+                    f"--again --arms {arm} --seeds {seed}"
+                )
+        before |= {str(cell.run)} if in_turn else set()
+
+
 def made_of(experiment, arm, rest):
     """All that an arm is made of, whatever the machine."""
     return {
@@ -177,27 +198,33 @@ def made_of(experiment, arm, rest):
     }
 
 
-def fill(cell, experiment, lists, rest):
-    """Trains an arm, and keeps its cell; returns a line for the log."""
+def commands_of(cell, experiment, rest):
+    """The command lines of an arm, after ``python``: the training is the last.
+    What they read is written."""
     arm = {**experiment["common"], **experiment["arms"][cell.arm]}
     script = arm.pop("script", "train_dino.py")
-    encoder = cell.run / arm.pop("encoder", "encoder")
+    arm.pop("encoder", None)
     cell.run.mkdir(parents=True, exist_ok=True)
     yaml = f"hparams/{arm.pop('hparams')}"
     if "overlay" in arm:
         text = f"base: {pathlib.Path(yaml).name}\n{arm.pop('overlay')}"
         yaml = cell.run / "arm.yaml"
         yaml.write_text(text, encoding="utf-8")
-    command = [sys.executable, script, str(yaml), *rest]
-    for line in arm.pop("before", []):
-        words = shlex.split(cell.filled(line))
-        call([sys.executable, *words], cell.run / "arm.log")
+    before = [shlex.split(cell.filled(line)) for line in arm.pop("before", [])]
     flags = {**arm, "seed": cell.seed, "output_folder": cell.run}
-    command += [
+    words = [
         f"--{key}={'null' if value is None else cell.filled(value)}"
         for key, value in flags.items()
     ]
-    call(command, cell.run / "arm.log")
+    return [*before, [script, str(yaml), *rest, *words]]
+
+
+def fill(cell, experiment, lists, rest):
+    """Trains an arm, and keeps its cell; returns a line for the log."""
+    for command in commands_of(cell, experiment, rest):
+        call([sys.executable, *command], cell.run / "arm.log")
+    arm = {**experiment["common"], **experiment["arms"][cell.arm]}
+    encoder = cell.run / arm.get("encoder", "encoder")
     manifest = cell.filled(arm.get("train_manifest", "{run}/save/train.csv"))
     arrays = {
         f"{name}_{kind}": values.astype(np.float16)
@@ -213,7 +240,7 @@ def fill(cell, experiment, lists, rest):
         np.savez_compressed(folder / "scores.npz", **arrays)
         figures = encoder.parent / "training.csv"
         shutil.copyfile(figures, folder / "training.csv")
-        if "speakers" in experiment:
+        if "speakers" in experiment and "train_manifest" in arm:
             labels = cell.filled(arm["train_manifest"])
             report_gate(encoder.parent, labels, experiment["speakers"])
             shutil.copyfile(encoder.parent / "gate.csv", folder / "gate.csv")
@@ -241,23 +268,26 @@ def call(command, log):
         raise RuntimeError(f"{' '.join(command)}\n{tail}")
 
 
-def table(cells, name, kind, trials):
+def table(cells, first, name, kind, trials):
     """The lines of one list, and one kind of score."""
-    head = "arm|EER|mean|minDCF(0.05)|difference to the first, 95% interval"
-    gated = any("reliable_right" in cell.last() for cell in cells)
-    shown = STAGE_2 if gated else STAGE_1
+    head = f"arm|EER|mean|minDCF(0.05)|difference to {first}, 95% interval"
+    shown = {
+        heading: (key, form)
+        for heading, (key, form) in {**STAGE_1, **STAGE_2}.items()
+        if any(key in cell.last() for cell in cells)
+    }
     lines = [[*head.split("|"), *shown, "minutes"]]
     lines.append(["---"] * len(lines[0]))
     targets = trials["target"].to_numpy()
     enrol, test, _ = trial_speakers(trials)
     arms = list(dict.fromkeys(cell.arm for cell in cells))
-    of_first = {c.seed: c for c in cells if c.arm == arms[0]}
+    of_first = {cell.seed: cell for cell in cells if cell.arm == first}
     for arm in arms:
         eers, costs, differences = [], [], []
         own = [cell for cell in cells if cell.arm == arm]
         for cell in own:
             pair = {"own": cell.scores(name, kind)}
-            if arm != arms[0] and cell.seed in of_first:
+            if arm != first and cell.seed in of_first:
                 pair["first"] = of_first[cell.seed].scores(name, kind)
             found = Bootstrap(pair, targets, enrol, test, 1000, 0)
             eers.append(found.figures["own"]["eer"])

@@ -1,23 +1,24 @@
 """Makes a corpus in the wild of clean voices and noises, and tells how well a
 filter sees what is not one voice.
 
-> python tests/benchmarks/contaminate.py make VOICES NOISES ROOMS WILD
-> cd recipes/VoxCeleb && python filter_manifest.py hparams/filter.yaml \
-    --encoder=FOLDER --manifest=WILD/all.csv --data_folder=WILD \
-    --output_folder=results/filter
-> python tests/benchmarks/contaminate.py report WILD results/filter
+> cd recipes/VoxCeleb
+> python ../../tests/benchmarks/contaminate.py make VOICES NOISES ROOMS WILD
+> python filter_manifest.py hparams/filter.yaml --encoder=FOLDER \
+    --manifest=WILD/all.csv --data_folder=WILD --output_folder=results/filter
+> python ../../tests/benchmarks/contaminate.py report WILD results/filter
 
 VOICES has wav/SPEAKER/SESSION/FILE and meta/train.txt, those to be used. Three
 quarters of its files are taken as they are; of the last quarter, pairs of two
 speakers are spliced, a stretch each in turn, or laid over each other at 0 dB,
 and passed through one channel; noises are cut and mixed two at a time; chords
-of harmonics with decaying envelopes stand for music; silence is hiss at -75 dB.
+of harmonics with decaying envelopes stand for music; silence is hiss at -80 dB.
 Names tell nothing. WILD gets wav/, the manifests all.csv and clean.csv, and
 truth.csv (ID, kind, speaker), which only the report reads.
 
 The report prints how many of each kind are kept, and for each score and kind
-the AUC: how often a clean utterance scores higher. It writes random.csv into
-the folder of the filter: as many utterances as filtered.csv has, at random.
+the AUC: how often a clean utterance scores higher. It writes
+random_1.csv to random_3.csv into the folder of the filter: as many utterances
+as filtered.csv has, at random.
 """
 
 import argparse
@@ -64,7 +65,6 @@ def main():
     reporting = actions.add_parser("report")
     reporting.add_argument("wild", type=pathlib.Path)
     reporting.add_argument("filter", type=pathlib.Path)
-    reporting.add_argument("--seed", type=int, default=1986)
     reporting.set_defaults(action=report)
     flags = parser.parse_args()
     flags.action(flags)
@@ -195,7 +195,7 @@ def chords(rng):
 
 
 def report(flags):
-    """Prints the AUC of each score by kind; writes random.csv."""
+    """Prints the AUC of each score by kind; writes random subsets."""
     truth = pd.read_csv(flags.wild / "truth.csv").set_index("ID")
     table = pd.read_csv(flags.filter / "confidence.csv")
     table["kind"] = truth["kind"][table["ID"]].to_numpy()
@@ -220,8 +220,9 @@ def report(flags):
     print("\n".join(f"| {' | '.join(map(str, line))} |" for line in lines))
     chosen = read_manifest(flags.filter / "filtered.csv", DATA_ROOT)
     every = read_manifest(flags.wild / "all.csv", DATA_ROOT)
-    some = every.sample(len(chosen), random_state=flags.seed)
-    write_manifest(flags.filter / "random.csv", some)
+    for seed in [1, 2, 3]:
+        some = every.sample(len(chosen), random_state=seed)
+        write_manifest(flags.filter / f"random_{seed}.csv", some)
 
 
 if __name__ == "__main__":
