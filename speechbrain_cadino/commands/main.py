@@ -133,7 +133,8 @@ def verify(parser):
     and "same", "different" or "unsure". Unsure is what has a probability of
     10% to 90%, if both are as likely before anything is heard. Calibrate on
     audio like your own: see calibrate. Of several files of ENROL the score is
-    the mean of those with each, and one of them is compared with the others.
+    the mean of those with each. A file of ENROL among the tests is compared
+    with the others of ENROL alone.
 
     Examples:
       speechbrain-cadino verify results/encoder anne.wav calls/
@@ -293,15 +294,15 @@ def filter_files(parser):
     _add_inputs(parser)
     _add_output(parser)
     for name, default, words in [
-        ("speech", "auto", "of the share of speech: what suits the detector"),
-        ("consistency", "mixture", "of the consistency of segments: mixture"),
-        ("density", "null", "of the density of files: null"),
+        ("speech", "auto", "share of speech; auto is what suits the detector"),
+        ("consistency", "mixture", "consistency of segments"),
+        ("density", "null", "density of files"),
     ]:
         parser.add_argument(
             f"--{name}",
             metavar="RULE",
             default=default,
-            help=f"the rule {words} by default",
+            help=f"for the {words}; {default} by default",
         )
     parser.add_argument(
         "--detector",

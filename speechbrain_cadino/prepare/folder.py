@@ -103,8 +103,8 @@ def prepare_folder(
     id_parts : int, optional
         The number of the last parts of a path that are the ID; all by default.
         If given, the first of them is taken for the true speaker and written to
-        ``speakers.csv`` (``ID,spk_id``), which no training but finetune.py
-        opens.
+        ``speakers.csv`` (``ID,spk_id``), which no training opens that is not
+        told to.
     num_workers : int, optional
         The number of processes; as many as there are CPUs by default.
     skip_prep : bool

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from speechbrain_cadino.audio_visual.brain import at_speed
+from speechbrain_cadino.audio_visual.brain import AudioVisualBrain, at_speed
 from speechbrain_cadino.losses.label_correction import LabelCorrectionLoss
 
 
@@ -33,3 +33,17 @@ def test_other_speeds_add_nothing_to_the_loss(faces):
         rtol=0,
         atol=1e-3,
     )
+
+
+@pytest.mark.parametrize("has_face", [[1, 0, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]])
+def test_each_face_is_that_of_its_utterance(has_face, faces):
+    brain = object.__new__(AudioVisualBrain)
+    brain.modules = {"audio": lambda wavs: wavs, "face": lambda crops: crops}
+    brain.device = "cpu"
+    voices, images = faces[0][:4], faces[0][4:]
+    has_face = torch.tensor(has_face, dtype=torch.bool)
+    labels = torch.zeros(4, dtype=torch.int64)
+    batch = {"wav": voices, "face": images, "label": labels}
+    heard, seen = brain.compute_forward({**batch, "has_face": has_face}, None)
+    assert torch.equal(heard, voices)
+    assert torch.equal(seen[has_face], images[has_face])

@@ -1,4 +1,5 @@
 import pathlib
+import runpy
 
 import forked
 import pytest
@@ -103,3 +104,43 @@ def test_few_codes_are_said_with_what_to_do():
     ]
     brain.figures["used_3"] = 0.5
     assert brain.warnings({}) == []
+
+
+class WatchedBrain(FrameBrain):
+    """Remembers its weights after each step."""
+
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        super().on_fit_batch_end(batch, outputs, loss, should_step)
+        parts = self.student.front_end, self.student.context
+        self.seen.append(
+            [torch.cat([p.flatten() for p in x.parameters()]) for x in parts]
+        )
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        pass
+
+
+def test_the_front_end_is_frozen_amid_the_epoch():
+    names = runpy.run_path(SCRIPT)
+    torch.manual_seed(0)
+    student, target = names["frame_parts"](width=6)
+    brain = WatchedBrain(
+        modules={"student": student, "target": target},
+        # It would move what has a gradient of 0
+        opt_class=lambda groups: torch.optim.AdamW(groups, weight_decay=0.1),
+        hparams={
+            "seed": 1,
+            "student": student,
+            "freeze_epochs": 0.5,
+            "lr_schedule": lambda position: 0.1,
+        },
+        run_opts={"device": "cpu"},
+    )
+    brain.seen = []
+    start = torch.cat([p.flatten() for p in student.front_end.parameters()])
+    loader = {"batch_size": names["BATCH"]}
+    brain.fit([1], names["Crops"](), train_loader_kwargs=loader)
+    (front, context), (front_then, context_then) = brain.seen
+    assert not torch.equal(front, start)
+    assert torch.equal(front_then, front)
+    assert not torch.equal(context_then, context)

@@ -1,0 +1,44 @@
+import functools
+
+import pytest
+import torch
+
+from speechbrain_cadino.brains import base
+
+
+def brain_of(network, **options):
+    return base.EncoderBrain(
+        modules={"network": network},
+        opt_class=functools.partial(torch.optim.SGD, lr=1.0, **options),
+        hparams={"seed": 1},
+        run_opts={"device": "cpu"},
+    )
+
+
+def test_biases_and_norms_do_not_decay():
+    layer, norm = torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)
+    brain = brain_of(torch.nn.Sequential(layer, norm), weight_decay=0.1)
+    brain.init_optimizers()
+    before = [p.detach().clone() for p in brain.modules.parameters()]
+    for parameter in brain.modules.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    brain.optimizer.step()
+    weight, *others = zip(before, brain.modules.parameters())
+    torch.testing.assert_close(weight[1], 0.9 * weight[0])
+    assert len(others) == 3
+    assert all(torch.equal(old, new) for old, new in others)
+
+
+def test_each_process_epoch_and_step_draws_its_own(monkeypatch):
+    brain = brain_of(torch.nn.Linear(1, 1))
+
+    def drawn(rank, epoch, step):
+        monkeypatch.setattr(base, "own_rank", lambda: rank)
+        brain.epoch = epoch
+        brain.seed_step(step)
+        return torch.rand(1).item()
+
+    places = [(0, 1, 1), (1, 1, 1), (0, 2, 1), (0, 1, 2)]
+    draws = [drawn(*place) for place in places]
+    assert len(set(draws)) == len(places)
+    assert draws == pytest.approx([drawn(*place) for place in places], abs=0)
