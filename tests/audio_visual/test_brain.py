@@ -40,6 +40,7 @@ def test_each_face_is_that_of_its_utterance(has_face, faces):
     brain = object.__new__(AudioVisualBrain)
     brain.modules = {"audio": lambda wavs: wavs, "face": lambda crops: crops}
     brain.device = "cpu"
+    brain.branches = {}
     voices, images = faces[0][:4], faces[0][4:]
     has_face = torch.tensor(has_face, dtype=torch.bool)
     labels = torch.zeros(4, dtype=torch.int64)
