@@ -2,6 +2,7 @@
 be."""
 
 import contextlib
+import math
 
 import numpy as np
 import torch
@@ -18,6 +19,39 @@ MAX_REPLACEMENTS = 10
 MAX_SILENT = 50
 
 BLACK = "black"
+
+
+def crop_samples(seconds, sample_rate):
+    """The length of a crop.
+
+    Arguments
+    ---------
+    seconds : float
+        Its length, in seconds.
+    sample_rate : int
+        The sample rate, in Hz.
+
+    Returns
+    -------
+    int
+        The number of samples.
+
+    Raises
+    ------
+    ValueError
+        If that is none.
+
+    Example
+    -------
+    >>> crop_samples(0.5, 16000)
+    8000
+    """
+    if seconds is None or not 1 <= seconds * sample_rate < math.inf:
+        raise ValueError(
+            f"A crop of {seconds} seconds: give a length above 0 to "
+            "global_seconds, local_seconds and crop_seconds."
+        )
+    return round(seconds * sample_rate)
 
 
 class CropReader:

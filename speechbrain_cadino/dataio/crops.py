@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from speechbrain_cadino.dataio.audio import AudioReader
-from speechbrain_cadino.dataio.crop_reader import CropReader
+from speechbrain_cadino.dataio.crop_reader import CropReader, crop_samples
 from speechbrain_cadino.dataio.labels import check_speakers
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
@@ -131,8 +131,12 @@ class MultiCropDataset(Dataset):
         # Columns that forked workers read without copying them; popped, so
         # that the text of one is gone when the next is packed.
         self.ids = PackedStrings(table.pop("ID"))
-        lengths = [round(global_seconds * sample_rate)] * global_crops
-        lengths += [round(local_seconds * sample_rate)] * local_crops
+        groups = (global_crops, global_seconds), (local_crops, local_seconds)
+        lengths = [
+            crop_samples(seconds, sample_rate)
+            for count, seconds in groups
+            for _ in range(count)
+        ]
         self.crops = CropReader(
             PackedStrings(table.pop("wav")),
             table["start"].to_numpy(),

@@ -193,7 +193,7 @@ def trusted_rows(table):
     return table[TRUSTED].to_numpy() == 1
 
 
-def read_csv(path, dtypes=()):
+def read_csv(path, dtypes=(), separator=","):
     """Reads a CSV file that somebody else may have written: blanks around
     commas are no part of a value, but at the end of an ``ID`` or a ``file``,
     whose name may have one; empty rows are passed over, and so is a byte order
@@ -205,6 +205,8 @@ def read_csv(path, dtypes=()):
         The file, with its columns named in the first line.
     dtypes : dict, optional
         The types of some columns. If one does not fit, all are text.
+    separator : str
+        What is between the columns.
 
     Returns
     -------
@@ -224,6 +226,7 @@ def read_csv(path, dtypes=()):
     {'ID': ['a'], 'size': ['1']}
     """
     options = {
+        "sep": separator,
         "keep_default_na": False,
         "skipinitialspace": True,
         # Not a column of the rows' numbers: a comma at each line's end
@@ -246,7 +249,7 @@ def read_csv(path, dtypes=()):
         pd.errors.ParserWarning,
         UnicodeDecodeError,
     ) as error:
-        _check_fields(path)
+        _check_fields(path, separator)
         raise ValueError(
             f"{path} is not a readable CSV file ({error}). It has to be text "
             "in UTF-8, with commas."
@@ -263,10 +266,10 @@ def read_csv(path, dtypes=()):
     return table.reset_index(drop=True)
 
 
-def _check_fields(path):
+def _check_fields(path, separator):
     """Raises if a row has more fields than there are columns."""
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        rows = csv.reader(file, skipinitialspace=True)
+        rows = csv.reader(file, delimiter=separator, skipinitialspace=True)
         columns, number = [], 0
         try:
             columns = next(rows, [])

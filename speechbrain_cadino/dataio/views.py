@@ -6,7 +6,7 @@ ViewCutter serves where a batch of padded signals is there already.
 
 import torch
 
-from speechbrain_cadino.dataio.crop_reader import MAX_SILENT
+from speechbrain_cadino.dataio.crop_reader import MAX_SILENT, crop_samples
 from speechbrain_cadino.dataio.signal import STEP
 
 
@@ -60,18 +60,13 @@ class ViewCutter:
                 "and two crops in all."
             )
         self.groups = [
-            (count, round(seconds * sample_rate))
+            (count, crop_samples(seconds, sample_rate))
             for count, seconds in [
                 (global_crops, global_seconds),
                 (local_crops, local_seconds),
             ]
             if count
         ]
-        if min(samples for _, samples in self.groups) < 1:
-            raise ValueError(
-                f"global_seconds={global_seconds}, local_seconds="
-                f"{local_seconds}: give lengths above 0."
-            )
 
     def __call__(self, wavs, lengths=None):
         """Cuts the crops.

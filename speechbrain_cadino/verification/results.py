@@ -8,6 +8,7 @@ import pandas as pd
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.labels import read_labels
+from speechbrain_cadino.dataio.manifest import read_csv
 from speechbrain_cadino.dataio.names import parts_of
 from speechbrain_cadino.process.console import aligned
 from speechbrain_cadino.process.files import write_json
@@ -162,17 +163,10 @@ def read_groups(path):
             f"No table of groups at {path}: give a CSV file, whose first "
             "column names files or first folders."
         )
-    try:
-        header = path.open(encoding="utf-8").readline()
-        table = pd.read_csv(
-            path,
-            sep="\t" if "\t" in header else ",",
-            dtype=str,
-            keep_default_na=False,
-            index_col=0,
-        )
-    except ValueError as error:
-        raise ValueError(f"{path} is not a readable CSV ({error}).") from error
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        separator = "\t" if "\t" in file.readline() else ","
+    table = read_csv(path, separator=separator)
+    table = table.set_index(table.columns[0])
     if not len(table.columns) or table.index.has_duplicates:
         raise ValueError(
             f"{path}: a table of groups has one line for each file or first "

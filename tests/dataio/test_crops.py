@@ -62,6 +62,16 @@ def test_crops_are_contiguous_pieces_of_the_utterance(folder):
     assert len({positions(crop)[0] for crop in item["locals"]}) > 1
 
 
+@pytest.mark.parametrize("seconds", [0, -1.0, 0.00001, float("nan"), None])
+def test_crops_without_a_length(folder, seconds):
+    with pytest.raises(ValueError, match=r"A crop of .* seconds: give"):
+        MultiCropDataset(folder / "train.csv", folder, global_seconds=seconds)
+    # Of none there is no length
+    MultiCropDataset(
+        folder / "train.csv", folder, local_crops=0, local_seconds=seconds
+    )
+
+
 def test_the_table_holds_the_rows_of_the_manifest(folder):
     expected = read_manifest(folder / "train.csv", folder)
     expected = expected.drop(columns="duration")

@@ -93,6 +93,15 @@ def test_a_table_that_is_none(text, message, tmp_path):
         read_groups(tmp_path / "groups.csv")
 
 
+@pytest.mark.parametrize("separator", [", ", "\t", ","])
+def test_tables_that_went_through_other_hands(separator, tmp_path):
+    rows = [["VoxCeleb1 ID", "Gender"], ["id1", "f "], ["id2", "m"]]
+    text = "\ufeff" + "\r\n".join(separator.join(row) for row in rows)
+    (tmp_path / "groups.csv").write_text(text, encoding="utf-8")
+    table = read_groups(tmp_path / "groups.csv")
+    assert table["Gender"].to_dict() == {"id1": "f", "id2": "m"}
+
+
 def test_tables_that_do_not_fit(trials, tmp_path):
     with pytest.raises(FileNotFoundError, match="No table of groups"):
         read_groups(tmp_path / "groups.csv")
