@@ -174,7 +174,8 @@ class FaceReader:
 class FaceAugmenter(torch.nn.Module):
     """Random crops and distortions of faces, each image on its own.
 
-    What DINO (Caron et al., 2021) does to images, with its values. All
+    What DINO (Caron et al., 2021) does to its local crops, with its values; it
+    blurs global ones more or less often, and inverts bright pixels. All
     randomness comes from torch's global generator.
 
     Arguments

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import re
 from dataclasses import dataclass, field
 
 from PIL import Image
@@ -20,7 +19,7 @@ from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     read_manifest,
 )
-from speechbrain_cadino.dataio.names import spelling
+from speechbrain_cadino.dataio.names import PIECE, spelling
 from speechbrain_cadino.prepare.inputs import (
     begin,
     check_folders,
@@ -42,8 +41,6 @@ logger = get_logger(__name__)
 
 # How many of the last parts of a path are the ID, in each layout.
 LAYOUTS = {"folders": 3, "flat": 2}
-# What the ID of a piece has beyond that of its recording.
-PIECE = re.compile(r"_\d{4,}$")
 
 # A JPEG decodes faster at about this size, enough to see that it is not blank
 SMALL = 32, 32

@@ -12,9 +12,9 @@ class AdaptationBrain(DINOBrain):
     2021): ``L = AAM(source) + weight * objective(target)``.
 
     The source has labels, the target an objective of stage I. One forward of
-    the student takes the crops of both, so that BatchNorm sees both domains.
-    The teacher, which sees the target alone, is what is evaluated and
-    exported.
+    the student takes the crops of both, so that BatchNorm sees both domains
+    where crops of both are equally long. The teacher, which sees the target
+    alone, is what is evaluated and exported.
 
     What the YAML must hold beside what DINOBrain wants:
 

@@ -102,6 +102,9 @@ def embed(arguments):
         if not fine.all():
             ids, embeddings = np.array(ids)[fine].tolist(), embeddings[fine]
             save_embeddings(arguments.output, ids, embeddings)
+    calibration = read_calibration(arguments.encoder)
+    if calibration and not read_calibration(arguments.output):
+        write_calibration(arguments.output, calibration)
     logger.info(
         f"{len(ids)} embeddings of {embeddings.shape[1]} dimensions are in "
         f"{arguments.output}."
@@ -167,6 +170,13 @@ def verify(arguments):
 def calibrate(arguments):
     """Writes a calibration into an encoder folder; gives its figures."""
     check_device(arguments.device)
+    if arguments.trials and arguments.inputs:
+        raise ValueError(
+            "--trials names the files to calibrate on: give no others, and "
+            "--data_folder if they are not beside the list."
+        )
+    if arguments.data_folder and not arguments.trials:
+        raise ValueError("--data_folder is for the files of --trials.")
     folder = _encoder(arguments)
     if not pathlib.Path(folder).is_dir():
         raise ValueError(

@@ -15,7 +15,7 @@ from speechbrain_cadino.dataio.manifest import (
     describe_columns,
     read_csv,
 )
-from speechbrain_cadino.dataio.names import match
+from speechbrain_cadino.dataio.names import PIECE, match
 
 logger = get_logger(__name__)
 
@@ -91,8 +91,9 @@ def labels_of(path, ids):
     Returns
     -------
     numpy.ndarray
-        Shape (N,), object: str, or NaN where the file does not say, which a
-        warning counts.
+        Shape (N,), object: str, or NaN where the file says it neither of an
+        utterance nor of the recording that it is a piece of, which a warning
+        counts.
 
     Raises
     ------
@@ -110,6 +111,10 @@ def labels_of(path, ids):
     """
     known = read_labels(path)
     rows = match(ids, known.index)
+    left = np.flatnonzero(rows < 0)
+    if len(left):  # a piece is of whom its recording is
+        recordings = [PIECE.sub("", name) for name in pd.Index(ids)[left]]
+        rows[left] = match(recordings, known.index)
     labels = np.append(known.to_numpy(object), np.nan)[rows]
     unknown = pd.isna(labels)
     if unknown.all():

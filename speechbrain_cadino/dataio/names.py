@@ -29,6 +29,9 @@ SUFFIXES = [".wav", ".flac", ".ogg", ".mp3"]
 # Where VoxCeleb's audio lies in its folder
 INNER = "wav"
 
+# What the ID of a piece has beyond that of its recording
+PIECE = re.compile(r"_\d{4,}$")
+
 
 def spelling(name):
     """The one spelling of a name: without the suffix of an audio format, ``/``

@@ -233,9 +233,9 @@ class FrameStudent(torch.nn.Module):
         The number of codes in each.
     heads_at : str
         "last": all heads read the last layer, as in DinoSR (Liu et al., 2023);
-        "each": the heads of the last ``heads`` layers read their own, as in
-        SpidR (2512.20308), whose authors found that the codes of deep layers
-        go to waste otherwise.
+        "each": the heads of the last ``heads`` layers read what their own
+        says, after SpidR (2512.20308), whose authors found that the codes of
+        deep layers go to waste otherwise.
     mask : SpanMask
         The draw of the frames that are hidden behind a learnt vector.
 

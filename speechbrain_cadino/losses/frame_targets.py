@@ -11,6 +11,7 @@ import torch
 from speechbrain.nnet.quantisers import RandomProjectionQuantizer
 from speechbrain.utils.distributed import ddp_all_reduce
 from speechbrain_cadino.losses.online_codebook import over_time
+from speechbrain_cadino.process.precision import full_precision
 
 
 class TeacherTargets(torch.nn.Module):
@@ -209,6 +210,10 @@ class RandomTargets(torch.nn.Module):
         torch.Tensor
             (1, frames), int64.
         """
+        with full_precision(wavs.device.type):  # as nearest neighbours need
+            return self._codes(wavs, latents, mask)
+
+    def _codes(self, wavs, latents, mask):
         features = self.features(wavs)
         wanted = latents.shape[1] * self.stack
         # The last frame is repeated

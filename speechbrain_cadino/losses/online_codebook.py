@@ -8,6 +8,7 @@ Self-supervised Speech Representation Learning" (NeurIPS), and the authors' code
 import torch
 
 from speechbrain.utils.distributed import ddp_all_reduce, if_main_process
+from speechbrain_cadino.process.precision import full_precision
 
 
 class OnlineCodebook(torch.nn.Module):
@@ -99,7 +100,7 @@ class OnlineCodebook(torch.nn.Module):
             are equally near.
         """
         # Whatever the precision of training: sums over many frames
-        with torch.autocast(frames.device.type, enabled=False):
+        with full_precision(frames.device.type):
             frames = frames.to(self.sums.dtype)
             # From the left: to read a buffer, a GPU's host would have to wait
             if self.training and self.start == "frames" and not self.begun:

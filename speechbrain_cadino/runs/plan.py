@@ -37,6 +37,9 @@ PLACES = {"encoder_folder": "encoder", "save_folder": "save"}
 
 RUN_OPTIONS = RunOptions().as_dict()
 
+# Files that a step of a moment reads: where one was edited, it is done anew
+READ_QUICKLY = ["trials", "calibration_trials", "groups", "speakers"]
+
 
 class Work(NamedTuple):
     """How much of it a training is, beside others.
@@ -150,8 +153,9 @@ class Plan:
         """Adds a step, and returns it."""
         step = self.make(name, script, entry, self.iteration, **own)
         if quick:
-            lists = _content_of_lists(step.settings.get("trials"))
-            settings = {**step.settings, "content_of_trials": lists}
+            own = {"speakers": self.speakers, **step.settings, **step.values}
+            contents = {name: _contents(own.get(name)) for name in READ_QUICKLY}
+            settings = {**step.settings, "contents": contents}
             step = step._replace(quick=True, settings=settings)
         self.steps.append(step)
         return step
@@ -261,12 +265,17 @@ class Plan:
                 f"keeps: give {kept}/filtered.csv; or give it to the filter as "
                 f"its pieces, and give {kept}/filtered_pieces.csv here."
             )
-        return self.add(
-            "stage_1",
-            "train_dino.py",
-            "stage_1",
-            train_manifest=kept / "filtered.csv",
+        filtered = kept / "filtered.csv"
+        again = self.add(
+            "stage_1", "train_dino.py", "stage_1", train_manifest=filtered
         )
+        if pathlib.Path(again.manifest) != filtered:
+            raise ValueError(
+                f"stage_1: its train_manifest, {again.manifest}, is not what "
+                "the filter keeps: give filter: null, or run "
+                "filter_manifest.py on yours first."
+            )
+        return again
 
     def all_steps(self):
         """All steps, in the order in which they run."""
@@ -277,9 +286,9 @@ class Plan:
             mapped = trained.settings.get("final_map") is not None
             # The classes, and the loss, are those of the classifier
             same = {
-                key: trained.values[key]
+                key: trained.settings[key]
                 for key in ["speeds", "scale"]
-                if key in trained.values
+                if key in trained.settings
             }
             last = self.add_training(
                 "large_margin",
@@ -393,11 +402,11 @@ def _checked(entry, command, folder):
     return resolved
 
 
-def _content_of_lists(trials):
-    """A hash of each trial list: one that was edited is verified by anew."""
+def _contents(files):
+    """A hash of each file that is there."""
     return [
         hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
-        for path in paths_of(trials)
+        for path in paths_of(files)
         if pathlib.Path(path).is_file()  # not so vox1-o
     ]
 

@@ -186,9 +186,7 @@ class Background:
             rows = spread_rows(len(table), MEAN_UTTERANCES)
             labels = np.zeros(len(rows))
         # Whole utterances, whatever is compared
-        whole = embedder.replace(
-            segment_seconds=None, batch_size=16, num_workers=0
-        )
+        whole = embedder.replace(segment_seconds=None, batch_size=16)
         _, embeddings = whole.extract(folder, table.iloc[rows])
         readable = np.isfinite(embeddings[:, 0])
         return embeddings[readable], labels[readable]

@@ -291,6 +291,9 @@ def test_an_answer_rather_than_a_number(calibrated, tmp_path, capsys, caplog):
     np.testing.assert_allclose(ratios, 40 * scores - 20, atol=0.01)
     # Noise is like noise; half a second is too little
     assert list(table["speaker"]) == ["same", "same", "unsure"]
+    # On either side
+    table = call(capsys, "verify", calibrated, files[2], files[0])
+    assert list(table["speaker"]) == ["unsure"]
     csv = "--csv", tmp_path / "clusters.csv"
     assert call(capsys, "cluster", calibrated, files[0], *csv)[
         "files"
@@ -349,6 +352,25 @@ def test_from_calibration_without_labels_to_one_voice(voices, tmp_path, capsys):
     table = call(capsys, "cluster", encoder, one, "--csv", clusters)
     assert table["files"].tolist() == ["6"]
     assert float(table["stability"][0]) == 1
+    # Embeddings are told apart by the calibration of their encoder
+    stored = tmp_path / "embeddings"
+    main(["embed", str(encoder), str(one), "--output", str(stored)])
+    assert read_calibration(stored) == found
+    table = call(capsys, "cluster", "--embeddings", stored, "--csv", clusters)
+    assert table["files"].tolist() == ["6"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["calls", "--trials=list.txt"], "give no others, and --data_folder"),
+        (["calls", "--data_folder=calls"], "is for the files of --trials"),
+    ],
+)
+def test_calibrate_takes_what_it_needs(calibrated, flags, sentence, caplog):
+    with pytest.raises(SystemExit):
+        main(["calibrate", str(calibrated), *flags])
+    assert sentence in caplog.text
 
 
 def test_a_file_of_no_use_where_a_calibration_is_made(

@@ -52,6 +52,16 @@ def test_a_label_without_a_name_is_of_nobody(tmp_path):
     assert np.isnan(nobody)
 
 
+def test_a_piece_is_of_whom_its_recording_is(tmp_path):
+    """Unless the file names the piece itself."""
+    path = tmp_path / "labels.csv"
+    path.write_text("ID,spk_id\na/1,anna\na/1_0002,bob\nc.wav,carl\n")
+    names = ["a/1_0001", "a/1_0002", "a/1", "c_0007", "a/2_0001"]
+    found = labels_of(path, names)
+    assert found[:4].tolist() == ["anna", "bob", "anna", "carl"]
+    assert np.isnan(found[4])
+
+
 def test_names_are_matched_however_they_are_spelled(tmp_path):
     (tmp_path / "labels.csv").write_text("ID,spk_id\n./a/1.wav,anna\nb/1,bob\n")
     found = labels_of(tmp_path / "labels.csv", ["a/1", "b/1.wav"])

@@ -14,6 +14,7 @@ from speechbrain_cadino.embeddings import parts
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.parts import extract_part
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
+from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.prepare.folder import prepare_folder
 
 
@@ -142,6 +143,8 @@ def test_others_have_embeddings_where_parts_are_to_go(write_tone, tmp_path):
     table = pd.DataFrame({"ID": ["a", "b"], "wav": "a", "start": 0, "stop": 9})
     with pytest.raises(ValueError, match=r"embeddings\.npy would be replaced"):
         extract_part(None, tmp_path, table, "1/2")
+    with pytest.raises(ValueError, match="not read in parts: leave --part"):
+        extract_part(StoredEmbeddings(tmp_path), tmp_path / "o", table, "1/2")
 
 
 def test_a_part_of_which_nothing_can_be_read(write_tone, tmp_path):

@@ -111,6 +111,7 @@ YAMLS = {
         output_folder: !PLACEHOLDER
         train_manifest: null
         train_data_folder: null
+        speakers: null
         """,
     "full.yaml": """
         seed: 5
@@ -601,6 +602,17 @@ def test_an_edited_trial_list_is_verified_by_anew(recipe, tmp_path):
         done = counts(recipe / "out")
         assert done["verify/verify"] == times
         assert done["stage_1/train_dino"] == 1
+
+
+def test_other_speakers_are_verified_by_anew(recipe, tmp_path):
+    speakers = tmp_path / "who.csv"
+    for text, times in [(None, 1), ("ID,spk_id\n", 2), ("ID,spk_id\na,b\n", 3)]:
+        own = {}
+        if text is not None:
+            speakers.write_text(text)
+            own = {"verify": f"{{speakers: {speakers}}}"}
+        run(recipe, trials="list.txt", **own)
+        assert counts(recipe / "out")["verify/verify"] == times
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,10 @@ def test_pieces_of_what_is_kept_are_labelled(steps):
         ValueError, match=r"pieces\.csv, is not what the filter"
     ):
         steps("--filter=filter.yaml", yaml="small.yaml")
+    with pytest.raises(ValueError, match=r"mine\.csv, is not what the filter"):
+        steps(
+            "--stage_1={train_manifest: mine.csv}", yaml="small_filtered.yaml"
+        )
 
 
 def test_faces_are_not_filtered(steps):
