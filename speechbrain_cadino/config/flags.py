@@ -10,8 +10,10 @@ from ruamel.yaml.error import YAMLError
 
 # Keys whose value is a file or a folder, also where it is null by default
 PATHS = re.compile("(^|_)(folder|file|manifest|encoder|trials|log)$")
-PATHS_TOO = {"speakers", "groups", "phones", "start_classifier"}
-PATHS_TOO |= {"embeddings", "pieces"}
+PATHS_TOO = {
+    *("speakers", "groups", "phones", "start_classifier"),
+    *("embeddings", "pieces"),
+}
 
 # Those of them that any training can do without
 OPTIONAL = {

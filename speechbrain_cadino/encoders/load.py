@@ -39,8 +39,10 @@ POINTER = b"version https://git-lfs"
 
 # What sizes and names that make no sense, and arguments that a class does not
 # know, raise
-SENSELESS = (TypeError, AttributeError, KeyError, IndexError, NameError)
-SENSELESS += (AssertionError, ArithmeticError)
+SENSELESS = (
+    *(TypeError, AttributeError, KeyError, IndexError, NameError),
+    *(AssertionError, ArithmeticError),
+)
 
 # Encoder folders of faces made before 0.2.0 name these.
 OLD_NAMES = {

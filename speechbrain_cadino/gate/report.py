@@ -86,9 +86,9 @@ def report_gate(output_folder, manifest, speakers=None):
         )
     # Else older pandas lose the last digit, and the file would change.
     table = pd.read_csv(path, float_precision="round_trip")
-    # Another mixture has figures of its own: its gates are drawn alone.
     if table.empty:
         raise ValueError(f"{path} has no epoch: copy the run folder again.")
+    # Another mixture has figures of its own: its gates are drawn alone.
     lacking = [name for name in TwoGaussians.columns if name not in table]
     lacking = dict.fromkeys(lacking, np.nan)
     shown = _epochs_to_show(table.assign(**lacking))
