@@ -94,6 +94,7 @@ def embed(arguments):
     check_no_encoder(arguments.output)
     check_own(arguments.output)
     loaded = _load(arguments.encoder, arguments)
+    calibration = read_calibration(arguments.encoder)
     with _archive(arguments.output, files, loaded.sample_rate) as (audio, _):
         ids, embeddings = loaded.extract(
             arguments.output, audio, SHARD_SIZE, trim=False
@@ -102,9 +103,8 @@ def embed(arguments):
         if not fine.all():
             ids, embeddings = np.array(ids)[fine].tolist(), embeddings[fine]
             save_embeddings(arguments.output, ids, embeddings)
-    calibration = read_calibration(arguments.encoder)
-    if calibration and not read_calibration(arguments.output):
-        write_calibration(arguments.output, calibration)
+        if calibration and not read_calibration(arguments.output):
+            write_calibration(arguments.output, calibration)
     logger.info(
         f"{len(ids)} embeddings of {embeddings.shape[1]} dimensions are in "
         f"{arguments.output}."

@@ -16,7 +16,7 @@ from speechbrain_cadino.dataio.augment import (
     AddReverb,
     CropAugmenter,
 )
-from speechbrain_cadino.dataio.crop_reader import CropReader
+from speechbrain_cadino.dataio.crop_reader import CropReader, crop_samples
 from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.embeddings.linear import LDA, check_classes
 from speechbrain_cadino.process.ranks import shield_worker, worth_while
@@ -224,7 +224,7 @@ class _Crops(torch.utils.data.Dataset):
             table["wav"].astype(str).to_numpy(),
             table["start"].to_numpy(),
             table["stop"].to_numpy(),
-            [round(seconds * rate)] * count,
+            [crop_samples(seconds, rate)] * count,
             rate,
             embedder.reader,
         )

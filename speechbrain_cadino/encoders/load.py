@@ -155,7 +155,7 @@ def load_classifier(source, device=None, trusted=True):
         encoder = EncoderClassifier.from_hparams(
             source=str(source), run_opts={"device": device} if device else None
         )
-    # What PyTorch says of weights that do not fit, or are none
+    # What is said of weights that do not fit or are none, and of no YAML
     except (RuntimeError, EOFError, UnpicklingError, YAMLError) as error:
         raise ValueError(f"{source} cannot be loaded: {error}") from error
     except FileNotFoundError:

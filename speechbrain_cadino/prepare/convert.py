@@ -175,9 +175,10 @@ def _decode(container, sample_rate, source):
     # At the end None makes the resampler give what it still holds.
     for frame in itertools.chain(_frames(container, source), [None]):
         for resampled in resampler.resample(frame):
-            if problem := unusable(resampled.to_ndarray()):
+            samples = resampled.to_ndarray()
+            if problem := unusable(samples):
                 raise ValueError(problem)
-            mono, opposite = to_mono(resampled.to_ndarray().T)
+            mono, opposite = to_mono(samples.T)
             if opposite:
                 say_opposite(str(source))
             yield mono

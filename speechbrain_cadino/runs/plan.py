@@ -153,8 +153,9 @@ class Plan:
         """Adds a step, and returns it."""
         step = self.make(name, script, entry, self.iteration, **own)
         if quick:
-            own = {"speakers": self.speakers, **step.settings, **step.values}
-            contents = {name: _contents(own.get(name)) for name in READ_QUICKLY}
+            # Settings are without speakers, which change no other step
+            known = {"speakers": self.speakers, **step.settings, **step.values}
+            contents = {n: _contents(known.get(n)) for n in READ_QUICKLY}
             settings = {**step.settings, "contents": contents}
             step = step._replace(quick=True, settings=settings)
         self.steps.append(step)
@@ -269,7 +270,7 @@ class Plan:
         again = self.add(
             "stage_1", "train_dino.py", "stage_1", train_manifest=filtered
         )
-        if pathlib.Path(again.manifest) != filtered:
+        if pathlib.Path(again.manifest or "") != filtered:
             raise ValueError(
                 f"stage_1: its train_manifest, {again.manifest}, is not what "
                 "the filter keeps: give filter: null, or run "

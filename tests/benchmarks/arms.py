@@ -107,8 +107,11 @@ def main():
         for name in names
         for seed in seeds
     ]
-    missing = [cell for cell in cells if flags.again or not cell.done]
-    missing = [] if flags.report else missing
+    missing = [
+        cell
+        for cell in cells
+        if not flags.report and (flags.again or not cell.done)
+    ]
     check_starts(missing, in_turn=flags.jobs == 1)
     with concurrent.futures.ThreadPoolExecutor(flags.jobs) as pool:
         jobs = [
@@ -186,7 +189,8 @@ def check_starts(cells, in_turn):
                     f"{cell.arm} starts from {run}, which is not there: first "
                     f"--again --arms {arm} --seeds {seed}"
                 )
-        before |= {str(cell.run)} if in_turn else set()
+        if in_turn:
+            before.add(str(cell.run))
 
 
 def made_of(experiment, arm, rest):

@@ -82,29 +82,8 @@ class Crops(torch.utils.data.Dataset):
         return np.arange(len(self)) % BATCH % CLASSES
 
 
-class KeptDINOBrain(DINOBrain):
-    """Shows what an epoch leaves behind."""
-
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        self.keep_or_undo()
-
-
-class KeptPseudoLabelBrain(PseudoLabelBrain):
-    """Shows what an epoch leaves behind."""
-
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        self.keep_or_undo()
-
-
-class KeptSSRLBrain(SSRLBrain):
-    """Shows what an epoch leaves behind."""
-
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        self.keep_or_undo()
-
-
-class KeptFrameBrain(FrameBrain):
-    """Shows what an epoch leaves behind."""
+class Kept:
+    """Shows what an epoch of a Brain leaves behind."""
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         self.keep_or_undo()
@@ -126,7 +105,7 @@ def dino_parts():
             **modules, momentum_schedule=lambda position: 0.9
         )
     }
-    return KeptDINOBrain, modules, hparams
+    return DINOBrain, modules, hparams
 
 
 def label_parts(gate=DynamicLossGate):
@@ -148,20 +127,20 @@ def label_parts(gate=DynamicLossGate):
         "output_folder": "",
         "label_loss": LabelCorrectionLoss(scale=10.0, confidence=0.0),
     }
-    return KeptPseudoLabelBrain, {"audio": audio}, hparams
+    return PseudoLabelBrain, {"audio": audio}, hparams
 
 
 def ssrl_parts():
     _, modules, hparams = label_parts(SoftLossGate)
     modules["teacher"] = Teacher(modules["audio"])
-    return KeptSSRLBrain, modules, hparams
+    return SSRLBrain, modules, hparams
 
 
 def frame_parts():
     # 20 frames of each crop
     student, target = frame_steps["frame_parts"](width=400)
     modules = {"student": student, "target": target}
-    return KeptFrameBrain, modules, {"student": student, "freeze_epochs": None}
+    return FrameBrain, modules, {"student": student, "freeze_epochs": None}
 
 
 def train(stage, batches, *options, scale=None):
@@ -178,7 +157,7 @@ def train(stage, batches, *options, scale=None):
         "frames": frame_parts,
     }[stage]
     brain_class, modules, hparams = make()
-    brain = brain_class(
+    brain = type("KeptBrain", (Kept, brain_class), {})(
         modules={
             **modules,
             "compute_features": Fbank(n_mels=20),
