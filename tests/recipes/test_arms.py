@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import sys
 
 import pytest
 from recipe import RECIPE
@@ -41,6 +42,7 @@ def test_a_script_takes_the_flags_of_an_arm(
     *before, command = arms.commands_of(cell, experiment, [])
     words = [script for script, *_ in [*before, command]]
     assert all((RECIPE / word).is_file() for word in words)
+    monkeypatch.setattr(sys, "argv", command[:1])
     parse_arguments(
         [word.replace("<", "").replace(">", "") for word in command[1:]]
     )
