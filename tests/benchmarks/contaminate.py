@@ -10,13 +10,16 @@ filter sees what is not one voice.
 VOICES has wav/SPEAKER/SESSION/FILE and meta/train.txt, those to be used. Three
 quarters of its files are taken as they are; of the last quarter, pairs of two
 speakers are spliced, a stretch each in turn, or laid over each other at 0 dB,
-and passed through one channel; noises are cut and mixed two at a time; chords
-of harmonics with decaying envelopes stand for music; silence is hiss at -80 dB.
-Names tell nothing. WILD gets wav/, the manifests all.csv and clean.csv, and
-truth.csv (ID, kind, speaker), which only the report reads.
+and passed through one channel, as some files of one voice are, so that a score
+of the second voice can be told from one of the channel; noises are cut and
+mixed two at a time; chords of harmonics with decaying envelopes stand for
+music; silence is hiss at -80 dB. Names tell nothing. WILD gets wav/, the
+manifests all.csv and clean.csv (one voice each), and truth.csv (ID, kind,
+speaker), which only the report reads.
 
 The report prints how many of each kind are kept, and for each score and kind
-the AUC: how often a clean utterance scores higher. It writes
+the AUC: how often a clean utterance scores higher, and for two voices how often
+one voice through such a channel does. It writes
 random_1.csv to random_3.csv into the folder of the filter: as many utterances
 as filtered.csv has, at random.
 """
@@ -43,12 +46,15 @@ LEVEL = 0.01  # RMS: that of voxmulti, -40 dB
 
 # Of all files. The rest is clean.
 SHARES = {
+    "channel": 0.08,
     "splice": 0.15,
     "overlap": 0.08,
     "noise": 0.10,
     "music": 0.05,
     "silence": 0.02,
 }
+ONE_VOICE = ["clean", "channel"]
+TWO_VOICES = ["splice", "overlap"]
 SCORES = ["speech", "consistency", "density"]
 
 
@@ -80,6 +86,7 @@ def make(flags):
     clean, spare = np.split(files, [3 * len(files) // 4])
     clean = clean[: flags.most]
     makers = {
+        "channel": lambda: one_voice(flags, spare, rng),
         "splice": lambda: two_voices(flags, spare, rng, splice),
         "overlap": lambda: two_voices(flags, spare, rng, overlap),
         "noise": lambda: noise(flags, rng),
@@ -110,7 +117,8 @@ def make(flags):
     prepare_folder(flags.wild, flags.wild, min_duration=2.0, manifest="all.csv")
     table = read_manifest(flags.wild / "all.csv", DATA_ROOT)
     kind = truth.set_index("ID")["kind"][table["ID"]].to_numpy()
-    write_manifest(flags.wild / "clean.csv", table[kind == "clean"])
+    one = np.isin(kind, ONE_VOICE)
+    write_manifest(flags.wild / "clean.csv", table[one])
     print(pd.Series(kind).value_counts().to_string())
 
 
@@ -132,6 +140,19 @@ def length(rng):
     return int(rng.uniform(3, 6) * RATE)
 
 
+def channel(flags, signal, rng):
+    """A signal through a room, its noise and a codec."""
+    room = rng.choice(sorted(flags.rooms.glob("*.flac")))
+    return degrade(fftconvolve(signal, read(room)), rng) / 32768
+
+
+def one_voice(flags, files, rng):
+    """One speaker, passed through a channel."""
+    path = rng.choice(files)
+    signal = level(read(flags.voices / path))
+    return channel(flags, signal, rng), path.split("/")[1]
+
+
 def two_voices(flags, files, rng, join):
     """Two speakers, joined, and passed through one channel."""
     while True:
@@ -140,9 +161,7 @@ def two_voices(flags, files, rng, join):
         if one != two:
             break
     voices = [level(read(flags.voices / path)) for path in pair]
-    room = rng.choice(sorted(flags.rooms.glob("*.flac")))
-    signal = fftconvolve(join(*voices, rng), read(room))
-    return degrade(signal, rng) / 32768, f"{one}+{two}"
+    return channel(flags, join(*voices, rng), rng), f"{one}+{two}"
 
 
 def splice(one, two, rng):
@@ -199,23 +218,17 @@ def report(flags):
     truth = pd.read_csv(flags.wild / "truth.csv").set_index("ID")
     table = pd.read_csv(flags.filter / "confidence.csv")
     table["kind"] = truth["kind"][table["ID"]].to_numpy()
-    clean = table[table["kind"] == "clean"]
+    of_kind = dict(list(table.groupby("kind")))
     head = ["kind", "utterances", "kept", "with consistency", *SCORES]
     lines = [head, ["---"] * len(head)]
-    for kind in ["clean", *SHARES]:
-        own = table[table["kind"] == kind]
-        line = [kind, len(own), f"{own['kept'].mean():.0%}"]
+    pairs = [(kind, "clean") for kind in ["clean", *SHARES]]
+    pairs += [(kind, "channel") for kind in TWO_VOICES]
+    for kind, reference in pairs:
+        own = of_kind[kind]
+        name = kind if reference == "clean" else f"{kind}, against {reference}"
+        line = [name, len(own), f"{own['kept'].mean():.0%}"]
         line.append(f"{own['consistency'].notna().mean():.0%}")
-        for name in SCORES:
-            if kind == "clean" or name not in table:
-                line.append("-")
-                continue
-            both = pd.concat([clean, own])[["kind", name]].dropna()
-            if both["kind"].nunique() < 2:
-                line.append("-")
-                continue
-            auc = roc_auc_score(both["kind"] == "clean", both[name])
-            line.append(f"{auc:.3f}")
+        line += [auc(of_kind[reference], own, score) for score in SCORES]
         lines.append(line)
     print("\n".join(f"| {' | '.join(map(str, line))} |" for line in lines))
     chosen = read_manifest(flags.filter / "filtered.csv", DATA_ROOT)
@@ -223,6 +236,17 @@ def report(flags):
     for seed in [1, 2, 3]:
         some = every.sample(len(chosen), random_state=seed)
         write_manifest(flags.filter / f"random_{seed}.csv", some)
+
+
+def auc(one, other, score):
+    """How often a file of one kind scores higher than one of the other."""
+    if one is other or score not in one:
+        return "-"
+    scores = [own[score].dropna() for own in (one, other)]
+    if not all(len(own) for own in scores):
+        return "-"
+    truth = np.repeat([True, False], [len(own) for own in scores])
+    return f"{roc_auc_score(truth, pd.concat(scores)):.3f}"
 
 
 if __name__ == "__main__":
