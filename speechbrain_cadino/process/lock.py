@@ -20,6 +20,9 @@ SILENCE = 3  # seconds
 # In an output folder as long as nobody has ended well there
 UNFINISHED = ".unfinished"
 
+# The folder that a pipeline has locked while its script runs
+HELD = "SPEECHBRAIN_CADINO_HELD"
+
 # What this process has claimed, until it releases all of it
 _claims = contextlib.ExitStack()
 _descriptors = []
@@ -43,7 +46,8 @@ def locked(folder, patience=PATIENCE):
     Yields
     ------
     int
-        The descriptor of the lock; None if this process has claimed the folder.
+        The descriptor of the lock; None if this process has claimed the folder,
+        or the pipeline that it is a step of has locked it.
 
     Raises
     ------
@@ -61,7 +65,7 @@ def locked(folder, patience=PATIENCE):
     """
     path = pathlib.Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    if os.path.realpath(path) in _claimed:
+    if _is_own(path):
         yield None
         return
     with _open(path) as descriptor:
@@ -79,6 +83,11 @@ def locked(folder, patience=PATIENCE):
                 )
             time.sleep(0.1)
         yield descriptor
+
+
+def _is_own(folder):
+    """Whether this process, or its pipeline, has the lock of a folder."""
+    return os.path.realpath(folder) in {*_claimed, os.environ.get(HELD)}
 
 
 @contextlib.contextmanager
@@ -132,7 +141,7 @@ def claim(folder):
         If another run is at work there, and stays.
     """
     folder = os.path.realpath(folder)
-    if folder not in _claimed:
+    if not _is_own(folder):
         _descriptors.append(_claims.enter_context(locked(folder)))
         _claimed.add(folder)
         unfinished = pathlib.Path(folder, UNFINISHED)

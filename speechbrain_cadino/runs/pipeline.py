@@ -19,6 +19,7 @@ from speechbrain_cadino.config.settings import differences
 from speechbrain_cadino.process.console import in_minutes, to_copy
 from speechbrain_cadino.process.files import read_json, write_json
 from speechbrain_cadino.process.interrupts import Interrupted, interruptible
+from speechbrain_cadino.process.lock import HELD
 from speechbrain_cadino.process.ranks import follow_parent
 from speechbrain_cadino.runs.finish import where_to_go
 from speechbrain_cadino.runs.open_run import STEP, check_same, record_of
@@ -281,7 +282,7 @@ def _run_step(folder, steps, step, lock):
     where = ", ".join([step.name, *_where(folder, steps, step)])
     logger.info(f"\n{where}:\n{command}")
     save()
-    process = _start(step, lock, steps)
+    process = _start(folder, step, lock, steps)
     try:
         while process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -313,10 +314,14 @@ def _for_people(command):
     return to_copy([names.get(sys.executable, sys.executable), *command])
 
 
-def _start(step, lock, steps):
+def _start(folder, step, lock, steps):
     """Starts a script that ends with this process, even if that is killed."""
     number = _number(steps, step)
-    known = {STEP: step.name, PLACE: f"{_stage_name(step)}, {number}"}
+    known = {
+        HELD: os.path.realpath(folder),
+        STEP: step.name,
+        PLACE: f"{_stage_name(step)}, {number}",
+    }
     later = _later(steps, step)
     if later is not None:
         known[LATER] = str(later)

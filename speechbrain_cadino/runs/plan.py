@@ -246,21 +246,27 @@ class Plan:
     def add_first(self):
         """Adds stage I, and returns it: once, or with a filter twice, on
         everything and on what the first encoder keeps."""
+        own = _entry(self.hparams["pseudo_label"]).get("manifest") or []
+        manifests = own if isinstance(own, list) else [own]
+        kept = self.folder / "unfiltered" / "filter"
+        of_filter = [_lies_in(kept, one) for one in manifests]
         if self.hparams.get("filter") is None:
+            if any(of_filter):
+                raise ValueError(
+                    f"pseudo_label: its manifest, {own}, is what a filter "
+                    "keeps, and filter is null: give the YAML file that this "
+                    "one is based on."
+                )
             return self.add("stage_1", "train_dino.py", "stage_1")
         everything = self.add("unfiltered", "train_dino.py", "unfiltered")
-        name = f"{everything.name}/filter"
         self.add(
-            name,
+            f"{everything.name}/filter",
             "filter_manifest.py",
             "filter",
             encoder=self.folder / everything.name / "encoder",
             manifest=everything.manifest,
         )
-        kept = self.folder / name
-        own = _entry(self.hparams["pseudo_label"]).get("manifest") or []
-        manifests = own if isinstance(own, list) else [own]
-        if any(kept not in pathlib.Path(one).parents for one in manifests):
+        if not all(of_filter):
             raise ValueError(
                 f"pseudo_label: its manifest, {own}, is not what the filter "
                 f"keeps: give {kept}/filtered.csv; or give it to the filter as "
@@ -270,11 +276,11 @@ class Plan:
         again = self.add(
             "stage_1", "train_dino.py", "stage_1", train_manifest=filtered
         )
-        if pathlib.Path(again.manifest or "") != filtered:
+        if not _lies_in(kept, again.manifest or ""):
             raise ValueError(
                 f"stage_1: its train_manifest, {again.manifest}, is not what "
-                "the filter keeps: give filter: null, or run "
-                "filter_manifest.py on yours first."
+                "the filter keeps: give yours to the training before it, "
+                '--unfiltered="{train_manifest: MANIFEST}", or filter: null.'
             )
         return again
 
@@ -318,6 +324,10 @@ class Plan:
     def trials_folder(self):
         """The folder that the names of the trial list start from."""
         return self.hparams["trials_folder"] or self.hparams["data_folder"]
+
+
+def _lies_in(folder, path):
+    return folder.absolute() in pathlib.Path(path).absolute().parents
 
 
 def _step(
@@ -376,6 +386,10 @@ def _read_entry(hparams, entry, iteration, hparams_folder, recipe):
     """The YAML file that an entry names, what that has, and what the entry sets
     in it in an iteration."""
     flags = _entry(hparams[entry])
+    if entry == "unfiltered":
+        first = _entry(hparams["stage_1"])
+        first.pop("train_manifest", None)  # of what is kept
+        flags = {**first, **flags}
     if "hparams" not in flags:
         raise ValueError(f"{entry}: give a YAML file, hparams: NAME.")
     yaml_file = flags.pop("hparams")

@@ -6,7 +6,12 @@ import pytest
 
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.files import HOST
-from speechbrain_cadino.process.lock import claim, locked, release_all
+from speechbrain_cadino.process.lock import (
+    HELD,
+    claim,
+    locked,
+    release_all,
+)
 
 
 def test_deleting_a_file_does_not_lift_a_lock(tmp_path):
@@ -40,6 +45,24 @@ def test_a_folder_that_cannot_be_locked_has_a_file_that_can(
         locked(tmp_path),
         pytest.raises(ValueError, match="Another run"),
         locked(tmp_path, patience=0.1),
+    ):
+        pass
+
+
+def test_the_folder_of_its_pipeline_is_a_steps_own(tmp_path, monkeypatch):
+    monkeypatch.setenv(HELD, os.path.realpath(tmp_path))
+    with locked(tmp_path, patience=0.1):
+        claim(tmp_path)
+        with locked(tmp_path, patience=0.1):
+            release_all(well=True)
+        child = os.fork()  # closes what it has inherited
+        if not child:
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    with (
+        locked(tmp_path / "other"),
+        pytest.raises(ValueError, match="Another run"),
+        locked(tmp_path / "other", patience=0.1),
     ):
         pass
 

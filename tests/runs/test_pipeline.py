@@ -45,6 +45,7 @@ script = pathlib.Path(sys.argv[0]).stem
 with open(folder / f"{script}.calls", "a") as file:
     rank = os.environ.get("RANK")
     call = {"flags": flags, "pid": os.getpid(), "rank": rank}
+    call["held"] = os.environ.get("SPEECHBRAIN_CADINO_HELD")
     print(json.dumps(call), file=file, flush=True)
 (folder / "log.txt").touch()
 data = pathlib.Path(flags.get("data_folder", "."))
@@ -129,7 +130,7 @@ YAMLS = {
         least_growth: null
         stage_1: {hparams: dino.yaml}
         filter: null
-        unfiltered: !ref <stage_1>
+        unfiltered: null
         pseudo_label: {hparams: label.yaml}
         dlg_lc: {hparams: gated.yaml, lr: 0.2}
         large_margin: null
@@ -763,6 +764,9 @@ def test_killed_between_two_trainings_the_filter_goes_on(recipe):
         "unfiltered/train_dino": 1,
     }
     found = {name: last["flags"] for name, (*_, last) in calls(out).items()}
+    assert {c["held"] for cs in calls(out).values() for c in cs} == {
+        os.path.realpath(out)
+    }
     asked = found["unfiltered/filter/filter_manifest"]
     assert asked["encoder"] == str(out / "unfiltered" / "encoder")
     assert asked["manifest"] == str(out / "unfiltered" / "save" / "train.csv")

@@ -145,6 +145,28 @@ def test_pieces_of_what_is_kept_are_labelled(steps):
         )
 
 
+def test_own_manifests_are_filtered_and_subsets_of_what_is_kept_trained_on(
+    steps, tmp_path
+):
+    kept = f"{tmp_path}/unfiltered/filter/filtered"
+    commands = steps(
+        "--unfiltered={train_manifest: mine.csv}",
+        f"--stage_1={{hparams: dino.yaml, train_manifest: {kept}_pieces.csv}}",
+        yaml="small_filtered.yaml",
+    )
+    # Of the same recipe, but for the manifest
+    assert commands["unfiltered"][1].endswith("hparams/dino.yaml")
+    assert "--train_manifest=mine.csv" in commands["unfiltered"]
+    assert "--manifest=mine.csv" in commands["unfiltered/filter"]
+    kept = "--train_manifest=unfiltered/filter/filtered_pieces.csv"
+    assert kept in commands["stage_1"]
+
+
+def test_pieces_that_no_filter_keeps_are_not_labelled(steps):
+    with pytest.raises(ValueError, match="what a filter keeps, and filter is"):
+        steps("--filter=null", yaml="small_filtered.yaml")
+
+
 def test_faces_are_not_filtered(steps):
     with pytest.raises(ValueError, match="voices alone: give filter: null"):
         steps("--filter=filter.yaml")
