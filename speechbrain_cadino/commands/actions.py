@@ -26,9 +26,8 @@ from speechbrain_cadino.dataio.names import check_writable_name
 from speechbrain_cadino.dataio.speech import load_detector
 from speechbrain_cadino.embeddings.store import (
     check_own,
+    drop_unreadable,
     load_embeddings,
-    readable_rows,
-    save_embeddings,
 )
 from speechbrain_cadino.encoders.calibration import (
     read_calibration,
@@ -96,13 +95,8 @@ def embed(arguments):
     loaded = _load(arguments.encoder, arguments)
     calibration = read_calibration(arguments.encoder)
     with _archive(arguments.output, files, loaded.sample_rate) as (audio, _):
-        ids, embeddings = loaded.extract(
-            arguments.output, audio, SHARD_SIZE, trim=False
-        )
-        fine = readable_rows(embeddings)
-        if not fine.all():
-            ids, embeddings = np.array(ids)[fine].tolist(), embeddings[fine]
-            save_embeddings(arguments.output, ids, embeddings)
+        loaded.extract(arguments.output, audio, SHARD_SIZE, trim=False)
+        ids, embeddings = drop_unreadable(arguments.output)
         if calibration and not read_calibration(arguments.output):
             write_calibration(arguments.output, calibration)
     logger.info(

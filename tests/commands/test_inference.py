@@ -177,6 +177,10 @@ def test_embed_leaves_out_what_is_silent(
     assert ids == ["voice.wav"]
     assert np.isfinite(embeddings).all()
     assert "a dead line.wav" in caplog.text
+    assert "are up to date" not in caplog.text
+    main(["embed", str(encoder_folder), ".", "--output=out"])
+    assert "are up to date" in caplog.text
+    assert load_embeddings(tmp_path / "out")[0] == ["voice.wav"]
 
 
 def test_verify_prints_cosines_and_nothing_else(encoder_folder, speech, stock):
