@@ -10,6 +10,9 @@ from numpy.linalg import norm
 from scipy.linalg import eigh
 from sklearn.covariance import ledoit_wolf
 
+# Rows that are worked on at once, which saves memory.
+CHUNK = 2**14
+
 
 class LinearMap:
     """A linear map of embeddings: a mean is subtracted, axes are multiplied.
@@ -45,7 +48,11 @@ class LinearMap:
         numpy.ndarray
             Shape (N, d), float32.
         """
-        return ((embeddings - self.mean) @ self.axes).astype(np.float32)
+        shape = *embeddings.shape[:-1], self.axes.shape[1]
+        result = np.empty(shape, np.float32)
+        for rows in chunks(len(embeddings)):
+            result[rows] = (embeddings[rows] - self.mean) @ self.axes
+        return result
 
     def linear(self):
         """The map as a layer of a network.
@@ -180,6 +187,26 @@ class LDA(LinearMap):
         self.axes = axes[:, ::-1][:, : self.dimensions]
         self.axes *= norm(centred) / norm(centred @ self.axes)
         return self
+
+
+def chunks(count):
+    """Rows that are worked on at once.
+
+    Arguments
+    ---------
+    count : int
+        The number of all rows.
+
+    Returns
+    -------
+    list of slice
+
+    Example
+    -------
+    >>> [rows.start for rows in chunks(40000)]
+    [0, 16384, 32768]
+    """
+    return [slice(first, first + CHUNK) for first in range(0, count, CHUNK)]
 
 
 def check_classes(count):

@@ -18,7 +18,7 @@ from speechbrain_cadino.clustering.ward import MOST_LEAVES, find_speakers
 from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.embeddings.linear import LDA, LinearMap
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
-from speechbrain_cadino.embeddings.whitening import fit_whitening
+from speechbrain_cadino.embeddings.whitening import Whitening
 from speechbrain_cadino.encoders.calibration import (
     write_calibration,
 )
@@ -297,8 +297,8 @@ def learn_mean(heard):
 
 
 def learn_whitening(heard):
-    """The map that evens out the directions: see ``whiten``."""
-    return LinearMap(*fit_whitening(heard.flat, WHITENING))
+    """The map that evens out the directions."""
+    return Whitening(WHITENING).fit(heard.flat)
 
 
 def learn_recording_lda(heard):

@@ -15,7 +15,7 @@ from speechbrain_cadino.dataio.manifest import (
 )
 from speechbrain_cadino.embeddings.embedder import MEAN_UTTERANCES
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
-from speechbrain_cadino.embeddings.whitening import fit_whitening
+from speechbrain_cadino.embeddings.whitening import Whitening
 from speechbrain_cadino.verification.normalisation import (
     cohort_means,
     cohort_statistics,
@@ -334,8 +334,7 @@ class BackEnds:
     def _transform(self, back_end):
         """The function from embeddings to those that are scored."""
         if "whiten" in back_end:
-            mean, axes = self._whitening
-            return lambda embeddings: (embeddings - mean) @ axes
+            return self._whitening.transform
         if "recording_lda" in back_end:
             return self.recording_lda.transform
         if "mean" in back_end:
@@ -344,7 +343,7 @@ class BackEnds:
 
     @functools.cached_property
     def _whitening(self):
-        return fit_whitening(self.embeddings, self.whitening)
+        return Whitening(self.whitening).fit(self.embeddings)
 
 
 def background_rows(labels, most, seed=0):

@@ -12,7 +12,7 @@ from speechbrain_cadino.clustering.reclustering import Reclustering
 from speechbrain_cadino.dataio.crops import MultiCropDataset
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
-from speechbrain_cadino.embeddings.whitening import Whitening, whiten
+from speechbrain_cadino.embeddings.whitening import Whitening
 
 SCRIPT = pathlib.Path(__file__).with_name("recluster.py")
 
@@ -135,7 +135,7 @@ def test_whitening_comes_before_the_clustering(data, embedder, tmp_path):
     reclustering(3, embedder, data.table)
     # All lengths of the corpus are on the grid of extract(), or nearly so.
     embeddings = embedder.embed(data.table)
-    expected = cluster(whiten(embeddings, 0.5), 4)
+    expected = cluster(Whitening(0.5).fit_transform(embeddings), 4)
     assert adjusted_rand_score(reclustering.labels, expected.labels) == 1
     plain = cluster(embeddings, 4)
     assert adjusted_rand_score(reclustering.labels, plain.labels) < 1
