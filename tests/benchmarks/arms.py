@@ -9,11 +9,12 @@ The YAML file says what to prepare, the trial lists, the flags of all arms and
 of each; objects are swapped by an ``overlay``, YAML text on top of the hparams;
 ``script`` is another one than train_dino.py, ``encoder`` where its result lies
 below the output folder; ``before``, command lines to run first. In these and in
-flags, {seed} and {run}, the output folder, are filled in. ``speakers``, the
-true ones, tell how often the gate of a stage II was right. What stands after
-``--`` goes to each training. Arms are trained as anybody would; killed and
-started again, the same command goes on where it was. ``--jobs`` trains so many
-at a time: small ones do not fill a GPU.
+flags, {seed} and {run}, the output folder, are filled in, and of an arm that
+goes on from others {start} and {last}, their names, which it has as keys.
+``speakers``, the true ones, tell how often the gate of a stage II was right.
+What stands after ``--`` goes to each training. Arms are trained as anybody
+would; killed and started again, the same command goes on where it was.
+``--jobs`` trains so many at a time: small ones do not fill a GPU.
 
 What is left of each training is a cell in results/cells/EXPERIMENT, some 50 kB
 that are committed: cell.json, training.csv, and scores.npz with the scores of
@@ -60,6 +61,9 @@ from speechbrain_cadino.verification.bootstrap import Bootstrap, trial_speakers
 from speechbrain_cadino.verification.scoring import unit
 
 KINDS = ["mean", "raw"]
+
+# The arms that another one goes on from
+OTHERS = ["start", "last"]
 
 # Headings of a table: a figure of the last epoch, and its format
 STAGE_1 = {
@@ -160,8 +164,11 @@ class Cell:
 
     def filled(self, value):
         """A flag, with the seed and the output folder in it."""
-        text = str(value).replace("{seed}", str(self.seed))
-        return text.replace("{run}", str(self.run))
+        known = {name: self.settings.get(name) for name in OTHERS}
+        text = str(value)
+        for name, one in {**known, "seed": self.seed, "run": self.run}.items():
+            text = text.replace(f"{{{name}}}", str(one))
+        return text
 
     def scores(self, name, kind):
         """The scores of a list."""
@@ -207,7 +214,8 @@ def commands_of(cell, experiment, rest):
     What they read is written."""
     arm = {**experiment["common"], **experiment["arms"][cell.arm]}
     script = arm.pop("script", "train_dino.py")
-    arm.pop("encoder", None)
+    for name in ["encoder", *OTHERS]:
+        arm.pop(name, None)
     cell.run.mkdir(parents=True, exist_ok=True)
     yaml = f"hparams/{arm.pop('hparams')}"
     if "overlay" in arm:
