@@ -16,7 +16,6 @@ from speechbrain_cadino.dataio.manifest import COLUMNS
 from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE, paths_of
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.segments import SHORTEST
-from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.encoders.calibration import read_calibration
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.prepare.convert import has_av
@@ -154,7 +153,7 @@ def embed_files(
     if not hasattr(encoder, "embed"):
         loaded = load_encoder(encoder, device, trusted)
     calibration = loaded.source and read_calibration(loaded.source)
-    if isinstance(loaded, StoredEmbeddings):
+    if not loaded.hears:
         if recording_lda:
             RecordingLDA().learn(loaded, None)
         return _stored(loaded, files, calibration)

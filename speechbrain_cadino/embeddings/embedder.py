@@ -73,6 +73,8 @@ class Embedder:
 
     Attributes
     ----------
+    hears : bool
+        Whether it embeds any audio: not so ``StoredEmbeddings``.
     problems : dict of str:str
         Why the utterances without an embedding, by ID, have none: those of the
         last call.
@@ -89,6 +91,8 @@ class Embedder:
     >>> embedder.embed(table)
     array([[0.5]], dtype=float32)
     """
+
+    hears = True
 
     def __init__(
         self,

@@ -87,7 +87,7 @@ def extract_part(embedder, folder, table, part, shard_size=5_000):
     number, parts = read_part(part)
     check_parts(part, len(table), "utterances")
     check_own(folder)
-    if not hasattr(embedder, "segments"):
+    if not embedder.hears:
         raise ValueError(
             "A folder of embeddings in the place of an encoder is not read in "
             "parts: leave --part out."

@@ -110,7 +110,7 @@ class RecordingLDA(LDA):
         ValueError
             If there are only embeddings, or too few recordings.
         """
-        if not hasattr(embedder, "encode_batch"):
+        if not embedder.hears:
             raise ValueError(
                 f"recording_lda embeds crops of recordings, and "
                 f"{embedder.source} holds embeddings alone: leave "

@@ -37,8 +37,8 @@ class StoredEmbeddings:
     array([[0., 1.]], dtype=float32)
     """
 
-    mean = encoder = None
-    device = None
+    hears = False
+    mean = encoder = device = None
 
     def __init__(self, folder, sample_rate=16000):
         self.source = folder

@@ -140,13 +140,12 @@ class TrialEvaluator:
         ValueError
             If the encoder is of another rate.
         """
-        reads = hasattr(embedder, "reader")
-        if reads and embedder.sample_rate != self.sample_rate:
+        if embedder.hears and embedder.sample_rate != self.sample_rate:
             raise ValueError(
                 f"The encoder takes {embedder.sample_rate} samples a second, "
                 f"and sample_rate={self.sample_rate} was given for the trials."
             )
-        embeddings = embedder.embed(self.files, skip_unreadable=reads)
+        embeddings = embedder.embed(self.files, skip_unreadable=embedder.hears)
         lost = np.isnan(embeddings).any(axis=1)
         if not lost.any():
             return embeddings

@@ -235,7 +235,7 @@ def embed_halves(embedder, table):
     ValueError
         If there are fewer than ``FEWEST_RECORDINGS``, or only embeddings.
     """
-    if not hasattr(embedder, "encode_batch"):
+    if not embedder.hears:
         raise ValueError(
             f"{embedder.source} holds embeddings alone, so halves of the "
             "recordings cannot be embedded: calibrate by trials, or by "
