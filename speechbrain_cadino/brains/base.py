@@ -1,12 +1,11 @@
 """Base of our Brains: what all trainings of an encoder have in common."""
 
 import contextlib
-import hashlib
+import functools
 import logging
 import pathlib
 import random
 import time
-from pickle import UnpicklingError
 
 import torch
 from torch.nn import SyncBatchNorm
@@ -15,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 import speechbrain as sb
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.audio import MediaError
 from speechbrain_cadino.dataio.augment import refresh_banks, set_position
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.process.interrupts import (
@@ -33,9 +31,17 @@ from speechbrain_cadino.process.ranks import (
     shield_worker,
     worth_while,
 )
-from speechbrain_cadino.training.checkpoints import SameData
+from speechbrain_cadino.training.checkpoints import (
+    SameData,
+    checkpoint_errors,
+)
 from speechbrain_cadino.training.clock import StepClock, bottleneck
 from speechbrain_cadino.training.compiled import Compilation
+from speechbrain_cadino.training.effort import (
+    check_moved,
+    hash_parameters,
+    say_how_much,
+)
 from speechbrain_cadino.training.guard import DIVERGED, Buffers, StepGuard
 from speechbrain_cadino.training.progress import Progress
 from speechbrain_cadino.training.record import (
@@ -45,18 +51,9 @@ from speechbrain_cadino.training.record import (
     save_steps,
     trim_log,
 )
+from speechbrain_cadino.training.unreadable import Unreadable
 
 logger = get_logger(__name__)
-
-# Fewer steps than this are called few. Ours: stage I of the demo, which has the
-# fewest in RESULTS.md.
-LEAST_STEPS = 176
-
-# More of an epoch's items than this share must not be unreadable.
-MOST_REPLACED = 0.1
-
-# In what PyTorch and SpeechBrain say of a checkpoint that does not fit
-OTHER_SETTINGS = ["size mismatch", "Missing key", "missing a load path"]
 
 
 class EncoderBrain(sb.Brain):
@@ -92,7 +89,7 @@ class EncoderBrain(sb.Brain):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.record = TrainingRecord()
-        self.problems = []  # the first of the epoch
+        self.unreadable = Unreadable(self.record)
         self.guard = StepGuard([self.record, Buffers(self.modules)])
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("record", self.record)
@@ -216,8 +213,19 @@ class EncoderBrain(sb.Brain):
         with interruptible(postponed=True) as self.requests:
             with patience(STEP_PATIENCE):
                 super().fit(epoch_counter, *args, **kwargs)
-        if not (self.debug or self.test_only):
-            self._check_moved()
+        if self.debug or self.test_only:
+            return
+        rates = [
+            self.hparams.lr_schedule(place / self.steps_per_epoch)
+            for place in range(max(1, min(self.optimizer_step, 1000)))
+        ]
+        check_moved(
+            self._start,
+            self.trained_weights(),
+            self.optimizer_step,
+            rates,
+            getattr(self.hparams, "teacher_momentum", None),
+        )
 
     @contextlib.contextmanager
     def long_work(self):
@@ -231,24 +239,17 @@ class EncoderBrain(sb.Brain):
 
     def on_fit_start(self):
         """As SpeechBrain's; tells if a checkpoint is of other settings."""
-        self._start = self._parameters()
-        self._say_how_much()
-        try:
+        self._start = hash_parameters(self.trained_weights())
+        epochs = getattr(self.hparams, "number_of_epochs", None)
+        if epochs is not None:
+            say_how_much(
+                self.train_dataset,
+                epochs,
+                self.steps_per_epoch,
+                getattr(self.hparams, "steps_per_epoch", None),
+            )
+        with checkpoint_errors(self.checkpointer):
             super().on_fit_start()
-        except UnpicklingError as error:
-            raise ValueError(
-                f"A checkpoint in {self.checkpointer.checkpoints_dir} holds "
-                f"more than weights, and is not loaded: {error}"
-            ) from error
-        except RuntimeError as error:
-            if not any(sign in str(error) for sign in OTHER_SETTINGS):
-                raise
-            folder = self.checkpointer.checkpoints_dir
-            raise ValueError(
-                f"The checkpoints in {folder} were made with other settings or "
-                "with another number of classes. Give another output_folder, "
-                f"or remove that one. {error}"
-            ) from error
         if self.checkpointer is not None:
             run_on_main(self._trim_log)
         if self.optimizer_step:
@@ -276,20 +277,11 @@ class EncoderBrain(sb.Brain):
         self.clock.begin_step()
         should_step = not self.step % self.grad_accumulation_factor
         self.on_fit_batch_start(batch, should_step)
-        if not self.compilation:
-            loss = self._take_step(batch, should_step)
+        take_step = functools.partial(self._take_step, batch, should_step)
+        if self.compilation:
+            loss = self.compilation.take(take_step, self._undo_step)
         else:
-            self.compilation.begin_step()
-            try:
-                loss = self._take_step(batch, should_step)
-            except Exception as error:
-                if not self.compilation.give_up(error):
-                    raise
-                self.zero_grad(set_to_none=True)
-                self.guard.undo()
-                loss = self._take_step(batch, should_step)
-            else:
-                self.compilation.end_step()
+            loss = take_step()
         self.clock.end_step()
         return loss
 
@@ -310,66 +302,17 @@ class EncoderBrain(sb.Brain):
         self.on_fit_batch_end(batch, outputs, loss, should_step)
         return loss.detach()
 
+    def _undo_step(self):
+        """Undoes what a step that has failed half way has done."""
+        self.zero_grad(set_to_none=True)
+        self.guard.undo()
+
     def update_average(self, loss, avg_loss):
         """The average that the progress bar shows. On a GPU, of every tenth
         step: to know a loss, the host has to wait for it."""
         if self.device_type == "cuda" and self.step % 10:
             return avg_loss
         return super().update_average(loss, avg_loss)
-
-    def _parameters(self):
-        """A hash of what is trained of the encoder that is exported; running
-        statistics move by themselves."""
-        digest = hashlib.sha256()
-        for value in self.trained_weights().parameters():
-            digest.update(value.detach().float().cpu().numpy().tobytes())
-        return digest.hexdigest()
-
-    def _say_how_much(self):
-        """Says how long the training is, and whether that was ever enough."""
-        epochs = getattr(self.hparams, "number_of_epochs", None)
-        if epochs is None:
-            return
-        steps = epochs * self.steps_per_epoch
-        ids = getattr(self.train_dataset, "ids", self.train_dataset)
-        hours = getattr(self.train_dataset, "hours", None)
-        text = f"{len(ids)} utterances"
-        if hours is not None:
-            minutes = f", {60 * hours:.2g} min"
-            text += minutes if hours < 1 else f", {hours:.1f} h"
-        text += (
-            f": {steps} steps, {epochs} epochs of {self.steps_per_epoch} with "
-            f"{len(self.train_dataset)} samples in each."
-        )
-        if steps < LEAST_STEPS:
-            more = "Add recordings or epochs, or lower batch_size."
-            wanted = getattr(self.hparams, "steps_per_epoch", None)
-            if wanted is not None and wanted <= self.steps_per_epoch:
-                more = "Raise number_of_epochs or steps_per_epoch."
-            logger.warning(
-                f"{text} That is few: the shortest training that was tried, "
-                f"on the demo's 720 utterances, has {LEAST_STEPS}. {more}"
-            )
-        else:
-            logger.info(text)
-
-    def _check_moved(self):
-        """Raises if training has changed nothing."""
-        if self._parameters() != self._start:
-            return
-        momentum = getattr(self.hparams, "teacher_momentum", None)
-        teacher = f", teacher_momentum {momentum} to 1" if momentum else ""
-        rates = [
-            self.hparams.lr_schedule(place / self.steps_per_epoch)
-            for place in range(max(1, min(self.optimizer_step, 1000)))
-        ]
-        raise ValueError(
-            f"The encoder is what it was before the training, which had "
-            f"{self.optimizer_step} steps (learning rate {min(rates):g} to "
-            f"{max(rates):g}{teacher}): it is not exported. Train on more "
-            "recordings or for more epochs, or lower batch_size, in another "
-            "output_folder."
-        )
 
     def all_augmenters(self):
         """All that changes crops, each once.
@@ -388,7 +331,9 @@ class EncoderBrain(sb.Brain):
             group["lr"] = self.hparams.lr_schedule(self.position)
         for augment in self.all_augmenters():
             set_position(augment, self.position)
-        self._count_replaced(list(filter(None, batch["problem"])))
+        self.unreadable.count(
+            batch["problem"], self.epoch, self.items_per_epoch
+        )
         self.utterances += len(batch["id"])
 
     def seed_step(self, step):
@@ -408,7 +353,7 @@ class EncoderBrain(sb.Brain):
         """Tells the data which epoch begins."""
         self.epoch = epoch
         self.utterances = 0
-        self.problems = []
+        self.unreadable.forget()
         self.guard.forget()
         self.stage_started = time.time()
         self.clock.start()
@@ -538,26 +483,6 @@ class EncoderBrain(sb.Brain):
             )
         if self.guard.skipped:
             self.record.count("skipped_steps", 1 / self.processes)
-
-    def _count_replaced(self, problems):
-        """Tells of files that could not be read; raises if they are many."""
-        for problem in problems:
-            logger.warning(
-                f"Replaced by another utterance: {problem}",
-                main_process_only=False,
-            )
-        self.problems = (self.problems + problems)[:3]
-        self.record.count("replaced", len(problems))
-        replaced = self.record.counts["replaced"]
-        if problems and replaced > MOST_REPLACED * self.items_per_epoch:
-            raise MediaError(
-                f"{replaced:.0f} times in epoch {self.epoch}, for more than "
-                f"{MOST_REPLACED:.0%} of its {self.items_per_epoch:.0f} "
-                "utterances, another one had to stand in. The first: "
-                f"{' '.join(self.problems)} Is data_folder complete? Mend the "
-                "files and start the same command again, or leave them out "
-                "and give another output_folder."
-            )
 
     def _total(self, count):
         """The sum of a count over all processes."""

@@ -1,5 +1,6 @@
 """A Checkpointer that never leaves half a checkpoint behind."""
 
+import contextlib
 import json
 import logging
 import math
@@ -8,6 +9,7 @@ import pathlib
 import shutil
 import time
 import zlib
+from pickle import UnpicklingError
 
 import yaml
 
@@ -33,6 +35,9 @@ logger = get_logger(__name__)
 
 PARTIAL = "partial+"
 
+# In what PyTorch and SpeechBrain say of a checkpoint that does not fit
+OTHER_SETTINGS = ["size mismatch", "Missing key", "missing a load path"]
+
 
 def has_checkpoint(folder):
     """Whether there is something to go on from.
@@ -52,6 +57,37 @@ def has_checkpoint(folder):
     False
     """
     return any(pathlib.Path(folder).glob(f"{CKPT_PREFIX}+*"))
+
+
+@contextlib.contextmanager
+def checkpoint_errors(checkpointer):
+    """Says what is wrong where a checkpoint that is loaded does not fit.
+
+    Arguments
+    ---------
+    checkpointer : Checkpointer
+        The one that loads it.
+
+    Raises
+    ------
+    ValueError
+        If it is of other settings, or holds more than weights.
+    """
+    try:
+        yield
+    except UnpicklingError as error:
+        raise ValueError(
+            f"A checkpoint in {checkpointer.checkpoints_dir} holds more than "
+            f"weights, and is not loaded: {error}"
+        ) from error
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in OTHER_SETTINGS):
+            raise
+        raise ValueError(
+            f"The checkpoints in {checkpointer.checkpoints_dir} were made with "
+            "other settings or with another number of classes. Give another "
+            f"output_folder, or remove that one. {error}"
+        ) from error
 
 
 BROKEN = "broken+"

@@ -61,6 +61,32 @@ class Compilation:
     def __bool__(self):
         return bool(self.encoders)
 
+    def take(self, step, undo):
+        """Takes a step; one of the first, if it cannot be compiled, without.
+
+        Arguments
+        ---------
+        step : callable
+            The function that takes it.
+        undo : callable
+            The function that undoes what it did before it failed.
+
+        Returns
+        -------
+        object
+            What the step returns.
+        """
+        self.begin_step()
+        try:
+            result = step()
+        except Exception as error:
+            if not self.give_up(error):
+                raise
+            undo()
+            return step()
+        self.end_step()
+        return result
+
     def begin_step(self):
         """Tells CUDA graphs that what they wrote in the last step is done
         with, and the user why the first one takes so long."""

@@ -8,6 +8,7 @@ import torch
 from speechbrain_cadino.brains.dino import DINOBrain
 from speechbrain_cadino.dataio.augment import AddNoise, CropAugmenter
 from speechbrain_cadino.training.schedules import LinearSchedule
+from speechbrain_cadino.training.unreadable import Unreadable
 
 SCRIPT = pathlib.Path(__file__).with_name("take_steps.py")
 
@@ -85,7 +86,8 @@ def test_what_erases_features_follows_its_schedule(monkeypatch):
     brain.record = types.SimpleNamespace(
         count=lambda name, number: None, counts={"replaced": 0}
     )
-    brain.problems, brain.utterances = [], 0
+    brain.unreadable = Unreadable(brain.record)
+    brain.epoch, brain.items_per_epoch, brain.utterances = 1, 1, 0
     monkeypatch.setattr(DINOBrain, "position", 10.0)
     brain.on_fit_batch_start({"id": ["a"], "problem": [""]}, True)
     clean = torch.randn(8, 16000)

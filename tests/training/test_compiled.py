@@ -15,11 +15,17 @@ def test_a_training_goes_on_without_where_its_first_steps_fail(caplog):
     """CUDA graphs are recorded in the second."""
     network = Network()
     compilation = Compilation(network, graphs=True)
-    compilation.started = 0
-    compilation.end_step()
-    assert network.mode == "reduce-overhead"
-    assert compilation.give_up(RuntimeError("no graph\nat line 7"))
-    assert network.mode is None
+    done = []
+
+    def step():
+        done.append(network.mode)
+        if network.mode and len(done) == 2:
+            raise RuntimeError("no graph\nat line 7")
+        return len(done)
+
+    assert compilation.take(step, undo=None) == 1
+    assert compilation.take(step, lambda: done.append("undone")) == 4
+    assert done == ["reduce-overhead", "reduce-overhead", "undone", None]
     assert not compilation
     assert "it failed. no graph" in caplog.text
 
@@ -32,8 +38,12 @@ def test_a_share_of_memory_is_one():
 def test_what_fails_later_has_another_reason():
     network = Network()
     compilation = Compilation(network, graphs=False)
-    compilation.started = 0
     for _ in range(3):
-        compilation.end_step()
-    assert not compilation.give_up(RuntimeError("out of memory"))
+        assert compilation.take(lambda: 1, undo=None) == 1
+
+    def step():
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        compilation.take(step, undo=None)
     assert network.mode == "default"

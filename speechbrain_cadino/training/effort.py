@@ -1,0 +1,98 @@
+"""How much a training does: told before it begins, and checked at its end."""
+
+import hashlib
+
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+# Fewer steps than this are called few. Ours: stage I of the demo, which has the
+# fewest in RESULTS.md.
+LEAST_STEPS = 176
+
+
+def say_how_much(dataset, epochs, steps_per_epoch, wanted=None):
+    """Says how long a training is, and whether that was ever enough.
+
+    Arguments
+    ---------
+    dataset : torch.utils.data.Dataset
+        The training set, maybe with ``ids`` and ``hours``.
+    epochs : int
+        The number of epochs.
+    steps_per_epoch : int
+        The steps of each.
+    wanted : int, optional
+        What the YAML file's ``steps_per_epoch`` says, if anything.
+    """
+    steps = epochs * steps_per_epoch
+    text = f"{len(getattr(dataset, 'ids', dataset))} utterances"
+    hours = getattr(dataset, "hours", None)
+    if hours is not None:
+        minutes = f", {60 * hours:.2g} min"
+        text += minutes if hours < 1 else f", {hours:.1f} h"
+    text += (
+        f": {steps} steps, {epochs} epochs of {steps_per_epoch} with "
+        f"{len(dataset)} samples in each."
+    )
+    if steps >= LEAST_STEPS:
+        logger.info(text)
+        return
+    more = "Add recordings or epochs, or lower batch_size."
+    if wanted is not None and wanted <= steps_per_epoch:
+        more = "Raise number_of_epochs or steps_per_epoch."
+    logger.warning(
+        f"{text} That is few: the shortest training that was tried, on the "
+        f"demo's 720 utterances, has {LEAST_STEPS}. {more}"
+    )
+
+
+def hash_parameters(network):
+    """A hash of what is trained of a network; running statistics, which move
+    by themselves, are no part of it.
+
+    Arguments
+    ---------
+    network : torch.nn.Module
+        The network.
+
+    Returns
+    -------
+    str
+    """
+    digest = hashlib.sha256()
+    for value in network.parameters():
+        digest.update(value.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_moved(before, network, steps, rates, momentum=None):
+    """Raises if a training has changed nothing.
+
+    Arguments
+    ---------
+    before : str
+        What ``hash_parameters`` was before it.
+    network : torch.nn.Module
+        The network, after it.
+    steps : int
+        How many there were.
+    rates : list of float
+        The learning rates of some steps, for the error.
+    momentum : float, optional
+        With which a teacher began to follow, for the error.
+
+    Raises
+    ------
+    ValueError
+        If no parameter has moved.
+    """
+    if hash_parameters(network) != before:
+        return
+    teacher = f", teacher_momentum {momentum} to 1" if momentum else ""
+    raise ValueError(
+        f"The encoder is what it was before the training, which had {steps} "
+        f"steps (learning rate {min(rates):g} to {max(rates):g}{teacher}): it "
+        "is not exported. Train on more recordings or for more epochs, or "
+        "lower batch_size, in another output_folder."
+    )
