@@ -12,6 +12,7 @@ To run this recipe:
 """
 
 import sys
+from os.path import isfile
 
 from speechbrain_cadino.config.usage import show_usage
 
@@ -86,6 +87,12 @@ def dataio_prep(hparams):
         }
         for wav, rows in table.groupby("wav")
     }
+    lost = [row["wav"] for row in said.values() if not isfile(row["wav"])]
+    if lost:
+        raise FileNotFoundError(
+            f"{len(lost)} of {len(said)} files are not there, the first is "
+            f"{lost[0]}. Is data_folder right?"
+        )
     # 2. The last voices are for the test
     voices = sorted({row["voice"] for row in said.values()})
     count = max(1, round(len(voices) * hparams["test_share"]))

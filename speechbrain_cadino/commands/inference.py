@@ -377,8 +377,8 @@ def verify_files(
     scores = points[is_test] @ points[is_enrol].T
     places = np.array([os.path.realpath(file) for file in rows])
     own = places[is_test][:, None] == places[is_enrol]
-    scores[own & ~own.all(1, keepdims=True)] = np.nan
-    scores = np.nanmean(scores, axis=1)
+    heard = ~own | own.all(1, keepdims=True)
+    scores = np.nanmean(np.where(heard, scores, np.nan), axis=1)
     table = pd.DataFrame({"file": rows[is_test], "score": scores})
     if threshold is not None:
         same = scores >= threshold
@@ -387,7 +387,7 @@ def verify_files(
         table["llr"] = found.calibration.llr(scores)
         answers = found.calibration.answers(scores)
         short = found.seconds < SHORTEST_CLIP
-        short = short[is_test] | short[is_enrol].all()
+        short = short[is_test] | (short[is_enrol] | ~heard).all(1)
         table["speaker"] = np.where(short, "unsure", answers)
     else:
         logger.info(

@@ -26,6 +26,8 @@ LABEL = "spk_id"
 TRUSTED = "trusted"
 DATA_ROOT = "$data_root"
 
+SEPARATORS = {",": "comma", "\t": "tab"}
+
 SECONDS = " Samples are expected; these look like seconds."
 
 DTYPES = {
@@ -206,7 +208,7 @@ def read_csv(path, dtypes=(), separator=","):
     dtypes : dict, optional
         The types of some columns. If one does not fit, all are text.
     separator : str
-        What is between the columns.
+        What is between the columns, of ``SEPARATORS``.
 
     Returns
     -------
@@ -252,7 +254,7 @@ def read_csv(path, dtypes=(), separator=","):
         _check_fields(path, separator)
         raise ValueError(
             f"{path} is not a readable CSV file ({error}). It has to be text "
-            "in UTF-8, with commas."
+            f"in UTF-8, with {SEPARATORS[separator]}s."
         ) from error
     table.columns = table.columns.str.strip()
     texts = table.select_dtypes(exclude="number")
@@ -278,7 +280,8 @@ def _check_fields(path, separator):
                     raise ValueError(
                         f"{path}, line {number} has {len(row)} fields, and the "
                         f"first line names {len(columns)} columns: is there a "
-                        "comma too many, or a name with a comma and no quotes?"
+                        f"{SEPARATORS[separator]} too many, or a name with one "
+                        "and no quotes?"
                     )
         except csv.Error as error:
             raise ValueError(

@@ -298,6 +298,9 @@ def test_an_answer_rather_than_a_number(calibrated, tmp_path, capsys, caplog):
     # On either side
     table = call(capsys, "verify", calibrated, files[2], files[0])
     assert list(table["speaker"]) == ["unsure"]
+    # The first is compared with the last alone
+    table = verify_files(calibrated, files[::2], files[:2])
+    assert list(table["speaker"]) == ["unsure", "same"]
     csv = "--csv", tmp_path / "clusters.csv"
     assert call(capsys, "cluster", calibrated, files[0], *csv)[
         "files"

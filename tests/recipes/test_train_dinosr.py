@@ -212,22 +212,29 @@ def test_a_ctc_head_reads_phones_from_the_frames(
         other = tmp_path / "speech" / path.relative_to(speech)
         other.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(other, stereo, 22050)
+    flags = {
+        "encoder": whole[0] / "encoder",
+        "phones": phones,
+        "output_folder": tmp_path,
+        "number_of_epochs": 3,
+    }
+    read_phones = "ctc_frames.py", "ctc_frames.yaml"
+    speech = tmp_path / "speech"
     code, output = run_script(
-        *script(
-            "ctc_frames.py",
-            "ctc_frames.yaml",
-            encoder=whole[0] / "encoder",
-            phones=phones,
-            data_folder=tmp_path / "speech",
-            output_folder=tmp_path,
-            number_of_epochs=3,
-        )
+        *script(*read_phones, data_folder=speech, **flags)
     )
     assert code == 0, output
     losses = re.findall(r"Epoch \d: loss ([\d.]+)", output)
     assert len(losses) == 3
     assert float(losses[2]) < float(losses[0])
     assert re.search(r"Phone error rate of the test voices: [\d.]+%", output)
+    next(speech.glob("wav/test*/*/*.wav")).unlink()
+    code, output = run_script(
+        *script(*read_phones, data_folder=speech, **flags)
+    )
+    assert code == 1
+    assert re.search(r"1 of \d+ files are not there, the first is", output)
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(

@@ -157,3 +157,9 @@ def test_too_few_speakers_for_intervals(trials, caplog):
     assess = Assessor(two, replicates=30)
     assert "No intervals: Target trials of 2 speaker(s)" in caplog.text
     assert "intervals" not in assess(np.arange(len(two)))
+
+
+def test_what_is_wrong_with_a_table_of_tabs_is_said_of_tabs(tmp_path):
+    (tmp_path / "meta.csv").write_text("ID\tGender\nid1\tf\tm\n")
+    with pytest.raises(ValueError, match=r"line 2 has 3 fields.* a tab too"):
+        read_groups(tmp_path / "meta.csv")
