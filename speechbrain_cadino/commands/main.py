@@ -34,10 +34,11 @@ def prepare(parser):
     cannot be read as it is, such as m4a. Jobs of any scheduler can take a part
     each, and the one that finishes last writes the manifest. A training with
     the same values in its YAML file takes what it finds: give it
-    --manifest_folder=OUTPUT.
+    --manifest_folder=OUTPUT. The recipes have --min_duration 2, and in
+    dino.yaml --id_parts 3.
 
     Examples:
-      speechbrain-cadino prepare calls/ --output manifest
+      speechbrain-cadino prepare calls/ --output manifest --min_duration 2
       speechbrain-cadino prepare /path/to/VoxCeleb2 --output manifest \\
           --id_parts 3 --min_duration 2 --convert_folder /path/for/flac \\
           --part 3/8

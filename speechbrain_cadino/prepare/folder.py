@@ -60,9 +60,9 @@ def prepare_folder(
     """Writes the manifest of a folder of audio, from the files' headers.
 
     What is left out goes to ``skipped.csv`` (``wav,reason``) beside it, or
-    ``noise_skipped.csv`` if the manifest is ``noise.csv``, and is counted in
-    the log. Nothing is done if neither the files nor the arguments changed
-    since the last time, which ``train.json`` (``noise.json``) tells.
+    ``noise_skipped.csv`` if the manifest is ``noise.csv`` (and so on), and is
+    counted in the log. Nothing is done if neither the files nor the arguments
+    changed since the last time, which ``train.json`` (``noise.json``) tells.
 
     Links to folders are followed, hidden files are passed over. Of files that
     differ in their suffix only, one is taken: they are one recording in
@@ -174,9 +174,9 @@ def prepare_folder(
         "id_parts": id_parts,
         "files": [fingerprint(listing) for listing in listings.values()],
     }
-    beside = [_skipped_path(manifest)]
+    beside = [_beside(manifest, "skipped.csv")]
     if id_parts:
-        beside.append(_speakers_path(manifest))
+        beside.append(_beside(manifest, "speakers.csv"))
 
     def is_prepared():
         made_of = with_converted(inputs, convert_folder, CONVERTED)
@@ -236,7 +236,7 @@ def _write(manifest, recordings, inputs, tested, found):
     sample_rate = inputs["sample_rate"]
     begin(manifest)
     problems = [(r.wav, r.problem) for r in recordings]
-    reasons = report_skipped(_skipped_path(manifest), "wav", problems)
+    reasons = report_skipped(_beside(manifest, "skipped.csv"), "wav", problems)
     usable = [recording for recording in recordings if not recording.problem]
     if not usable:
         raise ValueError(
@@ -251,7 +251,9 @@ def _write(manifest, recordings, inputs, tested, found):
         for recording in usable
         for row in manifest_rows(recording, sample_rate, inputs["cut_seconds"])
     ]
-    speakers = _speakers_path(manifest) if inputs["id_parts"] else None
+    speakers = None
+    if inputs["id_parts"]:
+        speakers = _beside(manifest, "speakers.csv")
     write_prepared(
         manifest,
         rows,
@@ -279,15 +281,11 @@ def _report_left_out(manifest, tested, speakers, unknown):
         )
 
 
-def _skipped_path(manifest):
-    """Where what was left out is listed."""
+def _beside(manifest, name):
+    """A file that belongs to the manifest; of others than train.csv, their name
+    comes before its own."""
     prefix = "" if manifest.stem == "train" else f"{manifest.stem}_"
-    return manifest.with_name(f"{prefix}skipped.csv")
-
-
-def _speakers_path(manifest):
-    """Where the true speakers are."""
-    return manifest.with_name("speakers.csv")
+    return manifest.with_name(f"{prefix}{name}")
 
 
 def _report_usable(manifest, recordings, sample_rate):

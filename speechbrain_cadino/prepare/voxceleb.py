@@ -3,7 +3,9 @@
 from speechbrain_cadino.prepare.folder import prepare_folder
 
 
-def prepare_voxceleb(data_folder, manifest_folder, trials=None, **options):
+def prepare_voxceleb(
+    data_folder, manifest_folder, trials=None, id_parts=3, **options
+):
     """Writes the manifest of VoxCeleb, without its labels.
 
     The files lie as they come off the disk, ``<speaker>/<video>/<utterance>``
@@ -23,6 +25,9 @@ def prepare_voxceleb(data_folder, manifest_folder, trials=None, **options):
         The folder to write to.
     trials : str or list of str, optional
         Trial lists whose speakers are left out of training.
+    id_parts : int, optional
+        See ``prepare_folder``: None for a folder of another shape, of which
+        nothing is known.
     **options
         The other arguments of ``prepare_folder``.
 
@@ -43,5 +48,9 @@ def prepare_voxceleb(data_folder, manifest_folder, trials=None, **options):
     id2/y/1,id2
     """
     prepare_folder(
-        data_folder, manifest_folder, exclude=trials, id_parts=3, **options
+        data_folder,
+        manifest_folder,
+        exclude=trials,
+        id_parts=id_parts,
+        **options,
     )

@@ -257,6 +257,7 @@ class Plan:
                     "keeps, and filter is null: give the YAML file that this "
                     "one is based on."
                 )
+            self._check_pieces(manifests)
             return self.add("stage_1", "train_dino.py", "stage_1")
         everything = self.add("unfiltered", "train_dino.py", "unfiltered")
         self.add(
@@ -283,6 +284,18 @@ class Plan:
                 '--unfiltered="{train_manifest: MANIFEST}", or filter: null.'
             )
         return again
+
+    def _check_pieces(self, manifests):
+        """Raises if stage I trains on a manifest of its own, and what is
+        labelled is made of all of the data folder."""
+        own = _entry(self.hparams["stage_1"]).get("train_manifest")
+        save = self.folder / "stage_1" / "save"
+        if own and any(_lies_in(save, one) for one in manifests):
+            raise ValueError(
+                f"stage_1: its train_manifest is {own}, and pseudo_label has "
+                f"pieces of all of the data folder, {manifests[0]}: give it "
+                'pieces of yours, --pseudo_label="{manifest: PIECES}".'
+            )
 
     def all_steps(self):
         """All steps, in the order in which they run."""

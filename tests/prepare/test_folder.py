@@ -378,3 +378,30 @@ def test_tables_of_others_are_not_replaced(name, write_tone, tmp_path):
             tmp_path / "data", tmp_path / "save", id_parts=2, min_duration=1
         )
     assert theirs.read_text() == '{"mine": 1}'
+
+
+def test_pieces_beside_recordings_have_speakers_of_their_own(
+    write_tone, tmp_path
+):
+    for name in ["anne/1.wav", "bob/1.wav"]:
+        write_tone(tmp_path / "data" / name, seconds=4.0)
+    save = tmp_path / "save"
+    prepare_folder(tmp_path / "data", save, id_parts=2)
+    prepare_folder(
+        tmp_path / "data",
+        save,
+        id_parts=2,
+        cut_seconds=2,
+        manifest="pieces.csv",
+    )
+    whole = pd.read_csv(save / "speakers.csv")
+    assert whole.to_dict("list") == {
+        "ID": ["anne/1", "bob/1"],
+        "spk_id": ["anne", "bob"],
+    }
+    pieces = pd.read_csv(save / "pieces_speakers.csv")
+    assert (
+        pieces["ID"].tolist()
+        == read_manifest(save / "pieces.csv", "")["ID"].tolist()
+    )
+    assert pieces["spk_id"].tolist() == ["anne", "anne", "bob", "bob"]

@@ -112,3 +112,13 @@ def test_from_a_yaml(voxceleb, tmp_path):
     )
     run_on_main(hparams["prepare"])
     check(tmp_path / "save", UTTERANCES)
+
+
+def test_a_folder_of_another_shape(voxceleb, tmp_path):
+    """Nothing is known of its speakers."""
+    names = ["a", "b", "calls/2024/may/1", "calls/2024/june/1"]
+    data = voxceleb(".", utterances=names)
+    prepare_voxceleb(data, tmp_path / "save", id_parts=None)
+    table = read_manifest(tmp_path / "save" / "train.csv", data)
+    assert sorted(table["ID"]) == sorted(names)
+    assert not (tmp_path / "save" / "speakers.csv").exists()

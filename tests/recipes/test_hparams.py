@@ -95,13 +95,15 @@ def resolved(name, tmp_path, *flags):
 @pytest.mark.parametrize("name", TRAINING)
 def test_an_own_rate_reaches_all_that_prepares(name, tmp_path):
     arguments = [*SMALL, f"--data_folder={tmp_path}", "--sample_rate=8000"]
-    arguments.append(f"--output_folder={tmp_path}")
+    arguments += [f"--output_folder={tmp_path}", "--id_parts=2"]
     hparams = load(name, *arguments)
     names = [f"prepare_{kind}" for kind in ("noise", "music", "babble", "rir")]
     steps = [*hparams["prepare"], *(hparams[name] for name in names)]
     steps = [step for step in steps if step.func.__name__ in OF_RECORDINGS]
     assert len(steps) >= len(names)
     assert {step.keywords["sample_rate"] for step in steps} == {8000}
+    of_speech = [s for s in steps if s.func.__name__ != "prepare_noise"]
+    assert {step.keywords["id_parts"] for step in of_speech} <= {2}
 
 
 @pytest.mark.parametrize("name", [*TRAINING, *STAGE_TWO])

@@ -162,6 +162,15 @@ def test_own_manifests_are_filtered_and_subsets_of_what_is_kept_trained_on(
     assert kept in commands["stage_1"]
 
 
+def test_pieces_are_of_what_stage_one_has_learnt(steps):
+    own = "--stage_1={train_manifest: mine.csv}"
+    with pytest.raises(ValueError, match="has pieces of all of the data"):
+        steps(own, yaml="small.yaml")
+    pieces = "--pseudo_label={manifest: mine_pieces.csv}"
+    labels = steps(own, pieces, yaml="small.yaml")["iteration_1/labels"]
+    assert "--manifest=mine_pieces.csv" in labels
+
+
 def test_pieces_that_no_filter_keeps_are_not_labelled(steps):
     with pytest.raises(ValueError, match="what a filter keeps, and filter is"):
         steps("--filter=null", yaml="small_filtered.yaml")
