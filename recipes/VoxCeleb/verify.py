@@ -39,7 +39,7 @@ def main(arguments):
     }
     rate = embedders["embedder"].sample_rate
     trial_lists = {
-        name: read(sample_rate=rate)
+        name: read(**{"sample_rate": rate, **read.keywords})
         for name, read in hparams["trial_lists"].items()
     }
     results = hparams["verify"](**embedders, **trial_lists)

@@ -1,5 +1,7 @@
 """Crops of voices with frames of the faces."""
 
+import zlib
+
 import numpy as np
 import pandas as pd
 import torch
@@ -7,8 +9,15 @@ import torch
 from speechbrain_cadino.audio_visual.faces import FaceReader
 from speechbrain_cadino.dataio.audio import MediaError
 from speechbrain_cadino.dataio.crops import PseudoLabelDataset
-from speechbrain_cadino.dataio.manifest import TRUSTED, read_manifest
+from speechbrain_cadino.dataio.manifest import (
+    TRUSTED,
+    read_manifest,
+    spread_rows,
+)
 from speechbrain_cadino.dataio.packed import PackedStrings
+
+# So many tracks are looked for before a training: a wrong folder has none.
+SOME = 10
 
 
 class AudioVisualDataset(PseudoLabelDataset):
@@ -34,7 +43,8 @@ class AudioVisualDataset(PseudoLabelDataset):
     Raises
     ------
     ValueError
-        If no utterance has a face, or the manifest trusts a label.
+        If no utterance has a face, the manifest trusts a label, or no track is
+        there.
     """
 
     def __init__(
@@ -58,6 +68,28 @@ class AudioVisualDataset(PseudoLabelDataset):
                 f"{face_manifest} has the face of no utterance in {manifest}: "
                 "prepare it again, with this audio_manifest."
             )
+        rows = spread_rows(len(self.tracks), SOME)
+        if not any(map(self._is_there, rows)):
+            raise ValueError(
+                f"{face_manifest}: none of {len(rows)} face tracks is there, "
+                f"such as {self.tracks[rows[0]]}. Is face_folder right? Or "
+                "prepare them again."
+            )
+
+    def _is_there(self, track):
+        """Whether a track has images."""
+        try:
+            with FaceReader(self.tracks[track], size=self.face_size):
+                return True
+        except MediaError:
+            return False
+
+    def fingerprint(self):
+        """See MultiCropDataset; and of the tracks."""
+        found = super().fingerprint()
+        for array in (self.track_of, self.frames):
+            found = zlib.crc32(np.ascontiguousarray(array), found)
+        return found
 
     def __getitem__(self, index):
         """A crop of an utterance, and a frame.

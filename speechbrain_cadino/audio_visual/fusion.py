@@ -49,7 +49,7 @@ def verify_fused(
     score is the mean of those that are there. ``fused`` is the mean of the two
     cosines, and the voice alone where there is no face. With calibration
     trials, ``fused+calibrated`` is the log-likelihood ratio by logistic
-    regression on both scores and on whether there is a face.
+    regression on both scores, and on that of the voice where there is no face.
 
     Arguments
     ---------
@@ -91,6 +91,11 @@ def verify_fused(
     if calibration_trials is not None:
         check_apart(trials.trials, calibration_trials.trials)
     scores = score(trials, face_trials)
+    if np.isnan(scores["face"]).all():
+        raise ValueError(
+            f"None of the {len(trials.trials)} trials has a face on both "
+            "sides: verify voices alone, by verify.yaml."
+        )
     assess = assessor(trials.trials)
     systems = {
         "audio": scores["audio"],
@@ -99,14 +104,8 @@ def verify_fused(
     }
     if calibration_trials is not None:
         others = score(calibration_trials, face_calibration_trials)
-        calibration = Calibration(
-            others["audio"],
-            calibration_trials.trials["target"],
-            _face_columns(others["face"]),
-        )
-        systems["fused+calibrated"] = calibration(
-            scores["audio"], _face_columns(scores["face"])
-        )
+        targets = calibration_trials.trials["target"].to_numpy()
+        systems["fused+calibrated"] = _calibrated(scores, others, targets)
     unseen = int(np.isnan(scores["face"]).sum())
     if unseen:
         count = len(trials.trials)
@@ -120,7 +119,18 @@ def _filled(scores):
     return np.where(np.isnan(scores), np.nanmean(scores), scores)
 
 
-def _face_columns(scores):
-    """What calibration learns of faces: the score, and whether there is one."""
-    unseen = np.isnan(scores)
-    return np.column_stack([np.where(unseen, 0, scores), unseen])
+def _calibrated(scores, others, targets):
+    """The log-likelihood ratios of trials, learnt from other trials: from both
+    scores, and where a face was not seen from the voice alone."""
+    found = Calibration(others["audio"], targets)(scores["audio"])
+    seen, learnt = ~np.isnan(scores["face"]), ~np.isnan(others["face"])
+    if len(set(targets[learnt])) < 2:
+        raise ValueError(
+            f"{learnt.sum()} of {len(targets)} calibration trials have a face "
+            "on both sides: some targets and some non-targets are needed."
+        )
+    both = Calibration(
+        others["audio"][learnt], targets[learnt], others["face"][learnt, None]
+    )
+    found[seen] = both(scores["audio"][seen], scores["face"][seen, None])
+    return found

@@ -78,7 +78,7 @@ class Calibration:
         Shape (T,).
     targets : array_like
         Shape (T,), bool.
-    quality : numpy.ndarray
+    quality : numpy.ndarray, optional
         Shape (T, Q).
 
     Example
@@ -91,25 +91,25 @@ class Calibration:
     True
     """
 
-    def __init__(self, scores, targets, quality):
-        self.model = logistic(np.column_stack([scores, quality]), targets)
+    def __init__(self, scores, targets, quality=None):
+        self.model = logistic(_columns(scores, quality), targets)
 
-    def __call__(self, scores, quality):
+    def __call__(self, scores, quality=None):
         """Calibrates scores.
 
         Arguments
         ---------
         scores : numpy.ndarray
             Shape (T,).
-        quality : numpy.ndarray
-            Shape (T, Q).
+        quality : numpy.ndarray, optional
+            Shape (T, Q): as it has learnt from.
 
         Returns
         -------
         numpy.ndarray
             Shape (T,): natural log-likelihood ratios.
         """
-        return self.model.decision_function(np.column_stack([scores, quality]))
+        return self.model.decision_function(_columns(scores, quality))
 
     def weights(self):
         """What the model has learned.
@@ -124,6 +124,11 @@ class Calibration:
         offset, weights = weights_of(self.model)
         names = ["offset", "score", *MEASURES]
         return dict(zip(names, [offset, *weights]))
+
+
+def _columns(scores, quality):
+    """The features of logistic regression."""
+    return np.column_stack([scores] if quality is None else [scores, quality])
 
 
 def weights_of(model):

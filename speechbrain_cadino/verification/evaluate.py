@@ -96,6 +96,12 @@ class TrialEvaluator:
             raise ValueError(
                 "Give data_folder, where the files of the trial list are."
             )
+        if keep_unseen and manifest is None:
+            raise ValueError(
+                f"No manifest of the face tracks of {trials}: give "
+                "face_trials_manifest (prepare_faces makes one of a trial "
+                "list), or trials: null."
+            )
         self.trials = read_trials(find_trials(trials, data_folder))
         _check_kinds(self.trials, trials)
         if embeddings is not None:

@@ -9,9 +9,14 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
 
 from speechbrain_cadino.audio_visual.face_resnet import FaceResNet
-from speechbrain_cadino.audio_visual.fusion import fuse, verify_fused
+from speechbrain_cadino.audio_visual.fusion import (
+    _calibrated,
+    fuse,
+    verify_fused,
+)
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.verification.evaluate import TrialEvaluator, verify
 
@@ -153,6 +158,24 @@ def test_calibrated_on_other_trials(
     assert "cllr" in results["systems"]["fused+calibrated"]
     with pytest.raises(ValueError, match="in calibration_trials"):
         verify_fused(tmp_path, *embedders, *one, *one)
+
+
+def test_a_trial_without_a_face_is_calibrated_by_its_voice():
+    """Also where all that is learnt from have faces."""
+    rng = np.random.default_rng(0)
+    targets = np.arange(300) % 2 == 0
+    voice, face = rng.normal(targets[:, None] * [1, 3], 1, (300, 2)).T
+    new = {"audio": np.array([0.3, 0.3]), "face": np.array([2.0, np.nan])}
+    found = _calibrated(new, {"audio": voice, "face": face}, targets)
+    expected = []
+    for known, asked in [((voice, face), [0.3, 2.0]), ((voice,), [0.3])]:
+        known = np.stack(known, 1)
+        mean, deviation = known.mean(0), known.std(0)
+        model = LogisticRegression(C=100, class_weight="balanced")
+        model.fit((known - mean) / deviation, targets)
+        expected += [*model.decision_function([(asked - mean) / deviation])]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert abs(found[1]) < 0.5 < found[0]
 
 
 def test_no_face_of_the_list_is_there(corpus, face_encoder, faces, tmp_path):

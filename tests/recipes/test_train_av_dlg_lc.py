@@ -250,6 +250,27 @@ def test_stage_one_on_faces(face_run):
     assert all(np.isfinite(row["eer"]) for row in systems.values())
 
 
+def test_verified_by_voice_and_face(
+    face_run, faces, speech, encoder_folder, run_script, tmp_path
+):
+    """As real processes: face encoders count frames."""
+    flags = {
+        "encoder": encoder_folder,
+        "face_encoder": face_run / "encoder",
+        "trials": speech / "trials.txt",
+        "data_folder": speech,
+        "trials_manifest": faces / "faces_test.csv",
+        "face_folder": faces,
+        "output_folder": tmp_path,
+        "replicates": 20,
+    }
+    code, output = run_script(*script("verify.py", "av_verify.yaml", **flags))
+    assert code == 0, output
+    systems = json.loads((tmp_path / "metrics.json").read_text())["systems"]
+    assert list(systems) == ["audio", "face", "fused"]
+    assert systems["face"]["unseen"] > 0
+
+
 def test_stage_two_on_faces_alone(face_run, faces, run_script, tmp_path):
     table = pd.read_csv(faces / "faces.csv")
     table["spk_id"] = [name.split("/")[1] for name in table["ID"]]
