@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.verification.calibration import Calibration, check_apart
+from speechbrain_cadino.verification.calibration import Calibration
 from speechbrain_cadino.verification.results import Assessor, write_results
 
 logger = get_logger(__name__)
@@ -89,7 +89,7 @@ def verify_fused(
         return {"audio": voices, "face": faces}
 
     if calibration_trials is not None:
-        check_apart(trials.trials, calibration_trials.trials)
+        trials.check_apart(calibration_trials)
     scores = score(trials, face_trials)
     if np.isnan(scores["face"]).all():
         raise ValueError(

@@ -12,6 +12,7 @@ from torch.nn import SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 import speechbrain as sb
+from speechbrain.processing.features import InputNormalization
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.augment import refresh_banks, set_position
@@ -88,6 +89,7 @@ class EncoderBrain(sb.Brain):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        _check_features(self.modules)
         self.record = TrainingRecord()
         self.unreadable = Unreadable(self.record)
         self.guard = StepGuard([self.record, Buffers(self.modules)])
@@ -553,7 +555,8 @@ class EncoderBrain(sb.Brain):
             or 0 < self.ckpt_interval_steps <= steps_since_ckpt
             # An evaluation, which takes long, ends at once if asked to.
             or (
-                self.step == self.batches_per_epoch
+                self.step
+                == self.steps_per_epoch * self.grad_accumulation_factor
                 and self._evaluates(self.epoch)
             )
         )
@@ -592,3 +595,14 @@ class EncoderBrain(sb.Brain):
                     device_ids=[self.device] if on_gpu else None,
                     find_unused_parameters=self.find_unused_parameters,
                 )
+
+
+def _check_features(modules):
+    """Raises if features have statistics that no checkpoint would keep."""
+    for module in modules.modules():
+        kind = getattr(module, "norm_type", None)
+        if isinstance(module, InputNormalization) and kind != "sentence":
+            raise ValueError(
+                f"mean_var_norm has the norm_type {kind}, whose statistics a "
+                "training does not keep: give norm_type: sentence."
+            )

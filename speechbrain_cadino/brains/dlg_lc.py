@@ -181,7 +181,9 @@ class PseudoLabelBrain(EncoderBrain):
     def _look_first(self):
         """Fits the gates to the losses of the weights that training starts
         from: a pass over the training set without an update."""
-        batches = self._batches(self.train_dataset, "Losses before training")
+        data = copy.copy(self.train_dataset)
+        data.samples_per_epoch = None  # all utterances, at all speeds
+        batches = self._batches(data, "Losses before training")
         self.record.mark()
         with torch.no_grad(), self.evaluation_ctx:
             for step, batch in enumerate(batches):

@@ -60,10 +60,18 @@ FEWEST_OF_STABILITY = 5
 
 ONE_VOICE = (
     "All are of one voice, by a calibration that was made on other audio. If "
-    "that cannot be, scores mean something else here: remove calibration.json "
-    "from the encoder folder, or from a copy of it, and cluster again. That "
-    "calibrates on these files."
+    "that cannot be, scores mean something else here: "
 )
+
+# Of fewer files no calibration is made here
+TO_CALIBRATE = (
+    "remove calibration.json from the encoder folder, or from a copy of it, "
+    "and cluster again. That calibrates on these files."
+)
+TO_TELL = "say how many voices there are, --num_clusters."
+
+# So many times more voices than clusters that lie apart are suspicious.
+SUSPICIOUS = 2
 
 
 def prepare(arguments):
@@ -189,7 +197,7 @@ def calibrate(arguments):
         )
         found = threshold.calibrate_by_trials(loaded, trials)
     elif arguments.embeddings:
-        table = pd.DataFrame({"ID": arguments.inputs or loaded.ids})
+        table = pd.DataFrame({"ID": _known(arguments.inputs, loaded)})
         found = threshold.calibrate(
             loaded, table, arguments.method, before=before
         )
@@ -219,6 +227,17 @@ def calibrate(arguments):
     return _format(pd.DataFrame(content))
 
 
+def _known(names, stored):
+    """IDs of embeddings, each once; all if none is named."""
+    unknown = [name for name in names if name not in stored.rows]
+    if unknown:
+        raise ValueError(
+            f"{stored.source} has no embedding of {unknown[0]}: its ids.txt "
+            "names those that there are."
+        )
+    return list(dict.fromkeys(names)) or stored.ids
+
+
 def _some(files, wanted):
     """Files evenly spread over all, twice as many as are wanted, as some may
     not be readable: the others need not be converted."""
@@ -229,6 +248,7 @@ def adapt(arguments):
     """Writes an adapted encoder, if it is better; gives the figures."""
     check_device(arguments.device)
     files = _some(inference.find_files(arguments.inputs), MOST_LEAVES)
+    _check_named(arguments.output)
     _check_folder(pathlib.Path(arguments.output).parent)
     check_request(arguments.encoder, arguments.output, arguments.map)
     loaded = _load(arguments.encoder, arguments)
@@ -293,7 +313,10 @@ def cluster(arguments):
     labels = choose(embeddings)
     by_theirs = number is None and theirs and found.calibration == theirs
     if by_theirs and len(labels) > 1 and labels.max() == 0:
-        logger.warning(ONE_VOICE)
+        few = arguments.embeddings or len(labels) < threshold.FEWEST_RECORDINGS
+        logger.warning(ONE_VOICE + (TO_TELL if few else TO_CALIBRATE))
+    if number is None and found.calibration not in (None, theirs):
+        _doubt(labels.max() + 1, find_speakers(embeddings).max() + 1)
     logger.info(
         f"{len(labels)} files, {labels.max() + 1} cluster(s): {arguments.csv}"
         + _how_chosen(number, found.calibration)
@@ -309,6 +332,18 @@ def cluster(arguments):
         figures["stability"] = ("stability", "mean")
     write_csv(arguments.csv, table)
     return _format(table.groupby("cluster").agg(**figures).reset_index())
+
+
+def _doubt(found, apart):
+    """Warns if a calibration on files of few voices finds too many: it has
+    taken every two files for two voices."""
+    if found > SUSPICIOUS * apart:
+        logger.warning(
+            f"{found} voices, by a calibration on these files, which holds "
+            f"where most of them are of different voices; {apart} clusters lie "
+            f"well apart. If the voices are few, give --num_clusters={apart}, "
+            "or an encoder that has a calibration."
+        )
 
 
 def _long_enough(seconds, shortest):

@@ -32,15 +32,18 @@ WORDS_TOO = {"gate"}
 # Keys whose value is a list, or one of what would be in it
 ONE_TOO = {"share"}
 
-# Numbers that no training can do without
-NEEDED = {"seed", "number_of_epochs", "batch_size", "lr"}
-
 # Numbers that count something, and the least of each
 COUNTS = {
     **dict.fromkeys(["batch_size", "shard_size", "max_segments"], 1),
     **dict.fromkeys(["steps_per_epoch", "passes_per_epoch"], 1),
     **dict.fromkeys(["num_workers", "replicates", "seed"], 0),
     **dict.fromkeys(["number_of_epochs", "iterations", "evaluate_every"], 0),
+}
+
+# Numbers without which nothing works
+NEEDED = {
+    *(COUNTS.keys() - {"steps_per_epoch", "evaluate_every"}),
+    *("lr", "sample_rate", "min_duration", "global_crops", "local_crops"),
 }
 
 # Paths of which several make sense
@@ -179,9 +182,8 @@ def _value(key, value, settings):
     if value is None:
         if isinstance(default, bool):
             return True
-        raise ValueError(
-            f"--{key} has no value: --{key}=VALUE, or --{key}=null for none."
-        )
+        none = "" if key in NEEDED else f", or --{key}=null for none"
+        raise ValueError(f"--{key} has no value: --{key}=VALUE{none}.")
     needed = _is_placeholder(default)
     path = PATHS.search(key) or key in PATHS_TOO or needed
     without = default is None or (key in OPTIONAL and not needed)

@@ -337,11 +337,28 @@ class Embedder:
 def _hash_state(module):
     """A hash of all weights and buffers of a module."""
     digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
+    state = module.state_dict()
+    if not state:  # a detector of speech that has learnt nothing, say
+        digest.update(_describe(module).encode())
+    for name, value in state.items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         flat = value.detach().cpu().contiguous().flatten()
         digest.update(flat.view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _describe(module):
+    """What a module without weights is: its code, and its plain values."""
+    values = {
+        name: value
+        for name, value in sorted(vars(module).items())
+        if isinstance(value, (bool, int, float, str))
+    }
+    try:
+        code = inspect.getsource(type(module))
+    except (OSError, TypeError):  # typed into a shell
+        code = ""
+    return f"{type(module).__qualname__} {values} {code}"
 
 
 class _Utterances(torch.utils.data.Dataset):

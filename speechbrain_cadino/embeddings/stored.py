@@ -1,5 +1,7 @@
 """Embeddings that are there already, in the place of an encoder."""
 
+import os
+
 import numpy as np
 import pandas as pd
 
@@ -101,6 +103,11 @@ class StoredEmbeddings:
 
     def extract(self, folder, table, shard_size=None, trim=False):
         """See ``Embedder.extract``; copies the rows that are wanted."""
+        if os.path.realpath(folder) == os.path.realpath(self.source):
+            raise ValueError(
+                f"{folder} holds the embeddings that are given, and would get "
+                "those of the manifest alone: give another output_folder."
+            )
         embeddings = self.embed(table, skip_unreadable=True)
 
         def save():

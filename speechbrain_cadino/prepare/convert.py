@@ -51,8 +51,8 @@ def convert_files(sources, targets, sample_rate=16000, num_workers=None):
     ImportError
         If PyAV is not there.
     ValueError
-        If a target is there, and is no copy of its source: of another file
-        that is still there, or of nobody knows what.
+        If a target is there, and is no copy of its source at this rate: of
+        another file that is still there, or of nobody knows what.
 
     Example
     -------
@@ -82,7 +82,8 @@ def convert_files(sources, targets, sample_rate=16000, num_workers=None):
         raise ValueError(
             f"{others[0].removeprefix(IN_THE_WAY)}, and would be replaced"
             + (f", as would {len(others) - 1} more" if others[1:] else "")
-            + ": give each folder of audio a convert_folder of its own."
+            + ": give each folder of audio, and each sample_rate, a "
+            "convert_folder of its own."
         )
     failed = sum(map(bool, failures))
     logger.info(f"Converted {len(sources) - failed} files, {failed} failed.")
@@ -137,7 +138,9 @@ def _convert(source, target, sample_rate):
     found, rate = _comment(target)
     if problem := _in_the_way(target, found, made_of):
         return f"{IN_THE_WAY}{problem}"
-    if found == made_of and rate == sample_rate:
+    if found is not None and rate != sample_rate:
+        return f"{IN_THE_WAY}{target} has {rate} samples a second"
+    if found == made_of:
         return ""
     try:
         with av.open(str(source)) as container:

@@ -1,5 +1,7 @@
 """Joined manifests: labels that are given beside labels that were guessed."""
 
+import os
+
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
@@ -99,7 +101,9 @@ def join_manifests(
 
 def _read(path, folder, prefix):
     """A manifest whose labels have a prefix."""
-    table = read_manifest(path, folder or DATA_ROOT)
+    table = read_manifest(
+        path, os.path.abspath(folder) if folder else DATA_ROOT
+    )
     if TRUSTED in table:
         raise ValueError(
             f"{path} has a column {TRUSTED}: it is joined already. Give the "

@@ -250,6 +250,9 @@ def atomic_folder(path):
             temporary.rename(path)
             sync(path.parent)
     finally:
+        # Ended between the two
+        if previous.exists() and not path.exists():
+            previous.rename(path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(previous, ignore_errors=True)
 

@@ -11,7 +11,8 @@ def full_precision(device_type):
 
     SpeechBrain allows TF32 on GPUs, which rounds the numbers of a product to
     ten bits: nearest neighbours may be others, and what is left of a difference
-    of large sums, such as squared covariances off the diagonal, is wrong.
+    of large sums, such as squared covariances off the diagonal, is wrong. The
+    backward pass, which comes after the block, is not in it.
 
     Arguments
     ---------

@@ -15,6 +15,7 @@ from sklearn.metrics import adjusted_rand_score
 from tqdm import tqdm
 
 from speechbrain_cadino.clustering.ward import MOST_LEAVES, find_speakers
+from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.embeddings.linear import LDA, LinearMap
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
@@ -194,6 +195,10 @@ def adapt(embedder, table, folder, only=None, trusted=True):
         raise ValueError(
             f"{source} holds embeddings alone: an encoder is needed, into "
             "which something can be folded."
+        )
+    if embedder.reader is not AudioReader:
+        raise ValueError(
+            f"{source} is no encoder of voices: give one of these."
         )
     last_linear(embedder.encoder, source)
     table = table.iloc[spread_rows(len(table), MOST_LEAVES)]

@@ -188,12 +188,12 @@ def plan_shares(hparams_file, run_opts, overrides):
     """
     settings = resolve(hparams_file, overrides)
     output_folder = pathlib.Path(settings["output_folder"])
-    _check_folders(settings)
     trainings = []
     for share in _shares(settings["share"]):
         folder = output_folder / f"share_{share:g}"
         flags = {"share": share, "output_folder": str(folder)}
         training = Training(share, folder, change_overrides(overrides, **flags))
+        _check_folders(training, hparams_file)
         _check_settings(training, hparams_file, run_opts)
         trainings.append(training)
     return output_folder, trainings
@@ -208,9 +208,10 @@ def _shares(shares):
     return list(dict.fromkeys(json.loads(f"{share:g}") for share in shares))
 
 
-def _check_folders(settings):
+def _check_folders(training, hparams_file):
     """Raises unless what a training writes is in its output folder."""
-    folder = pathlib.Path(settings["output_folder"])
+    settings = resolve(hparams_file, training.overrides)
+    folder = training.folder
     for key in ["save_folder", "encoder_folder", "labelled_manifest"]:
         path = settings[key]
         if isinstance(path, str) and folder not in pathlib.Path(path).parents:

@@ -89,6 +89,10 @@ def evaluate_run(folder, evaluator, output_folder, baselines, device=None):
         hparams = load_hyperpyyaml(fin, there)
     if not {"student", "frame_hop"} <= hparams.keys():
         raise ValueError(f"{path} is not of train_dinosr.py.")
+    made_in = pathlib.Path(hparams["output_folder"])
+    manifest = pathlib.Path(hparams["train_manifest"])
+    if manifest.is_relative_to(made_in):
+        hparams["train_manifest"] = path.parent / manifest.relative_to(made_in)
     evaluator.sample_rate = hparams["sample_rate"]
     student = hparams["student"].to(device or infer_device())
     untrained = copy.deepcopy(student) if baselines else None

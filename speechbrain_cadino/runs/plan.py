@@ -38,7 +38,10 @@ PLACES = {"encoder_folder": "encoder", "save_folder": "save"}
 RUN_OPTIONS = RunOptions().as_dict()
 
 # Files that a step of a moment reads: where one was edited, it is done anew
-READ_QUICKLY = ["trials", "calibration_trials", "groups", "speakers"]
+READ_QUICKLY = [
+    *("trials", "calibration_trials", "trials_manifest"),
+    *("groups", "speakers"),
+]
 
 
 class Work(NamedTuple):
@@ -126,6 +129,8 @@ def plan(hparams, hparams_folder, recipe, run_opts):
         for name in sorted(run_opts.overridden_args)
         if name not in hparams
     }
+    if hparams["processes"] > 1 and "cuda" in str(options.get("device")):
+        options.pop("device")  # each process of torchrun finds its own
     make = functools.partial(_step, hparams, options, hparams_folder, recipe)
     return hparams["plan"](hparams, make).all_steps()
 

@@ -1,6 +1,5 @@
 """Baselines that have learned nothing: an encoder has to beat them."""
 
-import contextlib
 import functools
 
 import numpy as np
@@ -132,9 +131,17 @@ def _random_crops(table, open_file, sample_rate, rng):
     long = table[lengths >= length]
     rows = long.iloc[rng.integers(len(long), size=CALIBRATION_BATCH_SIZE)]
     starts = rng.integers(rows["start"], rows["stop"] - length + 1)
-    crops = []
+    crops, errors = [], []
     for wav, start in zip(rows["wav"], starts):
         # Broken files are few, and are counted where all are embedded.
-        with contextlib.suppress(MediaError), open_file(wav) as signal:
-            crops.append(signal.read(int(start), int(start) + length))
+        try:
+            with open_file(wav) as signal:
+                crops.append(signal.read(int(start), int(start) + length))
+        except MediaError as error:
+            errors.append(error)
+    if not crops:
+        raise MediaError(
+            f"None of {len(errors)} files of the training set can be read, for "
+            f"the untrained encoder. Is train_data_folder right? {errors[0]}"
+        )
     return torch.stack(crops)

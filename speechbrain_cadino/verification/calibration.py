@@ -183,7 +183,7 @@ def logistic(features, targets):
     return model.fit(features, targets)
 
 
-def check_apart(trials, calibration_trials):
+def check_apart(trials, calibration_trials, folders=()):
     """Raises if two trial lists share a file, however its name is spelled.
 
     Arguments
@@ -192,6 +192,8 @@ def check_apart(trials, calibration_trials):
         The trials, as ``read_trials`` gives them.
     calibration_trials : pandas.DataFrame
         The other trials, as ``read_trials`` gives them.
+    folders : iterable of str
+        The folders that names start from.
 
     Raises
     ------
@@ -207,8 +209,8 @@ def check_apart(trials, calibration_trials):
     ...
     ValueError: 2 file(s) are in trials and in calibration_trials...
     """
-    names = _names(trials)
-    both = names.keys() & _names(calibration_trials).keys()
+    names = _names(trials, folders)
+    both = names.keys() & _names(calibration_trials, folders).keys()
     if both:
         raise ValueError(
             f"{len(both)} file(s) are in trials and in calibration_trials, "
@@ -217,6 +219,8 @@ def check_apart(trials, calibration_trials):
         )
 
 
-def _names(trials):
+def _names(trials, folders):
     """The files of trials: what their names mean, and how they are spelled."""
-    return {tuple(parts_of(name)): name for name in trial_names(trials)}
+    return {
+        tuple(parts_of(name, folders)): name for name in trial_names(trials)
+    }

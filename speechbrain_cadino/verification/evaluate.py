@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.names import paths_of
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.verification.back_ends import BackEnds, Background
 from speechbrain_cadino.verification.baselines import (
@@ -125,6 +126,22 @@ class TrialEvaluator:
         rows = pd.Index(self.files["ID"])
         self.enrol = rows.get_indexer(self.trials["enrol"])
         self.test = rows.get_indexer(self.trials["test"])
+
+    def check_apart(self, others):
+        """Raises if another list, to calibrate on, shares a file with this.
+
+        Arguments
+        ---------
+        others : TrialEvaluator
+            The other list.
+
+        Raises
+        ------
+        ValueError
+            Naming a file that is in both.
+        """
+        folders = [*paths_of(self.data_folder), *paths_of(others.data_folder)]
+        check_apart(self.trials, others.trials, folders)
 
     def embed(self, embedder):
         """Embeds the files. One that is damaged or silent, which its header
@@ -292,7 +309,7 @@ def verify(
                 "calibrated needs calibration_trials: give it, or leave that "
                 "out."
             )
-        check_apart(trials.trials, calibration_trials.trials)
+        trials.check_apart(calibration_trials)
     table = background.table("baselines=True") if baselines else None
     overlap = None
     if background.manifest is not None:

@@ -230,10 +230,9 @@ def heard_and_seen(tmp_path):
             tmp_path / "labels.csv",
             tmp_path / "faces.csv",
             face_size=16,
-            face_root=tmp_path,
             data_root=tmp_path,
             crop_seconds=0.3,
-            **options,
+            **{"face_root": tmp_path, **options},
         )
 
     return make
@@ -256,3 +255,18 @@ def test_a_voice_at_another_speed_has_the_same_face(heard_and_seen):
     for item in items:
         assert item["face"].shape == (1, 3, 16, 16)
         assert item["face"].any() == item["has_face"]
+
+
+def test_faces_that_are_not_there_are_no_faces_of_black(
+    heard_and_seen, tmp_path
+):
+    with pytest.raises(ValueError, match=r"none of 1 face tracks is there"):
+        heard_and_seen(face_root=tmp_path / "another")
+
+
+def test_other_faces_are_other_data(heard_and_seen, tmp_path):
+    before = heard_and_seen().fingerprint()
+    assert heard_and_seen().fingerprint() == before
+    text = (tmp_path / "faces.csv").read_text()
+    (tmp_path / "faces.csv").write_text(text.replace(",3\n", ",2\n"))
+    assert heard_and_seen().fingerprint() != before

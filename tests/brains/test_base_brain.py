@@ -3,6 +3,7 @@ import functools
 import pytest
 import torch
 
+from speechbrain.processing.features import InputNormalization
 from speechbrain_cadino.brains import base
 
 
@@ -42,3 +43,27 @@ def test_each_process_epoch_and_step_draws_its_own(monkeypatch):
     draws = [drawn(*place) for place in places]
     assert len(set(draws)) == len(places)
     assert draws == pytest.approx([drawn(*place) for place in places], abs=0)
+
+
+def test_a_checkpoint_before_an_evaluation_whatever_is_left_over(monkeypatch):
+    """Five batches, two to a step: the fifth makes none."""
+    brain = brain_of(torch.nn.Linear(1, 1))
+    brain.grad_accumulation_factor, brain.batches_per_epoch = 2, 5
+    brain.steps_per_epoch, brain.epoch = 2, 1
+    brain.ckpt_interval_minutes = brain.ckpt_interval_steps = 0
+    brain.checkpointer = object()
+    monkeypatch.setattr(brain, "_evaluates", lambda epoch: True)
+    due = []
+    for brain.step in range(1, 6):
+        due.append(brain._should_save_intra_epoch_ckpt(0, 0))
+    assert due == [False, False, False, True, False]
+
+
+@pytest.mark.parametrize("kind", ["global", "sentence"])
+def test_features_have_nothing_that_no_checkpoint_keeps(kind):
+    features = InputNormalization(norm_type=kind)
+    if kind == "sentence":
+        brain_of(features)
+        return
+    with pytest.raises(ValueError, match="norm_type global, whose statistics"):
+        brain_of(torch.nn.Sequential(features))

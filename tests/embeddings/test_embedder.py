@@ -160,11 +160,16 @@ def test_a_null_row_is_no_embedding(tmp_path):
     assert np.isnan(embeddings).tolist() == [[False] * 2, [True] * 2]
 
 
-def test_stored_embeddings_do_not_take_the_place_of_others(stored):
+def test_stored_embeddings_do_not_take_the_place_of_others(stored, tmp_path):
     table = pd.DataFrame({"ID": ["a"]})
+    others = tmp_path / "others"
+    save_embeddings(others, ["x"], np.eye(3)[:1])
     with pytest.raises(ValueError, match=r"embeddings\.npy would be replaced"):
-        StoredEmbeddings(stored).extract(stored, table)
-    assert load_embeddings(stored)[0] == ["a", "b", "c"]
+        StoredEmbeddings(stored).extract(others, table)
+    assert load_embeddings(others)[0] == ["x"]
+    # Nor their own, of which a manifest may have a part
+    with pytest.raises(ValueError, match="holds the embeddings that are given"):
+        StoredEmbeddings(others).extract(others, pd.DataFrame({"ID": ["x"]}))
 
 
 def test_an_id_without_a_stored_embedding_is_named_or_skipped(stored):
@@ -208,3 +213,21 @@ def test_an_option_that_there_is_not(tmp_path):
     save_embeddings(tmp_path, ["a"], np.ones((1, 2)))
     with pytest.raises(TypeError, match=r"no argument .*'batchsize'"):
         load_encoder(tmp_path, batchsize=4)
+
+
+def test_modules_without_weights_are_told_apart():
+    class Loud(torch.nn.Module):
+        def __init__(self, least):
+            super().__init__()
+            self.least = least
+
+        def forward(self, wavs, lens):
+            return (wavs.abs() > self.least).float().mean(1, keepdim=True)
+
+    class Louder(Loud):
+        pass
+
+    modules = [Loud(0.1), Loud(0.1), Loud(0.2), Louder(0.1)]
+    prints = [Embedder(each, each).fingerprint()["weights"] for each in modules]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 3

@@ -135,8 +135,12 @@ def test_what_is_there_stays(tmp_path):
     second = convert()
     assert second > first
     assert convert() == second
-    assert convert(sample_rate=8000) > second
-    assert soundfile.info(target).samplerate == 8000
+    # Manifests of a training at another rate may name it
+    with pytest.raises(
+        ValueError, match=r"flac has 16000 samples a second, an"
+    ):
+        convert(sample_rate=8000)
+    assert convert() == second
 
 
 def test_failures_name_their_reason_and_leave_nothing(tmp_path):

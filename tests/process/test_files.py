@@ -22,6 +22,7 @@ from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.files import (
     HOST,
     DiskFullError,
+    atomic_folder,
     atomic_path,
     write_csv,
     write_json,
@@ -215,3 +216,23 @@ def test_a_name_as_long_as_names_can_be(tmp_path):
     path = tmp_path / ("é" * 125 + ".csv")
     write_csv(path, pd.DataFrame({"a": [1]}))
     assert path.read_text() == "a\n1\n"
+
+
+def test_ended_between_two_names_the_folder_before_is_there(
+    tmp_path, monkeypatch
+):
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    (folder / "a.txt").write_text("before")
+    rename = pathlib.Path.rename
+
+    def ended(path, target):
+        if path.suffix == ".tmp":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", ended)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(folder) as temporary:
+        (temporary / "a.txt").write_text("after")
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+    assert (folder / "a.txt").read_text() == "before"

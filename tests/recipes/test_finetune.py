@@ -191,9 +191,10 @@ def test_a_share_is_one_training_however_it_is_written(command, finished):
 
 
 @pytest.mark.parametrize("key", ["save_folder", "encoder_folder"])
-def test_shares_do_not_share_a_folder(command, tmp_path, key):
+@pytest.mark.parametrize("place", ["elsewhere", "run/encoder"])
+def test_shares_do_not_share_a_folder(command, tmp_path, key, place):
     with pytest.raises(ValueError, match=f"{key}=.*Give output_folder"):
-        plan_of(*command(tmp_path / "run", **{key: tmp_path / "elsewhere"}))
+        plan_of(*command(tmp_path / "run", **{key: tmp_path / place}))
 
 
 def test_goes_on_from_an_encoder(command, run_script, finished, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from hyperpyyaml import load_hyperpyyaml
 from recipe import RECIPE
 
+from speechbrain_cadino.config import overlays
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.dataio.manifest import DATA_ROOT
 from speechbrain_cadino.runs.pipeline import outline
@@ -160,6 +161,14 @@ def test_own_manifests_are_filtered_and_subsets_of_what_is_kept_trained_on(
     assert "--manifest=mine.csv" in commands["unfiltered/filter"]
     kept = "--train_manifest=unfiltered/filter/filtered_pieces.csv"
     assert kept in commands["stage_1"]
+
+
+def test_each_process_finds_a_gpu_of_its_own(steps, monkeypatch):
+    monkeypatch.setattr(overlays, "check_device", lambda name: None)
+    alone = steps("--device=cuda", yaml="demo.yaml")["stage_1"]
+    assert "--device=cuda:0" in alone
+    both = steps("--device=cuda", "--processes=2", yaml="demo.yaml")["stage_1"]
+    assert not any(word.startswith("--device") for word in both)
 
 
 def test_pieces_are_of_what_stage_one_has_learnt(steps):

@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 import torch
 
-from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.dataio.audio import AudioReader, MediaError
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.encoders.load import load_encoder
@@ -90,3 +91,11 @@ def test_embeddings_of_the_baselines(encoder_folder, corpus):
     system = random_encoder(load_encoder(encoder_folder), table)
     assert system.embed(table).shape == (12, 12)
     assert Embedder(LogMelStats()).embed(table).shape == (12, 160)
+
+
+def test_a_training_set_that_is_elsewhere_is_one_sentence(
+    encoder_folder, corpus, tmp_path
+):
+    table = read_manifest(corpus / "train.csv", tmp_path)
+    with pytest.raises(MediaError, match="Is train_data_folder right"):
+        random_encoder(load_encoder(encoder_folder), table, 1)
