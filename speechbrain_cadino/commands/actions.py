@@ -63,11 +63,12 @@ ONE_VOICE = (
     "that cannot be, scores mean something else here: "
 )
 
-# Of fewer files no calibration is made here
 TO_CALIBRATE = (
     "remove calibration.json from the encoder folder, or from a copy of it, "
     "and cluster again. That calibrates on these files."
 )
+
+# Of few files, and of embeddings alone, no calibration is made.
 TO_TELL = "say how many voices there are, --num_clusters."
 
 # So many times more voices than clusters that lie apart are suspicious.
@@ -315,7 +316,8 @@ def cluster(arguments):
     if by_theirs and len(labels) > 1 and labels.max() == 0:
         few = arguments.embeddings or len(labels) < threshold.FEWEST_RECORDINGS
         logger.warning(ONE_VOICE + (TO_TELL if few else TO_CALIBRATE))
-    if number is None and found.calibration not in (None, theirs):
+    own = number is None and found.calibration not in (None, theirs)
+    if own and len(labels) <= MOST_LEAVES:
         _doubt(labels.max() + 1, find_speakers(embeddings).max() + 1)
     logger.info(
         f"{len(labels)} files, {labels.max() + 1} cluster(s): {arguments.csv}"
