@@ -6,15 +6,16 @@
     [--report] [--again] [-- --device=cuda:0 --precision=bf16]
 
 The YAML file says what to prepare, the trial lists, the flags of all arms and
-of each; objects are swapped by an ``overlay``, YAML text on top of the hparams;
-``script`` is another one than train_dino.py, ``encoder`` where its result lies
-below the output folder; ``before``, command lines to run first. In these and in
-flags, {seed} and {run}, the output folder, are filled in, and of an arm that
-goes on from others {start} and {last}, their names, which it has as keys.
-``speakers``, the true ones, tell how often the gate of a stage II was right.
-What stands after ``--`` goes to each training. Arms are trained as anybody
-would; killed and started again, the same command goes on where it was.
-``--jobs`` trains so many at a time: small ones do not fill a GPU.
+of each; objects are swapped by an ``overlay``, YAML text on top of the hparams,
+of which there may be several; ``script`` is another one than train_dino.py,
+``encoder`` where its result lies below the output folder; ``before``, command
+lines to run first. In these and in flags, {seed} and {run}, the output folder,
+are filled in, and of an arm that goes on from others {start} and {last}, their
+names, which it has as keys. ``speakers``, the true ones, tell how often the
+gate of a stage II was right. What stands after ``--`` goes to each training.
+Arms are trained as anybody would; killed and started again, the same command
+goes on where it was. ``--jobs`` trains so many at a time: small ones do not
+fill a GPU.
 
 What is left of each training is a cell in results/cells/EXPERIMENT, some 50 kB
 that are committed: cell.json, training.csv, and scores.npz with the scores of
@@ -217,9 +218,10 @@ def commands_of(cell, experiment, rest):
     for name in ["encoder", *OTHERS]:
         arm.pop(name, None)
     cell.run.mkdir(parents=True, exist_ok=True)
-    yaml = f"hparams/{arm.pop('hparams')}"
-    if "overlay" in arm:
-        text = f"base: {pathlib.Path(yaml).name}\n{arm.pop('overlay')}"
+    base = arm.pop("hparams")
+    yaml = f"hparams/{base}"
+    if "overlay" in arm or isinstance(base, list):
+        text = f"base: {json.dumps(base)}\n{arm.pop('overlay', '')}"
         yaml = cell.run / "arm.yaml"
         yaml.write_text(text, encoding="utf-8")
     before = [shlex.split(cell.filled(line)) for line in arm.pop("before", [])]
