@@ -4,6 +4,7 @@ import os
 import pathlib
 from dataclasses import dataclass, field
 
+import numpy as np
 from PIL import Image
 
 from speechbrain.utils.logger import get_logger
@@ -19,7 +20,7 @@ from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     read_manifest,
 )
-from speechbrain_cadino.dataio.names import PIECE, spelling
+from speechbrain_cadino.dataio.names import PIECE, match, spelling
 from speechbrain_cadino.prepare.inputs import (
     begin,
     check_folders,
@@ -352,16 +353,17 @@ def _read_utterances(audio_manifest, trials):
 
 def _pair(tracks, utterances, id_parts):
     """Each utterance, or each track, by its ID, with its track."""
-    tracks = {track.id: track for track in tracks}
+    known = [track.id for track in tracks]
     if utterances is None:
-        return list(tracks.items())
-    pairs = []
-    for utterance in utterances:
-        name = "/".join(utterance.split("/")[-id_parts:])
-        recording = PIECE.sub("", name)
-        track = tracks.get(name) or tracks.get(recording) or NO_TRACK
-        pairs.append((utterance, track))
-    return pairs
+        return list(zip(known, tracks))
+    names = ["/".join(name.split("/")[-id_parts:]) for name in utterances]
+    places = match(names, known)
+    of_pieces = match([PIECE.sub("", name) for name in names], known)
+    places = np.where(places < 0, of_pieces, places)
+    return [
+        (name, NO_TRACK if place < 0 else tracks[place])
+        for name, place in zip(utterances, places)
+    ]
 
 
 def _sample_videos(tracks, frame_folder, frames_per_second, num_workers):

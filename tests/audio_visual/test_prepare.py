@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+import unicodedata
 
 import av
 import numpy as np
@@ -149,6 +150,18 @@ def test_an_id_that_looks_like_a_piece_is_its_own_track_first(data, save):
     audio = write_audio_manifest(save / "train.csv", "id2/z/00007_0001")
     prepare_faces(data, save, audio)
     assert wavs(save) == {"id2/z/00007_0001": "ROOT/1fps/id2/z/00007_0001"}
+
+
+def test_names_that_macos_has_decomposed(save, tmp_path):
+    name = unicodedata.normalize("NFD", "René")
+    for take in "12":
+        write_frames(tmp_path / "data" / name / "x" / take, "0.jpg")
+    trials = tmp_path / "trials.txt"
+    trials.write_text("1 René/x/1.wav René/x/2.wav\n")
+    prepare_faces(tmp_path / "data", save, trials=trials)
+    table = read_manifest(save / "faces.csv", tmp_path / "data")
+    assert table["ID"].tolist() == ["René/x/1", "René/x/2"]
+    assert all(map(os.path.isdir, table["wav"]))
 
 
 def test_utterances_of_trial_lists(data, save, tmp_path):
