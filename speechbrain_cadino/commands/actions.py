@@ -106,8 +106,15 @@ def embed(arguments):
     with _archive(arguments.output, files, loaded.sample_rate) as (audio, _):
         loaded.extract(arguments.output, audio, SHARD_SIZE, trim=False)
         ids, embeddings = drop_unreadable(arguments.output)
-        if calibration and not read_calibration(arguments.output):
+        there = read_calibration(arguments.output)
+        if calibration and not there:
             write_calibration(arguments.output, calibration)
+        elif there and there != calibration:
+            logger.warning(
+                f"{arguments.output} keeps its own calibration, which is not "
+                "that of the encoder: remove its calibration.json, and embed "
+                "again, to take that."
+            )
     logger.info(
         f"{len(ids)} embeddings of {embeddings.shape[1]} dimensions are in "
         f"{arguments.output}."

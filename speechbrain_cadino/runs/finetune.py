@@ -1,6 +1,7 @@
 """Supervised fine-tuning on shares of the true labels: one training each."""
 
 import json
+import os
 import pathlib
 from typing import NamedTuple
 
@@ -87,6 +88,13 @@ def draw_labels(path, manifest, speakers, share, seed=0):
     >>> pd.read_csv(path)["spk_id"].tolist()
     ['anna', 'anna', 'bob']
     """
+    drawn = _draw(manifest, speakers, share, seed)
+    run_on_main(write_manifest, args=[path, drawn])
+    return str(path)
+
+
+def _draw(manifest, speakers, share, seed):
+    """The table that ``draw_labels`` writes."""
     check_share(share)
     table = read_manifest(manifest, DATA_ROOT)
     table[LABEL] = labels_of(speakers, table["ID"])
@@ -94,9 +102,7 @@ def draw_labels(path, manifest, speakers, share, seed=0):
     order = np.random.default_rng(seed).permutation(len(table))
     by_speaker = pd.Series(order).groupby(table[LABEL])
     wanted = (share * by_speaker.transform("size")).round().clip(lower=1)
-    drawn = table[by_speaker.rank() <= wanted]
-    run_on_main(write_manifest, args=[path, drawn])
-    return str(path)
+    return table[by_speaker.rank() <= wanted]
 
 
 def check_share(share):
@@ -183,8 +189,9 @@ def plan_shares(hparams_file, run_opts, overrides):
     Raises
     ------
     ValueError
-        If a share makes no sense, a training was begun with other settings, or
-        a flag would put the files of all of them into one folder.
+        If a share makes no sense, a training was begun with other settings or
+        had other labels, or a flag would put the files of all of them into one
+        folder.
     """
     settings = resolve(hparams_file, overrides)
     output_folder = pathlib.Path(settings["output_folder"])
@@ -195,6 +202,7 @@ def plan_shares(hparams_file, run_opts, overrides):
         training = Training(share, folder, change_overrides(overrides, **flags))
         _check_folders(training, hparams_file)
         _check_settings(training, hparams_file, run_opts)
+        _check_labels(training, settings)
         trainings.append(training)
     return output_folder, trainings
 
@@ -231,6 +239,23 @@ def _check_settings(training, hparams_file, run_opts):
         new = comparable(new, new["output_folder"], MAY_CHANGE)
         folder = training.folder
         check_same(folder, record, new, folder)
+
+
+def _check_labels(training, settings):
+    """Raises if a training that is done had other labels than there are now:
+    it would stand beside those that are still to come."""
+    path = training.folder / "save" / "labelled.csv"
+    files = settings["train_manifest"], settings["speakers"]
+    if not training.done or not all(map(os.path.isfile, [path, *files])):
+        return
+    now = _draw(*files, training.share, settings["seed"])
+    before = read_manifest(path, DATA_ROOT)
+    columns = ["ID", LABEL]
+    if not before[columns].equals(now[columns].reset_index(drop=True)):
+        raise ValueError(
+            f"{training.folder} was trained on other labels than {files[1]} "
+            "has now: remove it, or give another output_folder."
+        )
 
 
 def write_shares(output_folder, trainings):

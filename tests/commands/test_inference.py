@@ -348,7 +348,9 @@ def voices(tmp_path):
     return encoder, speech
 
 
-def test_from_calibration_without_labels_to_one_voice(voices, tmp_path, capsys):
+def test_from_calibration_without_labels_to_one_voice(
+    voices, tmp_path, capsys, caplog
+):
     encoder, speech = voices
     table = call(capsys, "calibrate", encoder, speech)
     assert table["method"].tolist() == ["crops"]
@@ -365,6 +367,10 @@ def test_from_calibration_without_labels_to_one_voice(voices, tmp_path, capsys):
     assert read_calibration(stored) == found
     table = call(capsys, "cluster", "--embeddings", stored, "--csv", clusters)
     assert table["files"].tolist() == ["6"]
+    write_calibration(stored, ScoreCalibration(-20, 40.0, "trials", 66, 12))
+    main(["embed", str(encoder), str(one), "--output", str(stored)])
+    assert "keeps its own calibration" in caplog.text
+    assert read_calibration(stored).method == "trials"
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,23 @@ def test_other_settings_do_not_mix(command, finished):
             plan_with(**{name: value})
 
 
+def test_shares_of_corrected_labels_do_not_stand_beside_those_before(
+    command, finished, speech
+):
+    speakers = speech / "speakers.csv"
+    text = speakers.read_text()
+    table = pd.read_csv(speakers)
+    plan_of(*command(finished[0]))
+    try:
+        table.assign(spk_id=table["spk_id"].iloc[::-1].to_numpy()).to_csv(
+            speakers, index=False
+        )
+        with pytest.raises(ValueError, match="was trained on other labels"):
+            plan_of(*command(finished[0]))
+    finally:
+        speakers.write_text(text)
+
+
 def test_a_share_is_one_training_however_it_is_written(command, finished):
     trainings = plan_of(*command(finished[0], share="[0.3, 0.30, 1, 1.0]"))
     assert [training.share for training in trainings] == [0.3, 1.0]
