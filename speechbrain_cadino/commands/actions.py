@@ -9,6 +9,7 @@ import tempfile
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import silhouette_score
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.map import plot_map
@@ -45,6 +46,7 @@ from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.compare import compare as compare_scores
 from speechbrain_cadino.verification.compare import format_comparison
 from speechbrain_cadino.verification.evaluate import TrialEvaluator
+from speechbrain_cadino.verification.scoring import unit
 
 logger = get_logger(__name__)
 
@@ -71,8 +73,10 @@ TO_CALIBRATE = (
 # Of few files, and of embeddings alone, no calibration is made.
 TO_TELL = "say how many voices there are, --num_clusters."
 
-# So many times more voices than clusters that lie apart are suspicious.
+# So many times more voices than clusters are suspicious, where these lie apart
+# by such a mean silhouette: ours.
 SUSPICIOUS = 2
+APART = 0.3
 
 
 def prepare(arguments):
@@ -325,7 +329,7 @@ def cluster(arguments):
         logger.warning(ONE_VOICE + (TO_TELL if few else TO_CALIBRATE))
     own = number is None and found.calibration not in (None, theirs)
     if own and len(labels) <= MOST_LEAVES:
-        _doubt(labels.max() + 1, find_speakers(embeddings).max() + 1)
+        _doubt(embeddings, labels.max() + 1)
     logger.info(
         f"{len(labels)} files, {labels.max() + 1} cluster(s): {arguments.csv}"
         + _how_chosen(number, found.calibration)
@@ -343,10 +347,14 @@ def cluster(arguments):
     return _format(table.groupby("cluster").agg(**figures).reset_index())
 
 
-def _doubt(found, apart):
+def _doubt(embeddings, found):
     """Warns if a calibration on files of few voices finds too many: it has
     taken every two files for two voices."""
-    if found > SUSPICIOUS * apart:
+    labels = find_speakers(embeddings)
+    apart = labels.max() + 1
+    if found <= SUSPICIOUS * apart:
+        return
+    if silhouette_score(unit(embeddings), labels, metric="cosine") > APART:
         logger.warning(
             f"{found} voices, by a calibration on these files, which holds "
             f"where most of them are of different voices; {apart} clusters lie "

@@ -21,7 +21,7 @@ from torchaudio.functional import resample
 
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain_cadino.clustering.ward import find_speakers
-from speechbrain_cadino.commands import inference
+from speechbrain_cadino.commands import actions, inference
 from speechbrain_cadino.commands.inference import (
     embed_files,
     find_files,
@@ -770,3 +770,16 @@ def test_what_pyav_would_read_says_so(
     assert found.files == [str(tmp_path / "a.wav")]
     assert "call.m4a: PyAV reads it: pip install" in caplog.text
     assert "convert_folder" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("people", "files", "doubted"), [(3, 10, True), (20, 1, False)]
+)
+def test_a_calibration_on_files_of_few_voices_is_doubted(
+    people, files, doubted, caplog
+):
+    rng = np.random.default_rng(0)
+    same, other = rng.standard_normal((2, people * files, 192))
+    same = np.repeat(same[:people], files, axis=0)
+    actions._doubt(0.8 * same + 0.6 * other, found=25)
+    assert (f"give --num_clusters={people}" in caplog.text) == doubted
