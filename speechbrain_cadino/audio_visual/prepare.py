@@ -43,6 +43,8 @@ logger = get_logger(__name__)
 # How many of the last parts of a path are the ID, in each layout.
 LAYOUTS = {"folders": 3, "flat": 2}
 
+EVERYTHING = "**/*"
+
 # A JPEG decodes faster at about this size, enough to see that it is not blank
 SMALL = 32, 32
 
@@ -89,7 +91,7 @@ def prepare_faces(
     audio_manifest=None,
     trials=None,
     layout="folders",
-    glob="**/*",
+    glob=EVERYTHING,
     frames_per_second=1,
     frame_folder=None,
     id_parts=None,
@@ -134,6 +136,8 @@ def prepare_faces(
     glob : str
         The images and videos to take, as paths below the folder: ``*`` and
         ``?`` stay within one part of the path, ``**`` is any number of folders.
+        Of a track all images, as they are read: it is left out where some are
+        not to be taken.
     frames_per_second : float
         The number of frames that are taken of a second of video, and by which
         the frames are divided to give ``duration``.
@@ -221,6 +225,12 @@ def prepare_faces(
 
     check_own(manifest, beside)
     tracks = find_tracks(listings, layout, id_parts)
+    if glob != EVERYTHING:
+        listings = {
+            folder: list_files(folder, EVERYTHING, IMAGES, frame_folder)
+            for folder in folders
+        }
+        _judge_glob(tracks, find_tracks(listings, layout, id_parts))
     usable = [track for track in tracks if not track.problem]
     unusable = [(track.id, track) for track in tracks if track.problem]
     pairs = _pair(usable, utterances, id_parts)
@@ -364,6 +374,15 @@ def _pair(tracks, utterances, id_parts):
         (name, NO_TRACK if place < 0 else tracks[place])
         for name, place in zip(utterances, places)
     ]
+
+
+def _judge_glob(tracks, all_tracks):
+    """Finds the tracks of which a glob takes a part: a reader takes all."""
+    frames = {(track.folder, track.wav): track.frames for track in all_tracks}
+    for track in tracks:
+        there = frames.get((track.folder, track.wav), 0)
+        if 0 < track.frames < there:
+            track.problem = track.problem or "images that the glob leaves out"
 
 
 def _sample_videos(tracks, frame_folder, frames_per_second, num_workers):
