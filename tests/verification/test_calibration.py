@@ -60,17 +60,14 @@ def test_a_file_is_the_same_however_it_is_spelled(name):
 
 
 def test_a_file_with_an_absolute_name_is_the_same(tmp_path):
-    lists = []
-    for name, root in [("one", ""), ("two", f"{tmp_path}/")]:
-        text = f"1 {root}a/1.wav {root}a/2.wav\n0 {root}a/1.wav {root}b/1.wav\n"
-        (tmp_path / f"{name}.txt").write_text(text)
     for name in ["a/1", "a/2", "b/1"]:
         path = tmp_path / f"{name}.wav"
         path.parent.mkdir(exist_ok=True)
         soundfile.write(path, np.random.default_rng(0).normal(size=8000), 16000)
-    lists = [
-        TrialEvaluator(tmp_path / f"{name}.txt", tmp_path)
-        for name in ["one", "two"]
-    ]
+    lists = []
+    for name, root in [("one", ""), ("two", f"{tmp_path}/")]:
+        text = f"1 {root}a/1.wav {root}a/2.wav\n0 {root}a/1.wav {root}b/1.wav\n"
+        (tmp_path / f"{name}.txt").write_text(text)
+        lists.append(TrialEvaluator(tmp_path / f"{name}.txt", tmp_path))
     with pytest.raises(ValueError, match=r"^3 file"):
         lists[0].check_apart(lists[1])
