@@ -181,9 +181,7 @@ class PseudoLabelBrain(EncoderBrain):
     def _look_first(self):
         """Fits the gates to the losses of the weights that training starts
         from: a pass over the training set without an update."""
-        data = copy.copy(self.train_dataset)
-        data.samples_per_epoch = None  # all utterances, at all speeds
-        batches = self._batches(data, "Losses before training")
+        batches = self._batches("Losses before training")
         self.record.mark()
         with torch.no_grad(), self.evaluation_ctx:
             for step, batch in enumerate(batches):
@@ -204,12 +202,10 @@ class PseudoLabelBrain(EncoderBrain):
         """Gives each class the mean of its members, each of unit length, as
         the encoder that training starts from embeds a clean crop of each."""
         (branch,) = self.branches.values()
-        data = copy.copy(self.train_dataset)
-        data.samples_per_epoch = None  # all utterances, at all speeds
         weight = branch.classifier.weight.data
         sums = torch.zeros_like(weight)
         with torch.no_grad(), self.evaluation_ctx:
-            for batch in self._batches(data, "Means of the classes"):
+            for batch in self._batches("Means of the classes"):
                 points = branch.embed(batch[branch.key].to(self.device))
                 sums.index_add_(0, batch["label"].to(self.device), points)
         ddp_mean(sums)
@@ -218,8 +214,10 @@ class PseudoLabelBrain(EncoderBrain):
         found = sums.any(1, keepdim=True)
         weight.copy_((F.normalize(sums) * lengths).where(found, weight))
 
-    def _batches(self, data, title):
+    def _batches(self, title):
         """The batches of a pass without updates, of this process."""
+        data = copy.copy(self.train_dataset)
+        data.samples_per_epoch = None  # all utterances, at all speeds
         options = self.hparams.dataloader_options
         loader = DataLoader(
             Subset(data, range(own_rank(), len(data), self.processes)),

@@ -209,7 +209,9 @@ def calibrate(arguments):
         )
         found = threshold.calibrate_by_trials(loaded, trials)
     elif arguments.embeddings:
-        table = pd.DataFrame({"ID": _known(arguments.inputs, loaded)})
+        loaded.check_known(arguments.inputs)
+        names = list(dict.fromkeys(arguments.inputs)) or loaded.ids
+        table = pd.DataFrame({"ID": names})
         found = threshold.calibrate(
             loaded, table, arguments.method, before=before
         )
@@ -237,17 +239,6 @@ def calibrate(arguments):
         "n_same": [found.n_same],
     }
     return _format(pd.DataFrame(content))
-
-
-def _known(names, stored):
-    """IDs of embeddings, each once; all if none is named."""
-    unknown = [name for name in names if name not in stored.rows]
-    if unknown:
-        raise ValueError(
-            f"{stored.source} has no embedding of {unknown[0]}: its ids.txt "
-            "names those that there are."
-        )
-    return list(dict.fromkeys(names)) or stored.ids
 
 
 def _some(files, wanted):

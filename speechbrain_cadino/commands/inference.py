@@ -183,9 +183,7 @@ def embed_files(
 def _stored(loaded, files, calibration):
     """The embeddings of IDs, but of those that were not readable."""
     table = pd.DataFrame({"ID": files})
-    unknown = ~table["ID"].isin(loaded.rows)
-    if unknown.any():
-        loaded.embed(table[unknown])  # says so
+    loaded.check_known(files)
     embeddings = loaded.embed(table, skip_unreadable=True)
     fine = np.isfinite(embeddings).all(1)
     if not fine.all():

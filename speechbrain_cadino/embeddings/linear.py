@@ -10,8 +10,7 @@ from numpy.linalg import norm
 from scipy.linalg import eigh
 from sklearn.covariance import ledoit_wolf
 
-# Rows that are worked on at once, which saves memory.
-CHUNK = 2**14
+from speechbrain_cadino.embeddings.store import chunks
 
 
 class LinearMap:
@@ -187,26 +186,6 @@ class LDA(LinearMap):
         self.axes = axes[:, ::-1][:, : self.dimensions]
         self.axes *= norm(centred) / norm(centred @ self.axes)
         return self
-
-
-def chunks(count):
-    """Rows that are worked on at once.
-
-    Arguments
-    ---------
-    count : int
-        The number of all rows.
-
-    Returns
-    -------
-    list of slice
-
-    Example
-    -------
-    >>> [rows.start for rows in chunks(40000)]
-    [0, 16384, 32768]
-    """
-    return [slice(first, first + CHUNK) for first in range(0, count, CHUNK)]
 
 
 def check_classes(count):

@@ -14,7 +14,7 @@ from speechbrain_cadino.process.files import (
     write_text,
 )
 
-# Rows that are looked at at once, which saves memory
+# Rows that are worked on at once, which saves memory
 CHUNK = 2**14
 
 # The files of an embedding folder
@@ -257,6 +257,26 @@ def load_embeddings(folder):
     return ids, embeddings
 
 
+def chunks(count):
+    """Rows that are worked on at once.
+
+    Arguments
+    ---------
+    count : int
+        The number of all rows.
+
+    Returns
+    -------
+    list of slice
+
+    Example
+    -------
+    >>> [rows.start for rows in chunks(40000)]
+    [0, 16384, 32768]
+    """
+    return [slice(first, first + CHUNK) for first in range(0, count, CHUNK)]
+
+
 def readable_rows(embeddings):
     """Which rows are embeddings: those of files that cannot be read are NaN.
 
@@ -276,8 +296,7 @@ def readable_rows(embeddings):
     array([ True, False])
     """
     readable = np.empty(len(embeddings), bool)
-    for first in range(0, len(embeddings), CHUNK):
-        rows = slice(first, first + CHUNK)
+    for rows in chunks(len(embeddings)):
         readable[rows] = np.isfinite(embeddings[rows]).all(1)
     return readable
 

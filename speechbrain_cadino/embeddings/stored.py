@@ -58,6 +58,23 @@ class StoredEmbeddings:
         """See ``Embedder.replace``: nothing of it matters here."""
         return self
 
+    def check_known(self, names):
+        """Raises if there is no embedding of an utterance.
+
+        Arguments
+        ---------
+        names : iterable of str
+            The IDs.
+
+        Raises
+        ------
+        ValueError
+            Naming one that is not there.
+        """
+        unknown = [name for name in names if name not in self.rows]
+        if unknown:
+            self.embed(pd.DataFrame({"ID": unknown}))  # says so
+
     def embed(self, table, skip_unreadable=False):
         """The embeddings of utterances, by their IDs.
 

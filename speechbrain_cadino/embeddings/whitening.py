@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from speechbrain_cadino.embeddings.linear import LinearMap, chunks
+from speechbrain_cadino.embeddings.linear import LinearMap
+from speechbrain_cadino.embeddings.store import chunks
 
 
 class Whitening(LinearMap):

@@ -76,18 +76,18 @@ class Compilation:
         object
             What the step returns.
         """
-        self.begin_step()
+        self._begin_step()
         try:
             result = step()
         except Exception as error:
-            if not self.give_up(error):
+            if not self._give_up(error):
                 raise
             undo()
             return step()
-        self.end_step()
+        self._end_step()
         return result
 
-    def begin_step(self):
+    def _begin_step(self):
         """Tells CUDA graphs that what they wrote in the last step is done
         with, and the user why the first one takes so long."""
         torch.compiler.cudagraph_mark_step_begin()
@@ -98,7 +98,7 @@ class Compilation:
                 "minute or two. --compile_encoder=False goes without."
             )
 
-    def end_step(self):
+    def _end_step(self):
         """Takes note that a step went through."""
         self.steps += 1
         if self.steps == 1:
@@ -107,7 +107,7 @@ class Compilation:
                 f"Compiled, and the first step taken, in {seconds:.0f} s."
             )
 
-    def give_up(self, error):
+    def _give_up(self, error):
         """Goes on without, if it was one of the first steps that failed.
 
         Arguments

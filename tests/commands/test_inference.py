@@ -545,6 +545,10 @@ def test_files_and_folders(tmp_path):
         ("filter ENC BAD --output ENC", "is the folder of an encoder"),
         ("embed ENC BAD --output OTHERS", "embeddings.npy would be replaced"),
         ("adapt ENC BAD --output ''", "name of a file or folder is empty"),
+        (
+            "calibrate --embeddings OTHERS x --method clusters",
+            "no embedding of",
+        ),
         ("cluster ENC BAD --csv ''", "name of a file or folder is empty"),
         ("verify ENC BAD WAV --csv ''", "name of a file or folder is empty"),
         ("cluster --embeddings '' --csv OUT", "folder is empty: is a variable"),

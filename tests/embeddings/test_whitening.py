@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from speechbrain_cadino.embeddings import linear
+from speechbrain_cadino.embeddings import store
 from speechbrain_cadino.embeddings.whitening import Whitening
 
 
@@ -51,7 +51,7 @@ def test_a_direction_without_variance_stays_zero():
 
 def test_chunks_make_no_difference(monkeypatch):
     whole = whiten(embeddings(), power=0.5)
-    monkeypatch.setattr(linear, "CHUNK", 33)
+    monkeypatch.setattr(store, "CHUNK", 33)
     np.testing.assert_allclose(
         whiten(embeddings(), power=0.5), whole, rtol=1e-4, atol=1e-5
     )
