@@ -26,6 +26,7 @@ from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.dataio.names import check_writable_name
 from speechbrain_cadino.dataio.speech import load_detector
 from speechbrain_cadino.embeddings.store import (
+    DURATIONS,
     check_own,
     drop_unreadable,
     load_embeddings,
@@ -73,6 +74,9 @@ TO_CALIBRATE = (
 # Of few files, and of embeddings alone, no calibration is made.
 TO_TELL = "say how many voices there are, --num_clusters."
 
+# Of fewer files no number is found without a calibration.
+FEWEST_OF_DOUBT = 3
+
 # So many times more voices than clusters are suspicious, where these lie apart
 # by such a mean silhouette: ours.
 SUSPICIOUS = 2
@@ -110,6 +114,12 @@ def embed(arguments):
     with _archive(arguments.output, files, loaded.sample_rate) as (audio, _):
         loaded.extract(arguments.output, audio, SHARD_SIZE, trim=False)
         ids, embeddings = drop_unreadable(arguments.output)
+        lengths = (audio["stop"] - audio["start"]) / loaded.sample_rate
+        table = audio[["ID"]].assign(duration=lengths)
+        write_csv(
+            pathlib.Path(arguments.output, DURATIONS),
+            table[table["ID"].isin(ids)],
+        )
         there = read_calibration(arguments.output)
         if calibration and not there:
             write_calibration(arguments.output, calibration)
@@ -199,6 +209,11 @@ def calibrate(arguments):
         )
     _check_folder(folder)
     loaded = _load(folder, arguments)
+    if not (loaded.hears or arguments.embeddings):
+        raise ValueError(
+            f"{folder} holds embeddings alone: give them by "
+            f"--embeddings={folder}, and IDs in the place of audio files."
+        )
     before = read_calibration(folder)
     if arguments.trials:
         trials = TrialEvaluator(
@@ -279,6 +294,11 @@ def adapt(arguments):
             "--map=recording_lda takes that one whatever the criteria say: "
             "see METHODS.md, Adaptation."
         )
+        if os.path.exists(arguments.output):
+            logger.warning(
+                f"{arguments.output} is still the encoder that was there "
+                "before, of other recordings or another map."
+            )
     else:
         low, high = found.interval
         logger.info(
@@ -319,11 +339,11 @@ def cluster(arguments):
         few = arguments.embeddings or len(labels) < threshold.FEWEST_RECORDINGS
         logger.warning(ONE_VOICE + (TO_TELL if few else TO_CALIBRATE))
     own = number is None and found.calibration not in (None, theirs)
-    if own and len(labels) <= MOST_LEAVES:
+    if own and FEWEST_OF_DOUBT <= len(labels) <= MOST_LEAVES:
         _doubt(embeddings, labels.max() + 1)
     logger.info(
         f"{len(labels)} files, {labels.max() + 1} cluster(s): {arguments.csv}"
-        + _how_chosen(number, found.calibration)
+        + _how_chosen(number, found.calibration, own)
     )
     table = pd.DataFrame({"file": found.files})
     table.loc[long, "cluster"] = labels
@@ -382,7 +402,7 @@ def _stability(embeddings, labels, choose):
     return values
 
 
-def _how_chosen(number, calibration):
+def _how_chosen(number, calibration, own):
     """What the log says of the number of clusters."""
     if number is not None:
         return ""
@@ -392,8 +412,10 @@ def _how_chosen(number, calibration):
             "with a calibration of the encoder it could"
         )
     return (
-        f", the number by the calibration ({calibration.method}: the same "
-        f"voice above {calibration.threshold:.2f})"
+        f", the number by {'a' if own else 'the'} calibration "
+        f"({calibration.method}: the same voice above "
+        f"{calibration.threshold:.2f})"
+        + (" on these files, if they are of many voices" if own else "")
     )
 
 

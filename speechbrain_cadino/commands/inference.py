@@ -29,6 +29,7 @@ from speechbrain_cadino.prepare.recordings import (
     read_headers,
 )
 from speechbrain_cadino.prepare.scan import list_files
+from speechbrain_cadino.runs.adapt import calibrate_lda
 from speechbrain_cadino.verification.scoring import unit
 from speechbrain_cadino.verification.threshold import calibrate
 
@@ -159,17 +160,19 @@ def embed_files(
         return _stored(loaded, files, calibration)
     rate = loaded.sample_rate
     with audio_table(files, rate) as (recordings, table):
+        heard = loaded
         if recording_lda:
-            loaded = RecordingLDA().learn(loaded, table).after(loaded)
+            heard = RecordingLDA().learn(loaded, table).after(loaded)
             calibration = None
-        embeddings = loaded.embed(table, skip_unreadable=True)
-        problems = loaded.problems  # a calibration embeds once more
+        embeddings = heard.embed(table, skip_unreadable=True)
+        problems = heard.problems  # a calibration embeds once more
         fine = np.isfinite(embeddings).all(1)
         if calibration is None and self_calibrate:
-            calibration = _own_calibration(loaded, table[fine])
-    for row in table["ID"][~fine]:
-        _, _, problem = problems[row].partition(": ")
-        recordings[int(row)].problem = problem.rstrip(".")
+            calibrates = calibrate_lda if recording_lda else calibrate
+            calibration = _own_calibration(calibrates, loaded, table[fine])
+    for row, wav in table.loc[~fine, ["ID", "wav"]].to_numpy():
+        problem = problems[row].removeprefix(f"{wav}: ").rstrip(".")
+        recordings[int(row)].problem = problem
     report_skipped(files, recordings)
     table, embeddings = table[fine], embeddings[fine]
     return Embedded(
@@ -193,15 +196,20 @@ def _stored(loaded, files, calibration):
             f"{files[fine.argmin()]}."
         )
     files = table["ID"][fine].tolist()
-    seconds = np.full(len(files), np.nan)
+    seconds = loaded.durations(files)
+    if np.isnan(seconds).any():
+        logger.info(
+            f"How long files are is not known in {loaded.source}: none is left "
+            "out for being too short."
+        )
     return Embedded(files, embeddings[fine], seconds, calibration)
 
 
-def _own_calibration(embedder, table):
+def _own_calibration(calibrates, embedder, table):
     """A calibration on a few files; None, with a word, where they are too
     few."""
     try:
-        return calibrate(embedder, table)
+        return calibrates(embedder, table)
     except ValueError as error:
         logger.warning(f"No calibration on these files: {error}")
         return None
@@ -265,7 +273,7 @@ def _folder_for_a_while(folder):
 def _examine(files, rate, folder):
     """The recordings in files, their headers read; IDs are row numbers."""
     recordings = [
-        Recording(str(row), file, file, _problem_with_name(file))
+        Recording(str(row), file, file, _problem(file))
         for row, file in enumerate(files)
     ]
     named = [recording for recording in recordings if not recording.problem]
@@ -281,12 +289,14 @@ def _examine(files, rate, folder):
     return recordings
 
 
-def _problem_with_name(file):
+def _problem(file):
     """Why a file cannot be listed; empty if it can."""
     # ids.txt has a file on each line, in UTF-8.
-    if not re.search(f"[{UNLISTED}]", file):
-        return ""
-    return "a name with control characters, or not in UTF-8"
+    if re.search(f"[{UNLISTED}]", file):
+        return "a name with control characters, or not in UTF-8"
+    if os.path.isdir(file):
+        return "a folder that cannot be entered, or is to be given by itself"
+    return ""
 
 
 def _shown(file):
@@ -344,7 +354,7 @@ def verify_files(
         with the others alone.
     threshold : float, optional
         The lowest score of the same speaker, in the place of the encoder's
-        calibration.
+        calibration; however short a file is.
     device : str, optional
         See ``embed_files``, also for the errors.
     trusted : bool

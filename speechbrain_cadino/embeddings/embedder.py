@@ -396,8 +396,8 @@ def _without_ends(table, most):
         return table
     logger.info(
         f"{long.sum()} of {len(table)} utterances are longer than {LONGEST} s: "
-        f"their first {LONGEST} s are embedded. cut_seconds in the prepare "
-        "step would make several of each."
+        f"their first {LONGEST} s are embedded. To embed more of them, cut "
+        "the files, or in a manifest give cut_seconds in the prepare step."
     )
     stops = np.minimum(table["stop"], table["start"] + most)
     return table.assign(stop=stops)

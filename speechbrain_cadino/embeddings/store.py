@@ -20,10 +20,11 @@ CHUNK = 2**14
 # The files of an embedding folder
 NAMES = ["embeddings.npy", "ids.txt"]
 
-# What they are embeddings of, if we have made them; what their scores mean; and
-# the utterances without one, and their files
+# What they are embeddings of, if we have made them; what their scores mean; how
+# long files are; and the utterances without one, and their files
 RECORD = "extraction.json"
 CALIBRATION = "calibration.json"
+DURATIONS = "durations.csv"
 SKIPPED = "skipped.csv"
 
 
@@ -75,7 +76,8 @@ def save_embeddings(folder, ids, embeddings):
         # the scores of others.
         if (folder / RECORD).is_file():
             forget(folder)
-        (folder / CALIBRATION).unlink(missing_ok=True)
+        for name in [CALIBRATION, DURATIONS]:
+            (folder / name).unlink(missing_ok=True)
 
 
 def check_own(folder):
@@ -107,7 +109,7 @@ def check_own(folder):
     folder = pathlib.Path(folder)
     if (folder / RECORD).is_file():
         return
-    for name in [*NAMES, CALIBRATION, SKIPPED]:
+    for name in [*NAMES, CALIBRATION, DURATIONS, SKIPPED]:
         if (folder / name).exists():
             raise ValueError(
                 f"{folder / name} would be replaced, and has no {RECORD} "

@@ -1,12 +1,15 @@
 """Embeddings that are there already, in the place of an encoder."""
 
 import os
+import pathlib
 
 import numpy as np
 import pandas as pd
 
 from speechbrain.utils.distributed import run_on_main
+from speechbrain_cadino.dataio.manifest import read_csv
 from speechbrain_cadino.embeddings.store import (
+    DURATIONS,
     check_own,
     forget,
     load_embeddings,
@@ -74,6 +77,26 @@ class StoredEmbeddings:
         unknown = [name for name in names if name not in self.rows]
         if unknown:
             self.embed(pd.DataFrame({"ID": unknown}))  # says so
+
+    def durations(self, names):
+        """How long files are.
+
+        Arguments
+        ---------
+        names : list of str
+            The N IDs.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (N,), in seconds; NaN where the command ``embed`` has not
+            written it.
+        """
+        path = pathlib.Path(self.source, DURATIONS)
+        if not path.is_file():
+            return np.full(len(names), np.nan)
+        table = read_csv(path, {"duration": float}).set_index("ID")
+        return table["duration"].reindex(names).to_numpy()
 
     def embed(self, table, skip_unreadable=False):
         """The embeddings of utterances, by their IDs.

@@ -31,6 +31,7 @@ from speechbrain_cadino.verification.bootstrap import Bootstrap
 from speechbrain_cadino.verification.scoring import cosine, trial_scores
 from speechbrain_cadino.verification.threshold import (
     MOST_RECORDINGS,
+    SHORTEST_HALF,
     check_alike,
     check_calibration,
     embed_halves,
@@ -275,18 +276,25 @@ def hear(embedder, table):
     ValueError
         If these are too few.
     """
+    seconds = (table["stop"] - table["start"]) / embedder.sample_rate
+    _check_count((seconds >= 2 * SHORTEST_HALF).sum())
     halves, rows = embed_halves(embedder, table)
-    if len(rows) < FEWEST:
-        raise ValueError(
-            f"{len(rows)} recordings are too few to learn from some and to "
-            f"try on others: give {FEWEST} or more, of many voices; hundreds "
-            "are better."
-        )
+    _check_count(len(rows))
     both = halves_of(table.iloc[rows], embedder.sample_rate)
     lda = RecordingLDA(crops=CROPS)
     crops, place = lda.embed_crops(embedder, pd.concat(both))
     parts, recordings = np.divmod(place, len(rows))
     return Heard(halves, crops, recordings, parts)
+
+
+def _check_count(count):
+    """Raises if recordings are too few."""
+    if count < FEWEST:
+        raise ValueError(
+            f"{count} recordings of {2 * SHORTEST_HALF:.0f} s or more are too "
+            "few to learn from some and to try on others: give "
+            f"{FEWEST} or more, of many voices; hundreds are better."
+        )
 
 
 def learn_nothing(heard):
@@ -426,6 +434,33 @@ def score_held_out(heard, learn, seed=0):
         pairs = pairs_of(len(rows))
         found.append((score_halves(mapped.halves, *pairs), *rows[[*pairs]]))
     return tuple(np.concatenate(parts) for parts in zip(*found))
+
+
+def calibrate_lda(embedder, table):
+    """Calibrates an encoder after recording LDA of the same recordings.
+
+    Arguments
+    ---------
+    embedder : Embedder
+        The encoder, without the map.
+    table : pandas.DataFrame
+        A manifest of recordings, of many voices. Of more than
+        ``MOST_RECORDINGS``, as many are taken, evenly spread.
+
+    Returns
+    -------
+    ScoreCalibration
+
+    Raises
+    ------
+    ValueError
+        See ``hear`` and ``verification.threshold.calibrate``.
+    """
+    table = table.iloc[spread_rows(len(table), MOST_RECORDINGS)]
+    scores, *pairs = score_held_out(hear(embedder, table), learn_recording_lda)
+    found = fit(scores, np.equal(*pairs), "crops")
+    check_calibration(found)
+    return found
 
 
 def _folds(count, rng):

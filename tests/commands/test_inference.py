@@ -23,11 +23,13 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain_cadino.clustering.ward import find_speakers
 from speechbrain_cadino.commands import actions, inference
 from speechbrain_cadino.commands.inference import (
+    audio_table,
     embed_files,
     find_files,
     verify_files,
 )
 from speechbrain_cadino.commands.main import main
+from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
 from speechbrain_cadino.encoders.calibration import (
     ScoreCalibration,
@@ -36,6 +38,7 @@ from speechbrain_cadino.encoders.calibration import (
 )
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.process.lock import locked
+from speechbrain_cadino.verification.threshold import calibrate
 
 FILES = ["anne/mono 16k.wav", "anne/téléphone.wav", "bob/stereo.flac"]
 
@@ -371,6 +374,94 @@ def test_from_calibration_without_labels_to_one_voice(
     main(["embed", str(encoder), str(one), "--output", str(stored)])
     assert "keeps its own calibration" in caplog.text
     assert read_calibration(stored).method == "trials"
+
+
+def test_a_calibration_after_lda_is_not_on_what_it_has_learnt(
+    voices, tmp_path, caplog
+):
+    encoder, _ = voices
+    rng = np.random.default_rng(0)
+    for number in range(200):
+        spectrum = rng.standard_normal(32)
+        wav = np.convolve(rng.standard_normal(40000), spectrum, "same")
+        soundfile.write(tmp_path / f"{number:03}.wav", 0.02 * wav, 16000)
+    files = find_files(tmp_path / f"{number:03}.wav" for number in range(200))
+    known, others = files[:40], files[40:]
+    embedder = load_encoder(encoder)
+    options = {"recording_lda": True, "self_calibrate": True}
+    found = embed_files(embedder, known, **options).calibration.threshold
+    with audio_table(known, 16000) as (_, table):
+        mapped = RecordingLDA().learn(embedder, table).after(embedder)
+        learnt = calibrate(mapped, table).threshold
+    with audio_table(others, 16000) as (_, table):
+        truth = calibrate(mapped, table).threshold
+    assert abs(found - truth) < 0.5 * abs(learnt - truth), (
+        found,
+        learnt,
+        truth,
+    )
+    # Too few to learn from some and to try on others
+    few = embed_files(embedder, known[:25], **options)
+    assert few.calibration is None
+    assert "25 recordings of 2 s or more are too few" in caplog.text
+
+
+def test_embeddings_know_how_long_their_files_are(
+    voices, tmp_path, capsys, caplog
+):
+    encoder, speech = voices
+    wav, rate = soundfile.read(speech / "0/0.wav")
+    soundfile.write(speech / "short.wav", wav[:8000], rate)
+    csv, stored = tmp_path / "clusters.csv", tmp_path / "embeddings"
+    flags = "--num_clusters", 3, "--csv", csv
+    call(capsys, "cluster", encoder, speech, *flags)
+    expected = pd.read_csv(csv)
+    assert expected["note"].notna().sum() == 1
+    main(["embed", str(encoder), str(speech), "--output", str(stored)])
+    call(capsys, "cluster", "--embeddings", stored, *flags)
+    pd.testing.assert_frame_equal(pd.read_csv(csv), expected)
+    call(capsys, "calibrate", encoder, speech)
+    main(["embed", str(encoder), str(speech), "--output", str(stored)])
+    first, *_, short = sorted(map(str, speech.rglob("*.wav")))
+    table = call(capsys, "verify", "--embeddings", stored, first, short)
+    assert table["speaker"].tolist() == ["unsure"]
+    # Another tool's say nothing about it
+    assert "How long files are is not known" not in caplog.text
+    ids, points = load_embeddings(stored)
+    save_embeddings(stored, ids, points)
+    call(capsys, "cluster", "--embeddings", stored, *flags)
+    assert "How long files are is not known" in caplog.text
+    assert "note" not in pd.read_csv(csv)
+
+
+def test_embeddings_in_the_place_of_an_encoder_are_no_encoder(
+    tmp_path, speech, caplog
+):
+    save_embeddings(tmp_path, ["0", "1"], np.eye(2))
+    with pytest.raises(SystemExit):
+        main(["calibrate", str(tmp_path), str(speech), "--method=clusters"])
+    assert f"--embeddings={tmp_path}" in caplog.text
+
+
+def test_few_files_that_are_left_are_not_doubted(voices, tmp_path, capsys):
+    encoder, speech = voices
+    wav, rate = soundfile.read(speech / "0/0.wav")
+    soundfile.write(speech / "long.wav", np.tile(wav, 4), rate)
+    csv = tmp_path / "clusters.csv"
+    table = call(
+        capsys, "cluster", encoder, speech, "--csv", csv, "--shortest", 5
+    )
+    assert table["files"].tolist() == ["1"]
+
+
+def test_a_reason_is_told_once_and_a_folder_is_none(
+    encoder_folder, speech, tmp_path, caplog
+):
+    path = tmp_path / "2024: anne.wav"
+    soundfile.write(path, np.zeros(16000), 16000)
+    embed_files(encoder_folder, [speech / FILES[0], path, tmp_path])
+    assert f"Skipped {path}: silent, from 0 on." in caplog.text
+    assert f"Skipped {tmp_path}: a folder that cannot be entered" in caplog.text
 
 
 @pytest.mark.parametrize(
