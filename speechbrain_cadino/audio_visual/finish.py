@@ -4,7 +4,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.audio_visual.fusion import verify_fused
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.encoders.load import load_encoder, start_from_encoder
-from speechbrain_cadino.runs.finish import describe, where_to_go
+from speechbrain_cadino.runs.finish import where_to_go, write_model_card
 from speechbrain_cadino.runs.stage_two import export_branches
 from speechbrain_cadino.verification.results import format_results
 
@@ -43,7 +43,7 @@ def finish_both(brain, hparams):
         )
         logger.info(format_results(metrics))
     for name, branch in brain.branches.items():
-        describe(
+        write_model_card(
             hparams["output_folder"],
             branch.encoder_folder,
             read_manifest(branch.manifest, branch.data_folder),

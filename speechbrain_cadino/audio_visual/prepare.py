@@ -26,13 +26,13 @@ from speechbrain_cadino.prepare.inputs import (
     check_folders,
     check_id_parts,
     check_made_folder,
-    check_own,
+    check_our_manifest,
     is_done,
     with_converted,
     write_prepared,
 )
 from speechbrain_cadino.prepare.parallel import in_parallel
-from speechbrain_cadino.prepare.recordings import UNSAFE, report_skipped
+from speechbrain_cadino.prepare.recordings import UNSAFE, write_skipped
 from speechbrain_cadino.prepare.scan import digest, fingerprint, list_files
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.process.parts import JOINING
@@ -223,7 +223,7 @@ def prepare_faces(
         logger.info(f"{manifest}: nothing has changed, preparation skipped.")
         return
 
-    check_own(manifest, beside)
+    check_our_manifest(manifest, beside)
     tracks = find_tracks(listings, layout, id_parts)
     if glob != EVERYTHING:
         listings = {
@@ -249,7 +249,7 @@ def prepare_faces(
     with locked(manifest.parent, JOINING):
         begin(manifest)
         problems = [(name, track.problem) for name, track in unusable + pairs]
-        reasons = report_skipped(skipped_path, "ID", problems)
+        reasons = write_skipped(skipped_path, "ID", problems)
         found = [(name, track) for name, track in pairs if not track.problem]
         if not found:
             raise ValueError(

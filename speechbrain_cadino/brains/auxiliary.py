@@ -284,7 +284,9 @@ class WithDINO:
     * hparams: ``dino`` (AuxiliaryDINO) of the encoder.
 
     A Brain with an ``init_optimizers`` of its own hands
-    ``self.modules.dino_head.parameters()`` to an optimiser there.
+    ``self.modules.dino_head.parameters()`` to an optimiser there. One that
+    steps its optimisers itself, as for a GAN, calls ``before_dino_step`` and
+    ``after_dino_step`` around the step of the encoder.
     """
 
     def __init__(self, *args, **kwargs):
@@ -321,12 +323,13 @@ class WithDINO:
     @property
     def dino_position(self):
         """How far training is, in epochs: see Place."""
-        return self.dino_place.position(self.optimizer_step)
+        return self.dino_place.position
 
     @property
     def dino_figures(self):
         """The means of DINO's figures over the epoch so far, such as for
-        ``train_stats`` in ``on_stage_end``: dict of str:float."""
+        ``train_stats`` in ``on_stage_end``: dict of str:float. They are of this
+        process until the end of the epoch, when the log has those of all."""
         return in_single_precision(self.dino_record.means())
 
     def encode_with_dino(self, *args, wavs, wav_lens=None, **kwargs):
@@ -408,16 +411,34 @@ class WithDINO:
 
     def optimizers_step(self):
         """As the Brain's; teacher and centre follow it."""
-        distillation = self.dino.distillation
-        distillation.before_step(self.dino_position)
+        self.before_dino_step()
         scale = self.scaler.get_scale()
         super().optimizers_step()
         # The scaler of fp16 takes no step where gradients overflow
-        overflowed = self.scaler.get_scale() < scale
-        if self.dino_follows() and not overflowed:
-            distillation.after_step(self.dino_position)
+        self.after_dino_step(taken=self.scaler.get_scale() >= scale)
+
+    def before_dino_step(self):
+        """To be called before a step of the encoder, where that is not of
+        ``optimizers_step``: when its gradients are there."""
+        self.dino.distillation.before_step(self.dino_position)
+
+    def after_dino_step(self, taken=True):
+        """To be called after it: teacher and centre follow.
+
+        Arguments
+        ---------
+        taken : bool
+            Whether the optimiser has taken the step. Where it has not, or
+            DINO's loss was not finite, nothing follows, and its figures do not
+            count.
+        """
+        self.dino_place.step += 1
+        if self.dino_follows() and taken:
+            self.dino.distillation.after_step(self.dino_position)
+            self.dino_record.mark()
         else:
-            distillation.rewind()
+            self.dino.distillation.rewind()
+            self.dino_record.rewind()
 
     def dino_follows(self):
         """Whether teacher and centre follow the step that was just taken, the
@@ -439,7 +460,7 @@ class WithDINO:
             steps = len(train_set) / self.grad_accumulation_factor
         except TypeError:  # of unknown length
             steps = None
-        if self.dino_place.begin(epoch, self.optimizer_step, steps):
+        if self.dino_place.begin(epoch, steps):
             self.dino_record.clear()
         # As SpeechBrain does with gradients: no step goes across epochs
         self._dino_finite = []
@@ -461,7 +482,8 @@ class WithDINO:
         if len(self._dino_finite) > self.grad_accumulation_factor:
             logger.warning(
                 "The teacher of DINO does not follow: the optimizers_step of "
-                "this Brain has to call that of WithDINO, by super()."
+                "this Brain has to call that of WithDINO, by super(), or "
+                "before_dino_step and after_dino_step around a step of its own."
             )
         if means:
             text = ", ".join(f"{name} {x:.3g}" for name, x in means.items())
@@ -472,7 +494,7 @@ class WithDINO:
             ]
             for warning in warnings:
                 logger.warning(warning)
-        elif self.dino.weight_at(epoch - 1):  # from its first step on
+        elif self.dino.weight_at(max(epoch - 1, 0)):  # from its first step on
             logger.warning(
                 f"DINO had no loss in epoch {epoch}, whatever its weight: does "
                 "compute_forward call encode_with_dino, and compute_objectives "
@@ -483,7 +505,7 @@ class WithDINO:
         """Where training is, for what is random: the last number counts the
         micro-batches of a step."""
         rank, done = own_rank(), len(self._dino_finite)
-        return self.dino.seed, rank, self.optimizer_step, done
+        return self.dino.seed, rank, self.dino_place.step, done
 
     def _check_optimised(self):
         """Raises if the head, or what the objective learns, is in no

@@ -12,7 +12,7 @@ from speechbrain_cadino.clustering.kmeans import (
     run_clustering,
     whole_number,
 )
-from speechbrain_cadino.clustering.quality import write_report
+from speechbrain_cadino.clustering.quality import write_clusters
 from speechbrain_cadino.clustering.sweep import check_candidates
 from speechbrain_cadino.clustering.sweep import sweep as choose_number
 from speechbrain_cadino.dataio.labels import labels_of
@@ -197,7 +197,7 @@ def pseudo_label(
             more["outliers"] = outliers
             ids = [name for name, inside in zip(ids, within) if inside]
             points, truth = points[within], _of(truth, within)
-        report = write_report(folder, ids, clusters, points, truth, more)
+        report = write_clusters(folder, ids, clusters, points, truth, more)
         kept = label_manifest(table, ids, clusters.labels, min_cluster_size)
         write_manifest(folder / "pseudo_labels.csv", kept)
         logger.info(

@@ -291,7 +291,7 @@ def _mutual_information_by_chance(left, right):
     return expected
 
 
-def write_report(
+def write_clusters(
     folder, ids, clusters, embeddings=None, speakers=None, more=None
 ):
     """Writes ``clusters.json`` and ``plots/clusters.png``.
@@ -325,7 +325,7 @@ def write_report(
     >>> from speechbrain_cadino.clustering.kmeans import Clusters
     >>> folder = getfixture("tmp_path")
     >>> clusters = Clusters(np.array([0, 1, 1]), np.eye(2))
-    >>> report = write_report(folder, ["a", "b", "c"], clusters)
+    >>> report = write_clusters(folder, ["a", "b", "c"], clusters)
     >>> report["largest"][0]
     {'cluster': 1, 'utterances': 2, 'examples': ['b', 'c']}
     >>> sorted(path.name for path in folder.iterdir())

@@ -27,7 +27,7 @@ from speechbrain_cadino.dataio.names import check_writable_name
 from speechbrain_cadino.dataio.speech import load_detector
 from speechbrain_cadino.embeddings.store import (
     DURATIONS,
-    check_own,
+    check_our_embeddings,
     drop_unreadable,
     load_embeddings,
 )
@@ -108,7 +108,7 @@ def embed(arguments):
     files = inference.find_files(arguments.inputs)
     _check_folder(arguments.output)
     check_no_encoder(arguments.output)
-    check_own(arguments.output)
+    check_our_embeddings(arguments.output)
     loaded = _load(arguments.encoder, arguments)
     calibration = read_calibration(arguments.encoder)
     with _archive(arguments.output, files, loaded.sample_rate) as (audio, _):
@@ -156,7 +156,7 @@ def _archive(output, files, rate):
         locked(output),
         inference.audio_table(files, rate, copies) as (recordings, table),
     ):
-        inference.report_skipped(files, recordings)
+        inference.warn_of_skipped(files, recordings)
         converted = [
             file
             for file, recording in zip(files, recordings)
@@ -238,7 +238,7 @@ def calibrate(arguments):
         )
         with inference.audio_table(files, loaded.sample_rate) as audio:
             recordings, table = audio
-            inference.report_skipped(files, recordings)
+            inference.warn_of_skipped(files, recordings)
             found = threshold.calibrate(
                 loaded, table, arguments.method, before=before
             )
@@ -272,7 +272,7 @@ def adapt(arguments):
     loaded = _load(arguments.encoder, arguments)
     rate = loaded.sample_rate
     with inference.audio_table(files, rate) as (recordings, table):
-        inference.report_skipped(files, recordings)
+        inference.warn_of_skipped(files, recordings)
         others = [r.rate for r in recordings if not r.problem and r.rate < rate]
         if others:
             logger.info(

@@ -173,7 +173,7 @@ def embed_files(
     for row, wav in table.loc[~fine, ["ID", "wav"]].to_numpy():
         problem = problems[row].removeprefix(f"{wav}: ").rstrip(".")
         recordings[int(row)].problem = problem
-    report_skipped(files, recordings)
+    warn_of_skipped(files, recordings)
     table, embeddings = table[fine], embeddings[fine]
     return Embedded(
         [files[int(row)] for row in table["ID"]],
@@ -314,7 +314,7 @@ def _plain(path):
     return f"./{path}" if str(path)[0] in "=+-@" else str(path)
 
 
-def report_skipped(files, recordings):
+def warn_of_skipped(files, recordings):
     """Names and counts the files that have no embedding.
 
     Arguments

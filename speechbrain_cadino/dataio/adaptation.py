@@ -103,7 +103,7 @@ class AdaptationDataset(MultiCropDataset):
         }
 
 
-def check_apart(source, target, what):
+def check_disjoint(source, target, what):
     """Raises if source and target have something in common.
 
     Arguments
@@ -115,7 +115,7 @@ def check_apart(source, target, what):
 
     Example
     -------
-    >>> check_apart(["a.wav", "b.wav"], ["b.wav"], "files")
+    >>> check_disjoint(["a.wav", "b.wav"], ["b.wav"], "files")
     Traceback (most recent call last):
     ...
     ValueError: Source and target have 1 files in common, such as b.wav: ...
@@ -153,4 +153,4 @@ def check_files_apart(source, target):
 
     own = set(map(real, source))
     shared = [path for path in target if real(path) in own]
-    check_apart(shared, shared, "files")
+    check_disjoint(shared, shared, "files")

@@ -17,7 +17,7 @@ LOUDEST = 1e15
 
 # What 16 bits resolve: the dither of a silent recording moves by this much
 # around its mean (RMS). -90 dB of full scale; quiet recordings are at -40.
-STEP = 2**-15
+QUANTUM = 2**-15
 
 # Of opposite channels, the mean holds less than this share of what one holds:
 # -40 dB in power, where the best of two microphones cancel to -20.
@@ -107,13 +107,13 @@ def unusable(samples):
 
 
 def _moves(samples):
-    """Whether the movement is above ``STEP``: of loud samples, whose rounding
-    does not matter, by a product that takes a tenth of the time."""
+    """Whether the movement is above ``QUANTUM``: of loud samples, whose
+    rounding does not matter, by a product that takes a tenth of the time."""
     energy = samples @ samples
-    most_by_rounding = 1e-3 * energy + 4 * STEP**2 * len(samples)
+    most_by_rounding = 1e-3 * energy + 4 * QUANTUM**2 * len(samples)
     if energy - len(samples) * samples.mean() ** 2 > most_by_rounding:
         return True
-    return movement(samples) > STEP
+    return movement(samples) > QUANTUM
 
 
 def to_mono(samples):
@@ -145,7 +145,7 @@ def to_mono(samples):
     each = movement(samples)
     strongest = int(np.argmax(each))
     opposite = bool(
-        each[strongest] > STEP
+        each[strongest] > QUANTUM
         and movement(mono) ** 2 < CANCELLED * each[strongest] ** 2
     )
     return (samples[:, strongest] if opposite else mono), opposite

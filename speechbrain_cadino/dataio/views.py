@@ -7,7 +7,7 @@ ViewCutter serves where a batch of padded signals is there already.
 import torch
 
 from speechbrain_cadino.dataio.crop_reader import MAX_SILENT, crop_samples
-from speechbrain_cadino.dataio.signal import STEP
+from speechbrain_cadino.dataio.signal import QUANTUM
 
 
 class ViewCutter:
@@ -109,7 +109,9 @@ def _cut(wavs, ends, count, samples):
     crops = _draw(wavs, ends, rows, samples)
     for _ in range(MAX_SILENT - 1):
         # Of what it fills there is one place
-        silent = (crops.std(1, correction=0) <= STEP) & (ends > samples)[rows]
+        silent = (crops.std(1, correction=0) <= QUANTUM) & (ends > samples)[
+            rows
+        ]
         if not silent.any():
             break
         crops[silent] = _draw(wavs, ends, rows[silent], samples)

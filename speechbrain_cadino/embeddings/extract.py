@@ -24,7 +24,7 @@ from speechbrain_cadino.embeddings.store import (
     RECORD,
     SKIPPED,
     check_ids,
-    check_own,
+    check_our_embeddings,
     load_embeddings,
     write_ids,
     write_joined,
@@ -204,7 +204,7 @@ def _is_there(folder, record):
     """Whether all is done. Deletes what belongs to another record."""
     same, finished = _is_of(folder, record), is_extracted(folder, record)
     if not same:
-        check_own(folder)
+        check_our_embeddings(folder)
         remove_extraction(folder)
         write_json(folder / RECORD, record)
     elif finished:

@@ -20,7 +20,7 @@ from speechbrain_cadino.embeddings.extract import (
 from speechbrain_cadino.embeddings.store import (
     RECORD,
     SKIPPED,
-    check_own,
+    check_our_embeddings,
     forget,
     load_embeddings,
     write_ids,
@@ -86,7 +86,7 @@ def extract_part(embedder, folder, table, part, shard_size=5_000):
     """
     number, parts = read_part(part)
     check_parts(part, len(table), "utterances")
-    check_own(folder)
+    check_our_embeddings(folder)
     if not embedder.hears:
         raise ValueError(
             "A folder of embeddings in the place of an encoder is not read in "

@@ -80,7 +80,7 @@ def save_embeddings(folder, ids, embeddings):
             (folder / name).unlink(missing_ok=True)
 
 
-def check_own(folder):
+def check_our_embeddings(folder):
     """Raises if embeddings in a folder, or what belongs to them, are of others:
     if there is no record of what they are embeddings of.
 
@@ -97,14 +97,14 @@ def check_own(folder):
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> check_own(folder)
+    >>> check_our_embeddings(folder)
     >>> save_embeddings(folder, ["a", "b"], np.eye(2))
-    >>> check_own(folder)
+    >>> check_our_embeddings(folder)
     Traceback (most recent call last):
     ...
     ValueError: ...embeddings.npy would be replaced, and has no extraction.j...
     >>> forget(folder)
-    >>> check_own(folder)
+    >>> check_our_embeddings(folder)
     """
     folder = pathlib.Path(folder)
     if (folder / RECORD).is_file():

@@ -10,7 +10,7 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain_cadino.dataio.manifest import read_csv
 from speechbrain_cadino.embeddings.store import (
     DURATIONS,
-    check_own,
+    check_our_embeddings,
     forget,
     load_embeddings,
     save_embeddings,
@@ -151,7 +151,7 @@ class StoredEmbeddings:
         embeddings = self.embed(table, skip_unreadable=True)
 
         def save():
-            check_own(folder)
+            check_our_embeddings(folder)
             forget(folder)
             save_embeddings(folder, list(table["ID"]), embeddings)
 

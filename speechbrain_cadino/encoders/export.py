@@ -286,7 +286,8 @@ def export_frame_encoder(
         As trained.
     layer : int, optional
         The layer whose frames are given, counted from 1; those above are left
-        out. The last one by default.
+        out. The last one by default; of another one, each frame is given with
+        mean 0 and variance 1, as SpeechBrain's Transformer ends in a norm.
 
     Raises
     ------

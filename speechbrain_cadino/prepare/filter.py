@@ -312,7 +312,7 @@ def filter_manifest(
                 raise ValueError("No piece lies in what is kept.")
             write_manifest(made[1], pieces[inside])
         write_manifest(made[0], table[kept])
-        logger.info(describe(report))
+        logger.info(describe_filter(report))
         return report
 
     return run_on_main(finish)
@@ -523,7 +523,7 @@ def within(pieces, table):
     return found
 
 
-def describe(report):
+def describe_filter(report):
     """What a filter did, in words.
 
     Arguments
@@ -539,7 +539,8 @@ def describe(report):
     Example
     -------
     >>> scores = pd.DataFrame({"segments": [2, 0], "speech": [0.9, 0.1]})
-    >>> print(describe(decide(["a", "b"], scores, {"speech": Least(0.5)})[1]))
+    >>> _, report = decide(["a", "b"], scores, {"speech": Least(0.5)})
+    >>> print(describe_filter(report))
     1 of 2 utterances are kept (50%); 1 cannot be read or are silent, ...
     speech, at least 0.5: 0 dropped
     """

@@ -12,7 +12,7 @@ from speechbrain_cadino.prepare.inputs import (
     check_folders,
     check_id_parts,
     check_made_folder,
-    check_own,
+    check_our_manifest,
     is_done,
     with_converted,
     write_prepared,
@@ -25,7 +25,7 @@ from speechbrain_cadino.prepare.recordings import (
     leave_out_speakers,
     manifest_rows,
     read_headers,
-    report_skipped,
+    write_skipped,
 )
 from speechbrain_cadino.prepare.scan import digest, fingerprint, list_files
 from speechbrain_cadino.process.lock import locked
@@ -186,7 +186,7 @@ def prepare_folder(
         logger.info(f"{manifest}: nothing has changed, preparation skipped.")
         return
 
-    check_own(manifest, beside)
+    check_our_manifest(manifest, beside)
     recordings = choose_recordings(listings, id_parts)
     usable = [recording for recording in recordings if not recording.problem]
 
@@ -236,7 +236,7 @@ def _write(manifest, recordings, inputs, tested, found):
     sample_rate = inputs["sample_rate"]
     begin(manifest)
     problems = [(r.wav, r.problem) for r in recordings]
-    reasons = report_skipped(_beside(manifest, "skipped.csv"), "wav", problems)
+    reasons = write_skipped(_beside(manifest, "skipped.csv"), "wav", problems)
     usable = [recording for recording in recordings if not recording.problem]
     if not usable:
         raise ValueError(

@@ -119,7 +119,7 @@ def inputs_path(manifest):
     return manifest.with_suffix(".json")
 
 
-def check_own(manifest, beside):
+def check_our_manifest(manifest, beside):
     """Raises if files that are to be written are there, and not of a prepare
     step.
 

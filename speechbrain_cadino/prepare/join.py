@@ -6,7 +6,7 @@ import pandas as pd
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.adaptation import (
-    check_apart,
+    check_disjoint,
     check_files_apart,
 )
 from speechbrain_cadino.dataio.labels import check_speakers
@@ -89,7 +89,7 @@ def join_manifests(
             f"{rates[1]:.0f}: prepare both at one sample_rate."
         )
     check_speakers(tables[0][LABEL], source)
-    check_apart(*(table["ID"] for table in tables), "IDs")
+    check_disjoint(*(table["ID"] for table in tables), "IDs")
     check_files_apart(*(table["wav"] for table in tables))
     table = pd.concat(tables)
     write_manifest(output, table)

@@ -308,7 +308,7 @@ def judge_recordings(recordings, sample_rate, min_duration, max_duration=None):
             recording.problem = f"longer than {max_duration} s"
 
 
-def report_skipped(path, name, problems):
+def write_skipped(path, name, problems):
     """Lists what is left out; logs and returns how many, and why.
 
     Arguments
@@ -328,7 +328,7 @@ def report_skipped(path, name, problems):
     Example
     -------
     >>> path = getfixture("tmp_path") / "skipped.csv"
-    >>> report_skipped(path, "wav", [("b.wav", "silent"), ("a.wav", "")])
+    >>> write_skipped(path, "wav", [("b.wav", "silent"), ("a.wav", "")])
     '1 skipped: silent'
     """
     skipped = pd.DataFrame(

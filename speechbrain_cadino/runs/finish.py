@@ -15,7 +15,7 @@ from speechbrain_cadino.encoders.export import export_encoder
 from speechbrain_cadino.encoders.fold import fold_linear
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.process.console import to_copy
-from speechbrain_cadino.runs.open_run import STEP
+from speechbrain_cadino.runs.open_run import STEP_VARIABLE
 from speechbrain_cadino.verification.back_ends import Background
 from speechbrain_cadino.verification.evaluate import verify
 from speechbrain_cadino.verification.results import format_results
@@ -74,7 +74,7 @@ def finish(embedder, hparams, device=None, baselines=False):
             untrained=hparams.get("untrained"),
         )
         logger.info(format_results(metrics))
-    describe(
+    write_model_card(
         hparams["output_folder"],
         hparams["encoder_folder"],
         table,
@@ -166,7 +166,7 @@ def where_to_go(encoder_folder):
     speechbrain-cadino verify results/dino/1986/encoder ONE.wav OTHER.wav
     """
     where = f"The encoder is in {encoder_folder}."
-    if STEP in os.environ:
+    if STEP_VARIABLE in os.environ:
         return where
     command = ["speechbrain-cadino", "verify", encoder_folder]
     command = to_copy([*command, "ONE.wav", "OTHER.wav"])
@@ -198,7 +198,7 @@ def export(embedder, output_folder, encoder_folder, table, section=None):
     )
 
 
-def describe(
+def write_model_card(
     output_folder,
     encoder_folder,
     table,

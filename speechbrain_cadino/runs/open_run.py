@@ -41,7 +41,7 @@ from speechbrain_cadino.training.checkpoints import has_checkpoint
 RECORD = "run.json"
 
 # In the environment of the scripts that a pipeline starts: the step's name
-STEP = "SPEECHBRAIN_CADINO_STEP"
+STEP_VARIABLE = "SPEECHBRAIN_CADINO_STEP"
 
 
 def open_run(folder, settings, resumes=True, harmless=HARMLESS):
@@ -102,7 +102,7 @@ def _open(folder, settings, resumes, harmless):
             f"{folder} is the folder of a training, whose hyperparams.yaml "
             "would be replaced: give another output_folder."
         )
-    if begun and STEP not in os.environ:
+    if begun and STEP_VARIABLE not in os.environ:
         check_same(folder, read_record(folder), settings, folder)
     write_json(folder / RECORD, record_of(settings))
 

@@ -22,7 +22,11 @@ from speechbrain_cadino.process.interrupts import Interrupted, interruptible
 from speechbrain_cadino.process.lock import HELD
 from speechbrain_cadino.process.ranks import follow_parent
 from speechbrain_cadino.runs.finish import where_to_go
-from speechbrain_cadino.runs.open_run import STEP, check_same, record_of
+from speechbrain_cadino.runs.open_run import (
+    STEP_VARIABLE,
+    check_same,
+    record_of,
+)
 from speechbrain_cadino.runs.report import Stage, format_report, write_report
 from speechbrain_cadino.training.checkpoints import has_checkpoint
 from speechbrain_cadino.training.progress import LATER, PLACE
@@ -319,7 +323,7 @@ def _start(folder, step, lock, steps):
     number = _number(steps, step)
     known = {
         HELD: os.path.realpath(folder),
-        STEP: step.name,
+        STEP_VARIABLE: step.name,
         PLACE: f"{_stage_name(step)}, {number}",
     }
     later = _later(steps, step)

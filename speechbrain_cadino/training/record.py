@@ -110,6 +110,7 @@ class TrainingRecord:
         for name, number in self.counts.items():
             number = torch.tensor(float(number), device=device)
             self.counts[name] = ddp_mean(number).item()
+        self.mark()
 
     def end_epoch(self, row):
         """Closes the epoch.
@@ -153,6 +154,7 @@ class TrainingRecord:
             name: torch.tensor(value, dtype=torch.float64)
             for name, value in state["sums"].items()
         }
+        self.mark()
 
 
 def in_single_precision(means):

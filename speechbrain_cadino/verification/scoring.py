@@ -29,7 +29,7 @@ CHUNK = 65536
 SIDES = ["enrol", "test"]
 
 # What says in a score file whether a trial is a target
-LABELS = {"1": True, "0": False, "target": True, "nontarget": False}
+LABEL_WORDS = {"1": True, "0": False, "target": True, "nontarget": False}
 
 FORMS = (
     "Its lines are 'enrol test score', or 'enrol test label score' or 'enrol "
@@ -367,7 +367,7 @@ def _scores_among(path, fields, trials):
     if "target" in trials:
         targets = trials["target"].to_numpy(bool)
         for label, score in [("third", "fourth"), ("fourth", "third")]:
-            if np.array_equal(fields[label].map(LABELS), targets):
+            if np.array_equal(fields[label].map(LABEL_WORDS), targets):
                 return _numbers(path, fields[score])
     raise ValueError(
         f"{path} has lines such as '{' '.join(fields.iloc[0])}', in which "

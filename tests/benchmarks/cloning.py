@@ -24,7 +24,8 @@ is above that of clean references; the cosine of the frames made to a true
 utterance of the voice by an encoder that had no part in it, --judge (of
 run_pipeline.py hparams/demo.yaml, trained on other voices); and the EER of the
 encoder itself, against clean utterances. The speech is in results/cloning, the
-figures of each training, which is not done again, in results/cells/cloning.
+figures of each training, which is not done again, in results/cells/cloning:
+with another encoder or judge, empty that first.
 """
 
 import argparse

@@ -9,6 +9,7 @@ import pytest
 import torch
 from forked import run
 
+import speechbrain as sb
 from speechbrain_cadino.training.schedules import LinearSchedule
 
 # Each global crop is the whole of its utterance, so that nothing is random
@@ -217,6 +218,44 @@ def test_a_step_whose_loss_is_not_finite_is_not_followed():
     for name in ["teacher", "centre"]:
         torch.testing.assert_close(ends[0][name], ends[1][name])
     assert not any(value.isnan().any() for value in ends[1]["teacher"])
+    # Nor does it count
+    assert ends[1]["figures"] == ends[0]["figures"]
+
+
+def test_a_brain_that_steps_by_itself_is_as_one_that_does_not():
+    class Own(host.SpeakersWithDINO):
+        def fit_batch(self, batch):
+            outputs = self.compute_forward(batch, sb.Stage.TRAIN)
+            loss = self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
+            loss.backward()
+            self.before_dino_step()
+            norm = torch.nn.utils.clip_grad_norm_
+            norm(self.optimizer.param_groups[0]["params"], self.max_grad_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.after_dino_step()
+            return loss.detach()
+
+    weight = LinearSchedule(0.0, 0.5, 2)
+    frozen = {"freeze_prototypes_epochs": 1}
+    expected = trained(weight=weight, augment=True, **frozen)
+    brain, counter = host.make(weight=weight, augment=True, **frozen)
+    brain.__class__ = Own
+    host.train(brain, counter)
+    assert brain.optimizer_step == 0
+    assert_same(host.state(brain), host.state(expected))
+
+
+def test_epochs_that_are_counted_from_0():
+    positions = []
+
+    def weight(position):
+        positions.append(position)
+        return 0.1
+
+    brain, _ = host.make(weight=weight)
+    host.train(brain, range(3))
+    assert sorted(set(positions)) == [0.0, 0.5, 1.0, 1.5]
 
 
 def test_a_step_that_overflows_in_fp16_is_not_followed():

@@ -17,7 +17,7 @@ from speechbrain_cadino.clustering.quality import (
     quality,
     separation,
     silhouettes,
-    write_report,
+    write_clusters,
 )
 from speechbrain_cadino.clustering.rows import unit_rows
 
@@ -132,7 +132,7 @@ def test_report(num_clusters, embeddings, tmp_path):
     clusters = cluster(embeddings, num_clusters)
     ids = [f"u{row:03}" for row in range(120)]
     speakers = np.repeat(np.array([*"abcdefghi", None]), 12)
-    report = write_report(tmp_path, ids, clusters, embeddings, speakers)
+    report = write_clusters(tmp_path, ids, clusters, embeddings, speakers)
     text = (tmp_path / "clusters.json").read_text()
     assert json.loads(text) == report
     assert "NaN" not in text
@@ -148,7 +148,7 @@ def test_report(num_clusters, embeddings, tmp_path):
 
 
 def test_report_without_embeddings_and_speakers(clusters, tmp_path):
-    write_report(tmp_path, [str(row) for row in range(120)], clusters)
+    write_clusters(tmp_path, [str(row) for row in range(120)], clusters)
     with Image.open(tmp_path / "plots" / "clusters.png") as image:
         width, height = image.size
     assert width < 2 * height  # one panel
@@ -156,5 +156,5 @@ def test_report_without_embeddings_and_speakers(clusters, tmp_path):
 
 def test_report_of_other_utterances(clusters, embeddings, tmp_path):
     with pytest.raises(ValueError, match="120 labels, but 119"):
-        write_report(tmp_path, ["u"] * 120, clusters, embeddings[1:])
+        write_clusters(tmp_path, ["u"] * 120, clusters, embeddings[1:])
     assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ import torch
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.extract import extract
 from speechbrain_cadino.embeddings.store import (
-    check_own,
+    check_our_embeddings,
     load_embeddings,
     save_embeddings,
 )
@@ -31,7 +31,7 @@ def test_embeddings_on_disk(tmp_path):
 def test_what_others_have_made_is_not_thrown_away(name, tmp_path):
     (tmp_path / name).write_text("of another tool")
     with pytest.raises(ValueError, match=f"{name} would be replaced"):
-        check_own(tmp_path)
+        check_our_embeddings(tmp_path)
     with pytest.raises(ValueError, match=f"{name} would be replaced"):
         extract(
             Embedder(torch.nn.Identity(), torch.nn.Identity()),
