@@ -122,10 +122,7 @@ class Faces:
 
         Returns
         -------
-        joined : Joined
-            Which utterances have a face.
-        points : numpy.ndarray
-            Shape (N, D + E), see ``join``.
+        Joined
         """
         _, names, found = readable_embeddings(
             folder / "face_embeddings", transform
@@ -133,36 +130,102 @@ class Faces:
         rows = pd.Index(names).get_indexer(ids)
         faces = found[rows]
         faces[rows < 0] = np.nan
-        points, seen = join(voices, faces, self.weight)
-        return Joined(seen, voices.shape[1]), points
+        return join(voices, faces, self.weight)
 
 
 class Joined(NamedTuple):
-    """Voices and faces side by side.
+    """Voices and faces side by side: see ``join``.
 
     Arguments
     ---------
+    points : numpy.ndarray
+        Shape (N, D + E), float32; the face's part is null where there is none.
     seen : numpy.ndarray
         Shape (N,), bool: which utterances have a face.
     width : int
         D, the size of the voice's part.
+
+    Example
+    -------
+    >>> from speechbrain_cadino.clustering.kmeans import SphericalKMeans
+    >>> voices = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1], [0.2, 1]])
+    >>> faces = np.array([[1, 0], [1, 0], [0, 1], [0, 1], [np.nan, np.nan]])
+    >>> clusters, _ = join(voices, faces).cluster(SphericalKMeans(2))
+    >>> bool(clusters.labels[4] == clusters.labels[3] != clusters.labels[0])
+    True
     """
 
+    points: np.ndarray
     seen: np.ndarray
     width: int
 
-    def cluster(self, clusterer, points):
-        """See ``cluster_jointly``."""
-        return cluster_jointly(points, self.seen, self.width, clusterer)
+    def cluster(self, clusterer):
+        """Clusters utterances that have a face; those that have none join the
+        cluster whose voice is the nearest to theirs.
 
-    def report(self, clusterer, points, speakers):
-        """What ``clusters.json`` gets besides: see ``each_alone``."""
+        Arguments
+        ---------
+        clusterer : object
+            See ``find_clusters``, also for the errors.
+
+        Returns
+        -------
+        clusters : Clusters
+            Of the utterances that are in.
+        within : numpy.ndarray
+            Shape (N,), bool: all but the utterances with a face that the
+            clusterer leaves out.
+        """
+        found, inside = find_clusters(clusterer, self.points[self.seen])
+        voices = found.centroids[:, : self.width]
+        norms = np.linalg.norm(voices, axis=1)
+        voices = voices / np.maximum(norms, 1e-12)[:, None]
+        labels = np.empty(len(self.points), np.int64)
+        within = np.full(len(self.points), True)
+        within[self.seen] = inside
+        labels[self.seen & within] = found.labels
+        unseen = np.flatnonzero(~self.seen)
+        for first in range(0, len(unseen), CHUNK):
+            rows = unseen[first : first + CHUNK]
+            own = self.points[rows, : self.width]
+            labels[rows] = (own @ voices.T).argmax(1)
+        return Clusters(labels[within], found.centroids), within
+
+    def report(self, clusterer, speakers=None):
+        """What ``clusters.json`` gets besides.
+
+        Arguments
+        ---------
+        clusterer : object
+            See ``find_clusters``.
+        speakers : numpy.ndarray, optional
+            Shape (N,), see ``quality``.
+
+        Returns
+        -------
+        dict
+            ``with_face``, their number; with speakers ``alone``, the
+            ``MEASURES`` of clusters of their voices, ``audio``, and of their
+            faces, ``face``.
+        """
         more = {"with_face": int(self.seen.sum())}
         if speakers is not None:
-            more["alone"] = each_alone(
-                points, self.seen, self.width, speakers, clusterer
-            )
+            more["alone"] = self._alone(clusterer, speakers[self.seen])
         return more
+
+    def _alone(self, clusterer, speakers):
+        """How good the clusters of either signal alone are."""
+        points = self.points[self.seen]
+        parts = {
+            "audio": points[:, : self.width],
+            "face": points[:, self.width :],
+        }
+        found = {}
+        for signal, part in parts.items():
+            clusters, within = find_clusters(clusterer, part)
+            figures = quality(clusters, speakers=speakers[within])
+            found[signal] = {name: figures[name] for name in MEASURES}
+        return found
 
 
 def join(voices, faces, weight=1.0):
@@ -179,10 +242,7 @@ def join(voices, faces, weight=1.0):
 
     Returns
     -------
-    points : numpy.ndarray
-        Shape (N, D + E), float32; the face's part is null where there is none.
-    seen : numpy.ndarray
-        Shape (N,), bool: which utterances have a face.
+    Joined
 
     Raises
     ------
@@ -191,9 +251,9 @@ def join(voices, faces, weight=1.0):
 
     Example
     -------
-    >>> points, seen = join(np.array([[2.0], [3.0]]), np.array([[5], [np.nan]]))
-    >>> points.tolist(), seen.tolist()
-    ([[1.0, 1.0], [1.0, 0.0]], [True, False])
+    >>> joined = join(np.array([[2.0], [3.0]]), np.array([[5], [np.nan]]))
+    >>> joined.points.tolist(), joined.seen.tolist(), joined.width
+    ([[1.0, 1.0], [1.0, 0.0]], [True, False], 1)
     """
     if not weight > 0:
         raise ValueError(
@@ -205,86 +265,8 @@ def join(voices, faces, weight=1.0):
             "None of the utterances has a face: does face_manifest have the "
             "IDs of the manifest?"
         )
-    points = np.zeros((len(voices), voices.shape[1] + faces.shape[1]), "f4")
-    points[:, : voices.shape[1]] = unit_rows(voices)
-    points[seen, voices.shape[1] :] = weight * unit_rows(faces[seen])
-    return points, seen
-
-
-def cluster_jointly(points, seen, width, clusterer):
-    """Clusters utterances that have a face; those that have none join the
-    cluster whose voice is the nearest to theirs.
-
-    Arguments
-    ---------
-    points : numpy.ndarray
-        The points of ``join``.
-    seen : numpy.ndarray
-        The mask of the utterances with a face, of ``join``.
-    width : int
-        D, the size of the voice's part.
-    clusterer : object
-        See ``find_clusters``, also for the errors.
-
-    Returns
-    -------
-    clusters : Clusters
-        Of the utterances that are in.
-    within : numpy.ndarray
-        Shape (N,), bool: all but the utterances with a face that the
-        clusterer leaves out.
-
-    Example
-    -------
-    >>> from speechbrain_cadino.clustering.kmeans import SphericalKMeans
-    >>> voices = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1], [0.2, 1]])
-    >>> faces = np.array([[1, 0], [1, 0], [0, 1], [0, 1], [np.nan, np.nan]])
-    >>> joined = join(voices, faces)
-    >>> clusters, _ = cluster_jointly(*joined, 2, SphericalKMeans(2))
-    >>> bool(clusters.labels[4] == clusters.labels[3] != clusters.labels[0])
-    True
-    """
-    found, inside = find_clusters(clusterer, points[seen])
-    voices = found.centroids[:, :width]
-    norms = np.linalg.norm(voices, axis=1)
-    voices = voices / np.maximum(norms, 1e-12)[:, None]
-    labels = np.empty(len(points), np.int64)
-    within = np.full(len(points), True)
-    within[seen] = inside
-    labels[seen & within] = found.labels
-    unseen = np.flatnonzero(~seen)
-    for first in range(0, len(unseen), CHUNK):
-        rows = unseen[first : first + CHUNK]
-        labels[rows] = (points[rows, :width] @ voices.T).argmax(1)
-    return Clusters(labels[within], found.centroids), within
-
-
-def each_alone(points, seen, width, speakers, clusterer):
-    """How good the clusters of voices alone and of faces alone are.
-
-    Arguments
-    ---------
-    points : numpy.ndarray
-        The points of ``join``.
-    seen : numpy.ndarray
-        The mask of the utterances with a face, of ``join``: the others do not
-        count.
-    width : int
-        D, the size of the voice's part.
-    speakers : numpy.ndarray
-        Shape (N,), see ``quality``.
-    clusterer : object
-        See ``find_clusters``.
-
-    Returns
-    -------
-    dict of dict
-        The ``MEASURES`` of ``audio`` and of ``face``.
-    """
-    parts = {"audio": points[seen, :width], "face": points[seen, width:]}
-    report = {}
-    for signal, part in parts.items():
-        clusters, within = find_clusters(clusterer, part)
-        figures = quality(clusters, speakers=speakers[seen][within])
-        report[signal] = {name: figures[name] for name in MEASURES}
-    return report
+    width = voices.shape[1]
+    points = np.zeros((len(voices), width + faces.shape[1]), "f4")
+    points[:, :width] = unit_rows(voices)
+    points[seen, width:] = weight * unit_rows(faces[seen])
+    return Joined(points, seen, width)

@@ -13,8 +13,7 @@ from speechbrain_cadino.clustering.kmeans import (
     whole_number,
 )
 from speechbrain_cadino.clustering.quality import write_clusters
-from speechbrain_cadino.clustering.sweep import check_candidates
-from speechbrain_cadino.clustering.sweep import sweep as choose_number
+from speechbrain_cadino.clustering.sweep import check_candidates, choose_number
 from speechbrain_cadino.dataio.labels import labels_of
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
@@ -26,9 +25,6 @@ from speechbrain_cadino.embeddings.store import readable_embeddings
 from speechbrain_cadino.process.files import check_inputs_stay
 
 logger = get_logger(__name__)
-
-# What a sweep clusters with, beside the number
-SWEPT = ["engine", "iterations", "seed", "device"]
 
 
 def label_manifest(table, ids, labels, min_cluster_size=1):
@@ -177,21 +173,22 @@ def pseudo_label(
             folder / "embeddings", transform
         )
         truth = _of(speakers, readable)
-        joined = _Alone()
+        joined = _Alone(points)
         if companion is not None:
-            joined, points = companion.join(folder, ids, points, transform)
+            joined = companion.join(folder, ids, points, transform)
+            points = joined.points
         if sweep:
             chosen = choose_number(
                 folder,
                 points[joined.seen],
                 sweep,
+                clusterer,
                 _of(truth, joined.seen),
-                **{name: getattr(clusterer, name) for name in SWEPT},
             )
             if clusterer.n_clusters is None:
                 clusterer.n_clusters = chosen
-        clusters, within = joined.cluster(clusterer, points)
-        more = joined.report(clusterer, points, truth)
+        clusters, within = joined.cluster(clusterer)
+        more = joined.report(clusterer, truth)
         outliers = int((~within).sum())
         if outliers:
             more["outliers"] = outliers
@@ -228,14 +225,17 @@ def _ready(clusterer, embedder, sweep, count):
 
 
 class _Alone:
-    """One signal of each utterance: what a companion joins to, without one."""
+    """One signal of each utterance, where no companion joins another one."""
 
     seen = slice(None)
 
-    def cluster(self, clusterer, points):
-        return find_clusters(clusterer, points)
+    def __init__(self, points):
+        self.points = points
 
-    def report(self, clusterer, points, speakers):
+    def cluster(self, clusterer):
+        return find_clusters(clusterer, self.points)
+
+    def report(self, clusterer, speakers):
         return {}
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.clustering.kmeans import cluster, find_engine
+from speechbrain_cadino.clustering.clusterer import find_clusters, sized
+from speechbrain_cadino.clustering.kmeans import find_engine
 from speechbrain_cadino.clustering.plots import plot_sweep
 from speechbrain_cadino.clustering.quality import (
     adjusted_mutual_information,
@@ -25,7 +26,7 @@ CHECKS = ["ami", "ari"]
 SPLITS = 2
 
 
-def sweep(folder, embeddings, candidates, speakers=None, **options):
+def choose_number(folder, embeddings, candidates, clusterer, speakers=None):
     """Compares numbers of clusters; writes ``sweep.json`` and
     ``plots/sweep.png``.
 
@@ -42,8 +43,8 @@ def sweep(folder, embeddings, candidates, speakers=None, **options):
     embeddings : numpy.ndarray
         See ``compare_numbers``, as for the following ones and for the errors.
     candidates : list of int
+    clusterer : SphericalKMeans
     speakers : array_like, optional
-    **options
 
     Returns
     -------
@@ -52,16 +53,17 @@ def sweep(folder, embeddings, candidates, speakers=None, **options):
 
     Example
     -------
+    >>> from speechbrain_cadino.clustering.kmeans import SphericalKMeans
     >>> folder = getfixture("tmp_path")
     >>> voices = np.random.default_rng(0).standard_normal((5, 1, 16))
     >>> utterances = np.random.default_rng(1).standard_normal((5, 12, 16))
     >>> embeddings = (4 * voices + utterances).reshape(-1, 16)
-    >>> sweep(folder, embeddings, [3, 5, 8])
+    >>> choose_number(folder, embeddings, [3, 5, 8], SphericalKMeans())
     5
     >>> sorted(path.name for path in folder.iterdir())
     ['plots', 'sweep.json']
     """
-    table = compare_numbers(embeddings, candidates, speakers, **options)
+    table = compare_numbers(embeddings, candidates, clusterer, speakers)
     picks = {
         name: int(table["num_clusters"][table[name].idxmax()])
         for name in CRITERIA + CHECKS
@@ -77,7 +79,7 @@ def sweep(folder, embeddings, candidates, speakers=None, **options):
     return choice
 
 
-def compare_numbers(embeddings, candidates, speakers=None, seed=0, **options):
+def compare_numbers(embeddings, candidates, clusterer, speakers=None):
     """Clusters utterances into several numbers of clusters.
 
     Arguments
@@ -86,13 +88,11 @@ def compare_numbers(embeddings, candidates, speakers=None, seed=0, **options):
         Shape (N, D).
     candidates : list of int
         Numbers of clusters, from 2 to N.
+    clusterer : SphericalKMeans
+        What they are compared for; its ``merge_to`` does not count.
     speakers : array_like, optional
         Shape (N,), see ``quality``: to check the criteria, which do not look
         at them.
-    seed : int
-        The seed of the clusterings and of the halves.
-    **options
-        Further arguments of ``cluster``.
 
     Returns
     -------
@@ -110,8 +110,9 @@ def compare_numbers(embeddings, candidates, speakers=None, seed=0, **options):
 
     Example
     -------
+    >>> from speechbrain_cadino.clustering.kmeans import SphericalKMeans
     >>> embeddings = np.repeat(np.eye(3), 4, axis=0)
-    >>> table = compare_numbers(embeddings, [3, 2])
+    >>> table = compare_numbers(embeddings, [3, 2], SphericalKMeans())
     >>> table[["num_clusters", "silhouette"]].round(2)
        num_clusters  silhouette
     0             2        0.62
@@ -121,7 +122,8 @@ def compare_numbers(embeddings, candidates, speakers=None, seed=0, **options):
     points = unit_rows(embeddings)
     rows = []
     for number in sorted(set(candidates)):
-        clusters = cluster(points, number, seed=seed, **options)
+        plain = sized(clusterer, number).set_params(merge_to=None)
+        clusters, _ = find_clusters(plain, points)
         figures = quality(clusters, speakers=speakers)
         row = {
             "num_clusters": number,
@@ -130,7 +132,7 @@ def compare_numbers(embeddings, candidates, speakers=None, seed=0, **options):
             "stability": np.nan,
         }
         if number <= len(points) // 2:
-            row["stability"] = stability(points, number, seed, **options)
+            row["stability"] = stability(points, plain)
         rows.append(row | {k: figures[k] for k in CHECKS if k in figures})
         logger.info(f"{number} clusters: {rows[-1]}")
     return pd.DataFrame(rows)
@@ -160,7 +162,7 @@ def check_candidates(candidates):
         )
 
 
-def stability(points, number, seed=0, engine="sklearn", **options):
+def stability(points, clusterer):
     """How well clusters of one half of the utterances describe the other.
 
     Each half is clustered for itself, then labelled by the centroids of the
@@ -172,14 +174,8 @@ def stability(points, number, seed=0, engine="sklearn", **options):
     ---------
     points : numpy.ndarray
         Shape (N, D), of unit length.
-    number : int
-        K, at most N / 2.
-    seed : int
-        The seed of the halves and of the clusterings.
-    engine : str
-        See ``cluster``.
-    **options
-        Further arguments of ``cluster``.
+    clusterer : SphericalKMeans
+        Of K clusters, at most N / 2. Its seed is that of the halves, too.
 
     Returns
     -------
@@ -189,19 +185,19 @@ def stability(points, number, seed=0, engine="sklearn", **options):
 
     Example
     -------
-    >>> stability(np.repeat(np.eye(3, dtype=np.float32), 4, axis=0), 3)
+    >>> from speechbrain_cadino.clustering.kmeans import SphericalKMeans
+    >>> points = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
+    >>> stability(points, SphericalKMeans(3))
     1.0
     """
-    nearest = find_engine(engine, options.get("device"))
-    rng = np.random.default_rng(seed)
+    nearest = find_engine(clusterer.engine, clusterer.device)
+    rng = np.random.default_rng(clusterer.seed)
     values = []
     for split in range(SPLITS):
         halves = np.array_split(rng.permutation(len(points)), 2)
         halves = [points[np.sort(rows)] for rows in halves]
-        found = [
-            cluster(half, number, engine=engine, seed=seed + split, **options)
-            for half in halves
-        ]
+        seeded = sized(clusterer).set_params(seed=clusterer.seed + split)
+        found = [find_clusters(seeded, half)[0] for half in halves]
         for half, own, other in zip(halves, found, found[::-1]):
             labels, _ = nearest(half, other.centroids)
             values.append(adjusted_mutual_information(own.labels, labels))

@@ -1,12 +1,7 @@
 import numpy as np
 import pytest
 
-from speechbrain_cadino.audio_visual.joint import (
-    Faces,
-    cluster_jointly,
-    each_alone,
-    join,
-)
+from speechbrain_cadino.audio_visual.joint import Faces, join
 from speechbrain_cadino.clustering.kmeans import SphericalKMeans
 from speechbrain_cadino.clustering.quality import quality
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
@@ -30,13 +25,12 @@ def senses():
 
 def test_together_they_tell_apart_what_neither_can_alone(senses):
     voices, faces, people = senses
-    points, seen = join(voices, faces)
-    clusters, within = cluster_jointly(
-        points, seen, 16, SphericalKMeans(PEOPLE)
-    )
+    joined = join(voices, faces)
+    clusters, within = joined.cluster(SphericalKMeans(PEOPLE))
     assert within.all()
     together = quality(clusters, speakers=people)
-    alone = each_alone(points, seen, 16, people, SphericalKMeans(PEOPLE))
+    alone = joined.report(SphericalKMeans(PEOPLE), people)["alone"]
+    seen = joined.seen
     # Two people of one voice stay mixed where there is no face
     assert (
         quality(
@@ -51,9 +45,9 @@ def test_together_they_tell_apart_what_neither_can_alone(senses):
 
 def test_without_a_face_the_nearest_voice_decides(senses):
     voices, faces, people = senses
-    points, seen = join(voices, faces)
-    clusters, _ = cluster_jointly(points, seen, 16, SphericalKMeans(PEOPLE))
-    labels = clusters.labels
+    joined = join(voices, faces)
+    clusters, _ = joined.cluster(SphericalKMeans(PEOPLE))
+    labels, seen = clusters.labels, joined.seen
     for row in np.flatnonzero(~seen):
         # The cluster of someone with the same voice
         others = people[seen & (labels == labels[row])]
@@ -62,7 +56,7 @@ def test_without_a_face_the_nearest_voice_decides(senses):
 
 def test_the_weight_is_the_length_of_the_face(senses):
     voices, faces, _ = senses
-    points, seen = join(voices, faces, weight=0.3)
+    points, seen, _ = join(voices, faces, weight=0.3)
     assert np.linalg.norm(points[:, :16], axis=1) == pytest.approx(1)
     assert np.linalg.norm(points[seen, 16:], axis=1) == pytest.approx(0.3)
     assert not points[~seen, 16:].any()

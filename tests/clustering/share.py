@@ -47,7 +47,8 @@ def find(folder):
     same = np.repeat(points[:9], 23, axis=0)
     found["empty"] = kmeans.cluster(same, 50, engine="torch", device="cpu")
     found["few"] = kmeans.cluster(points[:2], 1)
-    sweep = compare_numbers(points, [5, 20], engine="torch", device="cpu")
+    clusterer = kmeans.SphericalKMeans(engine="torch", device="cpu")
+    sweep = compare_numbers(points, [5, 20], clusterer)
     found = {
         name: {key: torch.from_numpy(x) for key, x in pair._asdict().items()}
         for name, pair in found.items()

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_mutual_info_score, silhouette_score
 
-from speechbrain_cadino.clustering.kmeans import cluster
+from speechbrain_cadino.clustering.kmeans import SphericalKMeans, cluster
 from speechbrain_cadino.clustering.rows import unit_rows
 from speechbrain_cadino.clustering.sweep import (
+    choose_number,
     compare_numbers,
     stability,
-    sweep,
 )
 
 
@@ -23,7 +23,8 @@ def voices(count, utterances, spread, seed=0):
 @pytest.mark.parametrize("seed", range(3))
 def test_both_criteria_find_voices_that_are_apart(seed, tmp_path):
     embeddings = voices(20, 12, spread=0.4, seed=seed)
-    choice = sweep(tmp_path, embeddings, [10, 15, 20, 30, 45, 70, 120])
+    candidates = [10, 15, 20, 30, 45, 70, 120]
+    choice = choose_number(tmp_path, embeddings, candidates, SphericalKMeans())
     content = json.loads((tmp_path / "sweep.json").read_text())
     assert content["picks"] == {"silhouette": 20, "stability": 20}
     assert content["choice"] == choice == 20
@@ -32,14 +33,17 @@ def test_both_criteria_find_voices_that_are_apart(seed, tmp_path):
 
 def test_too_many_clusters_do_not_pass_for_stable_in_noise():
     # Nothing is there to be found: no number may look good.
-    noise = voices(400, 1, spread=0)
-    assert max(stability(unit_rows(noise), k) for k in [5, 50, 150]) < 0.15
+    noise = unit_rows(voices(400, 1, spread=0))
+    for number in [5, 50, 150]:
+        assert stability(noise, SphericalKMeans(number)) < 0.15
 
 
 def test_columns_are_what_they_say():
     embeddings = voices(10, 6, spread=0.6)
     speakers = np.repeat(np.arange(10), 6)
-    table = compare_numbers(embeddings, [40, 8], speakers, seed=3)
+    table = compare_numbers(
+        embeddings, [40, 8], SphericalKMeans(seed=3), speakers
+    )
     assert table["num_clusters"].tolist() == [8, 40]
     for row in table.itertuples():
         labels = cluster(embeddings, row.num_clusters, seed=3).labels
@@ -55,8 +59,9 @@ def test_columns_are_what_they_say():
 def test_speakers_only_check(tmp_path):
     embeddings = voices(10, 6, spread=0.6)
     wrong = np.arange(60) % 3
-    choice = sweep(tmp_path / "with", embeddings, [3, 10, 20, 50], wrong)
-    assert choice == sweep(tmp_path / "without", embeddings, [3, 10, 20, 50])
+    rest = embeddings, [3, 10, 20, 50], SphericalKMeans()
+    choice = choose_number(tmp_path / "with", *rest, wrong)
+    assert choice == choose_number(tmp_path / "without", *rest)
     with_speakers = json.loads((tmp_path / "with/sweep.json").read_text())
     without = json.loads((tmp_path / "without/sweep.json").read_text())
     assert {"ami", "ari"} < set(with_speakers["picks"])
@@ -65,22 +70,28 @@ def test_speakers_only_check(tmp_path):
         assert other.items() <= one.items()
 
 
-def test_engines_and_options_reach_the_clustering():
+def test_it_is_the_clusterer_that_clusters_and_nothing_is_merged():
     embeddings = voices(12, 10, spread=0.5)
-    one = compare_numbers(embeddings, [12], engine="sklearn")
-    other = compare_numbers(embeddings, [12], engine="torch", device="cpu")
+    one, other, merged, short = (
+        compare_numbers(embeddings, [12], SphericalKMeans(**options))
+        for options in [
+            {"engine": "sklearn"},
+            {"engine": "torch", "device": "cpu"},
+            {"merge_to": 5},
+            {"iterations": 0},
+        ]
+    )
     np.testing.assert_allclose(one, other, rtol=1e-4)
-    merged = compare_numbers(embeddings, [30], merge_to=12)
-    plain = compare_numbers(embeddings, [30])
-    assert merged["stability"][0] > plain["stability"][0]
+    np.testing.assert_array_equal(one, merged)
+    assert short["stability"][0] < one["stability"][0]
 
 
 @pytest.mark.parametrize("candidates", [[], [1, 5]])
 def test_senseless_candidates(candidates):
     with pytest.raises(ValueError, match="each 2 or more"):
-        compare_numbers(voices(5, 4, 0.1), candidates)
+        compare_numbers(voices(5, 4, 0.1), candidates, SphericalKMeans())
 
 
 def test_more_clusters_than_utterances():
     with pytest.raises(ValueError, match="20 utterances cannot make 21"):
-        compare_numbers(voices(5, 4, 0.1), [21])
+        compare_numbers(voices(5, 4, 0.1), [21], SphericalKMeans())
