@@ -5,7 +5,7 @@ import torch
 from speechbrain_cadino.losses.label_correction import (
     CORRECTED,
     LabelCorrectionLoss,
-    _begin,
+    no_corrections,
 )
 
 
@@ -84,7 +84,7 @@ class AudioVisualCorrectionLoss(LabelCorrectionLoss):
             (loss * (reliable & there)).sum()
             for loss, there in zip(losses, present)
         )
-        decisions, corrected = _begin(reliable, labels)
+        decisions, corrected = no_corrections(reliable, labels)
         behind = (~reliable).nonzero().squeeze(1)
         if answer is not None and self.confidence < 1 and len(behind):
             posteriors = self._fuse(

@@ -18,6 +18,7 @@ from speechbrain_cadino.losses.meters import (
     measured,
     spread_warnings,
 )
+from speechbrain_cadino.process.ranks import share_buffers
 
 logger = get_logger(__name__)
 
@@ -161,9 +162,7 @@ class DINOBrain(EncoderBrain):
         student: they are what is in a checkpoint within an epoch.
         """
         self.keep_or_undo()
-        if self.distributed_launch:
-            for buffer in self.modules.teacher.buffers():
-                torch.distributed.broadcast(buffer, src=0)
+        share_buffers(self.modules.teacher)
         last_epochs = getattr(self.hparams, "last_epochs", None)
         if last_epochs is not None:
             run_on_main(last_epochs.keep, args=[epoch, self.network.encoder])

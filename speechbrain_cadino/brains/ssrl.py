@@ -14,6 +14,7 @@ from speechbrain_cadino.losses.label_correction import (
     RELIABLE,
 )
 from speechbrain_cadino.losses.meters import accuracy
+from speechbrain_cadino.process.ranks import share_buffers
 
 
 class SSRLBrain(PseudoLabelBrain):
@@ -123,9 +124,8 @@ class SSRLBrain(PseudoLabelBrain):
         """The same BatchNorm statistics in the teacher on all ranks, those of
         the main process, as it answers by them and a checkpoint has these. On
         GPUs SyncBatchNorm keeps them the same."""
-        if self.distributed_launch and torch.device(self.device).type == "cpu":
-            for buffer in self.teacher.buffers():
-                torch.distributed.broadcast(buffer, src=0)
+        if torch.device(self.device).type == "cpu":
+            share_buffers(self.teacher)
 
     def epoch_figures(self):
         """And how many classes are alive."""

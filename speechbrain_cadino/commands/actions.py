@@ -184,7 +184,7 @@ def verify(arguments):
         tests,
         arguments.threshold,
         arguments.device,
-        trusted=not arguments.untrusted,
+        trusted=arguments.trusted,
     )
     if arguments.csv is not None:
         write_csv(arguments.csv, table)
@@ -285,7 +285,7 @@ def adapt(arguments):
             table,
             arguments.output,
             arguments.map,
-            trusted=not arguments.untrusted,
+            trusted=arguments.trusted,
         )
     logger.info(found.verdict)
     if found.calibration is None:
@@ -322,7 +322,7 @@ def cluster(arguments):
         encoder,
         files,
         arguments.device,
-        trusted=not arguments.untrusted,
+        trusted=arguments.trusted,
         recording_lda=arguments.recording_lda,
         self_calibrate=number is None,
     )
@@ -467,7 +467,7 @@ def _load(source, arguments, **options):
     return load_encoder(
         source,
         arguments.device,
-        trusted=not arguments.untrusted,
+        trusted=arguments.trusted,
         **options,
     )
 

@@ -419,7 +419,8 @@ def _add_encoder(parser, text=ENCODER):
     )
     parser.add_argument(
         "--untrusted",
-        action="store_true",
+        dest="trusted",
+        action="store_false",
         help="the encoder is a stranger's, whose YAML file must not run code: "
         "load it only if it is made of well-known parts",
     )

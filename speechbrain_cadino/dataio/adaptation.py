@@ -2,15 +2,13 @@
 
 import functools
 import os
-import zlib
 
 import numpy as np
 
-from speechbrain_cadino.dataio.crops import MultiCropDataset
-from speechbrain_cadino.dataio.labels import check_speakers
+from speechbrain_cadino.dataio.with_labelled import WithLabelled
 
 
-class AdaptationDataset(MultiCropDataset):
+class AdaptationDataset(WithLabelled):
     """Crops of the target, each item with a labelled crop of the source.
 
     An epoch is one of the target, whatever the sizes of both. Which utterance
@@ -59,25 +57,8 @@ class AdaptationDataset(MultiCropDataset):
     """
 
     def __init__(self, source, manifest, *args, **options):
-        super().__init__(manifest, *args, **options)
-        self.source = source()
-        if self.source.samples_per_epoch is not None:
-            raise ValueError(
-                "An epoch is one of the target: samples_per_epoch is not for "
-                "the source to have."
-            )
-        check_speakers(self.source.labels, "The source")
-        check_files_apart(self.source.crops.wavs, self.crops.wavs)
-
-    def set_epoch(self, epoch):
-        """See MultiCropDataset."""
-        super().set_epoch(epoch)
-        self.source.set_epoch(epoch)
-
-    def fingerprint(self):
-        """See MultiCropDataset; and of the source."""
-        own = super().fingerprint()
-        return zlib.crc32(own.to_bytes(4, "big"), self.source.fingerprint())
+        super().__init__(source, "The source", manifest, *args, **options)
+        check_files_apart(self.labelled.crops.wavs, self.crops.wavs)
 
     def __getitem__(self, index):
         """The crops of one utterance of the target, and one of the source.
@@ -90,10 +71,10 @@ class AdaptationDataset(MultiCropDataset):
         """
         item = super().__getitem__(index)
         rng = np.random.default_rng((self.seed, self._epoch.item(), index, 2))
-        samples = self.source.samples
+        samples = self.labelled.samples
         # An index of its own for each item: the same utterance, another crop
         place = int(rng.integers(samples)) + index * samples
-        source = self.source[place]
+        source = self.labelled[place]
         return {
             **item,
             "source": source["wav"],

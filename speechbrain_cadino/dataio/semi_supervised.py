@@ -1,14 +1,11 @@
 """Labelled crops beside stretches of all utterances, labelled or not."""
 
-import zlib
-
 import numpy as np
 
-from speechbrain_cadino.dataio.crops import MultiCropDataset
-from speechbrain_cadino.dataio.labels import check_speakers
+from speechbrain_cadino.dataio.with_labelled import WithLabelled
 
 
-class SemiSupervisedDataset(MultiCropDataset):
+class SemiSupervisedDataset(WithLabelled):
     """Each item is one of a small labelled set, and one of a large other.
 
     An epoch is one of the large set; meanwhile the labelled one is gone through
@@ -67,6 +64,8 @@ class SemiSupervisedDataset(MultiCropDataset):
         self, labelled, manifest, data_root=None, other_seconds=6.0, **options
     ):
         super().__init__(
+            labelled,
+            "The labelled set",
             manifest,
             data_root,
             global_crops=1,
@@ -74,24 +73,7 @@ class SemiSupervisedDataset(MultiCropDataset):
             local_crops=0,
             **options,
         )
-        self.labelled = labelled()
-        if self.labelled.samples_per_epoch is not None:
-            raise ValueError(
-                "An epoch is one of the other utterances: samples_per_epoch "
-                "is theirs to have."
-            )
-        check_speakers(self.labelled.labels, "The labelled set")
         self._labelled_orders = None, {}  # of which epoch, by time through
-
-    def set_epoch(self, epoch):
-        """See MultiCropDataset."""
-        super().set_epoch(epoch)
-        self.labelled.set_epoch(epoch)
-
-    def fingerprint(self):
-        """See MultiCropDataset; and of the labelled set."""
-        own = super().fingerprint()
-        return zlib.crc32(own.to_bytes(4, "big"), self.labelled.fingerprint())
 
     def __getitem__(self, index):
         """A labelled crop, and a stretch of another utterance.

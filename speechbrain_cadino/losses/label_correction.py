@@ -117,7 +117,7 @@ class LabelCorrectionLoss(torch.nn.Module):
         if trusted is not None:
             reliable = reliable | trusted
         total = (losses * reliable).sum()
-        decisions, corrected = _begin(reliable, labels)
+        decisions, corrected = no_corrections(reliable, labels)
         behind = []
         # A GPU's host would have to wait for which samples these are
         if answer is not None and self.confidence < 1 and gate < math.inf:
@@ -225,6 +225,6 @@ class LabelCorrectionLoss(torch.nn.Module):
         return F.cross_entropy(outputs, targets, reduction="none")
 
 
-def _begin(reliable, labels):
+def no_corrections(reliable, labels):
     """Decisions and corrected classes before any correction."""
     return torch.where(reliable, RELIABLE, DROPPED), torch.full_like(labels, -1)

@@ -59,7 +59,7 @@ def user_errors(goes_on=True):
     ...
     SystemExit: 1
     """
-    for stream in (sys.stdout, sys.stderr):
+    for stream in _streams():
         # Names of files in a terminal that has no such letters
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -79,55 +79,93 @@ def user_errors(goes_on=True):
         )
         _leave_group()
         raise
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        _exit(_out_of_memory(error))
-    except (ConnectionError, EOFError) as error:
-        unread = _without_reader()
-        if unread:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            for stream in unread:  # else Python's last flush fails, too
-                os.dup2(nowhere, stream.fileno())
-            _exit(
-                "Whoever read this output has gone, and so it ends: write it "
-                "into a file, or use nohup."
-            )
-        # That of a file that ends too early says more than nothing.
-        if isinstance(error, EOFError) and str(error):
+    except Exception as error:
+        sentence = _sentence_of(error, GO_ON * goes_on)
+        if sentence is None:
             raise
-        _exit(f"{LOST} {error!r}.{GO_ON * goes_on}")
-    except (ValueError, OSError, ImportError) as error:
-        sentence = str(error)
-        if sentence.startswith("Caught ") and "Traceback" in sentence:
-            # Of a worker of a DataLoader, which adds its traceback
-            _, _, sentence = sentence.rpartition(f"{type(error).__name__}: ")
-        if getattr(error, "errno", None) in FULL:
-            sentence = (
-                f"A disk is full ({error}): make space where this run writes, "
-                "and start the same command again."
-            )
-        if "!PLACEHOLDER" in sentence:
-            sentence += " Give it in the YAML file or as a flag: --NAME=VALUE."
-        _exit(sentence.strip())
-    except KeyError as error:
-        # HyperPyYAML's answer to a flag that is not in the YAML file.
-        if "Override '" not in str(error):
-            raise
-        _exit(f"No such flag. {error.args[0]}")
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error):
-            _exit(_out_of_memory(error))
-        if not _is_of_lost_process(str(error)):
-            raise
-        _exit(f"{LOST} {str(error).splitlines()[0]}.{GO_ON * goes_on}")
+        _exit(sentence)
     finally:
         release_all(well)
+
+
+def _streams():
+    """Those of what is printed."""
+    return sys.stdout, sys.stderr
+
+
+def _sentence_of(error, goes_on):
+    """What a user is to know of an error; None where it is one of ours, whose
+    traceback is to be seen."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return _out_of_memory(error)
+    if isinstance(error, (ConnectionError, EOFError)):
+        return _of_connection(error, goes_on)
+    if isinstance(error, (ValueError, OSError, ImportError)):
+        return _of_input(error)
+    if isinstance(error, KeyError):
+        return _of_flag(error)
+    if isinstance(error, RuntimeError):
+        return _of_torch(error, goes_on)
+    return None
+
+
+def _of_connection(error, goes_on):
+    """Of a pipe or a socket whose other end has gone."""
+    unread = _without_reader()
+    if unread:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in unread:  # else Python's last flush fails, too
+            os.dup2(nowhere, stream.fileno())
+        return (
+            "Whoever read this output has gone, and so it ends: write it into "
+            "a file, or use nohup."
+        )
+    # That of a file that ends too early says more than nothing.
+    if isinstance(error, EOFError) and str(error):
+        return None
+    return f"{LOST} {error!r}.{goes_on}"
+
+
+def _of_input(error):
+    """Of flags, files and data: what this package raises for the user."""
+    if getattr(error, "errno", None) in FULL:
+        return (
+            f"A disk is full ({error}): make space where this run writes, and "
+            "start the same command again."
+        )
+    sentence = str(error)
+    if sentence.startswith("Caught ") and "Traceback" in sentence:
+        # Of a worker of a DataLoader, which adds its traceback
+        _, _, sentence = sentence.rpartition(f"{type(error).__name__}: ")
+    if "!PLACEHOLDER" in sentence:
+        sentence += " Give it in the YAML file or as a flag: --NAME=VALUE."
+    return sentence.strip()
+
+
+def _of_flag(error):
+    """HyperPyYAML's answer to a flag that is not in the YAML file."""
+    if "Override '" in str(error):
+        return f"No such flag. {error.args[0]}"
+    return None
+
+
+def _of_torch(error, goes_on):
+    """What PyTorch says of memory, of a data worker or of another rank."""
+    message = str(error)
+    if "can't allocate memory" in message:
+        return _out_of_memory(error)
+    in_group = torch.distributed.is_initialized()
+    signs = LOST_WORKER + (LOST_RANK if in_group else [])
+    if any(sign in message for sign in signs):
+        return f"{LOST} {message.splitlines()[0]}.{goes_on}"
+    return None
 
 
 def _without_reader():
     """The streams of what is printed that go into a pipe which nobody reads
     any more."""
     found = []
-    for stream in (sys.stdout, sys.stderr):
+    for stream in _streams():
         poll = select.poll()
         with contextlib.suppress(OSError, ValueError, AttributeError):
             poll.register(stream.fileno(), 0)
@@ -144,13 +182,6 @@ def _out_of_memory(error):
         "dino.yaml or dlg_lc.yaml raise grad_accumulation_factor along; on one "
         "GPU, set compile_memory to 0.6; else give fewer or shorter files."
     )
-
-
-def _is_of_lost_process(message):
-    """Whether PyTorch says so of a data worker, or of another rank."""
-    in_group = torch.distributed.is_initialized()
-    signs = LOST_WORKER + (LOST_RANK if in_group else [])
-    return any(sign in message for sign in signs)
 
 
 def _leave_group():

@@ -77,6 +77,24 @@ def own_rank():
     return torch.distributed.get_rank() if there else 0
 
 
+def share_buffers(module):
+    """Gives all processes the buffers that the main one has, such as those of
+    BatchNorm.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        The module that they are of.
+
+    Example
+    -------
+    >>> share_buffers(torch.nn.BatchNorm1d(2))
+    """
+    if torch.distributed.is_initialized():
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, src=0)
+
+
 def worth_while(num_workers):
     """How many data workers are worth their memory.
 

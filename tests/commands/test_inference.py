@@ -145,7 +145,12 @@ def test_killed_embed_goes_on(encoder_folder, speech, stock, tmp_path):
     expected = np.tile(stock[:2], (50, 1))
     np.testing.assert_allclose(embeddings, expected, rtol=1e-3, atol=1e-4)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["embeddings.npy", "extraction.json", "ids.txt"]
+    assert names == [
+        "durations.csv",
+        "embeddings.npy",
+        "extraction.json",
+        "ids.txt",
+    ]
     code, output = forked.run(*command, cwd=tmp_path)
     assert code == 0, output
     assert "are up to date" in output

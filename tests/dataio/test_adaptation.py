@@ -103,7 +103,7 @@ def test_what_cannot_be_adapted(manifests):
     for other in (link, folder / ".." / folder.name):
         with pytest.raises(ValueError, match="have 4 files in common"):
             dataset(folder, source="target.csv", source_folder=other)
-    with pytest.raises(ValueError, match="is not for the source to have"):
+    with pytest.raises(ValueError, match="The source has samples_per_epoch"):
         dataset(folder, samples_per_epoch=2)
     table = pd.read_csv(folder / "source.csv").assign(spk_id="anne")
     write_manifest(folder / "one.csv", table)
