@@ -1,12 +1,17 @@
 """Sampling the frames of videos, once and for all."""
 
-import os
 import pathlib
 
 from PIL import Image, UnidentifiedImageError
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.prepare.convert import require_av
+from speechbrain_cadino.prepare.convert import (
+    COPY_OF,
+    comment_of,
+    in_the_way,
+    refuse_in_the_way,
+    require_av,
+)
 from speechbrain_cadino.prepare.parallel import in_parallel
 from speechbrain_cadino.process.files import atomic_folder, holds_something
 
@@ -22,8 +27,9 @@ FIRST, COMMENT = "00000.jpg", " frames per second"
 def sample_frames(videos, folders, frames_per_second=1, num_workers=None):
     """Writes frames of videos as numbered JPEGs, in parallel.
 
-    Run it again after it was stopped, and it goes on where it was: a folder
-    that is newer than its video and has the right rate is left as it is.
+    Run it again after it was stopped, and it goes on where it was: the first
+    frame says of which video its folder was made, of which size and time, and
+    at which rate, and the folder is left as it is if that has not changed.
 
     Arguments
     ---------
@@ -46,6 +52,8 @@ def sample_frames(videos, folders, frames_per_second=1, num_workers=None):
     ------
     ImportError
         If PyAV is not there.
+    ValueError
+        If a folder holds frames of another video that is still there.
     """
     require_av(
         f"{len(videos)} video(s) have to be decoded, the first is {videos[0]}"
@@ -59,6 +67,9 @@ def sample_frames(videos, folders, frames_per_second=1, num_workers=None):
         description="Sampling frames",
         num_workers=num_workers,
     )
+    refuse_in_the_way(
+        failures, "give each folder of faces a frame_folder of its own"
+    )
     failed = sum(map(bool, failures))
     logger.info(f"Sampled {len(videos) - failed} videos, {failed} failed.")
     return failures
@@ -68,14 +79,19 @@ def _sample(video, folder, frames_per_second):
     """Samples one video; returns why it could not, or an empty text."""
     import av
 
-    # It tells at which rate a folder was made, and that it is ours
-    comment = f"{frames_per_second:g}{COMMENT}".encode()
-    first = pathlib.Path(folder, FIRST)
-    found = _comment(first)
+    try:
+        made_of = f"{comment_of(video)}, {frames_per_second:g}{COMMENT}"
+    except OSError as error:
+        return f"not readable as video ({error.strerror})"
+    found = _comment(pathlib.Path(folder, FIRST))
     if found is None and holds_something(folder):
         return f"not sampled (its frame folder, {folder}, holds other files)"
-    if found == comment and first.stat().st_mtime >= os.path.getmtime(video):
+    if found == made_of:
         return ""
+    # Those of older versions say nothing of their video
+    named = found if found and found.startswith(COPY_OF) else None
+    if problem := in_the_way(folder, named, made_of):
+        return problem
     number = 0
     try:
         with av.open(str(video)) as container:
@@ -84,7 +100,7 @@ def _sample(video, folder, frames_per_second):
             with atomic_folder(folder) as temporary:
                 for image in _decode(container, frames_per_second):
                     path = temporary / f"{number:05d}.jpg"
-                    image.save(path, quality=QUALITY, comment=comment)
+                    image.save(path, quality=QUALITY, comment=made_of.encode())
                     number += 1
     except av.FFmpegError as error:
         return f"not readable as video ({error.strerror})"
@@ -107,7 +123,7 @@ def _comment(first):
     """What the first frame tells of a folder that was made here; else None."""
     try:
         with Image.open(first) as image:
-            comment = image.info.get("comment", b"")
+            comment = image.info.get("comment", b"").decode(errors="replace")
     except (FileNotFoundError, UnidentifiedImageError):
         return None
-    return comment if comment.endswith(COMMENT.encode()) else None
+    return comment if comment.endswith(COMMENT) else None

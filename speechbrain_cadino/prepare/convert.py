@@ -77,17 +77,33 @@ def convert_files(sources, targets, sample_rate=16000, num_workers=None):
         description="Converting",
         num_workers=num_workers,
     )
+    refuse_in_the_way(
+        failures,
+        "give each folder of audio, and each sample_rate, a convert_folder of "
+        "its own",
+    )
+    failed = sum(map(bool, failures))
+    logger.info(f"Converted {len(sources) - failed} files, {failed} failed.")
+    return failures
+
+
+def refuse_in_the_way(failures, advice):
+    """Raises if something would be replaced that is of others.
+
+    Arguments
+    ---------
+    failures : list of str
+        Why each of some targets was not made, of ``in_the_way`` too.
+    advice : str
+        What to do about it.
+    """
     others = [text for text in failures if text.startswith(IN_THE_WAY)]
     if others:
         raise ValueError(
             f"{others[0].removeprefix(IN_THE_WAY)}, and would be replaced"
             + (f", as would {len(others) - 1} more" if others[1:] else "")
-            + ": give each folder of audio, and each sample_rate, a "
-            "convert_folder of its own."
+            + f": {advice}."
         )
-    failed = sum(map(bool, failures))
-    logger.info(f"Converted {len(sources) - failed} files, {failed} failed.")
-    return failures
 
 
 def require_av(why):
@@ -134,10 +150,10 @@ def _convert(source, target, sample_rate):
             return "not convertible (no plain file)"
     except OSError as error:
         return f"not convertible ({error.strerror})"
-    made_of = _made_of(source)
+    made_of = comment_of(source)
     found, rate = _comment(target)
-    if problem := _in_the_way(target, found, made_of):
-        return f"{IN_THE_WAY}{problem}"
+    if problem := in_the_way(target, found, made_of):
+        return problem
     if found is not None and rate != sample_rate:
         return f"{IN_THE_WAY}{target} has {rate} samples a second"
     if found == made_of:
@@ -217,8 +233,19 @@ def _frames(container, source):
         )
 
 
-def _made_of(source):
-    """What a copy says of its source."""
+def comment_of(source):
+    """What a copy says of its source.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    str
+        Its path, size and time.
+    """
     text = f"{COPY_OF}{os.path.realpath(source)}: {state_of(source)}"
     # A folder above it may have a name that is not in UTF-8
     return text.encode("utf-8", "backslashreplace").decode()
@@ -235,16 +262,31 @@ def _comment(target):
         return "", None
 
 
-def _in_the_way(target, found, made_of):
-    """Why a target must not be replaced; empty if it may."""
+def in_the_way(target, found, made_of):
+    """Why a target must not be replaced.
+
+    Arguments
+    ---------
+    target : str or pathlib.Path
+        The target.
+    found : str
+        The comment of what is there; None if nothing is.
+    made_of : str
+        The comment that it is to have: see ``comment_of``.
+
+    Returns
+    -------
+    str
+        For ``refuse_in_the_way``; empty if it may be replaced.
+    """
     if found is None:
         return ""
     if not found.startswith(COPY_OF):
-        return f"{target} is no copy that was made here"
+        return f"{IN_THE_WAY}{target} is no copy that was made here"
     path, own = (
         text.removeprefix(COPY_OF).rpartition(": ")[0]
         for text in (found, made_of)
     )
     if path != own and os.path.exists(path):
-        return f"{target} was made of {path}"
+        return f"{IN_THE_WAY}{target} was made of {path}"
     return ""

@@ -353,12 +353,27 @@ def test_frames_are_sampled_once(videos, save, tmp_path):
     second = prepare(frames_per_second=4)
     assert second > first
     assert list(read_manifest(save / "faces.csv", "")["stop"]) == [10, 4]
-    later = time.time() + 10
-    os.utime(videos / "mp4" / "id1" / "x" / "00001.mp4", (later, later))
+    # By an older one, as by rsync -a
+    video = videos / "mp4" / "id1" / "x" / "00001.mp4"
+    os.utime(video, (1e9, 1e9))
     assert prepare(frames_per_second=4) > second
     (frames / "id2" / "x" / "00001" / "00003.jpg").unlink()
     prepare(frames_per_second=4)
     assert list(read_manifest(save / "faces.csv", "")["stop"]) == [10, 3]
+
+
+def test_frames_of_another_corpus_are_neither_taken_nor_replaced(tmp_path):
+    frames = tmp_path / "frames"
+    for name in ["train", "test"]:
+        write_video(tmp_path / name / "id1" / "x" / "1.mp4", seconds=1)
+    prepare_faces(tmp_path / "train", tmp_path / "a", frame_folder=frames)
+    before = snapshot(frames)
+    with pytest.raises(ValueError, match="give each folder of faces a frame_f"):
+        prepare_faces(tmp_path / "test", tmp_path / "b", frame_folder=frames)
+    assert snapshot(frames) == before
+    # Moved, it is the same corpus
+    (tmp_path / "train").rename(tmp_path / "moved")
+    prepare_faces(tmp_path / "moved", tmp_path / "c", frame_folder=frames)
 
 
 def test_frames_of_others_are_not_replaced(videos, save, tmp_path):
