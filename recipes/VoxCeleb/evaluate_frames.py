@@ -26,7 +26,7 @@ from speechbrain_cadino.runs.open_run import load_run
 logger = get_logger(__name__)
 
 
-@user_errors()
+@user_errors(goes_on=False)
 def main(arguments):
     """Reads the flags, evaluates, shows the table."""
     hparams_file, run_opts, overrides = parse_arguments(arguments)

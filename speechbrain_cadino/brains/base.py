@@ -229,6 +229,11 @@ class EncoderBrain(sb.Brain):
             getattr(self.hparams, "teacher_momentum", None),
         )
 
+    def _fit_train(self, train_set, epoch, enable):
+        # Where --optimizer_step_limit had ended the run, no epoch is left
+        if not self._optimizer_step_limit_exceeded:
+            super()._fit_train(train_set, epoch, enable)
+
     @contextlib.contextmanager
     def long_work(self):
         """For minutes or hours, amid ``fit``, of which nothing is to be saved.

@@ -111,6 +111,7 @@ def embed(arguments):
     check_our_embeddings(arguments.output)
     loaded = _load(arguments.encoder, arguments)
     calibration = read_calibration(arguments.encoder)
+    before = read_calibration(arguments.output)
     with _archive(arguments.output, files, loaded.sample_rate) as (audio, _):
         loaded.extract(arguments.output, audio, SHARD_SIZE, trim=False)
         ids, embeddings = drop_unreadable(arguments.output)
@@ -128,6 +129,12 @@ def embed(arguments):
                 f"{arguments.output} keeps its own calibration, which is not "
                 "that of the encoder: remove its calibration.json, and embed "
                 "again, to take that."
+            )
+        if before not in (None, there, calibration):
+            logger.warning(
+                f"The calibration that was in {arguments.output} is gone, as "
+                "other files are embedded now: calibrate again to have one of "
+                "your own."
             )
     logger.info(
         f"{len(ids)} embeddings of {embeddings.shape[1]} dimensions are in "

@@ -81,7 +81,7 @@ def parse_arguments(arguments):
     own = list(arguments)
     own.remove(hparams_file)
     flags = read_flags(own, settings, run_opts.as_dict())
-    run_opts = _own_device(run_opts)
+    run_opts = _own_device(_with_limit(run_opts))
     # SpeechBrain keeps its run options to itself; the YAML may refer to them.
     for name in run_opts.overridden_args:
         if name in settings:
@@ -94,6 +94,19 @@ def parse_arguments(arguments):
     merged = pathlib.Path(_merged_folder.name) / path.name
     YAML().dump(settings, merged)
     return str(merged), run_opts, dump_yaml(flags) if flags else ""
+
+
+def _with_limit(run_opts):
+    """The same with a limit of steps that is a number, not SpeechBrain's text.
+    Raises if it is none."""
+    limit = run_opts["optimizer_step_limit"]
+    if limit is None:
+        return run_opts
+    if not str(limit).isdecimal() or int(limit) < 1:
+        raise ValueError(
+            f"--optimizer_step_limit={limit}: give a whole number of steps."
+        )
+    return dataclasses.replace(run_opts, optimizer_step_limit=int(limit))
 
 
 def _own_device(run_opts):

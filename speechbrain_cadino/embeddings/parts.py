@@ -26,7 +26,12 @@ from speechbrain_cadino.embeddings.store import (
     write_ids,
     write_joined,
 )
-from speechbrain_cadino.process.files import atomic_path, write_csv, write_json
+from speechbrain_cadino.process.files import (
+    atomic_path,
+    remove_leftovers,
+    write_csv,
+    write_json,
+)
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.process.parts import (
     JOINING,
@@ -114,6 +119,7 @@ def extract_part(embedder, folder, table, part, shard_size=5_000):
         say_missing(part, missing)
         return False
     with locked(folder, patience=JOINING):
+        remove_leftovers(folder)
         if not is_extracted(folder, record):
             remove_extraction(pathlib.Path(folder))
             forget(folder)

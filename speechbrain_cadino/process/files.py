@@ -105,8 +105,8 @@ def removed_if_full(temporary, path, needed=None):
         needed = f"about {_megabytes(needed)} are" if needed else "more is"
         raise DiskFullError(
             f"No space left to write {path}: {needed} needed, and "
-            f"{_megabytes(free)} are free there. What was there before is "
-            "whole: make space, and start the same command again."
+            f"{_megabytes(free)} are free there. Nothing is left half "
+            "written: make space, and start the same command again."
         ) from error
 
 

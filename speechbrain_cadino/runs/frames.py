@@ -99,7 +99,7 @@ def evaluate_run(folder, evaluator, output_folder, baselines, device=None):
     if baselines:
         # That it is there shows before an evaluation of minutes
         read_manifest(hparams["train_manifest"], hparams["data_folder"])
-    if hparams["checkpointer"].recover_if_possible() is None:
+    if hparams["checkpointer"].load_newest() is None:
         raise ValueError(f"No checkpoint in {folder}/save can be loaded.")
     return evaluate_frames(
         hparams, evaluator, output_folder, student, untrained

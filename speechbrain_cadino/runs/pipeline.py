@@ -27,6 +27,7 @@ from speechbrain_cadino.runs.open_run import (
     check_same,
     record_of,
 )
+from speechbrain_cadino.runs.plan import STEP_FILE
 from speechbrain_cadino.runs.report import Stage, format_report, write_report
 from speechbrain_cadino.training.checkpoints import has_checkpoint
 from speechbrain_cadino.training.progress import LATER, PLACE
@@ -137,6 +138,7 @@ def run(folder, steps, lock, replan):
         asked too, and has ended.
     """
     logger.info(f"\n{outline(steps)}\n")
+    steps = list(steps)
     place, step = 0, steps[0]
     try:
         with interruptible():
@@ -145,8 +147,11 @@ def run(folder, steps, lock, replan):
                 if _is_done(folder, step):
                     logger.info(f"{step.name}: done before.")
                 else:
-                    if not step.quick:
-                        _check_unchanged(step, replan()[place])
+                    now = replan()[place]
+                    if step.quick:  # its files may be of the steps before
+                        steps[place] = step = now
+                    else:
+                        _check_unchanged(step, now)
                     _run_needed(folder, steps, step, lock)
                 if step.name.endswith("labels"):
                     now = replan()
@@ -366,7 +371,7 @@ def _end(process):
 
 
 def _record_file(folder, step):
-    return pathlib.Path(folder, step.name, "step.json")
+    return pathlib.Path(folder, step.name, STEP_FILE)
 
 
 def _read_record(folder, step):

@@ -18,6 +18,7 @@ from speechbrain_cadino.config.settings import comparable, own_files, resolve
 from speechbrain_cadino.config.starts import CENTROIDS, check_starts
 from speechbrain_cadino.config.usage import find_yaml
 from speechbrain_cadino.dataio.names import paths_of
+from speechbrain_cadino.process.files import read_json
 from speechbrain_cadino.runs.report import agreements
 
 # Go to each script whose YAML file knows them, unless they are null.
@@ -36,6 +37,9 @@ TORCHRUN = {
 PLACES = {"encoder_folder": "encoder", "save_folder": "save"}
 
 RUN_OPTIONS = RunOptions().as_dict()
+
+# In the folder of a step: its settings, and whether it is done
+STEP_FILE = "step.json"
 
 # Files that a step of a moment reads: where one was edited, it is done anew
 READ_QUICKLY = [
@@ -212,7 +216,7 @@ class Plan:
         least, last = self.hparams.get("least_growth"), manifests[-3:]
         if least is None or len(last) < 3:
             return False
-        if not all(path.is_file() for path in last):
+        if not all(map(_is_made, last)):
             return False
         before, now = agreements(last)
         return now - before < least
@@ -433,6 +437,12 @@ def _checked(entry, command, folder):
         if key in resolved and pathlib.Path(resolved[key]) != folder / place:
             raise ValueError(f"{entry}: its {key} is {folder / place}.")
     return resolved
+
+
+def _is_made(manifest):
+    """Whether a step has made a manifest, and will not make it anew."""
+    record = read_json(manifest.with_name(STEP_FILE))
+    return bool(record) and record["done"] and manifest.is_file()
 
 
 def _contents(files):

@@ -203,9 +203,32 @@ class AtomicCheckpointer(Checkpointer):
             self.load_checkpoint(chosen)
         return chosen
 
-    def _set_broken_aside(self):
+    def load_newest(self):
+        """Loads the newest checkpoint that is whole, and touches none: the
+        training that they are of may be at work.
+
+        Returns
+        -------
+        pathlib.Path
+            Its folder; None if there is none.
+        """
+        there = {
+            checkpoint.path: checkpoint
+            for checkpoint in self.list_checkpoints()
+        }
+        for folder in reversed(self._folders()):
+            if folder in there and not _problem(folder):
+                self.load_checkpoint(there[folder])
+                return folder
+        return None
+
+    def _folders(self):
+        """Those of all checkpoints, the newest last."""
         folders = self.checkpoints_dir.glob(f"{CKPT_PREFIX}+*")
-        folders = sorted(folders, key=lambda folder: (_time(folder), folder))
+        return sorted(folders, key=lambda folder: (_time(folder), folder))
+
+    def _set_broken_aside(self):
+        folders = self._folders()
         problems = {folder: _problem(folder) for folder in folders}
         whole = [folder for folder in folders if not problems[folder]]
         if folders and not whole:

@@ -379,6 +379,9 @@ def test_from_calibration_without_labels_to_one_voice(
     main(["embed", str(encoder), str(one), "--output", str(stored)])
     assert "keeps its own calibration" in caplog.text
     assert read_calibration(stored).method == "trials"
+    main(["embed", str(encoder), str(speech), "--output", str(stored)])
+    assert f"The calibration that was in {stored} is gone" in caplog.text
+    assert read_calibration(stored) == found
 
 
 def test_a_calibration_after_lda_is_not_on_what_it_has_learnt(

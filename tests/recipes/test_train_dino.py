@@ -264,6 +264,14 @@ def test_cluster_aware_by_a_curriculum_killed_ends_as_if_it_was_not(
     assert metrics == figures(whole)[1]
 
 
+def test_a_limit_of_steps_ends_a_run_that_is_started_again_too(train, tmp_path):
+    for _ in range(2):
+        code, output = train(tmp_path, optimizer_step_limit=3)
+        assert code == 0, output
+    assert len(pd.read_csv(tmp_path / "training.csv")) < 3
+    assert (tmp_path / "encoder" / "hyperparams.yaml").is_file()
+
+
 def test_a_training_does_not_go_on_with_other_settings(train, uninterrupted):
     code, output = train(uninterrupted[0], lr=0.01)
     assert code == 1
@@ -285,6 +293,7 @@ def test_a_training_does_not_go_on_with_other_settings(train, uninterrupted):
         ({**CLUSTERED, "first_clustering": 4}, "never happens in 3 epochs"),
         ({**CLUSTERED, "speakers": "/nowhere.csv"}, "no file /nowhere.csv"),
         ({"bach_size": 2}, "bach_size"),
+        ({"optimizer_step_limit": "few"}, "give a whole number of steps"),
     ],
 )
 def test_mistakes_are_one_sentence(train, tmp_path, flags, sentence):

@@ -148,9 +148,11 @@ def test_the_script_of_evaluation_finds_the_same(
 ):
     folder, _ = whole
     flags = {"phones": phones, "data_folder": speech, "seed": 1986}
-    # What a training that still runs is about to save
+    # What a training that still runs is about to save, and to delete
     half = folder / "save" / "partial+CKPT+now"
-    half.mkdir()
+    gone = folder / "save" / "CKPT+before"
+    for path in [half, gone]:
+        path.mkdir()
     code, output = run_script(
         *script(
             "evaluate_frames.py",
@@ -159,7 +161,8 @@ def test_the_script_of_evaluation_finds_the_same(
         )
     )
     assert code == 0, output
-    half.rmdir()
+    for path in [half, gone]:
+        path.rmdir()
     found = (tmp_path / "frames.csv").read_text()
     assert found == (folder / "frames.csv").read_text()
     assert "Across voices, the best is layer" in output

@@ -354,6 +354,19 @@ def test_commands_can_be_copied(recipe, monkeypatch, capfd, caplog):
     assert first["flags"] == second["flags"]
 
 
+def test_a_list_that_a_step_makes_is_the_one_that_is_verified_by(recipe, full):
+    """As stage I of the demo does: the next start knows it."""
+    made = recipe / "out" / "stage_1" / "log.txt"
+    flags = {**full, "trials": made, "speakers": made}
+    run(recipe, **flags)
+    before = counts(recipe / "out")
+    run(recipe, **flags)
+    assert counts(recipe / "out") == before
+    made.write_text("edited")
+    run(recipe, **flags)
+    assert counts(recipe / "out")["verify/verify"] == 2
+
+
 def test_pseudo_labels_that_have_settled_end_the_iterations(
     recipe, full, caplog
 ):
