@@ -16,6 +16,7 @@ from speechbrain_cadino.embeddings.parts import extract_part
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
 from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.prepare.folder import prepare_folder
+from speechbrain_cadino.process.files import HOST
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +135,11 @@ def test_killed_while_it_joins_the_same_goes_on(
         patch.setattr(parts, "write_joined", None)
         with pytest.raises(TypeError):
             embed("2/2")
+    dead = f".embeddings.{HOST}-{2**22 + 1}.tmp.npy"
+    (tmp_path / "out" / dead).touch()
     assert embed("2/2")
     assert load_embeddings(tmp_path / "out")[0] == ["a", "b", "c"]
+    assert not (tmp_path / "out" / dead).exists()
 
 
 def test_others_have_embeddings_where_parts_are_to_go(write_tone, tmp_path):
