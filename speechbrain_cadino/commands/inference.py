@@ -29,7 +29,7 @@ from speechbrain_cadino.prepare.recordings import (
     read_headers,
 )
 from speechbrain_cadino.prepare.scan import list_files
-from speechbrain_cadino.runs.adapt import calibrate_lda
+from speechbrain_cadino.runs.maps import calibrate_lda
 from speechbrain_cadino.verification.scoring import unit
 from speechbrain_cadino.verification.threshold import calibrate
 

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from speechbrain_cadino.runs import maps
+from speechbrain_cadino.runs.maps import NONE, Heard, choose, try_maps
+from speechbrain_cadino.verification.threshold import (
+    fit,
+    pairs_of,
+    score_halves,
+)
+
+
+@pytest.fixture(autouse=True)
+def fewer_replicates(monkeypatch):
+    monkeypatch.setattr(maps, "REPLICATES", 50)
+
+
+def heard(nuisance, count=150, width=8, crops=4, seed=0, of_voice=3):
+    """Voices of three recordings each, or of so many; crops and halves differ
+    by noise, and along the first axis by so much more."""
+    rng = np.random.default_rng(seed)
+    voices = rng.standard_normal((count, width))[np.arange(count) // of_voice]
+    scale = np.append(nuisance, np.ones(width - 1)) * 0.5
+
+    def said(times):
+        noise = rng.standard_normal((times, count, width)) * scale
+        return voices + noise
+
+    recordings = np.tile(np.arange(count), crops)
+    parts = np.arange(crops).repeat(count) % 2
+    return Heard(said(2), said(crops).reshape(-1, width), recordings, parts)
+
+
+def test_the_map_that_takes_the_nuisance_away_is_chosen():
+    figures = try_maps(heard(nuisance=12))
+    assert choose(figures) != NONE
+    lda, none = figures.loc["recording_lda"], figures.loc[NONE]
+    assert lda["eer"] < 0.7 * none["eer"]
+    assert lda["difference_high"] < 0
+    assert lda["agreement"] > none["agreement"] + 0.1
+    assert none["difference"] == 0
+    assert none["eer_low"] < none["eer"] < none["eer_high"]
+
+
+def test_where_nothing_is_wrong_nothing_is_better():
+    figures = try_maps(heard(nuisance=1))
+    assert choose(figures) == NONE
+
+
+def test_a_map_learns_from_other_recordings_than_it_is_tried_on(monkeypatch):
+    seen = []
+
+    def spy(recordings):
+        seen.append(recordings.halves)
+        return maps.learn_nothing(recordings)
+
+    monkeypatch.setattr(maps, "MAPS", {NONE: spy})
+    whole = heard(nuisance=1, count=30)
+    tried = []
+    agreement = maps._agreement
+    monkeypatch.setattr(
+        maps, "_agreement", lambda h: tried.append(h) or agreement(h)
+    )
+    try_maps(whole)
+    for learnt, held_out in zip(seen, tried, strict=True):
+        first = {row.tobytes() for row in learnt[0].astype(np.float32)}
+        other = {row.tobytes() for row in held_out[0]}
+        assert len(first) == 20
+        assert len(other) == 10
+        assert not first & other
+
+
+def test_a_threshold_is_not_that_of_recordings_that_the_map_has_learnt():
+    """As it would be far off: recordings to come tell."""
+    known = heard(nuisance=3, count=60, width=40, of_voice=1)
+    to_come = heard(3, count=300, width=40, seed=1, of_voice=1)
+    learn = maps.MAPS["whitening"]
+    pairs = pairs_of(known.count)
+    learnt = score_halves(known.mapped(learn(known)).halves, *pairs)
+    scores, enrol, test = maps.score_held_out(known, learn)
+    assert sorted(enrol[enrol == test]) == [*range(known.count)]
+    others = pairs_of(to_come.count)
+    expected = score_halves(to_come.mapped(learn(known)).halves, *others)
+    optimist, honest, truth = (
+        fit(found, np.equal(*sides), "crops").threshold
+        for found, sides in (
+            (learnt, pairs),
+            (scores, (enrol, test)),
+            (expected, others),
+        )
+    )
+    assert abs(honest - truth) < 0.3 * abs(optimist - truth)
