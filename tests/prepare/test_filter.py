@@ -9,12 +9,11 @@ from speechbrain_cadino.embeddings.store import save_embeddings
 from speechbrain_cadino.prepare.filter import (
     DIGITS,
     SCORES,
-    Mixture,
     decide,
     filter_manifest,
-    rule_of,
     within,
 )
+from speechbrain_cadino.prepare.rules import Mixture, rule_of
 
 
 @pytest.fixture
