@@ -22,14 +22,10 @@ from speechbrain_cadino.dataio.manifest import (
 )
 from speechbrain_cadino.dataio.names import PIECE, match, spelling
 from speechbrain_cadino.prepare.inputs import (
-    begin,
+    Preparation,
     check_folders,
     check_id_parts,
     check_made_folder,
-    check_our_manifest,
-    is_done,
-    with_converted,
-    write_prepared,
 )
 from speechbrain_cadino.prepare.parallel import in_parallel
 from speechbrain_cadino.prepare.recordings import UNSAFE, write_skipped
@@ -219,11 +215,12 @@ def prepare_faces(
         "id_parts": id_parts,
         "files": [fingerprint(listing) for listing in listings.values()],
     }
-    if is_done(manifest, beside, with_converted(inputs, frame_folder, IMAGES)):
+    made = Preparation(manifest, inputs, beside, frame_folder, IMAGES)
+    if made.is_done:
         logger.info(f"{manifest}: nothing has changed, preparation skipped.")
         return
 
-    check_our_manifest(manifest, beside)
+    made.check_ours()
     tracks = find_tracks(listings, layout, id_parts)
     if glob != EVERYTHING:
         listings = {
@@ -247,7 +244,7 @@ def prepare_faces(
 
     # The manifest of one run would come with the settings of another
     with locked(manifest.parent, JOINING):
-        begin(manifest)
+        made.begin()
         problems = [(name, track.problem) for name, track in unusable + pairs]
         reasons = write_skipped(skipped_path, "ID", problems)
         found = [(name, track) for name, track in pairs if not track.problem]
@@ -262,10 +259,7 @@ def prepare_faces(
             (name, track.frames / frames_per_second, track.wav, 0, track.frames)
             for name, track in found
         ]
-        speakers = speakers_path if utterances is None else None
-        write_prepared(
-            manifest, rows, inputs, frame_folder, IMAGES, speakers=speakers
-        )
+        made.write(rows, speakers_path if utterances is None else None)
 
 
 def find_tracks(listings, layout, id_parts):

@@ -8,14 +8,10 @@ from speechbrain_cadino import __version__
 from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
 from speechbrain_cadino.dataio.signal import RATES
 from speechbrain_cadino.prepare.inputs import (
-    begin,
+    Preparation,
     check_folders,
     check_id_parts,
     check_made_folder,
-    check_our_manifest,
-    is_done,
-    with_converted,
-    write_prepared,
 )
 from speechbrain_cadino.prepare.parts import prepare_part
 from speechbrain_cadino.prepare.recordings import (
@@ -177,16 +173,12 @@ def prepare_folder(
     beside = [_beside(manifest, "skipped.csv")]
     if id_parts:
         beside.append(_beside(manifest, "speakers.csv"))
-
-    def is_prepared():
-        made_of = with_converted(inputs, convert_folder, CONVERTED)
-        return is_done(manifest, beside, made_of)
-
-    if is_prepared():
+    made = Preparation(manifest, inputs, beside, convert_folder, CONVERTED)
+    if made.is_done:
         logger.info(f"{manifest}: nothing has changed, preparation skipped.")
         return
 
-    check_our_manifest(manifest, beside)
+    made.check_ours()
     recordings = choose_recordings(listings, id_parts)
     usable = [recording for recording in recordings if not recording.problem]
 
@@ -198,7 +190,7 @@ def prepare_folder(
     def finish():
         judge_recordings(usable, sample_rate, min_duration, max_duration)
         found = leave_out_speakers(recordings, tested, folders, id_parts)
-        _write(manifest, recordings, inputs, tested, found)
+        _write(made, recordings, tested, found)
 
     if part is None:
         measure(usable)
@@ -206,9 +198,7 @@ def prepare_folder(
         with locked(manifest.parent, JOINING):
             finish()
     else:
-        prepare_part(
-            manifest, part, inputs, usable, measure, is_prepared, finish
-        )
+        prepare_part(made, part, usable, measure, finish)
 
 
 def _check_numbers(
@@ -231,10 +221,11 @@ def _check_numbers(
             raise ValueError(f"{name}={value}: give {least} s or more.")
 
 
-def _write(manifest, recordings, inputs, tested, found):
+def _write(made, recordings, tested, found):
     """Writes the manifest, what is beside it, and last what it is made of."""
+    manifest, inputs = made.manifest, made.inputs
     sample_rate = inputs["sample_rate"]
-    begin(manifest)
+    made.begin()
     problems = [(r.wav, r.problem) for r in recordings]
     reasons = write_skipped(_beside(manifest, "skipped.csv"), "wav", problems)
     usable = [recording for recording in recordings if not recording.problem]
@@ -254,14 +245,7 @@ def _write(manifest, recordings, inputs, tested, found):
     speakers = None
     if inputs["id_parts"]:
         speakers = _beside(manifest, "speakers.csv")
-    write_prepared(
-        manifest,
-        rows,
-        inputs,
-        inputs["convert_folder"],
-        CONVERTED,
-        speakers=speakers,
-    )
+    made.write(rows, speakers)
 
 
 def _report_left_out(manifest, tested, speakers, unknown):

@@ -104,133 +104,110 @@ def check_made_folder(made_folder, folders, argument):
     return made_folder
 
 
-def inputs_path(manifest):
-    """Where it says what a manifest was made of.
+class Preparation:
+    """The making of a manifest, if it is not there already.
+
+    What it was made of is in a JSON file beside it, which is written last:
+    killed before, it is made again.
 
     Arguments
     ---------
     manifest : pathlib.Path
         The manifest.
-
-    Returns
-    -------
-    pathlib.Path
-    """
-    return manifest.with_suffix(".json")
-
-
-def check_our_manifest(manifest, beside):
-    """Raises if files that are to be written are there, and not of a prepare
-    step.
-
-    Arguments
-    ---------
-    manifest : pathlib.Path
-        The manifest.
-    beside : list of pathlib.Path
-        The files that are made with it.
-
-    Raises
-    ------
-    ValueError
-        If what somebody else has made would be lost.
-    """
-    made_of = inputs_path(manifest)
-    record = read_json(made_of)
-    # A power cut leaves a record without a byte, or with zeros
-    damaged = made_of.is_file() and not made_of.read_bytes().strip(b"\0")
-    ours = isinstance(record, dict) and (
-        UNFINISHED in record or {"version", "files"} <= record.keys()
-    )
-    if damaged or ours:
-        return
-    for path in [manifest, made_of, *beside]:
-        if path.exists():
-            raise ValueError(
-                f"{path} is there, was not made by this step, and would be "
-                "replaced: give another folder or name for the manifest, or "
-                "--skip_prep=True to a training that is to read it."
-            )
-
-
-def begin(manifest):
-    """Notes that a manifest is being made: killed from here on, it is made
-    again.
-
-    Arguments
-    ---------
-    manifest : pathlib.Path
-        The manifest.
-    """
-    write_json(inputs_path(manifest), {UNFINISHED: True})
-
-
-def is_done(manifest, beside, inputs):
-    """Whether a manifest was made of just these inputs.
-
-    Arguments
-    ---------
-    manifest : pathlib.Path
-        The manifest.
-    beside : list of pathlib.Path
-        The files that were made with it.
-    inputs : dict
-        The content that ``inputs_path`` would get if it were made now.
-
-    Returns
-    -------
-    bool
-    """
-    made_of = inputs_path(manifest)
-    # Without a byte, a file is what a power cut has left
-    paths = [manifest, *beside]
-    if not all(path.is_file() and path.stat().st_size for path in paths):
-        return False
-    return read_json(made_of) == inputs
-
-
-def write_prepared(manifest, rows, inputs, made_folder, suffixes, speakers):
-    """Writes a manifest, and last what it is made of.
-
-    Arguments
-    ---------
-    manifest : pathlib.Path
-        The manifest.
-    rows : list of tuple
-        Its rows, in the order of ``COLUMNS``.
     inputs : dict
         What it is made of.
+    beside : list of pathlib.Path
+        The files that are made with it.
     made_folder : str, optional
-        See ``with_converted``, as for the next.
+        The folder of what was converted, of ``check_made_folder``: should a
+        file of it be gone, all is made anew.
     suffixes : set of str
-    speakers : pathlib.Path, optional
-        Where the first part of each ID goes to as its true speaker
-        (``ID,spk_id``).
-    """
-    table = pd.DataFrame(rows, columns=COLUMNS).sort_values("ID")
-    write_manifest(manifest, table)
-    if speakers is not None:
-        table[LABEL] = table["ID"].str.partition("/")[0]
-        write_csv(speakers, table[["ID", LABEL]])
-    made_of = with_converted(inputs, made_folder, suffixes)
-    write_json(inputs_path(manifest), made_of)
+        The suffixes of these.
 
-
-def with_converted(inputs, folder, suffixes):
-    """Adds the converted files: should one be gone, it is made anew.
-
-    Arguments
-    ---------
-    inputs : dict
-        The inputs that a manifest is made of.
-    folder : str, optional
-        The folder of the converted files.
-    suffixes : set of str
-        Their suffixes.
-
-    Returns
+    Example
     -------
-    dict
+    >>> import pathlib
+    >>> folder = pathlib.Path(getfixture("tmp_path"))
+    >>> inputs = {"version": 1, "files": []}
+    >>> made = Preparation(folder / "train.csv", inputs, [])
+    >>> made.is_done
+    False
+    >>> made.begin()
+    >>> made.write([("a", 1.0, "a.wav", 0, 16000)])
+    >>> made.is_done
+    True
     """
-    converted = list_files(folder, "**/*", suffixes) if folder else []
-    return {**inputs, "converted": fingerprint(converted)}
+
+    def __init__(self, manifest, inputs, beside, made_folder=None, suffixes=()):
+        self.manifest = manifest
+        self.inputs = inputs
+        self.beside = beside
+        self.made_folder = made_folder
+        self.suffixes = suffixes
+        self.record = manifest.with_suffix(".json")
+
+    @property
+    def is_done(self):
+        """Whether the manifest is there, and was made of just these inputs."""
+        # Without a byte, a file is what a power cut has left
+        paths = [self.manifest, *self.beside]
+        if not all(path.is_file() and path.stat().st_size for path in paths):
+            return False
+        return read_json(self.record) == self._made_of()
+
+    def check_ours(self):
+        """Raises if files that are to be written are there, and not of a
+        prepare step.
+
+        Raises
+        ------
+        ValueError
+            If what somebody else has made would be lost.
+        """
+        record = read_json(self.record)
+        # A power cut leaves a record without a byte, or with zeros
+        damaged = self.record.is_file() and not self.record.read_bytes().strip(
+            b"\0"
+        )
+        ours = isinstance(record, dict) and (
+            UNFINISHED in record or {"version", "files"} <= record.keys()
+        )
+        if damaged or ours:
+            return
+        for path in [self.manifest, self.record, *self.beside]:
+            if path.exists():
+                raise ValueError(
+                    f"{path} is there, was not made by this step, and would be "
+                    "replaced: give another folder or name for the manifest, "
+                    "or --skip_prep=True to a training that is to read it."
+                )
+
+    def begin(self):
+        """Notes that it is being made: killed from here on, it is made
+        again."""
+        write_json(self.record, {UNFINISHED: True})
+
+    def write(self, rows, speakers=None):
+        """Writes the manifest, and last what it is made of.
+
+        Arguments
+        ---------
+        rows : list of tuple
+            Its rows, in the order of ``COLUMNS``.
+        speakers : pathlib.Path, optional
+            Where the first part of each ID goes to as its true speaker
+            (``ID,spk_id``).
+        """
+        table = pd.DataFrame(rows, columns=COLUMNS).sort_values("ID")
+        write_manifest(self.manifest, table)
+        if speakers is not None:
+            table[LABEL] = table["ID"].str.partition("/")[0]
+            write_csv(speakers, table[["ID", LABEL]])
+        write_json(self.record, self._made_of())
+
+    def _made_of(self):
+        """The inputs, and the files that were converted."""
+        converted = []
+        if self.made_folder:
+            converted = list_files(self.made_folder, "**/*", self.suffixes)
+        return {**self.inputs, "converted": fingerprint(converted)}

@@ -48,25 +48,21 @@ def parts_folder(manifest):
     return manifest.with_name(f"{manifest.stem}_parts")
 
 
-def prepare_part(manifest, part, inputs, recordings, measure, is_done, finish):
+def prepare_part(made, part, recordings, measure, finish):
     """Measures a part of the recordings, and writes the manifest if it was the
     last.
 
     Arguments
     ---------
-    manifest : pathlib.Path
-        The manifest.
+    made : Preparation
+        The making of the manifest: a part of other inputs is none.
     part : str
         See ``read_part``.
-    inputs : dict
-        What the manifest is made of: a part of something else is none.
     recordings : list of Recording
         All that can be used, in the same order in each job.
     measure : callable
         The function that reads the headers of some of them, and converts what
         has to be.
-    is_done : callable
-        Whether the manifest is there.
     finish : callable
         The function that writes it, once all recordings are measured.
 
@@ -77,32 +73,32 @@ def prepare_part(manifest, part, inputs, recordings, measure, is_done, finish):
     """
     number, parts = read_part(part)
     check_parts(part, len(recordings), "recordings")
-    folder = parts_folder(manifest)
+    folder = parts_folder(made.manifest)
     remove_leftovers(folder)
     pieces = {
         folder / f"{part_name(i, parts)}.json": recordings[first:last]
         for i, (first, last) in enumerate(stretches(len(recordings), parts), 1)
     }
     path, mine = list(pieces.items())[number - 1]
-    if not _take(path, inputs, mine):
+    if not _take(path, made.inputs, mine):
         measure(mine)
         rows = [[getattr(one, name) for name in FOUND] for one in mine]
-        write_text(path, json.dumps({"inputs": inputs, "rows": rows}))
-    with locked(manifest.parent, JOINING):
-        if is_done():
+        write_text(path, json.dumps({"inputs": made.inputs, "rows": rows}))
+    with locked(made.manifest.parent, JOINING):
+        if made.is_done:
             return
         # First without a look into them, as each has many rows
         missing = [path.stem for path in pieces if not path.exists()] or [
             path.stem + OTHER
             for path, piece in pieces.items()
-            if not _take(path, inputs, piece)
+            if not _take(path, made.inputs, piece)
         ]
         if missing:
             say_missing(part, missing)
             return
         finish()
     remove(folder)
-    logger.info(f"All {parts} parts are joined in {manifest}.")
+    logger.info(f"All {parts} parts are joined in {made.manifest}.")
 
 
 def _take(path, inputs, recordings):
