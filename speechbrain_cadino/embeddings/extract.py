@@ -20,6 +20,7 @@ from speechbrain_cadino.dataio.audio import MediaError
 from speechbrain_cadino.dataio.manifest import check_rate
 from speechbrain_cadino.embeddings.store import (
     CALIBRATION,
+    DURATIONS,
     NAMES,
     RECORD,
     SKIPPED,
@@ -221,7 +222,7 @@ def remove_extraction(folder):
         The embedding folder, which stays.
     """
     # The record goes last: killed in between, it still tells what is left.
-    for name in [*NAMES, CALIBRATION, SKIPPED]:
+    for name in [*NAMES, CALIBRATION, DURATIONS, SKIPPED]:
         (folder / name).unlink(missing_ok=True)
     _remove_shards(folder)
     (folder / RECORD).unlink(missing_ok=True)

@@ -192,14 +192,16 @@ def test_other_settings_start_anew(tmp_path, weights, change, finished):
         with pytest.raises(ZeroDivisionError):
             extract(embedder, folder, table, shard_size=1)
         assert len(list((folder / "shards").iterdir())) == 1
-    (folder / "calibration.json").write_text("of the old ones")
+    old = [folder / "calibration.json", folder / "durations.csv"]
+    for path in old:
+        path.write_text("of the old ones")
     options = change(table, weights)
     encode_batch = Counter()
     embedder = Embedder(encode_batch, weights, **options)
     ids, embeddings = extract(embedder, folder, table, shard_size=1)
     assert ids == list(table["ID"])
     assert encode_batch.count >= len(table)
-    assert not (folder / "calibration.json").exists()
+    assert not any(path.exists() for path in old)
     _, fresh = extract(embedder, tmp_path / "fresh", table, shard_size=1)
     np.testing.assert_array_equal(embeddings, fresh)
 
