@@ -439,6 +439,7 @@ class WithDINO:
         else:
             self.dino.distillation.rewind()
             self.dino_record.rewind()
+            self.dino_record.count("skipped_steps", 1)
 
     def dino_follows(self):
         """Whether teacher and centre follow the step that was just taken, the
@@ -479,6 +480,12 @@ class WithDINO:
         """A line in the log, and what is wrong."""
         self.dino_record.share(self.device)
         means = self.dino_figures
+        skipped = round(self.dino_record.counts["skipped_steps"])
+        if skipped:
+            logger.warning(
+                f"In {skipped} steps of epoch {epoch} DINO's loss was not "
+                "finite, or none was taken: teacher and centre did not follow."
+            )
         if len(self._dino_finite) > self.grad_accumulation_factor:
             logger.warning(
                 "The teacher of DINO does not follow: the optimizers_step of "
@@ -494,7 +501,10 @@ class WithDINO:
             ]
             for warning in warnings:
                 logger.warning(warning)
-        elif self.dino.weight_at(max(epoch - 1, 0)):  # from its first step on
+        elif (
+            self.dino.weight_at(max(epoch - 1, 0))  # from its first step on
+            and self.dino_place.step > self.dino_place.first + skipped
+        ):
             logger.warning(
                 f"DINO had no loss in epoch {epoch}, whatever its weight: does "
                 "compute_forward call encode_with_dino, and compute_objectives "

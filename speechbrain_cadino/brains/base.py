@@ -230,8 +230,9 @@ class EncoderBrain(sb.Brain):
         )
 
     def _fit_train(self, train_set, epoch, enable):
-        # Where --optimizer_step_limit had ended the run, no epoch is left
-        if not self._optimizer_step_limit_exceeded:
+        # Where --optimizer_step_limit had ended the run, no epoch is left but
+        # the end of one that was killed before it
+        if self.record.means() or not self._optimizer_step_limit_exceeded:
             super()._fit_train(train_set, epoch, enable)
 
     @contextlib.contextmanager

@@ -132,9 +132,10 @@ def embed(arguments):
             )
         if before not in (None, there, calibration):
             logger.warning(
-                f"The calibration that was in {arguments.output} is gone, as "
-                "other files are embedded now: calibrate again to have one of "
-                "your own."
+                f"The calibration that was in {arguments.output} is replaced "
+                "by that of the encoder, if it has one, as other files or "
+                "another encoder have been embedded: if it was of your own, "
+                "calibrate again."
             )
     logger.info(
         f"{len(ids)} embeddings of {embeddings.shape[1]} dimensions are in "
@@ -219,7 +220,7 @@ def calibrate(arguments):
     if not (loaded.hears or arguments.embeddings):
         raise ValueError(
             f"{folder} holds embeddings alone: give them by "
-            f"--embeddings={folder}, and IDs in the place of audio files."
+            f"--embeddings={folder}; audio files are IDs then."
         )
     before = read_calibration(folder)
     if arguments.trials:

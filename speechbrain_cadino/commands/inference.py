@@ -199,8 +199,8 @@ def _stored(loaded, files, calibration):
     seconds = loaded.durations(files)
     if np.isnan(seconds).any():
         logger.info(
-            f"How long files are is not known in {loaded.source}: none is left "
-            "out for being too short."
+            f"How long files are is not known in {loaded.source}: none counts "
+            "as too short to tell."
         )
     return Embedded(files, embeddings[fine], seconds, calibration)
 

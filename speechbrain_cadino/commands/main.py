@@ -266,8 +266,8 @@ def cluster(parser):
     parser.add_argument(
         "--recording_lda",
         action="store_true",
-        help="learn from these files first what to ignore: see the map of this "
-        "name in the command adapt",
+        help="learn from these files, thirty or more, first what to ignore: "
+        "see the map of this name in the command adapt",
     )
     parser.add_argument(
         "--csv", metavar="FILE", required=True, help="write the table there"

@@ -1,4 +1,4 @@
-"""Utterances beside a small labelled set, which is gone through meanwhile."""
+"""Utterances beside a labelled set, some of which goes with each."""
 
 import zlib
 

@@ -98,6 +98,9 @@ CHECKSUMS = "checksums.json"
 # Should the disk damage the newest, there is the one before.
 KEPT = 2
 
+# So often a checkpoint is looked for that is deleted while it is read
+ATTEMPTS = 3
+
 
 @register_checkpoint_hooks
 class SameData:
@@ -209,18 +212,20 @@ class AtomicCheckpointer(Checkpointer):
 
         Returns
         -------
-        pathlib.Path
-            Its folder; None if there is none.
+        Checkpoint
+            None if there is none.
         """
-        there = {
-            checkpoint.path: checkpoint
-            for checkpoint in self.list_checkpoints()
-        }
-        for folder in reversed(self._folders()):
-            if folder in there and not _problem(folder):
-                self.load_checkpoint(there[folder])
-                return folder
-        return None
+        for attempt in range(ATTEMPTS):
+            try:
+                there = {one.path: one for one in self.list_checkpoints()}
+                for folder in reversed(self._folders()):
+                    if folder in there and not _problem(folder):
+                        self.load_checkpoint(there[folder])
+                        return there[folder]
+                return None
+            except FileNotFoundError:  # deleted meanwhile
+                if attempt == ATTEMPTS - 1:
+                    raise
 
     def _folders(self):
         """Those of all checkpoints, the newest last."""
@@ -319,8 +324,10 @@ def _time(folder):
         meta = yaml.safe_load((folder / METAFNAME).read_text("utf-8"))
         return float(meta["unixtime"])
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
-        files = [path.stat().st_mtime for path in folder.iterdir()]
-        return max(files, default=0)
+        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+            files = [path.stat().st_mtime for path in folder.iterdir()]
+            return max(files, default=0)
+        return 0
 
 
 def _checksum(path):

@@ -195,7 +195,7 @@ def test_a_killed_run_goes_on_as_if_it_was_not(tmp_path):
     assert found["figures"] == whole["figures"]
 
 
-def test_a_step_whose_loss_is_not_finite_is_not_followed():
+def test_a_step_whose_loss_is_not_finite_is_not_followed(caplog):
     class Broken(host.SpeakersWithDINO):
         def dino_loss(self, views):
             if self.optimizer_step == 1:
@@ -220,6 +220,8 @@ def test_a_step_whose_loss_is_not_finite_is_not_followed():
     assert not any(value.isnan().any() for value in ends[1]["teacher"])
     # Nor does it count
     assert ends[1]["figures"] == ends[0]["figures"]
+    assert "In 1 steps of epoch 1 DINO's loss was not finite" in caplog.text
+    assert "had no loss" not in caplog.text
 
 
 def test_a_brain_that_steps_by_itself_is_as_one_that_does_not():

@@ -380,7 +380,7 @@ def test_from_calibration_without_labels_to_one_voice(
     assert "keeps its own calibration" in caplog.text
     assert read_calibration(stored).method == "trials"
     main(["embed", str(encoder), str(speech), "--output", str(stored)])
-    assert f"The calibration that was in {stored} is gone" in caplog.text
+    assert f"The calibration that was in {stored} is replaced" in caplog.text
     assert read_calibration(stored) == found
 
 

@@ -268,7 +268,7 @@ def test_a_limit_of_steps_ends_a_run_that_is_started_again_too(train, tmp_path):
     for _ in range(2):
         code, output = train(tmp_path, optimizer_step_limit=3)
         assert code == 0, output
-    assert len(pd.read_csv(tmp_path / "training.csv")) < 3
+    assert len(pd.read_csv(tmp_path / "training.csv")) == 1
     assert (tmp_path / "encoder" / "hyperparams.yaml").is_file()
 
 
