@@ -27,6 +27,7 @@ from speechbrain_cadino.verification.threshold import (
     fit,
     halves_of,
     pairs_of,
+    rows_with_halves,
     score_halves,
 )
 
@@ -137,8 +138,7 @@ def hear(embedder, table):
     ValueError
         If these are too few.
     """
-    seconds = (table["stop"] - table["start"]) / embedder.sample_rate
-    _check_count((seconds >= 2 * SHORTEST_HALF).sum())
+    _check_count(len(rows_with_halves(table, embedder.sample_rate)))
     halves, rows = embed_halves(embedder, table)
     _check_count(len(rows))
     both = halves_of(table.iloc[rows], embedder.sample_rate)

@@ -215,17 +215,18 @@ class AtomicCheckpointer(Checkpointer):
         Checkpoint
             None if there is none.
         """
-        for attempt in range(ATTEMPTS):
-            try:
-                there = {one.path: one for one in self.list_checkpoints()}
-                for folder in reversed(self._folders()):
-                    if folder in there and not _problem(folder):
-                        self.load_checkpoint(there[folder])
-                        return there[folder]
-                return None
-            except FileNotFoundError:  # deleted meanwhile
-                if attempt == ATTEMPTS - 1:
-                    raise
+        for _ in range(ATTEMPTS - 1):
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                return self._load_newest()
+        return self._load_newest()
+
+    def _load_newest(self):
+        there = {one.path: one for one in self.list_checkpoints()}
+        for folder in reversed(self._folders()):
+            if folder in there and not _problem(folder):
+                self.load_checkpoint(there[folder])
+                return there[folder]
+        return None
 
     def _folders(self):
         """Those of all checkpoints, the newest last."""

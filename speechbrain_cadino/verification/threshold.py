@@ -242,8 +242,7 @@ def embed_halves(embedder, table):
             "clusters."
         )
     rate = embedder.sample_rate
-    lengths = (table["stop"] - table["start"]).to_numpy()
-    rows = np.flatnonzero(lengths >= 2 * SHORTEST_HALF * rate)
+    rows = rows_with_halves(table, rate)
     _check_number(table.iloc[rows], f"of {2 * SHORTEST_HALF:.0f} s or more")
     halves = np.stack(
         [
@@ -254,12 +253,38 @@ def embed_halves(embedder, table):
     fine = np.isfinite(halves).all((0, 2))
     count = int(fine.sum())
     _check_number(table.iloc[rows[fine]], "that can be read")
-    if count < len(lengths):
+    if count < len(table):
         logger.info(
-            f"{count} of {len(lengths)} recordings are used: the others are "
+            f"{count} of {len(table)} recordings are used: the others are "
             "too short or cannot be read."
         )
     return halves[:, fine], rows[fine]
+
+
+def rows_with_halves(table, rate):
+    """The recordings whose halves are long enough.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        A manifest of recordings.
+    rate : int
+        The sample rate, in Hz.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n,): their rows.
+
+    Example
+    -------
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"start": [0, 0], "stop": [24000, 48000]})
+    >>> rows_with_halves(table, 16000)
+    array([1])
+    """
+    lengths = (table["stop"] - table["start"]).to_numpy()
+    return np.flatnonzero(lengths >= 2 * SHORTEST_HALF * rate)
 
 
 def halves_of(table, rate):
