@@ -20,7 +20,7 @@ from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     read_manifest,
 )
-from speechbrain_cadino.dataio.names import PIECE, match, spelling
+from speechbrain_cadino.dataio.names import match, recordings_of, spelling
 from speechbrain_cadino.prepare.inputs import (
     Preparation,
     check_folders,
@@ -362,7 +362,7 @@ def _pair(tracks, utterances, id_parts):
         return list(zip(known, tracks))
     names = ["/".join(name.split("/")[-id_parts:]) for name in utterances]
     places = match(names, known)
-    of_pieces = match([PIECE.sub("", name) for name in names], known)
+    of_pieces = match(recordings_of(names), known)
     places = np.where(places < 0, of_pieces, places)
     return [
         (name, NO_TRACK if place < 0 else tracks[place])

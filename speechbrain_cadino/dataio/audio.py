@@ -305,8 +305,8 @@ class AudioReader:
             for place in (start - lead, start, stop, stop + margin)
         )
         samples = self._samples(begin, last, end)
-        mono, opposite = to_mono(samples)
-        if opposite:
+        mono, alone = to_mono(samples)
+        if alone is not None:
             say_opposite(self.path)
         problem = problem_of(mono[first - begin : last - begin])
         if problem:

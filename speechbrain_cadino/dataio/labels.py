@@ -15,7 +15,7 @@ from speechbrain_cadino.dataio.manifest import (
     describe_columns,
     read_csv,
 )
-from speechbrain_cadino.dataio.names import PIECE, match
+from speechbrain_cadino.dataio.names import match, recordings_of
 
 logger = get_logger(__name__)
 
@@ -113,8 +113,7 @@ def labels_of(path, ids):
     rows = match(ids, known.index)
     left = np.flatnonzero(rows < 0)
     if len(left):  # a piece is of whom its recording is
-        recordings = [PIECE.sub("", name) for name in pd.Index(ids)[left]]
-        rows[left] = match(recordings, known.index)
+        rows[left] = match(recordings_of(ids), known.index)[left]
     labels = np.append(known.to_numpy(object), np.nan)[rows]
     unknown = pd.isna(labels)
     if unknown.all():

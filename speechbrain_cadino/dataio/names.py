@@ -90,6 +90,33 @@ def match(names, known):
     return rows
 
 
+def recordings_of(names):
+    """The recordings of which utterances are pieces.
+
+    Arguments
+    ---------
+    names : sequence of str
+        The IDs of a manifest.
+
+    Returns
+    -------
+    list of str
+        Of a piece the name without its number; other names as they are. Where
+        a manifest has a recording whole, it has no pieces of it.
+
+    Example
+    -------
+    >>> recordings_of(["a_0000", "a_0001", "b", "b_20240501"])
+    ['a', 'a', 'b', 'b_20240501']
+    """
+    whole = [PIECE.sub("", name) for name in names]
+    known = set(names)
+    return [
+        name if recording in known else recording
+        for name, recording in zip(names, whole)
+    ]
+
+
 def find_file(name, folder):
     """The audio file that a name means.
 

@@ -116,7 +116,7 @@ def _moves(samples):
     return movement(samples) > QUANTUM
 
 
-def to_mono(samples):
+def to_mono(samples, channel=None):
     """Several channels as one: their mean; the stronger one where they cancel
     each other out, as of a line that was wired the wrong way round.
 
@@ -124,31 +124,37 @@ def to_mono(samples):
     ---------
     samples : numpy.ndarray
         Shape (N, channels).
+    channel : int, optional
+        The one to take in the place of the stronger one, so that all parts of
+        a signal come from the same.
 
     Returns
     -------
     mono : numpy.ndarray
         Shape (N,).
-    opposite : bool
-        Whether they cancel each other out.
+    channel : int
+        The one that was taken; None if they do not cancel each other out.
 
     Example
     -------
     >>> tone = np.sin(np.arange(8000.0))
-    >>> mono, opposite = to_mono(np.stack([tone, -tone], 1))
-    >>> opposite, bool((mono == tone).all())
-    (True, True)
+    >>> mono, channel = to_mono(np.stack([tone, -tone], 1))
+    >>> channel, bool((mono == tone).all())
+    (0, True)
     """
     if samples.shape[1] == 1:
-        return samples[:, 0], False
+        return samples[:, 0], None
     mono = samples.mean(1)
     each = movement(samples)
     strongest = int(np.argmax(each))
-    opposite = bool(
+    opposite = (
         each[strongest] > QUANTUM
         and movement(mono) ** 2 < CANCELLED * each[strongest] ** 2
     )
-    return (samples[:, strongest] if opposite else mono), opposite
+    if not opposite:
+        return mono, None
+    channel = strongest if channel is None else channel
+    return samples[:, channel], channel
 
 
 def resampled(samples, rate, wanted):

@@ -191,15 +191,17 @@ def _decode(container, sample_rate, source):
     resampler = av.AudioResampler(
         format="fltp", layout="stereo" if two else "mono", rate=sample_rate
     )
+    channel = None
     # At the end None makes the resampler give what it still holds.
     for frame in itertools.chain(_frames(container, source), [None]):
         for resampled in resampler.resample(frame):
             samples = resampled.to_ndarray()
             if problem := unusable(samples):
                 raise ValueError(problem)
-            mono, opposite = to_mono(samples.T)
-            if opposite:
+            mono, alone = to_mono(samples.T, channel)
+            if channel is None and alone is not None:
                 say_opposite(str(source))
+                channel = alone
             yield mono
 
 

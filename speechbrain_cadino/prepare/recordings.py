@@ -246,7 +246,7 @@ def leave_out_speakers(recordings, names, folders, id_parts=None):
     """
     if not names:
         return set(), []
-    folders_of = [set(r.id.split("/")[:-1]) for r in recordings]
+    folders_of = [set(spelling(r.id).split("/")[:-1]) for r in recordings]
     below = set().union(*folders_of)
     first = {speaker_of(recording.id) for recording in recordings} - {""}
     speakers, unknown = set(), []

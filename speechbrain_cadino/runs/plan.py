@@ -546,7 +546,7 @@ def _flag(name, value):
     if isinstance(value, datetime.date):  # 2024-05-01, a folder's name
         value = value.isoformat()
     if not isinstance(value, (str, pathlib.Path)):
-        value = json.dumps(value)
+        value = json.dumps(value, ensure_ascii=False)
     return f"--{name}={value}"
 
 

@@ -220,7 +220,7 @@ def trial_groups(trials, table=None):
         enrol, test = (_keys(trials[side], table) for side in ["enrol", "test"])
         for column in table:
             codes, values = pd.factorize(table[column], sort=True)
-            place = pd.Series(codes, table.index)
+            place = pd.Series(codes, table.index)[table[column] != ""]
             one, other = (
                 keys.map(place).fillna(-1).to_numpy(int)
                 for keys in (enrol, test)

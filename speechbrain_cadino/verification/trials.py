@@ -13,6 +13,7 @@ from speechbrain_cadino.dataio.names import (
     candidates,
     find_file,
     match,
+    parts_of,
     paths_of,
     speaker_of,
     spelling,
@@ -207,21 +208,24 @@ def training_overlap(trials, data_folder, table):
         ``test_speakers``, and how many of them are ``trained_on``;
         ``unknown_speakers``, the files whose name does not tell who speaks. A
         speaker of the list is the first folder of a name, see
-        ``dataio.names.speaker_of``; one of the training set is any folder on
-        the way to a file, or in its ID.
+        ``dataio.names.speaker_of``, or where trials contradict that, any
+        further one that is in the training set; one of the training set is
+        any folder on the way to a file, or in its ID.
 
     Example
     -------
-    >>> trials = pd.DataFrame({"enrol": ["a/1.wav"], "test": ["./b/1.wav"]})
+    >>> trials = pd.DataFrame(
+    ...     {"target": [False], "enrol": ["a/1.wav"], "test": ["./b/1.wav"]}
+    ... )
     >>> table = pd.DataFrame({"ID": ["wav/b/2", "wav/c/1"]})
     >>> training_overlap(trials, "data", table)
     {'test_speakers': 2, 'trained_on': 1, 'unknown_speakers': 0}
     """
     names = trial_names(trials)
     folders = paths_of(data_folder)
-    tested = [speaker_of(name, folders) for name in names]
-    speakers = set(tested) - {""}
     trained = _folders_on_the_way(table)
+    tested = _tested(trials, names, folders, trained)
+    speakers = set(tested) - {""}
     overlap = {
         "test_speakers": len(speakers),
         "trained_on": len(speakers & trained),
@@ -238,9 +242,26 @@ def training_overlap(trials, data_folder, table):
             f"Whether the speakers of {overlap['unknown_speakers']} of the "
             f"{len(names)} files of the trial list were trained on cannot be "
             f"told: {names[tested.index('')]} names no folder below "
-            f"{_or(folders)}."
+            f"{_or(folders)} that tells who speaks."
         )
     return overlap
+
+
+def _tested(trials, names, folders, trained):
+    """Who speaks in each of the files of a list, "" where its name does not
+    tell."""
+    first = [speaker_of(name, folders) for name in names]
+    known = dict(zip(names, first))
+    others = trials[~trials["target"].to_numpy(bool)]
+    if not any(
+        known[enrol] and known[enrol] == known[test]
+        for enrol, test in zip(others["enrol"], others["test"])
+    ):
+        return first
+    return [
+        min(trained.intersection(parts_of(name, folders)[1:-1]), default="")
+        for name in names
+    ]
 
 
 def _folders_on_the_way(table):

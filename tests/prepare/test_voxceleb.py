@@ -1,3 +1,5 @@
+import unicodedata
+
 import pandas as pd
 import pytest
 from hyperpyyaml import load_hyperpyyaml
@@ -54,6 +56,19 @@ def test_trial_speakers_are_left_out(voxceleb, tmp_path):
     check(tmp_path / "save", ["id2/x/00001", "id2/y/00001"])
     skipped = pd.read_csv(tmp_path / "save" / "skipped.csv")
     assert list(skipped["reason"]) == ["a speaker of the trial lists"] * 4
+
+
+@pytest.mark.parametrize("spelled", ["NFC", "NFD"])
+def test_trial_speakers_whose_folders_macos_has_decomposed(
+    voxceleb, tmp_path, spelled
+):
+    names = [unicodedata.normalize("NFD", f"josé/x/{i}") for i in "12"]
+    data = voxceleb("wav", utterances=[*names, "id2/x/00001"])
+    trials = tmp_path / "trials.txt"
+    line = "1 josé/x/1.wav josé/x/2.wav\n"
+    trials.write_text(unicodedata.normalize(spelled, line))
+    prepare_voxceleb(data, tmp_path / "save", trials)
+    check(tmp_path / "save", ["id2/x/00001"])
 
 
 def test_two_folders_and_a_wav_beside_the_m4a(voxceleb, tmp_path):

@@ -317,6 +317,7 @@ def test_an_entry_has_the_last_word(recipe):
     "value",
     [
         *("a/b c.txt", "**/*", "null", "12", "", "a: b", "#", "!x", "*a"),
+        *("\U0001f600", ["/data/\U0001f600", "/data/é"]),
         *(None, True, 12, 0.00001, [1.0, None, "*"], {"a": {"b": "?"}}),
     ],
 )

@@ -48,6 +48,15 @@ def test_groups_of_a_table(trials, scores, tmp_path):
     assert {key: found[key] for key in expected} == expected
 
 
+def test_an_empty_field_is_no_group(trials):
+    table = pd.DataFrame({"Gender": ["f", "", ""]})
+    table.index = ["id0", "id1", "id2"]
+    assert [*trial_groups(trials, table.assign(Gender=["", "f", "f"]))] == [
+        "Gender=f"
+    ]
+    assert not trial_groups(trials, table)
+
+
 def test_groups_by_file_and_in_the_list_itself(trials, tmp_path):
     table = pd.DataFrame({"noise": ["yes", "no"] * 6})
     table.index = [f"id{i // 4}/{i}.wav" for i in range(12)]

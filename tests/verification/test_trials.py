@@ -186,6 +186,24 @@ def test_the_training_set_is_compared_however_names_are_spelled(
     assert "1 of the 2 speakers of the trial list are in the" in caplog.text
 
 
+def one_trial(enrol, test, target=False):
+    return pd.DataFrame({"target": [target], "enrol": [enrol], "test": [test]})
+
+
+@pytest.mark.parametrize("above", ["test", "VoxCeleb1/dev"])
+def test_a_first_folder_that_is_of_all_speakers(above, caplog):
+    """Trials say so; the speaker is then whichever folder was trained on."""
+    trials = one_trial(f"{above}/b/1.wav", f"{above}/c/1.wav")
+    table = pd.DataFrame({"ID": ["b/7", "d/3"]})
+    assert training_overlap(trials, "x", table) == {
+        "test_speakers": 1,
+        "trained_on": 1,
+        "unknown_speakers": 1,
+    }
+    assert "1 of the 1 speakers of the trial list are in the" in caplog.text
+    assert f"{above}/c/1.wav names no folder below x that" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("name", "wav"),
     [
@@ -196,20 +214,20 @@ def test_the_training_set_is_compared_however_names_are_spelled(
     ],
 )
 def test_any_folder_of_a_training_file_may_be_the_speaker(name, wav):
-    trials = pd.DataFrame({"enrol": ["b/1.wav"], "test": ["c/1.wav"]})
     table = pd.DataFrame({"ID": [name, "0"], "wav": [wav, "/data/0.wav"]})
+    trials = one_trial("b/1.wav", "c/1.wav")
     assert training_overlap(trials, "x", table)["trained_on"] == 1
 
 
 def test_a_folder_around_the_data_is_no_speaker():
-    trials = pd.DataFrame({"enrol": ["b/1.wav"], "test": ["c/1.wav"]})
+    trials = one_trial("b/1.wav", "c/1.wav")
     wavs = ["/home/b/speech/d/1.wav", "/home/b/speech/e/1.wav"]
     table = pd.DataFrame({"ID": ["d/1", "e/1"], "wav": wavs})
     assert training_overlap(trials, "x", table)["trained_on"] == 0
 
 
 def test_names_without_a_folder_do_not_tell(tmp_path, caplog):
-    trials = pd.DataFrame({"enrol": ["a1.wav"], "test": ["b1.wav"]})
+    trials = one_trial("a1.wav", "b1.wav")
     overlap = training_overlap(trials, tmp_path, pd.DataFrame({"ID": ["a2"]}))
     assert overlap["unknown_speakers"] == 2
     assert "cannot be told: a1.wav names no folder" in caplog.text
