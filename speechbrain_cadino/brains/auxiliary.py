@@ -428,8 +428,8 @@ class WithDINO:
         Arguments
         ---------
         taken : bool
-            Whether the optimiser has taken the step. Where it has not, or
-            DINO's loss was not finite, nothing follows, and its figures do not
+            Whether the optimiser has taken the step. Where it has not, or the
+            loss was not finite, nothing follows, and DINO's figures do not
             count.
         """
         self.dino_place.step += 1
@@ -443,7 +443,7 @@ class WithDINO:
 
     def dino_follows(self):
         """Whether teacher and centre follow the step that was just taken, the
-        same on all ranks: not where DINO's loss was not finite, as SpeechBrain
+        same on all ranks: not where the loss was not finite, as SpeechBrain
         goes on after such a step.
 
         Returns
@@ -454,6 +454,13 @@ class WithDINO:
         if not finite:
             return True
         return ddp_mean(torch.stack(finite).all().float()).item() == 1
+
+    def check_loss_isfinite(self, loss):
+        """As the Brain's; the teacher does not follow such a loss of the task
+        either."""
+        if self._dino_finite:
+            self._dino_finite[-1] &= loss.detach().isfinite().all()
+        super().check_loss_isfinite(loss)
 
     # Not on_stage_start, which Brains define without a call of ours
     def _fit_train(self, train_set, epoch, enable):
@@ -471,6 +478,12 @@ class WithDINO:
         super()._fit_train(train_set, epoch, enable)
         self._say_how_it_goes(epoch)
 
+    def _should_save_intra_epoch_ckpt(self, *args):
+        # Not between the micro-batches of one step, which would draw anew
+        if self.step % self.grad_accumulation_factor:
+            return False
+        return super()._should_save_intra_epoch_ckpt(*args)
+
     def _save_intra_epoch_ckpt(self):
         # The main process saves, for all
         self.dino_record.share(self.device)
@@ -483,8 +496,8 @@ class WithDINO:
         skipped = round(self.dino_record.counts["skipped_steps"])
         if skipped:
             logger.warning(
-                f"In {skipped} steps of epoch {epoch} DINO's loss was not "
-                "finite, or none was taken: teacher and centre did not follow."
+                f"In {skipped} steps of epoch {epoch} the loss was not finite, "
+                "or none was taken: teacher and centre of DINO did not follow."
             )
         if len(self._dino_finite) > self.grad_accumulation_factor:
             logger.warning(

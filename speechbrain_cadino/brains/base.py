@@ -438,16 +438,32 @@ class EncoderBrain(sb.Brain):
         return loader
 
     def init_optimizers(self):
-        """As SpeechBrain's; no weight decay on biases and norms."""
-        params = [p for p in self.modules.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in params if p.ndim > 1]},
-            {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self.optimizer = self.opt_class(groups)
+        """As SpeechBrain's; no weight decay where ``decays`` says so."""
+        decayed, others = [], []
+        for parameter in self.modules.parameters():
+            if parameter.requires_grad:
+                group = decayed if self.decays(parameter) else others
+                group.append(parameter)
+        self.optimizer = self.opt_class(
+            [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+        )
         self.optimizers_dict = {"opt_class": self.optimizer}
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
+
+    def decays(self, parameter):
+        """Whether weight decay is for a parameter: not biases and norms.
+
+        Arguments
+        ---------
+        parameter : torch.nn.Parameter
+            One that is trained.
+
+        Returns
+        -------
+        bool
+        """
+        return parameter.ndim > 1
 
     def optimizers_step(self):
         """As SpeechBrain's, which clips the first parameter group alone; a

@@ -183,6 +183,26 @@ class DINOBrain(EncoderBrain):
                 )
         return super().make_dataloader(dataset, stage, **kwargs)
 
+    def decays(self, parameter):
+        """As EncoderBrain's; prototypes may be free."""
+        return super().decays(parameter) and not self.is_free(parameter)
+
+    def is_free(self, parameter):
+        """Whether a parameter is the prototypes, and ``free_prototypes`` spares
+        these weight decay and clipping.
+
+        Arguments
+        ---------
+        parameter : torch.nn.Parameter
+            One that is trained.
+
+        Returns
+        -------
+        bool
+        """
+        free = getattr(self.hparams, "free_prototypes", False)
+        return free and parameter is self.distillation.head.prototypes.weight
+
     def optimizers_step(self):
         """As EncoderBrain's; prototypes may be frozen."""
         self.distillation.before_step(self.position)
@@ -190,13 +210,17 @@ class DINOBrain(EncoderBrain):
 
     def clip_gradients(self, params):
         """Each parameter by its own norm, as DINO does (Caron et al., 2021)."""
-        gradients = [p.grad for p in params if p.grad is not None]
+        params = [p for p in params if p.grad is not None]
+        gradients = [p.grad for p in params]
         # All at once: on a GPU, hundreds of small kernels less in each step
         norms = torch.stack(torch._foreach_norm(gradients))
         if not self.max_grad_norm > 0:
             return norms
-        scales = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(gradients, scales.unbind())
+        scales = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0).unbind()
+        clipped = [i for i, p in enumerate(params) if not self.is_free(p)]
+        torch._foreach_mul_(
+            [gradients[i] for i in clipped], [scales[i] for i in clipped]
+        )
         return norms
 
     def _features(self, crops, kind):

@@ -135,7 +135,9 @@ class DINOHead(torch.nn.Module):
             outputs["expanded"], x = x, self.reduce(x)
         return {
             "bottleneck": F.normalize(x.to(prototypes.dtype), dim=-1),
-            "prototypes": prototypes,
+            # A view: DDP with find_unused_parameters takes a parameter that is
+            # an output itself for one that is not used
+            "prototypes": prototypes.view_as(prototypes),
             **outputs,
         }
 

@@ -164,11 +164,12 @@ def test_two_micro_batches_equal_one_batch():
     assert_same(host.state(one), host.state(two), rtol=1e-4, atol=1e-6)
 
 
-def test_two_processes_equal_one_on_the_joined_batch(tmp_path):
+@pytest.mark.parametrize("flags", [[], ["--find_unused_parameters"]])
+def test_two_processes_equal_one_on_the_joined_batch(flags, tmp_path):
     options = {**EXACT, "loader": {"equal": True, "batch_size": 2}}
     code, output = run(
         *(host.__file__, tmp_path / "two.pt", json.dumps(options)),
-        "--distributed_backend=gloo",
+        *("--distributed_backend=gloo", *flags),
         ranks=2,
     )
     assert code == 0, output
@@ -177,30 +178,50 @@ def test_two_processes_equal_one_on_the_joined_batch(tmp_path):
     assert_same(host.state(one), two, rtol=1e-4, atol=1e-6)
 
 
-def test_a_killed_run_goes_on_as_if_it_was_not(tmp_path):
-    """Amid the second epoch, by the checkpoint before."""
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_killed_run_goes_on_as_if_it_was_not(parts, tmp_path):
+    """Amid the second epoch, by the checkpoint before; none is between the
+    micro-batches of a step."""
     options = {"weight": 0.5, "augment": True}
-    loader = {"batch_size": 2, "shuffle": True}
-    whole = host.state(trained(loader, folder=tmp_path / "whole", **options))
+    loader = {"batch_size": 2 // parts, "shuffle": True}
+    accumulate = {"grad_accumulation_factor": parts}
+    whole = host.state(
+        trained(loader, folder=tmp_path / "a", run_opts=accumulate, **options)
+    )
 
     options |= {"folder": str(tmp_path / "killed"), "loader": loader}
     end = tmp_path / "end.pt"
     for killed_after, expected in [(6, -9), (None, 0)]:
         text = json.dumps({**options, "killed_after": killed_after})
-        command = [host.__file__, end, text, "--ckpt_interval_steps=1"]
-        code, output = run(*command)
+        code, output = run(
+            *(host.__file__, end, text, "--ckpt_interval_steps=1"),
+            f"--grad_accumulation_factor={parts}",
+        )
         assert code == expected, output
     found = torch.load(end)
     assert_same(whole, found)
     assert found["figures"] == whole["figures"]
 
 
-def test_a_step_whose_loss_is_not_finite_is_not_followed(caplog):
-    class Broken(host.SpeakersWithDINO):
-        def dino_loss(self, views):
-            if self.optimizer_step == 1:
-                views.embeddings.data[0] = torch.nan
-            return super().dino_loss(views)
+class BrokenDINO(host.SpeakersWithDINO):
+    """The second step has no finite loss of DINO."""
+
+    def dino_loss(self, views):
+        if self.optimizer_step == 1:
+            views.embeddings.data[0] = torch.nan
+        return super().dino_loss(views)
+
+
+class BrokenTask(host.SpeakersWithDINO):
+    """The second step has no finite loss of the task."""
+
+    def compute_objectives(self, predictions, batch, stage):
+        loss = super().compute_objectives(predictions, batch, stage)
+        return loss * (torch.nan if self.optimizer_step == 1 else 1)
+
+
+@pytest.mark.parametrize("broken", [BrokenDINO, BrokenTask])
+def test_a_step_whose_loss_is_not_finite_is_not_followed(broken, caplog):
 
     ends = []
     for steps in (1, 2):
@@ -212,7 +233,7 @@ def test_a_step_whose_loss_is_not_finite_is_not_followed(caplog):
                 "nonfinite_patience": 3,
             },
         )
-        brain.__class__ = Broken
+        brain.__class__ = broken
         host.train(brain, counter)
         ends.append(host.state(brain))
     for name in ["teacher", "centre"]:
@@ -220,7 +241,7 @@ def test_a_step_whose_loss_is_not_finite_is_not_followed(caplog):
     assert not any(value.isnan().any() for value in ends[1]["teacher"])
     # Nor does it count
     assert ends[1]["figures"] == ends[0]["figures"]
-    assert "In 1 steps of epoch 1 DINO's loss was not finite" in caplog.text
+    assert "In 1 steps of epoch 1 the loss was not finite" in caplog.text
     assert "had no loss" not in caplog.text
 
 

@@ -1,3 +1,4 @@
+import functools
 import pathlib
 import types
 
@@ -7,6 +8,7 @@ import torch
 
 from speechbrain_cadino.brains.dino import DINOBrain
 from speechbrain_cadino.dataio.augment import AddNoise, CropAugmenter
+from speechbrain_cadino.lobes.heads import DINOHead
 from speechbrain_cadino.training.schedules import LinearSchedule
 from speechbrain_cadino.training.unreadable import Unreadable
 
@@ -68,11 +70,41 @@ def test_each_gradient_is_clipped_by_its_own_norm():
         other.grad = param.grad.clone()
         torch.nn.utils.clip_grad_norm_(other, 3.0)
         expected.append(other.grad)
-    brain = types.SimpleNamespace(max_grad_norm=3.0)
+    brain = types.SimpleNamespace(
+        max_grad_norm=3.0, is_free=lambda parameter: False
+    )
     DINOBrain.clip_gradients(brain, params)
     clipped = [param.grad for param in params[:-1]]
     torch.testing.assert_close(clipped, expected)
     assert [g.norm() < 3.0001 for g in clipped] == [True] * 4
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_prototypes_may_be_spared_decay_and_clipping(free):
+    head = DINOHead(4, 6, hidden_size=5, bottleneck_size=3)
+    brain = object.__new__(DINOBrain)
+    brain.modules = torch.nn.ModuleDict({"head": head})
+    brain.hparams = types.SimpleNamespace(free_prototypes=free)
+    brain.distillation = types.SimpleNamespace(head=head)
+    brain.max_grad_norm, brain.checkpointer = 1.0, None
+    brain.opt_class = functools.partial(torch.optim.SGD, lr=1, weight_decay=0.1)
+    brain.init_optimizers()
+    decay = {
+        id(parameter): group["weight_decay"]
+        for group in brain.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    prototypes, other = head.prototypes.weight, head.mlp[0].weight
+    assert decay[id(prototypes)] == (0 if free else 0.1)
+    assert decay[id(other)] == 0.1
+    for parameter in head.parameters():
+        parameter.grad = torch.full_like(parameter, 5.0)
+    norm = prototypes.grad.norm().item()
+    norms = brain.clip_gradients([*head.parameters()])
+    assert len(norms) == len([*head.parameters()])
+    assert other.grad.norm().item() == pytest.approx(1)
+    expected = norm if free else 1
+    assert prototypes.grad.norm().item() == pytest.approx(expected)
 
 
 def test_what_erases_features_follows_its_schedule(monkeypatch):

@@ -19,7 +19,7 @@ def test_bottleneck_has_unit_length(head):
     torch.manual_seed(1)
     embeddings = torch.randn(5, 16)
     outputs = head(embeddings)
-    assert outputs["prototypes"] is head.prototypes.weight
+    assert torch.equal(outputs["prototypes"], head.prototypes.weight)
     expected = head.mlp(embeddings)
     expected = expected / expected.square().sum(1, keepdim=True).sqrt()
     torch.testing.assert_close(outputs["bottleneck"], expected)
