@@ -172,6 +172,9 @@ class EncoderBrain(sb.Brain):
                 each.training = True
             return embeddings
 
+        # Files of trials are read as those to train on are
+        loader = getattr(self.hparams, "dataloader_options", {})
+        options.setdefault("num_workers", loader.get("num_workers", 0))
         return Embedder(
             encode_batch, network.encoder, sample_rate, reader, **options
         )

@@ -240,7 +240,6 @@ class DINOBrain(EncoderBrain):
                 embedder = self.embedder().replace(
                     reader=self.train_dataset.crops.reader,
                     batch_size=loader["batch_size"],
-                    num_workers=loader["num_workers"],
                 )
                 self.reclustering(
                     epoch, embedder, self.train_dataset.table, self.speakers

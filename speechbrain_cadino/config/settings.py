@@ -21,6 +21,7 @@ HARMLESS = {
     *("num_workers", "ckpt_interval_minutes", "ckpt_interval_steps"),
     *("shard_size", "evaluate_every", "skip_prep", "speakers"),
     *("device", "distributed_backend", "find_unused_parameters"),
+    *("compile_encoder", "compile_memory"),
     *("nonfinite_patience", "test_only", "log_config", "noprogressbar"),
     *("tqdm_colored_bar", "tqdm_barcolor"),
     *("profile_training", "profile_warmup", "profile_steps"),

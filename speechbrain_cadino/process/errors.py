@@ -178,9 +178,10 @@ def _out_of_memory(error):
     """The sentence where memory ran out, on a GPU or on the machine."""
     first = str(error).partition("\n")[0]
     return (
-        f"Memory ran out ({first}): in a training, lower batch_size, and with "
-        "dino.yaml or dlg_lc.yaml raise grad_accumulation_factor along; on one "
-        "GPU, set compile_memory to 0.6; else give fewer or shorter files."
+        f"Memory ran out ({first}): in a training on a GPU, set compile_memory "
+        "to 0.6; or lower batch_size, and with dino.yaml or dlg_lc.yaml raise "
+        "grad_accumulation_factor along, in another output_folder where it has "
+        "a checkpoint; else give fewer or shorter files."
     )
 
 

@@ -17,7 +17,10 @@ import zlib
 
 # In the names of temporary files, as machines may share a folder
 HOST = f"{zlib.crc32(platform.node().encode()):08x}"
-TEMPORARY = re.compile(rf"\.{HOST}-(\d+)\.(tmp|old)(\.\w+)?$")
+TEMPORARY = re.compile(r"\.([0-9a-f]{8})-(\d+)\.(tmp|old)(\.\w+)?$")
+
+# So old is what nobody on another machine writes any more.
+ABANDONED = 24 * 3600  # seconds
 
 # NumPy, PyTorch and libsndfile do not say that a disk is full: it is, if there
 # is less than this left when they fail. In bytes.
@@ -263,8 +266,8 @@ def _mine():
 
 
 def remove_leftovers(folder, below=False):
-    """Removes what processes of this machine that were killed have left half
-    written in a folder.
+    """Removes what processes that were killed have left half written in a
+    folder: those of this machine, and a day later of others.
 
     Arguments
     ---------
@@ -276,10 +279,12 @@ def remove_leftovers(folder, below=False):
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> mine, other = f".a.{HOST}-{os.getpid()}.tmp.csv", ".a.0-999999.tmp.csv"
+    >>> mine = f".a.{HOST}-{os.getpid()}.tmp.csv"
     >>> dead = f".a.{HOST}-{2**22 + 1}.tmp.csv"  # above Linux's highest number
-    >>> for name in ("a.csv", mine, other, dead):
+    >>> other, old = ".a.00000000-9.tmp.csv", ".a.00000000-8.tmp.csv"
+    >>> for name in ("a.csv", mine, other, dead, old):
     ...     (folder / name).touch()
+    >>> os.utime(folder / old, (0, 0))
     >>> remove_leftovers(folder)
     >>> sorted(path.name for path in folder.iterdir()) == sorted(
     ...     ["a.csv", mine, other]
@@ -289,10 +294,20 @@ def remove_leftovers(folder, below=False):
     for inner, folders, files in os.walk(folder):
         for name in [*folders, *files]:
             found = name[0] == "." and TEMPORARY.search(name)
-            if found and not _is_alive(int(found[1])):
-                remove(pathlib.Path(inner, name))
+            path = pathlib.Path(inner, name)
+            if found and not _is_written(path, found[1], int(found[2])):
+                remove(path)
         if not below:
             break
+
+
+def _is_written(path, host, number):
+    """Whether a process of this number may still write a file."""
+    if host == HOST:
+        return _is_alive(number)
+    with contextlib.suppress(FileNotFoundError):
+        return time.time() - path.stat().st_mtime < ABANDONED
+    return True
 
 
 def _is_alive(number):

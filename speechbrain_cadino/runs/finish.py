@@ -51,7 +51,9 @@ def finish(embedder, hparams, device=None, baselines=False):
     table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
     _say_what_is_lost(hparams["encoder_folder"])
     export(embedder, hparams["output_folder"], hparams["encoder_folder"], table)
-    encoder = load_encoder(hparams["encoder_folder"], device)
+    encoder = load_encoder(
+        hparams["encoder_folder"], device, num_workers=embedder.num_workers
+    )
     if hparams.get("final_map") is not None:
         encoder = fold(encoder, hparams["final_map"], table)
     try:

@@ -14,6 +14,7 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 import speechbrain as sb
 from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.logger import get_logger
 from speechbrain_cadino import __version__
 from speechbrain_cadino.config.settings import (
     HARMLESS,
@@ -36,6 +37,8 @@ from speechbrain_cadino.process.files import (
 from speechbrain_cadino.process.lock import claim
 from speechbrain_cadino.process.ranks import launched_processes
 from speechbrain_cadino.training.checkpoints import has_checkpoint
+
+logger = get_logger(__name__)
 
 # In the output folder: what a run was begun with
 RECORD = "run.json"
@@ -216,6 +219,8 @@ def check_same(name, record, settings, remove):
             "go on with it: give another output_folder, or remove what is to "
             f"be made anew: {remove}. Encoder folders can be loaded as ever."
         )
+    begun = record["version"]
+    updated = begun != __version__
     changes = differences(record["settings"], settings)
     if changes:
         moved = "_folder was " in changes
@@ -225,6 +230,13 @@ def check_same(name, record, settings, remove):
             f"made anew: {remove}."
             + " If a folder has moved, put a link at its old place."
             * moved
+            + f" It was begun with version {begun}, and this is {__version__}: "
+            "the one before goes on with it." * updated
+        )
+    if updated and not record.get("done"):
+        logger.warning(
+            f"{name} was begun with version {begun}, and goes on with "
+            f"{__version__}."
         )
 
 

@@ -88,7 +88,7 @@ def check(folder, steps):
     for place, (step, record) in enumerate(zip(steps, records)):
         if record:
             there = _there(folder, steps[place:])
-            check_same(step.name, record, step.settings, there)
+            check_same(step.name, record, _settings(step, record), there)
     begun = [step for step, record in zip(steps, records) if record]
     for place, (step, record) in enumerate(zip(steps, records)):
         later = [other for other in steps[place + 1 :] if other in begun]
@@ -102,6 +102,16 @@ def check(folder, steps):
 def _has_made(folder, step, record):
     """Whether a step has made something that its settings matter to."""
     return record["done"] or _has_checkpoint(folder, step)
+
+
+def _settings(step, record):
+    """The settings of a step to compare with those that it was begun with: the
+    number of processes counts while a training is half done."""
+    if not record["done"]:
+        return step.settings
+    before = record["settings"]
+    same = {key: before[key] for key in ["processes"] if key in before}
+    return step.settings | same
 
 
 def _has_checkpoint(folder, step):
@@ -215,8 +225,8 @@ def _settled(steps):
 def _is_done(folder, step):
     """Whether nothing is left to do of a step."""
     record = _read_record(folder, step)
-    return (
-        bool(record) and record["done"] and record["settings"] == step.settings
+    return bool(record and record["done"]) and (
+        record["settings"] == _settings(step, record)
     )
 
 
@@ -283,6 +293,7 @@ def _run_step(folder, steps, step, lock):
     start = time.monotonic() - (record["seconds"] if half_done else 0)
 
     def save(done=False):
+        """Writes what is known of the step."""
         seconds = round(time.monotonic() - start, 1)
         record = {"done": done, "seconds": seconds}
         write_json(path, record | record_of(step.settings))
@@ -292,14 +303,18 @@ def _run_step(folder, steps, step, lock):
     logger.info(f"\n{where}:\n{command}")
     save()
     process = _start(folder, step, lock, steps)
+    # A disk that is full for a moment does no harm to a training
+    unwritten = contextlib.suppress(OSError)
     try:
         while process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(UPDATE_SECONDS)
-            save()
+            with unwritten:
+                save()
     finally:
         _end(process)
-        save()
+        with unwritten:
+            save()
     code = process.returncode
     if code:
         how = f"exit code {code}"
@@ -307,8 +322,8 @@ def _run_step(folder, steps, step, lock):
             how = f"killed by {signal.Signals(-code).name}"
         if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
             how += (
-                ", most likely because memory ran out: lower num_workers, "
-                "batch_size or processes"
+                ", most likely because memory ran out: lower num_workers; or, "
+                "in another output_folder, batch_size or processes"
             )
         raise ValueError(
             f"{step.name} failed ({how}): see above and, if it got so far, "

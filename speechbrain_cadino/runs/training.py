@@ -2,7 +2,7 @@
 
 import pathlib
 
-from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.starts import CENTROIDS
 from speechbrain_cadino.process.memory import keep_freed_memory
@@ -34,7 +34,7 @@ def run_training(
         As SpeechBrain's.
     report : callable
         The function of the trained Brain and the hyperparameters that writes
-        what is left; the main process calls it.
+        what is left; the main process calls it, and the others go on.
     start : callable, optional
         The function of the hyperparameters that loads weights to start from.
     evaluators : list of str
@@ -46,9 +46,10 @@ def run_training(
     # Dataset of crops, read from the manifest
     train_data = hparams["train_data"]()
 
-    # Trials, to follow the EER; mistakes in the list show before training
+    # Trials, to follow the EER; mistakes in the list show before training. One
+    # process reads the headers of their files, which may be many
     for name in evaluators:
-        hparams[name] = hparams[name]()
+        hparams[name] = run_on_main(hparams[name])
 
     # Weights to start from
     if start is not None:
@@ -69,9 +70,10 @@ def run_training(
         train_loader_kwargs=hparams["dataloader_options"],
     )
 
-    # Encoder folder, plots and verification
-    if not (brain.debug or brain.test_only):
-        run_on_main(report, args=[brain, hparams])
+    # Encoder folder, plots and verification. Nobody waits for them: with a long
+    # list they take longer than a process of torchrun would
+    if if_main_process() and not (brain.debug or brain.test_only):
+        report(brain, hparams)
 
 
 def _prepare(hparams):

@@ -81,7 +81,7 @@ class LastEpochs:
         if missing:
             raise ValueError(
                 f"average_epochs={self.count}, and there is no {missing[0]}: "
-                "the training is to be done again, or give --average_epochs=1."
+                "the training is to be done again."
             )
         mean = {}
         for path in paths:

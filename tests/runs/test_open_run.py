@@ -5,6 +5,7 @@ import forked
 import pytest
 
 from speechbrain_cadino.process.lock import release_all
+from speechbrain_cadino.runs import open_run as runs
 from speechbrain_cadino.runs.open_run import (
     make_experiment,
     open_run,
@@ -34,6 +35,20 @@ def test_a_run_goes_on_with_the_same_settings_only(begin, tmp_path):
     with pytest.raises(ValueError, match="settings: lr was 1, is 2"):
         begin(lr=2)
     assert read_record(tmp_path)["settings"]["lr"] == 1
+
+
+def test_another_version_is_told(begin, tmp_path, monkeypatch, caplog):
+    begin(lr=1)
+    monkeypatch.setattr(runs, "__version__", "99.0")
+    with pytest.raises(
+        ValueError, match=r"begun with version 0\.\d.* is 99\.0"
+    ):
+        begin(lr=2)
+    begin(lr=1)
+    assert "goes on with 99.0" in caplog.text
+    caplog.clear()
+    begin(lr=1)
+    assert "version" not in caplog.text
 
 
 def test_what_has_trained_nothing_locks_nothing(begin, tmp_path):

@@ -1,6 +1,7 @@
 """Stand-ins for the scripts, as real processes, chained, killed, resumed."""
 
 import base64
+import errno
 import fcntl
 import html
 import json
@@ -466,7 +467,6 @@ def test_a_killed_script_is_named_so(recipe):
             r"^iteration_1/train was .*settings: lr was 0\.2, is 0\.3\. .*"
             r"made anew: \S+/out/iteration_1/train\.$",
         ),
-        ({"processes": 2}, "processes was 1, is 2"),
         ({"stage_1": "{debug: True}"}, "debug was not there, is true"),
     ],
 )
@@ -477,6 +477,46 @@ def test_other_settings_in_flags_are_refused(recipe, flags, sentence):
         run(recipe, **flags)
     assert counts(recipe / "out") == before
     run(recipe)
+
+
+def test_processes_count_while_a_training_is_half_done(recipe):
+    fail = recipe / "data" / "fail_train"
+    fail.touch()
+    with pytest.raises(ValueError, match="iteration_1/train failed"):
+        run(recipe)
+    (recipe / "out" / "iteration_1" / "train" / "save" / "CKPT+now").mkdir(
+        parents=True
+    )
+    fail.unlink()
+    sentence = "^iteration_1/train was .* processes was 1, is 2"
+    with pytest.raises(ValueError, match=sentence):
+        run(recipe, processes=2)
+    run(recipe)
+    before = counts(recipe / "out")
+    run(recipe, processes=2)
+    assert counts(recipe / "out") == before
+    assert before["stage_1/train_dino"] == 1
+
+
+def test_a_disk_that_is_full_for_a_moment_ends_no_step(recipe, monkeypatch):
+    """Nor does it hide how a step ended."""
+    monkeypatch.setattr(pipeline, "UPDATE_SECONDS", 0.05)
+    write = pipeline.write_json
+    hold = recipe / "data" / "hold_labels"
+    hold.touch()
+    full = []
+
+    def write_or_not(path, content):
+        if path.parent.name == "labels" and path.is_file() and len(full) < 2:
+            full.append(path)
+            hold.unlink(missing_ok=True)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(pipeline, "write_json", write_or_not)
+    run(recipe)
+    assert len(full) == 2
+    assert counts(recipe / "out")["iteration_1/labels/pseudo_label"] == 1
 
 
 def test_a_step_that_was_tried_by_hand_is_refused(recipe):
