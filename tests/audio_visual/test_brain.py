@@ -1,3 +1,5 @@
+import types
+
 import pytest
 import torch
 
@@ -48,3 +50,29 @@ def test_each_face_is_that_of_its_utterance(has_face, faces):
     heard, seen = brain.compute_forward({**batch, "has_face": has_face}, None)
     assert torch.equal(heard, voices)
     assert torch.equal(seen[has_face], images[has_face])
+
+
+def test_a_face_is_compared_at_the_speed_of_its_own_utterance(faces):
+    """Beside an utterance without a face, and where some are corrected."""
+    brain = object.__new__(AudioVisualBrain)
+    brain.device = "cpu"
+    images = faces[0][:4]
+    heard = torch.zeros(4, 15)
+    brain.modules = {"audio": lambda wavs: heard, "face": lambda crops: crops}
+    labels = torch.tensor([6, 1, 11, 2])
+    batch = {
+        "wav": heard,
+        "face": images,
+        "label": labels,
+        "has_face": torch.tensor([False, True, True, True]),
+    }
+    brain.branches = {
+        key: types.SimpleNamespace(key=key, clean=lambda crops: crops)
+        for key in ("wav", "face")
+    }
+    expected = at_speed(images, labels, 15)
+    _, seen = brain.compute_forward(batch, None)
+    assert torch.equal(seen[1:], expected[1:])
+    rows = torch.tensor([1, 3])
+    _, seen = brain._answer(batch, rows)
+    assert torch.equal(seen, expected[rows])

@@ -149,6 +149,8 @@ def main(output_folder, parts, window, start, *options):
         run_opts=run_opts,
         checkpointer=AtomicCheckpointer(f"{output_folder}/save"),
     )
+    # What comes before training is to see to it by itself
+    modules["embedding_model"].train()
     brain.fit([1, 2, 3], Crops(), train_loader_kwargs=loader)
 
 

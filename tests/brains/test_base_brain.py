@@ -30,6 +30,25 @@ def test_biases_and_norms_do_not_decay():
     assert all(torch.equal(old, new) for old, new in others)
 
 
+def test_all_gradients_are_clipped_together():
+    """Those of biases and norms, too, which are a group of their own."""
+    brain = brain_of(torch.nn.Linear(3, 2))
+    brain.init_optimizers()
+    brain.max_grad_norm, brain.nonfinite_patience = 1.0, 3
+    before = [p.detach().clone() for p in brain.modules.parameters()]
+    for parameter in brain.modules.parameters():
+        parameter.grad = torch.full_like(parameter, 1000.0)
+    brain.epoch = 1
+    brain.guard.begin(["a"])
+    brain.optimizers_step()
+    moved = [
+        (p - old).flatten()
+        for p, old in zip(brain.modules.parameters(), before)
+    ]
+    assert torch.cat(moved).norm().item() == pytest.approx(1, rel=1e-4)
+    assert moved[0][0].item() == pytest.approx(moved[1][0].item(), rel=1e-4)
+
+
 def test_each_process_epoch_and_step_draws_its_own(monkeypatch):
     brain = brain_of(torch.nn.Linear(1, 1))
 

@@ -1,5 +1,6 @@
 import pathlib
 import re
+import runpy
 
 import forked
 import numpy as np
@@ -7,7 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
+import speechbrain as sb
+from speechbrain_cadino.gate.window import LossWindow
+from speechbrain_cadino.training.checkpoints import AtomicCheckpointer
+
 SCRIPT = pathlib.Path(__file__).with_name("label_epochs.py")
+poisoned = runpy.run_path(pathlib.Path(__file__).with_name("poisoned.py"))
 
 
 def run(*command, ranks=None):
@@ -94,3 +100,43 @@ def test_a_classifier_starts_from_the_means_of_the_labels(tmp_path):
             mean /= np.linalg.norm(mean)
             length = np.linalg.norm(found["classifier"][label])
             np.testing.assert_allclose(weight, length * mean, rtol=1e-3)
+
+
+@pytest.fixture
+def brain(tmp_path):
+    """After two steps, with a gate of the last ten; two utterances to a
+    class."""
+    brain = poisoned["train"]("labels", [1, 2])
+    brain.branches["audio"].loss_gate.window = LossWindow(10)
+    brain.checkpointer = AtomicCheckpointer(tmp_path)
+    return brain
+
+
+@pytest.mark.parametrize(("step", "times"), [(0, 1), (1, 0)])
+def test_what_comes_before_training_comes_once(brain, step, times, monkeypatch):
+    """Not again where the first epoch is resumed."""
+    started = []
+    start = lambda: started.append(True)  # noqa: E731
+    monkeypatch.setattr(brain, "_start_classifiers", start)
+    brain.step = step
+    brain.on_stage_start(sb.Stage.TRAIN, 1)
+    assert len(started) == times
+
+
+def test_the_losses_before_training_are_none_of_an_epoch(brain, monkeypatch):
+    brain.hparams.dataloader_options = {"batch_size": 4}
+    monkeypatch.setattr(brain, "_update_gate", lambda branch: None)
+    brain.record.clear()
+    brain._look_first()
+    assert brain.record.means() == {}
+
+
+def test_a_checkpoint_amid_an_epoch_has_the_steps_of_the_window(brain):
+    """Those, too, that the next gate has not been fitted to."""
+    gate = brain.branches["audio"].loss_gate
+    gate.add(torch.tensor([1.0, 2.0]))
+    gate.after_step()
+    brain._save_intra_epoch_ckpt()
+    other = type(gate)("dynamic", first_epoch=1, window=10)
+    other.load_state_dict(gate.state_dict())
+    assert sorted(other.window.losses.tolist()) == [1.0, 2.0]

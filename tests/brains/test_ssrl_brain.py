@@ -68,6 +68,15 @@ def test_the_loss_weighs_the_labels_of_the_queue(brain, batch, monkeypatch):
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_teacher_starts_with_the_classes_that_the_student_starts_with(
+    brain,
+):
+    """As where these are the centroids of the labels."""
+    brain.branch.classifier.weight.data.fill_(7)
+    brain._start_classifiers()
+    assert (brain.teacher.network.classifier.weight == 7).all()
+
+
 def test_the_teacher_follows_and_is_what_is_exported(brain, batch):
     teacher = brain.teacher.network
     before = {k: v.clone() for k, v in teacher.state_dict().items()}

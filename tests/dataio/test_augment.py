@@ -155,6 +155,21 @@ def test_equaliser_differs_between_crops_and_keeps_the_level():
     assert level.std(0).mean() > 2.0
 
 
+@pytest.mark.parametrize("limited", [0, 1])
+def test_a_band_limit_keeps_what_is_inside(limited):
+    noise = torch.randn(8, RATE)
+    limits = {"low": [300, 300], "high": [3000, 3000]}
+    equalise = Equalise(gain=0.0, band_limit_prob=limited, **limits)
+    filtered = equalise(noise)
+    level = 20 * torch.fft.rfft(filtered).abs().log10()
+    below, inside, above = (
+        level[:, band].mean(1) for band in np.s_[20:280, 400:2900, 3100:7900]
+    )
+    for outside in (below, above):
+        cut = inside - outside
+        assert (cut > 40 if limited else cut.abs() < 3).all()
+
+
 @pytest.mark.parametrize("ratio", [(7, 8), (9, 8), (3, 2)])
 def test_a_tone_is_shifted_where_it_is_and_keeps_the_level(ratio):
     """440 Hz from 0.5 to 0.8 s, in a crop of 1 s."""

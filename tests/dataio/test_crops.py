@@ -12,9 +12,14 @@ from speechbrain_cadino.dataio.crops import (
     count_classes,
 )
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
-from speechbrain_cadino.dataio.sampling import ClusterSampling, Sampling
+from speechbrain_cadino.dataio.sampling import (
+    ClusterSampling,
+    GrowingSampling,
+    Sampling,
+)
 from speechbrain_cadino.dataio.semi_supervised import SemiSupervisedDataset
 from speechbrain_cadino.process.ranks import shield_worker
+from speechbrain_cadino.training.schedules import LinearSchedule
 
 RATE = 16000
 
@@ -420,6 +425,24 @@ def test_a_sampling_of_ones_own_chooses_the_utterances(levels):
         assert ids == (expected[::-1] if epoch % 2 else expected)
 
 
+def test_a_curriculum_is_the_same_in_persistent_workers(levels):
+    def growing():
+        return GrowingSampling(Sampling(), LinearSchedule(0.3, 1, 3), seed=4)
+
+    alone = dataset(levels, global_seconds=0.2, sampling=growing())
+    shared = dataset(levels, global_seconds=0.2, sampling=growing())
+    loader = torch.utils.data.DataLoader(
+        shared, batch_size=4, num_workers=2, persistent_workers=True
+    )
+    seen = []
+    for epoch in (1, 2, 4):
+        alone.set_epoch(epoch)
+        shared.set_epoch(epoch)
+        seen.append([name for batch in loader for name in batch["id"]])
+        assert seen[-1] == [item["id"] for item in alone]
+    assert len(set(seen[0])) < len(set(seen[2])) == 12
+
+
 def test_epochs_are_of_equal_length(levels):
     class Short(Sampling):
         def order(self, epoch):
@@ -457,6 +480,26 @@ def test_a_teacher_needs_a_global_crop(folder, crops):
     counts = dict(zip(["global_crops", "local_crops"], crops))
     with pytest.raises(ValueError, match="1 or more global ones"):
         MultiCropDataset(folder / "train.csv", folder, **counts)
+
+
+@pytest.mark.parametrize(("speed", "frequency"), [(0.8, 800), (1.25, 1250)])
+def test_a_slower_voice_is_a_lower_one(tmp_path, speed, frequency):
+    """A tone of 1000 Hz whose level rises, so that what is heard twice
+    shows."""
+    times = np.arange(2 * RATE) / RATE
+    wav = 0.3 * (1 + times) * np.sin(2 * np.pi * 1000 * times)
+    soundfile.write(tmp_path / "a.wav", wav, RATE, "FLOAT")
+    row = [("a", 2.0, "$data_root/a.wav", 0, len(wav))]
+    columns = ["ID", "duration", "wav", "start", "stop"]
+    table = pd.DataFrame(row, columns=columns)
+    write_manifest(tmp_path / "train.csv", table)
+    data = dataset(tmp_path, global_seconds=1.0, speeds=[speed])
+    crop = data[0]["globals"][0]
+    assert len(crop) == RATE
+    assert crop.numpy()[100:-100].size
+    assert torch.fft.rfft(crop).abs().argmax() == frequency
+    level = crop[100:-100].unfold(0, 1000, 1000).square().mean(1)
+    assert (level.diff() > 0).all()
 
 
 @pytest.mark.parametrize("speeds", [[1.0, 0.98], [0.97], [1.0, 1.0], [0]])

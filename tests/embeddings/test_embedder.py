@@ -8,6 +8,7 @@ import torch
 
 from speechbrain_cadino.dataio.audio import MediaError
 from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.embeddings import embedder as module
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
 from speechbrain_cadino.embeddings.stored import StoredEmbeddings
@@ -231,3 +232,26 @@ def test_modules_without_weights_are_told_apart():
     prints = [Embedder(each, each).fingerprint()["weights"] for each in modules]
     assert prints[0] == prints[1]
     assert len(set(prints)) == 3
+
+
+def test_of_a_long_utterance_the_first_part_is_embedded(tmp_path, monkeypatch):
+    """Where it begins inside its file, too; and of long ones fewer at once."""
+    monkeypatch.setattr(module, "LONGEST", 1)  # s
+    wav = np.repeat([0.1, 0.2, 0.3, 0.4], 16000)
+    wav[::2] += 0.01
+    soundfile.write(tmp_path / "a.wav", wav, 16000, "FLOAT")
+    rows = [
+        (f"u{start}", str(tmp_path / "a.wav"), start, start + 40000)
+        for start in (16000, 0, 16000, 8000)
+    ]
+    table = pd.DataFrame(rows, columns=["ID", "wav", "start", "stop"])
+    shapes = []
+
+    def encode_batch(wavs, wav_lens):
+        shapes.append(tuple(wavs.shape))
+        return level(wavs, wav_lens)
+
+    embeddings = Embedder(encode_batch, batch_size=16).embed(table)
+    expected = np.array([0.2, 0.1, 0.2, 0.15])[:, None] + 0.005
+    np.testing.assert_allclose(embeddings, expected, atol=1e-6)
+    assert shapes == [(2, 16000), (2, 16000)]

@@ -1,6 +1,13 @@
-import numpy as np
-import pytest
+import functools
 
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+from speechbrain_cadino.embeddings.embedder import Embedder
+from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.runs import maps
 from speechbrain_cadino.runs.maps import NONE, Heard, choose, try_maps
 from speechbrain_cadino.verification.threshold import (
@@ -90,3 +97,35 @@ def test_a_threshold_is_not_that_of_recordings_that_the_map_has_learnt():
         )
     )
     assert abs(honest - truth) < 0.3 * abs(optimist - truth)
+
+
+def test_crops_are_of_the_halves_that_they_are_said_to_be_of(
+    tmp_path, monkeypatch
+):
+    """Each half of each recording has a level of its own."""
+    count, size = 34, 32000
+    rows = []
+    for number in range(count):
+        levels = np.repeat([number, number + 0.5], size) / 100 + 0.01
+        wav = levels * np.tile([1.0, -1.0], size)
+        soundfile.write(tmp_path / f"{number}.wav", wav, 16000, "FLOAT")
+        path = str(tmp_path / f"{number}.wav")
+        rows.append((f"u{number}", 4.0, path, 0, len(wav)))
+    columns = ["ID", "duration", "wav", "start", "stop"]
+    table = pd.DataFrame(rows, columns=columns)
+
+    def encode_batch(wavs, wav_lens):
+        size = wavs.square().mean(1, keepdim=True).sqrt()
+        return torch.cat([size, 1 + size], 1)
+
+    clean = functools.partial(RecordingLDA, augment=lambda wavs: wavs)
+    monkeypatch.setattr(maps, "RecordingLDA", clean)
+    heard = maps.hear(Embedder(encode_batch, sample_rate=16000), table)
+    told = (100 * (heard.crops[:, 0] - 0.01)).round(1)
+    np.testing.assert_allclose(told, heard.recordings + heard.parts / 2)
+    enrol, test = maps._pairs_of_crops(heard, np.random.default_rng(0))
+    assert (heard.parts[enrol] == 0).all()
+    assert (heard.parts[test] == 1).all()
+    same = heard.recordings[enrol] == heard.recordings[test]
+    assert same.any()
+    assert not same.all()

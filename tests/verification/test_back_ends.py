@@ -1,0 +1,61 @@
+"""What back-ends learn of a training set."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from speechbrain_cadino.dataio.manifest import write_manifest
+from speechbrain_cadino.embeddings.whitening import Whitening
+from speechbrain_cadino.verification.back_ends import BackEnds, Background
+from speechbrain_cadino.verification.scoring import PLDA, trial_scores
+
+
+class Numbers:
+    """The embedding of an utterance is its number; one cannot be read."""
+
+    def replace(self, **options):
+        return self
+
+    def extract(self, folder, table):
+        embeddings = table["ID"].str[1:].to_numpy(np.float32)[:, None]
+        return list(table["ID"]), np.where(embeddings == 3, np.nan, embeddings)
+
+
+def test_each_utterance_that_stands_for_its_cluster_keeps_its_label(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat(list("abcd"), [7, 1, 5, 3]))
+    rows = [
+        (f"u{i}", 1.0, f"/x/{i}.wav", 0, 16000, label)
+        for i, label in enumerate(labels)
+    ]
+    columns = ["ID", "duration", "wav", "start", "stop", "spk_id"]
+    path = tmp_path / "pseudo_labels.csv"
+    write_manifest(path, pd.DataFrame(rows, columns=columns))
+    background = Background(path, utterances_per_cluster=2)
+    embeddings, found = background.embed(Numbers(), tmp_path, True, "as_norm")
+    numbers = embeddings[:, 0].astype(int)
+    assert found.tolist() == labels[numbers].tolist()
+    assert 3 not in numbers
+    assert 5 <= len(numbers) <= 7
+    assert pd.Series(found).value_counts().max() == 2
+
+
+@pytest.mark.parametrize("name", ["plda", "whiten+plda"])
+def test_plda_learns_from_what_is_scored(name):
+    rng = np.random.default_rng(1)
+    labels = np.arange(200) % 40
+    scale = np.array([5.0, 1, 1, 0.2])
+    training = rng.standard_normal((40, 4))[labels] * scale + 1
+    training += 0.3 * rng.standard_normal((200, 4))
+    sides = rng.standard_normal((20, 4))
+    enrol, test = np.arange(10), np.arange(10, 20)
+    back_ends = BackEnds([name], whitening=1.0, plda_rank=3)
+    back_ends.learn(embeddings=training, labels=labels)
+    (back_end,) = back_ends
+    scores = back_ends.scores(back_end, sides, enrol, test)
+    change = lambda embeddings: embeddings  # noqa: E731
+    if "whiten" in back_end:
+        change = Whitening(1.0).fit(training).transform
+    plda = PLDA(change(training), labels, rank=3)
+    expected = trial_scores(plda(change(sides)), enrol, test)
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
