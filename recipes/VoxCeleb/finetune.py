@@ -34,6 +34,7 @@ from speechbrain_cadino.config.overlays import (
 from speechbrain_cadino.encoders.adopt import adopt_encoder
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.lock import claim
+from speechbrain_cadino.runs import stage_two
 from speechbrain_cadino.runs.finetune import (
     MAY_CHANGE,
     format_shares,
@@ -41,7 +42,7 @@ from speechbrain_cadino.runs.finetune import (
     write_shares,
 )
 from speechbrain_cadino.runs.open_run import make_experiment
-from speechbrain_cadino.runs.stage_two import train
+from speechbrain_cadino.runs.training import train
 
 logger = get_logger(__name__)
 
@@ -81,6 +82,8 @@ def main():
             run_opts,
             training.overrides,
             PseudoLabelBrain,
+            stage_two.report,
+            stage_two.start,
             harmless=MAY_CHANGE,
         )
         run_on_main(training.finish)

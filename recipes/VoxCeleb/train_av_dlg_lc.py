@@ -26,14 +26,14 @@ if __name__ == "__main__":
 
 import speechbrain as sb
 from speechbrain_cadino.audio_visual.brain import AudioVisualBrain
-from speechbrain_cadino.audio_visual.finish import FACE_STARTS, finish_both
+from speechbrain_cadino.audio_visual.finish import report, start
 from speechbrain_cadino.config.overlays import (
     allow_own_classes,
     parse_arguments,
 )
 from speechbrain_cadino.encoders.adopt import adopt_encoder
 from speechbrain_cadino.process.errors import user_errors
-from speechbrain_cadino.runs.stage_two import STARTS, train
+from speechbrain_cadino.runs.training import train
 
 
 @user_errors()
@@ -54,8 +54,8 @@ def main():
         run_opts,
         overrides,
         AudioVisualBrain,
-        finish_both,
-        starts={**STARTS, **FACE_STARTS},
+        report,
+        start,
         evaluators=["evaluator", "face_evaluator"],
     )
 

@@ -34,8 +34,7 @@ from speechbrain_cadino.config.overlays import (
 from speechbrain_cadino.encoders.export import exported_layer
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.runs.frames import finish_frames
-from speechbrain_cadino.runs.open_run import load_run
-from speechbrain_cadino.runs.training import run_training
+from speechbrain_cadino.runs.training import train
 
 
 def start(hparams):
@@ -48,7 +47,7 @@ def start(hparams):
 
 @user_errors()
 def main():
-    """Prepares, trains, exports and evaluates."""
+    """Reads the command line, trains."""
     # Reading command line arguments
     hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
     allow_own_classes()
@@ -56,12 +55,11 @@ def main():
     # Initialize ddp (useful only for multi-GPU DDP training)
     sb.utils.distributed.ddp_init_group(run_opts)
 
-    # One run at a time in the output folder, of one mould
-    hparams = load_run(hparams_file, run_opts, overrides)
-    run_training(
-        FrameBrain,
-        hparams,
+    train(
+        hparams_file,
         run_opts,
+        overrides,
+        FrameBrain,
         finish_frames,
         start,
         evaluators=["frame_evaluator"],

@@ -31,7 +31,8 @@ from speechbrain_cadino.config.overlays import (
 )
 from speechbrain_cadino.encoders.adopt import adopt_encoder
 from speechbrain_cadino.process.errors import user_errors
-from speechbrain_cadino.runs.stage_two import train
+from speechbrain_cadino.runs.stage_two import report, start
+from speechbrain_cadino.runs.training import train
 
 
 @user_errors()
@@ -47,7 +48,7 @@ def main():
     # An encoder to start from brings its own features and sizes
     overrides = adopt_encoder(hparams_file, overrides)
 
-    train(hparams_file, run_opts, overrides, PseudoLabelBrain)
+    train(hparams_file, run_opts, overrides, PseudoLabelBrain, report, start)
 
 
 if __name__ == "__main__":

@@ -34,9 +34,8 @@ from speechbrain_cadino.encoders.adopt import adopt_encoder
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.runs.finetune import MAY_CHANGE
 from speechbrain_cadino.runs.finish import finish
-from speechbrain_cadino.runs.open_run import load_run
 from speechbrain_cadino.runs.stage_one import STARTS
-from speechbrain_cadino.runs.training import run_training, start_from
+from speechbrain_cadino.runs.training import start_from, train
 from speechbrain_cadino.training.plots import plot_speaker
 
 
@@ -57,7 +56,7 @@ def start(hparams):
 
 @user_errors()
 def main():
-    """Prepares, trains, exports and verifies."""
+    """Reads the command line, trains."""
     # Reading command line arguments
     hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
     allow_own_classes()
@@ -68,9 +67,15 @@ def main():
     # An encoder to start from brings its own features and sizes
     overrides = adopt_encoder(hparams_file, overrides)
 
-    # One run at a time in the output folder, of one mould
-    hparams = load_run(hparams_file, run_opts, overrides, harmless=MAY_CHANGE)
-    run_training(SpeakerBrain, hparams, run_opts, report, start)
+    train(
+        hparams_file,
+        run_opts,
+        overrides,
+        SpeakerBrain,
+        report,
+        start,
+        harmless=MAY_CHANGE,
+    )
 
 
 if __name__ == "__main__":

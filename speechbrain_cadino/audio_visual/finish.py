@@ -1,19 +1,42 @@
-"""The end of a training of voices and faces."""
+"""How a training of voices and faces starts, and what it leaves."""
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.audio_visual.fusion import verify_fused
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.encoders.load import load_encoder, start_from_encoder
+from speechbrain_cadino.runs import stage_two
 from speechbrain_cadino.runs.finish import where_to_go, write_model_card
-from speechbrain_cadino.runs.stage_two import export_branches
 from speechbrain_cadino.verification.results import format_results
 
 logger = get_logger(__name__)
 
-# What else a training may start from: see ``runs.stage_two.train``
-FACE_STARTS = {
+FACE_START = {
     "start_face_encoder": (start_from_encoder, "face_embedding_model")
 }
+
+
+def start(hparams):
+    """Loads weights to start from.
+
+    Arguments
+    ---------
+    hparams : dict
+        See ``start_from``, and ``start_face_encoder``.
+    """
+    stage_two.start(hparams, {**stage_two.STARTS, **FACE_START})
+
+
+def report(brain, hparams):
+    """The files at the end of a training: see ``stage_two.report``.
+
+    Arguments
+    ---------
+    brain : AudioVisualBrain
+        The Brain, trained.
+    hparams : dict
+        See ``finish_both``.
+    """
+    stage_two.report(brain, hparams, finish_both)
 
 
 def finish_both(brain, hparams):
@@ -28,7 +51,7 @@ def finish_both(brain, hparams):
         ``face_evaluator``: the trial list, and the same with faces; None if
         there are no trials.
     """
-    export_branches(brain, hparams)
+    stage_two.export_branches(brain, hparams)
     metrics = None
     if hparams["evaluator"] is not None:
         encoders = [

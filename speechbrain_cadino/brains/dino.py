@@ -41,7 +41,8 @@ class DINOBrain(EncoderBrain):
       augmenter than ``augment``, or none; ``erase_locals``, which changes the
       features of the local crops; and ``reclustering`` (Reclustering), which
       makes it Cluster-Aware DINO: it takes ``batch_size`` and ``num_workers``
-      of ``dataloader_options``. ``speakers``, the file of the true ones, adds
+      of ``dataloader_options``; ``free_prototypes``, see ``is_free``.
+      ``speakers``, the file of the true ones, adds
       to its figures and changes nothing else.
 
     The training set is a MultiCropDataset.

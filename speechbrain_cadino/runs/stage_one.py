@@ -1,12 +1,11 @@
-"""A training of stage I, from its settings to its encoder folder.
+"""How a training of stage I starts, and what it leaves.
 
 ``train_dino.py`` and ``train_adapt.py`` share it.
 """
 
 from speechbrain_cadino.encoders.load import start_from_encoder
 from speechbrain_cadino.runs.finish import finish
-from speechbrain_cadino.runs.open_run import load_run
-from speechbrain_cadino.runs.training import run_training, start_from
+from speechbrain_cadino.runs.training import start_from
 from speechbrain_cadino.training.plots import plot_training
 
 STARTS = {"start_encoder": (start_from_encoder, "embedding_model")}
@@ -44,20 +43,3 @@ def report(brain, hparams):
         f"{hparams['output_folder']}/plots/training.png",
         hparams["objective"],
     )
-
-
-def train(hparams_file, run_opts, overrides, brain_class):
-    """Prepares, trains, exports and verifies.
-
-    Arguments
-    ---------
-    hparams_file : str
-        The YAML file of ``parse_arguments``, as for the next two.
-    run_opts : dict
-    overrides : str
-    brain_class : type
-        DINOBrain, or another one with a student and a teacher.
-    """
-    # One run at a time in the output folder, of one mould
-    hparams = load_run(hparams_file, run_opts, overrides)
-    run_training(brain_class, hparams, run_opts, report, start)

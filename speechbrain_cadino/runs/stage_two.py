@@ -1,20 +1,16 @@
-"""A training on pseudo labels, from its settings to its encoder folder.
+"""How a training on pseudo labels starts, and what it leaves.
 
 ``train_dlg_lc.py``, ``train_av_dlg_lc.py`` and ``finetune.py`` share it.
 """
 
-import functools
-
 import torch
 
-from speechbrain_cadino.config.settings import HARMLESS
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.encoders.load import start_from_encoder, start_from_file
 from speechbrain_cadino.gate.report import report_gate
 from speechbrain_cadino.process.files import atomic_path
 from speechbrain_cadino.runs.finish import export, finish
-from speechbrain_cadino.runs.open_run import load_run
-from speechbrain_cadino.runs.training import run_training, start_from
+from speechbrain_cadino.runs.training import start_from
 from speechbrain_cadino.training.plots import plot_stage_two
 
 STARTS = {
@@ -74,7 +70,19 @@ def save_classifiers(brain):
             torch.save(classifier.state_dict(), temporary)
 
 
-def report(brain, hparams, end):
+def start(hparams, starts=STARTS):
+    """Loads weights to start from.
+
+    Arguments
+    ---------
+    hparams : dict
+        See ``start_from``, as for the next.
+    starts : dict of str:tuple
+    """
+    start_from(hparams, starts)
+
+
+def report(brain, hparams, end=finish_voices):
     """The files at the end of a training: encoders, plots, verification.
 
     Arguments
@@ -91,44 +99,3 @@ def report(brain, hparams, end):
     plot_stage_two(brain.record.rows, f"{folder}/plots/training.png")
     for branch in brain.branches.values():
         report_gate(branch.folder, hparams["train_manifest"])
-
-
-def train(
-    hparams_file,
-    run_opts,
-    overrides,
-    brain_class,
-    end=finish_voices,
-    starts=STARTS,
-    evaluators=("evaluator",),
-    harmless=HARMLESS,
-):
-    """Prepares, trains, exports and verifies.
-
-    Arguments
-    ---------
-    hparams_file : str
-        The YAML file of ``parse_arguments``, as for the next two.
-    run_opts : dict
-    overrides : str
-    brain_class : type
-        PseudoLabelBrain, or another with ``branches``: see ``run_training``.
-    end : callable
-        See ``report``.
-    starts : dict of str:tuple
-        See ``start_from``.
-    evaluators : list of str
-        See ``run_training``.
-    harmless : set of str
-        See ``open_run``.
-    """
-    # One run at a time in the output folder, of one mould
-    hparams = load_run(hparams_file, run_opts, overrides, harmless=harmless)
-    run_training(
-        brain_class,
-        hparams,
-        run_opts,
-        functools.partial(report, end=end),
-        functools.partial(start_from, starts=starts),
-        evaluators,
-    )

@@ -4,34 +4,40 @@ import pathlib
 
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.config.settings import HARMLESS
 from speechbrain_cadino.config.starts import CENTROIDS
 from speechbrain_cadino.process.memory import keep_freed_memory
+from speechbrain_cadino.runs.open_run import load_run
 from speechbrain_cadino.training.checkpoints import has_checkpoint
 from speechbrain_cadino.training.partial import train_only
 
 logger = get_logger(__name__)
 
 
-def run_training(
-    brain_class,
-    hparams,
+def train(
+    hparams_file,
     run_opts,
+    overrides,
+    brain_class,
     report,
     start=None,
     evaluators=("evaluator",),
+    harmless=HARMLESS,
 ):
     """Prepares, trains, and reports, unless it only debugs or tests.
 
+    The YAML file is to have ``prepare``, ``train_data``, ``modules``,
+    ``opt_class``, ``checkpointer``, ``epoch_counter``, ``dataloader_options``,
+    and what the Brain asks for.
+
     Arguments
     ---------
+    hparams_file : str
+        The YAML file of ``parse_arguments``, as for the next two.
+    run_opts : dict
+    overrides : str
     brain_class : callable
         The class of the Brain; ``brain`` in the YAML file has the last word.
-    hparams : dict
-        The hyperparameters, see ``load_run``: ``prepare``, ``train_data``,
-        ``modules``, ``opt_class``, ``checkpointer``, ``epoch_counter``,
-        ``dataloader_options``, and what the Brain asks for.
-    run_opts : dict
-        As SpeechBrain's.
     report : callable
         The function of the trained Brain and the hyperparameters that writes
         what is left; the main process calls it, and the others go on.
@@ -39,7 +45,12 @@ def run_training(
         The function of the hyperparameters that loads weights to start from.
     evaluators : list of str
         The keys of the trial lists, read once the data are prepared.
+    harmless : set of str
+        See ``open_run``.
     """
+    # One run at a time in the output folder, of one mould
+    hparams = load_run(hparams_file, run_opts, overrides, harmless=harmless)
+
     # Dataset prep (folders of audio, noises and rooms to CSV manifests)
     run_on_main(_prepare, args=[hparams])
 

@@ -37,8 +37,6 @@ def trial_speakers(trials, speakers=None):
         Shape (T,), int: speakers numbered from 0.
     test : numpy.ndarray
         Shape (T,), int.
-    count : int
-        The number of speakers.
 
     Raises
     ------
@@ -52,9 +50,9 @@ def trial_speakers(trials, speakers=None):
     ...     [(True, "a/1", "a/2"), (False, "b/1", "a/2")],
     ...     columns=["target", "enrol", "test"],
     ... )
-    >>> enrol, test, count = trial_speakers(trials)
-    >>> enrol.tolist(), test.tolist(), count
-    ([0, 1], [0, 0], 2)
+    >>> enrol, test = trial_speakers(trials)
+    >>> enrol.tolist(), test.tolist()
+    ([0, 1], [0, 0])
     """
     targets = trials["target"].to_numpy(bool)
     sides, names = pd.factorize(
@@ -84,7 +82,7 @@ def trial_speakers(trials, speakers=None):
             f"The trial '{trial['enrol']} {trial['test']}' is {said}, but by "
             f"{source} these are of {known}: correct the one or the other."
         )
-    return codes[enrol], codes[test], int(codes.max()) + 1
+    return codes[enrol], codes[test]
 
 
 def _codes_of_table(names, speakers):
@@ -115,8 +113,8 @@ def _linked(count, enrol, test):
     return connected_components(links, directed=False)[1]
 
 
-def too_few_speakers(targets, enrol, test):
-    """Why the speakers of a list are too few for a bootstrap.
+def count_speakers(targets, enrol, test):
+    """The number of speakers that intervals rest on.
 
     Arguments
     ---------
@@ -129,50 +127,32 @@ def too_few_speakers(targets, enrol, test):
 
     Returns
     -------
-    str or None
-        A sentence, or None if they are enough for replicates to differ.
-
-    Example
-    -------
-    >>> two = np.array([0, 1])
-    >>> too_few_speakers([True, True], two, two)
-    'Target trials of 2 speaker(s) and non-target trials among 0: ...'
-    """
-    with_targets, with_others = _counts(targets, enrol, test)
-    if with_targets >= 2 and with_others >= 3:
-        return None
-    return (
-        f"Target trials of {with_targets} speaker(s) and non-target trials "
-        f"among {with_others}: intervals over speakers need at least 2 and 3, "
-        "and are of use from about 10."
-    )
-
-
-def _counts(targets, enrol, test):
-    """How many speakers have target trials, and non-target trials."""
-    targets = np.asarray(targets, bool)
-    return [
-        len(np.union1d(enrol[kind], test[kind])) for kind in (targets, ~targets)
-    ]
-
-
-def fewest_speakers(targets, enrol, test):
-    """The number of speakers that intervals rest on.
-
-    Arguments
-    ---------
-    targets : array_like
-        See ``too_few_speakers``, as for the next two.
-    enrol : numpy.ndarray
-    test : numpy.ndarray
-
-    Returns
-    -------
     int
         Those with target trials, or those with non-target trials, whichever
         are fewer.
+
+    Raises
+    ------
+    ValueError
+        If they are too few for replicates to differ.
+
+    Example
+    -------
+    >>> enrol, test = np.array([0, 1, 0, 0, 1]), np.array([0, 1, 1, 2, 2])
+    >>> count_speakers(enrol == test, enrol, test)
+    2
     """
-    return min(_counts(targets, enrol, test))
+    targets = np.asarray(targets, bool)
+    with_targets, with_others = (
+        len(np.union1d(enrol[kind], test[kind])) for kind in (targets, ~targets)
+    )
+    if with_targets < 2 or with_others < 3:
+        raise ValueError(
+            f"Target trials of {with_targets} speaker(s) and non-target trials "
+            f"among {with_others}: intervals over speakers need at least 2 and "
+            "3, and are of use from about 10."
+        )
+    return min(with_targets, with_others)
 
 
 class Bootstrap:
@@ -206,7 +186,7 @@ class Bootstrap:
     Attributes
     ----------
     speakers : int
-        See ``fewest_speakers``.
+        See ``count_speakers``.
     figures : dict
         The ``summary`` of each system.
     samples : dict
@@ -215,7 +195,7 @@ class Bootstrap:
     Raises
     ------
     ValueError
-        If there are ``too_few_speakers``.
+        If there are too few speakers: see ``count_speakers``.
 
     Example
     -------
@@ -248,10 +228,7 @@ class Bootstrap:
         **summary_options,
     ):
         targets = np.asarray(targets, bool)
-        reason = too_few_speakers(targets, enrol, test)
-        if reason:
-            raise ValueError(reason)
-        self.speakers = fewest_speakers(targets, enrol, test)
+        self.speakers = count_speakers(targets, enrol, test)
         systems = {
             name: SortedTrials(values, targets)
             for name, values in scores.items()

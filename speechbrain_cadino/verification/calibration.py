@@ -5,9 +5,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from speechbrain_cadino.dataio.names import parts_of
-from speechbrain_cadino.verification.trials import trial_names
-
 # Inverse strength of the L2 penalty on the slope of standardised scores. At 400
 # trials, 1 makes it 5% too flat, and 100 a twentieth of a percent; none at all
 # has no answer where no score is on the wrong side.
@@ -181,46 +178,3 @@ def logistic(features, targets):
         StandardScaler(), LogisticRegression(class_weight="balanced", C=C)
     )
     return model.fit(features, targets)
-
-
-def check_apart(trials, calibration_trials, folders=()):
-    """Raises if two trial lists share a file, however its name is spelled.
-
-    Arguments
-    ---------
-    trials : pandas.DataFrame
-        The trials, as ``read_trials`` gives them.
-    calibration_trials : pandas.DataFrame
-        The other trials, as ``read_trials`` gives them.
-    folders : iterable of str
-        The folders that names start from.
-
-    Raises
-    ------
-    ValueError
-        Naming the first file that is in both.
-
-    Example
-    -------
-    >>> import pandas as pd
-    >>> trials = pd.DataFrame({"enrol": ["a.wav"], "test": ["b.wav"]})
-    >>> check_apart(trials, trials)
-    Traceback (most recent call last):
-    ...
-    ValueError: 2 file(s) are in trials and in calibration_trials...
-    """
-    names = _names(trials, folders)
-    both = names.keys() & _names(calibration_trials, folders).keys()
-    if both:
-        raise ValueError(
-            f"{len(both)} file(s) are in trials and in calibration_trials, "
-            f"such as {names[min(both)]}: a system calibrated on what it is "
-            "tested on looks better than it is. Give a list of other speakers."
-        )
-
-
-def _names(trials, folders):
-    """The files of trials: what their names mean, and how they are spelled."""
-    return {
-        tuple(parts_of(name, folders)): name for name in trial_names(trials)
-    }

@@ -74,7 +74,7 @@ def compare(
     scores = {
         name: _scores(path, trials, table) for name, path in score_files.items()
     }
-    enrol, test, _ = trial_speakers(table, speakers)
+    enrol, test = trial_speakers(table, speakers)
     bootstrap = Bootstrap(
         scores, table["target"], enrol, test, replicates, seed
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.names import paths_of
+from speechbrain_cadino.dataio.names import parts_of, paths_of
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.verification.back_ends import BackEnds, Background
 from speechbrain_cadino.verification.baselines import (
@@ -15,7 +15,6 @@ from speechbrain_cadino.verification.baselines import (
 )
 from speechbrain_cadino.verification.calibration import (
     Calibration,
-    check_apart,
     quality_measures,
 )
 from speechbrain_cadino.verification.metrics import summary
@@ -26,6 +25,7 @@ from speechbrain_cadino.verification.trials import (
     read_trials,
     training_overlap,
     trial_files,
+    trial_names,
     trial_table,
     trial_tracks,
 )
@@ -128,7 +128,8 @@ class TrialEvaluator:
         self.test = rows.get_indexer(self.trials["test"])
 
     def check_apart(self, others):
-        """Raises if another list, to calibrate on, shares a file with this.
+        """Raises if another list, to calibrate on, shares a file with this,
+        however its name is spelled.
 
         Arguments
         ---------
@@ -141,7 +142,18 @@ class TrialEvaluator:
             Naming a file that is in both.
         """
         folders = [*paths_of(self.data_folder), *paths_of(others.data_folder)]
-        check_apart(self.trials, others.trials, folders)
+        own, theirs = (
+            {tuple(parts_of(name, folders)): name for name in trial_names(each)}
+            for each in (self.trials, others.trials)
+        )
+        both = own.keys() & theirs.keys()
+        if both:
+            raise ValueError(
+                f"{len(both)} file(s) are in trials and in calibration_trials, "
+                f"such as {own[min(both)]}: a system calibrated on what it is "
+                "tested on looks better than it is. Give a list of other "
+                "speakers."
+            )
 
     def embed(self, embedder):
         """Embeds the files. One that is damaged or silent, which its header

@@ -14,8 +14,7 @@ from speechbrain_cadino.process.console import aligned
 from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.verification.bootstrap import (
     Bootstrap,
-    fewest_speakers,
-    too_few_speakers,
+    count_speakers,
     trial_speakers,
 )
 from speechbrain_cadino.verification.metrics import summary
@@ -81,13 +80,13 @@ class Assessor:
         self.groups = trial_groups(trials, groups)
         self.speakers = None
         if replicates:
-            enrol, test, _ = trial_speakers(trials, speakers)
+            enrol, test = trial_speakers(trials, speakers)
             who = {"targets": trials["target"], "enrol": enrol, "test": test}
-            reason = too_few_speakers(**who)
-            if reason:
+            try:
+                self.speakers = count_speakers(**who)
+            except ValueError as reason:
                 logger.warning(f"No intervals: {reason}")
                 return
-            self.speakers = fewest_speakers(**who)
             self.bootstrap = functools.partial(
                 Bootstrap, **who, replicates=replicates, seed=seed
             )

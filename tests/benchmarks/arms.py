@@ -293,7 +293,7 @@ def table(cells, first, name, kind, trials):
     lines = [[*head.split("|"), *shown, "minutes"]]
     lines.append(["---"] * len(lines[0]))
     targets = trials["target"].to_numpy()
-    enrol, test, _ = trial_speakers(trials)
+    enrol, test = trial_speakers(trials)
     arms = list(dict.fromkeys(cell.arm for cell in cells))
     of_first = {cell.seed: cell for cell in cells if cell.arm == first}
     for arm in arms:

@@ -60,7 +60,7 @@ def measure(embedder, name, path, folder):
         key: lists.scores(unit(learn(heard).transform(whole)))[name]
         for key, learn in MAPS.items()
     }
-    enrol, test, _ = trial_speakers(trials)
+    enrol, test = trial_speakers(trials)
     drawn = Bootstrap(scores, trials["target"].to_numpy(), enrol, test)
     rows = []
     for key in MAPS:
