@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from speechbrain_cadino.clustering.ward import MOST_LEAVES
+from speechbrain_cadino.clustering.speakers import MOST_LEAVES
 from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.encoders.calibration import write_calibration

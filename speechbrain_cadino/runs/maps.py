@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.metrics import adjusted_rand_score
 from tqdm import tqdm
 
-from speechbrain_cadino.clustering.ward import find_speakers
+from speechbrain_cadino.clustering.speakers import find_speakers
 from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.embeddings.linear import LDA, LinearMap
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA

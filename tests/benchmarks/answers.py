@@ -22,7 +22,7 @@ import numpy as np
 from channel import layers
 from lists import of_voxmulti
 
-from speechbrain_cadino.clustering.ward import find_speakers
+from speechbrain_cadino.clustering.speakers import find_speakers
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.verification.metrics import cllr

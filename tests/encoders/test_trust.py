@@ -11,7 +11,7 @@ import pytest
 import torch
 from encoders.mutations import LINES, VALUES, attempt, mutate
 
-from speechbrain_cadino.commands.inference import embed_files
+from speechbrain_cadino.commands.audio_files import embed_files
 from speechbrain_cadino.embeddings.store import load_embeddings
 from speechbrain_cadino.encoders.load import load_encoder, start_from_file
 from speechbrain_cadino.encoders.trust import copy_known

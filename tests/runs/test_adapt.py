@@ -76,7 +76,7 @@ def test_an_adapted_folder(encoder_folder, archive, tmp_path, capsys, caplog):
 
 def room_table(folder):
     """A manifest of a folder."""
-    from speechbrain_cadino.commands.inference import audio_table, find_files
+    from speechbrain_cadino.commands.audio_files import audio_table, find_files
 
     with audio_table(find_files([folder]), 16000) as (_, table):
         return table

@@ -20,9 +20,9 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 from torchaudio.functional import resample
 
 from speechbrain.inference.classifiers import EncoderClassifier
-from speechbrain_cadino.clustering.ward import find_speakers
-from speechbrain_cadino.commands import actions, inference
-from speechbrain_cadino.commands.inference import (
+from speechbrain_cadino.clustering.speakers import find_speakers
+from speechbrain_cadino.commands import audio_files, cluster
+from speechbrain_cadino.commands.audio_files import (
     audio_table,
     embed_files,
     find_files,
@@ -866,7 +866,7 @@ def test_what_pyav_would_read_says_so(
     encoder_folder, speech, tmp_path, caplog, monkeypatch
 ):
     """And not what another command would do of it."""
-    monkeypatch.setattr(inference, "has_av", lambda: False)
+    monkeypatch.setattr(audio_files, "has_av", lambda: False)
     shutil.copy(speech / FILES[0], tmp_path / "a.wav")
     (tmp_path / "call.m4a").write_bytes(b"...")
     found = embed_files(encoder_folder, find_files(tmp_path))
@@ -884,5 +884,5 @@ def test_a_calibration_on_files_of_few_voices_is_doubted(
     rng = np.random.default_rng(0)
     same, other = rng.standard_normal((2, people * files, 192))
     same = np.repeat(same[:people], files, axis=0)
-    actions._doubt(0.8 * same + 0.6 * other, found=25)
+    cluster._doubt(0.8 * same + 0.6 * other, found=25)
     assert (f"give --num_clusters={people}" in caplog.text) == doubted

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 
-from speechbrain_cadino.clustering import ward
-from speechbrain_cadino.clustering.ward import (
+from speechbrain_cadino.clustering import speakers
+from speechbrain_cadino.clustering.speakers import (
     find_speakers,
     most_likely_number,
     stability,
@@ -60,7 +60,7 @@ def test_the_number_of_voices_may_be_one(number, files):
     [(1, CALIBRATION), (8, CALIBRATION), (8, None)],
 )
 def test_many_files_are_leaves_of_several(number, calibration, monkeypatch):
-    monkeypatch.setattr(ward, "MOST_LEAVES", 100)
+    monkeypatch.setattr(speakers, "MOST_LEAVES", 100)
     embeddings, owners = voices(number, 480 // number)
     labels = find_speakers(embeddings, calibration=calibration)
     assert len(set(zip(labels, owners))) == labels.max() + 1 == number

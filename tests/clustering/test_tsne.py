@@ -4,8 +4,8 @@ import pytest
 from matplotlib.colors import to_hex
 from sklearn.neighbors import NearestNeighbors
 
-from speechbrain_cadino.clustering import map as embedding_map
-from speechbrain_cadino.clustering.map import plot_map
+from speechbrain_cadino.clustering import tsne
+from speechbrain_cadino.clustering.tsne import plot_map
 
 
 def voices(count, utterances):
@@ -55,7 +55,7 @@ def test_many_speakers_share_colours_but_not_with_the_next(tmp_path, axis):
     assert axis().get_legend() is None
     assert "40 labels" in axis().get_xlabel()
     places, colours = points(axis())
-    assert len(set(colours)) == len(embedding_map.COLOURS)
+    assert len(set(colours)) == len(tsne.COLOURS)
     middles = places.reshape(40, 12, 2).mean(1)
     near = NearestNeighbors(n_neighbors=2).fit(middles).kneighbors()[1]
     assert (colours[::12][near] != colours[::12][:, None]).all()
@@ -63,12 +63,12 @@ def test_many_speakers_share_colours_but_not_with_the_next(tmp_path, axis):
 
 def test_colours_are_spread_as_far_as_can_be():
     line = np.stack([np.arange(9.0), np.zeros(9)], axis=1)
-    colours = embedding_map._far_apart(line, 3)
+    colours = tsne._far_apart(line, 3)
     assert colours.tolist() == [0, 1, 2] * 3
 
 
 def test_more_points_than_can_be_drawn(tmp_path, axis, monkeypatch):
-    monkeypatch.setattr(embedding_map, "MOST_POINTS", 31)
+    monkeypatch.setattr(tsne, "MOST_POINTS", 31)
     embeddings = voices(4, 30)
     embeddings[0] = np.nan
     labels = np.repeat(["a", "b", None, np.nan], 30)

@@ -1,0 +1,145 @@
+"""What the arguments of several commands mean, and what is checked before the
+work that takes long."""
+
+import pathlib
+import tempfile
+
+from speechbrain_cadino.commands.audio_files import find_files
+from speechbrain_cadino.dataio.names import check_writable_name
+from speechbrain_cadino.embeddings.store import load_embeddings
+from speechbrain_cadino.encoders.load import load_encoder
+
+
+def load(source, arguments, **options):
+    """An encoder, on the device and trusted as the flags say.
+
+    Arguments
+    ---------
+    source : str
+        See ``load_encoder``, as for the options.
+    arguments : argparse.Namespace
+        With ``device`` and ``trusted``.
+    **options
+
+    Returns
+    -------
+    Embedder
+    """
+    return load_encoder(
+        source, arguments.device, trusted=arguments.trusted, **options
+    )
+
+
+def encoder_of(arguments):
+    """The encoder, or the folder of embeddings in its place.
+
+    Arguments
+    ---------
+    arguments : argparse.Namespace
+        With ``encoder`` and ``embeddings``.
+
+    Returns
+    -------
+    str
+    """
+    if arguments.embeddings is None:
+        return arguments.encoder
+    check_named(arguments.embeddings)
+    return arguments.embeddings
+
+
+def files_of(arguments, inputs):
+    """Audio files; or IDs, of which none are all.
+
+    Arguments
+    ---------
+    arguments : argparse.Namespace
+        With ``embeddings``.
+    inputs : list of str
+        Files and folders, or IDs.
+
+    Returns
+    -------
+    list of str
+    """
+    if arguments.embeddings is None:
+        return find_files(inputs)
+    check_named(arguments.embeddings)
+    named = list(dict.fromkeys(inputs))
+    return named or load_embeddings(arguments.embeddings)[0]
+
+
+def check_file(path):
+    """Raises before the work if a file could not be written.
+
+    Arguments
+    ---------
+    path : str
+        The file; its folder is made.
+    """
+    check_named(path)
+    check_writable_name(path)
+    check_folder(pathlib.Path(path).parent)
+
+
+def check_named(path):
+    """Raises if there is no name, which would be that of the current folder.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The name.
+
+    Example
+    -------
+    >>> check_named("")
+    Traceback (most recent call last):
+    ...
+    ValueError: The name of a file or folder is empty: is a variable unset?
+    """
+    if not str(path):
+        raise ValueError(
+            "The name of a file or folder is empty: is a variable unset?"
+        )
+
+
+def check_folder(folder):
+    """Makes a folder; raises before the work if nothing can be put there.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder.
+    """
+    check_named(folder)
+    try:
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(
+            f"Nothing can be written into {folder} ({error.strerror}): give "
+            "another place for the results."
+        ) from error
+
+
+def as_text(table):
+    """A table as lines with tabs between the columns.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        The table.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> import pandas as pd
+    >>> as_text(pd.DataFrame({"file": ["a.wav"], "score": [0.5]}))
+    'file\\tscore\\na.wav\\t0.5000\\n'
+    """
+    return table.to_csv(
+        sep="\t", index=False, float_format="%.4f", lineterminator="\n"
+    )

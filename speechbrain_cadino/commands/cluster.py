@@ -1,0 +1,174 @@
+"""The command ``cluster``: who speaks in which file, and how sure that is."""
+
+import functools
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import silhouette_score
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.clustering.speakers import (
+    MOST_LEAVES,
+    check_number,
+    find_speakers,
+    stability,
+)
+from speechbrain_cadino.commands.arguments import (
+    as_text,
+    check_file,
+    encoder_of,
+    files_of,
+)
+from speechbrain_cadino.commands.audio_files import embed_files
+from speechbrain_cadino.config.device import check_device
+from speechbrain_cadino.encoders.calibration import read_calibration
+from speechbrain_cadino.process.files import write_csv
+from speechbrain_cadino.verification.scoring import unit
+from speechbrain_cadino.verification.threshold import FEWEST_RECORDINGS
+
+logger = get_logger(__name__)
+
+# A fifth of fewer files is none.
+FEWEST_OF_STABILITY = 5
+
+ONE_VOICE = (
+    "All are of one voice, by a calibration that was made on other audio. If "
+    "that cannot be, scores mean something else here: "
+)
+
+TO_CALIBRATE = (
+    "remove calibration.json from the encoder folder, or from a copy of it, "
+    "and cluster again. That calibrates on these files."
+)
+
+# Of few files, and of embeddings alone, no calibration is made.
+TO_TELL = "say how many voices there are, --num_clusters."
+
+# Of fewer files no number is found without a calibration.
+FEWEST_OF_DOUBT = 3
+
+# So many times more voices than clusters are suspicious, where these lie apart
+# by such a mean silhouette: ours.
+SUSPICIOUS = 2
+APART = 0.3
+
+
+def cluster(arguments):
+    """Writes a table of file and cluster.
+
+    Arguments
+    ---------
+    arguments : argparse.Namespace
+        Those of the command.
+
+    Returns
+    -------
+    str
+        A table of the sizes of the clusters.
+    """
+    check_device(arguments.device)
+    files = files_of(arguments, arguments.inputs)
+    check_file(arguments.csv)
+    encoder, number = encoder_of(arguments), arguments.num_clusters
+    theirs = read_calibration(encoder)
+    if number is not None or len(files) < 2:
+        check_number(len(files), number, theirs)
+    found = embed_files(
+        encoder,
+        files,
+        arguments.device,
+        trusted=arguments.trusted,
+        recording_lda=arguments.recording_lda,
+        self_calibrate=number is None,
+    )
+    long = _long_enough(found.seconds, arguments.shortest)
+    choose = functools.partial(
+        find_speakers,
+        num_clusters=number,
+        calibration=found.calibration,
+    )
+    embeddings = found.embeddings[long]
+    labels = choose(embeddings)
+    by_theirs = number is None and theirs and found.calibration == theirs
+    if by_theirs and len(labels) > 1 and labels.max() == 0:
+        few = arguments.embeddings or len(labels) < FEWEST_RECORDINGS
+        logger.warning(ONE_VOICE + (TO_TELL if few else TO_CALIBRATE))
+    own = number is None and found.calibration not in (None, theirs)
+    if own and FEWEST_OF_DOUBT <= len(labels) <= MOST_LEAVES:
+        _doubt(embeddings, labels.max() + 1)
+    logger.info(
+        f"{len(labels)} files, {labels.max() + 1} cluster(s): {arguments.csv}"
+        + _how_chosen(number, found.calibration, own)
+    )
+    table = pd.DataFrame({"file": found.files})
+    table.loc[long, "cluster"] = labels
+    table["cluster"] = table["cluster"].astype("Int64")
+    if not long.all():
+        table.loc[~long, "note"] = "too short"
+    figures = {"files": ("file", "count")}
+    if MOST_LEAVES >= len(labels) >= FEWEST_OF_STABILITY and number is None:
+        table.loc[long, "stability"] = _stability(embeddings, labels, choose)
+        figures["stability"] = ("stability", "mean")
+    write_csv(arguments.csv, table)
+    return as_text(table.groupby("cluster").agg(**figures).reset_index())
+
+
+def _doubt(embeddings, found):
+    """Warns if a calibration on files of few voices finds too many: it has
+    taken every two files for two voices."""
+    labels = find_speakers(embeddings)
+    apart = labels.max() + 1
+    if found <= SUSPICIOUS * apart:
+        return
+    if silhouette_score(unit(embeddings), labels, metric="cosine") > APART:
+        logger.warning(
+            f"{found} voices, by a calibration on these files, which holds "
+            f"where most of them are of different voices; {apart} clusters lie "
+            f"well apart. If the voices are few, give --num_clusters={apart}, "
+            "or an encoder that has a calibration."
+        )
+
+
+def _long_enough(seconds, shortest):
+    """Which files are; raises if none is."""
+    long = ~(seconds < shortest)
+    if not long.any():
+        raise ValueError(
+            f"All {len(long)} files are shorter than {shortest} s, too little "
+            "to tell a voice by: see --shortest."
+        )
+    if not long.all():
+        logger.warning(
+            f"{(~long).sum()} files are shorter than {shortest} s, too little "
+            "to tell a voice by: they are in no cluster."
+        )
+    return long
+
+
+def _stability(embeddings, labels, choose):
+    """How stable the cluster of each file is, also in words."""
+    values, numbers = stability(embeddings, labels, choose)
+    low, high = np.quantile(numbers, [0.1, 0.9], method="nearest")
+    logger.info(
+        f"Stability {np.nanmean(values):.2f}: 1 if files stay together where a "
+        "fifth of them is left out, which gives "
+        f"{low if low == high else f'{low} to {high}'} clusters."
+    )
+    return values
+
+
+def _how_chosen(number, calibration, own):
+    """What the log says of the number of clusters."""
+    if number is not None:
+        return ""
+    if calibration is None:
+        return (
+            ", the number by their silhouette, which cannot find just one: "
+            "with a calibration of the encoder it could"
+        )
+    return (
+        f", the number by {'a' if own else 'the'} calibration "
+        f"({calibration.method}: the same voice above "
+        f"{calibration.threshold:.2f})"
+        + (" on these files, if they are of many voices" if own else "")
+    )
