@@ -170,3 +170,36 @@ def test_units_are_those_of_scikit_learn():
     right = sum(np.bincount(phones[codes == c]).max() for c in range(7))
     assert found["purity"] == pytest.approx(right / 500)
     assert found["used"] == 0.7
+
+
+def test_draws_are_of_voices_that_count_as_often_as_they_are_drawn():
+    """Against a plain loop; the interval holds 95% of them."""
+    items, segments = make_items(np.random.default_rng(3), voices=6, times=2)
+    scores = score_abx(items, segments)
+    for name, figures in summarise(scores, draws=40, seed=5).items():
+        voices = sorted({*scores["voice"], *scores["voice_x"]})
+        chosen = np.random.default_rng(5).multinomial(
+            len(voices), np.full(len(voices), 1 / len(voices)), size=40
+        )
+        pair = ["language", "phone", "other"]
+        means = []
+        for draw in chosen:
+            times = dict(zip(voices, draw.tolist()))
+            by_pair = {}
+            cells = scores.groupby([*pair, "voice", "voice_x"])["error"].mean()
+            for (*key, voice, other), error in cells.items():
+                if (voice == other) != (name == "within"):
+                    continue
+                weight = times[voice]
+                if voice != other:
+                    weight *= times[other]
+                by_pair.setdefault(tuple(key), []).append((weight, error))
+            errors = [
+                sum(w * e for w, e in found) / sum(w for w, _ in found)
+                for found in by_pair.values()
+                if sum(w for w, _ in found)
+            ]
+            means.append(np.mean(errors))
+        np.testing.assert_allclose(figures["draws"], means)
+        ends = np.quantile(means, [0.025, 0.975])
+        np.testing.assert_allclose((figures["low"], figures["high"]), ends)
