@@ -2,7 +2,11 @@
 
 import pathlib
 
-from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.distributed import (
+    MainProcessContext,
+    if_main_process,
+    run_on_main,
+)
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.settings import HARMLESS
 from speechbrain_cadino.config.starts import CENTROIDS
@@ -84,7 +88,8 @@ def train(
     # Encoder folder, plots and verification. Nobody waits for them: with a long
     # list they take longer than a process of torchrun would
     if if_main_process() and not (brain.debug or brain.test_only):
-        report(brain, hparams)
+        with MainProcessContext():
+            report(brain, hparams)
 
 
 def _prepare(hparams):

@@ -89,3 +89,23 @@ def newest_checkpoint_is():
         )
 
     return check
+
+
+@pytest.fixture(scope="session")
+def killed_and_resumed(run_script, kill_when, newest_checkpoint_is):
+    """A function that kills a training after its first epoch, and starts it
+    again, maybe by another command line; gives the output of that."""
+
+    def run(line, folder, end_of_epoch=False, again=None, ranks=None):
+        kill_when(
+            lambda: newest_checkpoint_is(folder / "save", end_of_epoch),
+            *line,
+            ranks=ranks,
+        )
+        assert not (folder / "encoder").exists()
+        code, output = run_script(*(again or line), ranks=ranks)
+        assert code == 0, output
+        assert "Resumed from a checkpoint" in output
+        return output
+
+    return run

@@ -80,14 +80,10 @@ def test_terms_are_columns_and_part_of_the_loss(run):
 
 
 def test_killed_ends_as_if_it_was_not(
-    run, speech, run_script, kill_when, newest_checkpoint_is, tmp_path
+    run, speech, killed_and_resumed, tmp_path
 ):
     yaml, folder = run
-    line = command(yaml, speech, tmp_path)
-    kill_when(lambda: newest_checkpoint_is(tmp_path / "save", False), *line)
-    code, output = run_script(*line)
-    assert code == 0, output
-    assert "Resumed from a checkpoint" in output
+    killed_and_resumed(command(yaml, speech, tmp_path), tmp_path)
     (table, weights), (expected, others) = found(tmp_path), found(folder)
     pd.testing.assert_frame_equal(table, expected)
     torch.testing.assert_close(weights, others, rtol=0, atol=0)

@@ -94,18 +94,9 @@ def test_both_losses_are_columns(uninterrupted):
 
 
 def test_killed_ends_as_if_it_was_not(
-    command,
-    run_script,
-    kill_when,
-    newest_checkpoint_is,
-    uninterrupted,
-    tmp_path,
+    command, killed_and_resumed, uninterrupted, tmp_path
 ):
-    line = command(tmp_path)
-    kill_when(lambda: newest_checkpoint_is(tmp_path / "save", False), *line)
-    code, output = run_script(*line)
-    assert code == 0, output
-    assert "Resumed from a checkpoint" in output
+    killed_and_resumed(command(tmp_path), tmp_path)
     table, weights = found(tmp_path)
     expected, others = found(uninterrupted[0])
     pd.testing.assert_frame_equal(table, expected)

@@ -144,21 +144,10 @@ def test_the_table_and_both_encoders(uninterrupted, faces):
 
 
 def test_killed_and_resumed_it_is_the_same(
-    command,
-    uninterrupted,
-    kill_when,
-    newest_checkpoint_is,
-    run_script,
-    tmp_path,
+    command, uninterrupted, killed_and_resumed, tmp_path
 ):
     folder, _ = uninterrupted
-    kill_when(
-        lambda: newest_checkpoint_is(tmp_path / "save", end_of_epoch=False),
-        *command(tmp_path),
-    )
-    code, output = run_script(*command(tmp_path))
-    assert code == 0, output
-    assert "Resumed from a checkpoint" in output
+    killed_and_resumed(command(tmp_path), tmp_path)
     (table, decided), (expected, all_decided) = map(figures, (tmp_path, folder))
     pd.testing.assert_frame_equal(table, expected, check_exact=True)
     assert decided == all_decided

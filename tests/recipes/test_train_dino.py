@@ -318,7 +318,7 @@ def test_an_encoder_takes_the_place_of_nothing_else(train, tmp_path, place):
 
 
 def test_two_processes_killed_end_as_if_they_were_not(
-    speech, run_script, kill_when, newest_checkpoint_is, tmp_path
+    speech, run_script, killed_and_resumed, tmp_path
 ):
     """Cluster-aware, in half precision."""
 
@@ -338,15 +338,7 @@ def test_two_processes_killed_end_as_if_they_were_not(
     code, output = run_script(*line("whole"), ranks=2)
     assert code == 0, output
     assert "BatchNorm per process" in output
-    kill_when(
-        lambda: newest_checkpoint_is(tmp_path / "killed" / "save", False),
-        *line("killed"),
-        ranks=2,
-    )
-    assert not (tmp_path / "killed" / "encoder").exists()
-    code, output = run_script(*line("killed"), ranks=2)
-    assert code == 0, output
-    assert "Resumed from a checkpoint" in output
+    killed_and_resumed(line("killed"), tmp_path / "killed", ranks=2)
     table, expected = (
         pd.read_csv(tmp_path / name / "training.csv").drop(columns=SPEED)
         for name in ("killed", "whole")

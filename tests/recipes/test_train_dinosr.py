@@ -127,16 +127,9 @@ def test_run_folder_holds_what_is_promised(whole):
 
 
 def test_killed_ends_as_if_it_was_not(
-    speech, phones, run_script, kill_when, newest_checkpoint_is, whole, tmp_path
+    speech, phones, killed_and_resumed, whole, tmp_path
 ):
-    kill_when(
-        lambda: newest_checkpoint_is(tmp_path / "save", False),
-        *command(speech, tmp_path, phones),
-    )
-    assert not (tmp_path / "frames.csv").exists()
-    code, output = run_script(*command(speech, tmp_path, phones))
-    assert code == 0, output
-    assert "Resumed from a checkpoint" in output
+    killed_and_resumed(command(speech, tmp_path, phones), tmp_path)
     table, rows = figures(tmp_path)
     expected, expected_rows = figures(whole[0])
     pd.testing.assert_frame_equal(table, expected, check_exact=True)

@@ -91,33 +91,15 @@ def test_training_opens_no_true_labels(uninterrupted):
 
 @pytest.mark.parametrize("end", [False, True])
 def test_killed_ends_as_if_it_was_not(
-    command,
-    run_script,
-    kill_when,
-    newest_checkpoint_is,
-    uninterrupted,
-    tmp_path,
-    end,
+    command, killed_and_resumed, uninterrupted, tmp_path, end
 ):
-    steps = 1000 if end else 2
-    kill_when(
-        lambda: newest_checkpoint_is(tmp_path / "save", end),
-        *command(tmp_path, ckpt_interval_steps=steps),
-    )
-    assert not (tmp_path / "metrics.json").exists()
-    code, output = run_script(*command(tmp_path))
-    assert code == 0, output
-    assert "Resumed from a checkpoint" in output
+    first = command(tmp_path, ckpt_interval_steps=1000 if end else 2)
+    killed_and_resumed(first, tmp_path, end, again=command(tmp_path))
     assert figures(tmp_path) == figures(uninterrupted[0])
 
 
 def test_ssrl_and_a_running_window_end_as_if_they_were_not_killed(
-    command,
-    run_script,
-    kill_when,
-    newest_checkpoint_is,
-    uninterrupted,
-    tmp_path,
+    command, run_script, killed_and_resumed, uninterrupted, tmp_path
 ):
     flags = {
         "yaml": "small_ssrl.yaml",
@@ -139,13 +121,7 @@ def test_ssrl_and_a_running_window_end_as_if_they_were_not_killed(
     assert training["clusters"].is_monotonic_decreasing
     assert (training["clusters"] <= 8).all()
     assert (pd.read_csv(whole / "gate.csv")["corrected"] > 0).any()
-    kill_when(
-        lambda: newest_checkpoint_is(killed / "save", False),
-        *command(killed, **flags),
-    )
-    code, output = run_script(*command(killed, **flags))
-    assert code == 0, output
-    assert "Resumed from a checkpoint" in output
+    killed_and_resumed(command(killed, **flags), killed)
     assert figures(killed) == figures(whole)
     for name in ("classifier.ckpt", "encoder/embedding_model.ckpt"):
         one, other = (

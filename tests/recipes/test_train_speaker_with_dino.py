@@ -93,16 +93,10 @@ def test_learns_both_and_ends_with_an_encoder(finished):
 
 
 def test_killed_it_ends_as_if_it_was_not(
-    command, run_script, kill_when, newest_checkpoint_is, finished, tmp_path
+    command, killed_and_resumed, finished, tmp_path
 ):
     """Amid the second epoch."""
-    line = command(tmp_path)
-    kill_when(
-        lambda: newest_checkpoint_is(tmp_path / "save", end_of_epoch=False),
-        *line,
-    )
-    code, output = run_script(*line)
-    assert code == 0, output
+    output = killed_and_resumed(command(tmp_path), tmp_path)
     assert "Resumed from a checkpoint, after 1 epochs" in output
     pd.testing.assert_frame_equal(
         figures(tmp_path), figures(finished), check_exact=True

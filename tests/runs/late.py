@@ -8,6 +8,7 @@ import sys
 import types
 
 import speechbrain as sb
+from speechbrain.utils.distributed import run_on_main
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.files import wait_for
 from speechbrain_cadino.runs import training
@@ -36,6 +37,8 @@ def main(folder):
 
     def report(brain, hparams):
         assert wait_for(folder / "over")
+        # Nor does this wait for anybody
+        assert run_on_main(lambda: "alone") == "alone"
         (folder / "reported").write_text(hparams["evaluator"])
 
     hparams = dict.fromkeys(["modules", "opt_class", "epoch_counter"])
