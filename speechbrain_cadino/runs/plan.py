@@ -1,42 +1,13 @@
-"""Plan of a pipeline: its scripts in order, each with all its flags."""
+"""Plan of a pipeline: its steps in order."""
 
-import datetime
-import functools
 import hashlib
-import importlib.util
-import json
 import pathlib
-from typing import NamedTuple
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from speechbrain.utils.run_opts import RunOptions
-from speechbrain_cadino.config.flags import did_you_mean
-from speechbrain_cadino.config.overlays import parse_arguments
-from speechbrain_cadino.config.settings import comparable, own_files, resolve
-from speechbrain_cadino.config.starts import CENTROIDS, check_starts
-from speechbrain_cadino.config.usage import find_yaml
+from speechbrain_cadino.config.starts import CENTROIDS
 from speechbrain_cadino.dataio.names import paths_of
 from speechbrain_cadino.process.files import read_json
 from speechbrain_cadino.runs.report import agreements
-
-# Go to each script whose YAML file knows them, unless they are null.
-COMMON = [
-    *("seed", "data_folder", "convert_folder", "noise_folder", "rir_folder"),
-    *("trials", "trials_folder", "precision"),
-]
-
-# Share their work between the processes of torchrun
-TORCHRUN = {
-    *("train_dino.py", "pseudo_label.py", "filter_manifest.py"),
-    *("train_dlg_lc.py", "train_av_dlg_lc.py"),
-}
-
-# Where later steps look for what a training has made
-PLACES = {"encoder_folder": "encoder", "save_folder": "save"}
-
-RUN_OPTIONS = RunOptions().as_dict()
+from speechbrain_cadino.runs.steps import StepMaker, read_entry
 
 # In the folder of a step: its settings, and whether it is done
 STEP_FILE = "step.json"
@@ -46,54 +17,6 @@ READ_QUICKLY = [
     *("trials", "calibration_trials", "trials_manifest"),
     *("groups", "speakers"),
 ]
-
-
-class Work(NamedTuple):
-    """How much of it a training is, beside others.
-
-    Arguments
-    ---------
-    seconds : float
-        The seconds of speech that go through the encoder, those of a backward
-        pass twice.
-    of : str
-        "all" of the training, or an "utterance" in all epochs, where the
-        length of its manifest decides.
-    """
-
-    seconds: float
-    of: str
-
-
-class Step(NamedTuple):
-    """One script to run.
-
-    Arguments
-    ---------
-    name : str
-        The name of the step, and of its folder under the output folder.
-    command : list of str
-        The command line, after ``python``.
-    settings : dict
-        Plain data: all that its result depends on.
-    manifest : str, optional
-        The manifest that it trains on, if it is a training.
-    work : Work, optional
-        The estimated work, if it is a training of voices.
-    quick : bool
-        Whether it takes a moment and no step needs its result: it is simply
-        done again when its settings change or a step before it runs.
-    values : dict
-        What its entry in the pipeline's YAML file sets.
-    """
-
-    name: str
-    command: list
-    settings: dict
-    manifest: str | None = None
-    work: Work | None = None
-    quick: bool = False
-    values: dict = {}
 
 
 def plan(hparams, hparams_folder, recipe, run_opts):
@@ -135,7 +58,7 @@ def plan(hparams, hparams_folder, recipe, run_opts):
     }
     if hparams["processes"] > 1 and "cuda" in str(options.get("device")):
         options.pop("device")  # each process of torchrun finds its own
-    make = functools.partial(_step, hparams, options, hparams_folder, recipe)
+    make = StepMaker(hparams, hparams_folder, recipe, options)
     return hparams["plan"](hparams, make).all_steps()
 
 
@@ -146,8 +69,8 @@ class Plan:
     ---------
     hparams : dict
         The content of ``pipeline.yaml``.
-    make : callable
-        The function that makes a Step: see ``plan``.
+    make : StepMaker
+        Makes each Step.
     """
 
     def __init__(self, hparams, make):
@@ -255,7 +178,7 @@ class Plan:
     def add_first(self):
         """Adds stage I, and returns it: once, or with a filter twice, on
         everything and on what the first encoder keeps."""
-        own = _entry(self.hparams["pseudo_label"]).get("manifest") or []
+        own = read_entry(self.hparams["pseudo_label"]).get("manifest") or []
         manifests = own if isinstance(own, list) else [own]
         kept = self.folder / "unfiltered" / "filter"
         of_filter = [_lies_in(kept, one) for one in manifests]
@@ -297,7 +220,7 @@ class Plan:
     def _check_pieces(self, manifests):
         """Raises if stage I trains on a manifest of its own, and what is
         labelled is made of all of the data folder."""
-        own = _entry(self.hparams["stage_1"]).get("train_manifest")
+        own = read_entry(self.hparams["stage_1"]).get("train_manifest")
         save = self.folder / "stage_1" / "save"
         if own and any(_lies_in(save, one) for one in manifests):
             raise ValueError(
@@ -352,93 +275,6 @@ def _lies_in(folder, path):
     return folder.absolute() in pathlib.Path(path).absolute().parents
 
 
-def _step(
-    hparams,
-    options,
-    hparams_folder,
-    recipe,
-    name,
-    script,
-    entry,
-    iteration=None,
-    **own,
-):
-    """A step, from its entry in ``pipeline.yaml``, which has the last word,
-    and what the pipeline knows of its own."""
-    whole = pathlib.Path(hparams["output_folder"])
-    folder = whole / name
-    yaml_file, known, values = _read_entry(
-        hparams, entry, iteration, hparams_folder, recipe
-    )
-    if "output_folder" in values:
-        raise ValueError(f"{entry}: its output_folder is {folder}.")
-    if "output_folder" in known:
-        own["output_folder"] = folder
-    common = {key: hparams[key] for key in COMMON if key in known}
-    flags = {
-        **{
-            key: value
-            for key, value in {**common, **own, **options}.items()
-            if value is not None
-        },
-        **values,
-    }
-    for key in flags:
-        if key not in known and key not in RUN_OPTIONS:
-            raise ValueError(
-                f"{entry}: {yaml_file} has no {key}.{did_you_mean(key, known)}"
-            )
-    command = [_from_here(yaml_file)]
-    command += [_flag(key, value) for key, value in flags.items()]
-    resolved = _checked(entry, command, folder)
-    settings = comparable(resolved, str(whole))
-    manifest = work = None
-    if script.startswith("train_"):
-        settings["processes"] = hparams["processes"]
-        manifest = resolved["train_manifest"]
-        work = _work(resolved)
-    command.insert(0, _from_here(pathlib.Path(recipe, script)))
-    if hparams["processes"] > 1 and script in TORCHRUN:
-        count = f"--nproc_per_node={hparams['processes']}"
-        command[:0] = ["-m", "torch.distributed.run", "--standalone", count]
-    return Step(name, command, settings, manifest, work, values=values)
-
-
-def _read_entry(hparams, entry, iteration, hparams_folder, recipe):
-    """The YAML file that an entry names, what that has, and what the entry sets
-    in it in an iteration."""
-    flags = _entry(hparams[entry])
-    if entry == "unfiltered":
-        first = _entry(hparams["stage_1"])
-        first.pop("train_manifest", None)  # of what is kept
-        flags = {**first, **flags}
-    if "hparams" not in flags:
-        raise ValueError(f"{entry}: give a YAML file, hparams: NAME.")
-    yaml_file = flags.pop("hparams")
-    yaml_file = _value(hparams, entry, "hparams", yaml_file, None, iteration)
-    yaml_file = find_yaml(yaml_file, hparams_folder, recipe)
-    known = _defaults(yaml_file)
-    values = {
-        key: _value(hparams, entry, key, value, known.get(key), iteration)
-        for key, value in flags.items()
-    }
-    return yaml_file, known, values
-
-
-def _checked(entry, command, folder):
-    """The settings of a command; raises where they do not fit its step."""
-    try:
-        resolved = _resolve(command)
-        check_starts(resolved)
-    except ValueError as error:
-        raise ValueError(f"{entry}: {error}") from error
-    _check_encoder(entry, resolved)
-    for key, place in PLACES.items():
-        if key in resolved and pathlib.Path(resolved[key]) != folder / place:
-            raise ValueError(f"{entry}: its {key} is {folder / place}.")
-    return resolved
-
-
 def _is_made(manifest):
     """Whether a step has made a manifest, and will not make it anew."""
     record = read_json(manifest.with_name(STEP_FILE))
@@ -452,105 +288,3 @@ def _contents(files):
         for path in paths_of(files)
         if pathlib.Path(path).is_file()  # not so vox1-o
     ]
-
-
-def _value(hparams, entry, key, value, default, iteration):
-    """What a key of an entry is in an iteration: a list is one value for each,
-    unless the script itself takes a list."""
-    if iteration is None or not isinstance(value, list):
-        return value
-    if isinstance(default, list):
-        return value
-    if len(value) != hparams["iterations"]:
-        raise ValueError(
-            f"{entry}: {key} has {len(value)} values, one for each iteration, "
-            f"and iterations is {hparams['iterations']}: give as many, or one "
-            "value for all."
-        )
-    return value[iteration - 1]
-
-
-def _entry(value):
-    """A YAML file and flags; where it is null by default, the command line has
-    them as a text, or the file alone."""
-    given = value
-    try:
-        if isinstance(value, str):
-            value = YAML(typ="safe").load(value)
-    except YAMLError as error:
-        raise ValueError(f"'{given}' is not YAML: {error}") from error
-    if isinstance(value, str):
-        value = {"hparams": value}
-    value = {} if value is None else value
-    if not isinstance(value, dict) or isinstance(value.get("hparams"), int):
-        raise ValueError(
-            f"'{given}': a step of a pipeline is a YAML file, or its flags, "
-            "{hparams: FILE, KEY: VALUE}."
-        )
-    return dict(value)
-
-
-def _work(settings):
-    """See Work: forward and backward are three times a forward."""
-    if settings.get("sample_rate") == 1 or "face_manifest" in settings:
-        return None
-    try:
-        epochs = settings["number_of_epochs"]
-        if "crop_seconds" in settings:
-            # And half of the clean crops, for label correction
-            seconds = epochs * 3.5 * settings["crop_seconds"]
-        else:
-            long = settings["global_crops"] * settings["global_seconds"]
-            short = settings["local_crops"] * settings["local_seconds"]
-            # The teacher sees the long ones, forward alone
-            seconds = epochs * (4 * long + 3 * short)
-        steps = settings["steps_per_epoch"]
-        if steps is not None:
-            batch = settings["batch_size"]
-            batch *= settings["grad_accumulation_factor"]
-            return Work(seconds * steps * batch, "all")
-        passes = settings.get("passes_per_epoch", 1) * len(settings["speeds"])
-        return Work(seconds * passes, "utterance")
-    except KeyError:
-        return None
-
-
-def _check_encoder(entry, resolved):
-    """Raises if later steps could not load the encoder of a training."""
-    model = resolved.get("embedding_model")
-    for file in own_files([model]) if model is not None else []:
-        if importlib.util.find_spec(file.split("/")[0].removesuffix(".py")):
-            continue
-        raise ValueError(
-            f"{entry}: the encoder is a class in {file}, which the steps "
-            "that load it have to find: put its folder on PYTHONPATH."
-        )
-
-
-def _defaults(yaml_file):
-    """The keys of a YAML file and of its bases, with their values there."""
-    merged, _, _ = parse_arguments([str(yaml_file)])
-    return YAML().load(pathlib.Path(merged))
-
-
-def _resolve(command):
-    """The settings that a YAML file and flags make, references resolved."""
-    merged, run_opts, overrides = parse_arguments(command)
-    return resolve(merged, overrides, run_opts)
-
-
-def _flag(name, value):
-    """A flag as ``config.flags`` reads it: a text as it is, else YAML."""
-    if RUN_OPTIONS.get(name) is False and value is True:
-        return f"--{name}"
-    if isinstance(value, datetime.date):  # 2024-05-01, a folder's name
-        value = value.isoformat()
-    if not isinstance(value, (str, pathlib.Path)):
-        value = json.dumps(value, ensure_ascii=False)
-    return f"--{name}={value}"
-
-
-def _from_here(path):
-    """A path, relative if it lies in the working folder."""
-    path, here = path.absolute(), pathlib.Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)

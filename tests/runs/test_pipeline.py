@@ -27,6 +27,7 @@ from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.runs import pipeline
 from speechbrain_cadino.runs import plan as pipeline_plan
+from speechbrain_cadino.runs import steps as pipeline_steps
 from speechbrain_cadino.runs.page import PLOT_MEANINGS
 from speechbrain_cadino.runs.report import Stage, format_report, write_report
 
@@ -323,7 +324,7 @@ def test_an_entry_has_the_last_word(recipe):
     ],
 )
 def test_flags_arrive_as_they_were(value):
-    flag = pipeline_plan._flag("name", value)
+    flag = pipeline_steps._flag("name", value)
     # In the place of a value of its kind
     defaults = {str: "a text", bool: False, list: [], dict: {}}
     settings = {"name": defaults.get(type(value), 0)}
@@ -331,7 +332,7 @@ def test_flags_arrive_as_they_were(value):
 
 
 def test_switches_of_speechbrain_are_flags_without_a_value():
-    flag = pipeline_plan._flag("noprogressbar", True)
+    flag = pipeline_steps._flag("noprogressbar", True)
     _, run_opts, overrides = sb.parse_arguments(["some.yaml", flag])
     assert run_opts["noprogressbar"] is True
     assert overrides == ""
