@@ -55,7 +55,11 @@ def finish_both(brain, hparams):
     metrics = None
     if hparams["evaluator"] is not None:
         encoders = [
-            load_encoder(branch.encoder_folder, brain.device)
+            load_encoder(
+                branch.encoder_folder,
+                brain.device,
+                num_workers=brain.embedder(branch).num_workers,
+            )
             for branch in brain.branches.values()
         ]
         metrics = verify_fused(

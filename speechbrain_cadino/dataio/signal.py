@@ -125,8 +125,8 @@ def to_mono(samples, channel=None):
     samples : numpy.ndarray
         Shape (N, channels).
     channel : int, optional
-        The one to take in the place of the stronger one, so that all parts of
-        a signal come from the same.
+        The one to take in the place of the stronger one, so that all parts
+        that cancel each other out come from the same.
 
     Returns
     -------

@@ -125,8 +125,8 @@ class DINOHead(torch.nn.Module):
         dict of str:torch.Tensor
             ``bottleneck``, (batch, bottleneck_size), of unit length, in the
             precision of the parameters whatever that of the step;
-            ``prototypes``, (out_dim, bottleneck_size), the parameter: any
-            length, of which only the direction counts; and ``expanded``,
+            ``prototypes``, (out_dim, bottleneck_size): any length, of which
+            only the direction counts; and ``expanded``,
             (batch, expander_size), if there is that layer.
         """
         prototypes = self.prototypes.weight

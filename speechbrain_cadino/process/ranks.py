@@ -25,6 +25,10 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 STEP_PATIENCE = datetime.timedelta(minutes=10)
 WORK_PATIENCE = datetime.timedelta(hours=2)
 
+# And at the end of a training, where a long trial list takes hours: as long as
+# it takes, or the training would never end.
+END_PATIENCE = datetime.timedelta(days=7)
+
 _patience = WORK_PATIENCE
 
 

@@ -238,7 +238,7 @@ def _check_settings(training, hparams_file, run_opts):
         new = run_settings(hparams_file, run_opts, training.overrides)
         new = comparable(new, new["output_folder"], MAY_CHANGE)
         folder = training.folder
-        check_same(folder, record, new, folder)
+        check_same(folder, record, new, folder, MAY_CHANGE, training.done)
 
 
 def _check_labels(training, settings):

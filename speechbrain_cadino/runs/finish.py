@@ -144,7 +144,7 @@ def fold(encoder, final_map, table):
     except ValueError as error:
         logger.warning(f"The encoder has no final_map: {error}")
         return encoder
-    return load_encoder(folder, encoder.device)
+    return load_encoder(folder, encoder.device, num_workers=encoder.num_workers)
 
 
 def where_to_go(encoder_folder):

@@ -18,6 +18,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino import __version__
 from speechbrain_cadino.config.settings import (
     HARMLESS,
+    OUTPUT_FOLDER,
     comparable,
     differences,
     resolve,
@@ -106,7 +107,8 @@ def _open(folder, settings, resumes, harmless):
             "would be replaced: give another output_folder."
         )
     if begun and STEP_VARIABLE not in os.environ:
-        check_same(folder, read_record(folder), settings, folder)
+        record = read_record(folder)
+        check_same(folder, record, settings, folder, harmless)
     write_json(folder / RECORD, record_of(settings))
 
 
@@ -194,7 +196,30 @@ def read_record(folder):
     return record
 
 
-def check_same(name, record, settings, remove):
+def settings_of(record, harmless=HARMLESS):
+    """What of the settings of a record a result depends on: since it was
+    written, more may have turned out to be harmless.
+
+    Arguments
+    ---------
+    record : dict
+        The record of ``record_of``.
+    harmless : set of str
+        See ``open_run``.
+
+    Returns
+    -------
+    dict
+
+    Example
+    -------
+    >>> settings_of(record_of({"lr": 1, "num_workers": 4}))
+    {'lr': 1}
+    """
+    return comparable(record["settings"], OUTPUT_FOLDER, harmless)
+
+
+def check_same(name, record, settings, remove, harmless=HARMLESS, done=False):
     """Raises if a run cannot go on from what is there.
 
     Arguments
@@ -207,6 +232,10 @@ def check_same(name, record, settings, remove):
         The settings of now, as ``config.settings.comparable`` gives them.
     remove : str or pathlib.Path
         The folders to remove to begin anew.
+    harmless : set of str
+        See ``open_run``.
+    done : bool
+        Whether nothing is left to do: the version does not matter then.
 
     Raises
     ------
@@ -221,7 +250,7 @@ def check_same(name, record, settings, remove):
         )
     begun = record["version"]
     updated = begun != __version__
-    changes = differences(record["settings"], settings)
+    changes = differences(settings_of(record, harmless), settings)
     if changes:
         moved = "_folder was " in changes
         raise ValueError(
@@ -233,7 +262,7 @@ def check_same(name, record, settings, remove):
             + f" It was begun with version {begun}, and this is {__version__}: "
             "the one before goes on with it." * updated
         )
-    if updated and not record.get("done"):
+    if updated and not done:
         logger.warning(
             f"{name} was begun with version {begun}, and goes on with "
             f"{__version__}."

@@ -26,6 +26,7 @@ from speechbrain_cadino.runs.open_run import (
     STEP_VARIABLE,
     check_same,
     record_of,
+    settings_of,
 )
 from speechbrain_cadino.runs.plan import STEP_FILE
 from speechbrain_cadino.runs.report import Stage, format_report, write_report
@@ -88,7 +89,8 @@ def check(folder, steps):
     for place, (step, record) in enumerate(zip(steps, records)):
         if record:
             there = _there(folder, steps[place:])
-            check_same(step.name, record, _settings(step, record), there)
+            settings, done = _settings(step, record), record["done"]
+            check_same(step.name, record, settings, there, done=done)
     begun = [step for step, record in zip(steps, records) if record]
     for place, (step, record) in enumerate(zip(steps, records)):
         later = [other for other in steps[place + 1 :] if other in begun]
@@ -225,9 +227,11 @@ def _settled(steps):
 def _is_done(folder, step):
     """Whether nothing is left to do of a step."""
     record = _read_record(folder, step)
-    return bool(record and record["done"]) and (
-        record["settings"] == _settings(step, record)
-    )
+    if not (record and record["done"]):
+        return False
+    # What a step of a moment reads counts, harmless or not
+    known = record["settings"] if step.quick else settings_of(record)
+    return known == _settings(step, record)
 
 
 def _run_needed(folder, steps, step, lock):

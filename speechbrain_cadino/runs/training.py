@@ -2,15 +2,12 @@
 
 import pathlib
 
-from speechbrain.utils.distributed import (
-    MainProcessContext,
-    if_main_process,
-    run_on_main,
-)
+from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.settings import HARMLESS
 from speechbrain_cadino.config.starts import CENTROIDS
 from speechbrain_cadino.process.memory import keep_freed_memory
+from speechbrain_cadino.process.ranks import END_PATIENCE, patience
 from speechbrain_cadino.runs.open_run import load_run
 from speechbrain_cadino.training.checkpoints import has_checkpoint
 from speechbrain_cadino.training.partial import train_only
@@ -44,7 +41,7 @@ def train(
         The class of the Brain; ``brain`` in the YAML file has the last word.
     report : callable
         The function of the trained Brain and the hyperparameters that writes
-        what is left; the main process calls it, and the others go on.
+        what is left; the main process calls it.
     start : callable, optional
         The function of the hyperparameters that loads weights to start from.
     evaluators : list of str
@@ -85,11 +82,10 @@ def train(
         train_loader_kwargs=hparams["dataloader_options"],
     )
 
-    # Encoder folder, plots and verification. Nobody waits for them: with a long
-    # list they take longer than a process of torchrun would
-    if if_main_process() and not (brain.debug or brain.test_only):
-        with MainProcessContext():
-            report(brain, hparams)
+    # Encoder folder, plots and verification
+    if not (brain.debug or brain.test_only):
+        with patience(END_PATIENCE):
+            run_on_main(report, args=[brain, hparams])
 
 
 def _prepare(hparams):

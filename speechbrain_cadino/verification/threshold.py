@@ -181,14 +181,14 @@ def _crops(embedder, table, seed):
     """Scores of halves of recordings, and which are of the same one."""
     halves, rows = embed_halves(embedder, table)
     enrol, test = pairs_of(len(halves[0]), seed)
-    recordings = recordings_of(table.iloc[rows])
+    recordings = number_recordings(table.iloc[rows])
     same = enrol == test
     told = same | (recordings[enrol] != recordings[test])
     enrol, test = enrol[told], test[told]
     return score_halves(halves, enrol, test), same[told]
 
 
-def recordings_of(table):
+def number_recordings(table):
     """Numbers of recordings, the same for the pieces of one.
 
     Arguments
@@ -204,7 +204,7 @@ def recordings_of(table):
     Example
     -------
     >>> import pandas as pd
-    >>> recordings_of(pd.DataFrame({"wav": ["b.wav", "a.wav", "b.wav"]}))
+    >>> number_recordings(pd.DataFrame({"wav": ["b.wav", "a.wav", "b.wav"]}))
     array([0, 1, 0])
     """
     if "wav" not in table:
@@ -411,7 +411,7 @@ def _clusters(embedder, table, seed):
     """Scores of recordings, and which are in one cluster."""
     embeddings = embedder.embed(table, skip_unreadable=True)
     fine = np.isfinite(embeddings).all(1)
-    embeddings, recordings = embeddings[fine], recordings_of(table[fine])
+    embeddings, recordings = embeddings[fine], number_recordings(table[fine])
     count = len(embeddings)
     _check_number(table[fine], "that can be read")
     labels, _ = cluster(embeddings, max(2, round(CLUSTERS * count)), seed=seed)
@@ -428,7 +428,7 @@ def _clusters(embedder, table, seed):
 
 def _check_number(table, what):
     """Raises if the recordings of a manifest are too few."""
-    count = len(np.unique(recordings_of(table)))
+    count = len(np.unique(number_recordings(table)))
     if count < FEWEST_RECORDINGS:
         raise ValueError(
             f"{count} recording(s) {what} are too few for a threshold: give "

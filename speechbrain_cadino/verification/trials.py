@@ -251,17 +251,16 @@ def _tested(trials, names, folders, trained):
     """Who speaks in each of the files of a list, "" where its name does not
     tell."""
     first = [speaker_of(name, folders) for name in names]
-    known = dict(zip(names, first))
+    inside = {name: parts_of(name, folders)[:-1] for name in names}
     others = trials[~trials["target"].to_numpy(bool)]
-    if not any(
-        known[enrol] and known[enrol] == known[test]
-        for enrol, test in zip(others["enrol"], others["test"])
-    ):
+    # Folders on both sides of a trial of two speakers are of neither
+    shared = set()
+    for enrol, test in zip(others["enrol"], others["test"]):
+        shared.update(set(inside[enrol]).intersection(inside[test]))
+    if shared.isdisjoint(first):
         return first
-    return [
-        min(trained.intersection(parts_of(name, folders)[1:-1]), default="")
-        for name in names
-    ]
+    found = trained - shared
+    return [min(found.intersection(inside[name]), default="") for name in names]
 
 
 def _folders_on_the_way(table):

@@ -1,3 +1,4 @@
+import json
 import shutil
 import sys
 
@@ -35,6 +36,21 @@ def test_a_run_goes_on_with_the_same_settings_only(begin, tmp_path):
     with pytest.raises(ValueError, match="settings: lr was 1, is 2"):
         begin(lr=2)
     assert read_record(tmp_path)["settings"]["lr"] == 1
+
+
+def test_what_has_turned_out_to_be_harmless_is_not_compared(begin, tmp_path):
+    """Of a run that an earlier version began, at any depth."""
+    begin(lr=1)
+    path = tmp_path / "run.json"
+    record = json.loads(path.read_text())
+    record["settings"] |= {
+        "compile_encoder": True,
+        "deep": [{"num_workers": 1}],
+    }
+    path.write_text(json.dumps(record))
+    begin(lr=1, deep=[{}])
+    with pytest.raises(ValueError, match="settings: lr was 1, is 2"):
+        begin(lr=2, deep=[{}])
 
 
 def test_another_version_is_told(begin, tmp_path, monkeypatch, caplog):

@@ -89,7 +89,7 @@ def test_pieces_of_a_recording_are_no_pair(
     monkeypatch.setattr(threshold, "FEWEST_RECORDINGS", 12)
     whole = read_manifest(corpus / "train.csv", corpus)
     pieces = pd.concat([whole.assign(stop=4000), whole.assign(start=1600)])
-    recordings = threshold.recordings_of(pieces)
+    recordings = threshold.number_recordings(pieces)
     assert recordings.tolist() == 2 * list(range(12))
     halves, _ = threshold.embed_halves(load_encoder(encoder_folder), pieces)
     expected = []

@@ -190,11 +190,12 @@ def one_trial(enrol, test, target=False):
     return pd.DataFrame({"target": [target], "enrol": [enrol], "test": [test]})
 
 
-@pytest.mark.parametrize("above", ["test", "VoxCeleb1/dev"])
+@pytest.mark.parametrize("above", ["test", "VoxCeleb1/dev", "test/clean"])
 def test_a_first_folder_that_is_of_all_speakers(above, caplog):
-    """Trials say so; the speaker is then whichever folder was trained on."""
+    """Trials say so; the speaker is then whichever folder was trained on, but
+    for those that all have."""
     trials = one_trial(f"{above}/b/1.wav", f"{above}/c/1.wav")
-    table = pd.DataFrame({"ID": ["b/7", "d/3"]})
+    table = pd.DataFrame({"ID": ["train/clean/b/7", "dev/d/3"]})
     assert training_overlap(trials, "x", table) == {
         "test_speakers": 1,
         "trained_on": 1,
