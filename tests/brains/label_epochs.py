@@ -8,7 +8,8 @@ processes can agree with one; the second epoch is the first one with a gate.
 Each process prints its gate of each epoch. A WINDOW above 0 is that of the
 gate, in steps. The classifier starts from the means of the voices, or, if START
 is "centroids", of the labels: start.pt holds it, and what it was, and what the
-encoder makes of each sample.
+encoder makes of each sample. If START is "ssrl", a teacher labels anew, and
+end.pt holds its answers and its weights.
 """
 
 import sys
@@ -22,7 +23,10 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
 from speechbrain.processing.features import InputNormalization
 from speechbrain_cadino.brains.branch import Branch
 from speechbrain_cadino.brains.dlg_lc import PseudoLabelBrain
+from speechbrain_cadino.brains.ssrl import SSRLBrain
 from speechbrain_cadino.gate.loss_gate import DynamicLossGate
+from speechbrain_cadino.gate.soft_gate import SoftLossGate
+from speechbrain_cadino.lobes.teacher import Teacher
 from speechbrain_cadino.losses.label_correction import LabelCorrectionLoss
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.training.checkpoints import AtomicCheckpointer
@@ -31,7 +35,7 @@ from speechbrain_cadino.training.schedules import CosineSchedule
 BATCH, SAMPLES, VOICES = 4, 48, 6
 
 
-class FrozenNormBrain(PseudoLabelBrain):
+class Frozen:
     """Keeps BatchNorm as it is, and tells of the gate."""
 
     def on_fit_batch_start(self, batch, should_step):
@@ -50,6 +54,14 @@ class FrozenNormBrain(PseudoLabelBrain):
         gate = self.branches["audio"].loss_gate
         sys.stdout.write(f"gate {gate.threshold!r}\n")
         sys.stdout.flush()
+
+
+class FrozenLabels(Frozen, PseudoLabelBrain):
+    pass
+
+
+class FrozenSSRL(Frozen, SSRLBrain):
+    pass
 
 
 class Crops(torch.utils.data.Dataset):
@@ -71,8 +83,12 @@ class Crops(torch.utils.data.Dataset):
             "sample": index,
             "wav": wav / wav.std(),
             "label": self.labels[index],
+            "trusted": False,
             "problem": "",
         }
+
+    def sample_labels(self):
+        return self.labels
 
     def set_epoch(self, epoch):
         pass
@@ -114,13 +130,15 @@ def main(output_folder, parts, window, start, *options):
         "compute_features": Fbank(n_mels=20),
         "mean_var_norm": InputNormalization(norm_type="sentence"),
     }
-    if start == "voices":
+    if start != "centroids":
         start_classifier(modules)
+    soft = start == "ssrl"
+    gate = SoftLossGate if soft else DynamicLossGate
     audio = Branch(
         "wav",
         16000,
         **modules,
-        loss_gate=DynamicLossGate("dynamic", first_epoch=2, window=int(window)),
+        loss_gate=gate("dynamic", first_epoch=2, window=int(window)),
         manifest="",
         data_folder="",
         folder=output_folder,
@@ -128,8 +146,9 @@ def main(output_folder, parts, window, start, *options):
         classifier_file="",
     )
     loader = {"batch_size": BATCH // int(parts), "drop_last": True}
-    brain = FrozenNormBrain(
-        modules={"audio": audio},
+    parts = {"audio": audio, **({"teacher": Teacher(audio)} if soft else {})}
+    brain = (FrozenSSRL if soft else FrozenLabels)(
+        modules=parts,
         opt_class=lambda params: torch.optim.SGD(params, lr=0.0001),
         hparams={
             "branches": {"audio": audio},
@@ -138,7 +157,7 @@ def main(output_folder, parts, window, start, *options):
             "output_folder": output_folder,
             "train_logger": Silent(),
             "label_loss": LabelCorrectionLoss(scale=10.0, confidence=0.5),
-            "start_classifier": None if start == "voices" else start,
+            "start_classifier": start if start == "centroids" else None,
             "dataloader_options": loader,
             "before": {
                 "classifier": modules["classifier"].weight.detach().clone(),
@@ -152,6 +171,13 @@ def main(output_folder, parts, window, start, *options):
     # What comes before training is to see to it by itself
     modules["embedding_model"].train()
     brain.fit([1, 2, 3], Crops(), train_loader_kwargs=loader)
+    if soft and sb.utils.distributed.if_main_process():
+        found = {
+            "answers": brain.queue.answers,
+            "alive": brain.queue.alive,
+            "teacher": list(brain.teacher.network.parameters()),
+        }
+        torch.save(found, f"{output_folder}/end.pt")
 
 
 if __name__ == "__main__":

@@ -82,6 +82,25 @@ def test_two_processes_share_the_window(tmp_path):
     assert (table["gate"][1:] != gates[1:]).all()
 
 
+def test_two_processes_reflect_as_one(tmp_path):
+    """SSRL: the answers of all, classes that die, the weights of samples."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(one, 1, 0, "ssrl")
+    run(two, 2, 0, "ssrl", ranks=2)
+    table, other = (pd.read_csv(folder / "gate.csv") for folder in (one, two))
+    pd.testing.assert_frame_equal(table, other, rtol=1e-3)
+    assert np.isfinite(table["gate"][1:]).all()
+    ends = [torch.load(folder / "end.pt") for folder in (one, two)]
+    for name in ("answers", "alive"):
+        assert torch.equal(ends[0][name], ends[1][name])
+    # Each sample was answered in each epoch, and not always as it was labelled
+    answers = ends[0]["answers"]
+    assert (answers[:, -3:] >= 0).all()
+    torch.testing.assert_close(
+        ends[0]["teacher"], ends[1]["teacher"], rtol=1e-3, atol=1e-6
+    )
+
+
 def test_a_classifier_starts_from_the_means_of_the_labels(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     run(one, 1, 0, "centroids")
