@@ -12,6 +12,7 @@ from speechbrain_cadino.encoders.calibration import (
     write_calibration,
 )
 from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.runs import finish as end
 from speechbrain_cadino.runs import stage_two
 from speechbrain_cadino.runs.finish import finish, fold
 from speechbrain_cadino.verification import threshold
@@ -105,6 +106,21 @@ def test_a_map_of_the_training_set_is_in_the_encoder_folder(hparams, embedder):
         rtol=1e-3,
         atol=1e-3,
     )
+
+
+@pytest.mark.parametrize("final_map", [None, RecordingLDA(crops=3)])
+def test_files_are_read_by_the_workers_of_the_training(
+    hparams, embedder, final_map, monkeypatch
+):
+    seen = []
+
+    def calibrate(encoder, table):
+        seen.append(encoder.num_workers)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(end, "calibrate", calibrate)
+    finish(embedder.replace(num_workers=1), hparams | {"final_map": final_map})
+    assert seen == [1]
 
 
 def test_too_few_recordings_for_a_map_leave_the_encoder_as_it_was(
