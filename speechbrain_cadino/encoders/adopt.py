@@ -13,6 +13,7 @@ from speechbrain_cadino.encoders.export import OURS, STOCK, read_entries
 from speechbrain_cadino.encoders.load import (
     encoder_hyperparams,
     load_classifier,
+    with_weights,
 )
 
 logger = get_logger(__name__)
@@ -117,14 +118,10 @@ def _check(encoder, source, sample_rate):
             f"--sample_rate={rate} and a manifest whose start and stop count "
             "in that rate."
         )
-    trained = [
-        name
-        for name in FEATURES
-        if name in encoder.hparams.pretrainer.loadables
-    ]
+    trained = with_weights(encoder, FEATURES)
     if trained:
         raise ValueError(
-            f"{source} has a {trained[0]} with trained values, which training "
-            "would not keep. Start from an encoder whose features are only "
-            "computed, such as one that normalises each sentence."
+            f"{source} has a {next(iter(trained))} with trained values, which "
+            "training would not keep. Start from an encoder whose features are "
+            "only computed, such as one that normalises each sentence."
         )

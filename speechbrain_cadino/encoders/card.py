@@ -3,7 +3,7 @@
 import pathlib
 
 from speechbrain_cadino import __version__
-from speechbrain_cadino.dataio.manifest import LABEL
+from speechbrain_cadino.dataio.manifest import LABEL, trusted_rows
 from speechbrain_cadino.encoders.calibration import (
     NO_THRESHOLD,
     read_calibration,
@@ -156,7 +156,9 @@ def write_card(folder, settings, table, results=None, labelled=None):
         load=_how_to_load(faces).format(
             threshold=threshold_line(read_calibration(folder)), **settings
         ),
-        trained=_amount(table, faces) + _labelled(labelled),
+        trained=_amount(table, faces)
+        + _labelled(labelled)
+        + _started(settings.get("start_encoder")),
         settings="\n".join(shown),
         figures=_figures(results),
         good=GOOD,
@@ -265,8 +267,21 @@ def _how_to_load(faces):
     return LOAD_FACES if faces else LOAD
 
 
+def _started(encoder):
+    """That there was an encoder before, which had data of its own."""
+    if encoder is None:
+        return ""
+    return (
+        " It began as another encoder: what that was trained on, maybe with "
+        "speaker labels, its own card tells."
+    )
+
+
 def _amount(table, faces):
     """How much there is in a manifest, and whether it has labels."""
+    given = trusted_rows(table)
+    if given.any():
+        return _amount(table[~given], faces) + _labelled(table[given])
     amount = f"{len(table):,} tracks of faces"
     if not faces:
         hours = table["duration"].sum() / 3600

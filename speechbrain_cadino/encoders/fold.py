@@ -17,6 +17,7 @@ from speechbrain_cadino.encoders.export import (
 from speechbrain_cadino.encoders.load import (
     encoder_hyperparams,
     load_classifier,
+    with_weights,
 )
 from speechbrain_cadino.process.files import atomic_folder, write_text
 
@@ -69,8 +70,12 @@ def fold_linear(source, layer, folder, mean=None, trusted=True):
         if mean is None:
             mean = torch.zeros(len(last.bias))
         mean = layer(torch.as_tensor(mean, dtype=torch.float32).view(-1))
-    loadables = encoder.hparams.pretrainer.loadables
-    parts = {name: encoder.mods[name] for name in ENTRIES if name in loadables}
+    parts = with_weights(encoder, ENTRIES)
+    if "embedding_model" not in parts:
+        raise ValueError(
+            f"{source} does not load its embedding_model by itself: write an "
+            "encoder folder whose pretrainer has it among its loadables."
+        )
     rate = encoder.audio_normalizer.sample_rate
     with tempfile.TemporaryDirectory() as place:
         described = pathlib.Path(place, "hyperparams.yaml")

@@ -334,6 +334,29 @@ def start_from_encoder(module, source):
     _start_from(module, weights, source)
 
 
+def with_weights(encoder, names):
+    """Which modules of an encoder have weights in its folder, whatever its
+    pretrainer calls them.
+
+    Arguments
+    ---------
+    encoder : speechbrain.inference.classifiers.EncoderClassifier
+        The encoder.
+    names : list of str
+        The names of modules.
+
+    Returns
+    -------
+    dict of str:torch.nn.Module
+    """
+    loaded = {*map(id, encoder.hparams.pretrainer.loadables.values())}
+    return {
+        name: encoder.mods[name]
+        for name in names
+        if name in encoder.mods and id(encoder.mods[name]) in loaded
+    }
+
+
 def start_from_file(module, path):
     """Copies the weights in a file into a module.
 

@@ -287,6 +287,8 @@ def _checked(text, path):
     _check(root, path, resolved)
     if not isinstance(root, yaml.MappingNode):
         return resolved, {}
+    if any(key.tag.endswith(":merge") for key, _ in root.value):
+        _refuse(path, "a merge (<<) among its entries")
     files = {}
     options = set(RunOptions().as_dict())
     root.value = [pair for pair in root.value if pair[0].value not in options]

@@ -28,9 +28,13 @@ from speechbrain_cadino.verification.trials import (
     trial_names,
     trial_table,
     trial_tracks,
+    write_trials,
 )
 
 logger = get_logger(__name__)
+
+# The list of what was scored, where that is not the whole list
+SCORED = "scored_trials.txt"
 
 # Systems that have learned nothing, beside an untrained encoder
 UNTRAINED = {"log_mel_stats": LogMelStats}
@@ -332,8 +336,12 @@ def verify(
     folder = pathlib.Path(output_folder)
     back_ends.prepare(embedder, background, folder / "training_set")
     scores, details = _score(embedder, back_ends, trials, calibration_trials)
+    scored = folder / SCORED
+    scored.unlink(missing_ok=True)
     if len(trials.trials) < len(assess.trials):
         assess = assessor(trials.trials)
+        write_trials(scored, trials.trials)
+        logger.warning(f"The trials that have a score are in {scored}.")
     if baselines:
         scores["random_encoder"] = trials.scores(
             random_encoder(embedder, table, background.seed)

@@ -5,7 +5,11 @@ import numpy as np
 from scipy.stats import norm
 
 from speechbrain_cadino.process.figures import save_figure
-from speechbrain_cadino.verification.metrics import eer, error_rates
+from speechbrain_cadino.verification.metrics import (
+    convex_hull,
+    eer,
+    error_rates,
+)
 
 TICKS = np.array([0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60, 80])  # percent
 
@@ -16,7 +20,7 @@ POINTS = 2000
 BINS = 80
 
 
-def plot_det(path, scores, targets):
+def plot_det(path, scores, targets, hull=False):
     """Draws the detection error trade-off of several systems.
 
     Both axes are normal deviates (Martin et al. 1997, "The DET curve in
@@ -31,10 +35,15 @@ def plot_det(path, scores, targets):
         The systems' names, and the scores (T,) of each.
     targets : array_like
         Shape (T,), bool.
+    hull : bool
+        Whether to draw the ROC's convex hulls, and tell their EERs: see
+        ``metrics.eer``.
     """
     curves = {}
     for system, values in scores.items():
         p_miss, p_fa, _ = error_rates(values, targets)
+        if hull:
+            p_miss, p_fa = convex_hull(p_miss, p_fa)
         curves[system] = eer(p_miss, p_fa), p_miss, p_fa
     figure, axis = plt.subplots(figsize=(5.6, 5.2), layout="constrained")
     lowest = _lowest(targets)

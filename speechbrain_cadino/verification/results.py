@@ -11,7 +11,7 @@ from speechbrain_cadino.dataio.labels import read_labels
 from speechbrain_cadino.dataio.manifest import read_csv
 from speechbrain_cadino.dataio.names import parts_of
 from speechbrain_cadino.process.console import aligned
-from speechbrain_cadino.process.files import write_json
+from speechbrain_cadino.process.files import read_json, write_json
 from speechbrain_cadino.verification.bootstrap import (
     Bootstrap,
     count_speakers,
@@ -306,9 +306,18 @@ def write_results(folder, assess, scores, details=None, overlap=None):
         }
         for system, values in scores.items()
     }
+    # Those of another run would stand beside these
+    before = read_json(folder / "metrics.json") or {}
+    for system in before.get("systems", {}).keys() - scores.keys():
+        (folder / f"scores_{system}.txt").unlink(missing_ok=True)
     for system, values in scores.items():
         write_scores(folder / f"scores_{system}.txt", trials, values)
-    plot_det(folder / "plots" / "det.png", scores, trials["target"])
+    plot_det(
+        folder / "plots" / "det.png",
+        scores,
+        trials["target"],
+        assess.options["convex_hull"],
+    )
     plot_scores(folder / "plots" / "scores.png", scores, trials["target"])
     write_json(folder / "metrics.json", results)
     return results
@@ -339,39 +348,21 @@ def format_results(results):
     first = f"{results['trials']} trials, {results['targets']} of them targets"
     if "speakers" in results:
         first += f"; [95% intervals] over {results['speakers']} speakers"
-    lines = {}
+    lines = []
     for system, figures in results["systems"].items():
-        lines[system] = figures
+        lines.append((system, figures))
         for group, part in figures.get("groups", {}).items():
-            lines[f"  {group} ({part['trials']})"] = part
-    return "\n".join([first, *format_figures(lines)])
-
-
-def format_figures(systems):
-    """A table of figures, aligned.
-
-    Arguments
-    ---------
-    systems : dict of dict
-        Names, and the figures of each, see ``Assessor``.
-
-    Returns
-    -------
-    list of str
-        The header and a line for each.
-    """
-    keys = [
+            lines.append((f"  {group} ({part['trials']})", part))
+    keys = dict.fromkeys(
         key
-        for figures in systems.values()
+        for _, figures in lines
         for key, value in figures.items()
         if isinstance(value, (int, float)) and key not in COUNTS
-    ]
-    rows = [["system", *map(_title, dict.fromkeys(keys))]]
-    for name, figures in systems.items():
-        rows.append(
-            [name, *(_cell(figures, key) for key in dict.fromkeys(keys))]
-        )
-    return aligned(rows)
+    )
+    rows = [["system", *map(_title, keys)]]
+    for name, figures in lines:
+        rows.append([name, *(_cell(figures, key) for key in keys)])
+    return "\n".join([first, *aligned(rows)])
 
 
 def _title(key):

@@ -296,7 +296,8 @@ def read_scores(path, trials):
         raise ValueError(
             f"{path} has no score for {missing.sum()} of {len(trials)} "
             f"trials; the first is '{trial['enrol']} {trial['test']}'. Is it "
-            "of another trial list?"
+            "of another trial list? Where files could not be used, verify.py "
+            "writes what it scored into scored_trials.txt: give that list."
         )
     of_the_list = np.isin(found, wanted)
     fields, found = fields[of_the_list], found[of_the_list]

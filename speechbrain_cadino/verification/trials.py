@@ -18,7 +18,7 @@ from speechbrain_cadino.dataio.names import (
     speaker_of,
     spelling,
 )
-from speechbrain_cadino.process.files import read_text
+from speechbrain_cadino.process.files import read_text, write_text
 
 logger = get_logger(__name__)
 
@@ -185,6 +185,32 @@ def listed_names(lists):
     """
     names = [trial_names(read_trials(path)) for path in paths_of(lists)]
     return sorted(set().union(*names))
+
+
+def write_trials(path, trials):
+    """Writes a trial list.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The text file.
+    trials : pandas.DataFrame
+        The trials, as ``read_trials`` gives them.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "trials.txt"
+    >>> lines = "1 a/1.wav a/2.wav easy\\n0 a/1.wav b/1.wav hard\\n"
+    >>> _ = path.write_text(lines)
+    >>> write_trials(path.with_name("copy.txt"), read_trials(path))
+    >>> path.with_name("copy.txt").read_text() == lines
+    True
+    """
+    columns = ["target", "enrol", "test", "group"]
+    table = trials.reindex(columns=[c for c in columns if c in trials])
+    table = table.astype({"target": int}).astype(str)
+    lines = [" ".join(row) for row in table.itertuples(index=False)]
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def training_overlap(trials, data_folder, table):

@@ -54,6 +54,27 @@ def test_settings_are_numbers_words_and_lists_of_these(
     ]
 
 
+def test_where_labels_have_come_in_is_told(encoder_folder, tmp_path):
+    """By an encoder to start from, and by a joined manifest."""
+    folder = tmp_path / "encoder"
+    shutil.copytree(encoder_folder, folder)
+    table = pd.DataFrame(
+        {
+            "ID": list("abcd"),
+            "duration": [3600.0] * 4,
+            "spk_id": ["anna", "bob", "7", "8"],
+            "trusted": [1, 1, 0, 0],
+        }
+    )
+    settings = {"sample_rate": 16000, "start_encoder": "/home/anne/encoder"}
+    write_card(folder, settings, table)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "2 recordings, 2.0 hours, in 2 classes: clusters" in card
+    assert "And with speaker labels: 2 recordings of 2 speakers." in card
+    assert "It began as another encoder" in card
+    assert "anne" not in card
+
+
 def test_the_example_of_a_voice_runs(encoder_folder, tmp_path):
     folder = tmp_path / "encoder"
     shutil.copytree(encoder_folder, folder)

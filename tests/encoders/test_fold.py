@@ -80,6 +80,34 @@ def test_weights_that_lie_elsewhere_and_a_card_of_others(
     assert "Threshold: none yet" in card
 
 
+def test_weights_under_another_name_are_taken_along(encoder_folder, tmp_path):
+    """As in folders of others; where they cannot be told, nothing is
+    written."""
+    source = shutil.copytree(encoder_folder, tmp_path / "theirs")
+    path = source / "hyperparams.yaml"
+    text = path.read_text()
+    own = "embedding_model: !ref <embedding_model>\n"
+    before, _, after = text.rpartition(own)
+    path.write_text(f"{before}model: !ref <embedding_model>\n{after}")
+    (source / "embedding_model.ckpt").rename(source / "model.ckpt")
+    layer = torch.nn.Linear(12, 12)
+    fold_linear(source, layer, tmp_path / "folded")
+    wavs = torch.randn(1, 9000)
+    expected = layer(load_encoder(source).encode_batch(wavs, torch.ones(1)))
+    found = load_encoder(tmp_path / "folded").encode_batch(wavs, torch.ones(1))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    inside = "[!ref <embedding_model>]"
+    path.write_text(
+        f"{before}model: !new:torch.nn.ModuleList [{inside}]\n{after}"
+    )
+    weights = torch.load(source / "model.ckpt")
+    weights = {f"0.{name}": value for name, value in weights.items()}
+    torch.save(weights, source / "model.ckpt")
+    with pytest.raises(ValueError, match="does not load its embedding_model"):
+        fold_linear(source, layer, tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
 def test_what_cannot_be_folded(encoder_folder, tmp_path):
     with pytest.raises(ValueError, match="12 to 5 dimensions"):
         fold_linear(encoder_folder, torch.nn.Linear(12, 5), tmp_path / "out")

@@ -216,6 +216,14 @@ def test_attacks_are_one_sentence_or_nothing(encoder_folder, tmp_path, attack):
     assert not out.exists()
 
 
+def test_run_options_do_not_hide_in_a_merge(encoder_folder, tmp_path):
+    folder = shutil.copytree(encoder_folder, tmp_path / "encoder")
+    with open(folder / "hyperparams.yaml", "a") as file:
+        file.write("<<: {compile: True, device: meta}\n")
+    with pytest.raises(ValueError, match="a merge"):
+        load_encoder(folder, trusted=False)
+
+
 def test_what_is_too_large_to_load_is_refused(encoder_folder, tmp_path):
     folder = shutil.copytree(encoder_folder, tmp_path / "encoder")
     path = folder / "hyperparams.yaml"

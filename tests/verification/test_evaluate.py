@@ -16,7 +16,8 @@ from speechbrain_cadino.verification.baselines import LogMelStats
 from speechbrain_cadino.verification.evaluate import TrialEvaluator, verify
 from speechbrain_cadino.verification.metrics import summary
 from speechbrain_cadino.verification.results import Assessor
-from speechbrain_cadino.verification.scoring import unit
+from speechbrain_cadino.verification.scoring import read_scores, unit
+from speechbrain_cadino.verification.trials import read_trials
 
 SYSTEMS = ["encoder", "random_encoder", "log_mel_stats"]
 SYSTEMS.append("log_mel_stats+recording_lda")
@@ -337,3 +338,14 @@ def test_a_silent_file_is_left_out_with_its_trials(corpus, tmp_path, caplog):
     assert results["trials"] == before - 11
     assert "11 of 66 trials are left out: 1 files" in caplog.text
     assert "a/0.wav: silent" in caplog.text
+    # What was scored is a list that goes with the scores
+    path = tmp_path / "out" / "scored_trials.txt"
+    scored = read_trials(path)
+    assert len(scored) == before - 11
+    scores = read_scores(tmp_path / "out" / "scores_encoder.txt", scored)
+    assert len(scores) == before - 11
+    with pytest.raises(ValueError, match=r"scored_trials\.txt: give that"):
+        read_scores(
+            tmp_path / "out" / "scores_encoder.txt",
+            read_trials(corpus / "trials.txt"),
+        )

@@ -40,6 +40,18 @@ def test_det_of_normal_scores_is_a_straight_line(drawn):
     np.testing.assert_allclose(middle.sum(1), -3, atol=0.15)
 
 
+@pytest.mark.parametrize(
+    ("hull", "rate"), [(False, "50.00%"), (True, "25.00%")]
+)
+def test_the_rate_is_that_of_the_hull_where_that_is_asked_for(
+    drawn, hull, rate
+):
+    targets = np.array([False, True, False, True])
+    plots.plot_det("det.png", {"system": np.arange(4.0)}, targets, hull)
+    (text,) = drawn[0].axes[0].get_legend().get_texts()
+    assert text.get_text() == f"system, EER {rate}"
+
+
 def test_perfect_wrong_and_constant_systems_can_be_drawn(drawn):
     targets = np.array([True, False, False])
     perfect = targets.astype(float)

@@ -119,6 +119,40 @@ def test_tables_that_do_not_fit(trials, tmp_path):
         trial_groups(trials, table)
 
 
+def test_each_system_has_the_lines_of_its_own_groups(trials):
+    groups = pd.DataFrame({"Gender": list("ffm")}, index=["id0", "id1", "id2"])
+    path = {"good": 3.0, "bad": 0.0}
+    rng = np.random.default_rng(1)
+    assess = Assessor(trials)
+    assess.groups = trial_groups(trials, groups)
+    systems = {
+        name: assess(rng.standard_normal(len(trials)) + by * trials["target"])
+        for name, by in path.items()
+    }
+    results = {"trials": 66, "targets": 18, "systems": systems}
+    lines = format_results(results).splitlines()[2:]
+    assert len(lines) == 4
+    for place, (name, figures) in enumerate(systems.items()):
+        whole, group = lines[2 * place : 2 * place + 2]
+        assert whole.split()[:2] == [name, f"{figures['eer']:.2f}"]
+        of_group = figures["groups"]["Gender=f"]["eer"]
+        assert group.split()[:3] == ["Gender=f", "(28)", f"{of_group:.2f}"]
+    first, second = (systems[name]["groups"]["Gender=f"] for name in systems)
+    assert first["eer"] != second["eer"]
+
+
+def test_scores_of_another_run_do_not_stay(trials, scores, tmp_path):
+    assess = Assessor(trials)
+    both = {"encoder": scores, "encoder+mean": scores}
+    write_results(tmp_path, assess, both)
+    (tmp_path / "scores_mine.txt").touch()
+    write_results(tmp_path, assess, {"encoder": -scores})
+    assert sorted(path.name for path in tmp_path.glob("scores_*")) == [
+        "scores_encoder.txt",
+        "scores_mine.txt",
+    ]
+
+
 def test_files_and_table(trials, scores, tmp_path):
     systems = {"encoder": scores, "encoder+calibrated": scores}
     assess = Assessor(trials, replicates=30, operating_points=[0.1])
