@@ -79,6 +79,12 @@ def dataio_prep(hparams):
     """The training and the test voices, and how many phones there are."""
     # 1. What is said in each file
     table = read_phones(hparams["phones"])
+    voices = table.groupby("wav")["spk_id"].nunique()
+    if (voices > 1).any():
+        raise ValueError(
+            f"{hparams['phones']}: {voices.idxmax()} has several voices. Cut "
+            "it into files of one."
+        )
     said = {
         wav: {
             "wav": f"{hparams['data_folder']}/{wav}",

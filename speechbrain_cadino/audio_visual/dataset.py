@@ -8,6 +8,7 @@ import torch
 
 from speechbrain_cadino.audio_visual.faces import FaceReader
 from speechbrain_cadino.dataio.audio import MediaError
+from speechbrain_cadino.dataio.crop_reader import shows
 from speechbrain_cadino.dataio.crops import PseudoLabelDataset
 from speechbrain_cadino.dataio.manifest import (
     TRUSTED,
@@ -121,4 +122,4 @@ class AudioVisualDataset(PseudoLabelDataset):
                 frame = face.read(first, first + 1)
         except MediaError:
             return None
-        return frame if frame.min() < frame.max() else None
+        return frame if shows(frame.numpy()).all() else None

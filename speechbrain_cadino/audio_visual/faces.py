@@ -163,12 +163,40 @@ class FaceReader:
                 # A JPEG is decoded at the smallest size that is not too small.
                 image.draft("RGB", square)
                 return ImageOps.fit(
-                    image.convert("RGB"), square, Image.Resampling.BILINEAR
+                    upright_rgb(image), square, Image.Resampling.BILINEAR
                 )
         except IMAGE_ERRORS as error:
             raise FaceError(
                 f"{path}: not readable as an image ({error})."
             ) from error
+
+
+def upright_rgb(image):
+    """An image as it is to be seen: turned as its camera says, in three colours
+    of 8 bits.
+
+    Arguments
+    ---------
+    image : PIL.Image.Image
+        The image. Pillow would cut 16 bits at 255.
+
+    Returns
+    -------
+    PIL.Image.Image
+
+    Example
+    -------
+    >>> deep = Image.fromarray(np.full((2, 3), 2**15, np.uint16))
+    >>> deep.mode, upright_rgb(deep).getpixel((0, 0))
+    ('I;16', (128, 128, 128))
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        pixels = np.asarray(image)
+        deep = pixels.max(initial=0) > 255
+        pixels = (pixels // 256 if deep else pixels).clip(0, 255)
+        image = Image.fromarray(pixels.astype(np.uint8))
+    return image.convert("RGB")
 
 
 class FaceAugmenter(torch.nn.Module):

@@ -14,6 +14,7 @@ from speechbrain_cadino.audio_visual.faces import (
     IMAGES,
     flat_track,
     is_image,
+    upright_rgb,
 )
 from speechbrain_cadino.audio_visual.frames import VIDEOS, sample_frames
 from speechbrain_cadino.dataio.manifest import (
@@ -420,10 +421,10 @@ def _any_shows(folder, images):
         try:
             with Image.open(f"{folder}/{name}") as image:
                 image.draft("RGB", SMALL)
-                darkest, brightest = image.convert("L").getextrema()
+                ranges = upright_rgb(image).getextrema()
         except IMAGE_ERRORS:
             continue
-        if darkest < brightest:
+        if any(darkest < brightest for darkest, brightest in ranges):
             return True
     return False
 

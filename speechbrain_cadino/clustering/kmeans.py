@@ -292,11 +292,14 @@ def whole_number(number, count):
 
     Example
     -------
-    >>> whole_number(0.7, 865), whole_number(600, 865)
-    (606, 600)
+    >>> whole_number(0.7, 865), whole_number(600, 865), whole_number(3.0, 865)
+    (606, 600, 3)
     """
-    is_share = number is not None and 0 < number < 1
-    return max(1, round(number * count)) if is_share else number
+    if number is not None and 0 < number < 1:
+        return max(1, round(number * count))
+    # As a calculation in a YAML file gives it: 600 / 2 is 300.0
+    is_whole = isinstance(number, float) and number.is_integer()
+    return int(number) if is_whole else number
 
 
 def check_options(count, num_clusters, merge_to=None, engine="sklearn"):
@@ -318,6 +321,15 @@ def check_options(count, num_clusters, merge_to=None, engine="sklearn"):
     ...
     ValueError: 1000 utterances cannot make 7500 clusters: ...
     """
+    for name, number in [
+        ("num_clusters", num_clusters),
+        ("merge_to", merge_to),
+    ]:
+        if number is not None and number % 1:
+            raise ValueError(
+                f"{name} is {number}: give a whole number, or below 1 a share "
+                "of the utterances."
+            )
     if num_clusters < 1:
         raise ValueError(
             f"num_clusters is {num_clusters}: it must be 1 or more."

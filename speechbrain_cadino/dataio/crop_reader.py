@@ -18,7 +18,7 @@ MAX_REPLACEMENTS = 10
 # side of a telephone call is silent for half of its time.
 MAX_SILENT = 50
 
-BLACK = "black"
+BLANK = "blank"
 
 
 def crop_samples(seconds, sample_rate):
@@ -181,9 +181,9 @@ class CropReader:
         """Reads stretches; raises if one is silent."""
         pieces = _read_pieces(audio, *zip(*places))
         for (first, _), piece in zip(places, pieces):
-            problem = problem_of(piece) if piece.ndim == 1 else _black(piece)
+            problem = problem_of(piece) if piece.ndim == 1 else _blank(piece)
             if problem:
-                kind = SilentError if problem in (SILENT, BLACK) else MediaError
+                kind = SilentError if problem in (SILENT, BLANK) else MediaError
                 raise kind(f"{self.wavs[row]}: {problem}, from {first} on.")
         return pieces
 
@@ -203,9 +203,33 @@ def _read_pieces(audio, firsts, lasts):
     ]
 
 
-def _black(picture):
+def shows(frames):
+    """Whether pictures show something: each is not of one colour.
+
+    Arguments
+    ---------
+    frames : numpy.ndarray
+        Shape (frames, channels, height, width).
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (frames,), bool.
+
+    Example
+    -------
+    >>> blue = np.zeros((1, 3, 2, 2))
+    >>> blue[:, 2] = 255
+    >>> shows(blue), shows(np.arange(12).reshape(1, 3, 2, 2))
+    (array([False]), array([ True]))
+    """
+    pixels = frames.reshape(*frames.shape[:2], -1)
+    return (pixels.max(2) > pixels.min(2)).any(1)
+
+
+def _blank(frames):
     """What ``problem_of`` is to signals."""
-    return "" if picture.any() else BLACK
+    return "" if shows(frames).any() else BLANK
 
 
 def _at_speed(piece, speed):
@@ -218,4 +242,6 @@ def _at_speed(piece, speed):
 
 def _fill(piece, length):
     """A piece cut, or repeated, to a length; not copied if it has it."""
-    return piece if len(piece) == length else np.resize(piece, length)
+    if len(piece) == length:
+        return piece
+    return np.resize(piece, (length, *piece.shape[1:]))

@@ -174,7 +174,8 @@ class GrowingSampling(Sampling):
     speaker is let in through the order of names; where all files lie in one
     folder, in whole files. What is in stays in. Epochs stay as long as they
     are: while a half takes part, each of its utterances makes two samples, give
-    or take one. The order is that of the share at an epoch's beginning.
+    or take one, which others get in the next epoch. The order is that of the
+    share at an epoch's beginning.
 
     Arguments
     ---------
@@ -252,8 +253,11 @@ class GrowingSampling(Sampling):
     def order(self, epoch):
         """See Sampling."""
         rows = self.sampling.order(epoch)
-        active = np.isin(rows, self.active(epoch))
-        return np.resize(rows[active], self.size)
+        rows = rows[np.isin(rows, self.active(epoch))]
+        times, rest = divmod(self.size, len(rows))
+        rng = np.random.default_rng((self.seed, epoch))
+        more = rng.permutation(rows)[:rest]
+        return np.concatenate([np.tile(rows, times), more])
 
     def partners(self, row, rng):
         """See Sampling."""

@@ -77,7 +77,7 @@ class Embedder:
         Whether it embeds any audio: not so ``StoredEmbeddings``.
     problems : dict of str:str
         Why the utterances without an embedding, by ID, have none: those of the
-        last call.
+        last call of ``embed``.
 
     Example
     -------

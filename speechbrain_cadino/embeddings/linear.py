@@ -118,9 +118,6 @@ class LDA(LinearMap):
         Shape (D,), subtracted first.
     axes : numpy.ndarray
         Shape (D, d), multiplied with from the right.
-    ratios : numpy.ndarray
-        Shape (d,): how much more classes vary along each axis than what is
-        within a class.
 
     Example
     -------

@@ -2,8 +2,11 @@
 
 import numpy as np
 
+from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.embeddings.linear import LinearMap
 from speechbrain_cadino.embeddings.store import chunks
+
+logger = get_logger(__name__)
 
 
 class Whitening(LinearMap):
@@ -69,6 +72,13 @@ class Whitening(LinearMap):
             raise ValueError(
                 "An embedding is not finite: leave out the files that cannot "
                 "be read, see store.readable_rows."
+            )
+        if self.power > 0.5 and len(embeddings) <= len(self.mean):
+            logger.warning(
+                f"whitening={self.power:g} of {len(embeddings)} utterances in "
+                f"{len(self.mean)} dimensions: so few vary as much in each "
+                "direction, and all are far apart. Give 0.5 or less, or more "
+                "utterances."
             )
         variances, axes = np.linalg.eigh(covariance)
         variances, axes = variances[::-1], axes[:, ::-1]

@@ -7,7 +7,12 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from speechbrain_cadino.dataio.audio import AudioReader, read_header
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.audio import (
+    AudioReader,
+    MediaError,
+    read_header,
+)
 from speechbrain_cadino.frames.abx import (
     comparable,
     score_abx,
@@ -16,6 +21,8 @@ from speechbrain_cadino.frames.abx import (
 from speechbrain_cadino.frames.features import LONGEST, read_signal
 from speechbrain_cadino.frames.phones import TOUCH, frames_of, read_phones
 from speechbrain_cadino.frames.units import unit_figures
+
+logger = get_logger(__name__)
 
 # The frames that are kept at a time, in bytes, of one layer at least: for more,
 # the files are gone through again
@@ -57,6 +64,7 @@ class FrameEvaluator:
                 "train_dinosr.py, data_folder of evaluate_frames.py."
             )
         self._check_seconds(phones)
+        self._leave_out_unreadable(phones)
         # What is compared, and the place of each phone there, or -1
         inside = comparable(self.table)
         if not inside.any():
@@ -69,6 +77,29 @@ class FrameEvaluator:
         self.places = np.where(inside, np.cumsum(inside) - 1, -1)
         phones = self.table["language"] + " " + self.table["phone"]
         self.phones, _ = pd.factorize(phones, sort=True)
+
+    def _leave_out_unreadable(self, phones):
+        """Takes files that are silent or damaged, which a header does not tell,
+        out of the table."""
+        problems = {}
+        files = self.table.groupby("wav", sort=False)
+        for wav, rows in tqdm(files, "Reading files", unit="file", delay=3):
+            try:
+                for _ in self._stretches(wav, rows):
+                    pass
+            except MediaError as error:
+                problems[wav] = error
+        if not problems:
+            return
+        kept = ~self.table["wav"].isin(problems.keys())
+        reason = f"the first: {next(iter(problems.values()))}"
+        if not kept.any():
+            raise ValueError(f"No file of {phones} can be used; {reason}")
+        logger.warning(
+            f"{len(problems)} of {len(files)} files of {phones} cannot be "
+            f"used and are left out; {reason}"
+        )
+        self.table = self.table[kept].reset_index(drop=True)
 
     def _check_seconds(self, phones):
         """Raises if half of the phones begin after the end of their file."""

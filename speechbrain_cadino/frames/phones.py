@@ -5,9 +5,14 @@ import pathlib
 import numpy as np
 import pandas as pd
 
+from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import LABEL, read_csv
 
+logger = get_logger(__name__)
+
 COLUMNS = ["wav", LABEL, "phone", "start", "stop"]
+# What forced aligners call a pause, in small letters and without brackets
+PAUSES = {"", "sil", "sp", "spn", "silence", "pau", "eps"}
 # Neighbours are no further apart than this, in seconds: the rounding of times
 TOUCH = 0.0015
 
@@ -20,13 +25,15 @@ def read_phones(path):
     path : str or pathlib.Path
         A CSV file, a row for each phone: ``wav`` (a file, below the data
         folder), ``spk_id``, ``phone``, ``start`` and ``stop`` (seconds), and
-        ``language``, if there are several.
+        ``language``, if there are several. Pauses are no phones: rows of
+        ``PAUSES``, in brackets or not, are left out, and the log counts them.
 
     Returns
     -------
     pandas.DataFrame
-        These columns, in the order of files and time, and the phones
-        ``before`` and ``after`` each, None where there is a gap.
+        These columns, in the order of files, of voices in each and of time,
+        and the phones of the same voice ``before`` and ``after`` each, None
+        where there is a gap.
 
     Raises
     ------
@@ -66,9 +73,16 @@ def read_phones(path):
         )
     if "language" not in table:
         table["language"] = ""
-    table = table.sort_values(["wav", "start"], kind="stable")
+    names = table["phone"].astype(str).str.strip("[]<>() ").str.casefold()
+    pauses = names.isin(PAUSES)
+    if pauses.all():
+        raise ValueError(f"{path}, a table of phones, has pauses alone.")
+    if pauses.any():
+        logger.info(f"{path}: {pauses.sum()} pauses are left out.")
+    table = table[~pauses].sort_values(["wav", LABEL, "start"], kind="stable")
     table = table.reset_index(drop=True)
-    follows = (table["wav"] == table["wav"].shift()) & (
+    both = ["wav", LABEL]
+    follows = (table[both] == table[both].shift()).all(axis=1) & (
         (table["start"] - table["stop"].shift()).abs() < TOUCH
     )
     before = table["phone"].shift().where(follows)

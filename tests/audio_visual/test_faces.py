@@ -1,3 +1,4 @@
+import functools
 import sys
 
 import numpy as np
@@ -13,6 +14,7 @@ from speechbrain_cadino.audio_visual.faces import (
     FaceReader,
 )
 from speechbrain_cadino.dataio.audio import MediaError
+from speechbrain_cadino.dataio.crops import MultiCropDataset
 
 RED, GREEN, BLUE = (250, 10, 10), (10, 250, 10), (10, 10, 250)
 
@@ -100,6 +102,70 @@ def test_any_mode_becomes_rgb(tmp_path, mode):
     images = FaceReader(tmp_path).read()
     assert images.shape == (1, 3, 64, 64)
     assert_colours(images, [(102, 102, 102)])
+
+
+def test_images_are_turned_as_their_camera_says(tmp_path):
+    """Red above blue, on its side in the file."""
+    image = Image.new("RGB", (32, 32), BLUE)
+    image.paste(RED, (0, 0, 32, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned to the right
+    turned = image.transpose(Image.Transpose.ROTATE_90)
+    turned.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    upper, lower = FaceReader(tmp_path, size=32).read()[0].chunk(2, 1)
+    assert_colours(upper[None, :, 2:-2], [RED])
+    assert_colours(lower[None, :, 2:-2], [BLUE])
+
+
+def test_sixteen_bits_are_shades_of_grey(tmp_path):
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16)
+    Image.fromarray(np.tile(ramp, (64, 1))).save(tmp_path / "a.png")
+    row = FaceReader(tmp_path, size=64).read()[0, 0, 32].float()
+    expected = torch.linspace(0, 255, 64)
+    torch.testing.assert_close(row, expected, atol=2, rtol=0)
+
+
+@pytest.mark.parametrize("seconds", [1, 2, 3])
+def test_a_track_that_is_shorter_than_a_crop_is_repeated(tmp_path, seconds):
+    """Two frames, of one a second."""
+    for number, colour in enumerate([RED, GREEN]):
+        image = Image.new("RGB", (16, 16), colour)
+        image.paste((255, 255, 255), (0, 0, 2, 2))
+        (tmp_path / "track").mkdir(exist_ok=True)
+        image.save(tmp_path / "track" / f"{number}.png")
+    (tmp_path / "faces.csv").write_text(
+        "ID,duration,wav,start,stop\na,2,$data_root/track,0,2\n"
+    )
+    data = MultiCropDataset(
+        *(tmp_path / "faces.csv", tmp_path),
+        global_seconds=seconds,
+        local_seconds=1,
+        sample_rate=1,
+        reader=functools.partial(FaceReader, size=16),
+    )
+    item = data[0]
+    assert item["problem"] == ""
+    assert item["globals"].shape == (2, seconds, 3, 16, 16)
+    if seconds == 3:
+        colours = item["globals"][0, :, :, 8, 8]
+        assert colours.tolist() == [list(RED), list(GREEN), list(RED)]
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 255), (255, 255, 255), (9, 9, 9)])
+def test_a_frame_of_one_colour_is_no_face(heard_and_seen, tmp_path, colour):
+    for path in (tmp_path / "track").glob("*.png"):
+        Image.new("RGB", (16, 16), colour).save(path)
+    assert not heard_and_seen()[0]["has_face"]
+    table = tmp_path / "faces.csv"
+    data = MultiCropDataset(
+        *(table, tmp_path),
+        global_seconds=1,
+        local_seconds=1,
+        sample_rate=1,
+        reader=functools.partial(FaceReader, size=16),
+    )
+    with pytest.raises(MediaError, match="blank"):
+        data[0]
 
 
 def test_errors_name_the_file_and_the_reason(tmp_path):

@@ -216,6 +216,8 @@ def test_torch_goes_on_with_smaller_chunks_if_memory_is_short():
         ({"num_clusters": 181}, "180 utterances cannot make 181 clusters"),
         ({"num_clusters": 9, "merge_to": 9}, "merge_to is 9"),
         ({"num_clusters": 9, "merge_to": 0}, "merge_to is 0"),
+        ({"num_clusters": 9.5}, "num_clusters is 9.5: give a whole number"),
+        ({"num_clusters": 9, "merge_to": 4.5}, "merge_to is 4.5: give a whole"),
         ({"num_clusters": 9, "engine": "k"}, "'sklearn', 'faiss' or 'torch'"),
     ],
 )

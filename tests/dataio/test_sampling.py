@@ -50,6 +50,18 @@ def test_whole_folders_nested_of_the_share_in_epochs_of_one_length(wavs):
     assert (sampling.order(11) == np.arange(len(wavs))).all()
 
 
+def test_no_place_in_the_manifest_makes_more_samples():
+    """By mean counts over many seeds, while the share grows."""
+    wavs = [f"s{i:03}/{j}.wav" for i in range(100) for j in range(5)]
+    counts = np.zeros(len(wavs))
+    for seed in range(60):
+        sampling = growing(wavs, seed, start=0.3, epochs=8)
+        for epoch in range(1, 9):
+            counts += np.bincount(sampling.order(epoch), minlength=len(wavs))
+    first, last = counts[:250].mean(), counts[250:].mean()
+    assert first == pytest.approx(last, rel=0.05)
+
+
 def test_the_seed_alone_decides(wavs):
     # Another object, and the epochs backwards, as after a resume
     one, two = growing(wavs), growing(wavs)

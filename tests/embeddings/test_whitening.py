@@ -55,3 +55,14 @@ def test_chunks_make_no_difference(monkeypatch):
     np.testing.assert_allclose(
         whiten(embeddings(), power=0.5), whole, rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    ("count", "power", "told"),
+    [(12, 1, True), (12, 0.5, False), (13, 1, False)],
+)
+def test_too_few_to_even_out_is_told(count, power, told, caplog):
+    """Twelve in twelve dimensions are all equally far apart."""
+    points = np.random.default_rng(0).standard_normal((count, 12))
+    Whitening(power).fit(points)
+    assert ("and all are far apart" in caplog.text) == told

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -103,6 +105,25 @@ def test_tables_that_cannot_be_judged_are_refused_at_once(corpus, tmp_path):
         other.to_csv(path, index=False)
         with pytest.raises(ValueError, match=sentence):
             evaluate.FrameEvaluator(path, corpus, RATE)
+
+
+def test_files_that_cannot_be_used_are_left_out(corpus, tmp_path, caplog):
+    """A silent one and a damaged one, whose headers say nothing of it."""
+    shutil.copytree(corpus, tmp_path, dirs_exist_ok=True)
+    soundfile.write(tmp_path / "0.wav", np.zeros(2500), RATE)
+    broken, _ = soundfile.read(tmp_path / "1.wav")
+    broken[1000] = np.nan
+    soundfile.write(tmp_path / "1.wav", broken, RATE, "FLOAT")
+    evaluator = evaluate.FrameEvaluator(tmp_path / "p.csv", tmp_path, RATE)
+    assert "2 of 6 files" in caplog.text
+    assert "0.wav: silent" in caplog.text
+    assert set(evaluator.table["wav"]) == {f"{i}.wav" for i in range(2, 6)}
+    rows = evaluator("system", features.Features(describe, HOP / RATE))
+    assert len(rows) == 3
+    for wav in evaluator.table["wav"].unique():
+        soundfile.write(tmp_path / wav, np.zeros(150 * RATE), RATE)
+    with pytest.raises(ValueError, match=r"No file of .* can be used"):
+        evaluate.FrameEvaluator(tmp_path / "p.csv", tmp_path, RATE)
 
 
 def test_codes_in_numbers_are_those_of_their_probabilities(corpus):

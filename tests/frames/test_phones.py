@@ -72,6 +72,29 @@ def test_a_table_that_cannot_be_used_is_named(text, said, tmp_path):
         read_phones(path)
 
 
+def test_pauses_are_gaps_and_voices_have_their_own_neighbours(tmp_path):
+    """As of a forced aligner, and of a dialogue in one file."""
+    rows = [
+        *("a.wav,v,t,0.0,0.1", "a.wav,v,SIL,0.1,0.2", "a.wav,v,o,0.2,0.3"),
+        *("a.wav,v,m,0.3,0.4", "a.wav,v,,0.4,0.5", "a.wav,w,i,0.4,0.6"),
+        *("a.wav,w,[sp],0.6,0.7", "a.wav,w,u,0.65,0.8", "a.wav,v,e,0.8,0.9"),
+        *("a.wav,v,s,0.9,1.0", "a.wav,w,<eps>,1.0,1.1"),
+    ]
+    path = tmp_path / "phones.csv"
+    path.write_text("wav,spk_id,phone,start,stop\n" + "\n".join(rows) + "\n")
+    table = read_phones(path)
+    found = table[["spk_id", "before", "phone", "after"]].values.tolist()
+    assert found == [
+        ["v", None, "t", None],
+        ["v", None, "o", "m"],
+        ["v", "o", "m", None],
+        ["v", None, "e", "s"],
+        ["v", "e", "s", None],
+        ["w", None, "i", None],
+        ["w", None, "u", None],
+    ]
+
+
 def test_frames_are_cut_by_their_middle():
     rng = np.random.default_rng(0)
     starts = rng.uniform(0, 1.7, 200)
