@@ -163,8 +163,9 @@ def trimmed_length(lengths, sample_rate=16000):
     Returns
     -------
     numpy.ndarray
-        The next lengths below, at most 2% shorter. Below 10 s, multiples of
-        0.1 s are on the grid.
+        The next lengths below, at most 2% shorter, but none below ``SHORTEST``
+        of those that are not. Below 10 s, multiples of 0.1 s are on the grid at
+        16 and 48 kHz.
 
     Example
     -------
@@ -173,4 +174,5 @@ def trimmed_length(lengths, sample_rate=16000):
     """
     octave = np.floor(np.log2(np.maximum(lengths, 1) / (5 * sample_rate)))
     step = np.maximum(sample_rate // 10 * 2**octave, 1).astype(int)
-    return lengths // step * step
+    trimmed = lengths // step * step
+    return np.where(trimmed < SHORTEST * sample_rate, lengths, trimmed)

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from speechbrain_cadino.embeddings.segments import trimmed_length
 
@@ -14,3 +15,9 @@ def test_trimmed_lengths():
     # VoxCeleb's, from 4 to 20 seconds
     assert len(np.unique(trimmed[4 * 16000 :][: 16 * 16000])) < 150
     assert trimmed.min() >= 1600
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000])
+def test_the_shortest_that_can_be_embedded_stays_so(rate):
+    lengths = np.arange(int(np.ceil(0.1 * rate)), 2 * rate)
+    assert trimmed_length(lengths, rate).min() >= 0.1 * rate
