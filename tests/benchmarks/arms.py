@@ -27,8 +27,8 @@ too: to see whether they come out the same, or for their encoders, from which
 other arms start. A training whose output folder is there goes on from it.
 ``--report`` trains nothing.
 
-The table of each list has a line for each arm: the EER on all seeds and its
-mean, minDCF(0.05), and the paired difference of the EERs to the first arm of
+The table of each list has a line for each arm: the EER on all seeds, of one seed
+with its 95% interval, and its mean, minDCF(0.05), and the paired difference of the EERs to the first arm of
 the file, or of ``--arms``, on the same seed with its 95% interval (a bootstrap
 over speakers); then the teacher's last figures: the effective dimensions and
 the entropy. Of stage II: of the labels that the gate trusts in the last epoch
@@ -305,6 +305,8 @@ def table(cells, first, name, kind, trials):
                 pair["first"] = of_first[cell.seed].scores(name, kind)
             found = Bootstrap(pair, targets, enrol, test, 1000, 0)
             eers.append(found.figures["own"]["eer"])
+            low, high = found.intervals()["own"]["eer"]
+            alone = f" [{low:.1f}, {high:.1f}]" if len(own) == 1 else ""
             costs.append(found.figures["own"]["min_dcf_0.05"])
             if "first" in pair:
                 eer = found.compare("own", "first")["eer"]
@@ -316,7 +318,7 @@ def table(cells, first, name, kind, trials):
         lines.append(
             [
                 arm,
-                ", ".join(f"{eer:.1f}" for eer in eers),
+                ", ".join(f"{eer:.1f}" for eer in eers) + alone,
                 f"{np.mean(eers):.1f}",
                 f"{np.mean(costs):.3f}",
                 "; ".join(differences),
