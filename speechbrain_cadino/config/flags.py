@@ -36,8 +36,9 @@ ONE_TOO = {"share"}
 COUNTS = {
     **dict.fromkeys(["batch_size", "shard_size", "max_segments"], 1),
     **dict.fromkeys(["steps_per_epoch", "passes_per_epoch"], 1),
+    **dict.fromkeys(["number_of_epochs", "iterations"], 1),
     **dict.fromkeys(["num_workers", "replicates", "seed"], 0),
-    **dict.fromkeys(["number_of_epochs", "iterations", "evaluate_every"], 0),
+    "evaluate_every": 0,
 }
 
 # Numbers without which nothing works

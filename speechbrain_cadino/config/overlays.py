@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 import pathlib
 import sys
 import tempfile
@@ -91,7 +92,8 @@ def parse_arguments(arguments):
         sys.exit(0)
     OWN_FOLDERS[:] = [str(path.absolute().parent), str(pathlib.Path.cwd())]
     _merged_folder = _merged_folder or tempfile.TemporaryDirectory()
-    merged = pathlib.Path(_merged_folder.name) / path.name
+    # A pipeline and its step may have files of one name
+    merged = pathlib.Path(tempfile.mkdtemp(dir=_merged_folder.name), path.name)
     YAML().dump(settings, merged)
     return str(merged), run_opts, dump_yaml(flags) if flags else ""
 
@@ -127,10 +129,11 @@ def allow_own_classes():
 
 def _load(path):
     """A YAML file, put over its bases if it names any."""
-    (_, merged), *overlays = _with_bases(path, {}, []).items()
+    (_, merged), *overlays = _with_bases(path, {}, []).values()
     for overlay, settings in overlays:
         text = overlay.read_text(encoding="utf-8")
         own = settings.pop("own_keys", [])
+        own = [own] if isinstance(own, str) and own != "all" else own
         for key in settings if own != "all" else []:
             if key not in (*merged, *own) and f"<{key}>" not in text:
                 raise ValueError(
@@ -142,9 +145,11 @@ def _load(path):
 
 
 def _with_bases(path, found, chain):
-    """The settings in a YAML file and in its bases, those first, each once."""
-    chain = [*chain, path]
-    if path in chain[:-1]:
+    """Each of the bases of a YAML file, those first, and itself, with its
+    settings: by its real path, so that it comes once however it is spelled."""
+    place = os.path.realpath(path)
+    before, chain = [*map(os.path.realpath, chain)], [*chain, path]
+    if place in before:
         circle = " is based on ".join(str(link) for link in chain)
         raise ValueError(f"A circle of YAML files: {circle}.")
     if not path.is_file():
@@ -161,7 +166,7 @@ def _with_bases(path, found, chain):
     bases = settings.pop("base", [])
     for base in [bases] if isinstance(bases, str) else bases:
         _with_bases(find_yaml(base, path.parent, but=path), found, chain)
-    found.setdefault(path, settings)
+    found.setdefault(place, (path, settings))
     return found
 
 

@@ -30,6 +30,7 @@ from speechbrain_cadino.encoders.export import (
 from speechbrain_cadino.process.console import LOG_CONFIG
 from speechbrain_cadino.process.files import (
     HOST,
+    atomic_path,
     read_json,
     wait_for,
     write_json,
@@ -361,6 +362,7 @@ def make_experiment(folder, hparams_file, overrides):
         If an encoder lies there, whose ``hyperparams.yaml`` would be lost.
     """
     run_on_main(check_no_encoder, args=[folder])
+    run_on_main(_remove_copy, args=[folder])
     sb.create_experiment_directory(
         experiment_directory=folder, log_config=LOG_CONFIG
     )
@@ -379,12 +381,20 @@ def _keep(folder, hparams_file, overrides):
     _keep_script(folder)
 
 
+def _remove_copy(folder):
+    """Removes what SpeechBrain puts into the folder: the file that it was
+    called from, which is this one, with its permissions."""
+    pathlib.Path(folder, pathlib.Path(__file__).name).unlink(missing_ok=True)
+
+
 def _keep_script(folder):
     """Puts the script into the folder, unless it lies there, where SpeechBrain
-    has put the file that it was called from: this one."""
+    has put this file."""
     script = pathlib.Path(sys.argv[0])
     if script.suffix != ".py" or not script.is_file():
         return
-    pathlib.Path(folder, pathlib.Path(__file__).name).unlink(missing_ok=True)
+    _remove_copy(folder)
     if script.resolve().parent != pathlib.Path(folder).resolve():
-        shutil.copy(script, folder)
+        # Without its permissions: it may be read-only
+        with atomic_path(pathlib.Path(folder, script.name)) as temporary:
+            shutil.copyfile(script, temporary)

@@ -270,7 +270,9 @@ def _where(folder, steps, step):
     share = _share(coming, [work for _, work in done])
     if share is None:
         return [number]
-    return [number, in_minutes(sum(seconds) * share)]
+    own = _read_record(folder, step)
+    spent = own["seconds"] if own and step.manifest else 0
+    return [number, in_minutes(max(0, sum(seconds) * share - spent))]
 
 
 def _later(steps, step):

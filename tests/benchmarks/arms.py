@@ -27,13 +27,14 @@ too: to see whether they come out the same, or for their encoders, from which
 other arms start. A training whose output folder is there goes on from it.
 ``--report`` trains nothing.
 
-The table of each list has a line for each arm: the EER on all seeds, of one seed
-with its 95% interval, and its mean, minDCF(0.05), and the paired difference of the EERs to the first arm of
-the file, or of ``--arms``, on the same seed with its 95% interval (a bootstrap
-over speakers); then the teacher's last figures: the effective dimensions and
-the entropy. Of stage II: of the labels that the gate trusts in the last epoch
-the right ones (precision), of the right ones those that it trusts (recall), of
-what was corrected the right ones, and how many classes are left.
+The table of each list has a line for each arm: the EER on all seeds, of one
+seed with its 95% interval, and its mean, minDCF(0.05), and the paired
+difference of the EERs to the first arm of the file, or of ``--arms``, on the
+same seed with its 95% interval (a bootstrap over speakers); then the teacher's
+last figures: the effective dimensions and the entropy. Of stage II: of the
+labels that the gate trusts in the last epoch the right ones (precision), of the
+right ones those that it trusts (recall), of what was corrected the right ones,
+and how many classes are left.
 """
 
 import argparse

@@ -1,4 +1,5 @@
 import io
+import pathlib
 import sys
 
 import pytest
@@ -46,6 +47,36 @@ def test_a_base_lies_beside_the_overlay_or_among_the_recipes(recipe):
 def test_a_file_is_never_its_own_base(recipe):
     mine = write(recipe / "mine" / "dino.yaml", "base: dino.yaml\nlr: 3\n")
     assert load(mine) == {"lr": 3, "seed": 2}
+
+
+def test_a_base_counts_once_however_its_path_is_spelled(recipe, monkeypatch):
+    """As the recipe's own, and by its whole path from a file elsewhere."""
+    hparams = recipe / "recipe" / "hparams"
+    small = write(hparams / "small.yaml", "base: dino.yaml\nlr: 5\n")
+    write(hparams / "curriculum.yaml", "base: dino.yaml\nseed: 7\n")
+    monkeypatch.chdir(recipe / "recipe")
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    for base in ("small.yaml", small, "../recipe/hparams/small.yaml"):
+        text = f"base: [{base}, curriculum.yaml]\n"
+        mine = write(recipe / "mine" / "both.yaml", text)
+        assert load(mine) == {"lr": 5, "seed": 7}
+        text = f"base: [curriculum.yaml, {base}]\n"
+        mine = write(recipe / "mine" / "both.yaml", text)
+        assert load(mine) == {"lr": 5, "seed": 7}
+    other = write(recipe / "mine" / "b.yaml", "base: ../mine/a.yaml\n")
+    write(recipe / "mine" / "a.yaml", f"base: {other}\n")
+    with pytest.raises(ValueError, match="circle of YAML files"):
+        load(other)
+
+
+def test_files_of_one_name_are_merged_apart(recipe):
+    """As a pipeline's and its step's."""
+    one = write(recipe / "mine" / "dino.yaml", "base: dino.yaml\nlr: 3\n")
+    first, _, _ = parse_arguments([str(one)])
+    other = recipe / "recipe" / "hparams" / "dino.yaml"
+    second, _, _ = parse_arguments([str(other)])
+    found = [pathlib.Path(path).read_text() for path in (first, second)]
+    assert ["lr: 3" in text for text in found] == [True, False]
 
 
 def test_a_circle_and_a_missing_base_are_one_sentence(recipe):
@@ -114,6 +145,15 @@ def test_an_overlay_switches_on_what_its_base_declares(recipe):
     write(recipe / "mine" / "a.yaml", "logger: null\n")
     text = "base: a.yaml\nlogger: !new:collections.Counter {a: 1}\n"
     assert load(write(recipe / "mine" / "b.yaml", text))["logger"] == {"a": 1}
+
+
+def test_one_key_of_its_own_needs_no_brackets(recipe):
+    text = "base: dino.yaml\nown_keys: my_key\nmy_key: 4\n"
+    mine = write(recipe / "mine" / "a.yaml", text)
+    assert load(mine) == {"lr": 1, "seed": 2, "my_key": 4}
+    mine = write(recipe / "mine" / "a.yaml", f"{text}m: 4\n")
+    with pytest.raises(ValueError, match="its base has no m"):
+        load(mine)
 
 
 def test_what_an_overlay_adds_is_made_of_the_seed(recipe):

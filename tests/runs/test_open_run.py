@@ -102,6 +102,24 @@ def test_a_run_in_the_folder_of_its_script(tmp_path):
     assert (tmp_path / "hyperparams.yaml").is_file()
 
 
+def test_a_script_that_is_read_only_is_kept_to_be_replaced(tmp_path):
+    """Its copy may be written by the next start, whoever owns the script."""
+    (tmp_path / "out").mkdir()
+    program = (
+        "from speechbrain_cadino.runs.open_run import make_experiment\n"
+        "make_experiment('out', 'a.yaml', '')\n"
+    )
+    script = tmp_path / "verify.py"
+    script.write_text(program)
+    script.chmod(0o444)
+    (tmp_path / "a.yaml").write_text("lr: 1\n")
+    code, output = forked.run(script, cwd=tmp_path)
+    assert code == 0, output
+    copy = tmp_path / "out" / "verify.py"
+    assert copy.read_text() == program
+    assert copy.stat().st_mode & 0o200
+
+
 def test_a_run_of_before_there_were_records_is_refused(begin, tmp_path):
     (tmp_path / "save" / "CKPT+1").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"begun before version 0\.2\.0"):

@@ -674,7 +674,11 @@ def test_other_speakers_are_verified_by_anew(recipe, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ({"iterations": 0}, "iterations is 0: give 1 or more"),
+        (
+            {"stage_1": "{number_of_epochs: 0}"},
+            "number_of_epochs=0: give a whole number, 1 or more",
+        ),
+        ({"iterations": 0}, "iterations=0: give a whole number, 1 or more"),
         ({"processes": "two"}, "processes=two: give a number"),
         ({"processes": 1.5}, "processes is 1.5"),
         (
@@ -900,8 +904,9 @@ def stages(tmp_path):
     """Stage I, two iterations and a fine-tuning that is still to come."""
     metrics(tmp_path / "stage_1", random_encoder=40.0, encoder=10.0)
     (tmp_path / "stage_1" / "train.csv").write_text(
-        "ID,duration,wav,start,stop\n"
-        + "".join(f"{name},1,{name}.wav,0,16000\n" for name in "abcdef")
+        # With labels of one's own, which stage I trains on none of
+        "ID,duration,wav,start,stop,spk_id\n"
+        + "".join(f"{name},1,{name}.wav,0,16000,{name}\n" for name in "abcdef")
     )
     first = labels(tmp_path / "iteration_1" / "labels", x="abc", y="def")
     second = labels(tmp_path / "iteration_2" / "labels", p="abcd", q="e")
