@@ -366,11 +366,15 @@ class EncoderBrain(sb.Brain):
         self.utterances = 0
         self.unreadable.forget()
         self.guard.forget()
-        self.stage_started = time.time()
-        self.clock.start()
+        self.start_clock()
         self.train_dataset.set_epoch(epoch)
         for augment in self.all_augmenters():
             refresh_banks(augment, epoch)
+
+    def start_clock(self):
+        """The seconds of an epoch count from here."""
+        self.stage_started = time.time()
+        self.clock.start()
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs the epoch, evaluates the encoder and saves a checkpoint."""
@@ -562,6 +566,7 @@ class EncoderBrain(sb.Brain):
         # The main process saves, for all
         self.record.share(self.device)
         super()._save_intra_epoch_ckpt()
+        self.clock.end_step()  # what comes next is not a wait for data alone
         if self.ending:
             logger.info(f"Saved after step {self.step} of epoch {self.epoch}.")
             raise Interrupted(self.ending)

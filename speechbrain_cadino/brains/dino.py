@@ -90,6 +90,11 @@ class DINOBrain(EncoderBrain):
         )
         return embedder.replace(weights=without_norm(self.network.encoder))
 
+    def trained_weights(self):
+        """The teacher's encoder as it is trained: folded, a norm would move the
+        weights by its statistics."""
+        return self.network.encoder
+
     def epoch_figures(self):
         """The teacher's momentum, and what the last clusters were like."""
         momentum = self.distillation.momentum_schedule(self.position)

@@ -128,6 +128,7 @@ class PseudoLabelBrain(EncoderBrain):
                 self._start_classifiers()
                 if any(gate.wants_pass for gate in gates):
                     self._look_first()
+            self.start_clock()  # of the training alone
         for branch in self.branches.values():
             branch.loss_gate.start_epoch(epoch)
 

@@ -95,6 +95,7 @@ class DynamicLossGate:
             )
         self.window = LossWindow(window) if window else None
         self._steps = 0  # since the window was fitted to
+        self._moved = False  # by a step of this epoch
 
     @property
     def wants_pass(self):
@@ -152,9 +153,10 @@ class DynamicLossGate:
         found = math.isfinite(self._crossing)
         # Steps move the gate that a window has; their epoch has figures alone
         steps = found and self.window is not None and len(self.window.losses)
+        moved, self._moved = self._moved, False
         if threshold is None:
             gated = self._epoch + 1 >= self.first_epoch
-            if self.gate == "dynamic" and gated and not steps:
+            if self.gate == "dynamic" and gated and not moved:
                 stays = f"The loss gate stays {self._crossing:.3g}"
                 none = "No loss gate yet"
                 logger.warning(f"{stays if found else none}: {figures}.")
@@ -195,6 +197,7 @@ class DynamicLossGate:
             threshold, figures = self.mixture.fit(self.window.losses)
             if threshold is not None:
                 self._take(threshold, figures)
+                self._moved = True
         self.load_state_dict(ddp_broadcast(self.state_dict()))
         self.start_epoch(self._epoch)
 
@@ -218,6 +221,7 @@ class DynamicLossGate:
         state = {"threshold": self.threshold, "crossing": self._crossing}
         if self.window is not None:
             state |= {"window": self.window.state_dict(), "steps": self._steps}
+            state["moved"] = self._moved
         return state
 
     def load_state_dict(self, state):
@@ -227,6 +231,7 @@ class DynamicLossGate:
         if self.window is not None:
             self.window.load_state_dict(state["window"])
             self._steps = state["steps"]
+            self._moved = state.get("moved", False)  # not in earlier versions
 
     @mark_as_saver
     def _save(self, path):

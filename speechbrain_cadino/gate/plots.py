@@ -90,7 +90,9 @@ def _plot_losses(figure, rows, epochs):
         row = rows.loc[epoch]
         heights = _plot_histogram(axis, values, epochs[epoch][1], edges, scale)
         if np.isfinite(row["crossing"]):
-            _plot_components(axis, row, edges, scale)
+            # They are of the losses that were fitted
+            fitted = (values > scale.to(LOWEST)).mean()
+            _plot_components(axis, row, edges, scale, fitted)
         if np.isfinite(row["gate"]):
             axis.axvline(row["gate"], color=GATE, label="gate in force")
         _set_scale(axis.set_xscale, scale)
@@ -154,14 +156,14 @@ def _plot_histogram(axis, odds, right, edges, scale):
     return base
 
 
-def _plot_components(axis, row, edges, scale):
+def _plot_components(axis, row, edges, scale, share):
     odds = np.linspace(edges[0], edges[-1], 400)
     losses, total = scale.back(odds), 0
     for name, colour in [("low", LOW), ("high", HIGH)]:
         variance = row[f"variance_{name}"]
         exponent = -((odds - row[f"mean_{name}"]) ** 2) / (2 * variance)
         height = row[f"weight_{name}"] / np.sqrt(2 * np.pi * variance)
-        density = height * np.exp(exponent)
+        density = share * height * np.exp(exponent)
         label = f"{name} component"
         axis.plot(losses, density, color=colour, label=label)
         total = total + density

@@ -91,7 +91,8 @@ class StepGuard:
     def __init__(self, rewindable):
         self.rewindable = rewindable
         self.skipped = False
-        self.in_a_row = 0
+        # Steps since the last sound one, by whether their gradients overflowed
+        self.in_a_row = {True: 0, False: 0}
         self.forget()
 
     def forget(self):
@@ -154,17 +155,18 @@ class StepGuard:
         # The one place of a step where the host waits for the device
         self.skipped = ddp_mean(sound.float()).item() < 1
         if not self.skipped:
-            self.in_a_row = 0
+            self.in_a_row = {True: 0, False: 0}
             return
         self.undo()
-        self.in_a_row += 1
         sound_losses, suspects = self._suspects(losses)
-        overflowed = scaled and sound_losses
+        overflowed = bool(scaled and sound_losses)
+        self.in_a_row[overflowed] += 1
         utterances = f"The utterances in it: {suspects}."
-        if self.in_a_row > (MAX_OVERFLOWS if overflowed else patience):
+        count = self.in_a_row[overflowed]
+        if count > (MAX_OVERFLOWS if overflowed else patience):
             raise ValueError(
-                f"The loss or its gradient was not finite in {self.in_a_row} "
-                f"steps in a row, up to {where}. {utterances} {DIVERGED}"
+                f"The loss or its gradient was not finite in {count} steps in "
+                f"a row, up to {where}. {utterances} {DIVERGED}"
             )
         if not overflowed:
             logger.warning(

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from speechbrain_cadino.training.guard import StepGuard
+
 SCRIPT = pathlib.Path(__file__).with_name("poisoned.py")
 poisoned = runpy.run_path(SCRIPT)
 
@@ -92,6 +94,19 @@ def test_steps_that_overflow_in_fp16_are_as_if_not_taken(stage, caplog):
     assert "Skipped" not in caplog.text
     expected = end(stage, [1] * (12 - count), scale=2.0 ** (20 - count))
     assert_same(result, expected)
+
+
+def test_overflows_do_not_use_up_the_patience_for_bad_losses():
+    guard = StepGuard([])
+    for step in range(6):
+        guard.begin(["a"])
+        guard.note(torch.tensor(1.0))
+        unsound = torch.tensor(False)
+        guard.keep_or_undo(f"step {step}", 3, unsound, scaled=True)
+    guard.begin(["a"])
+    guard.note(torch.tensor(torch.nan))
+    guard.keep_or_undo("step 6", 3, scaled=True)
+    assert guard.in_a_row == {True: 6, False: 1}
 
 
 def test_an_overflow_at_any_scale_stops_the_run():

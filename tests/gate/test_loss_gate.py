@@ -384,6 +384,36 @@ def test_a_window_opens_the_gate_with_the_first_gated_epoch():
     assert math.isfinite(gate.threshold)
 
 
+def test_a_window_that_moves_the_gate_no_more_is_told(caplog):
+    """Once in an epoch; not in one of which a step has moved it, whatever its
+    losses together look like."""
+    rng = np.random.default_rng(1)
+    alike = [
+        torch.tensor(rng.normal(13, 2, 20)).float().clamp(min=1)
+        for _ in range(20)
+    ]
+    gate = DynamicLossGate(first_epoch=1, window=10)
+    gate.start_epoch(1)
+    take(gate, steps_of(20))
+    gate.update(torch.cat(alike).numpy())
+    assert caplog.text == ""
+    gate.start_epoch(2)
+    last = gate.threshold
+    # The window forgets what had two modes
+    take(gate, alike)
+    take(gate, alike)
+    moved = gate.threshold
+    gate.update(torch.cat(alike).numpy())
+    caplog.clear()
+    gate.start_epoch(3)
+    take(gate, alike)
+    gate.update(torch.cat(alike).numpy())
+    assert gate.threshold == moved
+    assert "The loss gate stays" in caplog.text
+    assert len(caplog.records) == 1
+    assert math.isfinite(last)
+
+
 def test_a_gate_does_not_wait_for_a_long_window():
     gate = DynamicLossGate(first_epoch=2, window=100)
     gate.start_epoch(1)
