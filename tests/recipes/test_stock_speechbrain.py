@@ -338,16 +338,18 @@ def test_what_training_cannot_start_from(foreign, corpus, tmp_path):
 
     with pytest.raises(FileNotFoundError, match=r"has no hyperparams\.yaml"):
         adopt(tmp_path)
-    trained = copy_of(
-        foreign,
-        tmp_path / "trained",
-        "    loadables:",
-        "    loadables:\n        mean_var_norm: !ref <mean_var_norm_emb>",
-    )
     norm = torch.load(foreign / "mean_var_norm_emb.ckpt", weights_only=False)
-    torch.save(norm, trained / "mean_var_norm.ckpt")
-    with pytest.raises(ValueError, match="mean_var_norm with trained values"):
-        adopt(trained)
+    for name in ("mean_var_norm", "normalizer"):  # whatever it is called
+        trained = copy_of(
+            foreign,
+            tmp_path / name,
+            "    loadables:",
+            f"    loadables:\n        {name}: !ref <mean_var_norm>",
+        )
+        torch.save(norm, trained / f"{name}.ckpt")
+        sentence = "mean_var_norm with trained values"
+        with pytest.raises(ValueError, match=sentence):
+            adopt(trained)
     telephone = copy_of(
         foreign,
         tmp_path / "telephone",
