@@ -113,7 +113,8 @@ def labels_of(path, ids):
     rows = match(ids, known.index)
     left = np.flatnonzero(rows < 0)
     if len(left):  # a piece is of whom its recording is
-        rows[left] = match(recordings_of(ids), known.index)[left]
+        recordings = pd.Index(recordings_of(ids))[left]
+        rows[left] = match(recordings, known.index)
     labels = np.append(known.to_numpy(object), np.nan)[rows]
     unknown = pd.isna(labels)
     if unknown.all():

@@ -207,7 +207,7 @@ def write_trials(path, trials):
     True
     """
     columns = ["target", "enrol", "test", "group"]
-    table = trials.reindex(columns=[c for c in columns if c in trials])
+    table = trials[[name for name in columns if name in trials]]
     table = table.astype({"target": int}).astype(str)
     lines = [" ".join(row) for row in table.itertuples(index=False)]
     write_text(path, "\n".join(lines) + "\n")
@@ -277,16 +277,16 @@ def _tested(trials, names, folders, trained):
     """Who speaks in each of the files of a list, "" where its name does not
     tell."""
     first = [speaker_of(name, folders) for name in names]
-    inside = {name: parts_of(name, folders)[:-1] for name in names}
+    inside = {name: set(parts_of(name, folders)[:-1]) for name in names}
     others = trials[~trials["target"].to_numpy(bool)]
     # Folders on both sides of a trial of two speakers are of neither
     shared = set()
     for enrol, test in zip(others["enrol"], others["test"]):
-        shared.update(set(inside[enrol]).intersection(inside[test]))
+        shared |= inside[enrol] & inside[test]
     if shared.isdisjoint(first):
         return first
     found = trained - shared
-    return [min(found.intersection(inside[name]), default="") for name in names]
+    return [min(found & inside[name], default="") for name in names]
 
 
 def _folders_on_the_way(table):

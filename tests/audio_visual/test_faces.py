@@ -24,6 +24,15 @@ def save(path, colour, size=(32, 32), mode="RGB"):
     Image.new("RGB", size, colour).convert(mode).save(path)
 
 
+def save_track(folder, colours):
+    """A frame of each colour, with a white corner: of one colour is no face."""
+    folder.mkdir()
+    for number, colour in enumerate(colours):
+        image = Image.new("RGB", (16, 16), colour)
+        image.paste((255, 255, 255), (0, 0, 2, 2))
+        image.save(folder / f"{number}.png")
+
+
 def assert_colours(images, colours):
     expected = torch.tensor(colours)[:, :, None, None].expand(images.shape)
     torch.testing.assert_close(
@@ -128,11 +137,7 @@ def test_sixteen_bits_are_shades_of_grey(tmp_path):
 @pytest.mark.parametrize("seconds", [1, 2, 3])
 def test_a_track_that_is_shorter_than_a_crop_is_repeated(tmp_path, seconds):
     """Two frames, of one a second."""
-    for number, colour in enumerate([RED, GREEN]):
-        image = Image.new("RGB", (16, 16), colour)
-        image.paste((255, 255, 255), (0, 0, 2, 2))
-        (tmp_path / "track").mkdir(exist_ok=True)
-        image.save(tmp_path / "track" / f"{number}.png")
+    save_track(tmp_path / "track", [RED, GREEN])
     (tmp_path / "faces.csv").write_text(
         "ID,duration,wav,start,stop\na,2,$data_root/track,0,2\n"
     )
@@ -274,7 +279,7 @@ def test_missing_extra_is_named(monkeypatch):
 @pytest.fixture
 def heard_and_seen(tmp_path):
     """Two utterances on one manifest, and the face of the first: RED, GREEN
-    and BLUE, each with a white corner, for a black image is none."""
+    and BLUE."""
     wave = 0.1 * np.random.default_rng(0).standard_normal(8000)
     soundfile.write(tmp_path / "a.wav", wave, 16000)
     (tmp_path / "labels.csv").write_text(
@@ -282,11 +287,7 @@ def heard_and_seen(tmp_path):
         "a,0.5,$data_root/a.wav,0,8000,x\n"
         "b,0.5,$data_root/a.wav,0,8000,y\n"
     )
-    for frame, colour in enumerate([RED, GREEN, BLUE]):
-        image = Image.new("RGB", (16, 16), colour)
-        image.paste((255, 255, 255), (0, 0, 2, 2))
-        (tmp_path / "track").mkdir(exist_ok=True)
-        image.save(tmp_path / "track" / f"{frame}.png")
+    save_track(tmp_path / "track", [RED, GREEN, BLUE])
     (tmp_path / "faces.csv").write_text(
         "ID,duration,wav,start,stop\na,3,$data_root/track,0,3\n"
     )
