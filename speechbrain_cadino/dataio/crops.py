@@ -171,8 +171,11 @@ class MultiCropDataset(Dataset):
 
     def fingerprint(self):
         """A checksum of what a training goes on with: which utterances there
-        are, in which order."""
-        return self.ids.checksum()
+        are, in which order, and which samples of their files they are."""
+        found = self.ids.checksum()
+        for array in (self.crops.starts, self.crops.stops):
+            found = zlib.crc32(np.ascontiguousarray(array), found)
+        return found
 
     @property
     def hours(self):

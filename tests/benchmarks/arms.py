@@ -276,8 +276,10 @@ def points_of(embedder, files, kinds, read_training_set):
 
 def call(command, log):
     """Runs a script of the recipe; raises with the end of its log."""
+    # An overlay may name objects of these benchmarks
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with open(log, "a", encoding="utf-8") as file:
-        process = subprocess.run(command, stdout=file, stderr=file)
+        process = subprocess.run(command, stdout=file, stderr=file, env=env)
     if process.returncode:
         tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
         raise RuntimeError(f"{' '.join(command)}\n{tail}")

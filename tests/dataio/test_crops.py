@@ -88,7 +88,13 @@ def test_the_fingerprint_is_of_utterances_and_labels(folder):
     assert dataset(folder, seed=9, global_crops=1).fingerprint() == found
     path = folder / "train.csv"
     table = pd.read_csv(path)
-    for other in [table[::-1], table[1:], table.assign(ID=table["ID"] + "x")]:
+    for other in [
+        table[::-1],
+        table[1:],
+        table.assign(ID=table["ID"] + "x"),
+        table.assign(start=table["start"] + 1),
+        table.assign(stop=table["stop"] - 1),
+    ]:
         other.to_csv(folder / "other.csv", index=False)
         other = MultiCropDataset(folder / "other.csv", folder)
         assert other.fingerprint() != found
