@@ -3,8 +3,8 @@ r"""Example of an encoder of frames at work: a CTC head that reads phones.
 
 The encoder is that of train_dinosr.py, loaded by stock SpeechBrain and left as
 it is; a linear layer above it learns to read the phones of some voices, and the
-phone error rate of the other voices is shown. Nothing of speechbrain_cadino but
-the reading of flags and of the table of phones is needed.
+phone error rate of the other voices is shown. Of speechbrain_cadino only what
+reads flags, the table of phones and audio is needed.
 
 To run this recipe:
 > python ctc_frames.py hparams/ctc_frames.yaml --encoder=FOLDER \
@@ -22,15 +22,14 @@ if __name__ == "__main__":
 import torch
 
 import speechbrain as sb
-from speechbrain.dataio import audio_io
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.encoder import CTCTextEncoder
-from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.dataio.sampler import ReproducibleRandomSampler
 from speechbrain.decoders.ctc import ctc_greedy_decode
 from speechbrain.inference.encoders import WaveformEncoder
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.overlays import parse_arguments
+from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.frames.phones import read_phones
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.runs.open_run import load_run
@@ -69,13 +68,14 @@ class CTCBrain(sb.Brain):
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Shows how far it is."""
         if stage == sb.Stage.TRAIN:
-            logger.info(f"Epoch {epoch}: loss {stage_loss:.2f}")
+            last = self.hparams.number_of_epochs
+            logger.info(f"Epoch {epoch} of {last}: loss {stage_loss:.2f}")
         elif stage == sb.Stage.TEST:
             rate = self.errors.summarize("error_rate")
             logger.info(f"Phone error rate of the test voices: {rate:.1f}%")
 
 
-def dataio_prep(hparams):
+def dataio_prep(hparams, sample_rate):
     """The training and the test voices, and how many phones there are."""
     # 1. What is said in each file
     table = read_phones(hparams["phones"])
@@ -112,12 +112,11 @@ def dataio_prep(hparams):
     encoder.insert_blank(index=0)
     encoder.update_from_iterable(sorted(set(table["phone"])), False)
 
-    normalize = AudioNormalizer(hparams["sample_rate"])
-
     @sb.utils.data_pipeline.takes("wav")
     @sb.utils.data_pipeline.provides("signal")
     def signal_pipeline(wav):
-        return normalize(*audio_io.load(wav, channels_first=False))
+        with AudioReader(wav, sample_rate) as audio:
+            return audio.read()
 
     @sb.utils.data_pipeline.takes("said")
     @sb.utils.data_pipeline.provides("phones")
@@ -145,17 +144,18 @@ def main(arguments):
     """Reads the flags, trains the head, tests it."""
     hparams_file, run_opts, overrides = parse_arguments(arguments)
     hparams = load_run(hparams_file, run_opts, overrides, resumes=False)
-    train_data, test_data, size = dataio_prep(hparams)
     encoder = WaveformEncoder.from_hparams(
         source=hparams["encoder"],
         run_opts={"device": run_opts["device"]},
     )
-    probe = torch.zeros(1, hparams["sample_rate"], device=run_opts["device"])
+    rate = encoder.hparams.sample_rate
+    train_data, test_data, size = dataio_prep(hparams, rate)
+    probe = torch.zeros(1, rate, device=run_opts["device"])
     width = encoder.encode_batch(probe, torch.ones(1)).shape[-1]
     brain = CTCBrain(
         modules={"head": torch.nn.Linear(width, size)},
         opt_class=hparams["opt_class"],
-        hparams={"frame_encoder": encoder},
+        hparams={**hparams, "frame_encoder": encoder},
         run_opts=run_opts,
     )
     sampler = ReproducibleRandomSampler(train_data, seed=hparams["seed"])

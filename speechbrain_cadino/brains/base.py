@@ -263,6 +263,7 @@ class EncoderBrain(sb.Brain):
             super().on_fit_start()
         if self.checkpointer is not None:
             run_on_main(self._trim_log)
+        self.progress.amid_epoch = bool(self.step)
         if self.optimizer_step:
             epoch = len(self.record.rows)
             steps = f" and {self.step} steps" if self.step else ""

@@ -11,8 +11,9 @@ from speechbrain_cadino.clustering.kmeans import (
 from speechbrain_cadino.clustering.rows import unit_rows
 
 
-def sized(clusterer, number=None):
-    """A copy of a clusterer that makes so many clusters, if it can be told.
+def sized(clusterer, number=None, device=None):
+    """A copy of a clusterer that makes so many clusters, on a device, if it can
+    be told.
 
     Arguments
     ---------
@@ -21,6 +22,8 @@ def sized(clusterer, number=None):
     number : int, optional
         Its ``n_clusters``; by default that stays. So it does where it is None
         and another one than SphericalKMeans finds the number by itself.
+    device : str, optional
+        Its ``device``, where it has one and nobody has chosen it.
 
     Returns
     -------
@@ -37,6 +40,8 @@ def sized(clusterer, number=None):
     )
     if number is not None and takes:
         clusterer.n_clusters = number
+    if getattr(clusterer, "device", "") is None:
+        clusterer.device = device
     return clusterer
 
 

@@ -212,9 +212,7 @@ def pseudo_label(
 def _ready(clusterer, embedder, sweep, count):
     """A copy of a clusterer that knows its device and the number of all
     utterances; raises if it cannot cluster them."""
-    clusterer = sized(clusterer)
-    if getattr(clusterer, "device", "") is None:
-        clusterer.device = embedder.device
+    clusterer = sized(clusterer, device=embedder.device)
     _check(clusterer, sweep, count)
     if isinstance(clusterer, SphericalKMeans):
         # Shares are of all utterances, also of those that cannot be read.

@@ -205,7 +205,7 @@ class Reclustering:
         result = self.folder / "clusters.pt"
         run_clustering(
             self._cluster,
-            args=[epoch, result, speakers],
+            args=[epoch, result, speakers, embedder.device],
             post_func=self._load,
             post_args=[result],
         )
@@ -219,13 +219,13 @@ class Reclustering:
             remove_extraction(self.folder)
             self.folder.rmdir()  # if others have nothing in it
 
-    def _cluster(self, epoch, result, speakers):
+    def _cluster(self, epoch, result, speakers, device):
         """Clusters the embeddings and saves the new state."""
         readable, _, embeddings = readable_embeddings(
             self.folder, self.transform
         )
         number = self.number(epoch, len(readable))
-        clusterer = sized(self.clusterer, number)
+        clusterer = sized(self.clusterer, number, device)
         clusters, within = find_clusters(clusterer, embeddings)
         rows = np.flatnonzero(readable)[within]
         truth = None if speakers is None else np.asarray(speakers)[rows]

@@ -174,12 +174,10 @@ def verify(arguments):
     if arguments.csv is not None:
         check_file(arguments.csv)
     table = audio_files.verify_files(
-        encoder_of(arguments),
+        load(encoder_of(arguments), arguments),
         enrol,
         tests,
         arguments.threshold,
-        arguments.device,
-        trusted=arguments.trusted,
     )
     if arguments.csv is not None:
         write_csv(arguments.csv, table)

@@ -7,11 +7,15 @@ import tempfile
 from speechbrain_cadino.commands.audio_files import find_files
 from speechbrain_cadino.dataio.names import check_writable_name
 from speechbrain_cadino.embeddings.store import load_embeddings
-from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.encoders.load import check_of_voices, load_encoder
+
+# Processes that read files for a GPU; a CPU has no time for more
+GPU_WORKERS = 4
 
 
 def load(source, arguments, **options):
-    """An encoder, on the device and trusted as the flags say.
+    """An encoder of voices, on the device and trusted as the flags say; or a
+    folder of embeddings.
 
     Arguments
     ---------
@@ -23,11 +27,21 @@ def load(source, arguments, **options):
 
     Returns
     -------
-    Embedder
+    Embedder or StoredEmbeddings
+
+    Raises
+    ------
+    ValueError
+        If it is one of faces. See ``load_encoder`` for others.
     """
-    return load_encoder(
+    loaded = load_encoder(
         source, arguments.device, trusted=arguments.trusted, **options
     )
+    if not loaded.hears:
+        return loaded
+    check_of_voices(loaded)
+    on_gpu = str(loaded.device).startswith("cuda")
+    return loaded.replace(num_workers=GPU_WORKERS) if on_gpu else loaded
 
 
 def encoder_of(arguments):

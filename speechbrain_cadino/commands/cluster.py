@@ -18,6 +18,7 @@ from speechbrain_cadino.commands.arguments import (
     check_file,
     encoder_of,
     files_of,
+    load,
 )
 from speechbrain_cadino.commands.audio_files import embed_files
 from speechbrain_cadino.config.device import check_device
@@ -74,10 +75,8 @@ def cluster(arguments):
     if number is not None or len(files) < 2:
         check_number(len(files), number, theirs)
     found = embed_files(
-        encoder,
+        load(encoder, arguments),
         files,
-        arguments.device,
-        trusted=arguments.trusted,
         recording_lda=arguments.recording_lda,
         self_calibrate=number is None,
     )

@@ -32,19 +32,30 @@ WORDS_TOO = {"gate"}
 # Keys whose value is a list, or one of what would be in it
 ONE_TOO = {"share"}
 
+# Numbers without which nothing works
+NEEDED = {
+    *("batch_size", "shard_size", "max_segments", "passes_per_epoch"),
+    *("number_of_epochs", "iterations", "num_workers", "replicates", "seed"),
+    *("lr", "sample_rate", "min_duration", "global_crops", "local_crops"),
+}
+
 # Numbers that count something, and the least of each
 COUNTS = {
     **dict.fromkeys(["batch_size", "shard_size", "max_segments"], 1),
     **dict.fromkeys(["steps_per_epoch", "passes_per_epoch"], 1),
-    **dict.fromkeys(["number_of_epochs", "iterations"], 1),
-    **dict.fromkeys(["num_workers", "replicates", "seed"], 0),
-    "evaluate_every": 0,
-}
-
-# Numbers without which nothing works
-NEEDED = {
-    *(COUNTS.keys() - {"steps_per_epoch", "evaluate_every"}),
-    *("lr", "sample_rate", "min_duration", "global_crops", "local_crops"),
+    **dict.fromkeys(["number_of_epochs", "iterations", "average_epochs"], 1),
+    **dict.fromkeys(["num_workers", "replicates", "seed", "local_crops"], 0),
+    **dict.fromkeys(["evaluate_every", "gate_window"], 0),
+    **dict.fromkeys(["global_crops", "utterances_per_sample"], 1),
+    **dict.fromkeys(["grad_accumulation_factor", "sample_rate"], 1),
+    **dict.fromkeys(["id_parts", "min_cluster_size", "queue_length"], 1),
+    **dict.fromkeys(["first_clustering", "clustering_every"], 1),
+    **dict.fromkeys(["first_gated_epoch", "sinkhorn_rounds"], 1),
+    # Sizes of networks
+    **dict.fromkeys(["out_dim", "head_size", "bottleneck_size"], 1),
+    **dict.fromkeys(["expander_size", "emb_dim", "n_mels"], 1),
+    **dict.fromkeys(["d_model", "d_ffn", "nhead", "layers"], 1),
+    **dict.fromkeys(["latent_size", "codebooks", "codes", "mask_length"], 1),
 }
 
 # Paths of which several make sense

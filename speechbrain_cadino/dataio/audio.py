@@ -324,7 +324,7 @@ class AudioReader:
         # A file of unknown length cannot be read beyond its end
         for until in dict.fromkeys([end, last]):
             try:
-                self._file.seek(begin)
+                self._go_to(begin)
                 samples = self._file.read(
                     until - begin, "float32", always_2d=True
                 )
@@ -343,6 +343,17 @@ class AudioReader:
                 "replaced since, prepare again; else leave it out."
             )
         return samples
+
+    def _go_to(self, place):
+        """Goes to a sample. Some formats of telephony (GSM 6.10, G.721) have no
+        way there but from the beginning."""
+        if self._file.seekable():
+            self._file.seek(place)
+            return
+        self._file.close()
+        self._file = open_audio(self.path)
+        while place > 0:
+            place -= len(self._file.read(min(place, BLOCK), "float32")) or place
 
 
 @functools.lru_cache(maxsize=4096)

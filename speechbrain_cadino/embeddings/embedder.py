@@ -128,8 +128,12 @@ class Embedder:
 
     @property
     def device(self):
-        """The device of the encoder; None in a training."""
-        return getattr(self.encoder, "device", None)
+        """The device of the encoder, as str; None where it has no weights."""
+        found = getattr(self.encoder, "device", None)
+        if found is None and self.weights is not None:
+            weight = next(self.weights.parameters(), None)
+            found = None if weight is None else str(weight.device)
+        return found
 
     def replace(self, **options):
         """The same with other arguments.

@@ -26,6 +26,8 @@ class StoredEmbeddings:
         The folder with ``embeddings.npy`` and ``ids.txt``.
     sample_rate : int
         The rate in which manifests count, in Hz.
+    device : str, optional
+        The device that works on them, such as for k-means.
 
     Raises
     ------
@@ -43,11 +45,12 @@ class StoredEmbeddings:
     """
 
     hears = False
-    mean = encoder = device = None
+    mean = encoder = None
 
-    def __init__(self, folder, sample_rate=16000):
+    def __init__(self, folder, sample_rate=16000, device=None):
         self.source = folder
         self.sample_rate = sample_rate
+        self.device = device
         self.ids, self.embeddings = load_embeddings(folder)
         self.rows = pd.Index(self.ids)
         if self.rows.has_duplicates:

@@ -9,7 +9,7 @@ from speechbrain_cadino.encoders.calibration import (
     read_calibration,
     threshold_line,
 )
-from speechbrain_cadino.encoders.export import READER
+from speechbrain_cadino.encoders.export import is_of_faces
 from speechbrain_cadino.process.files import write_text
 
 CARD = "README.md"
@@ -149,7 +149,7 @@ def write_card(folder, settings, table, results=None, labelled=None):
         for name in SETTINGS
         if (text := _setting(settings.get(name))) and "/" not in text
     ]
-    faces = _is_of_faces(folder)
+    faces = is_of_faces(folder)
     text = TEXT.format(
         what=_what(faces),
         version=__version__,
@@ -208,7 +208,7 @@ def follow_card(source, folder, sample_rate, why):
     if path.is_file():
         text = path.read_text(encoding="utf-8", errors="replace")
     if not _is_ours(text):
-        faces = _is_of_faces(folder)
+        faces = is_of_faces(folder)
         text = MADE_OF.format(
             what=_what(faces),
             name=pathlib.Path(source).name,
@@ -251,12 +251,6 @@ def replace_figures(folder, text):
 def _is_ours(text):
     """Whether a card has the headings between which there are figures."""
     return LICENCE in text.partition(GOOD)[2]
-
-
-def _is_of_faces(folder):
-    """Whether an encoder folder is one of faces."""
-    made_of = pathlib.Path(folder, "hyperparams.yaml").read_text("utf-8")
-    return f"\n{READER}:" in made_of
 
 
 def _what(faces):

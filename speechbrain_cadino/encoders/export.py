@@ -75,6 +75,9 @@ WRAPPER = "speechbrain.lobes.models.transformer.TransformerASR.EncoderWrapper"
 
 FRAMES_REST = f"""\
 
+audio_normalizer: !new:speechbrain.dataio.preprocess.AudioNormalizer
+  sample_rate: !ref <sample_rate>
+
 encoder: !new:speechbrain.nnet.containers.LengthsCapableSequential
   front_end: !ref <front_end>
   context: !new:{WRAPPER}
@@ -193,6 +196,27 @@ def check_no_encoder(folder):
             f"{folder} is the folder of an encoder, whose files would be "
             "replaced: give another output folder."
         )
+
+
+def is_of_faces(folder):
+    """Whether an encoder folder is one of faces.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder; where there is no encoder, it is not.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_of_faces("results/dino/1986/encoder")
+    False
+    """
+    path = pathlib.Path(folder, "hyperparams.yaml")
+    return path.is_file() and f"\n{READER}:" in path.read_text("utf-8")
 
 
 def export_encoder(

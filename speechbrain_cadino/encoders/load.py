@@ -106,14 +106,14 @@ def load_encoder(
     if unknown:
         raise TypeError(f"An Embedder has no argument {sorted(unknown)}.")
     if embeddings is not None:
-        return StoredEmbeddings(embeddings)
+        return StoredEmbeddings(embeddings, device=number_gpu(device))
     if source is None:
         raise ValueError(
             "Give encoder, an encoder folder or a hub id; or embeddings, a "
             "folder of embeddings.npy and ids.txt."
         )
     if _holds_embeddings(pathlib.Path(source)):
-        return StoredEmbeddings(source)
+        return StoredEmbeddings(source, device=number_gpu(device))
     encoder = load_classifier(source, device, trusted)
     return as_embedder(encoder, source=source, **options)
 
@@ -240,6 +240,29 @@ def as_embedder(encoder, **options):
         encoder=encoder,
         **options,
     )
+
+
+def check_of_voices(embedder):
+    """Raises if an encoder is none of voices.
+
+    Arguments
+    ---------
+    embedder : Embedder
+        The encoder, as ``load_encoder`` gives it.
+
+    Raises
+    ------
+    ValueError
+        If it is one of faces.
+
+    Example
+    -------
+    >>> check_of_voices(Embedder(lambda wavs, lens: wavs))
+    """
+    if embedder.reader is not AudioReader:
+        raise ValueError(
+            f"{embedder.source} is no encoder of voices: give one of these."
+        )
 
 
 def _know_old_names(path):

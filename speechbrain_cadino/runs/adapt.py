@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from speechbrain_cadino.clustering.speakers import MOST_LEAVES
-from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.encoders.calibration import write_calibration
 from speechbrain_cadino.encoders.card import replace_figures
 from speechbrain_cadino.encoders.export import check_replaceable
 from speechbrain_cadino.encoders.fold import fold_linear, last_linear
+from speechbrain_cadino.encoders.load import check_of_voices
 from speechbrain_cadino.process.files import atomic_folder
 from speechbrain_cadino.runs.maps import (
     MAPS,
@@ -102,10 +102,7 @@ def adapt(embedder, table, folder, only=None, trusted=True):
             f"{source} holds embeddings alone: an encoder is needed, into "
             "which something can be folded."
         )
-    if embedder.reader is not AudioReader:
-        raise ValueError(
-            f"{source} is no encoder of voices: give one of these."
-        )
+    check_of_voices(embedder)
     last_linear(embedder.encoder, source)
     table = table.iloc[spread_rows(len(table), MOST_LEAVES)]
     heard = hear(embedder, table)

@@ -11,7 +11,7 @@ from speechbrain_cadino.encoders.calibration import (
     write_calibration,
 )
 from speechbrain_cadino.encoders.card import write_card
-from speechbrain_cadino.encoders.export import export_encoder
+from speechbrain_cadino.encoders.export import export_encoder, is_of_faces
 from speechbrain_cadino.encoders.fold import fold_linear
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.process.console import to_copy
@@ -158,7 +158,8 @@ def where_to_go(encoder_folder):
     Returns
     -------
     str
-        In a pipeline, where alone: it goes on by itself.
+        Of a step of a pipeline, which goes on by itself, and of an encoder of
+        faces, where alone.
 
     Example
     -------
@@ -168,7 +169,7 @@ def where_to_go(encoder_folder):
     speechbrain-cadino verify results/dino/1986/encoder ONE.wav OTHER.wav
     """
     where = f"The encoder is in {encoder_folder}."
-    if STEP_VARIABLE in os.environ:
+    if STEP_VARIABLE in os.environ or is_of_faces(encoder_folder):
         return where
     command = ["speechbrain-cadino", "verify", encoder_folder]
     command = to_copy([*command, "ONE.wav", "OTHER.wav"])

@@ -15,7 +15,8 @@ class Progress:
     """Tells after each epoch where a training is.
 
     The time that is left is that of the epochs of this process so far, times
-    those to come; in a pipeline, with the steps after this one.
+    those to come; in a pipeline, with the steps after this one. The rest of an
+    epoch that another process had begun tells nothing of it.
 
     Arguments
     ---------
@@ -23,6 +24,11 @@ class Progress:
         The number of epochs.
     now : callable
         The clock, in seconds.
+
+    Attributes
+    ----------
+    amid_epoch : bool
+        Whether the first epoch was begun before.
 
     Example
     -------
@@ -35,6 +41,7 @@ class Progress:
     def __init__(self, last_epoch, now=time.monotonic):
         self.last_epoch = last_epoch
         self.now = now
+        self.amid_epoch = False
         self._start = now()
         self._epochs = 0
 
@@ -56,10 +63,7 @@ class Progress:
         -------
         str
         """
-        self._epochs += 1
-        each = (self.now() - self._start) / self._epochs
-        later = float(os.environ.get(LATER) or 0) * each * self.last_epoch
-        left = each * (self.last_epoch - epoch) + later
+        left = self._left(epoch)
         where = [f"epoch {epoch} of {self.last_epoch}", os.environ.get(PLACE)]
         if left:
             here = PLACE in os.environ and LATER not in os.environ
@@ -74,3 +78,14 @@ class Progress:
         if len(line) > WIDTH:
             line = line.replace("about ", "")
         return line
+
+    def _left(self, epoch):
+        """The seconds that are left; 0 also where nobody knows."""
+        if self.amid_epoch:
+            self.amid_epoch = False
+            self._start = self.now()
+            return 0
+        self._epochs += 1
+        each = (self.now() - self._start) / self._epochs
+        later = float(os.environ.get(LATER) or 0) * each * self.last_epoch
+        return each * (self.last_epoch - epoch) + later

@@ -15,6 +15,7 @@ from speechbrain_cadino.dataio.manifest import (
     read_manifest,
     write_manifest,
 )
+from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.store import save_embeddings
 from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.encoders.load import load_encoder
@@ -118,7 +119,9 @@ def test_mistakes_show_before_anything_is_embedded(
     settings = {"n_clusters": 3, "device": "cpu", **settings}
     clusterer = SphericalKMeans(**settings)
     with pytest.raises(error, match=sentence):
-        pseudo_label(tmp_path, None, manifest, clusterer, corpus, **options)
+        pseudo_label(
+            tmp_path, Embedder(None), manifest, clusterer, corpus, **options
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -128,7 +131,9 @@ def test_a_manifest_is_not_replaced_by_its_labels(corpus, tmp_path):
     write_manifest(manifest, table)
     before = manifest.read_bytes()
     with pytest.raises(ValueError, match="would be replaced by what is made"):
-        pseudo_label(tmp_path, None, manifest, SphericalKMeans(3), corpus)
+        pseudo_label(
+            tmp_path, Embedder(None), manifest, SphericalKMeans(3), corpus
+        )
     assert manifest.read_bytes() == before
 
 

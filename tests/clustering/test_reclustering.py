@@ -63,6 +63,26 @@ def embedder():
     return Embedder(level_and_slope, torch.nn.Identity())
 
 
+class OnItsDevice:
+    """Remembers where it worked."""
+
+    device = None
+    seen = []
+
+    def fit_predict(self, points):
+        self.seen.append(self.device)
+        return np.arange(len(points)) % 2
+
+
+def test_the_clusterer_is_on_the_device_of_the_training(data, tmp_path):
+    """--device=cpu took the GPU, where there was one."""
+    network = torch.nn.Linear(1, 1, device="meta")
+    make(tmp_path, clusterer=OnItsDevice())(
+        3, Embedder(level_and_slope, network), data.table
+    )
+    assert OnItsDevice.seen == ["meta"]
+
+
 def make(folder, **options):
     return Reclustering(
         folder / "embeddings",

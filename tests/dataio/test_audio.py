@@ -72,6 +72,20 @@ def test_sample_formats(tmp_path, subtype):
     torch.testing.assert_close(read_audio(path), expected, atol=0.01, rtol=0)
 
 
+@pytest.mark.parametrize("subtype", ["GSM610", "G721_32"])
+def test_formats_in_which_there_is_no_way_back(tmp_path, subtype):
+    """Those of telephony: what is not at the beginning was damaged."""
+    path = tmp_path / ("call.wav" if subtype == "GSM610" else "call.au")
+    soundfile.write(path, tone(8000, 3), 8000, subtype)
+    with AudioReader(path, 8000) as audio:
+        assert len(audio) >= 24_000
+        whole = audio.read(0, 24_000)
+        assert torch.equal(audio.read(8000, 16_000), whole[8000:16_000])
+        assert torch.equal(audio.read(100, 900), whole[100:900])
+    expected = torch.from_numpy(tone(8000, 3)).float()
+    assert (whole - expected).square().mean() < 0.02 * expected.square().mean()
+
+
 def test_errors_name_the_file_and_the_reason(tmp_path):
     with pytest.raises(AudioError, match=r"gone\.wav: no such file"):
         read_audio(tmp_path / "gone.wav")

@@ -1,8 +1,13 @@
+import numpy as np
 import pandas as pd
 import pytest
 
 from speechbrain.dataio.dataio import load_data_csv
-from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
+from speechbrain_cadino.dataio.manifest import (
+    read_manifest,
+    spread_rows,
+    write_manifest,
+)
 
 HEADER = "ID,duration,wav,start,stop\n"
 
@@ -150,3 +155,13 @@ def test_what_separates_the_columns_is_said(tmp_path):
 def test_frames_of_faces_may_be_one_a_second(tmp_path):
     (tmp_path / "m.csv").write_text(HEADER + "a,3.0,tracks/a,0,3\n")
     assert len(read_manifest(tmp_path / "m.csv")) == 1
+
+
+@pytest.mark.parametrize(("count", "most"), [(8000, 4000), (10_007, 5000)])
+def test_rows_that_stand_for_all_are_of_all(count, most):
+    """Of calls cut into 0001_a.wav, 0001_b.wav, ... they were of one side."""
+    rows = spread_rows(count, most)
+    assert len(set(rows)) == most
+    assert 0.45 < np.mean(rows % 2) < 0.55
+    tenths, _ = np.histogram(rows, 10, (0, count))
+    assert tenths.max() - tenths.min() <= 2

@@ -15,6 +15,7 @@ from speechbrain_cadino.encoders.calibration import (
     write_calibration,
 )
 from speechbrain_cadino.encoders.card import write_card
+from speechbrain_cadino.runs.finish import where_to_go
 
 TABLE = pd.DataFrame({"ID": ["a", "b"], "duration": [3600.0, 1800.0]})
 
@@ -110,4 +111,6 @@ def test_the_example_of_a_face_runs(face_encoder, tmp_path):
     assert scope["embedding"].flatten().shape == (6,)
     assert "An encoder of faces" in card
     assert "2 tracks of faces" in card
+    # The next command after a training would be of voices
+    assert where_to_go(folder) == f"The encoder is in {folder}."
     assert "Threshold: none yet" in card

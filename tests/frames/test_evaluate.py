@@ -108,7 +108,8 @@ def test_tables_that_cannot_be_judged_are_refused_at_once(corpus, tmp_path):
 
 
 def test_files_that_cannot_be_used_are_left_out(corpus, tmp_path, caplog):
-    """A silent one and a damaged one, whose headers say nothing of it."""
+    """A silent one and a damaged one, whose headers say nothing of it; and one
+    of no sample and one that is no audio, whose headers do."""
     shutil.copytree(corpus, tmp_path, dirs_exist_ok=True)
     soundfile.write(tmp_path / "0.wav", np.zeros(2500), RATE)
     broken, _ = soundfile.read(tmp_path / "1.wav")
@@ -118,6 +119,10 @@ def test_files_that_cannot_be_used_are_left_out(corpus, tmp_path, caplog):
     assert "2 of 6 files" in caplog.text
     assert "0.wav: silent" in caplog.text
     assert set(evaluator.table["wav"]) == {f"{i}.wav" for i in range(2, 6)}
+    (tmp_path / "0.wav").write_text("not found")
+    soundfile.write(tmp_path / "1.wav", [], RATE)
+    again = evaluate.FrameEvaluator(tmp_path / "p.csv", tmp_path, RATE)
+    pd.testing.assert_frame_equal(again.table, evaluator.table)
     rows = evaluator("system", features.Features(describe, HOP / RATE))
     assert len(rows) == 3
     for wav in evaluator.table["wav"].unique():

@@ -228,7 +228,33 @@ def test_frames_load(name, depth, tmp_path):
     assert (len(layers), len(codes)) == (hparams["layers"], depth)
     # A frame each 20 ms, but for the edges
     assert 49 <= layers[0].shape[1] <= 51
+    telephone = load(name, *arguments, "--sample_rate=8000")
+    layers, _ = telephone["student"].eval().describe(torch.randn(2, 16000))
+    seconds = layers[0].shape[1] * telephone["frame_hop"]
+    assert seconds == pytest.approx(2, abs=0.05)
     assert hparams["lr_schedule"](hparams["number_of_epochs"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "flag", "least"),
+    [
+        ("dino.yaml", "local_crops", 0),
+        ("dino.yaml", "out_dim", 1),
+        ("dlg_lc.yaml", "gate_window", 0),
+        ("ssrl.yaml", "queue_length", 1),
+        ("dinosr.yaml", "codebooks", 1),
+    ],
+)
+def test_what_is_counted_is_whole(name, flag, least):
+    """A slice, or a range, of 1e2 ended amid a training."""
+    file = str(HPARAMS / name)
+    for value in ("2.5", str(least - 1)):
+        with pytest.raises(ValueError, match=f"whole number, {least} or more"):
+            parse_arguments([file, "--data_folder=x", f"--{flag}={value}"])
+    _, _, overrides = parse_arguments(
+        [file, "--data_folder=x", f"--{flag}=1e2"]
+    )
+    assert re.search(f"{flag}: 100$", overrides, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,16 @@ def test_the_time_left_is_that_of_the_epochs_so_far():
     ]
 
 
+def test_the_rest_of_an_epoch_tells_nothing():
+    """Of an epoch of an hour, six minutes were left after a resume."""
+    clock = iter([0, 360, 360 + 3600])
+    training = Progress(150, now=lambda: next(clock))
+    training.amid_epoch = True
+    lines = [training.line(epoch, {"loss": 1.0}, {}) for epoch in (40, 41)]
+    assert lines[0].endswith("loss 1.000  epoch 40 of 150")
+    assert lines[1].endswith("epoch 41 of 150, about 109 h left")
+
+
 def test_in_a_pipeline_later_steps_count(monkeypatch):
     monkeypatch.setenv(PLACE, "stage_1, 1 of 5")
     monkeypatch.setenv(LATER, "1.5")
