@@ -158,6 +158,9 @@ class FaceReader:
     def _decode(self, path):
         """The image in a file, of the right mode and size."""
         square = (self.size, self.size)
+        # To open a FIFO waits for its writer, for ever
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise FaceError(f"{path}: not readable as an image (no plain file)")
         try:
             with Image.open(path) as image:
                 # A JPEG is decoded at the smallest size that is not too small.

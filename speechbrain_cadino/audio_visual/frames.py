@@ -1,5 +1,6 @@
 """Sampling the frames of videos, once and for all."""
 
+import os
 import pathlib
 
 from PIL import Image, UnidentifiedImageError
@@ -83,6 +84,8 @@ def _sample(video, folder, frames_per_second):
         made_of = f"{comment_of(video)}, {frames_per_second:g}{COMMENT}"
     except OSError as error:
         return f"not readable as video ({error.strerror})"
+    if not os.path.isfile(video):  # of a FIFO nothing ever comes
+        return "not readable as video (no plain file)"
     found = _comment(pathlib.Path(folder, FIRST))
     if found is None and holds_something(folder):
         return f"not sampled (its frame folder, {folder}, holds other files)"

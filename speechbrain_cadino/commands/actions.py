@@ -32,10 +32,12 @@ from speechbrain_cadino.embeddings.store import (
     load_embeddings,
 )
 from speechbrain_cadino.encoders.calibration import (
+    WRITTEN,
     read_calibration,
     write_calibration,
 )
 from speechbrain_cadino.encoders.export import check_no_encoder
+from speechbrain_cadino.encoders.trust import check_no_links
 from speechbrain_cadino.prepare.filter import SCORES, filter_manifest
 from speechbrain_cadino.prepare.folder import prepare_folder
 from speechbrain_cadino.process.files import state_of, write_csv
@@ -201,6 +203,8 @@ def calibrate(arguments):
             "so copy that first."
         )
     check_folder(folder)
+    if not arguments.trusted:
+        check_no_links(folder, WRITTEN)
     loaded = load(folder, arguments)
     if not (loaded.hears or arguments.embeddings):
         raise ValueError(

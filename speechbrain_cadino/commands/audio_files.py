@@ -29,6 +29,7 @@ from speechbrain_cadino.prepare.recordings import (
     read_headers,
 )
 from speechbrain_cadino.prepare.scan import list_files
+from speechbrain_cadino.process.console import printable
 from speechbrain_cadino.runs.maps import calibrate_lda
 from speechbrain_cadino.verification.scoring import unit
 from speechbrain_cadino.verification.threshold import calibrate
@@ -193,7 +194,7 @@ def _stored(loaded, files, calibration):
         logger.warning(
             f"{(~fine).sum()} of {len(files)} have no embedding in "
             f"{loaded.source} and are skipped, the first is "
-            f"{files[fine.argmin()]}."
+            f"{printable(files[fine.argmin()])}."
         )
     files = table["ID"][fine].tolist()
     seconds = loaded.durations(files)
@@ -251,7 +252,7 @@ def audio_table(files, rate, folder=None):
         if not rows:
             raise ValueError(
                 f"None of {len(files)} files can be embedded; the first is "
-                f"{_shown(files[0])}: {recordings[0].problem}."
+                f"{printable(files[0])}: {recordings[0].problem}."
             )
         yield recordings, pd.DataFrame(rows, columns=COLUMNS)
 
@@ -299,16 +300,6 @@ def _problem(file):
     return ""
 
 
-def _shown(file):
-    """A file's name such that it can be printed on one line."""
-    return "".join(
-        letter
-        if letter.isprintable()
-        else letter.encode("unicode_escape").decode()
-        for letter in file
-    )
-
-
 def _plain(path):
     """A path such that no spreadsheet takes it for a formula."""
     return f"./{path}" if str(path)[0] in "=+-@" else str(path)
@@ -325,7 +316,7 @@ def warn_of_skipped(files, recordings):
         Those of ``audio_table``: one with a problem has none.
     """
     problems = [
-        f"{_shown(file)}: {recording.problem}"
+        f"{printable(file)}: {recording.problem}"
         for file, recording in zip(files, recordings)
         if recording.problem
     ]

@@ -17,6 +17,18 @@ NO_THRESHOLD = (
     "yours"
 )
 
+# How pairs of one voice and of two are found
+METHODS = ["crops", "clusters", "trials"]
+
+# A file of it is shorter, in characters
+MOST = 2**16
+
+# The files of an encoder folder in which a calibration stands
+WRITTEN = [CALIBRATION, "hyperparams.yaml", "README.md"]
+
+# What Python says of a file that is none of it
+SENSELESS = (ValueError, KeyError, TypeError, RecursionError, OverflowError)
+
 # At even odds, so sure one has to be to say "same" or "different".
 SURE = 0.9
 
@@ -38,7 +50,7 @@ class ScoreCalibration(NamedTuple):
 
     offset: float
     slope: float
-    method: str  # "crops", "clusters" or "trials"
+    method: str  # one of METHODS
     n_pairs: int
     n_same: int  # pairs taken for one voice
 
@@ -213,16 +225,20 @@ def read_calibration(folder):
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        # Maybe of a stranger: no more than such a file has
+        with open(path, encoding="utf-8") as file:
+            content = json.loads(file.read(MOST))
         weights = content["calibration"]
+        if content["method"] not in METHODS:
+            raise ValueError(content["method"])
         found = ScoreCalibration(
             float(weights["offset"]),
             float(weights["score"]),
-            str(content["method"]),
+            content["method"],
             int(content["n_pairs"]),
             int(content["n_same"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except SENSELESS as error:
         raise ValueError(
             f"{path} is no calibration ({error!r}): delete it, and run "
             "calibrate again."

@@ -6,7 +6,7 @@ import tempfile
 import torch
 
 from speechbrain_cadino.encoders.calibration import forget_calibration
-from speechbrain_cadino.encoders.card import follow_card
+from speechbrain_cadino.encoders.card import CARD, follow_card
 from speechbrain_cadino.encoders.export import (
     ENTRIES,
     READER,
@@ -19,6 +19,7 @@ from speechbrain_cadino.encoders.load import (
     load_classifier,
     with_weights,
 )
+from speechbrain_cadino.encoders.trust import copy_known, within_limits
 from speechbrain_cadino.process.files import atomic_folder, write_text
 
 
@@ -51,7 +52,16 @@ def fold_linear(source, layer, folder, mean=None, trusted=True):
         changes the number of dimensions, or something else is in the folder.
     """
     check_replaceable(folder)
-    encoder = load_classifier(source, "cpu", trusted)
+    if not trusted:
+        with tempfile.TemporaryDirectory() as place:
+            # Read once, and checked: the original may be another by now
+            copy = pathlib.Path(place, pathlib.Path(source).name)
+            copy.mkdir()
+            copy_known(source, copy, card=CARD)
+            within_limits(lambda: load_classifier(copy, "cpu"), str(source))
+            fold_linear(copy, layer, folder, mean)
+        return
+    encoder = load_classifier(source, "cpu")
     last = last_linear(encoder, source)
     if tuple(layer.weight.shape) != (len(last.weight),) * 2:
         raise ValueError(

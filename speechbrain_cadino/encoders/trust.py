@@ -90,7 +90,7 @@ MEMORY = 3 * 2**29  # bytes
 SECONDS = 8
 
 
-def copy_known(source, folder):
+def copy_known(source, folder, card=None):
     """Copies an encoder folder that may be a stranger's, as far as it is known
     to be harmless.
 
@@ -106,6 +106,9 @@ def copy_known(source, folder):
         The folder, or a hub id.
     folder : str or pathlib.Path
         An empty folder.
+    card : str, optional
+        The name of a text beside it, which is copied if it is there, and no
+        link.
 
     Raises
     ------
@@ -133,6 +136,41 @@ def copy_known(source, folder):
         target = folder / f"{loadable}.ckpt"
         _copy(source, places, target, WEIGHT_BYTES)
         _check_weights(target, os.path.join(source, target.name))
+    text = os.path.join(source, card or name)
+    if card and os.path.isfile(text) and not os.path.islink(text):
+        _copy(source, card, folder / card, YAML_BYTES)
+
+
+def check_no_links(folder, names):
+    """Raises if what is written into a stranger's folder would be written
+    elsewhere.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder.
+    names : list of str
+        The files that are written, if they are there.
+
+    Raises
+    ------
+    ValueError
+        Naming one that is a link.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> check_no_links(folder, ["README.md"])
+    >>> (folder / "README.md").symlink_to("/nowhere")
+    >>> check_no_links(folder, ["README.md"])
+    Traceback (most recent call last):
+    ...
+    ValueError: ...README.md holds something that is not known ...: a link. ...
+    """
+    for name in names:
+        path = pathlib.Path(folder, name)
+        if path.is_symlink():
+            _refuse(path, "a link")
 
 
 def within_limits(load, name):

@@ -43,6 +43,34 @@ class Ours(logging.Filter):
         return ours or record.levelno >= logging.WARNING
 
 
+def printable(text, kept=""):
+    """A text whose control characters do nothing to a terminal, such as of a
+    file that is no text, or of a name.
+
+    Arguments
+    ---------
+    text : str
+        The text.
+    kept : str
+        The control characters that stay, such as line ends.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> print(printable("one" + chr(27) + "[2J.wav"))
+    one\\x1b[2J.wav
+    """
+    return "".join(
+        letter
+        if letter.isprintable() or letter in kept
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
 def aligned(rows):
     """The lines of a table for a terminal: names to the left, figures to the
     right.

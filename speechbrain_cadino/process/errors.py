@@ -11,6 +11,7 @@ import sys
 import torch
 
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.process.console import printable
 from speechbrain_cadino.process.files import FULL
 from speechbrain_cadino.process.interrupts import Interrupted, interruptible
 from speechbrain_cadino.process.lock import release_all
@@ -201,5 +202,5 @@ def _exit(sentence):
     logger = get_logger(__name__)
     logger.debug("Where the error below comes from:", exc_info=True)
     # An error of one process alone must be heard too.
-    logger.error(sentence, main_process_only=False)
+    logger.error(printable(sentence, "\n\t"), main_process_only=False)
     sys.exit(1)

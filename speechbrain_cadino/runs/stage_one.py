@@ -36,7 +36,8 @@ def report(brain, hparams):
         The hyperparameters of the training.
     """
     if hparams.get("last_epochs") is not None:
-        hparams["last_epochs"].average(brain.network.encoder)
+        epoch = len(brain.record.rows)
+        hparams["last_epochs"].average(brain.network.encoder, epoch)
     finish(brain.embedder(), hparams, brain.device, baselines=True)
     plot_training(
         brain.record.rows,

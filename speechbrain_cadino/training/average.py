@@ -23,30 +23,28 @@ class LastEpochs:
     count : int
         The number of the last epochs to average; with 1 nothing is kept or
         averaged.
-    epochs : int
-        The number of epochs.
 
     Example
     -------
-    >>> last = LastEpochs(getfixture("tmp_path"), count=2, epochs=3)
+    >>> last = LastEpochs(getfixture("tmp_path"), count=2)
     >>> layer = torch.nn.Linear(1, 1, bias=False)
     >>> for epoch in (1, 2, 3):
     ...     _ = torch.nn.init.constant_(layer.weight, epoch)
     ...     last.keep(epoch, layer)
-    >>> last.average(layer)
+    >>> last.average(layer, epoch=3)
     >>> layer.weight.item()
     2.5
     """
 
-    def __init__(self, folder, count, epochs):
+    def __init__(self, folder, count):
         if count < 1:
             raise ValueError(f"average_epochs={count}: give 1 or more.")
         self.folder = pathlib.Path(folder)
         self.count = count
-        self.epochs = epochs
 
     def keep(self, epoch, module):
-        """Keeps a module as it is after an epoch, if it is one of the last.
+        """Keeps a module as it is after an epoch, in the place of that of
+        ``count`` epochs before: a limit of steps may end the training here.
 
         Arguments
         ---------
@@ -55,11 +53,13 @@ class LastEpochs:
         module : torch.nn.Module
             The module to be averaged.
         """
-        if self.count > 1 and epoch > self.epochs - self.count:
-            with atomic_path(self._path(epoch)) as temporary:
-                torch.save(module.state_dict(), temporary)
+        if self.count == 1:
+            return
+        with atomic_path(self._path(epoch)) as temporary:
+            torch.save(module.state_dict(), temporary)
+        self._path(epoch - self.count).unlink(missing_ok=True)
 
-    def average(self, module):
+    def average(self, module, epoch):
         """Gives a module the mean of what was kept: of weights and of
         BatchNorm statistics.
 
@@ -67,6 +67,8 @@ class LastEpochs:
         ---------
         module : torch.nn.Module
             The module given to ``keep``, which is changed in place.
+        epoch : int
+            The last epoch.
 
         Raises
         ------
@@ -75,8 +77,8 @@ class LastEpochs:
         """
         if self.count == 1:
             return
-        first = max(1, self.epochs - self.count + 1)
-        paths = [self._path(epoch) for epoch in range(first, self.epochs + 1)]
+        first = max(1, epoch - self.count + 1)
+        paths = [self._path(each) for each in range(first, epoch + 1)]
         missing = [str(path) for path in paths if not path.is_file()]
         if missing:
             raise ValueError(

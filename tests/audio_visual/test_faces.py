@@ -1,4 +1,5 @@
 import functools
+import os
 import sys
 
 import numpy as np
@@ -191,13 +192,15 @@ def test_errors_name_the_file_and_the_reason(tmp_path):
     }.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "f.jpg").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "g.jpg")
+    names = "b.jpg c.jpg d.png e.webp f.jpg g.jpg".split()
     with FaceReader(tmp_path) as face:
         assert_colours(face.read(0, 1), [RED])
-        for frame, name in enumerate("b.jpg c.jpg d.png e.webp f.jpg".split()):
+        for frame, name in enumerate(names):
             with pytest.raises(FaceError, match=f"{name}: not readable as an"):
                 face.read(frame + 1, frame + 2)
-        with pytest.raises(FaceError, match="ends after 6 frames, 7 were"):
-            face.read(5, 7)
+        with pytest.raises(FaceError, match="ends after 7 frames, 8 were"):
+            face.read(6, 8)
 
 
 def test_augmenter_gives_pixels_of_the_size(faces):

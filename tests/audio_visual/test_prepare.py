@@ -424,12 +424,15 @@ def test_videos_without_pictures(tmp_path):
         frame.sample_rate = 16000
         for part in [frame, None]:
             container.mux(stream.encode(part))
+    os.mkfifo(tmp_path / "fifo.mp4")
+    names = ["a", "gone", "fifo"]
     assert sample_frames(
-        [tmp_path / "a.mp4", tmp_path / "gone.mp4"],
-        [tmp_path / "frames" / "a", tmp_path / "frames" / "gone"],
+        [tmp_path / f"{name}.mp4" for name in names],
+        [tmp_path / "frames" / name for name in names],
     ) == [
         "not usable (no video in it)",
         "not readable as video (No such file or directory)",
+        "not readable as video (no plain file)",
     ]
     assert not (tmp_path / "frames").exists()
 

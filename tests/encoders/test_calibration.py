@@ -82,3 +82,22 @@ def test_a_file_that_is_no_calibration(text, tmp_path):
     (tmp_path / "calibration.json").write_text(text)
     with pytest.raises(ValueError, match=r"calibration.json.* again"):
         read_calibration(tmp_path)
+
+
+def test_what_is_no_calibration_is_one_sentence(tmp_path):
+    path = tmp_path / "calibration.json"
+    calibration = ScoreCalibration(-1.0, 10.0, "crops", 400, 40)
+    write_calibration(tmp_path, calibration)
+    good = path.read_text()
+    for text in (
+        "[" * 200_000,
+        " " * 2**16 + good,
+        good.replace("40", "Infinity"),
+        good.replace("crops", "\\u001b[2J"),
+    ):
+        assert text != good
+        path.write_text(text)
+        with pytest.raises(ValueError, match="is no calibration") as error:
+            read_calibration(tmp_path)
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) < 500

@@ -13,6 +13,7 @@ from speechbrain_cadino.encoders.calibration import (
 )
 from speechbrain_cadino.encoders.fold import fold_linear
 from speechbrain_cadino.encoders.load import load_classifier, load_encoder
+from speechbrain_cadino.encoders.trust import copy_known
 
 
 def test_stock_speechbrain_computes_the_map(encoder_folder, tmp_path):
@@ -135,3 +136,34 @@ def test_an_encoder_that_does_not_end_in_a_linear_layer(
     monkeypatch.setattr(fold, "load_classifier", lambda *arguments: encoder)
     with pytest.raises(ValueError, match="not linear"):
         fold_linear(encoder_folder, torch.nn.Linear(4, 4), tmp_path / "out")
+
+
+def test_of_a_stranger_what_was_checked_is_what_is_written(
+    encoder_folder, tmp_path, monkeypatch
+):
+    """And no file that a link of theirs leads to."""
+    source = tmp_path / "theirs"
+    shutil.copytree(encoder_folder, source)
+    secret = tmp_path / "secret"
+    secret.write_text("## How good it is\n\n## Licence\n\nSesame")
+    (source / "README.md").symlink_to(secret)
+    path = source / "hyperparams.yaml"
+    good = path.read_text()
+
+    def swap(*args, **kwargs):
+        copy_known(*args, **kwargs)
+        path.write_text(good.replace("!new:", "!apply:"))
+
+    monkeypatch.setattr(fold, "copy_known", swap)
+    layer = torch.nn.Linear(12, 12)
+    fold_linear(source, layer, tmp_path / "folded", trusted=False)
+    assert "!apply:" in path.read_text()
+    written = tmp_path / "folded"
+    assert "!apply:" not in (written / "hyperparams.yaml").read_text()
+    card = (written / "README.md").read_text()
+    assert "Sesame" not in card
+    assert "theirs with a linear map" in card
+    wavs = torch.randn(1, 9000)
+    expected = layer(load_encoder(encoder_folder).encode_batch(wavs, None))
+    found = load_encoder(written, trusted=False).encode_batch(wavs, None)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -266,7 +266,7 @@ def test_cluster_aware_by_a_curriculum_killed_ends_as_if_it_was_not(
 
 def test_a_limit_of_steps_ends_a_run_that_is_started_again_too(train, tmp_path):
     for _ in range(2):
-        code, output = train(tmp_path, optimizer_step_limit=3)
+        code, output = train(tmp_path, optimizer_step_limit=3, average_epochs=2)
         assert code == 0, output
     assert len(pd.read_csv(tmp_path / "training.csv")) == 1
     assert (tmp_path / "encoder" / "hyperparams.yaml").is_file()
