@@ -74,7 +74,7 @@ class MultiCropDataset(Dataset):
         longer than so many passes, in which recordings of several times
         ``VISIT_SECONDS``, in the mean, count as often. Epochs go on through the
         manifest where the one before has ended, each time through in another
-        order.
+        order; where the sampling leaves some out, each is a draw of its own.
     sample_rate : int
         The sample rate, in Hz.
     seed : int
@@ -255,6 +255,9 @@ class MultiCropDataset(Dataset):
 
     def _draw(self, epoch):
         """The samples of an epoch that is as long as it is told to be."""
+        rows = self._rows(epoch)
+        if isinstance(rows, np.ndarray) and len(np.unique(rows)) < len(rows):
+            return self._draw_evenly(rows, epoch)
         size, total = len(self), self.samples
         first = max(epoch - 1, 0) * size
         last = first + size
@@ -265,6 +268,20 @@ class MultiCropDataset(Dataset):
         begin = first % total
         # A copy, as each worker keeps it: not of the samples of other epochs
         return np.concatenate(passes)[begin : begin + size].copy()
+
+    def _draw_evenly(self, rows, epoch):
+        """The samples of an epoch whose order has some utterances several times
+        and others not at all: each comes for the second time once all have
+        come."""
+        rng = np.random.default_rng((self.seed, epoch))
+        drawn = []
+        for _ in range(-(-len(self) // len(rows))):
+            places = rng.permutation(len(rows))
+            times = pd.Series(rows[places]).groupby(rows[places]).cumcount()
+            drawn.append(places[np.argsort(times, kind="stable")])
+        places = np.concatenate(drawn)[: len(self)]
+        turns = rng.integers(len(self.speeds), size=len(self))
+        return places + turns * len(rows)
 
     def _rows(self, epoch):
         """The utterances of an epoch's items."""

@@ -242,6 +242,37 @@ def test_a_pass_hears_a_long_recording_once_in_ten_seconds(
     assert len(data) == 16  # an epoch by passes stays one
 
 
+@pytest.mark.parametrize("speeds", [[1.0], [1.0, 0.9, 1.1]])
+def test_while_data_grow_all_that_take_part_are_drawn_alike(tmp_path, speeds):
+    """In windows of a permutation, some were drawn once and others ten
+    times. Once all take part, it is as if they always had."""
+    rows = [f"{i},$data_root/{i // 4}/{i}.wav,0,64000,4\n" for i in range(240)]
+    header = "ID,wav,start,stop,duration\n"
+    (tmp_path / "train.csv").write_text(header + "".join(rows))
+    options = {"samples_per_epoch": 333, "passes_per_epoch": 2}
+    options |= {"speeds": speeds, "seed": 3}
+    growth = LinearSchedule(start=0.25, end=1, epochs=4)
+    data = dataset(
+        tmp_path, sampling=GrowingSampling(Sampling(), growth), **options
+    )
+    plain = dataset(tmp_path, **options)
+    for epoch in range(1, 7):
+        data.set_epoch(epoch)
+        drawn = [data._sample(epoch, index) for index in range(len(data))]
+        turns, places = np.divmod(drawn, 240)
+        rows = data._rows(epoch)[places]
+        counts = np.bincount(rows, minlength=240)
+        active = np.sort(np.unique(rows))
+        if epoch < 5:
+            assert (active == data.sampling.active(epoch)).all()
+            assert np.ptp(counts[active]) <= 2
+            # None comes twice before all have come
+            assert len(set(rows[: len(active)])) == len(active)
+            assert set(turns) == set(range(len(speeds)))
+        else:
+            assert drawn == [plain._sample(epoch, i) for i in range(333)]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
