@@ -17,7 +17,11 @@ from speechbrain_cadino.lobes.views import TaskAndViews, UtteranceEncoder
 from speechbrain_cadino.losses.distillation import SelfDistillation
 from speechbrain_cadino.losses.meters import measured, spread_warnings
 from speechbrain_cadino.process.randomness import own_random
-from speechbrain_cadino.process.ranks import ddp_mean, own_rank
+from speechbrain_cadino.process.ranks import (
+    ddp_mean,
+    own_rank,
+    refuse_data_parallel,
+)
 from speechbrain_cadino.training.place import Place
 from speechbrain_cadino.training.record import (
     TrainingRecord,
@@ -291,6 +295,7 @@ class WithDINO:
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        refuse_data_parallel(self)
         self.dino = self.hparams.dino
         self.dino_record = TrainingRecord()
         self.dino_place = Place()

@@ -29,6 +29,7 @@ from speechbrain_cadino.process.ranks import (
     ddp_mean,
     own_rank,
     patience,
+    refuse_data_parallel,
     shield_worker,
     worth_while,
 )
@@ -89,6 +90,7 @@ class EncoderBrain(sb.Brain):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        refuse_data_parallel(self)
         _check_features(self.modules)
         self.record = TrainingRecord()
         self.unreadable = Unreadable(self.record)

@@ -129,9 +129,9 @@ class OneOf(torch.nn.Module):
         """(batch, samples) to (batch, samples), a new tensor."""
         weights = torch.tensor(self.weights, dtype=torch.float32)
         turns = weights.multinomial(len(wavs), replacement=True)
-        if self.strength is not None:
-            left = torch.rand(len(wavs)) >= self.strength(self.position)
-            turns[left] = -1  # nobody's
+        strength = 1 if self.strength is None else self.strength(self.position)
+        if strength < 1:  # else nothing is drawn: all is as without
+            turns[torch.rand(len(wavs)) >= strength] = -1  # nobody's
         return _take_turns(self.augmentations, wavs, turns)
 
 

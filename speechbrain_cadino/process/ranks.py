@@ -81,6 +81,26 @@ def own_rank():
     return torch.distributed.get_rank() if there else 0
 
 
+def refuse_data_parallel(brain):
+    """Raises where SpeechBrain is to share batches out by DataParallel: it would
+    put the views of one utterance on several GPUs, and mix them up.
+
+    Arguments
+    ---------
+    brain : speechbrain.Brain
+        The Brain.
+
+    Raises
+    ------
+    ValueError
+    """
+    if brain.data_parallel_backend:
+        raise ValueError(
+            "--data_parallel_backend mixes up the views of utterances: on N "
+            "GPUs, start the script by torchrun --nproc_per_node=N."
+        )
+
+
 def share_buffers(module):
     """Gives all processes the buffers that the main one has, such as those of
     BatchNorm.

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from speechbrain.utils.run_opts import RunOptions
-from speechbrain_cadino.config.flags import did_you_mean
+from speechbrain_cadino.config.flags import SEVERAL, did_you_mean
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.config.settings import comparable, own_files, resolve
 from speechbrain_cadino.config.starts import check_starts
@@ -204,7 +204,7 @@ class StepMaker:
         each, unless the script itself takes a list."""
         if iteration is None or not isinstance(value, list):
             return value
-        if isinstance(default, list):
+        if isinstance(default, list) or key in SEVERAL:
             return value
         iterations = self.hparams["iterations"]
         if len(value) != iterations:

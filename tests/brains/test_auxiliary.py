@@ -59,6 +59,12 @@ def test_with_a_weight_of_0_the_brain_is_what_it_was(flat):
             )
 
 
+def test_views_are_not_shared_out_over_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="torchrun --nproc_per_node=N"):
+        host.make(weight=0.3, run_opts={"data_parallel_backend": True})
+
+
 @pytest.mark.parametrize("flat", [False, True])
 def test_it_is_learnt_beside_the_task_and_draws_numbers_of_its_own(flat):
     options = {"encoder": {"dropout": 0.3, "flat": flat}, "augment": True}

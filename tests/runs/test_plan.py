@@ -326,13 +326,14 @@ def test_each_iteration_of_lgl_has_its_gate_and_begins_anew(planned, tmp_path):
 
 def test_a_list_has_a_value_for_each_iteration(steps):
     entry = "--dlg_lc={hparams: demo_dlg_lc.yaml, margin: [0.1, 0.2], "
-    entry += "speeds: [1.0, 0.9, 1.1]}"
+    entry += "speeds: [1.0, 0.9, 1.1], noise_folder: [musan, own]}"
     labels = "--pseudo_label={hparams: pseudo_label.yaml, sweep: [5, 7, 9]}"
     commands = steps(entry, labels, "--iterations=2", yaml="demo.yaml")
     # What takes a list gets it whole
     for number in (1, 2):
         train = commands[f"iteration_{number}/train"]
         assert {f"--margin=0.{number}", "--speeds=[1.0, 0.9, 1.1]"} < set(train)
+        assert '--noise_folder=["musan", "own"]' in train
         labels = commands[f"iteration_{number}/labels"]
         assert "--sweep=[5, 7, 9]" in labels
     with pytest.raises(
