@@ -41,6 +41,9 @@ DIGITS = 4
 # Utterances that are named of each kind
 EXAMPLES = 3
 
+# What is listened to of a long utterance: so many stretches, in seconds
+STRETCH, STRETCHES = 30, 10
+
 
 def filter_manifest(
     output_folder,
@@ -191,8 +194,12 @@ def _scores(embeddings, speech, table):
     labels = table[LABEL].replace("", None) if LABEL in table else None
     scores = score(embeddings, table["ID"], labels)
     if speech is not None:
-        shares = load_embeddings(speech)[1][:, 0]
-        scores["speech"] = np.asarray(shares, np.float64)
+        ids, shares = load_embeddings(speech)
+        shares = pd.Series(np.asarray(shares[:, 0], np.float64))
+        stretches = shares.groupby(np.asarray(ids, object))
+        # A silent stretch has none; nor has a file that cannot be read
+        found = stretches.sum(min_count=1) / stretches.size()
+        scores["speech"] = found.reindex(table["ID"]).to_numpy()
     return scores.round(DIGITS)
 
 
@@ -211,8 +218,8 @@ def _write(folder, table, scores, kept, report):
 
 
 def listen(folder, table, detector, embedder=None, shard_size=5_000):
-    """Writes the share of speech in each utterance: an embedding of one
-    dimension.
+    """Writes the share of speech in each utterance, an embedding of one
+    dimension: of a long one, in each of some stretches, spread over all of it.
 
     Arguments
     ---------
@@ -227,7 +234,12 @@ def listen(folder, table, detector, embedder=None, shard_size=5_000):
     shard_size : int
         See ``extract``.
     """
-    options = {"sample_rate": detector.sample_rate}
+    options = {
+        "sample_rate": detector.sample_rate,
+        "segment_seconds": STRETCH,
+        "max_segments": STRETCHES,
+        "keep_segments": True,
+    }
     if isinstance(embedder, Embedder):
         options["batch_size"] = embedder.batch_size
         options["num_workers"] = embedder.num_workers

@@ -82,8 +82,8 @@ def own_rank():
 
 
 def refuse_data_parallel(brain):
-    """Raises where SpeechBrain is to share batches out by DataParallel: it would
-    put the views of one utterance on several GPUs, and mix them up.
+    """Raises where SpeechBrain is to share batches out by DataParallel: that
+    puts the views of one utterance on several GPUs, and mixes them up.
 
     Arguments
     ---------

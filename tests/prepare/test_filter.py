@@ -1,8 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
+import torch
 
-from speechbrain_cadino.dataio.manifest import write_manifest
+from speechbrain_cadino.dataio.manifest import COLUMNS, write_manifest
 from speechbrain_cadino.embeddings.confidence import score
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.store import save_embeddings
@@ -171,3 +173,41 @@ def test_a_manifest_is_not_replaced_by_what_is_kept_of_it(tmp_path, name):
     with pytest.raises(ValueError, match="would be replaced by what is made"):
         filter_manifest(tmp_path, None, manifest, **options)
     assert manifest.read_bytes() == before
+
+
+class Loud(torch.nn.Module):
+    """The share of loud samples."""
+
+    sample_rate = 1000
+
+    def forward(self, wavs, lengths):
+        return (wavs.abs() > 0.5).float().mean(1, keepdim=True)
+
+
+def test_all_of_a_long_recording_is_listened_to(tmp_path):
+    """Music for five minutes, or a welcome, tells nothing of the hour after."""
+    rng = np.random.default_rng(0)
+    quiet = 0.1 * rng.uniform(-1, 1, 900_000)
+    loud = np.where(rng.random(900_000) < 0.5, 0.9, -0.9)
+    rows = []
+    for name, cut, waves in [
+        ("late", 300_000, (quiet, loud)),
+        ("early", 300_000, (loud, quiet)),
+        ("short", 10_000, (loud[:20_000], quiet)),
+    ]:
+        wav = np.r_[waves[0][:cut], waves[1][cut : len(waves[0])]]
+        soundfile.write(tmp_path / f"{name}.wav", wav, 1000)
+        path = str(tmp_path / f"{name}.wav")
+        rows.append([name, len(wav) / 1000, path, 0, len(wav)])
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    detector = Loud()
+    filter_manifest(
+        tmp_path / "out",
+        Embedder(lambda wavs, lengths: wavs[:, :3], detector, 1000),
+        *(table.assign(wav=table["wav"].map("$data_root/{}".format)), table),
+        detector=detector,
+        speech=0.1,
+        consistency=None,
+    )
+    found = pd.read_csv(tmp_path / "out" / "confidence.csv")["speech"]
+    assert found.tolist() == pytest.approx([0.7, 0.3, 0.5], abs=0.01)
