@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pathlib
+import re
 import sys
 import tempfile
 from pickle import UnpicklingError
@@ -153,7 +154,9 @@ def load_classifier(source, device=None, trusted=True):
     device = number_gpu(device)
     try:
         encoder = EncoderClassifier.from_hparams(
-            source=str(source), run_opts={"device": device} if device else None
+            source=str(source),
+            overrides=_beside(source),
+            run_opts={"device": device} if device else None,
         )
     # What is said of weights that do not fit or are none, and of no YAML
     except (RuntimeError, EOFError, UnpicklingError, YAMLError) as error:
@@ -165,6 +168,19 @@ def load_classifier(source, device=None, trusted=True):
         raise ValueError(f"{source} cannot be loaded: {error!r}") from error
     _set_rate(encoder)
     return encoder
+
+
+def _beside(source):
+    """Overrides for the copy of an encoder of a hub, whose hyperparams.yaml
+    still names that: the weights beside it are taken."""
+    folder = pathlib.Path(source)
+    if not (folder / "embedding_model.ckpt").is_file():
+        return {}
+    text = (folder / "hyperparams.yaml").read_text(encoding="utf-8")
+    named = re.search(r"^pretrained_path: *(\S+)", text, re.MULTILINE)
+    if named is None or pathlib.Path(named[1]).exists():
+        return {}
+    return {"pretrained_path": str(folder.absolute())}
 
 
 def _set_rate(encoder):

@@ -59,7 +59,7 @@ PLOT_MEANINGS = {
 }
 
 
-def write_page(folder, cells, plots):
+def write_page(folder, cells, plots, tables):
     """Writes ``report.html``.
 
     Arguments
@@ -71,11 +71,13 @@ def write_page(folder, cells, plots):
     plots : dict of str:list
         The paths of the plots, by the name of their section; what is no PNG
         file is left out.
+    tables : dict of str:str
+        What stands above the plots of some sections.
 
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> write_page(folder, [["stage", "EER %"], ["<1>", "4.57"]], {})
+    >>> write_page(folder, [["stage", "EER %"], ["<1>", "4.57"]], {}, {})
     >>> text = (folder / "report.html").read_text()
     >>> "<td>&lt;1&gt;</td><td>4.57</td>" in text
     True
@@ -104,7 +106,10 @@ def write_page(folder, cells, plots):
             for heading in cells[0]
             if heading in COLUMN_MEANINGS
         ],
-        sections=[section for section in sections if section[1]],
+        tables=tables,
+        sections=[
+            section for section in sections if section[1] or section[0] in tables
+        ],
     )
     write_text(pathlib.Path(folder, "report.html"), text)
 

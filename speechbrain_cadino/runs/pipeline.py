@@ -174,7 +174,8 @@ def run(folder, steps, lock, replan):
     except Interrupted as end:
         end.place = f" in {step.name}"
         raise
-    rows = write_report(folder, _stages(folder, steps))
+    ends = "verify" if any(step.name == "verify" for step in steps) else None
+    rows = write_report(folder, _stages(folder, steps), ends)
     logger.info(f"\nAll done: {folder}/report.html\n\n{format_report(rows)}\n")
     *_, last = (step for step in steps if step.manifest)
     logger.info(where_to_go(pathlib.Path(folder, last.name, "encoder")))

@@ -19,6 +19,7 @@ from speechbrain_cadino.process.files import (
     write_text,
 )
 from speechbrain_cadino.runs.page import write_page
+from speechbrain_cadino.verification.results import format_results
 
 # Figure, heading of its column, format, how many of its unit make one
 COLUMNS = [
@@ -78,7 +79,7 @@ class Stage(NamedTuple):
     seconds: float | None
 
 
-def write_report(folder, stages):
+def write_report(folder, stages, last=None):
     """Writes ``report.json``, ``report.md``, ``report.html`` and
     ``plots/pipeline.png``.
 
@@ -88,6 +89,9 @@ def write_report(folder, stages):
         The folder to write to.
     stages : list of Stage
         All of the pipeline; those still to come, too.
+    last : str, optional
+        The name of the verification at the end, and of its folder, if there is
+        one: its table and plots stand below those of the stages.
 
     Returns
     -------
@@ -120,9 +124,11 @@ def write_report(folder, stages):
         )
     write_json(folder / "report.json", {"stages": rows})
     _plot(folder / "plots" / "pipeline.png", rows)
-    plots = _plots(folder, rows)
-    write_text(folder / "report.md", _markdown(folder, rows, plots))
-    write_page(folder, _cells(rows), plots)
+    names = [row["name"] for row in rows] + ([last] if last else [])
+    plots = _plots(folder, names)
+    tables = _tables(folder, last)
+    write_text(folder / "report.md", _markdown(folder, rows, plots, tables))
+    write_page(folder, _cells(rows), plots, tables)
     return rows
 
 
@@ -253,19 +259,25 @@ def _cells(rows):
     return lines
 
 
-def _plots(folder, rows):
+def _plots(folder, names):
     """The plots there are, by section: that of the whole, those of stages."""
     plots = {"Overview": sorted(folder.glob("plots/pipeline.png"))}
-    for row in rows:
-        plots[row["name"]] = [
+    for name in names:
+        plots[name] = [
             path
             for depth in ["", "*/", "*/*/"]
-            for path in sorted(folder.glob(f"{row['name']}/{depth}plots/*"))
+            for path in sorted(folder.glob(f"{name}/{depth}plots/*"))
         ]
     return plots
 
 
-def _markdown(folder, rows, plots):
+def _tables(folder, last):
+    """The table of the verification at the end, by its name."""
+    metrics = last and read_json(folder / last / "metrics.json")
+    return {last: format_results(metrics)} if metrics else {}
+
+
+def _markdown(folder, rows, plots, tables):
     """``report.md``."""
     heading, *lines = _cells(rows)
     rule = ["---", *["---:"] * (len(heading) - 1)]
@@ -281,6 +293,7 @@ def _markdown(folder, rows, plots):
         "\n".join(table),
         *(["![](plots/pipeline.png)"] if picture else []),
         NOTE,
+        *(f"## {name}\n\n```\n{text}\n```" for name, text in tables.items()),
         "\n".join(f"* [{link}]({link})" for link in links),
     ]
     return "\n\n".join(part.strip() for part in parts).strip() + "\n"

@@ -135,3 +135,24 @@ def test_an_encoder_of_faces_made_before_its_modules_moved(
     frames = torch.randint(256, (2, 4, 3, 16, 16), dtype=torch.uint8)
     expected = load_encoder(face_encoder).encode_batch(frames)
     assert torch.equal(embedder.encode_batch(frames), expected)
+
+
+def test_a_copy_from_a_hub_needs_no_hub(encoder_folder, tmp_path, monkeypatch):
+    """Its hyperparams.yaml still names that, as SpeechBrain's own do."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    expected = load_encoder(encoder_folder)
+    folder = shutil.copytree(encoder_folder, tmp_path / "copy")
+    path = folder / "hyperparams.yaml"
+    text = f"pretrained_path: somebody/encoder\n{path.read_text()}"
+    text += "  paths:\n"
+    for name in ("embedding_model", "mean_var_norm_emb"):
+        text += f"    {name}: !ref <pretrained_path>/{name}.ckpt\n"
+    path.write_text(text)
+    wavs = torch.randn(2, 8000)
+    for trusted in (True, False):
+        found = load_encoder(folder, trusted=trusted)
+        np.testing.assert_array_equal(found.mean, expected.mean)
+        assert torch.equal(
+            found.encode_batch(wavs, torch.ones(2)),
+            expected.encode_batch(wavs, torch.ones(2)),
+        )

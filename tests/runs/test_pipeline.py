@@ -1000,6 +1000,26 @@ def test_the_report_as_a_page(stages, tmp_path):
     assert PLOT_MEANINGS["clusters"] in html.unescape(text)
 
 
+def test_the_report_ends_in_the_last_verification(stages, tmp_path):
+    """Which may be by other back-ends than the stages have."""
+    plots = tmp_path / "verify" / "plots"
+    plots.mkdir(parents=True)
+    (plots / "det.png").write_bytes(b"curves")
+    figures = {"eer": 3.21, "min_dcf_0.01": 0.5}
+    results = {"trials": 20, "targets": 5, "systems": {"as_norm<b>": figures}}
+    (tmp_path / "verify" / "metrics.json").write_text(json.dumps(results))
+    for last in (None, "verify"):
+        write_report(tmp_path, stages, last)
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        text = (tmp_path / "report.md").read_text(encoding="utf-8")
+        assert ("as_norm&lt;b&gt;" in page) == bool(last)
+        curves = base64.b64encode(b"curves").decode()
+        assert (curves in page) == bool(last)
+        assert ("\n## verify\n\n```\n20 trials, 5" in text) == bool(last)
+        assert ("as_norm<b>   3.21" in text) == bool(last)
+        assert ("(verify/plots/det.png)" in text) == bool(last)
+
+
 @pytest.mark.skipif(BROWSER is None, reason="There is no Chromium here.")
 def test_a_browser_draws_the_page(stages, tmp_path):
     write_report(tmp_path, stages)
