@@ -16,6 +16,7 @@ Authors
  * The speechbrain_cadino developers 2026
 """
 
+import os
 import sys
 
 from speechbrain_cadino.config.usage import show_usage
@@ -43,6 +44,7 @@ from speechbrain_cadino.runs.finetune import (
 )
 from speechbrain_cadino.runs.open_run import make_experiment
 from speechbrain_cadino.runs.training import train
+from speechbrain_cadino.training.progress import PLACE
 
 logger = get_logger(__name__)
 
@@ -51,7 +53,10 @@ def report(output_folder, trainings):
     """Writes and shows the table."""
     rows = write_shares(output_folder, trainings)
     if rows:
-        logger.info(f"{output_folder}/results.json\n{format_shares(rows)}")
+        logger.info(
+            f"{output_folder}/results.json\n{format_shares(rows)}\n"
+            f"The encoders are in {output_folder}/share_*/encoder."
+        )
 
 
 @user_errors()
@@ -73,7 +78,8 @@ def main():
     make_experiment(output_folder, hparams_file, overrides)
 
     # One training for each share
-    for training in trainings:
+    for number, training in enumerate(trainings, 1):
+        os.environ[PLACE] = f"share {number} of {len(trainings)}"
         if training.done:
             logger.info(f"{training.folder}: done before.")
             continue

@@ -9,7 +9,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 # Keys whose value is a file or a folder, also where it is null by default
-PATHS = re.compile("(^|_)(folder|file|manifest|encoder|trials|log)$")
+PATHS = re.compile(
+    "(^|_)(folder|file|manifest|(?<!compile_)encoder|trials|log)$"
+)
 PATHS_TOO = {
     *("speakers", "groups", "phones", "start_classifier"),
     *("embeddings", "pieces"),

@@ -9,7 +9,7 @@ from speechbrain_cadino.encoders.calibration import (
     read_calibration,
     threshold_line,
 )
-from speechbrain_cadino.encoders.export import is_of_faces
+from speechbrain_cadino.encoders.export import kind_of
 from speechbrain_cadino.process.files import write_text
 
 CARD = "README.md"
@@ -21,6 +21,7 @@ SETTINGS = [
     *("teacher_temp", "out_dim", "target", "num_clusters", "num_classes"),
     *("correction_temp", "confidence", "gate", "gate_rule"),
     *("target_weight", "train_only"),
+    *("codebooks", "codes", "targets", "heads_at", "export_layer"),
 ]
 
 LOAD = """\
@@ -55,6 +56,24 @@ with encoder.reader("folder of frames") as track:
 The score of two faces is the cosine of their embeddings.
 
 {threshold}"""
+
+LOAD_FRAMES = """\
+```python
+from speechbrain.inference.encoders import WaveformEncoder
+
+encoder = WaveformEncoder.from_hparams(source="this folder")
+frames = encoder.encode_batch(wavs, wav_lens)  # of {sample_rate} Hz
+```
+
+From waveforms, (batch, samples), to (batch, frames, size); `wav_lens` are their
+lengths as shares of the longest."""
+
+# What an encoder is, and how it is loaded, by its kind
+KINDS = {
+    "voices": ("A speaker encoder", LOAD),
+    "faces": ("An encoder of faces", LOAD_FACES),
+    "frames": ("An encoder of frames of speech", LOAD_FRAMES),
+}
 
 TEXT = """\
 # {what}
@@ -149,14 +168,15 @@ def write_card(folder, settings, table, results=None, labelled=None):
         for name in SETTINGS
         if (text := _setting(settings.get(name))) and "/" not in text
     ]
-    faces = is_of_faces(folder)
+    kind = kind_of(folder)
+    what, load = KINDS[kind]
     text = TEXT.format(
-        what=_what(faces),
+        what=what,
         version=__version__,
-        load=_how_to_load(faces).format(
+        load=load.format(
             threshold=threshold_line(read_calibration(folder)), **settings
         ),
-        trained=_amount(table, faces)
+        trained=_amount(table, kind == "faces")
         + _labelled(labelled)
         + _started(settings.get("start_encoder")),
         settings="\n".join(shown),
@@ -208,14 +228,12 @@ def follow_card(source, folder, sample_rate, why):
     if path.is_file():
         text = path.read_text(encoding="utf-8", errors="replace")
     if not _is_ours(text):
-        faces = is_of_faces(folder)
+        what, load = KINDS[kind_of(folder)]
         text = MADE_OF.format(
-            what=_what(faces),
+            what=what,
             name=pathlib.Path(source).name,
             version=__version__,
-            load=_how_to_load(faces).format(
-                threshold=NO_THRESHOLD, sample_rate=sample_rate
-            ),
+            load=load.format(threshold=NO_THRESHOLD, sample_rate=sample_rate),
             good=GOOD,
             figures="",
             licence=LICENCE,
@@ -251,14 +269,6 @@ def replace_figures(folder, text):
 def _is_ours(text):
     """Whether a card has the headings between which there are figures."""
     return LICENCE in text.partition(GOOD)[2]
-
-
-def _what(faces):
-    return "An encoder of faces" if faces else "A speaker encoder"
-
-
-def _how_to_load(faces):
-    return LOAD_FACES if faces else LOAD
 
 
 def _started(encoder):

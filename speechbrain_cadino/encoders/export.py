@@ -198,25 +198,30 @@ def check_no_encoder(folder):
         )
 
 
-def is_of_faces(folder):
-    """Whether an encoder folder is one of faces.
+def kind_of(folder):
+    """What an encoder folder is an encoder of.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        The folder; where there is no encoder, it is not.
+        The folder.
 
     Returns
     -------
-    bool
+    str
+        "faces", "frames" or "voices".
 
     Example
     -------
-    >>> is_of_faces("results/dino/1986/encoder")
-    False
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "hyperparams.yaml").write_text("sample_rate: 16000")
+    >>> kind_of(folder)
+    'voices'
     """
-    path = pathlib.Path(folder, "hyperparams.yaml")
-    return path.is_file() and f"\n{READER}:" in path.read_text("utf-8")
+    text = "\n" + pathlib.Path(folder, "hyperparams.yaml").read_text("utf-8")
+    if f"\n{READER}:" in text:
+        return "faces"
+    return "frames" if "\nfront_end:" in text else "voices"
 
 
 def export_encoder(

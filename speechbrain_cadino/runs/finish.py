@@ -10,8 +10,8 @@ from speechbrain_cadino.encoders.calibration import (
     read_calibration,
     write_calibration,
 )
-from speechbrain_cadino.encoders.card import write_card
-from speechbrain_cadino.encoders.export import export_encoder, is_of_faces
+from speechbrain_cadino.encoders.card import CARD, write_card
+from speechbrain_cadino.encoders.export import export_encoder, kind_of
 from speechbrain_cadino.encoders.fold import fold_linear
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.process.console import to_copy
@@ -158,19 +158,20 @@ def where_to_go(encoder_folder):
     Returns
     -------
     str
-        Of a step of a pipeline, which goes on by itself, and of an encoder of
-        faces, where alone.
+        Of a step of a pipeline, which goes on by itself, where alone.
 
     Example
     -------
-    >>> print(where_to_go("results/dino/1986/encoder"))
-    The encoder is in results/dino/1986/encoder.
-    Next, with audio of yours:
-    speechbrain-cadino verify results/dino/1986/encoder ONE.wav OTHER.wav
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "hyperparams.yaml").write_text("sample_rate: 16000")
+    >>> where_to_go(folder).splitlines()[1]
+    'Next, with audio of yours:'
     """
     where = f"The encoder is in {encoder_folder}."
-    if STEP_VARIABLE in os.environ or is_of_faces(encoder_folder):
+    if STEP_VARIABLE in os.environ:
         return where
+    if kind_of(encoder_folder) != "voices":
+        return f"{where} {CARD} in it tells how to load it."
     command = ["speechbrain-cadino", "verify", encoder_folder]
     command = to_copy([*command, "ONE.wav", "OTHER.wav"])
     return f"{where}\nNext, with audio of yours:\n{command}"

@@ -7,7 +7,9 @@ from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.config.settings import resolve
 from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.encoders.card import replace_figures, write_card
 from speechbrain_cadino.encoders.export import export_frame_encoder
 from speechbrain_cadino.frames.features import (
     kmeans_codes,
@@ -15,10 +17,13 @@ from speechbrain_cadino.frames.features import (
     spectral_features,
 )
 from speechbrain_cadino.frames.report import report_frames
+from speechbrain_cadino.runs.finish import where_to_go
 from speechbrain_cadino.training.checkpoints import has_checkpoint
 from speechbrain_cadino.training.plots import plot_frame_training
 
 logger = get_logger(__name__)
+
+NOT_EVALUATED = "Not evaluated: no phones were given."
 
 
 def finish_frames(brain, hparams):
@@ -41,13 +46,19 @@ def finish_frames(brain, hparams):
         student.context.transformer,
         hparams["export_layer"],
     )
-    evaluator = hparams["frame_evaluator"]
+    evaluator, figures = hparams["frame_evaluator"], NOT_EVALUATED
     if evaluator is not None:
         untrained = hparams["untrained"]
-        logger.info(
-            evaluate_frames(hparams, evaluator, folder, student, untrained)
-        )
-    logger.info(f"The encoder is in {hparams['encoder_folder']}.")
+        table = evaluate_frames(hparams, evaluator, folder, student, untrained)
+        logger.info(table)
+        figures = f"```\n{table}\n```"
+    write_card(
+        hparams["encoder_folder"],
+        resolve(f"{folder}/hyperparams.yaml"),
+        read_manifest(hparams["train_manifest"], hparams["data_folder"]),
+    )
+    replace_figures(hparams["encoder_folder"], figures)
+    logger.info(where_to_go(hparams["encoder_folder"]))
 
 
 def evaluate_run(folder, evaluator, output_folder, baselines, device=None):

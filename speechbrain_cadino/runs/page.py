@@ -108,7 +108,7 @@ def write_page(folder, cells, plots, tables):
         ],
         tables=tables,
         sections=[
-            section for section in sections if section[1] or section[0] in tables
+            (name, shown) for name, shown in sections if shown or name in tables
         ],
     )
     write_text(pathlib.Path(folder, "report.html"), text)

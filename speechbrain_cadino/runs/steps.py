@@ -20,7 +20,7 @@ from speechbrain_cadino.config.usage import find_yaml
 # Go to each script whose YAML file knows them, unless they are null.
 COMMON = [
     *("seed", "data_folder", "convert_folder", "noise_folder", "rir_folder"),
-    *("trials", "trials_folder", "precision"),
+    *("trials", "trials_folder", "precision", "compile_encoder"),
 ]
 
 # Share their work between the processes of torchrun

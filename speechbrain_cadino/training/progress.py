@@ -6,7 +6,8 @@ import time
 from speechbrain_cadino.process.console import WIDTH, in_minutes
 
 # In the environment of a script that a pipeline starts: the name of the step
-# and its number, and the work of the steps after it as a multiple of its own
+# and its number, and the work of the steps after it as a multiple of its own; a
+# script of several trainings says itself which one it is at
 PLACE = "SPEECHBRAIN_CADINO_PLACE"
 LATER = "SPEECHBRAIN_CADINO_LATER"
 

@@ -123,7 +123,22 @@ def test_run_folder_holds_what_is_promised(whole):
     assert rows["pnmi"].notna().sum() == 3
     answer = json.loads((folder / "frames.json").read_text())
     assert f"with an ABX error of {answer['across']:.1f}%" in output
-    assert f"The encoder is in {folder}/encoder." in output
+    assert f"The encoder is in {folder}/encoder. README.md in it" in output
+
+
+def test_the_card_of_a_frame_encoder(whole):
+    folder = whole[0] / "encoder"
+    card = (folder / "README.md").read_text()
+    assert card.startswith("# An encoder of frames of speech")
+    assert " recordings, " in card
+    assert "| codebooks | 2 |" in card
+    assert "layer_2" in card.partition("## How good it is")[2]
+    assert "Threshold" not in card
+    assert "speaker" not in card.partition("## Trained on")[0]
+    code = re.search("```python\n(.*?)```", card, re.DOTALL)[1]
+    scope = {"wavs": torch.randn(2, 8000), "wav_lens": torch.ones(2)}
+    exec(code.replace("this folder", str(folder)), scope)
+    assert scope["frames"].shape[::2] == (2, 16)
 
 
 def test_killed_ends_as_if_it_was_not(

@@ -275,6 +275,9 @@ def test_a_yaml_file_has_its_own_precision(steps):
     assert not any("--precision" in word for word in commands["stage_1"])
     commands = steps("--precision=bf16", yaml="pipeline.yaml")
     assert "--precision=bf16" in commands["stage_1"]
+    commands = steps("--compile_encoder=False", yaml="pipeline.yaml")
+    for name in ("stage_1", "iteration_1/train", "large_margin"):
+        assert "--compile_encoder=false" in commands[name]
 
 
 def test_sdpn_that_stops_early_has_the_last_training_and_its_labels(
