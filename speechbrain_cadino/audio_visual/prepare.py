@@ -29,7 +29,12 @@ from speechbrain_cadino.prepare.inputs import (
     check_made_folder,
 )
 from speechbrain_cadino.prepare.parallel import in_parallel
-from speechbrain_cadino.prepare.recordings import UNSAFE, write_skipped
+from speechbrain_cadino.prepare.recordings import (
+    UNSAFE,
+    leave_out_speakers,
+    report_left_out,
+    write_skipped,
+)
 from speechbrain_cadino.prepare.scan import digest, fingerprint, list_files
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.process.parts import JOINING
@@ -87,6 +92,7 @@ def prepare_faces(
     manifest_folder,
     audio_manifest=None,
     trials=None,
+    exclude=None,
     layout="folders",
     glob=EVERYTHING,
     frames_per_second=1,
@@ -124,6 +130,8 @@ def prepare_faces(
     trials : str or list of str, optional
         Trial lists (see ``read_trials``) of such utterances. Their IDs are
         the names in the list without the suffix.
+    exclude : str or list of str, optional
+        Trial lists whose speakers are left out: see ``leave_out_speakers``.
     layout : str
         "folders": the images in one folder, or a video, are a track, as in
         VoxCeleb's ``<speaker>/<video>/<utterance>/<frame>.jpg`` and
@@ -194,6 +202,7 @@ def prepare_faces(
     folders = check_folders(data_folder, content="faces")
     frame_folder = check_made_folder(frame_folder, folders, "frame_folder")
     utterances = _read_utterances(audio_manifest, trials)
+    tested = listed_names(exclude)
     if utterances is None:
         check_id_parts(id_parts)
     suffixes = IMAGES | VIDEOS if layout == "folders" else IMAGES
@@ -209,6 +218,7 @@ def prepare_faces(
         "version": __version__,
         "data_folder": folders,
         "utterances": digest(utterances or []),
+        "exclude": digest(tested),
         "layout": layout,
         "glob": glob,
         "frames_per_second": frames_per_second,
@@ -229,6 +239,7 @@ def prepare_faces(
             for folder in folders
         }
         _judge_glob(tracks, find_tracks(listings, layout, id_parts))
+    left_out = leave_out_speakers(tracks, tested, folders, id_parts)
     usable = [track for track in tracks if not track.problem]
     unusable = [(track.id, track) for track in tracks if track.problem]
     pairs = _pair(usable, utterances, id_parts)
@@ -256,6 +267,7 @@ def prepare_faces(
                 f"{reasons or 'no images or videos'}"
             )
         _report_found(manifest, found, utterances, len(usable) - len(wanted))
+        report_left_out(manifest, tested, *left_out)
         rows = [
             (name, track.frames / frames_per_second, track.wav, 0, track.frames)
             for name, track in found

@@ -21,6 +21,7 @@ from speechbrain_cadino.prepare.recordings import (
     leave_out_speakers,
     manifest_rows,
     read_headers,
+    report_left_out,
     write_skipped,
 )
 from speechbrain_cadino.prepare.scan import digest, fingerprint, list_files
@@ -236,7 +237,7 @@ def _write(made, recordings, tested, found):
             f"{reasons or 'no file with the suffix of an audio format'}"
         )
     _report_usable(manifest, usable, sample_rate)
-    _report_left_out(manifest, tested, *found)
+    report_left_out(manifest, tested, *found)
     rows = [
         row
         for recording in usable
@@ -246,23 +247,6 @@ def _write(made, recordings, tested, found):
     if inputs["id_parts"]:
         speakers = _beside(manifest, "speakers.csv")
     made.write(rows, speakers)
-
-
-def _report_left_out(manifest, tested, speakers, unknown):
-    """Says whether the speakers of the trial lists were left out."""
-    if unknown:
-        logger.warning(
-            f"{manifest}: who speaks in {len(unknown)} of the {len(tested)} "
-            f"files of the trial lists cannot be told; the first: {unknown[0]} "
-            "names no folder below the data. Other recordings of these "
-            "speakers may be trained on: name files <speaker>/..., as below "
-            "data_folder."
-        )
-    elif tested and not speakers:
-        logger.info(
-            f"{manifest}: none of the speakers of the trial lists was there to "
-            f"be left out, such as that of {tested[0]}."
-        )
 
 
 def _beside(manifest, name):

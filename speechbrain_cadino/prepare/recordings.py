@@ -268,6 +268,34 @@ def leave_out_speakers(recordings, names, folders, id_parts=None):
     return speakers, unknown
 
 
+def report_left_out(manifest, tested, speakers, unknown):
+    """Says in the log whether the speakers of trial lists were left out.
+
+    Arguments
+    ---------
+    manifest : pathlib.Path
+        The manifest.
+    tested : list of str
+        The files of the lists.
+    speakers : set of str
+        What ``leave_out_speakers`` gives, as is the next.
+    unknown : list of str
+    """
+    if unknown:
+        logger.warning(
+            f"{manifest}: who speaks in {len(unknown)} of the {len(tested)} "
+            f"files of the trial lists cannot be told; the first: {unknown[0]} "
+            "names no folder below the data. Other recordings of these "
+            "speakers may be trained on: name files <speaker>/..., as below "
+            "data_folder."
+        )
+    elif tested and not speakers:
+        logger.info(
+            f"{manifest}: none of the speakers of the trial lists was there to "
+            f"be left out, such as that of {tested[0]}."
+        )
+
+
 def needs_av(path):
     """Whether a file has the suffix of a format that only PyAV reads.
 

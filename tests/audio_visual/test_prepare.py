@@ -176,6 +176,22 @@ def test_utterances_of_trial_lists(data, save, tmp_path):
     }
 
 
+def test_people_of_trial_lists_are_left_out(data, save, tmp_path, caplog):
+    trials = tmp_path / "trials.txt"
+    trials.write_text("1 id1/x/00001.wav id1/y/00009.wav\n")
+    prepare_faces(data, save, exclude=trials)
+    assert list(wavs(save)) == ["id2/z/00007"]
+    reason = "a speaker of the trial lists"
+    assert skipped(save) == dict.fromkeys(
+        ["id1/x/00001", "id1/y/00001"], reason
+    )
+    assert pd.read_csv(save / "speakers.csv")["spk_id"].tolist() == ["id2"]
+    trials.write_text("1 00001.wav 00009.wav\n")
+    prepare_faces(data, save, exclude=trials)
+    assert len(wavs(save)) == 3
+    assert "who speaks in 2 of the 2 files" in caplog.text
+
+
 def test_a_dot_in_a_name_is_no_suffix(data, save, tmp_path):
     for take in ("take.1", "take.2"):
         write_frames(data / "1fps" / "id1" / "x" / take, "0.jpg")
