@@ -1,5 +1,6 @@
 """The guides' commands are ones that the scripts take, their links lead."""
 
+import itertools
 import pathlib
 import re
 import shlex
@@ -54,11 +55,12 @@ def test_a_command_names_what_is_there(words, monkeypatch, tmp_path):
         words = words[1:]
     if "tests/" in words[0]:
         folder = RECIPE if words[0].startswith("..") else ROOT
-        assert (folder / words[0]).is_file()
+        check_flags_of_its_own(folder / words[0], words[1:])
         return
     script, path, *flags = words
     assert (RECIPE / script).is_file()
     if script == "join_manifests.py":  # of two manifests
+        check_flags_of_its_own(RECIPE / script, words[1:])
         return
     if path.startswith(OWN_FOLDER):
         for _, block in code_blocks(RECIPE / "METHODS.md"):
@@ -71,6 +73,23 @@ def test_a_command_names_what_is_there(words, monkeypatch, tmp_path):
     known = YAML().load(pathlib.Path(merged)).keys() | vars(RunOptions).keys()
     given = yaml.safe_load(overrides) or {}
     assert set(given) <= known
+
+
+def check_flags_of_its_own(script, words):
+    """Of a script without a YAML file: each flag stands in it, or in what it
+    shares with others; and the arms are there."""
+    if "--" in words:  # what comes then is for others
+        words = words[: words.index("--")]
+    shared = script.with_name("common.py")
+    text = script.read_text("utf-8")
+    text += shared.read_text("utf-8") if shared.is_file() else ""
+    flags = [word.partition("=")[0] for word in words if word[:2] == "--"]
+    assert [flag for flag in flags if f'"{flag}"' not in text] == []
+    if "--arms" in words:
+        experiment = YAML(typ="safe").load(RECIPE / words[0])
+        arms = words[words.index("--arms") + 1 :]
+        for arm in itertools.takewhile(lambda word: word[:2] != "--", arms):
+            assert arm in experiment["arms"]
 
 
 def anchors(guide):
