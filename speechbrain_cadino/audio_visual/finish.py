@@ -6,6 +6,7 @@ from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.encoders.load import load_encoder, start_from_encoder
 from speechbrain_cadino.runs import stage_two
 from speechbrain_cadino.runs.finish import where_to_go, write_model_card
+from speechbrain_cadino.runs.training import start_from
 from speechbrain_cadino.verification.results import format_results
 
 logger = get_logger(__name__)
@@ -23,7 +24,7 @@ def start(hparams):
     hparams : dict
         See ``start_from``, and ``start_face_encoder``.
     """
-    stage_two.start(hparams, {**stage_two.STARTS, **FACE_START})
+    start_from(hparams, {**stage_two.STARTS, **FACE_START})
 
 
 def report(brain, hparams):

@@ -119,7 +119,7 @@ def plot_sweep(path, table, picks, choice):
     path : str or pathlib.Path
         The PNG file.
     table : pandas.DataFrame
-        The table of ``compare``.
+        The table of ``compare_numbers``.
     picks : dict of str:int
         The number that each of the columns picks.
     choice : int

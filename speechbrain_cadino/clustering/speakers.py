@@ -178,7 +178,7 @@ def best_silhouette(points, tree, leaves):
     return numbers[int(np.argmax(values))]
 
 
-def stability(embeddings, labels, choose, seed=0):
+def stability(embeddings, labels, choose):
     """How surely files belong together, were there a few others less.
 
     A share of the files is clustered again, many times. For each file, its
@@ -194,8 +194,6 @@ def stability(embeddings, labels, choose, seed=0):
         Shape (N,): the clusters.
     choose : callable
         The function that made them: from embeddings to labels.
-    seed : int
-        Random seed of the shares.
 
     Returns
     -------
@@ -218,7 +216,7 @@ def stability(embeddings, labels, choose, seed=0):
     size = max(2, round(SHARE * count))
     # In an order of their own, for the same reason as above
     order = np.lexsort(np.asarray(embeddings).T)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     totals, times, numbers = np.zeros(count), np.zeros(count), []
     replicates = REPLICATES if count <= MANY else FEWER_REPLICATES
     for _ in tqdm(range(replicates), desc="Clustering again", delay=1):

@@ -4,9 +4,10 @@ import functools
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import silhouette_score
 
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.clustering.quality import silhouettes
+from speechbrain_cadino.clustering.rows import unit_rows
 from speechbrain_cadino.clustering.speakers import (
     MOST_LEAVES,
     check_number,
@@ -24,7 +25,6 @@ from speechbrain_cadino.commands.audio_files import embed_files
 from speechbrain_cadino.config.device import check_device
 from speechbrain_cadino.encoders.calibration import read_calibration
 from speechbrain_cadino.process.files import write_csv
-from speechbrain_cadino.verification.scoring import unit
 from speechbrain_cadino.verification.threshold import FEWEST_RECORDINGS
 
 logger = get_logger(__name__)
@@ -119,7 +119,7 @@ def _doubt(embeddings, found):
     apart = labels.max() + 1
     if found <= SUSPICIOUS * apart:
         return
-    if silhouette_score(unit(embeddings), labels, metric="cosine") > APART:
+    if silhouettes(unit_rows(embeddings), labels).mean() > APART:
         logger.warning(
             f"{found} voices, by a calibration on these files, which holds "
             f"where most of them are of different voices; {apart} clusters lie "

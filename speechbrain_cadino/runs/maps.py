@@ -21,6 +21,7 @@ from speechbrain_cadino.verification.bootstrap import Bootstrap
 from speechbrain_cadino.verification.scoring import cosine, trial_scores
 from speechbrain_cadino.verification.threshold import (
     MOST_RECORDINGS,
+    SEED,
     SHORTEST_HALF,
     check_calibration,
     embed_halves,
@@ -218,7 +219,7 @@ def _clusters(embeddings, size):
     return find_speakers(embeddings, number)
 
 
-def try_maps(heard, seed=0):
+def try_maps(heard):
     """Learns all maps from two thirds of the recordings, tries them on the
     other third, and so on until each was tried on once.
 
@@ -231,8 +232,6 @@ def try_maps(heard, seed=0):
     ---------
     heard : Heard
         The recordings.
-    seed : int
-        Random seed of the thirds and of the pairs.
 
     Returns
     -------
@@ -243,7 +242,7 @@ def try_maps(heard, seed=0):
         clusters, an adjusted Rand index, and ``agrees_less``, whether it is
         lower than without a map in each third.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     scores = {name: [] for name in MAPS}
     agreement = {name: [] for name in MAPS}
     enrol, test = [], []
@@ -268,7 +267,7 @@ def try_maps(heard, seed=0):
     )
 
 
-def score_held_out(heard, learn, seed=0):
+def score_held_out(heard, learn):
     """Scores of recordings that a map was not learnt from, as those to come
     are: it tells the ones that it was learnt from apart too well.
 
@@ -278,8 +277,6 @@ def score_held_out(heard, learn, seed=0):
         The recordings. Of more than ``MOST_RECORDINGS``, as many are scored.
     learn : callable
         One of ``MAPS``.
-    seed : int
-        Random seed of the thirds, as in ``try_maps``.
 
     Returns
     -------
@@ -289,7 +286,8 @@ def score_held_out(heard, learn, seed=0):
         Shape (T,): the recordings, each and itself or others of its third.
     """
     found = []
-    for learnt, rows in _folds(heard.count, np.random.default_rng(seed)):
+    # The thirds of ``try_maps``
+    for learnt, rows in _folds(heard.count, np.random.default_rng(SEED)):
         rows = rows[: MOST_RECORDINGS // FOLDS]
         mapped = heard.take(rows).mapped(learn(heard.take(learnt)))
         pairs = pairs_of(len(rows))

@@ -70,16 +70,15 @@ def save_classifiers(brain):
             torch.save(classifier.state_dict(), temporary)
 
 
-def start(hparams, starts=STARTS):
+def start(hparams):
     """Loads weights to start from.
 
     Arguments
     ---------
     hparams : dict
-        See ``start_from``, as for the next.
-    starts : dict of str:tuple
+        See ``start_from``, and ``start_encoder`` and ``start_classifier``.
     """
-    start_from(hparams, starts)
+    start_from(hparams, STARTS)
 
 
 def report(brain, hparams, end=finish_voices):

@@ -38,8 +38,11 @@ SHORTEST_HALF = 1.0  # seconds
 # than there are voices, as in small.yaml.
 CLUSTERS = 0.35
 
+# Of all that is drawn: the same recordings have the same threshold
+SEED = 0
 
-def calibrate(embedder, table, method="crops", seed=0, before=None):
+
+def calibrate(embedder, table, method="crops", before=None):
     """Calibrates an encoder without labels.
 
     The recordings are to be of many voices: two of them are taken for two.
@@ -58,8 +61,6 @@ def calibrate(embedder, table, method="crops", seed=0, before=None):
         is higher than for other pairs of one voice. "clusters": pairs of
         recordings in a cluster, which the encoder itself has found alike. Pairs
         of other recordings or clusters are taken for two voices.
-    seed : int
-        Random seed of the pairs and of k-means.
     before : ScoreCalibration, optional
         An earlier calibration of the encoder, which tells whether there are
         too few voices.
@@ -80,7 +81,7 @@ def calibrate(embedder, table, method="crops", seed=0, before=None):
             f"method={method}: give one of {', '.join(pairs)}, or trials."
         )
     rows = spread_rows(len(table), MOST_RECORDINGS)
-    scores, same = pairs[method](embedder, table.iloc[rows], seed)
+    scores, same = pairs[method](embedder, table.iloc[rows])
     found = fit(scores, same, method)
     check_calibration(found)
     if before is not None:
@@ -177,10 +178,10 @@ def fit(scores, same, method):
     return ScoreCalibration(offset, slope, method, len(same), int(same.sum()))
 
 
-def _crops(embedder, table, seed):
+def _crops(embedder, table):
     """Scores of halves of recordings, and which are of the same one."""
     halves, rows = embed_halves(embedder, table)
-    enrol, test = pairs_of(len(halves[0]), seed)
+    enrol, test = pairs_of(len(halves[0]))
     recordings = number_recordings(table.iloc[rows])
     same = enrol == test
     told = same | (recordings[enrol] != recordings[test])
@@ -319,15 +320,13 @@ def halves_of(table, rate):
     ]
 
 
-def pairs_of(count, seed=0):
+def pairs_of(count):
     """Pairs of recordings: each and itself, and ``OTHERS`` others of each.
 
     Arguments
     ---------
     count : int
         N, the number of recordings.
-    seed : int
-        Random seed of the others.
 
     Returns
     -------
@@ -342,7 +341,7 @@ def pairs_of(count, seed=0):
     """
     enrol = np.repeat(np.arange(count), OTHERS)
     # Any but itself
-    step = np.random.default_rng(seed).integers(1, count, len(enrol))
+    step = np.random.default_rng(SEED).integers(1, count, len(enrol))
     own = np.arange(count)
     return np.append(own, enrol), np.append(own, (enrol + step) % count)
 
@@ -366,7 +365,7 @@ def score_halves(halves, enrol, test):
     return trial_scores(sides, enrol, test + halves.shape[1])
 
 
-def threshold_interval(scores, enrol, test, replicates=100, seed=0):
+def threshold_interval(scores, enrol, test, replicates=100):
     """A 95% interval of the threshold, over recordings drawn again.
 
     Arguments
@@ -377,8 +376,6 @@ def threshold_interval(scores, enrol, test, replicates=100, seed=0):
         Shape (T,), of ``pairs_of``.
     replicates : int
         The number of draws.
-    seed : int
-        Their seed.
 
     Returns
     -------
@@ -394,7 +391,7 @@ def threshold_interval(scores, enrol, test, replicates=100, seed=0):
     True
     """
     same = enrol == test
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     found = []
     draws = trial_weights(same, enrol, test, rng)
     for _, times in zip(range(replicates), draws):
@@ -407,19 +404,19 @@ def threshold_interval(scores, enrol, test, replicates=100, seed=0):
     return interval(found, whole, same.sum())
 
 
-def _clusters(embedder, table, seed):
+def _clusters(embedder, table):
     """Scores of recordings, and which are in one cluster."""
     embeddings = embedder.embed(table, skip_unreadable=True)
     fine = np.isfinite(embeddings).all(1)
     embeddings, recordings = embeddings[fine], number_recordings(table[fine])
     count = len(embeddings)
     _check_number(table[fine], "that can be read")
-    labels, _ = cluster(embeddings, max(2, round(CLUSTERS * count)), seed=seed)
+    labels, _ = cluster(embeddings, max(2, round(CLUSTERS * count)), seed=SEED)
     enrol, test = np.triu_indices(count, 1)
     apart = recordings[enrol] != recordings[test]
     enrol, test = enrol[apart], test[apart]
     same = labels[enrol] == labels[test]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     others = rng.permutation(np.flatnonzero(~same))
     chosen = np.concatenate([np.flatnonzero(same), others[: OTHERS * count]])
     scores = trial_scores(cosine(embeddings), enrol[chosen], test[chosen])

@@ -50,7 +50,7 @@ def test_crops_are_halves_of_recordings(encoder_folder, corpus, monkeypatch):
     monkeypatch.setattr(threshold, "FEWEST_RECORDINGS", 12)
     table = read_manifest(corpus / "train.csv", corpus)
     embedder = load_encoder(encoder_folder)
-    scores, same = threshold._crops(embedder, table, seed=0)
+    scores, same = threshold._crops(embedder, table)
     assert (len(scores), same.sum()) == (12 * 11, 12)
     # An untrained encoder does not tell voices apart
     monkeypatch.setattr(
@@ -98,7 +98,7 @@ def test_pieces_of_a_recording_are_no_pair(
             a, b = halves[0, one], halves[1, other]
             cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
             expected.append((cosine, one == other))
-    scores, same = threshold._crops(load_encoder(encoder_folder), pieces, 0)
+    scores, same = threshold._crops(load_encoder(encoder_folder), pieces)
     assert len(scores) < 24 * 11
     np.testing.assert_allclose(scores, [pair[0] for pair in expected], 1e-4)
     assert same.tolist() == [pair[1] for pair in expected]
@@ -112,7 +112,7 @@ def test_pieces_of_a_recording_are_no_pair(
     save_embeddings(tmp_path, ids, voices + 0.1 * rng.standard_normal((24, 16)))
     wavs = [f"{i // 2}.wav" for i in range(24)]
     table = pd.DataFrame({"ID": ids, "wav": wavs})
-    scores, same = threshold._clusters(StoredEmbeddings(tmp_path), table, 0)
+    scores, same = threshold._clusters(StoredEmbeddings(tmp_path), table)
     assert scores.max() < 0.9
 
 
