@@ -19,11 +19,12 @@ from speechbrain_cadino.commands.arguments import (
     encoder_of,
     files_of,
     load,
+    some_of,
 )
+from speechbrain_cadino.commands.calibrate import calibrate
 from speechbrain_cadino.commands.cluster import cluster
 from speechbrain_cadino.config.device import check_device
 from speechbrain_cadino.dataio.labels import labels_of, read_labels
-from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.dataio.speech import load_detector
 from speechbrain_cadino.embeddings.store import (
     DURATIONS,
@@ -32,22 +33,18 @@ from speechbrain_cadino.embeddings.store import (
     load_embeddings,
 )
 from speechbrain_cadino.encoders.calibration import (
-    WRITTEN,
     read_calibration,
     write_calibration,
 )
 from speechbrain_cadino.encoders.export import check_no_encoder
-from speechbrain_cadino.encoders.trust import check_no_links
 from speechbrain_cadino.prepare.filter import SCORES, filter_manifest
 from speechbrain_cadino.prepare.folder import prepare_folder
 from speechbrain_cadino.process.files import state_of, write_csv
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.runs.adapt import adapt as adapt_encoder
 from speechbrain_cadino.runs.adapt import check_request
-from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.compare import compare as compare_scores
 from speechbrain_cadino.verification.compare import format_comparison
-from speechbrain_cadino.verification.evaluate import TrialEvaluator
 
 logger = get_logger(__name__)
 
@@ -186,83 +183,10 @@ def verify(arguments):
     return as_text(table)
 
 
-def calibrate(arguments):
-    """Writes a calibration into an encoder folder; gives its figures."""
-    check_device(arguments.device)
-    if arguments.trials and arguments.inputs:
-        raise ValueError(
-            "--trials names the files to calibrate on: give no others, and "
-            "--data_folder if they are not beside the list."
-        )
-    if arguments.data_folder and not arguments.trials:
-        raise ValueError("--data_folder is for the files of --trials.")
-    folder = encoder_of(arguments)
-    if not pathlib.Path(folder).is_dir():
-        raise ValueError(
-            f"{folder} is no folder: a calibration is kept in the encoder's, "
-            "so copy that first."
-        )
-    check_folder(folder)
-    if not arguments.trusted:
-        check_no_links(folder, WRITTEN)
-    loaded = load(folder, arguments)
-    if not (loaded.hears or arguments.embeddings):
-        raise ValueError(
-            f"{folder} holds embeddings alone: give them by "
-            f"--embeddings={folder}; audio files are IDs then."
-        )
-    before = read_calibration(folder)
-    if arguments.trials:
-        trials = TrialEvaluator(
-            arguments.trials,
-            arguments.data_folder or pathlib.Path(arguments.trials).parent,
-            loaded.sample_rate,
-            embeddings=arguments.embeddings,
-        )
-        found = threshold.calibrate_by_trials(loaded, trials)
-    elif arguments.embeddings:
-        loaded.check_known(arguments.inputs)
-        names = list(dict.fromkeys(arguments.inputs)) or loaded.ids
-        table = pd.DataFrame({"ID": names})
-        found = threshold.calibrate(
-            loaded, table, arguments.method, before=before
-        )
-    elif not arguments.inputs:
-        raise ValueError("Give audio files or folders, or --trials=LIST.")
-    else:
-        files = _some(
-            audio_files.find_files(arguments.inputs), threshold.MOST_RECORDINGS
-        )
-        with audio_files.audio_table(files, loaded.sample_rate) as audio:
-            recordings, table = audio
-            audio_files.warn_of_skipped(files, recordings)
-            found = threshold.calibrate(
-                loaded, table, arguments.method, before=before
-            )
-    write_calibration(folder, found)
-    logger.info(f"The calibration is in {folder}.")
-    different, same = found.bounds
-    content = {
-        "threshold": [found.threshold],
-        "different_below": [different],
-        "same_above": [same],
-        "method": [found.method],
-        "n_pairs": [found.n_pairs],
-        "n_same": [found.n_same],
-    }
-    return as_text(pd.DataFrame(content))
-
-
-def _some(files, wanted):
-    """Files evenly spread over all, twice as many as are wanted, as some may
-    not be readable: the others need not be converted."""
-    return [files[row] for row in spread_rows(len(files), 2 * wanted)]
-
-
 def adapt(arguments):
     """Writes an adapted encoder, if it is better; gives the figures."""
     check_device(arguments.device)
-    files = _some(audio_files.find_files(arguments.inputs), MOST_LEAVES)
+    files = some_of(audio_files.find_files(arguments.inputs), MOST_LEAVES)
     check_named(arguments.output)
     check_folder(pathlib.Path(arguments.output).parent)
     check_request(arguments.encoder, arguments.output, arguments.map)

@@ -5,6 +5,7 @@ import pathlib
 import tempfile
 
 from speechbrain_cadino.commands.audio_files import find_files
+from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.dataio.names import check_writable_name
 from speechbrain_cadino.embeddings.store import load_embeddings
 from speechbrain_cadino.encoders.load import check_of_voices, load_encoder
@@ -81,6 +82,24 @@ def files_of(arguments, inputs):
     check_named(arguments.embeddings)
     named = list(dict.fromkeys(inputs))
     return named or load_embeddings(arguments.embeddings)[0]
+
+
+def some_of(files, wanted):
+    """Files spread over all, twice as many as are wanted: some may not be
+    readable. The others need not be converted.
+
+    Arguments
+    ---------
+    files : list of str
+        All files.
+    wanted : int
+        The number that is wanted.
+
+    Returns
+    -------
+    list of str
+    """
+    return [files[row] for row in spread_rows(len(files), 2 * wanted)]
 
 
 def check_file(path):

@@ -485,6 +485,19 @@ def test_calibrate_takes_what_it_needs(calibrated, flags, sentence, caplog):
     assert sentence in caplog.text
 
 
+@pytest.mark.parametrize("name", ["README.md", "calibration.json"])
+def test_nothing_is_written_where_a_link_of_a_stranger_leads(
+    name, encoder_folder, speech, tmp_path, caplog
+):
+    theirs = shutil.copytree(encoder_folder, tmp_path / "theirs")
+    (theirs / name).unlink(missing_ok=True)
+    (theirs / name).symlink_to(tmp_path / "mine" / name)
+    with pytest.raises(SystemExit):
+        main(["calibrate", str(theirs), str(speech), "--untrusted"])
+    assert f"{name} holds something that is not known to be" in caplog.text
+    assert not (tmp_path / "mine").exists()
+
+
 def test_a_file_of_no_use_where_a_calibration_is_made(
     voices, tmp_path, capsys, caplog
 ):

@@ -1,0 +1,109 @@
+"""The command ``calibrate``: what the scores of an encoder mean."""
+
+import pathlib
+
+import pandas as pd
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.commands import audio_files
+from speechbrain_cadino.commands.arguments import (
+    as_text,
+    check_folder,
+    encoder_of,
+    load,
+    some_of,
+)
+from speechbrain_cadino.config.device import check_device
+from speechbrain_cadino.encoders.calibration import (
+    WRITTEN,
+    read_calibration,
+    write_calibration,
+)
+from speechbrain_cadino.encoders.trust import check_no_links
+from speechbrain_cadino.verification import threshold
+from speechbrain_cadino.verification.evaluate import TrialEvaluator
+
+logger = get_logger(__name__)
+
+
+def calibrate(arguments):
+    """Writes a calibration into an encoder folder, or one of embeddings.
+
+    Arguments
+    ---------
+    arguments : argparse.Namespace
+        Those of the command.
+
+    Returns
+    -------
+    str
+        A table of its figures.
+    """
+    check_device(arguments.device)
+    folder = _checked_folder(arguments)
+    loaded = load(folder, arguments)
+    if not (loaded.hears or arguments.embeddings):
+        raise ValueError(
+            f"{folder} holds embeddings alone: give them by "
+            f"--embeddings={folder}; audio files are IDs then."
+        )
+    found = _find(arguments, loaded)
+    write_calibration(folder, found)
+    logger.info(f"The calibration is in {folder}.")
+    different, same = found.bounds
+    content = {
+        "threshold": [found.threshold],
+        "different_below": [different],
+        "same_above": [same],
+        "method": [found.method],
+        "n_pairs": [found.n_pairs],
+        "n_same": [found.n_same],
+    }
+    return as_text(pd.DataFrame(content))
+
+
+def _checked_folder(arguments):
+    """The folder to write to; raises if it cannot be, or flags do not fit."""
+    if arguments.trials and arguments.inputs:
+        raise ValueError(
+            "--trials names the files to calibrate on: give no others, and "
+            "--data_folder if they are not beside the list."
+        )
+    if arguments.data_folder and not arguments.trials:
+        raise ValueError("--data_folder is for the files of --trials.")
+    folder = encoder_of(arguments)
+    if not pathlib.Path(folder).is_dir():
+        raise ValueError(
+            f"{folder} is no folder: a calibration is kept in the encoder's, "
+            "so copy that first."
+        )
+    check_folder(folder)
+    if not arguments.trusted:
+        check_no_links(folder, WRITTEN)
+    return folder
+
+
+def _find(arguments, loaded):
+    """The calibration, by trials or by recordings without labels."""
+    if arguments.trials:
+        trials = TrialEvaluator(
+            arguments.trials,
+            arguments.data_folder or pathlib.Path(arguments.trials).parent,
+            loaded.sample_rate,
+            embeddings=arguments.embeddings,
+        )
+        return threshold.calibrate_by_trials(loaded, trials)
+    options = arguments.method, read_calibration(loaded.source)
+    if arguments.embeddings:
+        loaded.check_known(arguments.inputs)
+        names = list(dict.fromkeys(arguments.inputs)) or loaded.ids
+        table = pd.DataFrame({"ID": names})
+        return threshold.calibrate(loaded, table, *options)
+    if not arguments.inputs:
+        raise ValueError("Give audio files or folders, or --trials=LIST.")
+    files = audio_files.find_files(arguments.inputs)
+    files = some_of(files, threshold.MOST_RECORDINGS)
+    with audio_files.audio_table(files, loaded.sample_rate) as found:
+        recordings, table = found
+        audio_files.warn_of_skipped(files, recordings)
+        return threshold.calibrate(loaded, table, *options)
