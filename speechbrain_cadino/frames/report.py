@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from speechbrain_cadino.process.console import aligned
 from speechbrain_cadino.process.figures import save_figure
 from speechbrain_cadino.process.files import write_csv, write_json
 
@@ -110,25 +111,28 @@ def _say(answer):
 
 def _format(table):
     """The table in text."""
-    lines = [
-        f"{'':24}{'ABX within (%)':>20}{'ABX across (%)':>20}"
-        f"{'PNMI':>7}{'purity':>8}{'used':>7}"
-    ]
+    heads = ["", "ABX within (%)", "ABX across (%)", "PNMI", "purity", "used"]
+    rows = [heads]
     for row in table.to_dict("records"):
-        line = f"{row['system'] + ' ' + row['features']:24}"
-        for kind in ("within", "across"):
-            cell = "-"
-            if not np.isnan(row.get(kind, np.nan)):
-                low, high = row[f"{kind}_low"], row[f"{kind}_high"]
-                cell = f"{row[kind]:.1f}"
-                if not np.isnan(low):
-                    cell += f" [{low:.1f}, {high:.1f}]"
-            line += f"{cell:>20}"
-        for kind, width in (("pnmi", 7), ("purity", 8), ("used", 7)):
-            value = row.get(kind, np.nan)
-            line += f"{'-' if np.isnan(value) else f'{value:.2f}':>{width}}"
-        lines.append(line)
-    return "\n".join(lines)
+        errors = [_error(row, kind) for kind in ("within", "across")]
+        shares = [row.get(kind, np.nan) for kind in ("pnmi", "purity", "used")]
+        rows.append(
+            [
+                f"{row['system']} {row['features']}",
+                *errors,
+                *("-" if np.isnan(x) else f"{x:.2f}" for x in shares),
+            ]
+        )
+    return "\n".join(aligned(rows))
+
+
+def _error(row, kind):
+    """An ABX error, with its interval if there is one."""
+    if np.isnan(row.get(kind, np.nan)):
+        return "-"
+    low, high = row[f"{kind}_low"], row[f"{kind}_high"]
+    text = f"{row[kind]:.1f}"
+    return text if np.isnan(low) else f"{text} [{low:.1f}, {high:.1f}]"
 
 
 def _plot(table, path):
@@ -137,6 +141,17 @@ def _plot(table, path):
         1, 2, figsize=(11, 5), layout="constrained"
     )
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12)}
+    _plot_errors(errors, table)
+    errors.legend(fontsize=8, ncols=4, **below)
+    codes = table.dropna(subset="pnmi") if "pnmi" in table else table[:0]
+    _plot_units(units, codes)
+    if len(codes):
+        units.legend(fontsize=8, ncols=3, **below)
+    save_figure(figure, path)
+
+
+def _plot_errors(axis, table):
+    """The errors of the layers, and of what they are compared with."""
     styles = [("across", "-"), ("within", ":")]
     styles = [(kind, style) for kind, style in styles if kind in table]
     layers = table[table["features"].str.startswith("layer")]
@@ -144,42 +159,40 @@ def _plot(table, path):
         numbers = rows["features"].str.removeprefix("layer_").astype(int)
         for kind, style in styles:
             label = f"{system}, {kind}"
-            errors.plot(
+            axis.plot(
                 numbers, rows[kind], style, color=f"C{color}", label=label
             )
-            errors.fill_between(
+            axis.fill_between(
                 numbers,
                 rows[f"{kind}_low"],
                 rows[f"{kind}_high"],
                 color=f"C{color}",
                 alpha=0.1,
             )
-    for color, row in enumerate(
-        table[table["system"] == "spectral"].to_dict("records"), 2
-    ):
+    spectral = table[table["system"] == "spectral"].to_dict("records")
+    for color, row in enumerate(spectral, 2):
         for kind, style in styles:
             label = f"{SPECTRAL[row['features']]}, {kind}"
-            errors.axhline(row[kind], color=f"C{color}", ls=style, label=label)
-    errors.set_xlabel("layer")
-    errors.set_ylabel("ABX error (%); chance: 50")
-    errors.set_title("phones, within and across voices")
-    errors.set_ylim(0, None)
-    errors.xaxis.get_major_locator().set_params(integer=True)
-    errors.legend(fontsize=8, ncols=4, **below)
-    codes = table.dropna(subset="pnmi") if "pnmi" in table else table[:0]
+            axis.axhline(row[kind], color=f"C{color}", ls=style, label=label)
+    axis.set_xlabel("layer")
+    axis.set_ylabel("ABX error (%); chance: 50")
+    axis.set_title("phones, within and across voices")
+    axis.set_ylim(0, None)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _plot_units(axis, codes):
+    """What the codes are as units."""
     names = codes["system"] + " " + codes["features"].str.replace("_", " ")
     for place, name in enumerate(("pnmi", "purity", "used")):
         if len(codes):
-            units.barh(
+            axis.barh(
                 np.arange(len(codes)) + 0.27 * (1 - place),
                 codes[name],
                 height=0.25,
                 label=name.replace("pnmi", "PNMI"),
             )
-    units.set_yticks(range(len(codes)), names)
-    units.invert_yaxis()
-    units.set_xlim(0, 1)
-    units.set_title("codes as units")
-    if len(codes):
-        units.legend(fontsize=8, ncols=3, **below)
-    save_figure(figure, path)
+    axis.set_yticks(range(len(codes)), names)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1)
+    axis.set_title("codes as units")

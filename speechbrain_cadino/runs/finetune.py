@@ -18,6 +18,7 @@ from speechbrain_cadino.dataio.manifest import (
     read_manifest,
     write_manifest,
 )
+from speechbrain_cadino.process.console import aligned
 from speechbrain_cadino.process.files import read_json, write_json
 from speechbrain_cadino.runs.open_run import (
     check_same,
@@ -307,16 +308,14 @@ def format_shares(rows):
     -------
     >>> row = {"share": 0.1, "utterances": 60, "speakers": 60, "eer": 4.567}
     >>> print(format_shares([row, {**row, "share": 1, "utterances": 720}]))
-    share utterances speakers EER %
-      0.1         60       60  4.57
-        1        720       60  4.57
+    share  utterances  speakers  EER %
+    0.1            60        60   4.57
+    1             720        60   4.57
     """
-    table = pd.DataFrame(rows)
-    table = pd.DataFrame(
-        {
-            heading: table[key].map(form.format)
-            for key, (heading, form) in COLUMNS.items()
-            if key in table
-        }
-    )
-    return table.to_string(index=False)
+    shown = {key: COLUMNS[key] for key in COLUMNS if key in rows[0]}
+    lines = [[heading for heading, _ in shown.values()]]
+    for row in rows:
+        lines.append(
+            [form.format(row[key]) for key, (_, form) in shown.items()]
+        )
+    return "\n".join(aligned(lines))
