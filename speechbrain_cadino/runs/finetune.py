@@ -312,10 +312,8 @@ def format_shares(rows):
     0.1            60        60   4.57
     1             720        60   4.57
     """
-    shown = {key: COLUMNS[key] for key in COLUMNS if key in rows[0]}
-    lines = [[heading for heading, _ in shown.values()]]
+    keys = [key for key in COLUMNS if key in rows[0]]
+    lines = [[COLUMNS[key][0] for key in keys]]
     for row in rows:
-        lines.append(
-            [form.format(row[key]) for key, (_, form) in shown.items()]
-        )
+        lines.append([COLUMNS[key][1].format(row[key]) for key in keys])
     return "\n".join(aligned(lines))
