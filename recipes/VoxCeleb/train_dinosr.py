@@ -31,7 +31,7 @@ from speechbrain_cadino.config.overlays import (
     allow_own_classes,
     parse_arguments,
 )
-from speechbrain_cadino.encoders.export import exported_layer
+from speechbrain_cadino.encoders.export_frames import exported_layer
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.runs.frames import finish_frames
 from speechbrain_cadino.runs.training import train

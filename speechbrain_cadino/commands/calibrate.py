@@ -15,10 +15,10 @@ from speechbrain_cadino.commands.arguments import (
 )
 from speechbrain_cadino.config.device import check_device
 from speechbrain_cadino.encoders.calibration import (
-    WRITTEN,
     read_calibration,
     write_calibration,
 )
+from speechbrain_cadino.encoders.export import WRITTEN
 from speechbrain_cadino.encoders.trust import check_no_links
 from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.evaluate import TrialEvaluator

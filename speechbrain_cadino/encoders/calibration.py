@@ -23,9 +23,6 @@ METHODS = ["crops", "clusters", "trials"]
 # A file of it is shorter, in characters
 MOST = 2**16
 
-# The files of an encoder folder in which a calibration stands
-WRITTEN = [CALIBRATION, "hyperparams.yaml", "README.md"]
-
 # What Python says of a file that is none of it
 SENSELESS = (ValueError, KeyError, TypeError, RecursionError, OverflowError)
 

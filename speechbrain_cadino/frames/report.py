@@ -187,7 +187,7 @@ def _plot_units(axis, codes):
     for place, name in enumerate(("pnmi", "purity", "used")):
         if len(codes):
             axis.barh(
-                np.arange(len(codes)) + 0.27 * (1 - place),
+                np.arange(len(codes)) + 0.27 * (place - 1),
                 codes[name],
                 height=0.25,
                 label=name.replace("pnmi", "PNMI"),

@@ -10,7 +10,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.settings import resolve
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.encoders.card import replace_figures, write_card
-from speechbrain_cadino.encoders.export import export_frame_encoder
+from speechbrain_cadino.encoders.export_frames import export_frame_encoder
 from speechbrain_cadino.frames.features import (
     kmeans_codes,
     network_features,
