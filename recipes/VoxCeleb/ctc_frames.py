@@ -29,7 +29,7 @@ from speechbrain.decoders.ctc import ctc_greedy_decode
 from speechbrain.inference.encoders import WaveformEncoder
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.overlays import parse_arguments
-from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.dataio.audio import AudioReader, MediaError
 from speechbrain_cadino.frames.phones import read_phones
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.runs.open_run import load_run
@@ -99,6 +99,7 @@ def dataio_prep(hparams, sample_rate):
             f"{len(lost)} of {len(said)} files are not there, the first is "
             f"{lost[0]}. Is data_folder right?"
         )
+    said = leave_out_unreadable(said, sample_rate)
     # 2. The last voices are for the test
     voices = sorted({row["voice"] for row in said.values()})
     count = max(1, round(len(voices) * hparams["test_share"]))
@@ -137,6 +138,23 @@ def dataio_prep(hparams, sample_rate):
         for test in (False, True)
     ]
     return *sets, len(encoder)
+
+
+def leave_out_unreadable(said, sample_rate):
+    """What is said in the files that are not silent or damaged."""
+    problems = {}
+    for wav, row in said.items():
+        try:
+            with AudioReader(row["wav"], sample_rate) as audio:
+                audio.read()
+        except MediaError as error:
+            problems[wav] = error
+    if problems:
+        logger.warning(
+            f"{len(problems)} of {len(said)} files cannot be used and are left "
+            f"out; the first: {next(iter(problems.values()))}"
+        )
+    return {wav: row for wav, row in said.items() if wav not in problems}
 
 
 @user_errors(goes_on=False)

@@ -256,7 +256,8 @@ class MultiCropDataset(Dataset):
     def _draw(self, epoch):
         """The samples of an epoch that is as long as it is told to be."""
         rows = self._rows(epoch)
-        if isinstance(rows, np.ndarray) and len(np.unique(rows)) < len(rows):
+        _, counts = np.unique(rows, return_counts=True)
+        if counts.max() > 1 and np.ptp(counts) <= 1:
             return self._draw_evenly(rows, epoch)
         size, total = len(self), self.samples
         first = max(epoch - 1, 0) * size

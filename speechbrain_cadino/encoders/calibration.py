@@ -227,7 +227,7 @@ def read_calibration(folder):
             content = json.loads(file.read(MOST))
         weights = content["calibration"]
         if content["method"] not in METHODS:
-            raise ValueError(content["method"])
+            raise ValueError("an unknown method")
         found = ScoreCalibration(
             float(weights["offset"]),
             float(weights["score"]),
@@ -237,7 +237,7 @@ def read_calibration(folder):
         )
     except SENSELESS as error:
         raise ValueError(
-            f"{path} is no calibration ({error!r}): delete it, and run "
+            f"{path} is no calibration ({error!r:.99}): delete it, and run "
             "calibrate again."
         ) from error
     if not (math.isfinite(found.offset) and 0 < found.slope < math.inf):

@@ -55,7 +55,8 @@ def fold_linear(source, layer, folder, mean=None, trusted=True):
     if not trusted:
         with tempfile.TemporaryDirectory() as place:
             # Read once, and checked: the original may be another by now
-            copy = pathlib.Path(place, pathlib.Path(source).name)
+            name = pathlib.Path(source).resolve().name
+            copy = pathlib.Path(place, name or "encoder")
             copy.mkdir()
             copy_known(source, copy, card=CARD)
             within_limits(lambda: load_classifier(copy, "cpu"), str(source))

@@ -174,11 +174,12 @@ def _beside(source):
     """Overrides for the copy of an encoder of a hub, whose hyperparams.yaml
     still names that: the weights beside it are taken."""
     folder = pathlib.Path(source)
-    if not (folder / "embedding_model.ckpt").is_file():
-        return {}
-    text = (folder / "hyperparams.yaml").read_text(encoding="utf-8")
-    named = re.search(r"^pretrained_path: *(\S+)", text, re.MULTILINE)
-    if named is None or pathlib.Path(named[1]).exists():
+    path = folder / "hyperparams.yaml"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    hub = re.search(r"^pretrained_path: *(\S+)", text, re.MULTILINE)
+    files = re.findall(r"<pretrained_path>/([\w.-]+)", text)
+    there = files and all((folder / file).is_file() for file in files)
+    if hub is None or pathlib.Path(hub[1]).exists() or not there:
         return {}
     return {"pretrained_path": str(folder.absolute())}
 

@@ -19,7 +19,8 @@ from speechbrain_cadino.dataio.manifest import (
     write_manifest,
 )
 from speechbrain_cadino.embeddings.confidence import score
-from speechbrain_cadino.embeddings.embedder import Embedder
+from speechbrain_cadino.embeddings.embedder import LONGEST, Embedder
+from speechbrain_cadino.embeddings.segments import Segments
 from speechbrain_cadino.embeddings.store import load_embeddings
 from speechbrain_cadino.prepare.plots import plot_filter
 from speechbrain_cadino.prepare.rules import rule_of
@@ -234,17 +235,22 @@ def listen(folder, table, detector, embedder=None, shard_size=5_000):
     shard_size : int
         See ``extract``.
     """
-    options = {
-        "sample_rate": detector.sample_rate,
-        "segment_seconds": STRETCH,
-        "max_segments": STRETCHES,
-        "keep_segments": True,
-    }
+    options = {"sample_rate": detector.sample_rate}
     if isinstance(embedder, Embedder):
         options["batch_size"] = embedder.batch_size
         options["num_workers"] = embedder.num_workers
     logger.info(f"Listening for speech ({type(detector).__name__}).")
+    table = _in_stretches(table, detector.sample_rate)
     Embedder(detector, detector, **options).extract(folder, table, shard_size)
+
+
+def _in_stretches(table, sample_rate):
+    """A table in which what is longer than an embedder reads is cut."""
+    table = table.reset_index(drop=True)
+    long = table["stop"] - table["start"] > LONGEST * sample_rate
+    segments = Segments(sample_rate, STRETCH, STRETCHES)
+    cut = segments.cut(table[long], np.full(long.sum(), STRETCHES))
+    return pd.concat([table[~long], cut]).sort_index(kind="stable")
 
 
 def decide(ids, scores, rules):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.settings import resolve
@@ -158,7 +159,8 @@ def where_to_go(encoder_folder):
     Returns
     -------
     str
-        Of a step of a pipeline, which goes on by itself, where alone.
+        Of a step of a pipeline, which goes on by itself, where alone; and so of
+        an encoder that has been moved since.
 
     Example
     -------
@@ -168,7 +170,8 @@ def where_to_go(encoder_folder):
     'Next, with audio of yours:'
     """
     where = f"The encoder is in {encoder_folder}."
-    if STEP_VARIABLE in os.environ:
+    there = pathlib.Path(encoder_folder, "hyperparams.yaml").is_file()
+    if STEP_VARIABLE in os.environ or not there:
         return where
     if kind_of(encoder_folder) != "voices":
         return f"{where} {CARD} in it tells how to load it."

@@ -16,6 +16,12 @@ def brain_of(network, **options):
     )
 
 
+def test_views_are_not_shared_out_over_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="torchrun --nproc_per_node=N"):
+        base.EncoderBrain(modules={}, run_opts={"data_parallel_backend": True})
+
+
 def test_biases_and_norms_do_not_decay():
     layer, norm = torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)
     brain = brain_of(torch.nn.Sequential(layer, norm), weight_decay=0.1)

@@ -94,9 +94,11 @@ def test_what_is_no_calibration_is_one_sentence(tmp_path):
         " " * 2**16 + good,
         good.replace("40", "Infinity"),
         good.replace("crops", "\\u001b[2J"),
+        good.replace("crops", "a" * 60_000),
+        good.replace("crops", "\xe9" * 60_000),
     ):
         assert text != good
-        path.write_text(text)
+        path.write_text(text, encoding="latin-1")
         with pytest.raises(ValueError, match="is no calibration") as error:
             read_calibration(tmp_path)
         assert str(error.value).isprintable()

@@ -194,6 +194,7 @@ def test_all_of_a_long_recording_is_listened_to(tmp_path):
         ("late", 300_000, (quiet, loud)),
         ("early", 300_000, (loud, quiet)),
         ("short", 10_000, (loud[:20_000], quiet)),
+        ("whole", 30_000, (loud[:120_000], quiet)),
     ]:
         wav = np.r_[waves[0][:cut], waves[1][cut : len(waves[0])]]
         soundfile.write(tmp_path / f"{name}.wav", wav, 1000)
@@ -210,4 +211,4 @@ def test_all_of_a_long_recording_is_listened_to(tmp_path):
         consistency=None,
     )
     found = pd.read_csv(tmp_path / "out" / "confidence.csv")["speech"]
-    assert found.tolist() == pytest.approx([0.7, 0.3, 0.5], abs=0.01)
+    assert found.tolist() == pytest.approx([0.7, 0.3, 0.5, 0.25], abs=0.01)
