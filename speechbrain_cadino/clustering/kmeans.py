@@ -129,6 +129,8 @@ def _cluster(rows, num_clusters, merge_to, engine, iterations, seed, device):
     """``cluster``, of rows in one or several processes."""
     nearest = find_engine(engine, device)
     start = _device(device) if engine == "torch" else device
+    if not str(start).startswith("cuda"):  # Apple's has no double precision
+        start = "cpu"
     centroids = _start(rows, num_clusters, seed, start)
     clusters, fit = _assign(rows, centroids, nearest)
     with tqdm(

@@ -235,6 +235,9 @@ def _write(made, recordings, tested, found):
             f"No audio for {manifest} in {', '.join(inputs['data_folder'])} "
             f"with the glob {inputs['glob']}: "
             f"{reasons or 'no file with the suffix of an audio format'}"
+            + f". IDs are the last {inputs['id_parts']} parts of a path; "
+            "--id_parts=null takes files in any folders."
+            * bool(inputs["id_parts"])
         )
     _report_usable(manifest, usable, sample_rate)
     report_left_out(manifest, tested, *found)

@@ -108,7 +108,7 @@ def choose_recordings(listings, id_parts=None):
     # Where a recording is there twice, what needs no conversion is taken.
     files.sort(key=lambda pair: pair[1].suffix in CONVERTIBLE)
     root = "" if len(listings) > 1 else DATA_ROOT
-    taken, recordings = set(), []
+    taken, recordings, clashes = {}, [], []
     for folder, file in files:
         path = f"{folder}/{file.name}"
         wav = f"{root or folder}/{file.name}"
@@ -128,9 +128,20 @@ def choose_recordings(listings, id_parts=None):
             problem = "another file has this ID"
             if len(listings) > 1:
                 problem += ": give the folder above all of them instead"
+            # In two formats, a recording may well be in two folders
+            other, suffix = taken[name]
+            if other != parts and suffix == file.suffix:
+                clashes.append(path)
         if not problem:
-            taken.add(name)
+            taken[name] = parts, file.suffix
         recordings.append(Recording(name, wav, path, problem))
+    if clashes:
+        logger.warning(
+            f"{len(clashes)} of {len(recordings)} files are left out, such as "
+            f"{clashes[0]}: another one has the same last {id_parts} parts of "
+            "its path, which are the ID. Raise id_parts, or give "
+            "--id_parts=null for the whole path."
+        )
     return recordings
 
 

@@ -17,6 +17,9 @@ from speechbrain_cadino.process.interrupts import Interrupted, interruptible
 from speechbrain_cadino.process.lock import release_all
 from speechbrain_cadino.process.ranks import follow_parent
 
+# What PyTorch says where memory runs out, beside errors of their own
+NO_MEMORY = ["can't allocate memory", "out of memory", "ALLOC_FAILED"]
+
 # What PyTorch says where another process is gone or does not answer
 LOST_WORKER = ["DataLoader worker"]
 LOST_RANK = ["by peer", "Timed out waiting", "Broken pipe"]
@@ -138,6 +141,13 @@ def _of_input(error):
     if sentence.startswith("Caught ") and "Traceback" in sentence:
         # Of a worker of a DataLoader, which adds its traceback
         _, _, sentence = sentence.rpartition(f"{type(error).__name__}: ")
+    if "Not enough GPUs available" in sentence:
+        sentence = (
+            f"There are {torch.cuda.device_count()} GPUs here, fewer than "
+            "processes: give torchrun's --nproc_per_node, or --processes of a "
+            "pipeline, as many; or, on CPUs, --device=cpu "
+            "--distributed_backend=gloo."
+        )
     if "!PLACEHOLDER" in sentence:
         sentence += " Give it in the YAML file or as a flag: --NAME=VALUE."
     return sentence.strip()
@@ -153,7 +163,7 @@ def _of_flag(error):
 def _of_torch(error, goes_on):
     """What PyTorch says of memory, of a data worker or of another rank."""
     message = str(error)
-    if "can't allocate memory" in message:
+    if any(sign in message for sign in NO_MEMORY):
         return _out_of_memory(error)
     in_group = torch.distributed.is_initialized()
     signs = LOST_WORKER + (LOST_RANK if in_group else [])
@@ -179,8 +189,9 @@ def _out_of_memory(error):
     """The sentence where memory ran out, on a GPU or on the machine."""
     first = str(error).partition("\n")[0]
     return (
-        f"Memory ran out ({first}): in a training on a GPU, set compile_memory "
-        "to 0.6; or lower batch_size, and with dino.yaml or dlg_lc.yaml raise "
+        f"Memory ran out ({first}): where others use the GPU too, wait for "
+        "them; in a training on a GPU, set compile_memory to 0.6; or lower "
+        "batch_size, and with dino.yaml or dlg_lc.yaml raise "
         "grad_accumulation_factor along, in another output_folder where it has "
         "a checkpoint; else give fewer or shorter files."
     )

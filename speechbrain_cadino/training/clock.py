@@ -1,7 +1,10 @@
 """Clock of a training: the time that data, host and device take."""
 
 import contextlib
+import sys
 import time
+
+from speechbrain_cadino.process.ranks import worth_while
 
 # Below this share of an epoch, the wait of a GPU for data is not worth a
 # sentence; without a GPU, reading takes the same cores as the rest.
@@ -99,8 +102,8 @@ def bottleneck(figures):
     kind = "gpu" if "device_seconds" in figures else "cpu"
     if data > WORTH_TELLING[kind]:
         return (
-            f"{data:.0%} of the epoch waited for data: raise num_workers, or "
-            "use a faster disk."
+            f"{data:.0%} of the epoch waited for data: raise num_workers, up to"
+            f" {worth_while(sys.maxsize)} processors, or use a faster disk."
         )
     host = 1 - data - figures.get("device_seconds", seconds) / seconds
     if host > 0.5:

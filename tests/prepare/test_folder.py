@@ -149,6 +149,25 @@ def test_same_name_in_two_formats_is_one_recording(data, save, write_tone):
     assert skipped(save) == {"a.wav": "another file has this ID"}
 
 
+def test_ids_of_too_few_parts_are_no_other_formats(
+    data, save, write_tone, caplog
+):
+    """Of <speaker>/<session>/<microphone>/<file>, with IDs of three parts."""
+    for speaker in ("anna", "bob"):
+        for name in ("1.wav", "2.wav"):
+            write_tone(data / speaker / "day1" / "mic1" / name)
+    prepare_folder(data, save, id_parts=3)
+    assert len(read_manifest(save / "train.csv", "")) == 2
+    assert "2 of 7 files are left out, such as " in caplog.text
+    assert "--id_parts=null for the whole path" in caplog.text
+    caplog.clear()
+    prepare_folder(data, save, id_parts=4)
+    assert len(read_manifest(save / "train.csv", "")) == 4
+    assert "are left out" not in caplog.text
+    with pytest.raises(ValueError, match="--id_parts=null takes files in any"):
+        prepare_folder(data, save, id_parts=5)
+
+
 def test_cut_covers_the_file_in_equal_pieces(tmp_path, save, write_tone):
     for seconds in [1.0, 4.9, 10.3]:
         write_tone(tmp_path / "data" / f"{seconds}.wav", seconds, 8000)

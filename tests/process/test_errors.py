@@ -59,6 +59,8 @@ def test_a_bug_keeps_its_traceback(bug):
         (torch.OutOfMemoryError("CUDA out of memory.\nMore"), "memory."),
         (MemoryError("Unable to allocate 9 GiB"), "allocate 9 GiB"),
         (RuntimeError("[enforce fail] can't allocate memory: 7"), "memory: 7"),
+        (RuntimeError("CUDA error: out of memory\nMore"), "out of memory)"),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when"), "ALLOC_FAILED"),
     ],
 )
 def test_what_is_missing_is_said(error, sentence, caplog):
@@ -67,6 +69,12 @@ def test_what_is_missing_is_said(error, sentence, caplog):
     (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert sentence in record.message
     assert "lower batch_size" in record.message
+
+
+def test_fewer_gpus_than_processes(caplog):
+    with pytest.raises(SystemExit), user_errors():
+        raise ValueError("Killing process \nNot enough GPUs available!")
+    assert "--device=cpu --distributed_backend=gloo" in caplog.text
 
 
 def test_a_reader_that_has_gone_is_no_lost_process(tmp_path):
