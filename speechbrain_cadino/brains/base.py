@@ -7,6 +7,7 @@ import pathlib
 import random
 import time
 
+import numpy as np
 import torch
 from torch.nn import SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -362,6 +363,7 @@ class EncoderBrain(sb.Brain):
         step_seed = seed_of(where)
         torch.manual_seed(step_seed)
         random.seed(step_seed)
+        np.random.seed(step_seed % 2**32)  # of augmentations of others
 
     def on_stage_start(self, stage, epoch=None):
         """Tells the data which epoch begins."""

@@ -14,7 +14,6 @@ from speechbrain_cadino.dataio.sampling import partner_precision
 from speechbrain_cadino.lobes.embedding_norm import without_norm
 from speechbrain_cadino.lobes.signal_encoder import SignalEncoder
 from speechbrain_cadino.losses.meters import (
-    METERS,
     measured,
     spread_warnings,
 )
@@ -52,12 +51,6 @@ class DINOBrain(EncoderBrain):
         super().__init__(*args, **kwargs)
         self.distillation = self.hparams.distillation
         self.guard.rewindable.append(self.distillation)
-        for name in METERS:
-            if name in self.distillation.objective.figures:
-                raise ValueError(
-                    f"{name} is a meter of every training of stage I: give "
-                    "the term or figure of the objective another name."
-                )
         self.reclustering = getattr(self.hparams, "reclustering", None)
         self.speakers = None
         augment = self.augmenters["all"]

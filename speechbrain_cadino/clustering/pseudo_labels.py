@@ -18,6 +18,7 @@ from speechbrain_cadino.dataio.labels import labels_of
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     LABEL,
+    TRUSTED,
     read_manifest,
     write_manifest,
 )
@@ -78,7 +79,10 @@ def label_manifest(table, ids, labels, min_cluster_size=1):
         )
     width = len(str(labels.max()))
     names = pd.Series(labels[large], rows[large]).astype(str).str.zfill(width)
-    kept = table.iloc[np.sort(rows[large])].copy()
+    # Labels of clusters are none that were given
+    kept = table.iloc[np.sort(rows[large])].drop(
+        columns=TRUSTED, errors="ignore"
+    )
     kept[LABEL] = names.sort_index().to_numpy()
     return kept
 

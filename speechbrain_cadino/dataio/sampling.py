@@ -322,7 +322,7 @@ def partner_precision(sampling, speakers, seed=0):
     speakers = np.asarray(speakers, object)
     some, right = [], []
     for row in spread_rows(sampling.size, MOST_ANCHORS):
-        partners = sampling.partners(row, rng)
+        partners = list(sampling.partners(row, rng))
         some.append(bool(partners))
         if partners and not pd.isna(speakers[[row, *partners]]).any():
             right.append((speakers[partners] == speakers[row]).all())

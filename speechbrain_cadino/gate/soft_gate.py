@@ -60,7 +60,7 @@ class SoftLossGate(DynamicLossGate):
     def _take(self, threshold, figures):
         super()._take(threshold, figures)
         pairs = [
-            (figures[f"{name}_low"], figures[f"{name}_high"])
+            (float(figures[f"{name}_low"]), float(figures[f"{name}_high"]))
             for name in OF_EACH
         ]
         self._fitted = [*pairs, figures.get("scale", "log_odds")]

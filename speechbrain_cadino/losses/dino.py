@@ -68,6 +68,11 @@ class DINOLoss(Term):
         self, out_dim, target, teacher_temp, student_temp=0.1, kernel=chunked
     ):
         super().__init__()
+        if hasattr(target, "collect") and not hasattr(target, "forget"):
+            raise ValueError(
+                f"{type(target).__name__} has collect and no forget, by which "
+                "it drops what it has collected in a step that is undone."
+            )
         self.out_dim = out_dim
         self.target = target
         self.teacher_temp = teacher_temp
@@ -117,7 +122,7 @@ class DINOLoss(Term):
             temperature,
             self.student_temp,
         )
-        # A validation without gradients leaves the target as it is.
+        # A validation without gradients leaves the target as it is
         if torch.is_grad_enabled() and hasattr(self.target, "collect"):
             self.target.collect(mean_output(teacher.outputs))
         return loss, {

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import torch
 
+from speechbrain_cadino.losses.meters import METERS
+
 
 class Views(NamedTuple):
     """What a network says of the crops of a batch, by view.
@@ -168,11 +170,11 @@ class Objective(Term):
 
     def _names(self):
         """The names of all figures; raises if two are the same."""
-        names = ["loss", *self.terms]
+        names = list(self.terms)
         for term in self.terms.values():
             names += getattr(term, "figures", ())
         _check_names(names)
-        return names[1:]
+        return names
 
     def forward(self, student, teacher, position):
         """The weighted sum of the terms.
@@ -232,10 +234,15 @@ class Objective(Term):
 
 
 def _check_names(names):
-    """Raises if a name is there twice."""
+    """Raises if a name is there twice, or is one of every training."""
     for name in names:
         if names.count(name) > 1:
             raise ValueError(
                 f"Two terms of the objective give the name {name} to a "
                 "figure: rename one of them."
+            )
+        if name == "loss" or name in METERS:
+            raise ValueError(
+                f"{name} is a figure of every training: give the term or "
+                "figure of the objective another name."
             )

@@ -240,6 +240,7 @@ def listen(folder, table, detector, embedder=None, shard_size=5_000):
         options["batch_size"] = embedder.batch_size
         options["num_workers"] = embedder.num_workers
     logger.info(f"Listening for speech ({type(detector).__name__}).")
+    detector.eval()
     table = _in_stretches(table, detector.sample_rate)
     Embedder(detector, detector, **options).extract(folder, table, shard_size)
 

@@ -3,6 +3,7 @@
 import contextlib
 import random
 
+import numpy as np
 import torch
 
 
@@ -53,7 +54,7 @@ def own_random(where, device="cpu"):
     """
     device = torch.device(device)
     seed = seed_of(where)
-    before = random.getstate()
+    before, numpys = random.getstate(), np.random.get_state()
     on_gpu = device.type == "cuda"
     with torch.random.fork_rng([device] if on_gpu else []):
         # Not torch.manual_seed, which is for all GPUs
@@ -62,7 +63,9 @@ def own_random(where, device="cpu"):
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         random.seed(seed)
+        np.random.seed(seed % 2**32)
         try:
             yield
         finally:
+            np.random.set_state(numpys)
             random.setstate(before)

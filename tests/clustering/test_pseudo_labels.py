@@ -180,3 +180,11 @@ def test_any_clusterer_of_scikit_learn_gives_its_own_partition(
 def test_all_utterances_being_outliers_is_said(tmp_path):
     with pytest.raises(ValueError, match="DBSCAN leaves all 3 utterances out"):
         label_points(tmp_path, np.eye(3), DBSCAN(0.1, min_samples=2))
+
+
+def test_labels_of_clusters_are_none_that_were_given():
+    """Of a joined manifest they would never be dropped nor corrected."""
+    table = pd.DataFrame({"ID": ["a", "b"], "spk_id": ["anna", "0"]})
+    labelled = label_manifest(table.assign(trusted=[1, 0]), ["a", "b"], [0, 0])
+    assert list(labelled) == ["ID", "spk_id"]
+    assert labelled["spk_id"].tolist() == ["0", "0"]

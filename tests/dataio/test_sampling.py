@@ -155,3 +155,14 @@ def test_folders_of_speakers_are_no_recordings(of_speakers, caplog):
     sampling.set_clusters(np.roll(labels, 1))
     said = "leave other_recordings out" in caplog.text
     assert said == of_speakers
+
+
+def test_partners_may_come_as_an_array():
+    class Arrays(Sampling):
+        utterances_per_sample = 3
+
+        def partners(self, row, rng):
+            return np.array([1, 2])
+
+    found = partner_precision(Arrays().attach(3), ["a", "a", "a"])
+    assert found == {"partners": 1.0, "partner_precision": 1.0}

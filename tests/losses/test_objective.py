@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speechbrain_cadino.losses.dino import CosineLoss
+from speechbrain_cadino.losses.dino import CosineLoss, DINOLoss
 from speechbrain_cadino.losses.objective import Objective, Panel, Term, Views
 
 
@@ -100,7 +100,7 @@ def test_null_takes_out_a_term_and_its_weight():
         ([], {}, "has no term"),
         (["talk", "talk2"], {"talk": 1, "talk2": 1}, "the name half to a"),
         (["float"], {"float": 1}, "PyTorch does not take the name"),
-        (["loss"], {"loss": 1}, "the name loss to a"),
+        (["loss"], {"loss": 1}, "loss is a figure of every"),
     ],
 )
 def test_what_makes_no_sense_is_refused_when_built(terms, weights, sentence):
@@ -120,3 +120,32 @@ def test_a_figure_that_was_not_announced_may_not_be_anothers():
     objective = Objective(terms, {"length": 1, "sly": 1})
     with pytest.raises(ValueError, match="the name length to a figure"):
         objective(views(), views(2), 0.0)
+
+
+@pytest.mark.parametrize("name", ["loss", "spread"])
+def test_a_figure_of_every_training_is_no_terms_own(name):
+    """Said or not: that of the term would have stood in its place."""
+
+    class Silent(torch.nn.Module):
+        def forward(self, student, teacher, position):
+            return torch.tensor(1.0), {name: torch.tensor(0.5)}
+
+    class Said(Silent):
+        figures = (name,)
+
+    with pytest.raises(ValueError, match=f"{name} is a figure of every"):
+        Objective({"mine": Said()}, {"mine": 1})
+    objective = Objective({"mine": Silent()}, {"mine": 1})
+    with pytest.raises(ValueError, match=f"{name} is a figure of every"):
+        objective(views(), views(2), 0.0)
+
+
+def test_a_target_that_collects_forgets():
+    """Or what a step that is undone has left stays in it for good."""
+
+    class Hoarder(torch.nn.Module):
+        def collect(self, mean_output):
+            pass
+
+    with pytest.raises(ValueError, match="Hoarder has collect and no forget"):
+        DINOLoss(4, Hoarder(), 0.04)
