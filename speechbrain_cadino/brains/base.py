@@ -161,6 +161,7 @@ class EncoderBrain(sb.Brain):
         -------
         Embedder
         """
+        network.check()
 
         def encode_batch(wavs, lengths=None):
             learning = [

@@ -1,8 +1,9 @@
 """Speech: how much of a signal it is.
 
 The one home of this question: the filter of manifests asks it. Each detector is
-a module from waveforms (B, samples) to the share of speech in each, (B, 1), so
-that an Embedder can carry it through a manifest as it carries an encoder.
+a module from waveforms (B, samples), and lengths, to the share of speech in
+each, (B, 1), so that an Embedder can carry it through a manifest as it carries
+an encoder.
 """
 
 import torch

@@ -1,5 +1,6 @@
 """From signals to embeddings: features, their norm, an encoder."""
 
+import inspect
 from typing import NamedTuple
 
 import torch
@@ -35,6 +36,25 @@ class SignalEncoder(NamedTuple):
     compute_features: torch.nn.Module
     mean_var_norm: torch.nn.Module
     encoder: torch.nn.Module
+
+    def check(self):
+        """Raises if ``embed`` could not call a module, which a training does
+        for the first time hours after it began.
+
+        Raises
+        ------
+        ValueError
+            Naming the class.
+        """
+        for module in (self.mean_var_norm, self.encoder):
+            try:
+                inspect.signature(module.forward).bind(None, None)
+            except TypeError as error:
+                raise ValueError(
+                    f"{type(module).__name__}.forward takes features alone. "
+                    "Give it a second argument, lengths=None: SpeechBrain "
+                    "embeds with the relative lengths of signals."
+                ) from error
 
     def features(self, crops, augment=None):
         """Features of crops, without gradient.

@@ -5,7 +5,7 @@ import json
 import forked
 import pandas as pd
 import pytest
-from recipe import script
+from recipe import RECIPE, script
 
 from speechbrain_cadino.dataio.manifest import DATA_ROOT, read_manifest
 
@@ -119,3 +119,32 @@ def test_mistakes_are_one_sentence(
     assert sentence in output
     assert "Traceback" not in output
     assert not (tmp_path / "embeddings").exists()
+
+
+def test_a_clusterer_in_a_file_of_ones_own(encoder_folder, corpus, tmp_path):
+    """As the manual shows one: it was found by trainings alone."""
+    (tmp_path / "halves.py").write_text(
+        "import numpy as np\n\n\nclass Halves:\n"
+        "    def fit_predict(self, points):\n"
+        "        return np.arange(len(points)) // 6\n"
+    )
+    (tmp_path / "halves.yaml").write_text(
+        f"base: {RECIPE / 'hparams' / 'pseudo_label.yaml'}\n"
+        "clusterer: !new:halves.Halves\n"
+    )
+    flags = {
+        "encoder": encoder_folder,
+        "manifest": corpus / "train.csv",
+        "data_folder": corpus,
+        "output_folder": tmp_path / "out",
+        "num_workers": 0,
+        "device": "cpu",
+    }
+    code, output = forked.run(
+        RECIPE / "pseudo_label.py",
+        tmp_path / "halves.yaml",
+        *(f"--{key}={value}" for key, value in flags.items()),
+    )
+    assert code == 0, output
+    table = read_manifest(tmp_path / "out" / "pseudo_labels.csv", DATA_ROOT)
+    assert table["spk_id"].tolist() == ["0"] * 6 + ["1"] * 6
