@@ -261,6 +261,7 @@ class EncoderBrain(sb.Brain):
                 self.train_dataset,
                 epochs,
                 self.steps_per_epoch,
+                self.device,
                 getattr(self.hparams, "steps_per_epoch", None),
             )
         with checkpoint_errors(self.checkpointer):

@@ -29,6 +29,9 @@ from speechbrain_cadino.process.ranks import (
     worth_while,
 )
 
+# Of fewer samples than this share, an epoch has learnt nothing
+LEAST_USED = 0.05
+
 
 class PseudoLabelBrain(EncoderBrain):
     """Encoders and classifiers on pseudo labels, stage II of DLG-LC.
@@ -149,6 +152,17 @@ class PseudoLabelBrain(EncoderBrain):
             )
             for name, branch in self.branches.items()
         }
+
+    def warnings(self, means):
+        """That a gate let hardly any label through."""
+        used = means.get("reliable", 1.0) + means.get("corrected", 0.0)
+        if used >= LEAST_USED:
+            return []
+        return [
+            f"The loss gate left {used:.1%} of the samples to learn from: the "
+            "labels are hardly better than chance, or the gate is too low. "
+            "Raise gate, or take gate: dynamic."
+        ]
 
     def _save_intra_epoch_ckpt(self):
         self._gather()

@@ -44,6 +44,7 @@ class AngularPrototypical(Term):
 
     def __init__(self, scale=10.0):
         super().__init__()
+        self.utterances = 0  # of the last batch
         if not scale > 0:
             raise ValueError(f"scale={scale}: give a number above 0.")
         self.scale = torch.nn.Parameter(torch.tensor(float(scale)))
@@ -84,6 +85,7 @@ class AngularPrototypical(Term):
                     f"{utterances} utterance(s). Set global_crops + "
                     "local_crops and batch_size to 2 or more."
                 )
+            self.utterances = utterances
             logits = self.scale * torch.einsum("aid,bjd->abij", views, views)
             # By numbers of the host, which would wait for those of a mask
             one, other = zip(*itertools.permutations(range(count), 2))
@@ -97,3 +99,25 @@ class AngularPrototypical(Term):
             "contrastive_scale": self.scale.detach().clone(),
             "contrastive_accuracy": accuracy,
         }
+
+    def warnings(self, means):
+        """The sign of collapse: crops are found no better than by chance.
+
+        Example
+        -------
+        >>> from speechbrain_cadino.losses.objective import Views
+        >>> term = AngularPrototypical()
+        >>> _ = term(Views(torch.ones(2, 8, 4), {}, 2), None, 0.0)
+        >>> term.warnings({"contrastive_accuracy": 0.9})
+        []
+        >>> print(term.warnings({"contrastive_accuracy": 0.13})[0][:50])
+        Collapse: a crop finds its utterance among 8 no of
+        """
+        accuracy = means["contrastive_accuracy"]
+        if not self.utterances or accuracy > 1.5 / self.utterances:
+            return []
+        return [
+            f"Collapse: a crop finds its utterance among {self.utterances} no "
+            f"oftener ({accuracy:.3f}) than by chance. What usually helps: a "
+            "lower lr, a longer warm-up."
+        ]

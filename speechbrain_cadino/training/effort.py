@@ -11,7 +11,7 @@ logger = get_logger(__name__)
 LEAST_STEPS = 176
 
 
-def say_how_much(dataset, epochs, steps_per_epoch, wanted=None):
+def say_how_much(dataset, epochs, steps_per_epoch, device, wanted=None):
     """Says how long a training is, and whether that was ever enough.
 
     Arguments
@@ -22,6 +22,8 @@ def say_how_much(dataset, epochs, steps_per_epoch, wanted=None):
         The number of epochs.
     steps_per_epoch : int
         The steps of each.
+    device : str
+        Where it runs: of a GPU that PyTorch does not find, "cpu".
     wanted : int, optional
         What the YAML file's ``steps_per_epoch`` says, if anything.
     """
@@ -33,7 +35,7 @@ def say_how_much(dataset, epochs, steps_per_epoch, wanted=None):
         text += minutes if hours < 1 else f", {hours:.1f} h"
     text += (
         f": {steps} steps, {epochs} epochs of {steps_per_epoch} with "
-        f"{len(dataset)} samples in each."
+        f"{len(dataset)} samples in each, on {device}."
     )
     if steps >= LEAST_STEPS:
         logger.info(text)

@@ -182,3 +182,10 @@ def test_a_checkpoint_amid_an_epoch_has_the_steps_of_the_window(brain):
     other = type(gate)("dynamic", first_epoch=1, window=10)
     other.load_state_dict(gate.state_dict())
     assert sorted(other.window.losses.tolist()) == [1.0, 2.0]
+
+
+def test_a_gate_that_lets_nothing_through_is_told(brain):
+    """Its loss of 0 looks like success."""
+    (told,) = brain.warnings({"reliable": 0.01, "corrected": 0.02})
+    assert "left 3.0% of the samples" in told
+    assert brain.warnings({"reliable": 0.02, "corrected": 0.2}) == []

@@ -107,7 +107,7 @@ def test_the_console_says_where_it_is(uninterrupted):
     minutes = table["duration"].sum() / 60
     assert (
         f"{len(table)} utterances, {minutes:.2g} min: 36 steps, 3 epochs of 12 "
-        "with 48 samples in each. That is few: the shortest"
+        "with 48 samples in each, on cpu. That is few: the shortest"
     ) in output
     _, last = output.rsplit("The encoder is in ", 1)
     where, hint, command = last.strip().split("\n", 2)
