@@ -342,7 +342,8 @@ def _hash_state(module):
     """A hash of all weights and buffers of a module."""
     digest = hashlib.sha256()
     state = module.state_dict()
-    if not state:  # a detector of speech that has learnt nothing, say
+    # A detector of speech that has learnt nothing, say
+    if not any(True for _ in module.parameters()):
         digest.update(_describe(module).encode())
     for name, value in state.items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

@@ -216,11 +216,16 @@ def test_an_option_that_there_is_not(tmp_path):
         load_encoder(tmp_path, batchsize=4)
 
 
-def test_modules_without_weights_are_told_apart():
+@pytest.mark.parametrize("window", [False, True])
+def test_modules_without_weights_are_told_apart(window):
+    """A window that nothing has learnt says nothing of the rest."""
+
     class Loud(torch.nn.Module):
         def __init__(self, least):
             super().__init__()
             self.least = least
+            if window:
+                self.register_buffer("window", torch.ones(3))
 
         def forward(self, wavs, lens):
             return (wavs.abs() > self.least).float().mean(1, keepdim=True)
