@@ -31,7 +31,10 @@ from speechbrain_cadino.config.overlays import (
     allow_own_classes,
     parse_arguments,
 )
-from speechbrain_cadino.encoders.export_frames import exported_layer
+from speechbrain_cadino.encoders.export_frames import (
+    exported_layer,
+    frame_entries,
+)
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.runs.frames import finish_frames
 from speechbrain_cadino.runs.training import train
@@ -39,7 +42,8 @@ from speechbrain_cadino.runs.training import train
 
 def start(hparams):
     """Keeps the network before training, to compare with."""
-    # A layer to export that is not there shows before training
+    # What cannot be exported shows before training
+    frame_entries(f"{hparams['output_folder']}/hyperparams.yaml")
     transformer = hparams["student"].context.transformer
     exported_layer(transformer, hparams["export_layer"])
     hparams["untrained"] = copy.deepcopy(hparams["student"])

@@ -5,6 +5,7 @@ import io
 import torch
 from ruamel.yaml import YAML
 
+from speechbrain_cadino.config.settings import own_files
 from speechbrain_cadino.encoders.export import check_replaceable, read_entries
 from speechbrain_cadino.process.files import atomic_folder
 
@@ -12,8 +13,8 @@ from speechbrain_cadino.process.files import atomic_folder
 FRAME_ENTRIES = ["sample_rate", "front_end", "transformer"]
 
 FRAMES_HEADER = """\
-# An encoder of frames of speech trained by speechbrain_cadino. Only SpeechBrain
-# is needed to load it:
+# An encoder of frames of speech trained by speechbrain_cadino. To load it,
+# {needed}:
 #
 #     from speechbrain.inference.encoders import WaveformEncoder
 #     encoder = WaveformEncoder.from_hparams(source="this folder")
@@ -72,13 +73,7 @@ def export_frame_encoder(
     """
     depth = len(transformer.encoder.layers)
     layer = exported_layer(transformer, layer)
-    text = read_entries(hyperparams_file, FRAME_ENTRIES)
-    if "speechbrain_cadino" in text:
-        raise ValueError(
-            f"{hyperparams_file}: front_end or transformer names a class of "
-            "speechbrain_cadino, which the users of the encoder may not have. "
-            "Use a class of SpeechBrain or of PyTorch there."
-        )
+    entries = frame_entries(hyperparams_file)
     state = transformer.state_dict()
     if layer < depth:
         # The norm at the end is of the last layer
@@ -87,17 +82,42 @@ def export_frame_encoder(
             for name, value in state.items()
             if not _is_above(name, layer)
         }
-    yaml = YAML()
-    entries = yaml.load(text)
     entries["transformer"]["num_encoder_layers"] = layer
+    own = ", ".join(own_files(entries))
+    needed = "only SpeechBrain is needed"
+    if own:
+        needed = f"SpeechBrain is needed, and {own} on the import path"
     stream = io.StringIO()
-    yaml.dump(entries, stream)
-    text = FRAMES_HEADER + stream.getvalue() + FRAMES_REST
+    YAML().dump(entries, stream)
+    text = FRAMES_HEADER.format(needed=needed) + stream.getvalue() + FRAMES_REST
     check_replaceable(folder)
     with atomic_folder(folder) as temporary:
         (temporary / "hyperparams.yaml").write_text(text, encoding="utf-8")
         torch.save(front_end.state_dict(), temporary / "front_end.ckpt")
         torch.save(state, temporary / "transformer.ckpt")
+
+
+def frame_entries(hyperparams_file):
+    """What an encoder of frames is made of.
+
+    Arguments
+    ---------
+    hyperparams_file : str or pathlib.Path
+        See ``export_frame_encoder``, also for the errors.
+
+    Returns
+    -------
+    dict
+        The entries of ``FRAME_ENTRIES``, as ``YAML().load`` gives them.
+    """
+    text = read_entries(hyperparams_file, FRAME_ENTRIES)
+    if "speechbrain_cadino" in text:
+        raise ValueError(
+            f"{hyperparams_file}: front_end or transformer names a class of "
+            "speechbrain_cadino, which the users of the encoder may not have. "
+            "Use a class of SpeechBrain or of PyTorch there."
+        )
+    return YAML().load(text)
 
 
 def exported_layer(transformer, layer=None):

@@ -13,6 +13,7 @@ from speechbrain_cadino.encoders.export import (
     check_replaceable,
     export_encoder,
 )
+from speechbrain_cadino.encoders.export_frames import frame_entries
 
 # Loads the folder as a stranger would, where this package cannot be imported.
 STRANGER = """
@@ -240,3 +241,17 @@ def test_what_a_finder_leaves_is_no_thing_of_value(
 def test_where_a_disk_is_mounted_no_folder_can_be():
     with pytest.raises(ValueError, match="a disk is mounted"):
         check_replaceable("/proc")
+
+
+def test_what_users_of_frames_may_not_have_shows_before_a_training(tmp_path):
+    path = tmp_path / "hyperparams.yaml"
+    text = "sample_rate: 16000\ntransformer: !new:torch.nn.Identity\n"
+    path.write_text(f"{text}front_end: !new:torch.nn.Identity\n")
+    assert list(frame_entries(path)) == [
+        *("sample_rate", "front_end", "transformer"),
+    ]
+    path.write_text(
+        f"{text}front_end: !new:speechbrain_cadino.lobes.ecapa.ECAPA_TDNN\n"
+    )
+    with pytest.raises(ValueError, match="names a class of speechbrain_cadino"):
+        frame_entries(path)
