@@ -444,8 +444,8 @@ def refresh_banks(module, epoch):
     epoch : int
         The epoch, counted from 1.
     """
-    for part in module.modules():
-        if getattr(part, "bank", None) is not None:
+    for part in _parts(module):
+        if isinstance(getattr(part, "bank", None), ClipBank):
             part.bank.refresh(epoch)
 
 
@@ -471,9 +471,16 @@ def set_position(module, position):
     >>> bool((augment(clean) == clean).any())
     False
     """
-    for part in module.modules():
+    for part in _parts(module):
         if hasattr(part, "position"):
             part.position = position
+
+
+def _parts(augmentation):
+    """The modules of an augmentation; a function has none."""
+    if isinstance(augmentation, torch.nn.Module):
+        return augmentation.modules()
+    return ()
 
 
 def _fft_size(samples):

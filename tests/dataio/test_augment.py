@@ -348,3 +348,12 @@ def test_the_snr_follows_a_schedule():
         values = snr(clean, augment(clean))
         assert low - 0.01 < values.min() < low + 1
         assert low + 8 < values.max() < low + 9.01
+
+
+def test_an_augmentation_may_be_a_function_or_have_a_bank_of_its_own():
+    class WithBank(torch.nn.Module):
+        bank = "of its own"
+
+    for augmentation in (torch.neg, WithBank()):
+        set_position(augmentation, 2.0)
+        refresh_banks(augmentation, 3)
