@@ -95,32 +95,38 @@ def report_gate(output_folder, manifest, speakers=None):
     if speakers is None:
         epochs = {epoch: _drawn(_read(folder, epoch)) for epoch in shown}
     else:
-        truth = _read_truth(manifest, speakers)
-        rows, epochs = [], {}
-        for epoch in table["epoch"]:
-            record = _read(folder, epoch)
-            samples = len(record["losses"])
-            if samples % len(truth.right):
-                raise ValueError(
-                    f"The run in {folder} has {samples} samples, no multiple "
-                    f"of the {len(truth.right)} utterances in {manifest}: "
-                    "give the manifest that it trained on."
-                )
-            if record.get("labels", truth.checksum) != truth.checksum:
-                raise ValueError(
-                    f"The run in {folder} has other labels than {manifest}: "
-                    "give the manifest that it trained on."
-                )
-            right = np.tile(truth.right, samples // len(truth.right))
-            rows.append(_shares(record, right, truth))
-            if epoch in shown:
-                epochs[epoch] = _drawn(record, right)
-        rows = pd.DataFrame(rows)
+        rows, epochs = _judge(folder, table["epoch"], shown, manifest, speakers)
         table[rows.columns] = rows
         write_csv(path, table)
     table = table.assign(**lacking)
     plot_gate(folder / "plots" / "gate.png", table, epochs)
     return table
+
+
+def _judge(folder, numbers, shown, manifest, speakers):
+    """How often the gate was right in each epoch, a row; and what is drawn of
+    those to show."""
+    truth = _read_truth(manifest, speakers)
+    rows, epochs = [], {}
+    for epoch in numbers:
+        record = _read(folder, epoch)
+        samples = len(record["losses"])
+        if samples % len(truth.right):
+            raise ValueError(
+                f"The run in {folder} has {samples} samples, no multiple of "
+                f"the {len(truth.right)} utterances in {manifest}: give the "
+                "manifest that it trained on."
+            )
+        if record.get("labels", truth.checksum) != truth.checksum:
+            raise ValueError(
+                f"The run in {folder} has other labels than {manifest}: give "
+                "the manifest that it trained on."
+            )
+        right = np.tile(truth.right, samples // len(truth.right))
+        rows.append(_shares(record, right, truth))
+        if epoch in shown:
+            epochs[epoch] = _drawn(record, right)
+    return pd.DataFrame(rows), epochs
 
 
 def _epochs_to_show(table):

@@ -322,21 +322,26 @@ def _run_step(folder, steps, step, lock):
         _end(process)
         with unwritten:
             save()
-    code = process.returncode
-    if code:
-        how = f"exit code {code}"
-        if code < 0:
-            how = f"killed by {signal.Signals(-code).name}"
-        if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
-            how += (
-                ", most likely because memory ran out: lower num_workers; or, "
-                "in another output_folder, batch_size or processes"
-            )
+    if process.returncode:
         raise ValueError(
-            f"{step.name} failed ({how}): see above and, if it got so far, "
-            f"{path.with_name('log.txt')}. The command was: {command}"
+            f"{step.name} failed ({_how(process.returncode)}): see above and, "
+            f"if it got so far, {path.with_name('log.txt')}. The command was: "
+            f"{command}"
         )
     save(done=True)
+
+
+def _how(code):
+    """How a script has ended, by its exit code."""
+    how = f"exit code {code}"
+    if code < 0:
+        how = f"killed by {signal.Signals(-code).name}"
+    if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        how += (
+            ", most likely because memory ran out: lower num_workers; or, "
+            "in another output_folder, batch_size or processes"
+        )
+    return how
 
 
 def _for_people(command):
