@@ -5,6 +5,7 @@ track, ``start`` and ``stop`` count frames.
 """
 
 import os
+import struct
 
 import numpy as np
 import torch
@@ -15,7 +16,10 @@ from speechbrain_cadino.dataio.audio import MediaError
 IMAGES = {".jpg", ".jpeg", ".png", ".webp"}
 
 # What Pillow raises for a file that is no image, is cut off or is broken.
-IMAGE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+IMAGE_ERRORS = (
+    *(OSError, SyntaxError, ValueError, Image.DecompressionBombError),
+    struct.error,  # of what a camera has written about itself
+)
 
 # DINO (Caron et al., 2021) jitters brightness, contrast, saturation and hue by
 # this much, and blurs images of 224 pixels by up to 2 pixels.

@@ -5,7 +5,11 @@ from speechbrain_cadino.audio_visual.fusion import verify_fused
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.encoders.load import load_encoder, start_from_encoder
 from speechbrain_cadino.runs import stage_two
-from speechbrain_cadino.runs.finish import where_to_go, write_model_card
+from speechbrain_cadino.runs.finish import (
+    calibrate_without_labels,
+    where_to_go,
+    write_model_card,
+)
 from speechbrain_cadino.runs.training import start_from
 from speechbrain_cadino.verification.results import format_results
 
@@ -53,21 +57,24 @@ def finish_both(brain, hparams):
         there are no trials.
     """
     stage_two.export_branches(brain, hparams)
+    encoders = [
+        load_encoder(
+            branch.encoder_folder,
+            brain.device,
+            num_workers=brain.embedder(branch).num_workers,
+        )
+        for branch in brain.branches.values()
+    ]
+    table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
+    calibrate_without_labels(encoders[0], table)
     metrics = None
     if hparams["evaluator"] is not None:
-        encoders = [
-            load_encoder(
-                branch.encoder_folder,
-                brain.device,
-                num_workers=brain.embedder(branch).num_workers,
-            )
-            for branch in brain.branches.values()
-        ]
         metrics = verify_fused(
             hparams["output_folder"],
             *encoders,
             hparams["evaluator"],
             hparams["face_evaluator"],
+            trained=table,
         )
         logger.info(format_results(metrics))
     for name, branch in brain.branches.items():

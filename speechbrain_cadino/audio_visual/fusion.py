@@ -5,7 +5,9 @@ import pandas as pd
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.verification.calibration import Calibration
+from speechbrain_cadino.verification.evaluate import keep_scored
 from speechbrain_cadino.verification.results import Assessor, write_results
+from speechbrain_cadino.verification.trials import training_overlap
 
 logger = get_logger(__name__)
 
@@ -42,6 +44,7 @@ def verify_fused(
     calibration_trials=None,
     face_calibration_trials=None,
     assessor=Assessor,
+    trained=None,
 ):
     """Scores a trial list by voice, by face, and by both.
 
@@ -69,6 +72,9 @@ def verify_fused(
         The same list with faces.
     assessor : callable
         The function from trials to an Assessor.
+    trained : pandas.DataFrame, optional
+        The manifest that the encoders were trained on, which must not share
+        speakers with the trials: see ``training_overlap``.
 
     Returns
     -------
@@ -90,7 +96,12 @@ def verify_fused(
 
     if calibration_trials is not None:
         trials.check_apart(calibration_trials)
+    overlap = None
+    if trained is not None:
+        overlap = training_overlap(trials.trials, trials.data_folder, trained)
+    count = len(trials.trials)
     scores = score(trials, face_trials)
+    keep_scored(output_folder, trials, count)
     if np.isnan(scores["face"]).all():
         raise ValueError(
             f"None of the {len(trials.trials)} trials has a face on both "
@@ -111,7 +122,7 @@ def verify_fused(
         count = len(trials.trials)
         logger.info(f"A face is missing in {unseen} of {count} trials.")
     details = {"face": {"unseen": unseen}}
-    return write_results(output_folder, assess, systems, details)
+    return write_results(output_folder, assess, systems, details, overlap)
 
 
 def _filled(scores):

@@ -101,6 +101,11 @@ class Faces:
             )
         read_manifest(self.manifest, self.data_folder)
 
+    def count(self, ids):
+        """How many of some utterances have a face: these are clustered."""
+        table = read_manifest(self.manifest, self.data_folder)
+        return int(pd.Index(ids).isin(table["ID"]).sum())
+
     def extract(self, folder, shard_size):
         """Embeds the faces, into ``face_embeddings`` in a folder."""
         table = read_manifest(self.manifest, self.data_folder)

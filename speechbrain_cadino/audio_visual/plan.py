@@ -25,6 +25,13 @@ class AudioVisualPlan(Plan):
             raise ValueError(
                 f"systems is {systems}: give some of {', '.join(add)}."
             )
+        with_faces = hparams["face_trials_manifest"] is not None
+        if hparams["trials"] is not None and not with_faces:
+            raise ValueError(
+                "trials without face_trials_manifest, which names the faces of "
+                "their files: prepare_faces makes one (trials=LIST). Or give "
+                "trials: null."
+            )
         self.faces = {
             "data_folder": hparams["face_folder"],
             "trials_manifest": hparams["face_trials_manifest"],

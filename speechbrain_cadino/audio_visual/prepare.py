@@ -246,13 +246,13 @@ def prepare_faces(
     # Several pieces of a recording share a track.
     wanted = {track.id: track for _, track in pairs if not track.problem}
     wanted = list(wanted.values())
-    _judge_tracks([track for track in wanted if track.frames], num_workers)
     _sample_videos(
         [track for track in wanted if not track.frames],
         frame_folder,
         frames_per_second,
         num_workers,
     )
+    _judge_tracks([track for track in wanted if not track.problem], num_workers)
 
     # The manifest of one run would come with the settings of another
     with locked(manifest.parent, JOINING):
@@ -408,8 +408,9 @@ def _sample_videos(tracks, frame_folder, frames_per_second, num_workers):
     for track, folder, problem in zip(tracks, folders, problems):
         track.problem = problem
         if not problem:
-            track.wav = folder
-            track.frames = sum(map(is_image, os.listdir(folder)))
+            track.wav = track.folder = folder
+            track.images = sorted(filter(is_image, os.listdir(folder)))
+            track.frames = len(track.images)
 
 
 def _judge_tracks(tracks, num_workers):

@@ -157,9 +157,11 @@ def pseudo_label(
     folder = pathlib.Path(output_folder)
     check_inputs_stay([manifest], [folder / "pseudo_labels.csv"])
     table = read_manifest(manifest, DATA_ROOT)
-    clusterer = _ready(clusterer, embedder, sweep, len(table))
+    count = len(table)
     if companion is not None:
         companion.check(transform)
+        count = companion.count(table["ID"])
+    clusterer = _ready(clusterer, embedder, sweep, count)
     if speakers is not None:
         speakers = labels_of(speakers, table["ID"])
     embedder.extract(

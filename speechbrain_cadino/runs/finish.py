@@ -57,10 +57,7 @@ def finish(embedder, hparams, device=None, baselines=False):
     )
     if hparams.get("final_map") is not None:
         encoder = fold(encoder, hparams["final_map"], table)
-    try:
-        write_calibration(hparams["encoder_folder"], calibrate(encoder, table))
-    except ValueError as error:
-        logger.warning(f"The encoder has no threshold: {error}")
+    calibrate_without_labels(encoder, table)
     labelled = read_labelled(hparams)
     metrics = None
     if hparams["evaluator"] is not None:
@@ -85,6 +82,23 @@ def finish(embedder, hparams, device=None, baselines=False):
         labelled=labelled,
     )
     logger.info(where_to_go(hparams["encoder_folder"]))
+
+
+def calibrate_without_labels(encoder, table):
+    """Writes a calibration into an encoder folder; a warning where there can be
+    none.
+
+    Arguments
+    ---------
+    encoder : Embedder
+        The encoder of the folder.
+    table : pandas.DataFrame
+        The manifest of the training set.
+    """
+    try:
+        write_calibration(encoder.source, calibrate(encoder, table))
+    except ValueError as error:
+        logger.warning(f"The encoder has no threshold: {error}")
 
 
 def _say_what_is_lost(encoder_folder):

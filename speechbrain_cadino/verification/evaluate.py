@@ -336,12 +336,8 @@ def verify(
     folder = pathlib.Path(output_folder)
     back_ends.prepare(embedder, background, folder / "training_set")
     scores, details = _score(embedder, back_ends, trials, calibration_trials)
-    scored = folder / SCORED
-    scored.unlink(missing_ok=True)
-    if len(trials.trials) < len(assess.trials):
+    if keep_scored(folder, trials, len(assess.trials)):
         assess = assessor(trials.trials)
-        write_trials(scored, trials.trials)
-        logger.warning(f"The trials that have a score are in {scored}.")
     if baselines:
         scores["random_encoder"] = trials.scores(
             random_encoder(embedder, table, background.seed)
@@ -355,6 +351,33 @@ def verify(
             lda = RecordingLDA(seed=background.seed).learn(system, table)
             scores[LEARNT] = trials.scores(lda.after(system))
     return write_results(output_folder, assess, scores, details, overlap)
+
+
+def keep_scored(folder, trials, count):
+    """Writes ``scored_trials.txt`` where some trials have no score.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder of the scores.
+    trials : TrialEvaluator
+        The trials, scored.
+    count : int
+        How many there are in the list.
+
+    Returns
+    -------
+    bool
+        Whether it is written.
+    """
+    scored = pathlib.Path(folder, SCORED)
+    scored.unlink(missing_ok=True)
+    if len(trials.trials) == count:
+        return False
+    scored.parent.mkdir(parents=True, exist_ok=True)
+    write_trials(scored, trials.trials)
+    logger.warning(f"The trials that have a score are in {scored}.")
+    return True
 
 
 def _score(embedder, back_ends, trials, calibration_trials):

@@ -193,14 +193,16 @@ def test_errors_name_the_file_and_the_reason(tmp_path):
         (tmp_path / name).write_bytes(content)
     (tmp_path / "f.jpg").symlink_to(tmp_path / "nothing")
     os.mkfifo(tmp_path / "g.jpg")
-    names = "b.jpg c.jpg d.png e.webp f.jpg g.jpg".split()
+    exif = b"Exif\0\0II*\0"
+    Image.new("RGB", (9, 9)).save(tmp_path / "h.webp", exif=exif)
+    names = "b.jpg c.jpg d.png e.webp f.jpg g.jpg h.webp".split()
     with FaceReader(tmp_path) as face:
         assert_colours(face.read(0, 1), [RED])
         for frame, name in enumerate(names):
             with pytest.raises(FaceError, match=f"{name}: not readable as an"):
                 face.read(frame + 1, frame + 2)
-        with pytest.raises(FaceError, match="ends after 7 frames, 8 were"):
-            face.read(6, 8)
+        with pytest.raises(FaceError, match="ends after 8 frames, 9 were"):
+            face.read(7, 9)
 
 
 def test_augmenter_gives_pixels_of_the_size(faces):

@@ -122,6 +122,9 @@ def test_what_cannot_be_read_takes_no_trial_for_another(
     # b/1 and b/2, but not where a/0 is the other side
     assert results["systems"]["face"]["unseen"] == 19
     assert "11 of 66 trials have no score" in caplog.text
+    scored = _read(tmp_path / "both" / "scores_audio.txt").keys()
+    kept = (tmp_path / "both" / "scored_trials.txt").read_text()
+    assert {tuple(row.split()[1:]) for row in kept.splitlines()} == scored
     alone = lists_of(corpus / "trials.txt", corpus, faces)
     expected = [
         dict(zip(map(tuple, one.trials[["enrol", "test"]].to_numpy()), scores))

@@ -27,8 +27,8 @@ def write_frames(folder, *names):
         Image.linear_gradient("L").resize((8, 8)).save(folder / name)
 
 
-def write_video(path, seconds=3.0, rate=10):
-    """A video that grows brighter: frame i has the grey level i."""
+def write_video(path, seconds=3.0, rate=10, contrast=40):
+    """A video that grows brighter: frame i has the grey levels i and i + 40."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=rate)
@@ -37,6 +37,7 @@ def write_video(path, seconds=3.0, rate=10):
         stream.bit_rate = 10**7
         for i in range(round(seconds * rate)):
             image = np.full((64, 64, 3), i, np.uint8)
+            image[32:] += contrast
             frame = av.VideoFrame.from_ndarray(image)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -342,11 +343,22 @@ def test_frames_of_videos(videos, save, tmp_path):
         f"0000{i}.jpg" for i in range(5)
     ]
     levels = FaceReader(found["id1/x/00001"]).read().float().mean((1, 2, 3))
-    assert levels.tolist() == pytest.approx([0, 5, 10, 15, 20], abs=2)
+    assert levels.tolist() == pytest.approx([20, 25, 30, 35, 40], abs=2)
     (reason,) = skipped(save).values()
     assert reason.startswith("not readable as video (Invalid data")
     table = read_manifest(save / "faces.csv", "")
     assert list(table["duration"]) == [2.5, 1.0]
+
+
+def test_a_video_that_shows_nothing_is_left_out(save, tmp_path):
+    """As a folder of such images is."""
+    folder = tmp_path / "videos"
+    for name, contrast in {"00001": 0, "00002": 40}.items():
+        write_video(folder / "id1" / "x" / f"{name}.mp4", 1, contrast=contrast)
+    prepare_faces(folder, save, frame_folder=tmp_path / "frames")
+    assert list(wavs(save)) == ["id1/x/00002"]
+    (reason,) = skipped(save).values()
+    assert reason == "no image in it that is readable and not blank"
 
 
 def test_frames_are_sampled_once(videos, save, tmp_path):

@@ -134,8 +134,11 @@ def test_each_signal_has_a_gate_and_they_decide_together(uninterrupted):
 
 def test_the_table_and_both_encoders(uninterrupted, faces):
     folder, _ = uninterrupted
-    systems = json.loads((folder / "metrics.json").read_text())["systems"]
-    assert list(systems) == ["audio", "face", "fused"]
+    results = json.loads((folder / "metrics.json").read_text())
+    assert list(results["systems"]) == ["audio", "face", "fused"]
+    assert "training_overlap" in results
+    log = (folder / "log.txt").read_text()
+    assert "The encoder has no threshold: 0 recording(s) of 2 s" in log
     text = (folder / "encoder" / "hyperparams.yaml").read_text()
     assert "!new:speechbrain_cadino" not in text
     encoder = load_encoder(folder / "face_encoder")

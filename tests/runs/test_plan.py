@@ -88,6 +88,12 @@ def test_voices_faces_and_both_go_their_own_ways(steps):
     assert DATA_ROOT not in str(commands)
 
 
+def test_trials_without_their_faces_are_refused_at_once(steps):
+    trials = "--trials=list.txt", "--face_trials_manifest=null"
+    with pytest.raises(ValueError, match="trials without face_trials_manif"):
+        steps(*trials, yaml="demo_av.yaml")
+
+
 def test_an_unknown_system_is_refused(steps):
     with pytest.raises(ValueError, match=r"systems is .*give some of audio"):
         steps("--systems=[both]")
