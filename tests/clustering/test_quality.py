@@ -20,6 +20,7 @@ from speechbrain_cadino.clustering.quality import (
     write_clusters,
 )
 from speechbrain_cadino.clustering.rows import unit_rows
+from speechbrain_cadino.dataio.manifest import spread_rows
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_a_sample_is_judged_by_all_utterances(
     silhouette = silhouettes(points, clusters.labels)
     monkeypatch.setattr(module, "SAMPLE", 18)
     monkeypatch.setattr(module, "SIMILARITIES", 14 * 5)
-    rows = np.linspace(0, 119, 18).astype(int)
+    rows = spread_rows(120, 18)
     np.testing.assert_allclose(separation(points, clusters)[0], own[rows])
     sampled = silhouettes(points, clusters.labels)
     np.testing.assert_allclose(sampled, silhouette[rows], atol=1e-5)

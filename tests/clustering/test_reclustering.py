@@ -63,6 +63,10 @@ def embedder():
     return Embedder(level_and_slope, torch.nn.Identity())
 
 
+class OnMeta(Embedder):
+    device = "meta"
+
+
 class OnItsDevice:
     """Remembers where it worked."""
 
@@ -76,10 +80,8 @@ class OnItsDevice:
 
 def test_the_clusterer_is_on_the_device_of_the_training(data, tmp_path):
     """--device=cpu took the GPU, where there was one."""
-    network = torch.nn.Linear(1, 1, device="meta")
-    make(tmp_path, clusterer=OnItsDevice())(
-        3, Embedder(level_and_slope, network), data.table
-    )
+    embedder = OnMeta(level_and_slope, torch.nn.Identity())
+    make(tmp_path, clusterer=OnItsDevice())(3, embedder, data.table)
     assert OnItsDevice.seen == ["meta"]
 
 

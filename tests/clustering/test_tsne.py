@@ -6,6 +6,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from speechbrain_cadino.clustering import tsne
 from speechbrain_cadino.clustering.tsne import plot_map
+from speechbrain_cadino.dataio.manifest import spread_rows
 
 
 def voices(count, utterances):
@@ -70,7 +71,7 @@ def test_colours_are_spread_as_far_as_can_be():
 def test_more_points_than_can_be_drawn(tmp_path, axis, monkeypatch):
     monkeypatch.setattr(tsne, "MOST_POINTS", 31)
     embeddings = voices(4, 30)
-    embeddings[0] = np.nan
+    embeddings[spread_rows(120, 31)[0]] = np.nan
     labels = np.repeat(["a", "b", None, np.nan], 30)
     plot_map(embeddings, labels, tmp_path / "map.png")
     assert axis().get_xlabel() == "30 of 120, evenly drawn; grey: no label"

@@ -260,3 +260,8 @@ def test_of_a_long_utterance_the_first_part_is_embedded(tmp_path, monkeypatch):
     expected = np.array([0.2, 0.1, 0.2, 0.15])[:, None] + 0.005
     np.testing.assert_allclose(embeddings, expected, atol=1e-6)
     assert shapes == [(2, 16000), (2, 16000)]
+
+
+def test_the_device_is_that_of_the_weights():
+    assert Embedder(level, torch.nn.Linear(1, 1)).device == "cpu"
+    assert Embedder(level, torch.nn.Identity()).device is None
