@@ -256,8 +256,7 @@ class MultiCropDataset(Dataset):
     def _draw(self, epoch):
         """The samples of an epoch that is as long as it is told to be."""
         rows = self._rows(epoch)
-        _, counts = np.unique(rows, return_counts=True)
-        if counts.max() > 1 and np.ptp(counts) <= 1:
+        if _is_repeated(rows):
             return self._draw_evenly(rows, epoch)
         size, total = len(self), self.samples
         first = max(epoch - 1, 0) * size
@@ -303,6 +302,14 @@ class MultiCropDataset(Dataset):
 
     def _read_manifest(self, manifest, data_root):
         return read_manifest(manifest, data_root)
+
+
+def _is_repeated(rows):
+    """Whether an order has utterances several times, as often as each other."""
+    if isinstance(rows, range):  # all in turn: no array of them
+        return False
+    _, counts = np.unique(rows, return_counts=True)
+    return counts.max() > 1 and np.ptp(counts) <= 1
 
 
 class PseudoLabelDataset(MultiCropDataset):

@@ -273,6 +273,19 @@ def test_while_data_grow_all_that_take_part_are_drawn_alike(tmp_path, speeds):
             assert drawn == [plain._sample(epoch, i) for i in range(333)]
 
 
+def test_a_sampling_that_has_an_utterance_oftener_keeps_it(tmp_path):
+    class Heavy(Sampling):
+        def order(self, epoch):
+            return np.r_[np.zeros(50, int), np.arange(50)]
+
+    rows = [f"{i},$data_root/{i}.wav,0,64000,4\n" for i in range(100)]
+    header = "ID,wav,start,stop,duration\n"
+    (tmp_path / "train.csv").write_text(header + "".join(rows))
+    data = dataset(tmp_path, sampling=Heavy(), samples_per_epoch=40)
+    drawn = [data._rows(1)[data._sample(1, index)] for index in range(40)]
+    assert 12 <= drawn.count(0) <= 28
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
