@@ -65,8 +65,11 @@ def finish_both(brain, hparams):
         )
         for branch in brain.branches.values()
     ]
-    table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
-    calibrate_without_labels(encoders[0], table)
+    tables = [
+        read_manifest(branch.manifest, branch.data_folder)
+        for branch in brain.branches.values()
+    ]
+    calibrate_without_labels(encoders[0], tables[0])
     metrics = None
     if hparams["evaluator"] is not None:
         metrics = verify_fused(
@@ -74,14 +77,14 @@ def finish_both(brain, hparams):
             *encoders,
             hparams["evaluator"],
             hparams["face_evaluator"],
-            trained=table,
+            trained=tables[0],
         )
         logger.info(format_results(metrics))
-    for name, branch in brain.branches.items():
+    for (name, branch), table in zip(brain.branches.items(), tables):
         write_model_card(
             hparams["output_folder"],
             branch.encoder_folder,
-            read_manifest(branch.manifest, branch.data_folder),
+            table,
             metrics,
             name,
         )

@@ -91,18 +91,17 @@ class Faces:
         self.weight = weight
 
     def check(self, transform):
-        """Raises if there is no manifest of faces, or a transform is of voices
-        alone."""
+        """Raises if a transform is of voices alone."""
         if hasattr(transform, "learn"):
             raise ValueError(
                 f"transform: {type(transform).__name__} learns from recordings "
                 "of voices, and would map faces by that: give Whitening, or "
                 "null."
             )
-        read_manifest(self.manifest, self.data_folder)
 
     def count(self, ids):
-        """How many of some utterances have a face: these are clustered."""
+        """How many of some utterances have a face: these are clustered. Raises
+        if there is no manifest of faces."""
         table = read_manifest(self.manifest, self.data_folder)
         return int(pd.Index(ids).isin(table["ID"]).sum())
 

@@ -15,11 +15,11 @@ from speechbrain_cadino.encoders.export import (
     read_entries,
 )
 from speechbrain_cadino.encoders.load import (
+    checked_copy,
     encoder_hyperparams,
     load_classifier,
     with_weights,
 )
-from speechbrain_cadino.encoders.trust import copy_known, within_limits
 from speechbrain_cadino.process.files import atomic_folder, write_text
 
 
@@ -53,15 +53,8 @@ def fold_linear(source, layer, folder, mean=None, trusted=True):
     """
     check_replaceable(folder)
     if not trusted:
-        with tempfile.TemporaryDirectory() as place:
-            # Read once, and checked: the original may be another by now
-            name = pathlib.Path(source).resolve().name
-            copy = pathlib.Path(place, name or "encoder")
-            copy.mkdir()
-            copy_known(source, copy, card=CARD)
-            within_limits(lambda: load_classifier(copy, "cpu"), str(source))
-            fold_linear(copy, layer, folder, mean)
-        return
+        with checked_copy(source, CARD) as copy:
+            return fold_linear(copy, layer, folder, mean)
     encoder = load_classifier(source, "cpu")
     last = last_linear(encoder, source)
     if tuple(layer.weight.shape) != (len(last.weight),) * 2:

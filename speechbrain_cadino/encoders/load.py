@@ -1,7 +1,9 @@
 """Loading encoders: folders, hub ids, and weights to start from."""
 
+import contextlib
 import importlib
 import inspect
+import os
 import pathlib
 import re
 import sys
@@ -147,7 +149,8 @@ def load_classifier(source, device=None, trusted=True):
         In eval mode.
     """
     if not trusted:
-        return _load_unknown(source, device)
+        with checked_copy(source) as folder:
+            return load_classifier(folder, device)
     path = encoder_hyperparams(source)
     _know_old_names(path)
     _check_weights(source)
@@ -211,15 +214,34 @@ def _check_weights(source):
             )
 
 
-def _load_unknown(source, device):
-    """Loads an encoder that is not trusted: see ``trust``."""
+@contextlib.contextmanager
+def checked_copy(source, card=None):
+    """A copy of an encoder folder that is not trusted, for a while: what was
+    checked is what is read, see ``trust``.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path
+        The folder, or a hub id; its name is in the place of the copy's in what
+        is raised within the block.
+    card : str, optional
+        See ``copy_known``, also for the errors.
+
+    Yields
+    ------
+    str
+        The copy.
+    """
     if not pathlib.Path(source, "hyperparams.yaml").exists():
         encoder_hyperparams(source)  # says what is missing
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as place:
+        name = pathlib.Path(source).resolve().name or "encoder"
+        folder = os.path.join(place, name)
+        os.mkdir(folder)
         try:
-            copy_known(source, folder)
+            copy_known(source, folder, card)
             within_limits(lambda: load_classifier(folder, "cpu"), str(source))
-            return load_classifier(folder, device)
+            yield folder
         except (ValueError, FileNotFoundError) as error:
             sentence = str(error).replace(folder, str(source))
             raise type(error)(sentence) from error

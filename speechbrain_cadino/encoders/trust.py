@@ -136,9 +136,10 @@ def copy_known(source, folder, card=None):
         target = folder / f"{loadable}.ckpt"
         _copy(source, places, target, WEIGHT_BYTES)
         _check_weights(target, os.path.join(source, target.name))
-    text = os.path.join(source, card or name)
-    if card and os.path.isfile(text) and not os.path.islink(text):
-        _copy(source, card, folder / card, YAML_BYTES)
+    if card is not None:
+        text = pathlib.Path(source, card)
+        if text.is_file() and not text.is_symlink():
+            _copy(source, card, folder / card, YAML_BYTES)
 
 
 def check_no_links(folder, names):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from speechbrain.inference.speaker import SpeakerRecognition
-from speechbrain_cadino.encoders import fold
+from speechbrain_cadino.encoders import fold, load
 from speechbrain_cadino.encoders.calibration import (
     ScoreCalibration,
     read_calibration,
@@ -154,7 +154,7 @@ def test_of_a_stranger_what_was_checked_is_what_is_written(
         copy_known(*args, **kwargs)
         path.write_text(good.replace("!new:", "!apply:"))
 
-    monkeypatch.setattr(fold, "copy_known", swap)
+    monkeypatch.setattr(load, "copy_known", swap)
     layer = torch.nn.Linear(12, 12)
     fold_linear(source, layer, tmp_path / "folded", trusted=False)
     assert "!apply:" in path.read_text()
