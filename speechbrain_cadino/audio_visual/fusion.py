@@ -99,9 +99,8 @@ def verify_fused(
     overlap = None
     if trained is not None:
         overlap = training_overlap(trials.trials, trials.data_folder, trained)
-    count = len(trials.trials)
     scores = score(trials, face_trials)
-    keep_scored(output_folder, trials, count)
+    keep_scored(output_folder, trials)
     if np.isnan(scores["face"]).all():
         raise ValueError(
             f"None of the {len(trials.trials)} trials has a face on both "

@@ -161,11 +161,13 @@ def filter_manifest(
 
 def _tables(manifest, audio, data_folder):
     """The table of a manifest, and that of the files to read for it."""
-    table, audio = manifest, manifest if audio is None else audio
+    table, read = manifest, manifest
     if not isinstance(manifest, pd.DataFrame):
         table = read_manifest(manifest, DATA_ROOT)
-        audio = read_manifest(manifest, data_folder)
-    return table.reset_index(drop=True), audio  # as the scores have it
+        if audio is None:
+            read = read_manifest(manifest, data_folder)
+    # Rows are numbered as the scores are
+    return table.reset_index(drop=True), read if audio is None else audio
 
 
 def _check_rules(rules, embedder, detector, table):

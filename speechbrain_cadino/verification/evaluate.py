@@ -108,6 +108,7 @@ class TrialEvaluator:
                 "list), or trials: null."
             )
         self.trials = read_trials(find_trials(trials, data_folder))
+        self.listed = len(self.trials)
         _check_kinds(self.trials, trials)
         if embeddings is not None:
             self.files = trial_table(self.trials)
@@ -336,7 +337,8 @@ def verify(
     folder = pathlib.Path(output_folder)
     back_ends.prepare(embedder, background, folder / "training_set")
     scores, details = _score(embedder, back_ends, trials, calibration_trials)
-    if keep_scored(folder, trials, len(assess.trials)):
+    keep_scored(folder, trials)
+    if len(trials.trials) < len(assess.trials):
         assess = assessor(trials.trials)
     if baselines:
         scores["random_encoder"] = trials.scores(
@@ -353,7 +355,7 @@ def verify(
     return write_results(output_folder, assess, scores, details, overlap)
 
 
-def keep_scored(folder, trials, count):
+def keep_scored(folder, trials):
     """Writes ``scored_trials.txt`` where some trials have no score.
 
     Arguments
@@ -362,22 +364,14 @@ def keep_scored(folder, trials, count):
         The folder of the scores.
     trials : TrialEvaluator
         The trials, scored.
-    count : int
-        How many there are in the list.
-
-    Returns
-    -------
-    bool
-        Whether it is written.
     """
     scored = pathlib.Path(folder, SCORED)
     scored.unlink(missing_ok=True)
-    if len(trials.trials) == count:
-        return False
+    if len(trials.trials) == trials.listed:
+        return
     scored.parent.mkdir(parents=True, exist_ok=True)
     write_trials(scored, trials.trials)
     logger.warning(f"The trials that have a score are in {scored}.")
-    return True
 
 
 def _score(embedder, back_ends, trials, calibration_trials):

@@ -107,6 +107,7 @@ class Assessor:
             ``summary``, and where asked for ``intervals`` and ``groups``.
         """
         options = {**self.options, "calibrated": calibrated}
+        scores = np.asarray(scores)
         targets = self.trials["target"].to_numpy()
         if self.speakers:
             bootstrap = self.bootstrap({"system": scores}, **options)

@@ -101,6 +101,8 @@ def test_the_table_of_voice_face_and_both(
     )
     alone = verify(tmp_path / "face", load_encoder(face_encoder), tracks)
     assert alone["trials"] == 55
+    kept = (tmp_path / "face" / "scored_trials.txt").read_text()
+    assert len(kept.splitlines()) == 55
     saved = json.loads((tmp_path / "metrics.json").read_text())
     assert saved == results
 
@@ -159,6 +161,17 @@ def test_calibrated_on_other_trials(
     other = lists_of(tmp_path / "other.txt", corpus, faces)
     results = verify_fused(tmp_path, *embedders, *one, *other)
     assert "cllr" in results["systems"]["fused+calibrated"]
+    own, others = (
+        {
+            "audio": heard.scores(embedders[0]),
+            "face": seen.scores(embedders[1]),
+        }
+        for heard, seen in (one, other)
+    )
+    targets = other[0].trials["target"].to_numpy()
+    fused = _read(tmp_path / "scores_fused+calibrated.txt").values()
+    expected = _calibrated(own, others, targets)
+    np.testing.assert_allclose([*fused], expected, atol=1e-4)
     with pytest.raises(ValueError, match="in calibration_trials"):
         verify_fused(tmp_path, *embedders, *one, *one)
 

@@ -202,13 +202,16 @@ def test_all_of_a_long_recording_is_listened_to(tmp_path):
         rows.append([name, len(wav) / 1000, path, 0, len(wav)])
     table = pd.DataFrame(rows, columns=COLUMNS)
     detector = Loud()
+    manifest = table.assign(wav=table["wav"].map("$data_root/{}".format))
+    write_manifest(tmp_path / "converted.csv", manifest)
     filter_manifest(
         tmp_path / "out",
         Embedder(lambda wavs, lengths: wavs[:, :3], detector, 1000),
-        *(table.assign(wav=table["wav"].map("$data_root/{}".format)), table),
+        *(tmp_path / "converted.csv", table),
         detector=detector,
         speech=0.1,
         consistency=None,
     )
-    found = pd.read_csv(tmp_path / "out" / "confidence.csv")["speech"]
-    assert found.tolist() == pytest.approx([0.7, 0.3, 0.5, 0.25], abs=0.01)
+    found = pd.read_csv(tmp_path / "out" / "confidence.csv", index_col="ID")
+    expected = {"late": 0.7, "early": 0.3, "short": 0.5, "whole": 0.25}
+    assert found["speech"].to_dict() == pytest.approx(expected, abs=0.01)

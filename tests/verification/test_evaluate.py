@@ -12,7 +12,14 @@ from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.verification.back_ends import BackEnds, Background
-from speechbrain_cadino.verification.baselines import LogMelStats
+from speechbrain_cadino.verification.baselines import (
+    LogMelStats,
+    random_encoder,
+)
+from speechbrain_cadino.verification.calibration import (
+    Calibration,
+    quality_measures,
+)
 from speechbrain_cadino.verification.evaluate import TrialEvaluator, verify
 from speechbrain_cadino.verification.metrics import summary
 from speechbrain_cadino.verification.results import Assessor
@@ -77,10 +84,20 @@ def test_verify_writes_all_systems(encoder_folder, corpus, tmp_path):
     assert (results["trials"], results["targets"]) == (66, 12)
     assert list(results["systems"]) == SYSTEMS
     targets = [line[0] == "1" for line in open(corpus / "trials.txt")]
-    for system, figures in results["systems"].items():
+    embedder = load_encoder(encoder_folder)
+    table = read_manifest(corpus / "train.csv", corpus)
+    log_mel = Embedder(LogMelStats())
+    lda = RecordingLDA(seed=3).learn(log_mel, table)
+    expected = [
+        *(embedder, random_encoder(embedder, table, 3)),
+        *(log_mel, lda.after(log_mel)),
+    ]
+    evaluator = TrialEvaluator(corpus / "trials.txt", corpus)
+    for (system, figures), one in zip(results["systems"].items(), expected):
         lines = (tmp_path / f"scores_{system}.txt").read_text().splitlines()
         scores = np.array([line.split()[2] for line in lines], np.float32)
         assert figures == summary(scores, targets)
+        np.testing.assert_allclose(scores, evaluator.scores(one), atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -221,10 +238,19 @@ def test_calibration_on_other_files(encoder_folder, corpus, tmp_path):
         *(tmp_path, embedder, evaluator, BackEnds(["cosine", "calibrated"])),
         calibration_trials=TrialEvaluator(tmp_path / "fit", corpus),
     )
+    # Learnt on the other list
+    others = TrialEvaluator(tmp_path / "fit", corpus)
+    sides = others.embed(embedder), others.enrol, others.test
+    learnt = Calibration(
+        others.scores(embedder),
+        others.trials["target"],
+        quality_measures(others.files, *sides, others.sample_rate),
+    )
     figures = results["systems"]["encoder+calibrated"]
     assert {"cllr", "min_cllr", "act_dcf_0.01"} <= set(figures)
     assert "cllr" not in results["systems"]["encoder"]
     weights = figures["calibration"]
+    assert weights == pytest.approx(learnt.weights(), rel=1e-3)
     files = evaluator.files.set_index("ID")
     seconds = (files["stop"] / 16000).to_dict()
     embeddings = embedder.embed(files.reset_index())
@@ -330,11 +356,10 @@ def test_a_silent_file_is_left_out_with_its_trials(corpus, tmp_path, caplog):
     soundfile.write(tmp_path / "wav" / "a" / "0.wav", np.zeros(8000), 16000)
     evaluator = TrialEvaluator(corpus / "trials.txt", tmp_path)
     before = len(evaluator.trials)
-    results = verify(
-        tmp_path / "out",
-        Embedder(lambda wavs, lengths: wavs[:, :8]),
-        evaluator,
-    )
+    embedder = Embedder(lambda wavs, lengths: wavs[:, :8])
+    # As after each epoch of a training
+    evaluator(embedder)
+    results = verify(tmp_path / "out", embedder, evaluator)
     assert results["trials"] == before - 11
     assert "11 of 66 trials are left out: 1 files" in caplog.text
     assert "a/0.wav: silent" in caplog.text

@@ -34,7 +34,7 @@ def scores(trials):
 
 def test_groups_of_a_table(trials, scores, tmp_path):
     (tmp_path / "meta.csv").write_text(META)
-    figures = Assessor(trials, groups=tmp_path / "meta.csv")(scores)
+    figures = Assessor(trials, groups=tmp_path / "meta.csv")([*scores])
     # One voice alone, by name or being the one man, has no non-target trials.
     assert list(figures["groups"]) == ["Gender=f"]
     rows = ~(

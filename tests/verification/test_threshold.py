@@ -1,6 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
+import torch
 
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings.embedder import Embedder
@@ -50,6 +52,19 @@ def test_crops_are_halves_of_recordings(encoder_folder, corpus, monkeypatch):
     monkeypatch.setattr(threshold, "FEWEST_RECORDINGS", 12)
     table = read_manifest(corpus / "train.csv", corpus)
     embedder = load_encoder(encoder_folder)
+    # The first and the last sample of each half, and how long it is
+    ends = Embedder(
+        lambda wavs, lengths: torch.nn.functional.pad(
+            wavs[:, [0, -1]], (0, 1), value=wavs.shape[1]
+        )
+    )
+    halves, rows = threshold.embed_halves(ends, table)
+    for one, other, path in zip(*halves, table["wav"].iloc[rows]):
+        wav, _ = soundfile.read(path, dtype="float32")
+        assert 0.96 * len(wav) < 2 * one[2] == 2 * other[2] <= len(wav)
+        length = int(one[2])
+        expected = wav[[0, length - 1]], wav[[-length, -1]]
+        np.testing.assert_allclose([one[:2], other[:2]], expected, atol=1e-4)
     scores, same = threshold._crops(embedder, table)
     assert (len(scores), same.sum()) == (12 * 11, 12)
     # An untrained encoder does not tell voices apart
