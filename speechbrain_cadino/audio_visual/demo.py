@@ -1,6 +1,5 @@
 """Faces for the demo corpus: each voice is a drawn person."""
 
-import json
 import pathlib
 
 import numpy as np
@@ -16,6 +15,7 @@ from speechbrain_cadino.demo.corpus import RECORD
 from speechbrain_cadino.prepare.parallel import in_parallel
 from speechbrain_cadino.process.files import (
     atomic_folder,
+    read_json,
     remove_leftovers,
     write_json,
 )
@@ -106,20 +106,21 @@ def prepare_demo_faces(
 def _check_folder(folder, settings):
     """The settings of the demo corpus; raises if there is none, or if it has
     faces of other settings."""
-    if not ((folder / RECORD).exists() and (folder / "train.csv").exists()):
+    of_corpus = read_json(folder / RECORD)
+    if of_corpus is None or not (folder / "train.csv").exists():
         raise ValueError(
             f"{folder} holds no complete demo corpus: make it with "
             "prepare_demo, then its faces."
         )
     record = folder / FACE_RECORD
     if record.exists():
-        found = json.loads(record.read_text(encoding="utf-8"))
+        found = read_json(record)
         if found != settings:
             raise ValueError(
                 f"{folder} holds demo faces with other settings ({found}, not "
                 f"{settings}): delete its folder face and {FACE_RECORD}."
             )
-    return json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    return of_corpus
 
 
 def _draw_voice(voice, folder, utterances, settings):

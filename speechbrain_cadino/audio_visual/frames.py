@@ -1,19 +1,19 @@
 """Sampling the frames of videos, once and for all."""
 
+import functools
 import os
 import pathlib
 
 from PIL import Image, UnidentifiedImageError
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.prepare.convert import (
+from speechbrain_cadino.prepare.copies import (
     COPY_OF,
     comment_of,
     in_the_way,
-    refuse_in_the_way,
+    make_copies,
     require_av,
 )
-from speechbrain_cadino.prepare.parallel import in_parallel
 from speechbrain_cadino.process.files import atomic_folder, holds_something
 
 logger = get_logger(__name__)
@@ -59,21 +59,14 @@ def sample_frames(videos, folders, frames_per_second=1, num_workers=None):
     require_av(
         f"{len(videos)} video(s) have to be decoded, the first is {videos[0]}"
     )
-    failures = in_parallel(
-        _sample,
+    return make_copies(
+        functools.partial(_sample, frames_per_second=frames_per_second),
         videos,
         folders,
-        [frames_per_second] * len(videos),
-        chunk=8,
-        description="Sampling frames",
-        num_workers=num_workers,
+        "Sampling frames",
+        "give each folder of faces a frame_folder of its own",
+        num_workers,
     )
-    refuse_in_the_way(
-        failures, "give each folder of faces a frame_folder of its own"
-    )
-    failed = sum(map(bool, failures))
-    logger.info(f"Sampled {len(videos) - failed} videos, {failed} failed.")
-    return failures
 
 
 def _sample(video, folder, frames_per_second):

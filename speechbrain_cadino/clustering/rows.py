@@ -15,7 +15,7 @@ from torch import distributed
 
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain_cadino.process.parts import stretches
-from speechbrain_cadino.process.ranks import WORK_PATIENCE
+from speechbrain_cadino.process.ranks import LONG_PATIENCE, patience
 
 # Rows that are worked on at once where that saves memory.
 CHUNK = 2**14
@@ -262,7 +262,7 @@ def run_shared(lead, follow, args=(), **options):
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return run_on_main(lead, args, **options)
     # NCCL knows no tensors on the CPU
-    group = distributed.new_group(backend="gloo", timeout=WORK_PATIENCE)
+    group = distributed.new_group(backend="gloo", timeout=LONG_PATIENCE)
 
     def lead_others(*args):
         with _leading(group):
@@ -275,7 +275,8 @@ def run_shared(lead, follow, args=(), **options):
         while (told := _tell(None, group)) is not None:
             shape, task = told
             follow(_receive(shape, group), **task)
-    result = run_on_main(lead_others, args, **options)
+    with patience(LONG_PATIENCE):
+        result = run_on_main(lead_others, args, **options)
     distributed.destroy_process_group(group)
     return result
 

@@ -28,6 +28,8 @@ from speechbrain_cadino.dataio.labels import labels_of, read_labels
 from speechbrain_cadino.dataio.speech import load_detector
 from speechbrain_cadino.embeddings.store import (
     DURATIONS,
+    NAMES,
+    SKIPPED,
     check_our_embeddings,
     drop_unreadable,
     load_embeddings,
@@ -39,6 +41,7 @@ from speechbrain_cadino.encoders.calibration import (
 from speechbrain_cadino.encoders.export import check_no_encoder
 from speechbrain_cadino.prepare.filter import SCORES, filter_manifest
 from speechbrain_cadino.prepare.folder import prepare_folder
+from speechbrain_cadino.process.console import printable
 from speechbrain_cadino.process.files import state_of, write_csv
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.runs.adapt import adapt as adapt_encoder
@@ -64,6 +67,9 @@ __all__ = [
 # What the filter compares of a file: those of filter.yaml
 SEGMENT_SECONDS = 1.5
 MAX_SEGMENTS = 6
+
+# The columns of the list of what is not used
+PROBLEMS = ["file", "problem"]
 
 # Killed, a command embeds at most so many files again.
 SHARD_SIZE = 100
@@ -95,18 +101,19 @@ def embed(arguments):
     check_folder(arguments.output)
     check_no_encoder(arguments.output)
     check_our_embeddings(arguments.output)
+    _check_kept(arguments.output, files)
     loaded = load(arguments.encoder, arguments)
     calibration = read_calibration(arguments.encoder)
     before = read_calibration(arguments.output)
-    with _archive(arguments.output, files, loaded.sample_rate) as (audio, _):
+    with _archive(arguments.output, files, loaded.sample_rate) as found:
+        audio, _, skipped = found
         loaded.extract(arguments.output, audio, SHARD_SIZE, trim=False)
         ids, embeddings = drop_unreadable(arguments.output)
         lengths = (audio["stop"] - audio["start"]) / loaded.sample_rate
         table = audio[["ID"]].assign(duration=lengths)
-        write_csv(
-            pathlib.Path(arguments.output, DURATIONS),
-            table[table["ID"].isin(ids)],
-        )
+        heard = table["ID"].isin(ids)
+        write_csv(pathlib.Path(arguments.output, DURATIONS), table[heard])
+        _write_skipped(arguments.output, skipped, table["ID"][~heard])
         there = read_calibration(arguments.output)
         if calibration and not there:
             write_calibration(arguments.output, calibration)
@@ -129,11 +136,35 @@ def embed(arguments):
     )
 
 
+def _check_kept(folder, files):
+    """Raises if embeddings of other files would be lost, perhaps of hours."""
+    if not all(pathlib.Path(folder, name).is_file() for name in NAMES):
+        return
+    before, _ = load_embeddings(folder)
+    lost = set(before).difference(files)
+    if lost:
+        raise ValueError(
+            f"{folder} holds embeddings of {len(before)} files, {len(lost)} of "
+            f"which are not given now, such as {printable(min(lost))}, and "
+            "would be lost: give another --output, or remove it."
+        )
+
+
+def _write_skipped(folder, problems, silent):
+    """Lists what is not used and why, or not where all is."""
+    problems |= dict.fromkeys(silent, "silent, or not readable to its end")
+    path = pathlib.Path(folder, SKIPPED)
+    if problems:
+        write_csv(path, pd.DataFrame(problems.items(), columns=PROBLEMS))
+    else:
+        path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def _archive(output, files, rate):
     """The readable ones of many files as a table, whose IDs are their paths,
-    and which of them had to be converted, while the folder of the results is
-    locked.
+    which of them had to be converted, and the problems of the others, while the
+    folder of the results is locked.
 
     Killed and started again, the work goes on, as copies have the same names;
     they are in a hidden folder of ours, as they are deleted in the end.
@@ -150,7 +181,8 @@ def _archive(output, files, rate):
         locked(output),
         audio_files.audio_table(files, rate, copies) as (recordings, table),
     ):
-        audio_files.warn_of_skipped(files, recordings)
+        skipped = audio_files.warn_of_skipped(files, recordings)
+        audio_files.warn_of_rates(recordings, rate)
         converted = [
             file
             for file, recording in zip(files, recordings)
@@ -158,7 +190,7 @@ def _archive(output, files, rate):
         ]
         named = [files[int(number)] for number in table["ID"]]
         states = [state_of(file) for file in named]
-        yield table.assign(ID=named, state=states), converted
+        yield table.assign(ID=named, state=states), converted, skipped
 
 
 def verify(arguments):
@@ -194,13 +226,7 @@ def adapt(arguments):
     rate = loaded.sample_rate
     with audio_files.audio_table(files, rate) as (recordings, table):
         audio_files.warn_of_skipped(files, recordings)
-        others = [r.rate for r in recordings if not r.problem and r.rate < rate]
-        if others:
-            logger.info(
-                f"{len(others)} of {len(table)} recordings have fewer than "
-                f"{rate} samples a second, such as {others[0]}: they are "
-                "resampled, and without the upper frequencies."
-            )
+        audio_files.warn_of_rates(recordings, rate)
         found = adapt_encoder(
             loaded,
             table,
@@ -246,7 +272,7 @@ def filter_files(arguments):
     )
     detector = load_detector(arguments.detector, loaded.sample_rate)
     with _archive(arguments.output, files, loaded.sample_rate) as found:
-        audio, converted = found
+        audio, converted, skipped = found
         if converted:
             logger.warning(
                 f"{len(converted)} files had to be converted, such as "
@@ -263,6 +289,8 @@ def filter_files(arguments):
             shard_size=SHARD_SIZE,
             **rules,
         )
+        # What cannot be heard to its end is in confidence.csv
+        _write_skipped(arguments.output, skipped, [])
     table = pd.DataFrame(
         [
             (name, found["threshold"], found["dropped"], found["without"])

@@ -76,12 +76,25 @@ def files_of(arguments, inputs):
     Returns
     -------
     list of str
+
+    Raises
+    ------
+    ValueError
+        If an ID is not there.
     """
     if arguments.embeddings is None:
         return find_files(inputs)
     check_named(arguments.embeddings)
     named = list(dict.fromkeys(inputs))
-    return named or load_embeddings(arguments.embeddings)[0]
+    ids, _ = load_embeddings(arguments.embeddings)
+    unknown = set(named).difference(ids)
+    if unknown:
+        raise ValueError(
+            f"{arguments.embeddings} has no embedding of {min(unknown)}: with "
+            "--embeddings give no encoder and no folder, but files as its "
+            "ids.txt names them, or none for all of them."
+        )
+    return named or ids
 
 
 def some_of(files, wanted):

@@ -18,7 +18,7 @@ from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.segments import SHORTEST
 from speechbrain_cadino.encoders.calibration import read_calibration
 from speechbrain_cadino.encoders.load import load_encoder
-from speechbrain_cadino.prepare.convert import has_av
+from speechbrain_cadino.prepare.copies import has_av
 from speechbrain_cadino.prepare.recordings import (
     UNLISTED,
     Recording,
@@ -101,12 +101,14 @@ def _names(files):
 
 class Embedded(NamedTuple):
     """Files and their embeddings (N, D), float32; how long each is in seconds
-    (N,), NaN where that is not known; and what their scores mean, or None."""
+    (N,), NaN where that is not known; what their scores mean, or None; and why
+    other files have no embedding, by file."""
 
     files: list
     embeddings: np.ndarray
     seconds: np.ndarray
     calibration: object = None
+    skipped: dict = {}
 
 
 def embed_files(
@@ -174,13 +176,15 @@ def embed_files(
     for row, wav in table.loc[~fine, ["ID", "wav"]].to_numpy():
         problem = problems[row].removeprefix(f"{wav}: ").rstrip(".")
         recordings[int(row)].problem = problem
-    warn_of_skipped(files, recordings)
+    skipped = warn_of_skipped(files, recordings)
+    warn_of_rates(recordings, rate)
     table, embeddings = table[fine], embeddings[fine]
     return Embedded(
         [files[int(row)] for row in table["ID"]],
         embeddings,
         ((table["stop"] - table["start"]) / rate).to_numpy(),
         calibration,
+        skipped,
     )
 
 
@@ -196,6 +200,7 @@ def _stored(loaded, files, calibration):
             f"{loaded.source} and are skipped, the first is "
             f"{printable(files[fine.argmin()])}."
         )
+    skipped = dict.fromkeys(table["ID"][~fine], "no embedding")
     files = table["ID"][fine].tolist()
     seconds = loaded.durations(files)
     if np.isnan(seconds).any():
@@ -203,7 +208,7 @@ def _stored(loaded, files, calibration):
             f"How long files are is not known in {loaded.source}: none counts "
             "as too short to tell."
         )
-    return Embedded(files, embeddings[fine], seconds, calibration)
+    return Embedded(files, embeddings[fine], seconds, calibration, skipped)
 
 
 def _own_calibration(calibrates, embedder, table):
@@ -314,16 +319,43 @@ def warn_of_skipped(files, recordings):
         All files.
     recordings : list of Recording
         Those of ``audio_table``: one with a problem has none.
+
+    Returns
+    -------
+    dict
+        The problem of each of those files.
     """
-    problems = [
-        f"{printable(file)}: {recording.problem}"
+    problems = {
+        file: recording.problem
         for file, recording in zip(files, recordings)
         if recording.problem
-    ]
-    for problem in problems:
-        logger.warning(f"Skipped {problem}.")
+    }
+    for file, problem in problems.items():
+        logger.warning(f"Skipped {printable(file)}: {problem}.")
     if problems:
         logger.warning(f"{len(problems)} of {len(files)} files are skipped.")
+    return problems
+
+
+def warn_of_rates(recordings, rate):
+    """Tells which recordings lack what the encoder listens to.
+
+    Arguments
+    ---------
+    recordings : list of Recording
+        Those of ``audio_table``. Converted copies do not tell their rate.
+    rate : int
+        That of the encoder, in Hz.
+    """
+    usable = [one for one in recordings if not one.problem]
+    low = [one for one in usable if one.rate < rate]
+    if low:
+        logger.warning(
+            f"{len(low)} of {len(usable)} recordings have fewer than {rate} "
+            f"samples a second, such as {low[0].rate} of "
+            f"{printable(low[0].path)}: they are resampled, without the upper "
+            "frequencies, and may be alike for that, whoever speaks."
+        )
 
 
 def verify_files(
@@ -376,7 +408,13 @@ def verify_files(
     scores = points[is_test] @ points[is_enrol].T
     places = np.array([os.path.realpath(file) for file in rows])
     own = places[is_test][:, None] == places[is_enrol]
-    heard = ~own | own.all(1, keepdims=True)
+    itself = own.all(1, keepdims=True)
+    if itself.any():
+        logger.warning(
+            f"{printable(rows[is_test][itself.argmax()])} is the recording of "
+            "the speaker itself: its score tells nothing."
+        )
+    heard = ~own | itself
     scores = np.nanmean(np.where(heard, scores, np.nan), axis=1)
     table = pd.DataFrame({"file": rows[is_test], "score": scores})
     if threshold is not None:
@@ -387,6 +425,12 @@ def verify_files(
         answers = found.calibration.answers(scores)
         short = found.seconds < SHORTEST_CLIP
         short = short[is_test] | (short[is_enrol] | ~heard).all(1)
+        if short.any():
+            logger.warning(
+                f"{short.sum()} of {len(short)} are unsure whatever the score: "
+                f"files of less than {SHORTEST_CLIP:g} s are too short to tell "
+                "a voice by."
+            )
         table["speaker"] = np.where(short, "unsure", answers)
     else:
         logger.info(

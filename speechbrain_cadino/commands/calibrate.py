@@ -47,9 +47,14 @@ def calibrate(arguments):
             f"{folder} holds embeddings alone: give them by "
             f"--embeddings={folder}; audio files are IDs then."
         )
-    found = _find(arguments, loaded)
+    found, before = _find(arguments, loaded), read_calibration(folder)
     write_calibration(folder, found)
-    logger.info(f"The calibration is in {folder}.")
+    replaced = (
+        f", in the place of that of {before.n_pairs} pairs ({before.method})"
+        if before
+        else ""
+    )
+    logger.info(f"The calibration is in {folder}{replaced}.")
     different, same = found.bounds
     content = {
         "threshold": [found.threshold],

@@ -108,6 +108,9 @@ def cluster(arguments):
     if MOST_LEAVES >= len(labels) >= FEWEST_OF_STABILITY and number is None:
         table.loc[long, "stability"] = _stability(embeddings, labels, choose)
         figures["stability"] = ("stability", "mean")
+    if found.skipped:
+        skipped = pd.DataFrame(found.skipped.items(), columns=["file", "note"])
+        table = pd.concat([table, skipped], ignore_index=True)
     write_csv(arguments.csv, table)
     return as_text(table.groupby("cluster").agg(**figures).reset_index())
 

@@ -261,13 +261,15 @@ class MultiCropDataset(Dataset):
         size, total = len(self), self.samples
         first = max(epoch - 1, 0) * size
         last = first + size
-        passes = [
-            np.random.default_rng((self.seed, number)).permutation(total)
-            for number in range(first // total, -(-last // total))
-        ]
-        begin = first % total
+        drawn = []
+        for number in range(first // total, -(-last // total)):
+            samples = np.random.default_rng((self.seed, number)).permutation(
+                total
+            )
+            begin = number * total
+            drawn.append(samples[max(first - begin, 0) : last - begin])
         # A copy, as each worker keeps it: not of the samples of other epochs
-        return np.concatenate(passes)[begin : begin + size].copy()
+        return np.concatenate(drawn)
 
     def _draw_evenly(self, rows, epoch):
         """The samples of an epoch whose order has some utterances several times

@@ -4,7 +4,6 @@ It takes the shape of VoxCeleb, and the place of it where there is no real
 speech at hand: made on the machine in half a minute, the same bytes each time.
 """
 
-import json
 import os
 import pathlib
 from fractions import Fraction
@@ -25,6 +24,7 @@ from speechbrain_cadino.demo.espeak import require_espeak, synthesise
 from speechbrain_cadino.demo.sentences import LANGUAGES, make_sentence
 from speechbrain_cadino.process.files import (
     atomic_path,
+    read_json,
     remove_leftovers,
     write_csv,
     write_json,
@@ -224,7 +224,7 @@ def _check_folder(folder, settings):
     """Raises unless the folder is free for a corpus of these settings."""
     record = folder / RECORD
     if record.exists():
-        found = json.loads(record.read_text(encoding="utf-8"))
+        found = read_json(record)
         if found != settings:
             raise ValueError(
                 f"{folder} holds a demo corpus with other settings ({found}, "

@@ -4,7 +4,6 @@ Audio is not read: each voice says its sentences again, and eSpeak NG tells when
 each phone begins.
 """
 
-import json
 import pathlib
 
 import pandas as pd
@@ -21,7 +20,7 @@ from speechbrain_cadino.demo.corpus import (
     utterance_files,
 )
 from speechbrain_cadino.demo.espeak import pronounce
-from speechbrain_cadino.process.files import write_csv
+from speechbrain_cadino.process.files import read_json, write_csv
 
 logger = get_logger(__name__)
 
@@ -61,13 +60,12 @@ def prepare_phones(data_folder, skip_prep=False):
     path = folder / "meta" / "phones.csv"
     if skip_prep or path.exists():
         return
-    record = folder / RECORD
-    if not record.exists():
+    settings = read_json(folder / RECORD)
+    if settings is None:
         raise FileNotFoundError(
             f"{folder} holds no demo corpus ({RECORD}): its phones are made "
             "from its settings. Make it first, with prepare_demo."
         )
-    settings = json.loads(record.read_text(encoding="utf-8"))
     voices = draw_voices(settings["test_voices"], settings["seed"])
     tables = [
         _phones_of(voice, settings["utterances"], settings["seed"])

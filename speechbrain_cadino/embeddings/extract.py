@@ -41,6 +41,9 @@ from speechbrain_cadino.process.files import (
 
 logger = get_logger(__name__)
 
+# Of a manifest, so many are text at a time
+ROWS_OF_TEXT = 100_000
+
 
 def extract(embedder, folder, table, shard_size=5_000, whole=True, trim=True):
     """Embeds a manifest into a folder, as fast as ``embed`` is exact.
@@ -117,9 +120,12 @@ def extract(embedder, folder, table, shard_size=5_000, whole=True, trim=True):
     check_ids(table["ID"])
     check_rate(table, embedder.sample_rate)
     shards = _Shards(folder, table, shard_size, embedder.segments, whole)
-    record = extraction_record(embedder, table, shard_size)
-    record |= {} if trim else {"trim": False}
-    if run_on_main(_is_there, args=[folder, record]):
+
+    def is_there():
+        record = extraction_record(embedder, table, shard_size)
+        return _is_there(folder, record | ({} if trim else {"trim": False}))
+
+    if run_on_main(is_there):
         logger.info(
             f"The embeddings in {folder} are up to date: neither the list of "
             "files nor the encoder has changed."
@@ -169,8 +175,13 @@ def hash_table(table):
     """
     columns = ["ID", "wav", "start", "stop"]
     columns += table.columns.intersection(["state"]).tolist()
-    text = table[columns].to_csv(index=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    found = hashlib.sha256()
+    # In parts, as the text is longer than the table
+    for first in range(0, max(len(table), 1), ROWS_OF_TEXT):
+        part = table[columns].iloc[first : first + ROWS_OF_TEXT]
+        text = part.to_csv(index=False, header=first == 0)
+        found.update(text.encode())
+    return found.hexdigest()
 
 
 def is_extracted(folder, record):
@@ -273,7 +284,10 @@ class _Shards:
 
     def join(self):
         """Makes one file of all shards, and the list of IDs."""
-        width = max(self._load(number).shape[1] for number in self.numbers)
+        width = max(
+            self._load(number, mmap_mode="r").shape[1]
+            for number in self.numbers
+        )
         missing = np.zeros(len(self.table), bool)
 
         def parts():
@@ -297,14 +311,14 @@ class _Shards:
         write_ids(self.folder, self.table["ID"].repeat(self.counts))
         _remove_shards(self.folder)
 
-    def _load(self, number):
+    def _load(self, number, **options):
         path = self.path(number)
         if not wait_for(path):
             raise ValueError(
                 f"There is no {path}, which another process has written: all "
                 "processes need the same output folder, on a shared disk."
             )
-        return np.load(path)
+        return np.load(path, **options)
 
     def _report(self, missing):
         """Lists utterances without an embedding; raises if none has one, of

@@ -331,8 +331,8 @@ def encoder_hyperparams(source):
         return _check_folder(pathlib.Path(source))
     if pathlib.Path(source).exists():
         raise ValueError(f"{source} is a file. {HINT}")
-    # Hub ids are "name" or "owner/name" and nothing else.
-    if pathlib.Path(source).is_absolute() or str(source).startswith("."):
+    # Of the hub's ids those without an owner are of no encoder of voices.
+    if str(source).startswith((".", "/")) or str(source).count("/") != 1:
         raise FileNotFoundError(f"There is no folder {source}. {HINT}")
     try:
         return fetch("hyperparams.yaml", str(source))

@@ -1,6 +1,7 @@
 """Converting audio of any kind to mono flac at one rate, once and for all."""
 
 import errno
+import functools
 import itertools
 import os
 import stat
@@ -10,14 +11,16 @@ import soundfile
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import say_opposite
 from speechbrain_cadino.dataio.signal import RATES, to_mono, unusable
-from speechbrain_cadino.prepare.parallel import in_parallel
-from speechbrain_cadino.process.files import atomic_path, state_of
+from speechbrain_cadino.prepare.copies import (
+    IN_THE_WAY,
+    comment_of,
+    in_the_way,
+    make_copies,
+    require_av,
+)
+from speechbrain_cadino.process.files import atomic_path
 
 logger = get_logger(__name__)
-
-# How the comment of a copy begins, and the problem of what is no such copy
-COPY_OF = "Made by speechbrain_cadino of "
-IN_THE_WAY = "In the way: "
 
 # What a file system says of a name that it cannot have
 OF_A_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
@@ -68,76 +71,15 @@ def convert_files(sources, targets, sample_rate=16000, num_workers=None):
         f"{len(sources)} file(s) have to be converted, the first is "
         f"{sources[0]}"
     )
-    failures = in_parallel(
-        _convert,
+    return make_copies(
+        functools.partial(_convert, sample_rate=sample_rate),
         sources,
         targets,
-        [sample_rate] * len(sources),
-        chunk=8,
-        description="Converting",
-        num_workers=num_workers,
-    )
-    refuse_in_the_way(
-        failures,
+        "Converting",
         "give each folder of audio, and each sample_rate, a convert_folder of "
         "its own",
+        num_workers,
     )
-    failed = sum(map(bool, failures))
-    logger.info(f"Converted {len(sources) - failed} files, {failed} failed.")
-    return failures
-
-
-def refuse_in_the_way(failures, advice):
-    """Raises if something would be replaced that is of others.
-
-    Arguments
-    ---------
-    failures : list of str
-        Why each of some targets was not made, of ``in_the_way`` too.
-    advice : str
-        What to do about it.
-    """
-    others = [text for text in failures if text.startswith(IN_THE_WAY)]
-    if others:
-        raise ValueError(
-            f"{others[0].removeprefix(IN_THE_WAY)}, and would be replaced"
-            + (f", as would {len(others) - 1} more" if others[1:] else "")
-            + f": {advice}."
-        )
-
-
-def require_av(why):
-    """Makes sure that PyAV is installed.
-
-    Arguments
-    ---------
-    why : str
-        The reason: what has to be done, and to which files.
-
-    Raises
-    ------
-    ImportError
-        If it is not.
-    """
-    if not has_av():
-        raise ImportError(
-            f"{why}, and PyAV, which does it, is not installed: "
-            'pip install "speechbrain_cadino[convert]"'
-        )
-
-
-def has_av():
-    """Whether PyAV is installed.
-
-    Returns
-    -------
-    bool
-    """
-    try:
-        import av  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def _convert(source, target, sample_rate):
@@ -235,24 +177,6 @@ def _frames(container, source):
         )
 
 
-def comment_of(source):
-    """What a copy says of its source.
-
-    Arguments
-    ---------
-    source : str or pathlib.Path
-        The file.
-
-    Returns
-    -------
-    str
-        Its path, size and time.
-    """
-    text = f"{COPY_OF}{os.path.realpath(source)}: {state_of(source)}"
-    # A folder above it may have a name that is not in UTF-8
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def _comment(target):
     """What a target says, and its rate; None if it is not there."""
     if not os.path.lexists(target):
@@ -262,33 +186,3 @@ def _comment(target):
             return file.comment, file.samplerate
     except soundfile.LibsndfileError:
         return "", None
-
-
-def in_the_way(target, found, made_of):
-    """Why a target must not be replaced.
-
-    Arguments
-    ---------
-    target : str or pathlib.Path
-        The target.
-    found : str
-        The comment of what is there; None if nothing is.
-    made_of : str
-        The comment that it is to have: see ``comment_of``.
-
-    Returns
-    -------
-    str
-        For ``refuse_in_the_way``; empty if it may be replaced.
-    """
-    if found is None:
-        return ""
-    if not found.startswith(COPY_OF):
-        return f"{IN_THE_WAY}{target} is no copy that was made here"
-    path, own = (
-        text.removeprefix(COPY_OF).rpartition(": ")[0]
-        for text in (found, made_of)
-    )
-    if path != own and os.path.exists(path):
-        return f"{IN_THE_WAY}{target} was made of {path}"
-    return ""

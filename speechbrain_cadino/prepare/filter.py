@@ -29,6 +29,7 @@ from speechbrain_cadino.process.files import (
     write_csv,
     write_json,
 )
+from speechbrain_cadino.process.ranks import LONG_PATIENCE, patience
 
 logger = get_logger(__name__)
 
@@ -156,7 +157,9 @@ def filter_manifest(
         logger.info(describe_filter(report))
         return report
 
-    return run_on_main(finish)
+    # Millions of utterances take hours
+    with patience(LONG_PATIENCE):
+        return run_on_main(finish)
 
 
 def _tables(manifest, audio, data_folder):

@@ -7,6 +7,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino import __version__
 from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
 from speechbrain_cadino.dataio.signal import RATES
+from speechbrain_cadino.embeddings.segments import SHORTEST
 from speechbrain_cadino.prepare.inputs import (
     Preparation,
     check_folders,
@@ -33,9 +34,6 @@ logger = get_logger(__name__)
 
 # The suffix of what convert_recordings makes.
 CONVERTED = {".flac"}
-
-# Shorter pieces cannot be embedded.
-SHORTEST_PIECE = 0.1  # seconds
 
 
 def prepare_folder(
@@ -215,7 +213,7 @@ def _check_numbers(
     limits = {
         "min_duration": (min_duration, 0),
         "max_duration": (max_duration, 0),
-        "cut_seconds": (cut_seconds, SHORTEST_PIECE),
+        "cut_seconds": (cut_seconds, SHORTEST),
     }
     for name, (value, least) in limits.items():
         if value is not None and not least <= value < math.inf:

@@ -54,8 +54,10 @@ OTHERS = 10
 # whose agreement is measured
 CLUSTER_SIZES = [2, 4, 8]
 
-# The power of whitening, as in verify.yaml
+# The power of whitening, as in verify.yaml, and of fewer embeddings than
+# dimensions: see Whitening
 WHITENING = 0.75
+OF_FEW = 0.5
 
 
 class Heard(NamedTuple):
@@ -172,8 +174,9 @@ def learn_mean(heard):
 
 
 def learn_whitening(heard):
-    """The map that evens out the directions."""
-    return Whitening(WHITENING).fit(heard.flat)
+    """The map that evens out the directions; of few recordings less."""
+    few = len(heard.flat) <= heard.flat.shape[1]
+    return Whitening(OF_FEW if few else WHITENING).fit(heard.flat)
 
 
 def learn_recording_lda(heard):

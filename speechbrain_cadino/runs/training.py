@@ -7,7 +7,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.settings import HARMLESS
 from speechbrain_cadino.config.starts import CENTROIDS
 from speechbrain_cadino.process.memory import keep_freed_memory
-from speechbrain_cadino.process.ranks import END_PATIENCE, patience
+from speechbrain_cadino.process.ranks import LONG_PATIENCE, patience
 from speechbrain_cadino.runs.open_run import load_run
 from speechbrain_cadino.training.checkpoints import has_checkpoint
 from speechbrain_cadino.training.partial import train_only
@@ -84,7 +84,7 @@ def train(
 
     # Encoder folder, plots and verification
     if not (brain.debug or brain.test_only):
-        with patience(END_PATIENCE):
+        with patience(LONG_PATIENCE):
             run_on_main(report, args=[brain, hparams])
 
 

@@ -291,6 +291,11 @@ def read_scores(path, trials):
         fields["third"] = _numbers(path, fields["third"])
     wanted, found = _trial_numbers(trials, fields)
     missing = ~np.isin(wanted, found)
+    if missing.all() and fields["enrol"].isin(["0", "1"]).all():
+        raise ValueError(
+            f"The lines of {path} begin with a label, as those of a trial list "
+            "do: give 'enrol test score', or 'enrol test label score'."
+        )
     if missing.any():
         trial = trials.iloc[missing.argmax()]
         raise ValueError(

@@ -18,6 +18,12 @@ logger = get_logger(__name__)
 MOST_RECORDINGS = 2000
 FEWEST_RECORDINGS = 20
 
+# And trials of each kind
+FEWEST_TRIALS = 10
+
+# Embeddings of copies differ by rounding, by so much of the spread at most.
+COPIES = 1e-3
+
 # Where more of the pairs that are taken for two voices are of one by a
 # calibration, there may be few voices.
 MOST_ALIKE = 0.2
@@ -136,9 +142,20 @@ def calibrate_by_trials(embedder, trials):
     Returns
     -------
     ScoreCalibration
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than ``FEWEST_TRIALS`` of either kind.
     """
     scores = trials.scores(embedder)
-    return fit(scores, trials.trials["target"].to_numpy(), "trials")
+    same = trials.trials["target"].to_numpy()
+    if min(same.sum(), (~same).sum()) < FEWEST_TRIALS:
+        raise ValueError(
+            f"{same.sum()} trials of one voice and {(~same).sum()} of two are "
+            f"too few for a threshold: give {FEWEST_TRIALS} or more of each."
+        )
+    return fit(scores, same, "trials")
 
 
 def fit(scores, same, method):
@@ -185,8 +202,22 @@ def _crops(embedder, table):
     recordings = number_recordings(table.iloc[rows])
     same = enrol == test
     told = same | (recordings[enrol] != recordings[test])
+    copies = ~same & _are_copies(halves[0], enrol, test)
+    if copies.any():
+        logger.warning(
+            f"{len(np.unique(test[copies]))} recordings are copies of others: "
+            "they are not taken for two voices."
+        )
+    told &= ~copies
     enrol, test = enrol[told], test[told]
     return score_halves(halves, enrol, test), same[told]
+
+
+def _are_copies(points, enrol, test):
+    """Which pairs are of one recording under two names: the distance of their
+    embeddings is nothing beside the spread of all."""
+    gaps = np.square(points[enrol] - points[test]).sum(1)
+    return gaps < COPIES**2 * points.var(0).sum()
 
 
 def number_recordings(table):

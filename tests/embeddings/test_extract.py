@@ -1,3 +1,4 @@
+import hashlib
 import os
 import pathlib
 import time
@@ -12,6 +13,7 @@ from recipe import script
 
 from speechbrain_cadino.dataio.audio import AudioReader, MediaError
 from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.embeddings import extract as extract_module
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.extract import extract
 from speechbrain_cadino.encoders.load import load_encoder
@@ -48,6 +50,16 @@ class Counter:
 @pytest.fixture
 def weights():
     return torch.nn.Linear(2, 2)
+
+
+def test_a_table_hashed_in_parts_is_that_of_its_text(monkeypatch):
+    monkeypatch.setattr(extract_module, "ROWS_OF_TEXT", 3)
+    rows = {"ID": list("abcdefg"), "wav": '/x, "y".wav', "start": 0, "stop": 9}
+    for count in (0, 3, 7):
+        table = pd.DataFrame(rows).head(count)
+        text = table.to_csv(index=False).encode()
+        found = extract_module.hash_table(table.assign(other=1))
+        assert found == hashlib.sha256(text).hexdigest()
 
 
 def test_equals_embed_where_nothing_is_trimmed(encoder_folder, tmp_path):

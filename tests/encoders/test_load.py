@@ -6,6 +6,7 @@ import torch
 from ruamel.yaml import YAML
 
 from speechbrain_cadino.audio_visual.faces import FaceReader
+from speechbrain_cadino.encoders import load
 from speechbrain_cadino.encoders.load import load_encoder
 
 # From the names before 0.2.0 to those of today
@@ -35,9 +36,16 @@ def test_load_encoder_leaves_no_files_behind(
     np.testing.assert_array_equal(embedder.mean, expected)
 
 
-def test_load_encoder_names_what_is_missing(encoder_folder, tmp_path):
+def test_load_encoder_names_what_is_missing(
+    encoder_folder, tmp_path, monkeypatch
+):
     with pytest.raises(FileNotFoundError, match=r"no folder .*/nowhere"):
         load_encoder(tmp_path / "nowhere")
+    # At once: no hub is asked for what is none of its ids
+    monkeypatch.setattr(load, "fetch", None)
+    for source in ("encoderx", "results/dino/encoderx"):
+        with pytest.raises(FileNotFoundError, match=f"no folder {source}"):
+            load_encoder(source)
     with pytest.raises(FileNotFoundError, match=r"has no hyperparams.yaml"):
         load_encoder(tmp_path)
     text = (encoder_folder / "hyperparams.yaml").read_text()

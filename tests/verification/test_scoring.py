@@ -115,6 +115,7 @@ def test_score_file_holds_every_bit(tmp_path):
         ("a b nan\nb a 1\n", "'nan' is no score"),
         ("enrol test score\na b 1\nb a 2\n", "'score' is no score"),
         ("x y 1\n", "no score for 2 of 2"),
+        ("1 a b 0.5\n0 b a 0.2\n", "begin with a label"),
         ("a b 1\nb a 1\na b 2\n", "two different scores for 'a b'"),
         ("0.5 a b\n0.5 b a\n", "'b' is no score"),
         ("a b 1\nb a 1 0.5\n", "line 2 is 'b a 1 0.5'"),

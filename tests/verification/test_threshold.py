@@ -97,6 +97,41 @@ def test_clusters_are_pairs_that_the_encoder_finds_alike(tmp_path):
         calibrate(stored, table)
 
 
+def test_a_copy_is_not_another_voice(tmp_path, caplog, monkeypatch):
+    """Whose halves are as alike as those of the recording itself."""
+    monkeypatch.setattr(threshold, "SHORTEST_HALF", 0.1)
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(24):
+        wav = 0.1 * rng.standard_normal(8000) + rng.uniform(-0.3, 0.3)
+        for copy in range(3 if number < 4 else 1):
+            path = tmp_path / f"{number}-{copy}.wav"
+            soundfile.write(path, wav, 16000)
+            rows.append((path.stem, str(path), 0, 8000))
+    table = pd.DataFrame(rows, columns=["ID", "wav", "start", "stop"])
+    embedder = Embedder(LogMelStats())
+    scores, same = threshold._crops(embedder, table)
+    assert "recordings are copies of others" in caplog.text
+    halves, _ = threshold.embed_halves(embedder, table)
+    enrol, test = threshold.pairs_of(32)
+    names = np.array([name.split("-")[0] for name in table["ID"]])
+    kept = (enrol == test) | (names[enrol] != names[test])
+    assert 0 < (~kept).sum()
+    expected = threshold.score_halves(halves, enrol[kept], test[kept])
+    np.testing.assert_array_equal(scores, expected)
+    assert same.sum() == 32
+
+
+def test_two_trials_are_no_calibration(corpus, tmp_path):
+    lines = (corpus / "trials.txt").read_text().splitlines(keepends=True)
+    few = [line for line in lines if line[0] == "1"][:9]
+    others = [line for line in lines if line[0] == "0"]
+    (tmp_path / "trials.txt").write_text("".join(few + others))
+    trials = TrialEvaluator(tmp_path / "trials.txt", corpus)
+    with pytest.raises(ValueError, match=r"9 trials of one .* 10 or more"):
+        calibrate_by_trials(Embedder(LogMelStats()), trials)
+
+
 def test_pieces_of_a_recording_are_no_pair(
     encoder_folder, corpus, monkeypatch, tmp_path
 ):

@@ -1,0 +1,148 @@
+"""Copies that are made once and for all: converted audio, frames of videos.
+
+Each says which file it was made of, and takes the place of no other file.
+"""
+
+import os
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.prepare.parallel import in_parallel
+from speechbrain_cadino.process.files import state_of
+
+logger = get_logger(__name__)
+
+# How the comment of a copy begins, and the problem of what is no such copy
+COPY_OF = "Made by speechbrain_cadino of "
+IN_THE_WAY = "In the way: "
+
+
+def make_copies(make, sources, targets, doing, advice, num_workers=None):
+    """Makes a copy of each file, in parallel.
+
+    Arguments
+    ---------
+    make : callable
+        A function of a module, from a source and its target to why it failed,
+        an empty text if it did not: of ``in_the_way`` where the target is of
+        others.
+    sources : list of str
+        The N files.
+    targets : list of str
+        The copy of each.
+    doing : str
+        The word for it, beside the progress bar.
+    advice : str
+        What to do where a target is of others.
+    num_workers : int, optional
+        The number of processes; as many as there are CPUs by default.
+
+    Returns
+    -------
+    list of str
+        For each source why it failed; an empty text if it did not.
+
+    Raises
+    ------
+    ValueError
+        If something would be replaced that is of others.
+    """
+    failures = in_parallel(
+        make,
+        sources,
+        targets,
+        chunk=8,
+        description=doing,
+        num_workers=num_workers,
+    )
+    others = [text for text in failures if text.startswith(IN_THE_WAY)]
+    if others:
+        raise ValueError(
+            f"{others[0].removeprefix(IN_THE_WAY)}, and would be replaced"
+            + (f", as would {len(others) - 1} more" if others[1:] else "")
+            + f": {advice}."
+        )
+    done = sum(not failure for failure in failures)
+    logger.info(f"{doing}: {done} of {len(sources)} files are done.")
+    return failures
+
+
+def comment_of(source):
+    """What a copy says of its source.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    str
+        Its path, size and time.
+    """
+    text = f"{COPY_OF}{os.path.realpath(source)}: {state_of(source)}"
+    # A folder above it may have a name that is not in UTF-8
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def in_the_way(target, found, made_of):
+    """Why a target must not be replaced.
+
+    Arguments
+    ---------
+    target : str or pathlib.Path
+        The target.
+    found : str
+        The comment of what is there; None if nothing is.
+    made_of : str
+        The comment that it is to have: see ``comment_of``.
+
+    Returns
+    -------
+    str
+        For ``make_copies``; empty if it may be replaced.
+    """
+    if found is None:
+        return ""
+    if not found.startswith(COPY_OF):
+        return f"{IN_THE_WAY}{target} is no copy that was made here"
+    path, own = (
+        text.removeprefix(COPY_OF).rpartition(": ")[0]
+        for text in (found, made_of)
+    )
+    if path != own and os.path.exists(path):
+        return f"{IN_THE_WAY}{target} was made of {path}"
+    return ""
+
+
+def require_av(why):
+    """Makes sure that PyAV is installed.
+
+    Arguments
+    ---------
+    why : str
+        The reason: what has to be done, and to which files.
+
+    Raises
+    ------
+    ImportError
+        If it is not.
+    """
+    if not has_av():
+        raise ImportError(
+            f"{why}, and PyAV, which does it, is not installed: "
+            'pip install "speechbrain_cadino[convert]"'
+        )
+
+
+def has_av():
+    """Whether PyAV is installed.
+
+    Returns
+    -------
+    bool
+    """
+    try:
+        import av  # noqa: F401
+    except ImportError:
+        return False
+    return True
