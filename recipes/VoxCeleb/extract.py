@@ -19,7 +19,10 @@ if __name__ == "__main__":
 
 import speechbrain as sb
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.config.overlays import parse_arguments
+from speechbrain_cadino.config.overlays import (
+    allow_own_classes,
+    parse_arguments,
+)
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings.parts import extract_part, part_folder
 from speechbrain_cadino.process.errors import user_errors
@@ -32,6 +35,7 @@ logger = get_logger(__name__)
 def main(arguments):
     """Reads the flags, embeds."""
     hparams_file, run_opts, overrides = parse_arguments(arguments)
+    allow_own_classes()
     sb.utils.distributed.ddp_init_group(run_opts)
     hparams = load_run(
         hparams_file,

@@ -42,7 +42,10 @@ from speechbrain_cadino.runs.finetune import (
     plan_shares,
     write_shares,
 )
-from speechbrain_cadino.runs.open_run import make_experiment
+from speechbrain_cadino.runs.open_run import (
+    check_no_training,
+    make_experiment,
+)
 from speechbrain_cadino.runs.training import train
 from speechbrain_cadino.training.progress import PLACE
 
@@ -74,6 +77,7 @@ def main():
 
     # One run at a time in the output folder
     output_folder, trainings = plan_shares(hparams_file, run_opts, overrides)
+    run_on_main(check_no_training, args=[output_folder])
     run_on_main(claim, args=[output_folder])
     make_experiment(output_folder, hparams_file, overrides)
 

@@ -36,7 +36,10 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.lock import locked
-from speechbrain_cadino.runs.open_run import make_experiment
+from speechbrain_cadino.runs.open_run import (
+    check_no_training,
+    make_experiment,
+)
 from speechbrain_cadino.runs.pipeline import LOCK_SECONDS, check, run
 from speechbrain_cadino.runs.plan import plan
 
@@ -54,6 +57,7 @@ def main(arguments):
     )
     steps = plan_all()
     with locked(hparams["output_folder"], LOCK_SECONDS) as lock:
+        check_no_training(hparams["output_folder"])
         check(hparams["output_folder"], steps)
         make_experiment(hparams["output_folder"], hparams_file, overrides)
         run(hparams["output_folder"], steps, lock, plan_all)

@@ -7,6 +7,7 @@ from speechbrain_cadino.encoders.load import load_encoder, start_from_encoder
 from speechbrain_cadino.runs import stage_two
 from speechbrain_cadino.runs.finish import (
     calibrate_without_labels,
+    say_what_is_lost,
     where_to_go,
     write_model_card,
 )
@@ -56,6 +57,8 @@ def finish_both(brain, hparams):
         ``face_evaluator``: the trial list, and the same with faces; None if
         there are no trials.
     """
+    for branch in brain.branches.values():
+        say_what_is_lost(branch.encoder_folder)
     stage_two.export_branches(brain, hparams)
     encoders = [
         load_encoder(

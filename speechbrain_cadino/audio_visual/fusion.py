@@ -99,6 +99,7 @@ def verify_fused(
     overlap = None
     if trained is not None:
         overlap = training_overlap(trials.trials, trials.data_folder, trained)
+    assess = assessor(trials.trials)
     scores = score(trials, face_trials)
     keep_scored(output_folder, trials)
     if np.isnan(scores["face"]).all():
@@ -106,7 +107,8 @@ def verify_fused(
             f"None of the {len(trials.trials)} trials has a face on both "
             "sides: verify voices alone, by verify.yaml."
         )
-    assess = assessor(trials.trials)
+    if len(trials.trials) < len(assess.trials):
+        assess = assessor(trials.trials)
     systems = {
         "audio": scores["audio"],
         "face": _filled(scores["face"]),

@@ -171,7 +171,7 @@ def prepare_faces(
         If there are videos and PyAV is not installed.
     ValueError
         If no track is left, there are videos and no ``frame_folder``, or it
-        lies around the data.
+        lies around the data; or two utterances have the same last parts.
 
     Example
     -------
@@ -374,6 +374,7 @@ def _pair(tracks, utterances, id_parts):
     if utterances is None:
         return list(zip(known, tracks))
     names = ["/".join(name.split("/")[-id_parts:]) for name in utterances]
+    _check_apart(names, utterances)
     places = match(names, known)
     of_pieces = match(recordings_of(names), known)
     places = np.where(places < 0, of_pieces, places)
@@ -381,6 +382,23 @@ def _pair(tracks, utterances, id_parts):
         (name, NO_TRACK if place < 0 else tracks[place])
         for name, place in zip(utterances, places)
     ]
+
+
+def _check_apart(names, utterances):
+    """Raises if the last parts of two utterances' IDs are the same: one would
+    have the face of the other."""
+    first = {}
+    for name, whole in zip(names, utterances):
+        other = first.setdefault(name, whole)
+        # One of them may be the other below more folders
+        if not f"/{whole}".endswith(f"/{other}") and not (
+            f"/{other}".endswith(f"/{whole}")
+        ):
+            raise ValueError(
+                f"{other} and {whole} are both {name} in the last "
+                f"{name.count('/') + 1} parts of their IDs, by which faces are "
+                "found: give more of them, id_parts."
+            )
 
 
 def _judge_glob(tracks, all_tracks):

@@ -16,6 +16,7 @@ from speechbrain_cadino.commands.arguments import (
     check_file,
     check_folder,
     check_named,
+    check_output,
     encoder_of,
     files_of,
     load,
@@ -38,7 +39,6 @@ from speechbrain_cadino.encoders.calibration import (
     read_calibration,
     write_calibration,
 )
-from speechbrain_cadino.encoders.export import check_no_encoder
 from speechbrain_cadino.prepare.filter import SCORES, filter_manifest
 from speechbrain_cadino.prepare.folder import prepare_folder
 from speechbrain_cadino.process.console import printable
@@ -70,6 +70,7 @@ MAX_SEGMENTS = 6
 
 # The columns of the list of what is not used
 PROBLEMS = ["file", "problem"]
+SILENT = "silent, or not readable to its end"
 
 # Killed, a command embeds at most so many files again.
 SHARD_SIZE = 100
@@ -77,7 +78,7 @@ SHARD_SIZE = 100
 
 def prepare(arguments):
     """Writes a manifest, or a part of it."""
-    check_folder(arguments.output)
+    check_output(arguments.output)
     prepare_folder(
         arguments.folders,
         arguments.output,
@@ -98,8 +99,7 @@ def embed(arguments):
     """Writes embeddings.npy and ids.txt."""
     check_device(arguments.device)
     files = audio_files.find_files(arguments.inputs)
-    check_folder(arguments.output)
-    check_no_encoder(arguments.output)
+    check_output(arguments.output)
     check_our_embeddings(arguments.output)
     _check_kept(arguments.output, files)
     loaded = load(arguments.encoder, arguments)
@@ -113,7 +113,9 @@ def embed(arguments):
         table = audio[["ID"]].assign(duration=lengths)
         heard = table["ID"].isin(ids)
         write_csv(pathlib.Path(arguments.output, DURATIONS), table[heard])
-        _write_skipped(arguments.output, skipped, table["ID"][~heard])
+        silent = dict.fromkeys(table["ID"][~heard], SILENT)
+        path = pathlib.Path(arguments.output, SKIPPED)
+        _write_skipped(path, {**skipped, **silent})
         there = read_calibration(arguments.output)
         if calibration and not there:
             write_calibration(arguments.output, calibration)
@@ -150,10 +152,8 @@ def _check_kept(folder, files):
         )
 
 
-def _write_skipped(folder, problems, silent):
-    """Lists what is not used and why, or not where all is."""
-    problems |= dict.fromkeys(silent, "silent, or not readable to its end")
-    path = pathlib.Path(folder, SKIPPED)
+def _write_skipped(path, problems):
+    """Lists what is not used and why, or nothing where all is."""
     if problems:
         write_csv(path, pd.DataFrame(problems.items(), columns=PROBLEMS))
     else:
@@ -260,8 +260,7 @@ def filter_files(arguments):
     """Writes a manifest of what is one voice; gives what each rule did."""
     check_device(arguments.device)
     files = audio_files.find_files(arguments.inputs)
-    check_folder(arguments.output)
-    check_no_encoder(arguments.output)
+    check_output(arguments.output)
     rules = {name: getattr(arguments, name, None) for name in SCORES}
     loaded = load(
         arguments.encoder,
@@ -289,8 +288,9 @@ def filter_files(arguments):
             shard_size=SHARD_SIZE,
             **rules,
         )
-        # What cannot be heard to its end is in confidence.csv
-        _write_skipped(arguments.output, skipped, [])
+        # Those that are silent are in confidence.csv
+        path = pathlib.Path(arguments.output, f"filter_{SKIPPED}")
+        _write_skipped(path, skipped)
     table = pd.DataFrame(
         [
             (name, found["threshold"], found["dropped"], found["without"])
@@ -316,7 +316,7 @@ def draw_map(arguments):
 def compare(arguments):
     """Gives the figures of each system, and their differences."""
     if arguments.output:
-        check_folder(arguments.output)
+        check_output(arguments.output)
     speakers = arguments.speakers and read_labels(arguments.speakers)
     files = dict(arguments.scores)
     if len(files) < len(arguments.scores):

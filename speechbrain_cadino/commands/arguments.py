@@ -8,7 +8,9 @@ from speechbrain_cadino.commands.audio_files import find_files
 from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.dataio.names import check_writable_name
 from speechbrain_cadino.embeddings.store import load_embeddings
+from speechbrain_cadino.encoders.export import check_no_encoder
 from speechbrain_cadino.encoders.load import check_of_voices, load_encoder
+from speechbrain_cadino.runs.open_run import check_no_training
 
 # Processes that read files for a GPU; a CPU has no time for more
 GPU_WORKERS = 4
@@ -147,6 +149,20 @@ def check_named(path):
         raise ValueError(
             "The name of a file or folder is empty: is a variable unset?"
         )
+
+
+def check_output(folder):
+    """Raises before the work if results must not be put into a folder, as it
+    cannot be written or is that of an encoder or of a training.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder, which is made.
+    """
+    check_folder(folder)
+    check_no_encoder(folder)
+    check_no_training(folder)
 
 
 def check_folder(folder):

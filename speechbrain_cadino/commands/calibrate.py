@@ -20,6 +20,7 @@ from speechbrain_cadino.encoders.calibration import (
 )
 from speechbrain_cadino.encoders.export import WRITTEN
 from speechbrain_cadino.encoders.trust import check_no_links
+from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.evaluate import TrialEvaluator
 
@@ -41,14 +42,16 @@ def calibrate(arguments):
     """
     check_device(arguments.device)
     folder = _checked_folder(arguments)
-    loaded = load(folder, arguments)
-    if not (loaded.hears or arguments.embeddings):
-        raise ValueError(
-            f"{folder} holds embeddings alone: give them by "
-            f"--embeddings={folder}; audio files are IDs then."
-        )
-    found, before = _find(arguments, loaded), read_calibration(folder)
-    write_calibration(folder, found)
+    # Neither another calibration nor other embeddings in between
+    with locked(folder):
+        loaded = load(folder, arguments)
+        if not (loaded.hears or arguments.embeddings):
+            raise ValueError(
+                f"{folder} holds embeddings alone: give them by "
+                f"--embeddings={folder}; audio files are IDs then."
+            )
+        found, before = _find(arguments, loaded), read_calibration(folder)
+        write_calibration(folder, found)
     replaced = (
         f", in the place of that of {before.n_pairs} pairs ({before.method})"
         if before

@@ -529,6 +529,9 @@ def main(arguments=None):
     # In --csv=~/a.csv no shell expands it
     words = [HOME.sub(_at_home, word) for word in arguments]
     parsed = make_parser("--embeddings" in flags).parse_args(words)
+    if getattr(parsed, "trusted", True):
+        # An encoder may be made of classes in files here, as in the scripts
+        sys.path.append(os.getcwd())
     os.environ["MPLBACKEND"] = "Agg"  # not that of a notebook, not of a window
     from speechbrain_cadino.commands import actions
     from speechbrain_cadino.config.usage import show

@@ -137,8 +137,8 @@ def check_replaceable(folder):
 
 def _is_ours(path):
     """Whether a file in an encoder folder may be lost; those that macOS leaves
-    in any folder may, too."""
-    ours = path.name in WRITTEN or path.suffix == ".ckpt"
+    in any folder may, too, and what is locked on NFS."""
+    ours = path.name in {*WRITTEN, ".lock"} or path.suffix == ".ckpt"
     return path.is_file() and (
         ours or path.name == ".DS_Store" or path.name.startswith("._")
     )

@@ -183,8 +183,8 @@ class TwoGaussians:
         The least variance of a component: none is narrower, such as one of
         equal losses would be; 0.001 is a standard deviation of 0.03.
     least_weight : float
-        A component of fewer of the losses that are fitted, which are those
-        above ``LOWEST``, is refused as the other one's tail.
+        A higher component of fewer of the losses that are fitted, which are
+        those above ``LOWEST``, is refused as the lower one's tail.
     least_wrong : float
         The least mean of the higher component, in log-odds: a fit with a lower
         one is refused. Below 0 a label has more than half of the probability,

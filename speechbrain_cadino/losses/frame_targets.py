@@ -125,9 +125,15 @@ class TeacherTargets(torch.nn.Module):
             The student's.
         """
         self.codebook.after_step()
-        if self.freeze_epochs is None or position < self.freeze_epochs:
-            momentum = self.momentum_schedule(position)
+        momentum = self._momentum(position)
+        if momentum < 1:
             self.teacher.follow(context, momentum)
+
+    def _momentum(self, position):
+        """The teacher's momentum: 1 once it is frozen."""
+        if self.freeze_epochs is not None and position >= self.freeze_epochs:
+            return 1.0
+        return self.momentum_schedule(position)
 
     def end_epoch(self, position):
         """Figures of the epoch, beside the means over its steps.
@@ -144,7 +150,7 @@ class TeacherTargets(torch.nn.Module):
             its layer, ``used_LAYER``, the share of its codes that were given,
             and ``perplexity_LAYER``.
         """
-        figures = {"momentum": self.momentum_schedule(position)}
+        figures = {"momentum": self._momentum(position)}
         for name, values in self.codebook.end_epoch().items():
             for layer, value in zip(self.layers, values.tolist()):
                 figures[f"{name}_{layer}"] = value

@@ -37,6 +37,9 @@ logger = get_logger(__name__)
 # consistencies are looked at.
 SCORES = ["speech", "consistency", "density", "agreement"]
 
+# Figures and examples, the first file that is written
+REPORT = "filter.json"
+
 # Digits of the scores in confidence.csv, by which utterances are kept
 DIGITS = 4
 
@@ -125,6 +128,12 @@ def filter_manifest(
     folder = pathlib.Path(output_folder)
     made = [folder / name for name in ["filtered.csv", "filtered_pieces.csv"]]
     check_inputs_stay([manifest, pieces], made)
+    for path in made:
+        if path.exists() and not (folder / REPORT).is_file():
+            raise ValueError(
+                f"{path} is there, was not made by this step, and would be "
+                "replaced: give another output folder."
+            )
     table, audio = _tables(manifest, audio, data_folder)
     rules = {
         name: rule_of(name, value, mixture, detector)
@@ -214,7 +223,7 @@ def _write(folder, table, scores, kept, report):
     columns = ["segments", *(n for n in SCORES if n in scores)]
     found = pd.concat([table["ID"], scores[columns]], axis=1)
     write_csv(folder / "confidence.csv", found.assign(kept=kept.astype(int)))
-    write_json(folder / "filter.json", report)
+    write_json(folder / REPORT, report)
     plot_filter(folder / "plots" / "confidence.png", scores, kept, report)
     if not kept.any():
         raise ValueError(

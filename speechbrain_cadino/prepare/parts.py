@@ -5,13 +5,13 @@ for a stretch of the recordings, and leaves a file of what it found in a folder
 beside the manifest. The job that finishes last writes the manifest.
 """
 
+import contextlib
 import json
 import os
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.process.files import (
     read_json,
-    remove,
     remove_leftovers,
     write_text,
 )
@@ -97,7 +97,10 @@ def prepare_part(made, part, recordings, measure, finish):
             say_missing(part, missing)
             return
         finish()
-    remove(folder)
+    for path in folder.glob(f"{part_name('*', '*')}.json"):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not empty
+        folder.rmdir()
     logger.info(f"All {parts} parts are joined in {made.manifest}.")
 
 

@@ -18,6 +18,7 @@ from speechbrain_cadino.encoders.export import check_replaceable
 from speechbrain_cadino.encoders.fold import fold_linear, last_linear
 from speechbrain_cadino.encoders.load import check_of_voices
 from speechbrain_cadino.process.files import atomic_folder
+from speechbrain_cadino.runs.finish import say_what_is_lost
 from speechbrain_cadino.runs.maps import (
     MAPS,
     NONE,
@@ -118,6 +119,7 @@ def adapt(embedder, table, folder, only=None, trusted=True):
     check_alike(scores[~same], calibration, STILL_ALIKE)
     check_calibration(calibration)
     interval = low, high = threshold_interval(scores, *pairs)
+    say_what_is_lost(folder)
     with atomic_folder(folder) as temporary:
         fold_linear(source, found.linear(), temporary, found.mean, trusted)
         replace_figures(

@@ -50,7 +50,7 @@ def finish(embedder, hparams, device=None, baselines=False):
         Whether to score an untrained encoder and log-mel statistics too.
     """
     table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
-    _say_what_is_lost(hparams["encoder_folder"])
+    say_what_is_lost(hparams["encoder_folder"])
     export(embedder, hparams["output_folder"], hparams["encoder_folder"], table)
     encoder = load_encoder(
         hparams["encoder_folder"], device, num_workers=embedder.num_workers
@@ -101,8 +101,14 @@ def calibrate_without_labels(encoder, table):
         logger.warning(f"The encoder has no threshold: {error}")
 
 
-def _say_what_is_lost(encoder_folder):
-    """A warning where a user has calibrated an encoder that is made anew."""
+def say_what_is_lost(encoder_folder):
+    """Warns where a user has calibrated an encoder that is made anew.
+
+    Arguments
+    ---------
+    encoder_folder : str or pathlib.Path
+        The folder of the encoder.
+    """
     with contextlib.suppress(ValueError):  # a damaged file is no loss
         before = read_calibration(encoder_folder)
         if before is not None and before.method == "trials":

@@ -102,15 +102,34 @@ def _open(folder, settings, resumes, harmless):
     # Without a checkpoint there is nothing to go on from; and a pipeline has
     # compared its steps itself, also where it was moved.
     begun = has_checkpoint(saved)
-    if begun and not resumes:
-        raise ValueError(
-            f"{folder} is the folder of a training, whose hyperparams.yaml "
-            "would be replaced: give another output_folder."
-        )
+    if not resumes:
+        check_no_training(folder, saved)
     if begun and STEP_VARIABLE not in os.environ:
         record = read_record(folder)
         check_same(folder, record, settings, folder, harmless)
     write_json(folder / RECORD, record_of(settings))
+
+
+def check_no_training(folder, save_folder=None):
+    """Raises if a folder is that of a training.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder of some results.
+    save_folder : str or pathlib.Path, optional
+        Where its checkpoints would be; its ``save`` by default.
+
+    Raises
+    ------
+    ValueError
+        If so.
+    """
+    if has_checkpoint(save_folder or pathlib.Path(folder, "save")):
+        raise ValueError(
+            f"{folder} is the folder of a training, whose files would be "
+            "replaced: give another output folder."
+        )
 
 
 def check_shared(folder):

@@ -100,7 +100,8 @@ class TriStageSchedule:
     Raises
     ------
     ValueError
-        If they are no such shares.
+        If they are no such shares, or a value is not above 0, to which nothing
+        decays.
 
     Example
     -------
@@ -118,6 +119,11 @@ class TriStageSchedule:
             raise ValueError(
                 f"lr_shares={list(shares)}: give the shares of warm-up and "
                 "plateau, 0 or more, below 1 in all."
+            )
+        if not (peak > 0 and final > 0):
+            raise ValueError(
+                f"lr={peak}, final_lr={final}: the rate decays exponentially, "
+                "give numbers above 0."
             )
 
     def __call__(self, position):

@@ -19,6 +19,7 @@ from speechbrain_cadino.audio_visual.fusion import (
 )
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.verification.evaluate import TrialEvaluator, verify
+from speechbrain_cadino.verification.results import Assessor
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,13 @@ def test_the_table_of_voice_face_and_both(
     assert len(kept.splitlines()) == 55
     saved = json.loads((tmp_path / "metrics.json").read_text())
     assert saved == results
+
+
+def test_a_mistake_shows_before_the_work(corpus, faces, tmp_path):
+    lists = lists_of(corpus / "trials.txt", corpus, faces)
+    assess = functools.partial(Assessor, groups=tmp_path / "typo.csv")
+    with pytest.raises(FileNotFoundError, match=r"typo\.csv"):
+        verify_fused(tmp_path, None, None, *lists, assessor=assess)
 
 
 def test_what_cannot_be_read_takes_no_trial_for_another(

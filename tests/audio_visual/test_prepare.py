@@ -153,6 +153,18 @@ def test_an_id_that_looks_like_a_piece_is_its_own_track_first(data, save):
     assert wavs(save) == {"id2/z/00007_0001": "ROOT/1fps/id2/z/00007_0001"}
 
 
+def test_nobody_has_the_face_of_another(save, tmp_path):
+    """Whose recording has the same last parts."""
+    for speaker in ("id1", "id2"):
+        write_frames(tmp_path / "faces" / speaker / "s" / "v" / "1", "0.jpg")
+    names = [f"{speaker}/s/v/1" for speaker in ("id1", "id2")]
+    audio = write_audio_manifest(save / "train.csv", *names)
+    with pytest.raises(ValueError, match=r"are both s/v/1 .* 3 parts.*id_part"):
+        prepare_faces(tmp_path / "faces", save, audio)
+    prepare_faces(tmp_path / "faces", save, audio, id_parts=4)
+    assert wavs(save) == {name: f"ROOT/{name}" for name in names}
+
+
 def test_names_that_macos_has_decomposed(save, tmp_path):
     name = unicodedata.normalize("NFD", "René")
     for take in "12":

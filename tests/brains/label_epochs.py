@@ -8,8 +8,9 @@ processes can agree with one; the second epoch is the first one with a gate.
 Each process prints its gate of each epoch. A WINDOW above 0 is that of the
 gate, in steps. The classifier starts from the means of the voices, or, if START
 is "centroids", of the labels: start.pt holds it, and what it was, and what the
-encoder makes of each sample. If START is "ssrl", a teacher labels anew, and
-end.pt holds its answers and its weights.
+encoder makes of each sample. If START is "ssrl", a teacher labels anew; if it
+is "selected", losses are averaged over those that are not dropped. end.pt holds
+the classifier, and the teacher's answers and weights.
 """
 
 import sys
@@ -156,7 +157,11 @@ def main(output_folder, parts, window, start, *options):
             "lr_schedule": CosineSchedule(0.0001, 0.0, epochs=10),
             "output_folder": output_folder,
             "train_logger": Silent(),
-            "label_loss": LabelCorrectionLoss(scale=10.0, confidence=0.5),
+            "label_loss": LabelCorrectionLoss(
+                scale=10.0,
+                confidence=0.5,
+                mean_over="selected" if start == "selected" else "batch",
+            ),
             "start_classifier": start if start == "centroids" else None,
             "dataloader_options": loader,
             "before": {
@@ -171,12 +176,14 @@ def main(output_folder, parts, window, start, *options):
     # What comes before training is to see to it by itself
     modules["embedding_model"].train()
     brain.fit([1, 2, 3], Crops(), train_loader_kwargs=loader)
-    if soft and sb.utils.distributed.if_main_process():
-        found = {
+    found = {"classifier": audio.classifier.weight.detach()}
+    if soft:
+        found |= {
             "answers": brain.queue.answers,
             "alive": brain.queue.alive,
             "teacher": list(brain.teacher.network.parameters()),
         }
+    if sb.utils.distributed.if_main_process():
         torch.save(found, f"{output_folder}/end.pt")
 
 

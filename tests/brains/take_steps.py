@@ -32,7 +32,11 @@ from speechbrain_cadino.losses.regularizers import (
     OffDiagonal,
     Variance,
 )
-from speechbrain_cadino.losses.targets import Centering, Sinkhorn
+from speechbrain_cadino.losses.targets import (
+    Centering,
+    JointSinkhorn,
+    Sinkhorn,
+)
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.ranks import ddp_mean
 from speechbrain_cadino.training.schedules import CosineSchedule, LinearSchedule
@@ -60,6 +64,7 @@ METHODS = {
         },
         {"student_sees_globals": False, "shared_prototypes": True},
     ),
+    "joint": (JointSinkhorn(3), {}, {}),
     "contrastive": (Centering(24), {"contrastive": AngularPrototypical()}, {}),
 }
 

@@ -6,6 +6,8 @@ import forked
 import pytest
 import torch
 
+from speechbrain_cadino.brains.adaptation import AdaptationBrain
+from speechbrain_cadino.brains.base import EncoderBrain
 from speechbrain_cadino.brains.dino import DINOBrain
 from speechbrain_cadino.dataio.augment import AddNoise, CropAugmenter
 from speechbrain_cadino.lobes.heads import DINOHead
@@ -20,7 +22,10 @@ def run(*command, ranks=None):
     assert code == 0, output
 
 
-@pytest.fixture(scope="module", params=["dino", "rdino", "sdpn", "contrastive"])
+METHODS = ["dino", "rdino", "sdpn", "joint", "contrastive"]
+
+
+@pytest.fixture(scope="module", params=METHODS)
 def steps(tmp_path_factory, request):
     """A method, and a folder with one.pt: two steps of one process on whole
     batches."""
@@ -125,6 +130,36 @@ def test_what_erases_features_follows_its_schedule(monkeypatch):
     clean = torch.randn(8, 16000)
     for each in (erase, augment):
         assert (each(clean) != clean).any()
+
+
+def test_each_kind_of_crops_has_its_own_augmentation(monkeypatch):
+    """As in SDPN: the globals as they are, parts of the locals erased; and the
+    labelled source of an adaptation."""
+
+    def start(self):
+        self.hparams = types.SimpleNamespace(
+            distillation=types.SimpleNamespace(
+                objective=types.SimpleNamespace(figures=[])
+            ),
+            augment_globals=None,
+            augment_locals=lambda wavs: 2 * wavs,
+            augment_source=lambda wavs: 3 * wavs,
+            erase_locals=lambda features: -features,
+        )
+        self.guard = types.SimpleNamespace(rewindable=[])
+        self.augmenters, self.checkpointer = {"all": "not this one"}, None
+        self.device = "cpu"
+
+    network = types.SimpleNamespace(
+        features=lambda wavs, augment: augment(wavs) if augment else wavs
+    )
+    monkeypatch.setattr(EncoderBrain, "__init__", start)
+    monkeypatch.setattr(DINOBrain, "network", network)
+    brain = AdaptationBrain()
+    crops = torch.arange(6.0).reshape(1, 2, 3)
+    for kind, factor in [("globals", 1), ("locals", -2), ("source", 3)]:
+        found = brain._features(crops, kind)
+        torch.testing.assert_close(found, factor * crops[0], msg=kind)
 
 
 def test_an_order_of_its_own_is_dealt_out_to_processes(tmp_path):

@@ -71,6 +71,52 @@ def test_the_gate_is_where_the_components_of_the_epoch_before_cross(alone):
         assert ((epoch["corrected"] >= 0) == (epoch["decisions"] == 2)).all()
 
 
+def test_two_processes_average_over_what_both_select(tmp_path):
+    """Which is not as much on each of them."""
+    moved = []
+    for ranks, name in ((None, "one"), (2, "two")):
+        run(tmp_path / name, ranks or 1, 0, "selected", ranks=ranks)
+        start, end = (
+            torch.load(tmp_path / name / f"{when}.pt", weights_only=True)
+            for when in ("start", "end")
+        )
+        moved.append(end["classifier"] - start["start"])
+    difference = (moved[1] - moved[0]).norm() / moved[0].norm()
+    assert difference < 0.01
+
+
+@pytest.mark.parametrize("stage", ["labels", "ssrl"])
+def test_a_gate_is_fitted_to_labels_that_were_guessed(stage, monkeypatch):
+    """Within an epoch and at its end."""
+    brain = poisoned["train"](stage, [1])
+    (branch,) = brain.branches.values()
+    trusted = torch.tensor([False, True, False, True])
+    torch.manual_seed(5)
+    batch = {
+        "id": list("abcd"),
+        "wav": torch.randn(4, 8000),
+        "label": torch.arange(4) % 3,
+        "sample": torch.arange(4),
+        "trusted": trusted,
+    }
+    brain.guard.begin(batch["id"])
+    added, fitted = [], []
+    monkeypatch.setattr(branch.loss_gate, "add", added.append)
+    outputs = brain.compute_forward(batch, sb.Stage.TRAIN)
+    brain.compute_objectives(outputs, batch, sb.Stage.TRAIN)
+    assert (added[0].isnan() == trusted).all()
+    record = branch.gate_record
+    record.trusted = np.array([*trusted.tolist()])
+
+    def update(losses):
+        fitted.append(losses)
+        return {}
+
+    monkeypatch.setattr(branch.loss_gate, "update", update)
+    brain._update_gate(branch)
+    np.testing.assert_array_equal(np.isnan(fitted[0]), trusted)
+
+
 def test_two_processes_share_the_window(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     gates = run(one, 1, 12, "voices")

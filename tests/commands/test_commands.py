@@ -823,12 +823,59 @@ def test_two_commands_do_not_write_into_one_folder(
 ):
     impatient = functools.partial(locked, patience=0.1)
     monkeypatch.setattr("speechbrain_cadino.commands.actions.locked", impatient)
+    room = "speechbrain_cadino.commands.calibrate.locked"
+    monkeypatch.setattr(room, impatient)
+    copy = shutil.copytree(encoder_folder, tmp_path.parent / "copied_encoder")
+    with locked(copy), pytest.raises(SystemExit):
+        main(["calibrate", str(copy), str(speech)])
+    assert "Another run" in caplog.records[-1].getMessage()
     for command in ("embed", "filter"):
         arguments = [command, encoder_folder, speech, "--output", tmp_path]
         with locked(tmp_path), pytest.raises(SystemExit):
             main([str(argument) for argument in arguments])
         assert "Another run" in caplog.records[-1].getMessage()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["prepare", "embed", "filter", "compare"])
+@pytest.mark.parametrize("what", ["an encoder", "a training"])
+def test_no_results_among_those_of_others(
+    encoder_folder, speech, tmp_path, caplog, command, what
+):
+    folder = tmp_path / "run"
+    if what == "an encoder":
+        shutil.copytree(encoder_folder, folder)
+    else:
+        (folder / "save" / "CKPT+1").mkdir(parents=True)
+    before = sorted(folder.rglob("*"))
+    words = {
+        "prepare": [speech],
+        "compare": [speech / "trials.txt", "a=a.txt"],
+    }.get(command, [encoder_folder, speech])
+    with pytest.raises(SystemExit):
+        main([command, *map(str, words), f"--output={folder}"])
+    said = caplog.records[-1].getMessage()
+    assert f"{folder} is the folder of {what}" in said
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_the_list_that_prepare_has_left_stays(
+    encoder_folder, speech, tmp_path, caplog
+):
+    words = ["prepare", speech, f"--output={tmp_path}", "--min_duration=0.2"]
+    main([str(word) for word in words])
+    before = (tmp_path / "skipped.csv").read_bytes()
+    words = ["filter", encoder_folder, speech, f"--output={tmp_path}"]
+    rules = ["--speech=null", "--consistency=null"]
+    main([str(word) for word in [*words, *rules]])
+    assert (tmp_path / "skipped.csv").read_bytes() == before
+    table = pd.read_csv(tmp_path / "filter_skipped.csv")
+    assert len(table) == 3
+    (tmp_path / "filter.json").unlink()
+    with pytest.raises(SystemExit):
+        main([str(word) for word in [*words, *rules]])
+    said = caplog.records[-1].getMessage()
+    assert "filtered.csv is there, was not made by this step" in said
 
 
 def test_inputs_may_follow_a_flag(encoder_folder, speech, caplog):

@@ -76,13 +76,14 @@ def test_noise_comes_from_the_files(tmp_path):
         assert best > 0.999
 
 
-def test_babble_mixes_several_files(tmp_path):
+@pytest.mark.parametrize("clips", [[3, 3], [1, 3]])
+def test_babble_mixes_several_files(tmp_path, clips):
     tones = {
         str(hz): np.sin(2 * np.pi * hz * np.arange(RATE) / RATE)
         for hz in (500, 1000, 2000, 4000)
     }
     add_noise = AddNoise(
-        **write_clips(tmp_path, tones), clips=[3, 3], clip_seconds=1.0
+        **write_clips(tmp_path, tones), clips=clips, clip_seconds=1.0
     )
     clean = 0.01 * torch.randn(50, 8000)
     spectrum = torch.fft.rfft(add_noise(clean) - clean).abs()
@@ -90,6 +91,9 @@ def test_babble_mixes_several_files(tmp_path):
     present = (spectrum[:, bins] > 0.1 * spectrum.max(1, True)[0]).sum(1)
     assert present.max() == 3  # never four of them
     assert present.float().mean() > 1.5
+    # Three draws of four files are one file alone in one of 16
+    alone = (present == 1).float().mean()
+    assert (alone > 0.25) == (clips == [1, 3])
 
 
 def test_a_large_set_is_sampled_anew_each_epoch(tmp_path):
@@ -132,7 +136,12 @@ def test_reverb_is_the_convolution_with_the_response(tmp_path):
 
 
 def test_made_rooms_decay_by_60_db_in_their_reverberation_time():
-    rirs = made_rirs(400, 16000, RATE, "cpu")[:, 1:]
+    rirs = made_rirs(400, 16000, RATE, "cpu")
+    assert (rirs[:, 0] == 1).all()
+    rirs = rirs[:, 1:]
+    ratio = -10 * rirs.square().sum(1).log10()
+    assert -3.01 < ratio.min() < -2
+    assert 11 < ratio.max() < 12.01
     energy = rirs.square().flip(1).cumsum(1).flip(1)  # Schroeder integration
     level = 10 * (energy / energy[:, :1]).log10()
     # Time from -5 to -25 dB, three times that is RT60.

@@ -188,6 +188,7 @@ def test_a_teacher_that_is_frozen_stays():
     with torch.no_grad():
         context.transformer.encoder.norm.norm.bias += 1
     bias = target.teacher.network.transformer.encoder.norm.norm.bias
-    for position, expected in ((1.9, 0.5), (2.0, 0.5)):
+    for position, expected, momentum in ((1.9, 0.5, 0.5), (2.0, 0.5, 1.0)):
         target.after_step(position, context)
         torch.testing.assert_close(bias, torch.full((8,), expected))
+        assert target.end_epoch(position)["momentum"] == momentum

@@ -82,12 +82,17 @@ def test_parts_of_jobs_make_the_bytes_of_one(data, tmp_path, caplog):
     os.kill(killed.pid, signal.SIGKILL)
     killed.join()
     assert not (parts / "save" / "train_parts" / "part_1_of_3.json").exists()
+    # In a folder of that name
+    mine = parts / "save" / "train_parts" / "mine.csv"
+    mine.touch()
     for part in ("3/3", "1/3"):
         code, said = command(parts, data, part)
         assert code == 0, said
     assert "All 3 parts are joined" in said
+    assert list(mine.parent.iterdir()) == [mine]
+    mine.unlink()
+    mine.parent.rmdir()
     assert contents(parts) == contents(one)
-    assert not (parts / "save" / "train_parts").exists()
     # Whoever asks for any part then, or for all as a training does, has it
     for part in ("2/3", "1/2"):
         assert "nothing has changed" in command(parts, data, part)[1]

@@ -229,6 +229,20 @@ def test_goes_on_from_an_encoder(command, run_script, finished, tmp_path):
     assert (row["share"], row["utterances"]) == (0.5, 12)
 
 
+@pytest.mark.parametrize("script", ["finetune.py", "run_pipeline.py"])
+def test_the_folder_of_a_training_stays(command, run_script, tmp_path, script):
+    (tmp_path / "save" / "CKPT+1").mkdir(parents=True)
+    (tmp_path / "hyperparams.yaml").write_text("of the training")
+    words = command(tmp_path)
+    if script == "run_pipeline.py":
+        yaml = RECIPE / "hparams" / "demo.yaml"
+        words = [RECIPE / script, yaml, f"--output_folder={tmp_path}"]
+    code, output = run_script(*words)
+    assert code == 1, output
+    assert f"{tmp_path} is the folder of a training" in output
+    assert (tmp_path / "hyperparams.yaml").read_text() == "of the training"
+
+
 def test_a_mistake_is_one_sentence(command, run_script, tmp_path):
     code, output = run_script(*command(tmp_path, share="[0.3, 2]"))
     assert code == 1, output

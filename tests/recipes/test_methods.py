@@ -5,6 +5,7 @@ import pathlib
 import random
 import re
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
@@ -104,7 +105,9 @@ def test_target_sampling_clustering_encoder_and_logger_together(
     assert "!new:speechbrain_cadino" not in text
 
 
-def test_an_encoder_of_ones_own_says_what_others_need(train, folder, tmp_path):
+def test_an_encoder_of_ones_own_says_what_others_need(
+    train, folder, speech, tmp_path
+):
     (folder / "my_encoder.py").write_text(
         "from speechbrain.lobes.models.ResNet import ResNet\n\n\n"
         "class Mine(ResNet):\n    pass\n"
@@ -118,9 +121,20 @@ def test_an_encoder_of_ones_own_says_what_others_need(train, folder, tmp_path):
     assert code == 0, output
     path = tmp_path / "encoder" / "hyperparams.yaml"
     assert "my_encoder.py on the import path" in path.read_text()
-    # Where an encoder folder is read, nobody adds to the import path.
+    # Where an encoder folder is read, nobody adds to the import path,
     with pytest.raises(ImportError), open(path, encoding="utf-8") as fin:
         load_hyperpyyaml(fin)
+    # but the command, as it stands beside the file
+    program = pathlib.Path(tmp_path, "speechbrain-cadino")
+    program.write_text(
+        "from speechbrain_cadino.commands.main import main\nmain()\n"
+    )
+    wav = next(speech.rglob("*.wav"))
+    words = [program, "embed", path.parent, wav, "--output", tmp_path / "out"]
+    code, output = forked.run(*words, cwd=folder)
+    assert code == 0, output
+    code, output = forked.run(*words, "--untrusted", cwd=folder)
+    assert code == 1, output
 
 
 def test_a_resnet_of_speechbrain_is_built(folder):

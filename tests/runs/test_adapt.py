@@ -47,11 +47,14 @@ def run(capsys, *arguments):
 
 def test_an_adapted_folder(encoder_folder, archive, tmp_path, capsys, caplog):
     output = tmp_path / "adapted"
+    shutil.copytree(encoder_folder, output)
+    write_calibration(output, ScoreCalibration(0.0, 9.0, "trials", 400, 40))
     lines = run(
         capsys,
         *(encoder_folder, archive, "--output", output),
         *("--map", "mean"),
     )
+    assert f"{output} had a threshold by trials" in caplog.text
     assert [line.split("\t")[0] for line in lines] == ["map", *room.MAPS]
     found = read_calibration(output)
     assert (

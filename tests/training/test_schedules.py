@@ -7,6 +7,7 @@ from speechbrain_cadino.training.schedules import (
     LinearSchedule,
     TriStageSchedule,
     scale_lr,
+    scale_momentum,
 )
 
 
@@ -40,9 +41,15 @@ def test_linear_without_a_ramp_is_constant():
 def test_learning_rate_scales_with_the_processes(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "8")
     assert scale_lr(0.2, batch_size=64) == pytest.approx(0.4)
+    assert scale_momentum(0.996, batch_size=64) == pytest.approx(0.996)
 
 
 @pytest.mark.parametrize("shares", [[0.5, 0.5], [-0.1, 0.5]])
 def test_shares_that_leave_no_decay_are_refused(shares):
     with pytest.raises(ValueError, match=r"lr_shares=.*below 1 in all"):
         TriStageSchedule(1.0, 0.01, epochs=10, shares=shares)
+
+
+def test_nothing_decays_exponentially_to_zero():
+    with pytest.raises(ValueError, match=r"lr=0.1, final_lr=0.*above 0"):
+        TriStageSchedule(0.1, 0, epochs=10)
