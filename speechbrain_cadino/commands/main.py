@@ -114,8 +114,9 @@ def embed(parser):
     """Embeds audio files: embeddings.npy and ids.txt in a folder.
 
     A row of the array belongs to the line of the same number in ids.txt, the
-    path of the file. Killed and started again with the same files, it goes
-    on where it was.
+    path of the file; skipped.csv has the files that cannot be used, and why.
+    Killed and started again with the same files, it goes on where it was; with
+    more files, it embeds all of them anew; with others, it refuses.
 
     Example:
       speechbrain-cadino embed results/encoder speech/ \\
@@ -132,8 +133,9 @@ def verify(parser):
     Prints a table: the file; its score, the cosine of the embeddings from -1
     to 1; and if the encoder folder has a calibration, the log-likelihood ratio
     and "same", "different" or "unsure". Unsure is what has a probability of
-    10% to 90%, if both are as likely before anything is heard. Calibrate on
-    audio like your own: see calibrate. Of several files of ENROL the score is
+    10% to 90%, if both are as likely before anything is heard, and whatever is
+    shorter than a second. Of a long file the first five minutes are heard.
+    Calibrate on audio like your own: see calibrate. Of several files of ENROL the score is
     the mean of those with each. A file of ENROL among the tests is compared
     with the others of ENROL alone.
 
