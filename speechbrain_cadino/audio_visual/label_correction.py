@@ -26,6 +26,11 @@ class AudioVisualCorrectionLoss(LabelCorrectionLoss):
     **options
         The arguments of LabelCorrectionLoss.
 
+    Raises
+    ------
+    ValueError
+        If there is no such rule.
+
     Example
     -------
     >>> loss = AudioVisualCorrectionLoss()

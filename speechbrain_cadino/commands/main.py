@@ -135,9 +135,9 @@ def verify(parser):
     and "same", "different" or "unsure". Unsure is what has a probability of
     10% to 90%, if both are as likely before anything is heard, and whatever is
     shorter than a second. Of a long file the first five minutes are heard.
-    Calibrate on audio like your own: see calibrate. Of several files of ENROL the score is
-    the mean of those with each. A file of ENROL among the tests is compared
-    with the others of ENROL alone.
+    Calibrate on audio like your own: see calibrate. Of several files of ENROL
+    the score is the mean of those with each. A file of ENROL among the tests is
+    compared with the others of ENROL alone.
 
     Examples:
       speechbrain-cadino verify results/encoder anne.wav calls/

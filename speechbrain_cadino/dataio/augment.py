@@ -38,6 +38,11 @@ class CropAugmenter(torch.nn.Module):
         The function from the position in training, in epochs, to a factor of
         all probabilities, such as LinearSchedule: see ``set_position``.
 
+    Raises
+    ------
+    ValueError
+        If there is not one probability for each augmentation.
+
     Example
     -------
     >>> from speechbrain.augment.time_domain import DropFreq
@@ -102,6 +107,11 @@ class OneOf(torch.nn.Module):
         The function from the position in training, in epochs, to the
         probability that a crop is augmented at all; 1 without it. See
         ``set_position``.
+
+    Raises
+    ------
+    ValueError
+        If there is not one weight for each augmentation.
 
     Example
     -------

@@ -83,6 +83,11 @@ class MultiCropDataset(Dataset):
         The opener of a file, see Embedder. With that of faces, the crops are
         frames of a track.
 
+    Raises
+    ------
+    ValueError
+        If a number makes no sense.
+
     Example
     -------
     >>> import soundfile

@@ -80,6 +80,11 @@ class ClipBank:
         -------
         torch.Tensor
             (count, samples), float32.
+
+        Raises
+        ------
+        ValueError
+            If the crops are longer than the pieces of noise.
         """
         if samples > self.clip_samples:
             raise ValueError(

@@ -119,6 +119,11 @@ class LDA(LinearMap):
     axes : numpy.ndarray
         Shape (D, d), multiplied with from the right.
 
+    Raises
+    ------
+    ValueError
+        If there are no dimensions to keep.
+
     Example
     -------
     >>> rng = np.random.default_rng(0)

@@ -145,7 +145,13 @@ class StoredEmbeddings:
         return found
 
     def extract(self, folder, table, shard_size=None, trim=False):
-        """See ``Embedder.extract``; copies the rows that are wanted."""
+        """See ``Embedder.extract``; copies the rows that are wanted.
+
+        Raises
+        ------
+        ValueError
+            If the folder is that of the embeddings themselves.
+        """
         if os.path.realpath(folder) == os.path.realpath(self.source):
             raise ValueError(
                 f"{folder} holds the embeddings that are given, and would get "

@@ -45,6 +45,11 @@ class FrameEvaluator:
         The sample rate, in Hz.
     seed : int
         The seed of k-means and of the draws of voices.
+
+    Raises
+    ------
+    ValueError
+        If the table of phones makes no sense, or a file of it is not there.
     """
 
     def __init__(self, phones, data_folder, sample_rate=16000, seed=0):

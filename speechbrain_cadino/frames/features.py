@@ -108,6 +108,11 @@ def kmeans_codes(manifest, data_folder, clusters, sample_rate, seed=0):
     -------
     Features
         ``codes``, the number of the cluster of each frame.
+
+    Raises
+    ------
+    MediaError
+        If no file of the manifest can be read.
     """
     mfcc = spectral_features(sample_rate).describe
     table = read_manifest(manifest, data_folder)

@@ -152,6 +152,11 @@ class SpanMask:
     length : int
         The length of a span, in frames. 10 in DinoSR.
 
+    Raises
+    ------
+    ValueError
+        If no such spans can be drawn.
+
     Example
     -------
     >>> mask = SpanMask(share=0.8, length=10)(4, 200)

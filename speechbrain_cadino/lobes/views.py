@@ -55,6 +55,11 @@ class UtteranceEncoder(torch.nn.Module):
         -------
         torch.Tensor
             (batch, D).
+
+        Raises
+        ------
+        ValueError
+            If the encoder does not give one embedding of each utterance.
         """
         outputs = self.encoder(feats)
         if self.pooling is not None:

@@ -43,6 +43,11 @@ class DINOLoss(Term):
     In a loop of one's own, ``after_step`` follows each step of the optimiser:
     there the centre moves, and what was collected for it is forgotten.
 
+    Raises
+    ------
+    ValueError
+        If the target collects, and cannot forget.
+
     Example
     -------
     >>> from speechbrain_cadino.losses.objective import Views

@@ -154,7 +154,13 @@ class SelfDistillation:
         return self.answered(student, crops, batch_size)
 
     def seen(self, crops):
-        """The groups of crops that the student sees: see ``views``."""
+        """The groups of crops that the student sees: see ``views``.
+
+        Raises
+        ------
+        ValueError
+            If the student sees none of them.
+        """
         seen = crops if self.student_sees_globals else crops[1:]
         if not seen:
             raise ValueError(

@@ -104,6 +104,11 @@ class Sinkhorn(torch.nn.Module):
     rounds : int
         The number of rounds. 3 in SwAV and DINOv2.
 
+    Raises
+    ------
+    ValueError
+        If there are no rounds.
+
     Example
     -------
     >>> shares = Sinkhorn(rounds=20)(torch.randn(2, 64, 8))

@@ -204,6 +204,11 @@ def read_record(folder):
     -------
     dict
         ``version`` and ``settings``; None if there was no run.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
     """
     path = pathlib.Path(folder) / RECORD
     record = read_json(path)

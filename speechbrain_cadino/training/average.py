@@ -24,6 +24,11 @@ class LastEpochs:
         The number of the last epochs to average; with 1 nothing is kept or
         averaged.
 
+    Raises
+    ------
+    ValueError
+        If the number is not 1 or more.
+
     Example
     -------
     >>> last = LastEpochs(getfixture("tmp_path"), count=2)

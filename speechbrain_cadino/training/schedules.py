@@ -22,6 +22,11 @@ class CosineSchedule:
     warmup_epochs : float
         The number of epochs in which the value grows from 0 to ``peak``.
 
+    Raises
+    ------
+    ValueError
+        If the warm-up does not fit into the training.
+
     Example
     -------
     >>> lr = CosineSchedule(peak=1.0, final=0.0, epochs=30, warmup_epochs=10)
