@@ -1,5 +1,6 @@
 """Compiled training steps: tried on a GPU, and gone without where it fails."""
 
+import gc
 import time
 
 import torch
@@ -79,13 +80,21 @@ class Compilation:
         self._begin_step()
         try:
             result = step()
+        except ValueError:  # a refusal of ours: what compiles has no such error
+            raise
         except Exception as error:
             if not self._give_up(error):
                 raise
-            undo()
-            return step()
-        self._end_step()
-        return result
+        else:
+            self._end_step()
+            return result
+        # Here the error is gone, and with it all that its step has held
+        undo()
+        torch.compiler.reset()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return step()
 
     def _begin_step(self):
         """Tells CUDA graphs that what they wrote in the last step is done

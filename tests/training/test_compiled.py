@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 
@@ -17,10 +19,17 @@ def test_a_training_goes_on_without_where_its_first_steps_fail(caplog):
     compilation = Compilation(network, graphs=True)
     done = []
 
+    held = []
+
     def step():
         done.append(network.mode)
         if network.mode and len(done) == 2:
+            activations = torch.nn.Identity()
+            activations.itself = activations  # as in a graph of autograd
+            held.append(weakref.ref(activations))
             raise RuntimeError("no graph\nat line 7")
+        # What the failed step held has made room
+        assert not any(one() for one in held)
         return len(done)
 
     assert compilation.take(step, undo=None) == 1
@@ -28,6 +37,21 @@ def test_a_training_goes_on_without_where_its_first_steps_fail(caplog):
     assert done == ["reduce-overhead", "reduce-overhead", "undone", None]
     assert not compilation
     assert "it failed. no graph" in caplog.text
+
+
+def test_a_refusal_is_no_failure_to_compile(caplog):
+    network = Network()
+    compilation = Compilation(network, graphs=False)
+    done = []
+
+    def step():
+        done.append(1)
+        raise ValueError("The loss was not finite")
+
+    with pytest.raises(ValueError, match="not finite"):
+        compilation.take(step, undo=None)
+    assert (done, network.mode) == ([1], "default")
+    assert "it failed" not in caplog.text
 
 
 def test_a_share_of_memory_is_one():
