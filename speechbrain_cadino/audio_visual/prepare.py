@@ -374,10 +374,15 @@ def _pair(tracks, utterances, id_parts):
     if utterances is None:
         return list(zip(known, tracks))
     names = ["/".join(name.split("/")[-id_parts:]) for name in utterances]
-    _check_apart(names, utterances)
     places = match(names, known)
     of_pieces = match(recordings_of(names), known)
     places = np.where(places < 0, of_pieces, places)
+    _check_apart(
+        *(
+            [side[row] for row in np.flatnonzero(places >= 0)]
+            for side in (names, utterances)
+        )
+    )
     return [
         (name, NO_TRACK if place < 0 else tracks[place])
         for name, place in zip(utterances, places)
@@ -385,15 +390,13 @@ def _pair(tracks, utterances, id_parts):
 
 
 def _check_apart(names, utterances):
-    """Raises if the last parts of two utterances' IDs are the same: one would
-    have the face of the other."""
-    first = {}
-    for name, whole in zip(names, utterances):
-        other = first.setdefault(name, whole)
+    """Raises if utterances that have a face are told apart by what comes before
+    the last parts of their IDs alone: one would have the face of the other."""
+    longest = {}
+    for name, whole in sorted(zip(names, utterances), key=lambda p: -len(p[1])):
+        other = longest.setdefault(name, whole)
         # One of them may be the other below more folders
-        if not f"/{whole}".endswith(f"/{other}") and not (
-            f"/{other}".endswith(f"/{whole}")
-        ):
+        if not f"/{other}".endswith(f"/{whole}"):
             raise ValueError(
                 f"{other} and {whole} are both {name} in the last "
                 f"{name.count('/') + 1} parts of their IDs, by which faces are "

@@ -29,7 +29,6 @@ from speechbrain_cadino.dataio.labels import labels_of, read_labels
 from speechbrain_cadino.dataio.speech import load_detector
 from speechbrain_cadino.embeddings.store import (
     DURATIONS,
-    NAMES,
     SKIPPED,
     check_our_embeddings,
     drop_unreadable,
@@ -140,9 +139,10 @@ def embed(arguments):
 
 def _check_kept(folder, files):
     """Raises if embeddings of other files would be lost, perhaps of hours."""
-    if not all(pathlib.Path(folder, name).is_file() for name in NAMES):
-        return
-    before, _ = load_embeddings(folder)
+    before = []
+    # What is damaged is lost already
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        before, _ = load_embeddings(folder)
     lost = set(before).difference(files)
     if lost:
         raise ValueError(

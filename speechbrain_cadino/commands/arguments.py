@@ -7,7 +7,7 @@ import tempfile
 from speechbrain_cadino.commands.audio_files import find_files
 from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.dataio.names import check_writable_name
-from speechbrain_cadino.embeddings.store import load_embeddings
+from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.encoders.export import check_no_encoder
 from speechbrain_cadino.encoders.load import check_of_voices, load_encoder
 from speechbrain_cadino.runs.open_run import check_no_training
@@ -82,21 +82,14 @@ def files_of(arguments, inputs):
     Raises
     ------
     ValueError
-        If an ID is not there.
+        If there is no embedding of an ID.
     """
     if arguments.embeddings is None:
         return find_files(inputs)
     check_named(arguments.embeddings)
-    named = list(dict.fromkeys(inputs))
-    ids, _ = load_embeddings(arguments.embeddings)
-    unknown = set(named).difference(ids)
-    if unknown:
-        raise ValueError(
-            f"{arguments.embeddings} has no embedding of {min(unknown)}: with "
-            "--embeddings give no encoder and no folder, but files as its "
-            "ids.txt names them, or none for all of them."
-        )
-    return named or ids
+    stored = StoredEmbeddings(arguments.embeddings)
+    stored.check_known(inputs)
+    return list(dict.fromkeys(inputs)) or stored.ids
 
 
 def some_of(files, wanted):
@@ -118,7 +111,8 @@ def some_of(files, wanted):
 
 
 def check_file(path):
-    """Raises before the work if a file could not be written.
+    """Raises before the work if a file could not be written, or would lie among
+    those of an encoder.
 
     Arguments
     ---------
@@ -128,6 +122,7 @@ def check_file(path):
     check_named(path)
     check_writable_name(path)
     check_folder(pathlib.Path(path).parent)
+    check_no_encoder(pathlib.Path(path).parent)
 
 
 def check_named(path):

@@ -323,15 +323,15 @@ def warn_of_skipped(files, recordings):
     Returns
     -------
     dict
-        The problem of each of those files.
+        The problem of each of those files, by their names in plain characters.
     """
     problems = {
-        file: recording.problem
+        printable(file): recording.problem
         for file, recording in zip(files, recordings)
         if recording.problem
     }
     for file, problem in problems.items():
-        logger.warning(f"Skipped {printable(file)}: {problem}.")
+        logger.warning(f"Skipped {file}: {problem}.")
     if problems:
         logger.warning(f"{len(problems)} of {len(files)} files are skipped.")
     return problems

@@ -1,5 +1,6 @@
 """The command ``calibrate``: what the scores of an encoder mean."""
 
+import contextlib
 import pathlib
 
 import pandas as pd
@@ -50,7 +51,10 @@ def calibrate(arguments):
                 f"{folder} holds embeddings alone: give them by "
                 f"--embeddings={folder}; audio files are IDs then."
             )
-        found, before = _find(arguments, loaded), read_calibration(folder)
+        before = None
+        with contextlib.suppress(ValueError):  # a damaged file is no loss
+            before = read_calibration(folder)
+        found = _find(arguments, loaded, before)
         write_calibration(folder, found)
     replaced = (
         f", in the place of that of {before.n_pairs} pairs ({before.method})"
@@ -91,7 +95,7 @@ def _checked_folder(arguments):
     return folder
 
 
-def _find(arguments, loaded):
+def _find(arguments, loaded, before):
     """The calibration, by trials or by recordings without labels."""
     if arguments.trials:
         trials = TrialEvaluator(
@@ -101,7 +105,7 @@ def _find(arguments, loaded):
             embeddings=arguments.embeddings,
         )
         return threshold.calibrate_by_trials(loaded, trials)
-    options = arguments.method, read_calibration(loaded.source)
+    options = arguments.method, before
     if arguments.embeddings:
         loaded.check_known(arguments.inputs)
         names = list(dict.fromkeys(arguments.inputs)) or loaded.ids

@@ -172,7 +172,8 @@ def calibrate(parser):
     and the threshold into its hyperparams.yaml and README.md. Without a trial
     list, no label is needed: pairs of one voice are both halves of a recording
     (crops), or recordings that the encoder finds alike (clusters), and any two
-    others are taken for two voices: give 20 recordings or more, of many.
+    others are taken for two voices: give 20 recordings or more, of many; of
+    trials ten or more of each kind.
 
     Examples:
       speechbrain-cadino calibrate results/encoder calls/
@@ -282,7 +283,8 @@ def filter_files(parser):
     The others are noise, music, dead air or several voices. Writes into a
     folder: confidence.csv, each file with its scores and whether it is kept;
     filtered.csv, the manifest of those that are, for a training; filter.json,
-    figures and examples to listen to; a plot. The scores are the share of
+    figures and examples to listen to; filter_skipped.csv, the files that cannot
+    be used; a plot. The scores are the share of
     speech, the consistency of the segments of a file to the encoder, and the
     density of files around it. Prints what each rule has dropped.
 
@@ -531,8 +533,8 @@ def main(arguments=None):
     # In --csv=~/a.csv no shell expands it
     words = [HOME.sub(_at_home, word) for word in arguments]
     parsed = make_parser("--embeddings" in flags).parse_args(words)
-    if getattr(parsed, "trusted", True):
-        # An encoder may be made of classes in files here, as in the scripts
+    # An encoder may be made of classes in files here, as in the scripts
+    if getattr(parsed, "trusted", False) and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     os.environ["MPLBACKEND"] = "Agg"  # not that of a notebook, not of a window
     from speechbrain_cadino.commands import actions

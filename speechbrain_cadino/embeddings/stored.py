@@ -129,8 +129,9 @@ class StoredEmbeddings:
             name = table["ID"].iloc[missing.argmax()]
             raise ValueError(
                 f"{self.source} has no embedding of {missing.sum()} of "
-                f"{len(table)} utterances, such as {name}: its ids.txt has to "
-                "name them as the manifest or the trial list does."
+                f"{len(table)} utterances, such as {name}: give names as its "
+                "ids.txt has them, in a manifest or a trial list too, and no "
+                "encoder beside it."
             )
         found = np.array(self.embeddings[rows], np.float32)
         fine = np.isfinite(found).all(1) & found.any(1)

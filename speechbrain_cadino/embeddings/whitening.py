@@ -73,13 +73,6 @@ class Whitening(LinearMap):
                 "An embedding is not finite: leave out the files that cannot "
                 "be read, see store.readable_rows."
             )
-        if self.power > 0.5 and len(embeddings) <= len(self.mean):
-            logger.warning(
-                f"whitening={self.power:g} of {len(embeddings)} utterances in "
-                f"{len(self.mean)} dimensions: so few vary as much in each "
-                "direction, and all are far apart. Give 0.5 or less, or more "
-                "utterances."
-            )
         variances, axes = np.linalg.eigh(covariance)
         variances, axes = variances[::-1], axes[:, ::-1]
         if not variances[0] > 0:
@@ -108,4 +101,11 @@ class Whitening(LinearMap):
         """
         if not self.power:
             return embeddings
+        if self.power > 0.5 and len(embeddings) <= embeddings.shape[1]:
+            logger.warning(
+                f"whitening={self.power:g} of {len(embeddings)} utterances in "
+                f"{embeddings.shape[1]} dimensions: so few vary as much in "
+                "each direction, and all are far apart. Give 0.5 or less, or "
+                "more utterances."
+            )
         return self.fit(embeddings).transform(embeddings)

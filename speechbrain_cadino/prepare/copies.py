@@ -142,7 +142,7 @@ def has_av():
     bool
     """
     try:
-        import av  # noqa: F401
+        import av
     except ImportError:
         return False
-    return True
+    return hasattr(av, "open")  # which a folder of that name has not

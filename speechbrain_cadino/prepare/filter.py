@@ -37,7 +37,7 @@ logger = get_logger(__name__)
 # consistencies are looked at.
 SCORES = ["speech", "consistency", "density", "agreement"]
 
-# Figures and examples, the first file that is written
+# Figures and examples, which are there before the manifest is
 REPORT = "filter.json"
 
 # Digits of the scores in confidence.csv, by which utterances are kept

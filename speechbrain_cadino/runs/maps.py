@@ -27,6 +27,7 @@ from speechbrain_cadino.verification.threshold import (
     embed_halves,
     fit,
     halves_of,
+    leave_out_copies,
     pairs_of,
     rows_with_halves,
     score_halves,
@@ -54,10 +55,8 @@ OTHERS = 10
 # whose agreement is measured
 CLUSTER_SIZES = [2, 4, 8]
 
-# The power of whitening, as in verify.yaml, and of fewer embeddings than
-# dimensions: see Whitening
+# The power of whitening, as in verify.yaml
 WHITENING = 0.75
-OF_FEW = 0.5
 
 
 class Heard(NamedTuple):
@@ -174,9 +173,8 @@ def learn_mean(heard):
 
 
 def learn_whitening(heard):
-    """The map that evens out the directions; of few recordings less."""
-    few = len(heard.flat) <= heard.flat.shape[1]
-    return Whitening(OF_FEW if few else WHITENING).fit(heard.flat)
+    """The map that evens out the directions."""
+    return Whitening(WHITENING).fit(heard.flat)
 
 
 def learn_recording_lda(heard):
@@ -293,7 +291,7 @@ def score_held_out(heard, learn):
     for learnt, rows in _folds(heard.count, np.random.default_rng(SEED)):
         rows = rows[: MOST_RECORDINGS // FOLDS]
         mapped = heard.take(rows).mapped(learn(heard.take(learnt)))
-        pairs = pairs_of(len(rows))
+        pairs = leave_out_copies(heard.halves[0, rows], *pairs_of(len(rows)))
         found.append((score_halves(mapped.halves, *pairs), *rows[[*pairs]]))
     return tuple(np.concatenate(parts) for parts in zip(*found))
 

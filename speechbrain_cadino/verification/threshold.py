@@ -198,26 +198,19 @@ def fit(scores, same, method):
 def _crops(embedder, table):
     """Scores of halves of recordings, and which are of the same one."""
     halves, rows = embed_halves(embedder, table)
-    enrol, test = pairs_of(len(halves[0]))
+    pairs = pairs_of(len(halves[0]))
+    enrol, test = leave_out_copies(halves[0], *pairs)
+    copies = len(pairs[0]) - len(enrol)
+    if copies:
+        logger.warning(
+            f"{copies} pairs of recordings are left out: they are copies, not "
+            "two voices."
+        )
     recordings = number_recordings(table.iloc[rows])
     same = enrol == test
     told = same | (recordings[enrol] != recordings[test])
-    copies = ~same & _are_copies(halves[0], enrol, test)
-    if copies.any():
-        logger.warning(
-            f"{len(np.unique(test[copies]))} recordings are copies of others: "
-            "they are not taken for two voices."
-        )
-    told &= ~copies
     enrol, test = enrol[told], test[told]
     return score_halves(halves, enrol, test), same[told]
-
-
-def _are_copies(points, enrol, test):
-    """Which pairs are of one recording under two names: the distance of their
-    embeddings is nothing beside the spread of all."""
-    gaps = np.square(points[enrol] - points[test]).sum(1)
-    return gaps < COPIES**2 * points.var(0).sum()
 
 
 def number_recordings(table):
@@ -375,6 +368,33 @@ def pairs_of(count):
     step = np.random.default_rng(SEED).integers(1, count, len(enrol))
     own = np.arange(count)
     return np.append(own, enrol), np.append(own, (enrol + step) % count)
+
+
+def leave_out_copies(points, enrol, test):
+    """Leaves out pairs of one recording under two names, whose embeddings lie
+    no further apart than by ``COPIES`` of the spread of all.
+
+    Arguments
+    ---------
+    points : numpy.ndarray
+        Shape (N, D): an embedding of each recording.
+    enrol, test : numpy.ndarray
+        Shape (T,): rows, of ``pairs_of``.
+
+    Returns
+    -------
+    enrol, test : numpy.ndarray
+        Those of the other pairs, and of each recording and itself.
+
+    Example
+    -------
+    >>> points = np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    >>> leave_out_copies(points, np.array([0, 0, 0]), np.array([0, 1, 2]))
+    (array([0, 0]), array([0, 2]))
+    """
+    gaps = np.square(points[enrol] - points[test]).sum(1)
+    kept = (enrol == test) | (gaps > COPIES**2 * points.var(0).sum())
+    return enrol[kept], test[kept]
 
 
 def score_halves(halves, enrol, test):

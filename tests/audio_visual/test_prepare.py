@@ -161,8 +161,17 @@ def test_nobody_has_the_face_of_another(save, tmp_path):
     audio = write_audio_manifest(save / "train.csv", *names)
     with pytest.raises(ValueError, match=r"are both s/v/1 .* 3 parts.*id_part"):
         prepare_faces(tmp_path / "faces", save, audio)
+    # Also where a third one is named as both are below more folders
+    write_audio_manifest(save / "train.csv", "s/v/1", *names)
+    with pytest.raises(ValueError, match="are both s/v/1"):
+        prepare_faces(tmp_path / "faces", save, audio)
+    # and not those without a face
+    write_audio_manifest(save / "train.csv", *names, "id1/q/r/1", "id2/q/r/1")
     prepare_faces(tmp_path / "faces", save, audio, id_parts=4)
     assert wavs(save) == {name: f"ROOT/{name}" for name in names}
+    write_audio_manifest(save / "train.csv", names[0], "a/q/r/1", "b/q/r/1")
+    prepare_faces(tmp_path / "faces", save, audio)
+    assert wavs(save) == {names[0]: "ROOT/id1/s/v/1"}
 
 
 def test_names_that_macos_has_decomposed(save, tmp_path):

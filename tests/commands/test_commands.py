@@ -153,12 +153,41 @@ def test_a_recording_of_the_speaker_and_a_clip_tell_nothing(
     assert "unsure" not in caplog.text
 
 
+def test_a_name_that_is_not_utf_8_ends_nothing(
+    encoder_folder, speech, tmp_path
+):
+    """It is in the lists of what is skipped, in plain characters."""
+    folder = shutil.copytree(speech / "anne", tmp_path / "anne")
+    odd = os.fsencode(folder) + b"/latin\xe9.wav"
+    shutil.copy(os.fsencode(speech / FILES[0]), odd)
+    out = tmp_path / "out"
+    csv = ["--csv", tmp_path / "a.csv", "--num_clusters", 1, "--shortest=0.1"]
+    for words in (
+        ["embed", encoder_folder, folder, "--output", out],
+        ["filter", encoder_folder, folder, "--output", tmp_path / "filtered"],
+        ["cluster", encoder_folder, folder, *csv],
+    ):
+        rules = ["--speech=null", "--consistency=null"]
+        words += rules if words[0] == "filter" else []
+        main([str(word) for word in words])
+    for path in ("out/skipped", "filtered/filter_skipped", "a"):
+        text = (tmp_path / f"{path}.csv").read_text(encoding="utf-8")
+        assert "dce9.wav" in text
+        assert "not in UTF-8" in text
+    # And what a power cut has damaged is made anew
+    array = out / "embeddings.npy"
+    whole = array.read_bytes()
+    array.write_bytes(whole[:100])
+    main(["embed", str(encoder_folder), str(folder), f"--output={out}"])
+    assert array.read_bytes() == whole
+
+
 def test_with_embeddings_an_encoder_is_one_thing_too_many(tmp_path, caplog):
     save_embeddings(tmp_path, ["a", "b"], np.eye(2))
     stored, csv = f"--embeddings={tmp_path}", f"--csv={tmp_path / 'a.csv'}"
     with pytest.raises(SystemExit):
         main(["cluster", "encoder", stored, csv])
-    assert "no embedding of encoder: with --embeddings give no" in caplog.text
+    assert "such as encoder: give names as its ids.txt has them" in caplog.text
 
 
 def test_killed_embed_goes_on(encoder_folder, speech, stock, tmp_path):
@@ -617,7 +646,7 @@ def test_embeddings_of_anyone(tmp_path, capsys, caplog):
         (
             "theirs",
             ["nobody.wav", ids[0]],
-            "no embedding of nobody.wav",
+            "no embedding of 1 of 1 .*nobody.wav",
         ),
         ("twice", [], "more than once"),
     ]:

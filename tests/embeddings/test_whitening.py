@@ -64,5 +64,5 @@ def test_chunks_make_no_difference(monkeypatch):
 def test_too_few_to_even_out_is_told(count, power, told, caplog):
     """Twelve in twelve dimensions are all equally far apart."""
     points = np.random.default_rng(0).standard_normal((count, 12))
-    Whitening(power).fit(points)
+    Whitening(power).fit_transform(points)
     assert ("and all are far apart" in caplog.text) == told

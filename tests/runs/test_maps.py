@@ -8,7 +8,6 @@ import torch
 
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
-from speechbrain_cadino.embeddings.whitening import Whitening
 from speechbrain_cadino.runs import maps
 from speechbrain_cadino.runs.maps import NONE, Heard, choose, try_maps
 from speechbrain_cadino.verification.threshold import (
@@ -78,13 +77,15 @@ def test_a_map_learns_from_other_recordings_than_it_is_tried_on(monkeypatch):
         assert not first & other
 
 
-def test_whitening_of_few_recordings_is_no_stronger_than_they_allow(caplog):
-    for count, power in [(4, 0.5), (150, 0.75)]:
-        few = heard(nuisance=1, count=count, width=12)
-        expected = Whitening(power).fit(few.flat)
-        found = maps.learn_whitening(few)
-        np.testing.assert_array_equal(found.axes, expected.axes)
-    assert not caplog.text
+def test_copies_are_no_two_voices():
+    """Recordings that are there twice are not scored as two."""
+    once = heard(nuisance=1, count=60)
+    rows = np.arange(60).repeat(2)
+    twice = once.take(rows)
+    scores, enrol, test = maps.score_held_out(twice, maps.learn_nothing)
+    assert ((enrol == test) | (rows[enrol] != rows[test])).all()
+    assert len(scores) < 120 + 10 * 120
+    assert (enrol == test).sum() == 120
 
 
 def test_a_threshold_is_not_that_of_recordings_that_the_map_has_learnt():
