@@ -27,11 +27,10 @@ from speechbrain_cadino.commands.cluster import cluster
 from speechbrain_cadino.config.device import check_device
 from speechbrain_cadino.dataio.labels import labels_of, read_labels
 from speechbrain_cadino.dataio.speech import load_detector
+from speechbrain_cadino.embeddings.grow import embed_more
 from speechbrain_cadino.embeddings.store import (
-    DURATIONS,
     SKIPPED,
     check_our_embeddings,
-    drop_unreadable,
     load_embeddings,
 )
 from speechbrain_cadino.encoders.calibration import (
@@ -102,17 +101,20 @@ def embed(arguments):
     check_our_embeddings(arguments.output)
     _check_kept(arguments.output, files)
     loaded = load(arguments.encoder, arguments)
+    if not loaded.hears:
+        raise ValueError(
+            f"{arguments.encoder} holds embeddings alone, by which no file can "
+            "be embedded: give an encoder."
+        )
     calibration = read_calibration(arguments.encoder)
     before = read_calibration(arguments.output)
     with _archive(arguments.output, files, loaded.sample_rate) as found:
         audio, _, skipped = found
-        loaded.extract(arguments.output, audio, SHARD_SIZE, trim=False)
-        ids, embeddings = drop_unreadable(arguments.output)
-        lengths = (audio["stop"] - audio["start"]) / loaded.sample_rate
-        table = audio[["ID"]].assign(duration=lengths)
-        heard = table["ID"].isin(ids)
-        write_csv(pathlib.Path(arguments.output, DURATIONS), table[heard])
-        silent = dict.fromkeys(table["ID"][~heard], SILENT)
+        ids, embeddings = embed_more(
+            loaded, arguments.output, audio, SHARD_SIZE
+        )
+        heard = audio["ID"].isin(ids)
+        silent = dict.fromkeys(audio["ID"][~heard], SILENT)
         path = pathlib.Path(arguments.output, SKIPPED)
         _write_skipped(path, {**skipped, **silent})
         there = read_calibration(arguments.output)
