@@ -329,11 +329,13 @@ class _Shards:
             # So that the next start tries again.
             _remove_shards(self.folder)
             raise none_readable(skipped)
-        write_csv(self.folder / SKIPPED, skipped)
+        path = self.folder / SKIPPED
+        write_csv(path, skipped)
+        # Those of a part are listed with the others, in the end
+        where = f" All are listed in {path}." if self.whole else ""
         logger.warning(
             f"{missing.sum()} of all {len(missing)} utterances cannot be read "
-            f"and have no embedding, the first is {first}. All are listed in "
-            f"{self.folder / SKIPPED}."
+            f"and have no embedding, the first is {first}.{where}"
         )
 
 
