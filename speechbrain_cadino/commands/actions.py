@@ -27,7 +27,7 @@ from speechbrain_cadino.commands.cluster import cluster
 from speechbrain_cadino.config.device import check_device
 from speechbrain_cadino.dataio.labels import labels_of, read_labels
 from speechbrain_cadino.dataio.speech import load_detector
-from speechbrain_cadino.embeddings.grow import embed_more
+from speechbrain_cadino.embeddings.grow import embed_more, held
 from speechbrain_cadino.embeddings.store import (
     SKIPPED,
     check_our_embeddings,
@@ -99,7 +99,7 @@ def embed(arguments):
     files = audio_files.find_files(arguments.inputs)
     check_output(arguments.output)
     check_our_embeddings(arguments.output)
-    _check_kept(arguments.output, files)
+    _check_given(arguments.output, files)
     loaded = load(arguments.encoder, arguments)
     if not loaded.hears:
         raise ValueError(
@@ -107,9 +107,9 @@ def embed(arguments):
             "be embedded: give an encoder."
         )
     calibration = read_calibration(arguments.encoder)
-    before = read_calibration(arguments.output)
     with _archive(arguments.output, files, loaded.sample_rate) as found:
         audio, _, skipped = found
+        _check_readable(arguments.output, skipped)
         ids, embeddings = embed_more(
             loaded, arguments.output, audio, SHARD_SIZE
         )
@@ -126,32 +126,43 @@ def embed(arguments):
                 "that of the encoder: remove its calibration.json, and embed "
                 "again, to take that."
             )
-        if before not in (None, there, calibration):
-            logger.warning(
-                f"The calibration that was in {arguments.output} is replaced "
-                "by that of the encoder, if it has one, as other files or "
-                "another encoder have been embedded: if it was of your own, "
-                "calibrate again."
-            )
     logger.info(
         f"{len(ids)} embeddings of {embeddings.shape[1]} dimensions are in "
         f"{arguments.output}."
     )
 
 
-def _check_kept(folder, files):
+def _check_given(folder, files):
     """Raises if embeddings of other files would be lost, perhaps of hours."""
-    before = []
-    # What is damaged is lost already
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        before, _ = load_embeddings(folder)
-    lost = set(before).difference(files)
-    if lost:
+    before = held(folder).index
+    lost = before.difference(files)
+    if len(lost):
         raise ValueError(
             f"{folder} holds embeddings of {len(before)} files, {len(lost)} of "
-            f"which are not given now, such as {printable(min(lost))}, and "
-            "would be lost: give another --output, or remove it."
+            f"which are not given now, such as {printable(lost[0])}, and would "
+            "be lost: give another --output, or remove it."
         )
+
+
+def _check_readable(folder, problems):
+    """Raises if embeddings of files would be lost that are as they were, and
+    cannot be read here and now."""
+    before = held(folder).reindex(problems).dropna()
+    lost = [name for name, state in before.items() if state == _state(name)]
+    if lost:
+        raise ValueError(
+            f"{folder} holds embeddings of {len(lost)} files that cannot be "
+            f"read now, such as {lost[0]}: {problems[lost[0]]}. They would be "
+            "lost: give another --output, or remove it."
+        )
+
+
+def _state(file):
+    """The state of a file; None if it has gone."""
+    try:
+        return state_of(file)
+    except OSError:
+        return None
 
 
 def _write_skipped(path, problems):
@@ -183,6 +194,11 @@ def _archive(output, files, rate):
         locked(output),
         audio_files.audio_table(files, rate, copies) as (recordings, table),
     ):
+        states = [_state(files[int(number)]) for number in table["ID"]]
+        for number, state in zip(table["ID"], states):
+            if state is None:
+                recordings[int(number)].problem = "gone since it was listed"
+        table = table.assign(state=states).dropna(subset="state")
         skipped = audio_files.warn_of_skipped(files, recordings)
         audio_files.warn_of_rates(recordings, rate)
         converted = [
@@ -191,8 +207,7 @@ def _archive(output, files, rate):
             if recording.path != file
         ]
         named = [files[int(number)] for number in table["ID"]]
-        states = [state_of(file) for file in named]
-        yield table.assign(ID=named, state=states), converted, skipped
+        yield table.assign(ID=named), converted, skipped
 
 
 def verify(arguments):

@@ -7,6 +7,12 @@ import tempfile
 from speechbrain_cadino.commands.audio_files import find_files
 from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.dataio.names import check_writable_name
+from speechbrain_cadino.embeddings.store import (
+    CALIBRATION,
+    DURATIONS,
+    NAMES,
+    RECORD,
+)
 from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.encoders.export import check_no_encoder
 from speechbrain_cadino.encoders.load import check_of_voices, load_encoder
@@ -111,8 +117,8 @@ def some_of(files, wanted):
 
 
 def check_file(path):
-    """Raises before the work if a file could not be written, or would lie among
-    those of an encoder.
+    """Raises before the work if a file could not be written, would lie among
+    those of an encoder, or would replace one of embeddings.
 
     Arguments
     ---------
@@ -123,6 +129,12 @@ def check_file(path):
     check_writable_name(path)
     check_folder(pathlib.Path(path).parent)
     check_no_encoder(pathlib.Path(path).parent)
+    stored = [*NAMES, RECORD, CALIBRATION, DURATIONS]
+    if pathlib.Path(path).exists() and pathlib.Path(path).name in stored:
+        raise ValueError(
+            f"{path} belongs to embeddings, and would be replaced: give "
+            "another name."
+        )
 
 
 def check_named(path):

@@ -1,5 +1,6 @@
 """Embeddings of an archive that grows: none is made a second time."""
 
+import contextlib
 import pathlib
 import shutil
 
@@ -42,7 +43,7 @@ def embed_more(embedder, folder, table, shard_size):
     Arguments
     ---------
     embedder : Embedder
-        The encoder. Embeddings of another one are made anew.
+        The encoder.
     folder : str or pathlib.Path
         The folder of ``embeddings.npy`` and ``ids.txt``. ``durations.csv``
         (ID, duration, state) tells of which files they are. A calibration
@@ -58,13 +59,24 @@ def embed_more(embedder, folder, table, shard_size):
         The N IDs of those that can be read, in the order of the table.
     numpy.memmap
         Shape (N, D), float32.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds embeddings by another encoder.
     """
     folder = pathlib.Path(folder)
     record = extraction_record(embedder, table, shard_size) | {"trim": False}
-    kept = np.zeros(len(table), bool)
-    if not is_extracted(folder, record):
-        kept = _kept(folder, record, table)
-    if kept.any():
+    states = held(folder)
+    before = read_json(folder / RECORD) or record
+    if len(states) and {**before, "table": None} != {**record, "table": None}:
+        raise ValueError(
+            f"{folder} holds embeddings of {len(states)} files by another "
+            "encoder, or of another version, which would be lost: give another "
+            "folder, or remove it."
+        )
+    kept = (states.reindex(table["ID"]) == table["state"].to_numpy()).to_numpy()
+    if kept.any() and not is_extracted(folder, record):
         logger.info(
             f"{kept.sum()} of {len(table)} files are embedded already in "
             f"{folder}."
@@ -80,22 +92,35 @@ def embed_more(embedder, folder, table, shard_size):
     return ids, embeddings
 
 
-def _kept(folder, record, table):
-    """Which rows of a table are in a folder, by the same encoder, of files that
-    have not been replaced."""
-    none = np.zeros(len(table), bool)
-    before = read_json(folder / RECORD)
-    if not before or {**before, "table": None} != {**record, "table": None}:
-        return none
+def held(folder):
+    """The files that a folder holds embeddings of.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        See ``embed_more``.
+
+    Returns
+    -------
+    pandas.Series
+        Their states, by ID; empty texts where these are not known. Nothing if
+        there are none, or they are damaged.
+
+    Example
+    -------
+    >>> len(held(getfixture("tmp_path")))
+    0
+    """
     try:
         ids, _ = load_embeddings(folder)
-        told = read_csv(folder / DURATIONS, {"duration": float})
-        states = told.set_index("ID")["state"]
-    # Not whole, or of a version that told no states
-    except (OSError, ValueError, KeyError):
-        return none
-    states = states[states.index.isin(ids) & ~states.index.duplicated()]
-    return (states.reindex(table["ID"]) == table["state"].to_numpy()).to_numpy()
+    except (OSError, ValueError):
+        return pd.Series(dtype=object)
+    states = pd.Series("", ids, dtype=object)
+    # There is none of embeddings of others, nor states of earlier versions
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        told = read_csv(pathlib.Path(folder, DURATIONS), {"duration": float})
+        states.update(told.set_index("ID")["state"])
+    return states
 
 
 def _add(embedder, folder, table, kept, record):

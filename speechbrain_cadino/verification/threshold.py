@@ -146,16 +146,35 @@ def calibrate_by_trials(embedder, trials):
     Raises
     ------
     ValueError
-        If there are fewer than ``FEWEST_TRIALS`` of either kind.
+        If there are fewer than ``FEWEST_TRIALS`` of either kind, a pair counted
+        once, or a pair is of both kinds.
     """
     scores = trials.scores(embedder)
-    same = trials.trials["target"].to_numpy()
+    chosen = _distinct(trials.trials)
+    scores = scores[chosen]
+    same = trials.trials["target"].to_numpy()[chosen]
     if min(same.sum(), (~same).sum()) < FEWEST_TRIALS:
         raise ValueError(
             f"{same.sum()} trials of one voice and {(~same).sum()} of two are "
             f"too few for a threshold: give {FEWEST_TRIALS} or more of each."
         )
     return fit(scores, same, "trials")
+
+
+def _distinct(trials):
+    """The rows of pairs of two files, each once whatever its order; raises if
+    one is of both kinds."""
+    pairs = pd.DataFrame(np.sort(trials[["enrol", "test"]].to_numpy(str)))
+    two = (pairs[0] != pairs[1]).to_numpy()
+    kinds = trials["target"].reset_index(drop=True)[two]
+    both = kinds.groupby([pairs[0][two], pairs[1][two]]).nunique() > 1
+    if both.any():
+        one, other = both.idxmax()
+        raise ValueError(
+            f"The pair of {one} and {other} is a target trial and a non-target "
+            "trial: correct the one or the other."
+        )
+    return np.flatnonzero(two & ~pairs.duplicated().to_numpy())
 
 
 def fit(scores, same, method):

@@ -83,9 +83,10 @@ def test_files_are_embedded_once(embed, tmp_path):
     assert embed(*"abc") == 1
     text = (tmp_path / "out" / CALIBRATION).read_text()
     assert text == "of these embeddings"
-    # Another encoder knows nothing of it
-    assert embed(*"abc", weights=2.0) == 3
-    assert not (tmp_path / "out" / CALIBRATION).exists()
+    # By another encoder, none of them stays
+    with pytest.raises(ValueError, match="of 3 files by another encoder"):
+        embed(*"abc", weights=2.0)
+    assert embed(*"abc") == 0
 
 
 def test_what_is_silent_is_tried_again_with_the_new_ones(embed, tmp_path):

@@ -132,6 +132,24 @@ def test_two_trials_are_no_calibration(corpus, tmp_path):
         calibrate_by_trials(Embedder(LogMelStats()), trials)
 
 
+def test_a_pair_is_one_trial(corpus, tmp_path):
+    """However often, and in whatever order; a file and itself is none."""
+    embedder = Embedder(LogMelStats())
+
+    def calibrated(lines):
+        (tmp_path / "trials.txt").write_text("\n".join(lines))
+        trials = TrialEvaluator(tmp_path / "trials.txt", corpus)
+        return calibrate_by_trials(embedder, trials)
+
+    lines = (corpus / "trials.txt").read_text().splitlines()
+    label, one, other = lines[0].split()
+    more = [f"{label} {other} {one}", f"1 {one} {one}", *lines[:5]]
+    assert calibrated([*lines, *more]) == calibrated(lines)
+    wrong = f"{1 - int(label)} {other} {one}"
+    with pytest.raises(ValueError, match="is a target trial and a non-target"):
+        calibrated([*lines, wrong])
+
+
 def test_pieces_of_a_recording_are_no_pair(
     encoder_folder, corpus, monkeypatch, tmp_path
 ):
