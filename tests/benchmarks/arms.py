@@ -30,7 +30,8 @@ other arms start. A training whose output folder is there goes on from it.
 The table of each list has a line for each arm: the EER on all seeds, of one
 seed with its 95% interval, and its mean, minDCF(0.05), and the paired
 difference of the EERs to the first arm of the file, or of ``--arms``, on the
-same seed with its 95% interval (a bootstrap over speakers); then the teacher's
+same seed with its 95% interval (a bootstrap over speakers), and of several
+seeds its mean, with that of the same draws of speakers; then the teacher's
 last figures: the effective dimensions and the entropy. Of stage II: of the
 labels that the gate trusts in the last epoch the right ones (precision), of the
 right ones those that it trusts (recall), of what was corrected the right ones,
@@ -59,7 +60,11 @@ from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.gate.report import report_gate
 from speechbrain_cadino.process.files import atomic_folder, write_json
-from speechbrain_cadino.verification.bootstrap import Bootstrap, trial_speakers
+from speechbrain_cadino.verification.bootstrap import (
+    Bootstrap,
+    interval,
+    trial_speakers,
+)
 from speechbrain_cadino.verification.scoring import unit
 
 KINDS = ["mean", "raw"]
@@ -287,7 +292,7 @@ def call(command, log):
 
 def table(cells, first, name, kind, trials):
     """The lines of one list, and one kind of score."""
-    head = f"arm|EER|mean|minDCF(0.05)|difference to {first}, 95% interval"
+    head = f"arm|EER|mean|minDCF(0.05)|difference to {first}, 95% interval|mean"
     shown = {
         heading: (key, form)
         for heading, (key, form) in {**STAGE_1, **STAGE_2}.items()
@@ -300,7 +305,7 @@ def table(cells, first, name, kind, trials):
     arms = list(dict.fromkeys(cell.arm for cell in cells))
     of_first = {cell.seed: cell for cell in cells if cell.arm == first}
     for arm in arms:
-        eers, costs, differences = [], [], []
+        eers, costs, differences, samples = [], [], [], []
         own = [cell for cell in cells if cell.arm == arm]
         for cell in own:
             pair = {"own": cell.scores(name, kind)}
@@ -313,10 +318,9 @@ def table(cells, first, name, kind, trials):
             costs.append(found.figures["own"]["min_dcf_0.05"])
             if "first" in pair:
                 eer = found.compare("own", "first")["eer"]
-                low, high = eer["interval"]
-                differences.append(
-                    f"{eer['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
-                )
+                differences.append(shown_difference(**eer))
+                drawn = (found.samples[one]["eer"] for one in pair)
+                samples.append((eer["difference"], np.subtract(*drawn)))
         last = [cell.last() for cell in own]
         lines.append(
             [
@@ -325,11 +329,28 @@ def table(cells, first, name, kind, trials):
                 f"{np.mean(eers):.1f}",
                 f"{np.mean(costs):.3f}",
                 "; ".join(differences),
+                mean_difference(samples, found.speakers),
                 *(listed(last, *figure) for figure in shown.values()),
                 ", ".join(str(cell.minutes) for cell in own),
             ]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def mean_difference(samples, speakers):
+    """The mean of differences with its interval, if there are several: the
+    replicates of all seeds are of the same speakers."""
+    if len(samples) < 2:
+        return ""
+    differences, drawn = zip(*samples)
+    mean, drawn = np.mean(differences), np.mean(drawn, axis=0)
+    return shown_difference(mean, interval(drawn, mean, speakers))
+
+
+def shown_difference(difference, interval, p_value=None):
+    """A difference of EERs, and its interval."""
+    low, high = interval
+    return f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def listed(rows, key, form):
