@@ -27,7 +27,7 @@ from speechbrain_cadino.commands.cluster import cluster
 from speechbrain_cadino.config.device import check_device
 from speechbrain_cadino.dataio.labels import labels_of, read_labels
 from speechbrain_cadino.dataio.speech import load_detector
-from speechbrain_cadino.embeddings.grow import embed_more, held
+from speechbrain_cadino.embeddings.grow import embed_more, held, settle
 from speechbrain_cadino.embeddings.store import (
     SKIPPED,
     check_our_embeddings,
@@ -109,6 +109,9 @@ def embed(arguments):
     calibration = read_calibration(arguments.encoder)
     with _archive(arguments.output, files, loaded.sample_rate) as found:
         audio, _, skipped = found
+        settle(arguments.output)
+        # Again, as another run may have ended since
+        _check_given(arguments.output, files)
         _check_readable(arguments.output, skipped)
         ids, embeddings = embed_more(
             loaded, arguments.output, audio, SHARD_SIZE
@@ -148,7 +151,12 @@ def _check_readable(folder, problems):
     """Raises if embeddings of files would be lost that are as they were, and
     cannot be read here and now."""
     before = held(folder).reindex(problems).dropna()
-    lost = [name for name, state in before.items() if state == _state(name)]
+    lost = [
+        name
+        for name, state in before.items()
+        # Where it was replaced, what it said is gone
+        if _state(name) is None or state in ("", _state(name))
+    ]
     if lost:
         raise ValueError(
             f"{folder} holds embeddings of {len(lost)} files that cannot be "
@@ -190,24 +198,24 @@ def _archive(output, files, rate):
         raise ValueError(
             f"{copies} is deleted in the end: give recordings somewhere else."
         )
-    with (
-        locked(output),
-        audio_files.audio_table(files, rate, copies) as (recordings, table),
-    ):
-        states = [_state(files[int(number)]) for number in table["ID"]]
-        for number, state in zip(table["ID"], states):
-            if state is None:
-                recordings[int(number)].problem = "gone since it was listed"
-        table = table.assign(state=states).dropna(subset="state")
-        skipped = audio_files.warn_of_skipped(files, recordings)
-        audio_files.warn_of_rates(recordings, rate)
-        converted = [
-            file
-            for file, recording in zip(files, recordings)
-            if recording.path != file
-        ]
-        named = [files[int(number)] for number in table["ID"]]
-        yield table.assign(ID=named), converted, skipped
+    with locked(output):
+        # Before they are read: what is replaced meanwhile is embedded again
+        states = [_state(file) for file in files]
+        with audio_files.audio_table(files, rate, copies) as found:
+            recordings, table = found
+            skipped = audio_files.warn_of_skipped(files, recordings)
+            audio_files.warn_of_rates(recordings, rate)
+            converted = [
+                file
+                for file, recording in zip(files, recordings)
+                if recording.path != file
+            ]
+            rows = table["ID"].astype(int)
+            table = table.assign(
+                ID=[files[row] for row in rows],
+                state=[states[row] for row in rows],
+            )
+            yield table, converted, skipped
 
 
 def verify(arguments):

@@ -12,6 +12,7 @@ from speechbrain_cadino.embeddings.store import (
     DURATIONS,
     NAMES,
     RECORD,
+    SKIPPED,
 )
 from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.encoders.export import check_no_encoder
@@ -129,8 +130,9 @@ def check_file(path):
     check_writable_name(path)
     check_folder(pathlib.Path(path).parent)
     check_no_encoder(pathlib.Path(path).parent)
-    stored = [*NAMES, RECORD, CALIBRATION, DURATIONS]
-    if pathlib.Path(path).exists() and pathlib.Path(path).name in stored:
+    stored = [*NAMES, RECORD, CALIBRATION, DURATIONS, SKIPPED]
+    beside = pathlib.Path(path).with_name("ids.txt")
+    if beside.is_file() and pathlib.Path(path).name in stored:
         raise ValueError(
             f"{path} belongs to embeddings, and would be replaced: give "
             "another name."

@@ -115,9 +115,10 @@ def embed(parser):
 
     A row of the array belongs to the line of the same number in ids.txt, the
     path of the file; skipped.csv has the files that cannot be used, and why.
-    Killed and started again, it goes on where it was; later, it embeds the
-    files that have come or were replaced since. Where some are not given any
-    longer, it refuses.
+    Killed and started again with the same files, it goes on where it was; once
+    it has ended, a next start embeds the files that have come or were replaced
+    since. It refuses to lose any: where files are not given any longer, cannot
+    be read for a while, or are embedded by another encoder.
 
     Example:
       speechbrain-cadino embed results/encoder speech/ \\

@@ -15,30 +15,36 @@ from speechbrain_cadino.embeddings.extract import (
     is_extracted,
 )
 from speechbrain_cadino.embeddings.store import (
-    CALIBRATION,
     DURATIONS,
+    NAMES,
     RECORD,
-    drop_unreadable,
+    chunks,
     load_embeddings,
-    readable_embeddings,
-    save_embeddings,
+    readable_rows,
+    write_ids,
+    write_joined,
 )
 from speechbrain_cadino.process.files import (
-    atomic_path,
+    atomic_folder,
     read_json,
+    sync,
     write_csv,
     write_json,
 )
 
 logger = get_logger(__name__)
 
-# The folder below it of what is embedded now, which goes on if it is killed
-MORE = ".more"
+# Folders below it: of what is embedded now, which goes on if it is killed; and
+# of all that is to be moved into it
+MORE, WHOLE = ".more", ".whole"
 
 
 def embed_more(embedder, folder, table, shard_size):
     """Embeds whole files into a folder, exactly: those that it does not hold
     yet, or that were replaced since.
+
+    Killed and started again with the same files, it goes on where it was; what
+    the folder holds stays there until all is done.
 
     Arguments
     ---------
@@ -47,7 +53,7 @@ def embed_more(embedder, folder, table, shard_size):
     folder : str or pathlib.Path
         The folder of ``embeddings.npy`` and ``ids.txt``. ``durations.csv``
         (ID, duration, state) tells of which files they are. A calibration
-        stays with embeddings of one encoder.
+        stays.
     table : pandas.DataFrame
         All files, with their ``state``: see ``extract``.
     shard_size : int
@@ -66,6 +72,7 @@ def embed_more(embedder, folder, table, shard_size):
         If the folder holds embeddings by another encoder.
     """
     folder = pathlib.Path(folder)
+    settle(folder)
     record = extraction_record(embedder, table, shard_size) | {"trim": False}
     states = held(folder)
     before = read_json(folder / RECORD) or record
@@ -75,21 +82,50 @@ def embed_more(embedder, folder, table, shard_size):
             "encoder, or of another version, which would be lost: give another "
             "folder, or remove it."
         )
-    kept = (states.reindex(table["ID"]) == table["state"].to_numpy()).to_numpy()
-    if kept.any() and not is_extracted(folder, record):
-        logger.info(
-            f"{kept.sum()} of {len(table)} files are embedded already in "
-            f"{folder}."
-        )
-        _add(embedder, folder, table, kept, record)
+    if is_extracted(folder, record):
+        logger.info(f"The embeddings in {folder} are up to date.")
     else:
-        extract(embedder, folder, table, shard_size, trim=False)
-    ids, embeddings = drop_unreadable(folder)
-    lengths = (table["stop"] - table["start"]) / embedder.sample_rate
-    told = table[["ID"]].assign(duration=lengths, state=table["state"])
-    write_csv(folder / DURATIONS, told[told["ID"].isin(ids)])
+        kept = states.reindex(table["ID"]) == table["state"].to_numpy()
+        if kept.any():
+            logger.info(f"{kept.sum()} of {len(table)} files are embedded.")
+        sources = [load_embeddings(folder)] if kept.any() else []
+        if not kept.all():
+            rest = table[~kept.to_numpy()].reset_index(drop=True)
+            extract(
+                *(embedder, folder / MORE, rest, shard_size),
+                whole=not kept.any(),
+                trim=False,
+            )
+            sources.append(load_embeddings(folder / MORE))
+        lengths = (table["stop"] - table["start"]) / embedder.sample_rate
+        told = table[["ID", "state"]].assign(duration=lengths)
+        with atomic_folder(folder / WHOLE) as whole:
+            _join(whole, told, kept.to_numpy(), sources)
+            write_json(whole / RECORD, record)
+        settle(folder)
     shutil.rmtree(folder / MORE, ignore_errors=True)
-    return ids, embeddings
+    return load_embeddings(folder)
+
+
+def settle(folder):
+    """Moves what was embedded into its folder, if that is left to do.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        See ``embed_more``.
+    """
+    folder = pathlib.Path(folder)
+    whole = folder / WHOLE
+    if not whole.is_dir():
+        return
+    # Killed in between, it holds no IDs: nobody takes old ones for new rows
+    if (whole / "embeddings.npy").exists():
+        (folder / "ids.txt").unlink(missing_ok=True)
+    for name in [RECORD, DURATIONS, *NAMES]:
+        if (whole / name).exists():
+            (whole / name).replace(folder / name)
+    shutil.rmtree(whole)
 
 
 def held(folder):
@@ -123,23 +159,32 @@ def held(folder):
     return states
 
 
-def _add(embedder, folder, table, kept, record):
-    """Embeds the other rows of a table, and makes one folder of all."""
-    ids, embeddings = load_embeddings(folder)
-    rows = pd.Index(ids).get_indexer(table["ID"][kept])
-    ids, points = [ids[row] for row in rows], embeddings[rows]
-    if not kept.all():
-        rest, size = table[~kept].reset_index(drop=True), record["shard_size"]
-        extract(embedder, folder / MORE, rest, size, whole=False, trim=False)
-        _, names, new = readable_embeddings(folder / MORE)
-        if names:  # else they have no width
-            ids, points = ids + names, np.concatenate([points, new])
-    places = pd.Index(ids).get_indexer(table["ID"])
+def _join(folder, told, kept, sources):
+    """Writes the rows of a table that can be read, of the sources, IDs and
+    embeddings: those that are kept of the first, the others of the last."""
+    names = told["ID"].to_numpy()
+    places = np.full(len(names), -1)
+    origin = np.where(kept, 0, len(sources) - 1)
+    for number, (ids, embeddings) in enumerate(sources):
+        rows = np.flatnonzero(origin == number)
+        found = pd.Index(ids).get_indexer(names[rows])
+        readable = np.append(readable_rows(embeddings), False)  # none, at -1
+        places[rows] = np.where(readable[found], found, -1)
     there = places >= 0
-    path = folder / CALIBRATION
-    calibration = path.read_bytes() if path.is_file() else None
-    save_embeddings(folder, table["ID"][there], points[places[there]])
-    write_json(folder / RECORD, record)
-    if calibration is not None:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(calibration)
+    places, origin = places[there], origin[there]
+    width = max(embeddings.shape[1] for _, embeddings in sources)
+
+    def parts():
+        for piece in chunks(len(places)):
+            part = np.empty((len(places[piece]), width), np.float32)
+            for number, (_, embeddings) in enumerate(sources):
+                own = origin[piece] == number
+                if own.any():
+                    part[own] = embeddings[places[piece][own]]
+            yield part
+
+    path = folder / "embeddings.npy"
+    write_joined(path, path, parts(), (len(places), width))
+    sync(path)
+    write_ids(folder, names[there])
+    write_csv(folder / DURATIONS, told.loc[there, ["ID", "duration", "state"]])

@@ -7,6 +7,7 @@ import torch
 import torch._functorch.config
 
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.training.guard import Diverged
 
 logger = get_logger(__name__)
 
@@ -80,7 +81,7 @@ class Compilation:
         self._begin_step()
         try:
             result = step()
-        except ValueError:  # a refusal of ours: what compiles has no such error
+        except Diverged:
             raise
         except Exception as error:
             if not self._give_up(error):

@@ -17,6 +17,10 @@ DIVERGED = (
 MAX_OVERFLOWS = 32
 
 
+class Diverged(ValueError):
+    """The error where too many steps in a row are not finite."""
+
+
 class Buffers:
     """The running statistics of networks, which a step changes: rewindable.
 
@@ -164,7 +168,7 @@ class StepGuard:
         utterances = f"The utterances in it: {suspects}."
         count = self.in_a_row[overflowed]
         if count > (MAX_OVERFLOWS if overflowed else patience):
-            raise ValueError(
+            raise Diverged(
                 f"The loss or its gradient was not finite in {count} steps in "
                 f"a row, up to {where}. {utterances} {DIVERGED}"
             )

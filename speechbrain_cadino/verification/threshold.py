@@ -149,6 +149,7 @@ def calibrate_by_trials(embedder, trials):
         If there are fewer than ``FEWEST_TRIALS`` of either kind, a pair counted
         once, or a pair is of both kinds.
     """
+    _distinct(trials.trials)  # raises before the work
     scores = trials.scores(embedder)
     chosen = _distinct(trials.trials)
     scores = scores[chosen]
@@ -412,7 +413,7 @@ def leave_out_copies(points, enrol, test):
     (array([0, 0]), array([0, 2]))
     """
     gaps = np.square(points[enrol] - points[test]).sum(1)
-    kept = (enrol == test) | (gaps > COPIES**2 * points.var(0).sum())
+    kept = (enrol == test) | (gaps >= COPIES**2 * points.var(0).sum())
     return enrol[kept], test[kept]
 
 

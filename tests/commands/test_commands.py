@@ -21,7 +21,7 @@ from torchaudio.functional import resample
 
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain_cadino.clustering.speakers import find_speakers
-from speechbrain_cadino.commands import actions, audio_files, cluster
+from speechbrain_cadino.commands import audio_files, cluster
 from speechbrain_cadino.commands.audio_files import (
     audio_table,
     embed_files,
@@ -141,7 +141,7 @@ def test_what_cannot_be_read_for_a_while_is_not_lost(
     encoder_folder, speech, write_m4a, tmp_path, caplog, monkeypatch
 ):
     """As where PyAV is missing; one that was replaced since has no embedding
-    any longer, and one that goes amid the work ends nothing."""
+    any longer."""
     folder = tmp_path / "archive"
     folder.mkdir()
     wav = soundfile.read(speech / FILES[0])[0]
@@ -162,18 +162,22 @@ def test_what_cannot_be_read_for_a_while_is_not_lost(
     (folder / "a.m4a").write_bytes(b"something else")
     main(words)
     assert load_embeddings(out)[0] == [str(folder / "b.wav")]
-    soundfile.write(folder / "c.wav", wav, 16000)
-    state_of = actions.state_of
+    # Nor where a disk has gone amid the work
+    examine = audio_files.judge_recordings
 
-    def goes(file):
-        if file.endswith("c.wav"):
-            (folder / "c.wav").unlink()
-        return state_of(file)
+    def goes(*arguments):
+        examine(*arguments)
+        (folder / "b.wav").unlink()
+        soundfile.write(folder / "c.wav", wav, 16000)
+        arguments[0][-1].problem = "no such file"
 
-    monkeypatch.setattr(actions, "state_of", goes)
-    main(words)
-    table = pd.read_csv(out / "skipped.csv", index_col="file")["problem"]
-    assert table[str(folder / "c.wav")] == "gone since it was listed"
+    before = (out / "embeddings.npy").read_bytes()
+    soundfile.write(folder / "aa.wav", wav, 16000)
+    monkeypatch.setattr(audio_files, "judge_recordings", goes)
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "b.wav: no such file" in caplog.records[-1].getMessage()
+    assert (out / "embeddings.npy").read_bytes() == before
 
 
 def test_a_recording_of_the_speaker_and_a_clip_tell_nothing(
@@ -256,17 +260,17 @@ def test_killed_embed_goes_on(encoder_folder, speech, stock, tmp_path):
     words = ["embed", str(encoder_folder), ".", "--output", "out"]
     command = ["-c", program, *words]
     process = forked.start(*command, cwd=tmp_path)
-    while not list(tmp_path.glob("out/shards/0*.npy")):
+    while not list(tmp_path.glob("out/.more/shards/0*.npy")):
         assert process.is_alive()
         time.sleep(0.001)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert not (tmp_path / "out" / "embeddings.npy").exists()
-    done = len(list(tmp_path.glob("out/shards/0*.npy")))
+    done = len(list(tmp_path.glob("out/.more/shards/0*.npy")))
     code, output = forked.run(*command, cwd=tmp_path)
     assert code == 0, output
-    assert f"{done} of 100 shards in out are there already" in output
+    assert f"{done} of 100 shards in out/.more are there already" in output
     ids, embeddings = load_embeddings(tmp_path / "out")
     assert ids == [f"{number:02}.wav" for number in range(100)]
     expected = np.tile(stock[:2], (50, 1))
@@ -285,7 +289,7 @@ def test_killed_embed_goes_on(encoder_folder, speech, stock, tmp_path):
     soundfile.write(tmp_path / "00.wav", samples[::-1], rate)
     code, output = forked.run(*command, cwd=tmp_path)
     assert code == 0, output
-    assert "99 of 100 files are embedded already in out" in output
+    assert "99 of 100 files are embedded" in output
     assert not np.allclose(load_embeddings(tmp_path / "out")[1][0], stock[0])
 
 

@@ -1,13 +1,16 @@
 """An archive that grows, and whose files are replaced."""
 
+import pathlib
+
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 import torch
 
+from speechbrain_cadino.embeddings import store
 from speechbrain_cadino.embeddings.embedder import Embedder
-from speechbrain_cadino.embeddings.grow import MORE, embed_more
+from speechbrain_cadino.embeddings.grow import MORE, WHOLE, embed_more
 from speechbrain_cadino.embeddings.store import CALIBRATION, load_embeddings
 from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.process.files import state_of
@@ -59,6 +62,7 @@ def embed(encoder, tmp_path):
         count, encoder.count = encoder.count, 0
         return count
 
+    run.encoder = encoder
     return run
 
 
@@ -69,7 +73,8 @@ def write(folder, *names, level=0.1):
         soundfile.write(folder / f"{name}.wav", wav, 16000, "FLOAT")
 
 
-def test_files_are_embedded_once(embed, tmp_path):
+def test_files_are_embedded_once(embed, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "CHUNK", 2)
     write(tmp_path, *"abc")
     (tmp_path / "out").mkdir()
     assert embed(*"ab") == 2
@@ -124,3 +129,34 @@ def test_what_no_state_tells_of_is_embedded_anew(embed, tmp_path):
     assert embed(*"abc") == 3
     (tmp_path / "out" / "ids.txt").unlink()
     assert embed(*"abc") == 3
+
+
+@pytest.mark.parametrize("name", ["durations.csv", "embeddings.npy", "ids.txt"])
+def test_what_is_embedded_is_moved_in_the_end(
+    embed, tmp_path, monkeypatch, name
+):
+    """Ended amid that, the next start goes on with it; and nobody takes old
+    IDs for new rows meanwhile."""
+    write(tmp_path, *"abc")
+    (tmp_path / "out").mkdir()
+    assert embed(*"ab") == 2
+    (tmp_path / "out" / CALIBRATION).write_text("of these embeddings")
+    write(tmp_path, "a", level=0.2)
+    replace = pathlib.Path.replace
+
+    def ends(path, target):
+        if path.parent.name == WHOLE and path.name == name:
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "replace", ends)
+        with pytest.raises(KeyboardInterrupt):
+            embed(*"cab")
+    with pytest.raises(FileNotFoundError, match=r"no ids\.txt"):
+        load_embeddings(tmp_path / "out")
+    embed.encoder.count = 0
+    assert embed(*"cab") == 0
+    text = (tmp_path / "out" / CALIBRATION).read_text()
+    assert text == "of these embeddings"
+    assert not (tmp_path / "out" / WHOLE).exists()

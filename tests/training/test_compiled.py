@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from speechbrain_cadino.training.compiled import Compilation
+from speechbrain_cadino.training.guard import Diverged
 
 
 class Network(torch.nn.Module):
@@ -46,9 +47,9 @@ def test_a_refusal_is_no_failure_to_compile(caplog):
 
     def step():
         done.append(1)
-        raise ValueError("The loss was not finite")
+        raise Diverged("The loss was not finite")
 
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(Diverged, match="not finite"):
         compilation.take(step, undo=None)
     assert (done, network.mode) == ([1], "default")
     assert "it failed" not in caplog.text
