@@ -6,7 +6,6 @@ import pathlib
 
 from PIL import Image, UnidentifiedImageError
 
-from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.prepare.copies import (
     COPY_OF,
     comment_of,
@@ -15,8 +14,6 @@ from speechbrain_cadino.prepare.copies import (
     require_av,
 )
 from speechbrain_cadino.process.files import atomic_folder, holds_something
-
-logger = get_logger(__name__)
 
 VIDEOS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm"}
 QUALITY = 95

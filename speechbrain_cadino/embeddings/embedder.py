@@ -281,7 +281,7 @@ class Embedder:
             generator=torch.Generator(),
         )
 
-    def extract(self, folder, table, shard_size=5_000, trim=True):
+    def extract(self, folder, table, shard_size=5_000):
         """Embeds millions of utterances into a folder: see
         ``embeddings.extract.extract``, which it calls.
 
@@ -293,8 +293,6 @@ class Embedder:
             See ``embed``.
         shard_size : int
             The number of utterances in a shard.
-        trim : bool
-            See there.
 
         Returns
         -------
@@ -303,7 +301,7 @@ class Embedder:
         numpy.memmap
             Shape (N, D), float32; the rows of unreadable files are NaN.
         """
-        return extract(self, folder, table, shard_size, trim=trim)
+        return extract(self, folder, table, shard_size)
 
     def mean_embedding(self, table):
         """The mean embedding of a training set, for mean subtraction.

@@ -7,7 +7,6 @@ import numpy as np
 
 from speechbrain_cadino.process.files import (
     atomic_path,
-    read_json,
     read_text,
     removed_if_full,
     write_json,
@@ -301,30 +300,6 @@ def readable_rows(embeddings):
     for rows in chunks(len(embeddings)):
         readable[rows] = np.isfinite(embeddings[rows]).all(1)
     return readable
-
-
-def drop_unreadable(folder):
-    """Leaves out the rows of files that cannot be read, and keeps the record: a
-    next extraction of the same table has nothing to do.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        The folder of ``extract``.
-
-    Returns
-    -------
-    list of str
-        The N IDs that are left.
-    numpy.memmap
-        Shape (N, D), float32.
-    """
-    readable, ids, embeddings = readable_embeddings(folder)
-    if not readable.all():
-        record = read_json(pathlib.Path(folder, RECORD))
-        save_embeddings(folder, ids, embeddings)
-        write_json(pathlib.Path(folder, RECORD), record)
-    return load_embeddings(folder)
 
 
 def readable_embeddings(folder, transform=None):

@@ -145,7 +145,7 @@ class StoredEmbeddings:
         found[missing | broken] = np.nan
         return found
 
-    def extract(self, folder, table, shard_size=None, trim=False):
+    def extract(self, folder, table, shard_size=None):
         """See ``Embedder.extract``; copies the rows that are wanted.
 
         Raises
