@@ -11,6 +11,7 @@ finetune.py and train_speaker_with_dino.py; others for figures alone, or never.
 
 import csv
 import pathlib
+import re
 import warnings
 from collections import defaultdict
 
@@ -19,7 +20,7 @@ import pandas as pd
 
 from speechbrain_cadino.dataio.audio import AudioError, read_header
 from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
-from speechbrain_cadino.process.files import write_csv
+from speechbrain_cadino.process.files import read_text, write_csv
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop"]
 LABEL = "spk_id"
@@ -251,6 +252,7 @@ def read_csv(path, dtypes=(), separator=","):
         pd.errors.ParserWarning,
         UnicodeDecodeError,
     ) as error:
+        read_text(path)  # says which encoding it is in
         _check_fields(path, separator)
         raise ValueError(
             f"{path} is not a readable CSV file ({error}). It has to be text "
@@ -275,6 +277,12 @@ def _check_fields(path, separator):
         columns, number = [], 0
         try:
             columns = next(rows, [])
+            other = _other_separator(columns)
+            if other:
+                raise ValueError(
+                    f"{path} has {other} between its columns: save it with "
+                    f"{SEPARATORS[separator]}s."
+                )
             for number, row in enumerate(rows, 2):
                 if len(row) > len(columns):
                     raise ValueError(
@@ -332,12 +340,17 @@ def describe_columns(table):
     str
     """
     names = list(table.columns)
-    separators = {";": "semicolons", "\t": "tabs", "|": "bars"}
-    if len(names) == 1:
-        for separator, word in separators.items():
-            if separator in names[0]:
-                return f"{word} between {names[0].replace(separator, ' ')}"
+    other = _other_separator(names)
+    if other:
+        return f"{other} between " + re.sub(r"[;|\t]", " ", names[0])
     return ", ".join(map(str, names)) or "none"
+
+
+def _other_separator(names):
+    """The word for what separates columns that were read as one, if any."""
+    words = {";": "semicolons", "\t": "tabs", "|": "bars"}
+    text = names[0] if len(names) == 1 else ""
+    return next((word for mark, word in words.items() if mark in text), "")
 
 
 def _to_number(table, column, path, dtype):

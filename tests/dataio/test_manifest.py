@@ -150,6 +150,16 @@ def test_what_separates_the_columns_is_said(tmp_path):
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(ValueError, match="it has semicolons between ID"):
         read_manifest(tmp_path / "m.csv")
+    # as a spreadsheet in much of Europe writes it
+    (tmp_path / "m.csv").write_text(text.replace("1.5", "1,5"))
+    with pytest.raises(ValueError, match="has semicolons between its columns"):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_utf_16_is_named(tmp_path):
+    (tmp_path / "m.csv").write_text(HEADER + "a,1.5,a.wav,0,24000\n", "utf-16")
+    with pytest.raises(ValueError, match="is in UTF-16: save it as UTF-8"):
+        read_manifest(tmp_path / "m.csv")
 
 
 def test_frames_of_faces_may_be_one_a_second(tmp_path):
