@@ -38,7 +38,11 @@ from speechbrain_cadino.prepare.recordings import (
 from speechbrain_cadino.prepare.scan import digest, fingerprint, list_files
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.process.parts import JOINING
-from speechbrain_cadino.verification.trials import listed_names
+from speechbrain_cadino.verification.trials import (
+    read_lists,
+    shared_folders,
+    trial_names,
+)
 
 logger = get_logger(__name__)
 
@@ -202,7 +206,8 @@ def prepare_faces(
     folders = check_folders(data_folder, content="faces")
     frame_folder = check_made_folder(frame_folder, folders, "frame_folder")
     utterances = _read_utterances(audio_manifest, trials)
-    tested = listed_names(exclude)
+    listed = read_lists(exclude)
+    tested, shared = trial_names(listed), shared_folders(listed, folders)
     if utterances is None:
         check_id_parts(id_parts)
     suffixes = IMAGES | VIDEOS if layout == "folders" else IMAGES
@@ -218,7 +223,7 @@ def prepare_faces(
         "version": __version__,
         "data_folder": folders,
         "utterances": digest(utterances or []),
-        "exclude": digest(tested),
+        "exclude": digest([*tested, *sorted(shared)]),
         "layout": layout,
         "glob": glob,
         "frames_per_second": frames_per_second,
@@ -239,7 +244,7 @@ def prepare_faces(
             for folder in folders
         }
         _judge_glob(tracks, find_tracks(listings, layout, id_parts))
-    left_out = leave_out_speakers(tracks, tested, folders, id_parts)
+    left_out = leave_out_speakers(tracks, tested, folders, id_parts, shared)
     usable = [track for track in tracks if not track.problem]
     unusable = [(track.id, track) for track in tracks if track.problem]
     pairs = _pair(usable, utterances, id_parts)
@@ -364,7 +369,7 @@ def _read_utterances(audio_manifest, trials):
     utterances = set()
     if audio_manifest is not None:
         utterances.update(read_manifest(audio_manifest, data_root="")["ID"])
-    utterances.update(map(spelling, listed_names(trials)))
+    utterances.update(map(spelling, trial_names(read_lists(trials))))
     return sorted(utterances)
 
 

@@ -30,6 +30,10 @@ logger = get_logger(__name__)
 # so many passes over all rows if the clusters have 8, less if they have more.
 SAMPLE_PER_CLUSTER = 8
 
+# Ward linkage holds the distances of all pairs of centroids twice: 20 GB of so
+# many. More are no number that anybody meant, but a share of a large archive.
+MOST_MERGED = 50_000
+
 # Similarities that the torch engine holds at once: 256 MiB.
 SIMILARITIES = 2**26
 
@@ -346,6 +350,12 @@ def check_options(count, num_clusters, merge_to=None, engine="sklearn"):
         raise ValueError(
             f"merge_to is {merge_to}, which {num_clusters} clusters cannot be "
             "merged into: it must be at least 1 and less than num_clusters."
+        )
+    if merge_to is not None and num_clusters > MOST_MERGED:
+        raise ValueError(
+            f"merge_to: to merge {num_clusters} clusters takes "
+            f"{8e-9 * num_clusters**2:.0f} GB of memory. Give numbers instead "
+            "of shares, such as num_clusters: 5000 and merge_to: 2500."
         )
     find_engine(engine, "cpu")
 

@@ -28,7 +28,11 @@ from speechbrain_cadino.prepare.recordings import (
 from speechbrain_cadino.prepare.scan import digest, fingerprint, list_files
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.process.parts import JOINING, read_part
-from speechbrain_cadino.verification.trials import listed_names
+from speechbrain_cadino.verification.trials import (
+    read_lists,
+    shared_folders,
+    trial_names,
+)
 
 logger = get_logger(__name__)
 
@@ -148,7 +152,8 @@ def prepare_folder(
     convert_folder = check_made_folder(
         convert_folder, folders, "convert_folder"
     )
-    tested = listed_names(exclude)
+    trials = read_lists(exclude)
+    tested, shared = trial_names(trials), shared_folders(trials, folders)
     listings = {
         folder: list_files(
             folder, glob, READABLE | CONVERTIBLE, leave_out=convert_folder
@@ -165,7 +170,7 @@ def prepare_folder(
         "sample_rate": sample_rate,
         "convert_folder": convert_folder,
         "cut_seconds": cut_seconds,
-        "exclude": digest(tested),
+        "exclude": digest([*tested, *sorted(shared)]),
         "id_parts": id_parts,
         "files": [fingerprint(listing) for listing in listings.values()],
     }
@@ -188,7 +193,9 @@ def prepare_folder(
 
     def finish():
         judge_recordings(usable, sample_rate, min_duration, max_duration)
-        found = leave_out_speakers(recordings, tested, folders, id_parts)
+        found = leave_out_speakers(
+            recordings, tested, folders, id_parts, shared
+        )
         _write(made, recordings, tested, found)
 
     if part is None:

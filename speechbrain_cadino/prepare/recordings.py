@@ -220,7 +220,9 @@ def convert_recordings(
     read_headers(converted, num_workers)
 
 
-def leave_out_speakers(recordings, names, folders, id_parts=None):
+def leave_out_speakers(
+    recordings, names, folders, id_parts=None, shared=frozenset()
+):
     """Finds the recordings of the speakers of trial lists.
 
     Arguments
@@ -236,6 +238,10 @@ def leave_out_speakers(recordings, names, folders, id_parts=None):
         The folders of the data.
     id_parts : int, optional
         See ``choose_recordings``.
+    shared : set of str
+        The folders that are of no speaker: see
+        ``verification.trials.shared_folders``. Below such a one a speaker is
+        any other folder of the name.
 
     Returns
     -------
@@ -263,12 +269,15 @@ def leave_out_speakers(recordings, names, folders, id_parts=None):
     speakers, unknown = set(), []
     for name in sorted(names):
         speaker = speaker_of(name, folders, id_parts)
-        if speaker in below:
+        if speaker in shared:
+            speaker, among = "", below - shared
+        elif speaker in below:
             speakers.add(speaker)
             continue
-        # As where a list starts higher up, or comes from another machine
-        parts = parts_of(name, folders)
-        within = first.intersection(parts[:-1])
+        else:
+            # As where a list starts higher up, or comes from another machine
+            among = first - shared
+        within = among.intersection(parts_of(name, folders)[:-1])
         speakers |= within
         if not speaker and not within:
             unknown.append(name)

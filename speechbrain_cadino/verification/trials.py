@@ -170,21 +170,51 @@ def trial_names(trials):
     return sorted(set(trials["enrol"]) | set(trials["test"]))
 
 
-def listed_names(lists):
-    """The files that some trial lists name, each once.
+def read_lists(lists):
+    """Reads several trial lists.
 
     Arguments
     ---------
     lists : str or pathlib.Path, or a list of these, optional
-        The trial lists.
+        The trial lists; none is a list without trials.
 
     Returns
     -------
-    list of str
-        Sorted.
+    pandas.DataFrame
+        See ``read_trials``, also for the errors: ``target``, ``enrol`` and
+        ``test``.
     """
-    names = [trial_names(read_trials(path)) for path in paths_of(lists)]
-    return sorted(set().union(*names))
+    columns = ["target", "enrol", "test"]
+    tables = [read_trials(path)[columns] for path in paths_of(lists)]
+    return pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+
+
+def shared_folders(trials, folders=()):
+    """The folders that are of no speaker, as two of them are in it.
+
+    Arguments
+    ---------
+    trials : pandas.DataFrame
+        The trials, as ``read_trials`` gives them.
+    folders : iterable of str
+        The folders of the data: see ``dataio.names.parts_of``.
+
+    Returns
+    -------
+    set of str
+        Those on the way to both files of a trial of two speakers.
+
+    Example
+    -------
+    >>> trial = (False, "customers/a/1", "customers/b/1")
+    >>> trials = pd.DataFrame([trial], columns=["target", "enrol", "test"])
+    >>> shared_folders(trials)
+    {'customers'}
+    """
+    inside = {n: set(parts_of(n, folders)[:-1]) for n in trial_names(trials)}
+    others = trials[~trials["target"].to_numpy(bool)]
+    pairs = zip(others["enrol"], others["test"])
+    return set().union(*(inside[enrol] & inside[test] for enrol, test in pairs))
 
 
 def write_trials(path, trials):
@@ -277,16 +307,12 @@ def _tested(trials, names, folders, trained):
     """Who speaks in each of the files of a list, "" where its name does not
     tell."""
     first = [speaker_of(name, folders) for name in names]
-    inside = {name: set(parts_of(name, folders)[:-1]) for name in names}
-    others = trials[~trials["target"].to_numpy(bool)]
-    # Folders on both sides of a trial of two speakers are of neither
-    shared = set()
-    for enrol, test in zip(others["enrol"], others["test"]):
-        shared |= inside[enrol] & inside[test]
+    shared = shared_folders(trials, folders)
     if shared.isdisjoint(first):
         return first
     found = trained - shared
-    return [min(found & inside[name], default="") for name in names]
+    inside = [set(parts_of(name, folders)[:-1]) for name in names]
+    return [min(found & folders_of, default="") for folders_of in inside]
 
 
 def _folders_on_the_way(table):

@@ -226,6 +226,13 @@ def test_senseless_arguments(options, message):
         cluster(speech_like(), **options)
 
 
+def test_shares_of_a_large_archive_are_refused_before_memory_ends():
+    clusterer = kmeans.SphericalKMeans(0.7, merge_to=0.35)
+    with pytest.raises(ValueError, match="merge 420000 clusters takes 1411 GB"):
+        clusterer.check(600_000)
+    clusterer.check(70_000)
+
+
 @pytest.mark.parametrize(
     ("value", "kind"), [(0, "zero"), (np.nan, "not fin"), (np.inf, "not fin")]
 )

@@ -233,6 +233,27 @@ def test_a_name_that_does_not_tell_the_speaker_is_said(
     assert "who speaks in 2 of the 2 files of the trial lists" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("line", "left", "warns"),
+    [
+        # A side of calls is nobody: the files alone, or whose folder it is
+        ("0 customers/1 customers/2", ["agents/1", "customers/ann/3"], True),
+        ("0 customers/1 customers/ann/3", ["agents/1", "customers/2"], True),
+        ("1 customers/1 customers/2", ["agents/1"], False),
+    ],
+)
+def test_a_folder_of_two_speakers_is_no_speaker(
+    tmp_path, save, write_tone, caplog, line, left, warns
+):
+    data = tmp_path / "data"
+    for name in ["agents/1", "customers/1", "customers/2", "customers/ann/3"]:
+        write_tone(data / f"{name}.wav")
+    (tmp_path / "1.txt").write_text(f"{line}\n")
+    prepare_folder(data, save, exclude=tmp_path / "1.txt")
+    assert ids(save) == left
+    assert ("the trial lists cannot be told" in caplog.text) == warns
+
+
 def test_several_folders(data, save, tmp_path, write_tone):
     write_tone(tmp_path / "more" / "d.wav")
     write_tone(tmp_path / "more" / "a.wav")

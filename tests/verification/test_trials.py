@@ -8,7 +8,7 @@ import soundfile
 from speechbrain_cadino.dataio.audio import AudioError
 from speechbrain_cadino.verification.evaluate import TrialEvaluator
 from speechbrain_cadino.verification.trials import (
-    listed_names,
+    read_lists,
     read_trials,
     training_overlap,
     trial_files,
@@ -143,7 +143,7 @@ def test_one_list_by_its_path(tmp_path):
     with pytest.raises(ValueError, match=r"'b.txt'\]: give one list"):
         TrialEvaluator(["a.txt", "b.txt"], tmp_path)
     with pytest.raises(FileNotFoundError, match="path of veri_test2"):
-        listed_names("vox1-o")
+        read_lists("vox1-o")
 
 
 def test_m4a_is_to_be_converted(tmp_path):
