@@ -101,14 +101,12 @@ def verify_fused(
         overlap = training_overlap(trials.trials, trials.data_folder, trained)
     assess = assessor(trials.trials)
     scores = score(trials, face_trials)
-    keep_scored(output_folder, trials)
+    assess = keep_scored(output_folder, trials, assess, assessor)
     if np.isnan(scores["face"]).all():
         raise ValueError(
             f"None of the {len(trials.trials)} trials has a face on both "
             "sides: verify voices alone, by verify.yaml."
         )
-    if len(trials.trials) < len(assess.trials):
-        assess = assessor(trials.trials)
     systems = {
         "audio": scores["audio"],
         "face": _filled(scores["face"]),

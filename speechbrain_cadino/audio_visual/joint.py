@@ -9,9 +9,9 @@ from speechbrain_cadino.clustering.clusterer import find_clusters
 from speechbrain_cadino.clustering.kmeans import Clusters
 from speechbrain_cadino.clustering.pseudo_labels import pseudo_label
 from speechbrain_cadino.clustering.quality import quality
-from speechbrain_cadino.clustering.rows import CHUNK, unit_rows
+from speechbrain_cadino.clustering.rows import unit_rows
 from speechbrain_cadino.dataio.manifest import read_manifest
-from speechbrain_cadino.embeddings.store import readable_embeddings
+from speechbrain_cadino.embeddings.store import chunks, readable_embeddings
 
 # What is told of the clusters of voices or of faces alone.
 MEASURES = ["nmi", "ami", "ari", "purity"]
@@ -189,8 +189,8 @@ class Joined(NamedTuple):
         within[self.seen] = inside
         labels[self.seen & within] = found.labels
         unseen = np.flatnonzero(~self.seen)
-        for first in range(0, len(unseen), CHUNK):
-            rows = unseen[first : first + CHUNK]
+        for piece in chunks(len(unseen)):
+            rows = unseen[piece]
             own = self.points[rows, : self.width]
             labels[rows] = (own @ voices.T).argmax(1)
         return Clusters(labels[within], found.centroids), within

@@ -18,6 +18,7 @@ from speechbrain_cadino.dataio.labels import labels_of
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     LABEL,
+    PSEUDO_LABELS,
     TRUSTED,
     read_manifest,
     write_manifest,
@@ -155,7 +156,7 @@ def pseudo_label(
         If an argument makes no sense, or the manifest would be replaced.
     """
     folder = pathlib.Path(output_folder)
-    check_inputs_stay([manifest], [folder / "pseudo_labels.csv"])
+    check_inputs_stay([manifest], [folder / PSEUDO_LABELS])
     table = read_manifest(manifest, DATA_ROOT)
     count = len(table)
     if companion is not None:
@@ -171,7 +172,7 @@ def pseudo_label(
         companion.extract(folder, shard_size)
 
     def finish():
-        for name in ["pseudo_labels.csv", "sweep.json"]:
+        for name in [PSEUDO_LABELS, "sweep.json"]:
             (folder / name).unlink(missing_ok=True)
         if hasattr(transform, "learn"):
             transform.learn(embedder, read_manifest(manifest, data_folder))
@@ -202,7 +203,7 @@ def pseudo_label(
             points, truth = points[within], _of(truth, within)
         report = write_clusters(folder, ids, clusters, points, truth, more)
         kept = label_manifest(table, ids, clusters.labels, min_cluster_size)
-        write_manifest(folder / "pseudo_labels.csv", kept)
+        write_manifest(folder / PSEUDO_LABELS, kept)
         logger.info(
             f"{len(kept)} of {len(table)} utterances have one of "
             f"{kept[LABEL].nunique()} pseudo labels; "

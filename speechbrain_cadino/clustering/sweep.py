@@ -99,8 +99,8 @@ def compare_numbers(embeddings, candidates, clusterer, speakers=None):
     pandas.DataFrame
         A row for each candidate, in rising order: ``num_clusters``,
         ``singletons``, ``silhouette`` (mean, see ``silhouettes``),
-        ``stability`` (see ``stability``; NaN for more than N / 2 clusters)
-        and, with speakers, ``ami`` and ``ari``.
+        ``stability`` (see ``stability_of_halves``; NaN for more than N / 2
+        clusters) and, with speakers, ``ami`` and ``ari``.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def compare_numbers(embeddings, candidates, clusterer, speakers=None):
             "stability": np.nan,
         }
         if number <= len(points) // 2:
-            row["stability"] = stability(points, plain)
+            row["stability"] = stability_of_halves(points, plain)
         rows.append(row | {k: figures[k] for k in CHECKS if k in figures})
         logger.info(f"{number} clusters: {rows[-1]}")
     return pd.DataFrame(rows)
@@ -162,7 +162,7 @@ def check_candidates(candidates):
         )
 
 
-def stability(points, clusterer):
+def stability_of_halves(points, clusterer):
     """How well clusters of one half of the utterances describe the other.
 
     Each half is clustered for itself, then labelled by the centroids of the
@@ -187,7 +187,7 @@ def stability(points, clusterer):
     -------
     >>> from speechbrain_cadino.clustering.kmeans import SphericalKMeans
     >>> points = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
-    >>> stability(points, SphericalKMeans(3))
+    >>> stability_of_halves(points, SphericalKMeans(3))
     1.0
     """
     nearest = find_engine(clusterer.engine, clusterer.device)

@@ -204,7 +204,7 @@ def _archive(output, files, rate):
         with audio_files.audio_table(files, rate, copies) as found:
             recordings, table = found
             skipped = audio_files.warn_of_skipped(files, recordings)
-            audio_files.warn_of_rates(recordings, rate)
+            audio_files.warn_of_formats(recordings, rate)
             converted = [
                 file
                 for file, recording in zip(files, recordings)
@@ -251,7 +251,7 @@ def adapt(arguments):
     rate = loaded.sample_rate
     with audio_files.audio_table(files, rate) as (recordings, table):
         audio_files.warn_of_skipped(files, recordings)
-        audio_files.warn_of_rates(recordings, rate)
+        audio_files.warn_of_formats(recordings, rate)
         found = adapt_encoder(
             loaded,
             table,

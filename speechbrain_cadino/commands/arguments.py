@@ -8,11 +8,9 @@ from speechbrain_cadino.commands.audio_files import find_files
 from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.dataio.names import check_writable_name
 from speechbrain_cadino.embeddings.store import (
-    CALIBRATION,
-    DURATIONS,
+    BESIDE,
     NAMES,
     RECORD,
-    SKIPPED,
 )
 from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.encoders.export import check_no_encoder
@@ -130,7 +128,7 @@ def check_file(path):
     check_writable_name(path)
     check_folder(pathlib.Path(path).parent)
     check_no_encoder(pathlib.Path(path).parent)
-    stored = [*NAMES, RECORD, CALIBRATION, DURATIONS, SKIPPED]
+    stored = [*NAMES, RECORD, *BESIDE]
     beside = pathlib.Path(path).with_name("ids.txt")
     if beside.is_file() and pathlib.Path(path).name in stored:
         raise ValueError(

@@ -27,6 +27,7 @@ from speechbrain_cadino.prepare.recordings import (
     manifest_rows,
     needs_av,
     read_headers,
+    warn_of_channels,
 )
 from speechbrain_cadino.prepare.scan import list_files
 from speechbrain_cadino.process.console import printable
@@ -177,7 +178,7 @@ def embed_files(
         problem = problems[row].removeprefix(f"{wav}: ").rstrip(".")
         recordings[int(row)].problem = problem
     skipped = warn_of_skipped(files, recordings)
-    warn_of_rates(recordings, rate)
+    warn_of_formats(recordings, rate)
     table, embeddings = table[fine], embeddings[fine]
     return Embedded(
         [files[int(row)] for row in table["ID"]],
@@ -337,8 +338,9 @@ def warn_of_skipped(files, recordings):
     return problems
 
 
-def warn_of_rates(recordings, rate):
-    """Tells which recordings lack what the encoder listens to.
+def warn_of_formats(recordings, rate):
+    """Tells which recordings lack what the encoder listens to, or may hold
+    more than one voice.
 
     Arguments
     ---------
@@ -356,6 +358,7 @@ def warn_of_rates(recordings, rate):
             f"{printable(low[0].path)}: they are resampled, without the upper "
             "frequencies, and may be alike for that, whoever speaks."
         )
+    warn_of_channels(usable)
 
 
 def verify_files(

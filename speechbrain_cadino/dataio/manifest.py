@@ -25,6 +25,10 @@ from speechbrain_cadino.process.files import read_text, write_csv
 COLUMNS = ["ID", "duration", "wav", "start", "stop"]
 LABEL = "spk_id"
 TRUSTED = "trusted"
+
+# How a manifest of pseudo labels is called
+PSEUDO_LABELS = "pseudo_labels.csv"
+
 DATA_ROOT = "$data_root"
 
 SEPARATORS = {",": "comma", "\t": "tab"}

@@ -19,8 +19,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import MediaError
 from speechbrain_cadino.dataio.manifest import check_rate
 from speechbrain_cadino.embeddings.store import (
-    CALIBRATION,
-    DURATIONS,
+    BESIDE,
     NAMES,
     RECORD,
     SKIPPED,
@@ -122,8 +121,8 @@ def extract(embedder, folder, table, shard_size=5_000, whole=True, trim=True):
     shards = _Shards(folder, table, shard_size, embedder.segments, whole)
 
     def is_there():
-        record = extraction_record(embedder, table, shard_size)
-        return _is_there(folder, record | ({} if trim else {"trim": False}))
+        record = extraction_record(embedder, table, shard_size, trim)
+        return _is_there(folder, record)
 
     if run_on_main(is_there):
         logger.info(
@@ -139,7 +138,7 @@ def extract(embedder, folder, table, shard_size=5_000, whole=True, trim=True):
     return load_embeddings(folder)
 
 
-def extraction_record(embedder, table, shard_size):
+def extraction_record(embedder, table, shard_size, trim=True):
     """What tells to what the files of an embedding folder belong.
 
     Arguments
@@ -148,17 +147,19 @@ def extraction_record(embedder, table, shard_size):
         See ``extract``, as for the others.
     table : pandas.DataFrame
     shard_size : int
+    trim : bool
 
     Returns
     -------
     dict
         The content of ``extraction.json``.
     """
-    return {
+    record = {
         **embedder.fingerprint(),
         "table": hash_table(table),
         "shard_size": shard_size,
     }
+    return record if trim else record | {"trim": False}
 
 
 def hash_table(table):
@@ -233,7 +234,7 @@ def remove_extraction(folder):
         The embedding folder, which stays.
     """
     # The record goes last: killed in between, it still tells what is left.
-    for name in [*NAMES, CALIBRATION, DURATIONS, SKIPPED]:
+    for name in [*NAMES, *BESIDE]:
         (folder / name).unlink(missing_ok=True)
     _remove_shards(folder)
     (folder / RECORD).unlink(missing_ok=True)

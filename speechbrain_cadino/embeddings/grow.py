@@ -73,7 +73,7 @@ def embed_more(embedder, folder, table, shard_size):
     """
     folder = pathlib.Path(folder)
     settle(folder)
-    record = extraction_record(embedder, table, shard_size) | {"trim": False}
+    record = extraction_record(embedder, table, shard_size, trim=False)
     states = held(folder)
     before = read_json(folder / RECORD) or record
     if len(states) and {**before, "table": None} != {**record, "table": None}:

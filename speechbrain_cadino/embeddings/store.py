@@ -19,12 +19,15 @@ CHUNK = 2**14
 # The files of an embedding folder
 NAMES = ["embeddings.npy", "ids.txt"]
 
-# What they are embeddings of, if we have made them; what their scores mean; how
-# long files are; and the utterances without one, and their files
+# What they are embeddings of, if we have made them
 RECORD = "extraction.json"
+
+# What may be beside them: what their scores mean; how long files are; and the
+# utterances without one, and their files
 CALIBRATION = "calibration.json"
 DURATIONS = "durations.csv"
 SKIPPED = "skipped.csv"
+BESIDE = [CALIBRATION, DURATIONS, SKIPPED]
 
 
 def save_embeddings(folder, ids, embeddings):
@@ -61,20 +64,20 @@ def save_embeddings(folder, ids, embeddings):
             f"Embeddings of shape {embeddings.shape} for {len(ids)} IDs: give "
             "a row for each."
         )
-    text = "".join(f"{name}\n" for name in ids)
     with (
         atomic_path(folder / "ids.txt") as names,
         atomic_path(folder / "embeddings.npy") as array,
     ):
-        names.write_text(text, encoding="utf-8")
+        names.write_text(_lines(ids), encoding="utf-8")
         np.save(array, embeddings)
         pathlib.Path(os.path.realpath(folder / "ids.txt")).unlink(
             missing_ok=True
         )
-        # An extraction would take these for its own, and a calibration is of
-        # the scores of others.
+        # An extraction would take these for its own, and what is beside them
+        # is of others
         if (folder / RECORD).is_file():
             forget(folder)
+            (folder / SKIPPED).unlink(missing_ok=True)
         for name in [CALIBRATION, DURATIONS]:
             (folder / name).unlink(missing_ok=True)
 
@@ -108,7 +111,7 @@ def check_our_embeddings(folder):
     folder = pathlib.Path(folder)
     if (folder / RECORD).is_file():
         return
-    for name in [*NAMES, CALIBRATION, DURATIONS, SKIPPED]:
+    for name in [*NAMES, *BESIDE]:
         if (folder / name).exists():
             raise ValueError(
                 f"{folder / name} would be replaced, and has no {RECORD} "
@@ -173,8 +176,12 @@ def write_ids(folder, ids):
     ids : iterable of str
         The N IDs.
     """
-    text = "".join(f"{name}\n" for name in ids)
-    write_text(pathlib.Path(folder, "ids.txt"), text)
+    write_text(pathlib.Path(folder, "ids.txt"), _lines(ids))
+
+
+def _lines(ids):
+    """The text of ``ids.txt``."""
+    return "".join(f"{name}\n" for name in ids)
 
 
 def write_joined(path, final, parts, shape):

@@ -23,6 +23,7 @@ from speechbrain_cadino.prepare.recordings import (
     manifest_rows,
     read_headers,
     report_left_out,
+    warn_of_channels,
     write_skipped,
 )
 from speechbrain_cadino.prepare.scan import digest, fingerprint, list_files
@@ -270,6 +271,7 @@ def _report_usable(manifest, recordings, sample_rate):
     logger.info(
         f"{manifest}: {len(recordings)} recordings, {seconds / 3600:.2f} hours."
     )
+    warn_of_channels(recordings)
     other_rate = sum(r.rate != sample_rate for r in recordings)
     if other_rate:
         logger.info(

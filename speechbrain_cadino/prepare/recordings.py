@@ -59,7 +59,7 @@ class Recording:
     rate : int
         The sample rate, in Hz.
     channels : int
-        The number of channels.
+        The number of channels; of a converted copy, those of its source.
     told : int
         Samples per channel by the header, which may be wrong.
     """
@@ -217,7 +217,10 @@ def convert_recordings(
         if not problem:
             recording.path = recording.wav = target
             converted.append(recording)
+    channels = [recording.channels for recording in converted]
     read_headers(converted, num_workers)
+    for recording, count in zip(converted, channels):
+        recording.channels = count or recording.channels
 
 
 def leave_out_speakers(
@@ -313,6 +316,24 @@ def report_left_out(manifest, tested, speakers, unknown):
         logger.info(
             f"{manifest}: none of the speakers of the trial lists was there to "
             f"be left out, such as that of {tested[0]}."
+        )
+
+
+def warn_of_channels(recordings):
+    """Says which recordings are mixed: a call may have a voice on each channel.
+
+    Arguments
+    ---------
+    recordings : list of Recording
+        Those that are used, with their headers read.
+    """
+    mixed = sum(recording.channels > 1 for recording in recordings)
+    if mixed:
+        logger.warning(
+            f"{mixed} of {len(recordings)} recordings have several channels, "
+            "which are mixed. Where each holds a voice of its own, as of "
+            "calls, write them into files first: see Data in "
+            "recipes/VoxCeleb/README.md."
         )
 
 

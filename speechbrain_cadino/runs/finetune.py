@@ -30,6 +30,13 @@ from speechbrain_cadino.training.checkpoints import has_checkpoint
 # Where labels are trained on; elsewhere they are for reports only
 MAY_CHANGE = HARMLESS - {"speakers"}
 
+# Where what a training makes is looked for
+PLACES = {
+    "encoder_folder": "encoder",
+    "save_folder": "save",
+    "labelled_manifest": "save/labelled.csv",
+}
+
 # Headings and forms of the table
 COLUMNS = {
     "share": ("share", "{:g}"),
@@ -147,17 +154,26 @@ class Training(NamedTuple):
     @property
     def done(self):
         """Whether it has come to its end."""
-        return read_json(self.folder / "result.json") is not None
+        return read_json(self.result) is not None
+
+    @property
+    def result(self):
+        """The row of the table."""
+        return self.folder / "result.json"
+
+    @property
+    def labelled(self):
+        """The manifest of the labels that it has drawn."""
+        return self.folder / PLACES["labelled_manifest"]
 
     def finish(self):
-        """Writes ``result.json``: the row of the table.
+        """Writes the row of the table.
 
         A debugging run makes no encoder, and has no row.
         """
-        if not (self.folder / "encoder").is_dir():
+        if not (self.folder / PLACES["encoder_folder"]).is_dir():
             return
-        path = self.folder / "save" / "labelled.csv"
-        labels = read_manifest(path, DATA_ROOT)
+        labels = read_manifest(self.labelled, DATA_ROOT)
         row = {
             "share": self.share,
             "utterances": len(labels),
@@ -166,7 +182,7 @@ class Training(NamedTuple):
         metrics = self.folder / "metrics.json"
         if metrics.is_file():
             row |= _read_json(metrics)["systems"]["encoder"]
-        write_json(self.folder / "result.json", row)
+        write_json(self.result, row)
 
 
 def plan_shares(hparams_file, run_opts, overrides):
@@ -218,12 +234,15 @@ def _shares(shares):
 
 
 def _check_folders(training, hparams_file):
-    """Raises unless what a training writes is in its output folder."""
+    """Raises unless what a training writes is where it is looked for."""
     settings = resolve(hparams_file, training.overrides)
-    folder = training.folder
-    for key in ["save_folder", "encoder_folder", "labelled_manifest"]:
+    for key, place in PLACES.items():
         path = settings[key]
-        if isinstance(path, str) and folder not in pathlib.Path(path).parents:
+        # The last may be a call, which tells by itself where it writes
+        if (
+            isinstance(path, str)
+            and pathlib.Path(path) != training.folder / place
+        ):
             raise ValueError(
                 f"{key}={path}: each share has a folder of its own. Give "
                 "output_folder instead, and they are made in there."
@@ -245,7 +264,7 @@ def _check_settings(training, hparams_file, run_opts):
 def _check_labels(training, settings):
     """Raises if a training that is done had other labels than there are now:
     it would stand beside those that are still to come."""
-    path = training.folder / "save" / "labelled.csv"
+    path = training.labelled
     files = settings["train_manifest"], settings["speakers"]
     if not training.done or not all(map(os.path.isfile, [path, *files])):
         return
@@ -276,9 +295,7 @@ def write_shares(output_folder, trainings):
         ``speakers`` and, if there are trials, the error rates.
     """
     rows = [
-        _read_json(training.folder / "result.json")
-        for training in trainings
-        if training.done
+        _read_json(training.result) for training in trainings if training.done
     ]
     write_json(pathlib.Path(output_folder) / "results.json", {"shares": rows})
     return rows

@@ -16,6 +16,7 @@ import time
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.settings import differences
+from speechbrain_cadino.dataio.manifest import PSEUDO_LABELS
 from speechbrain_cadino.process.console import in_minutes, to_copy
 from speechbrain_cadino.process.files import read_json, write_json
 from speechbrain_cadino.process.interrupts import Interrupted, interruptible
@@ -417,7 +418,7 @@ def _stages(folder, steps):
             seconds[name] = seconds.get(name, 0) + record["seconds"]
     manifests = {step.name: step.manifest for step in steps if step.manifest}
     for name in _settled(steps):
-        labels = pathlib.Path(folder, name, "pseudo_labels.csv")
+        labels = pathlib.Path(folder, name, PSEUDO_LABELS)
         manifests[name] = str(labels)
     return [
         Stage(

@@ -4,6 +4,7 @@ import hashlib
 import pathlib
 
 from speechbrain_cadino.config.starts import CENTROIDS
+from speechbrain_cadino.dataio.manifest import PSEUDO_LABELS
 from speechbrain_cadino.dataio.names import paths_of
 from speechbrain_cadino.process.files import read_json
 from speechbrain_cadino.runs.report import agreements
@@ -125,7 +126,7 @@ class Plan:
             self.iteration = iteration
             name = f"{prefix}iteration_{iteration}"
             labels = label(f"{name}/labels", last)
-            manifests.append(self.folder / labels.name / "pseudo_labels.csv")
+            manifests.append(self.folder / labels.name / PSEUDO_LABELS)
             if self.settled(manifests):
                 manifests.pop()
                 break

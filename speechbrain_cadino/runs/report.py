@@ -10,7 +10,12 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import adjusted_rand_score
 
-from speechbrain_cadino.dataio.manifest import DATA_ROOT, LABEL, read_manifest
+from speechbrain_cadino.dataio.manifest import (
+    DATA_ROOT,
+    LABEL,
+    PSEUDO_LABELS,
+    read_manifest,
+)
 from speechbrain_cadino.process.console import aligned
 from speechbrain_cadino.process.figures import save_figure
 from speechbrain_cadino.process.files import (
@@ -37,9 +42,6 @@ COLUMNS = [
 
 # What only a stage that hears and sees has
 OPTIONAL = ["eer_audio", "eer_face"]
-
-# The manifest whose labels are trained on, by its name
-LABELS = "pseudo_labels.csv"
 
 # Shares from 0 to 1 whose course over the iterations is drawn
 COURSES = {
@@ -188,7 +190,7 @@ def _labels(manifest, seen):
     table = read_manifest(manifest, DATA_ROOT).set_index("ID")
     figures = {"utterances": len(table)}
     # Stage I may have a manifest with labels, and trains on none of them
-    if LABEL not in table or pathlib.Path(manifest).name != LABELS:
+    if LABEL not in table or pathlib.Path(manifest).name != PSEUDO_LABELS:
         return figures
     path = pathlib.Path(manifest).with_name("clusters.json")
     report = read_json(path) or {}

@@ -1,6 +1,7 @@
 """How a training of stage I starts, and what it leaves.
 
-``train_dino.py`` and ``train_adapt.py`` share it.
+``train_dino.py`` and ``train_adapt.py`` share it; its starts are those of
+``train_speaker_with_dino.py``, too.
 """
 
 from speechbrain_cadino.encoders.load import start_from_encoder

@@ -337,9 +337,7 @@ def verify(
     folder = pathlib.Path(output_folder)
     back_ends.prepare(embedder, background, folder / "training_set")
     scores, details = _score(embedder, back_ends, trials, calibration_trials)
-    keep_scored(folder, trials)
-    if len(trials.trials) < len(assess.trials):
-        assess = assessor(trials.trials)
+    assess = keep_scored(folder, trials, assess, assessor)
     if baselines:
         scores["random_encoder"] = trials.scores(
             random_encoder(embedder, table, background.seed)
@@ -355,8 +353,9 @@ def verify(
     return write_results(output_folder, assess, scores, details, overlap)
 
 
-def keep_scored(folder, trials):
-    """Writes ``scored_trials.txt`` where some trials have no score.
+def keep_scored(folder, trials, assess, assessor):
+    """Leaves out the trials without a score, and writes the others to
+    ``scored_trials.txt``.
 
     Arguments
     ---------
@@ -364,14 +363,24 @@ def keep_scored(folder, trials):
         The folder of the scores.
     trials : TrialEvaluator
         The trials, scored.
+    assess : callable
+        What ``assessor`` made of the trials before they were scored.
+    assessor : callable
+        See ``verify``.
+
+    Returns
+    -------
+    callable
+        What it makes of those with a score.
     """
     scored = pathlib.Path(folder, SCORED)
     scored.unlink(missing_ok=True)
     if len(trials.trials) == trials.listed:
-        return
+        return assess
     scored.parent.mkdir(parents=True, exist_ok=True)
     write_trials(scored, trials.trials)
     logger.warning(f"The trials that have a score are in {scored}.")
+    return assessor(trials.trials)
 
 
 def _score(embedder, back_ends, trials, calibration_trials):

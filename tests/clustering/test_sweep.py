@@ -9,7 +9,7 @@ from speechbrain_cadino.clustering.rows import unit_rows
 from speechbrain_cadino.clustering.sweep import (
     choose_number,
     compare_numbers,
-    stability,
+    stability_of_halves,
 )
 
 
@@ -35,7 +35,7 @@ def test_too_many_clusters_do_not_pass_for_stable_in_noise():
     # Nothing is there to be found: no number may look good.
     noise = unit_rows(voices(400, 1, spread=0))
     for number in [5, 50, 150]:
-        assert stability(noise, SphericalKMeans(number)) < 0.15
+        assert stability_of_halves(noise, SphericalKMeans(number)) < 0.15
 
 
 def test_columns_are_what_they_say():

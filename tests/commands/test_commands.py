@@ -117,6 +117,7 @@ def test_embed_gives_what_speechbrain_gives(
     assert len(skipped) == 3
     assert "shorter than 0.1 s" in skipped[f"{speech.name}/short.wav"]
     assert "1 of 3 recordings have fewer than 16000 samples" in caplog.text
+    assert "1 of 3 recordings have several channels" in caplog.text
     assert f"such as 8000 of {speech.name}/{FILES[1]}" in caplog.text
 
 

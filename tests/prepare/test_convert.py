@@ -207,10 +207,11 @@ def mixed(tmp_path):
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_prepare_converts_what_needs_it(mixed, tmp_path, inside):
+def test_prepare_converts_what_needs_it(mixed, tmp_path, caplog, inside):
     converted = (mixed if inside else tmp_path) / "converted"
     save = tmp_path / "save"
     prepare_folder(mixed, save, convert_folder=converted)
+    assert "1 of 5 recordings have several channels" in caplog.text
     table = read_manifest(save / "train.csv", "ROOT").set_index("ID")
     assert dict(table["wav"]) == {
         "good": "ROOT/good.wav",

@@ -207,8 +207,12 @@ def test_a_share_is_one_training_however_it_is_written(command, finished):
         plan_of(*command(finished[0], share="[]"))
 
 
-@pytest.mark.parametrize("key", ["save_folder", "encoder_folder"])
-@pytest.mark.parametrize("place", ["elsewhere", "run/encoder"])
+@pytest.mark.parametrize(
+    "key", ["save_folder", "encoder_folder", "labelled_manifest"]
+)
+@pytest.mark.parametrize(
+    "place", ["elsewhere", "run/encoder", "run/share_1/mine"]
+)
 def test_shares_do_not_share_a_folder(command, tmp_path, key, place):
     with pytest.raises(ValueError, match=f"{key}=.*Give output_folder"):
         plan_of(*command(tmp_path / "run", **{key: tmp_path / place}))
