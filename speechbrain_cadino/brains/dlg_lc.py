@@ -1,6 +1,7 @@
 """Brain of DLG-LC: a training step on pseudo labels that may be wrong."""
 
 import copy
+import pathlib
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from speechbrain.utils.distributed import (
 )
 from speechbrain_cadino.brains.base import EncoderBrain
 from speechbrain_cadino.config.starts import CENTROIDS
-from speechbrain_cadino.gate.record import GateRecord
+from speechbrain_cadino.gate.record import GateRecord, check_same_labels
 from speechbrain_cadino.losses.label_correction import (
     CORRECTED,
     DROPPED,
@@ -209,9 +210,15 @@ class PseudoLabelBrain(EncoderBrain):
             self._update_gate(branch)
 
     def _start_classifiers(self):
-        """What classifiers start from beside files."""
-        if getattr(self.hparams, "start_classifier", None) == CENTROIDS:
+        """What classifiers start from beside files; raises if a file is of
+        other classes."""
+        source = getattr(self.hparams, "start_classifier", None)
+        if source == CENTROIDS:
             self._start_from_centroids()
+        elif source is not None:
+            (branch,) = self.branches.values()
+            folder = pathlib.Path(source).parent
+            check_same_labels(folder, branch.gate_record.checksum)
 
     def _start_from_centroids(self):
         """Gives each class the mean of its members, each of unit length, as

@@ -27,10 +27,45 @@ TYPES = {
     "corrected": torch.int32,
 }
 
+# What became of each sample, in the output folder
+EPOCHS = "gate/epoch*.npz"
+
 
 def checksum_of(labels):
     """A number that tells classes of utterances, (N,) integers, from others."""
     return zlib.crc32(np.asarray(labels, np.int64).tobytes())
+
+
+def check_same_labels(folder, checksum):
+    """Raises if a training had other labels: what its classifier takes for a
+    class is then somebody else.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Its output folder. Where no record of its labels is in there, nothing
+        can be told.
+    checksum : int
+        That of the labels now: see ``checksum_of``.
+
+    Raises
+    ------
+    ValueError
+        If so.
+
+    Example
+    -------
+    >>> check_same_labels(getfixture("tmp_path"), checksum_of([0, 1]))
+    """
+    for path in sorted(pathlib.Path(folder).glob(EPOCHS))[-1:]:
+        with np.load(path) as columns:
+            before = columns["labels"] if "labels" in columns else checksum
+        if before != checksum:
+            raise ValueError(
+                f"The classifier in {folder} was trained on other labels than "
+                "there are now: give start_classifier=centroids, or the "
+                "manifest that it was trained on."
+            )
 
 
 @register_checkpoint_hooks

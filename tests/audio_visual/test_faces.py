@@ -329,6 +329,42 @@ def test_a_voice_at_another_speed_has_the_same_face(heard_and_seen):
         assert item["face"].any() == item["has_face"]
 
 
+def test_each_voice_has_its_own_face(tmp_path):
+    """Where samples come in an order of their own, and another utterance takes
+    the place of a broken one."""
+    colours = {"a": RED, "b": GREEN, "c": BLUE, "d": (250, 250, 10)}
+    labels, faces = ["ID,duration,wav,start,stop"] * 2
+    labels += ",spk_id"
+    for number, (name, colour) in enumerate(colours.items()):
+        wave = 0.1 * np.random.default_rng(number).standard_normal(8000)
+        soundfile.write(tmp_path / f"{name}.wav", wave, 16000)
+        save_track(tmp_path / name, [colour])
+        labels += f"\n{name},0.5,$data_root/{name}.wav,0,8000,{name}"
+        # The other way round
+        row = f"\n{name},1,$data_root/{name},0,1"
+        faces = faces[:26] + row + faces[26:]
+    (tmp_path / "b.wav").write_bytes(b"no audio")
+    (tmp_path / "labels.csv").write_text(labels)
+    (tmp_path / "faces.csv").write_text(faces)
+    data = AudioVisualDataset(
+        tmp_path / "labels.csv",
+        tmp_path / "faces.csv",
+        face_size=16,
+        face_root=tmp_path,
+        data_root=tmp_path,
+        crop_seconds=0.3,
+        samples_per_epoch=3,
+    )
+    seen = set()
+    for epoch in range(1, 9):
+        data.set_epoch(epoch)
+        for item in data:
+            colour = item["face"][0, :, 8, 8].tolist()
+            assert tuple(colour) == colours[item["id"]]
+            seen.add(item["id"])
+    assert seen == {"a", "c", "d"}
+
+
 def test_faces_that_are_not_there_are_no_faces_of_black(
     heard_and_seen, tmp_path
 ):

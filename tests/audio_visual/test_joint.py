@@ -5,6 +5,7 @@ from speechbrain_cadino.audio_visual.joint import Faces, join
 from speechbrain_cadino.clustering.kmeans import SphericalKMeans
 from speechbrain_cadino.clustering.quality import quality
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
+from speechbrain_cadino.embeddings.store import save_embeddings
 
 PEOPLE, EACH = 12, 20
 
@@ -68,6 +69,18 @@ def test_what_makes_no_sense_is_refused(senses):
         join(voices, faces, weight=0)
     with pytest.raises(ValueError, match="None of the utterances has a face"):
         join(voices, np.full_like(faces, np.nan))
+
+
+def test_a_face_is_put_beside_its_voice(tmp_path):
+    """Under IDs in another order; one has no face."""
+    names = ["d", "b", "a"]
+    save_embeddings(tmp_path / "face_embeddings", names, np.eye(3))
+    joined = Faces(None, "faces.csv").join(
+        tmp_path, list("abcd"), np.eye(4), None
+    )
+    assert joined.seen.tolist() == [True, True, False, True]
+    faces = joined.points[:, joined.width :]
+    assert faces.argmax(1)[joined.seen].tolist() == [2, 1, 0]
 
 
 def test_a_map_of_voices_is_not_one_of_faces():

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import speechbrain as sb
+from speechbrain_cadino.gate.record import checksum_of
 from speechbrain_cadino.gate.window import LossWindow
 from speechbrain_cadino.training.checkpoints import AtomicCheckpointer
 
@@ -235,3 +236,16 @@ def test_a_gate_that_lets_nothing_through_is_told(brain):
     (told,) = brain.warnings({"reliable": 0.01, "corrected": 0.02})
     assert "left 3.0% of the samples" in told
     assert brain.warnings({"reliable": 0.02, "corrected": 0.2}) == []
+
+
+def test_a_classifier_of_other_labels_is_refused(brain, tmp_path):
+    """Of as many classes, each of which is somebody else."""
+    record = brain.branches["audio"].gate_record
+    record.checksum = checksum_of([0, 1, 0, 1])
+    brain.hparams.start_classifier = tmp_path / "run" / "classifier.ckpt"
+    brain._start_classifiers()  # nothing is known of its labels
+    record.write(tmp_path / "run", {"epoch": 1, "gate": 1.0})
+    brain._start_classifiers()
+    record.checksum = checksum_of([1, 0, 1, 0])
+    with pytest.raises(ValueError, match="trained on other labels"):
+        brain._start_classifiers()

@@ -68,6 +68,18 @@ def test_the_loss_weighs_the_labels_of_the_queue(brain, batch, monkeypatch):
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_it_is_the_teacher_that_answers(brain, batch):
+    """Which is elsewhere than the student after two steps."""
+    _, answers = brain.compute_forward(batch, sb.Stage.TRAIN)
+    said, own = (
+        branch.clean(batch["wav"])
+        for branch in (brain.teacher.network, brain.branch)
+    )
+    living = [0, 1]
+    assert torch.equal(answers[:, living], said[:, living])
+    assert (answers - own)[:, living].abs().min() > 1e-6
+
+
 def test_the_teacher_starts_with_the_classes_that_the_student_starts_with(
     brain,
 ):

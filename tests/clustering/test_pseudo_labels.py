@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.cluster import DBSCAN, AgglomerativeClustering
+from sklearn.metrics import adjusted_rand_score
 
 from speechbrain_cadino.clustering.kmeans import SphericalKMeans, cluster
 from speechbrain_cadino.clustering.pseudo_labels import (
@@ -18,6 +19,7 @@ from speechbrain_cadino.dataio.manifest import (
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.store import save_embeddings
 from speechbrain_cadino.embeddings.stored import StoredEmbeddings
+from speechbrain_cadino.embeddings.whitening import Whitening
 from speechbrain_cadino.encoders.load import load_encoder
 
 
@@ -137,14 +139,15 @@ def test_a_manifest_is_not_replaced_by_its_labels(corpus, tmp_path):
     assert manifest.read_bytes() == before
 
 
-def label_points(folder, points, clusterer):
+def label_points(folder, points, clusterer, **options):
     """Pseudo labels of utterances that have embeddings and no audio."""
     names = [f"u{row:02}" for row in range(len(points))]
     table = pd.DataFrame({"ID": names, "duration": 2.0, "wav": "gone.wav"})
     write_manifest(folder / "all.csv", table.assign(start=0, stop=32000))
     save_embeddings(folder / "stored", names, points)
     embedder = StoredEmbeddings(folder / "stored")
-    pseudo_label(folder / "out", embedder, folder / "all.csv", clusterer)
+    manifest = folder / "all.csv"
+    pseudo_label(folder / "out", embedder, manifest, clusterer, **options)
     return read_manifest(folder / "out" / "pseudo_labels.csv")
 
 
@@ -175,6 +178,39 @@ def test_any_clusterer_of_scikit_learn_gives_its_own_partition(
     assert labelled["spk_id"].astype(int).tolist() == expected.tolist()
     report = json.loads((tmp_path / "out" / "clusters.json").read_text())
     assert "outliers" not in report
+
+
+def test_whitening_comes_before_the_clustering(tmp_path):
+    """Two voices lie along a direction that is narrow beside the others."""
+    points = np.random.default_rng(0).standard_normal((40, 3)) * [1, 9, 9]
+    points[:, 0] += np.where(np.arange(40) < 20, 4, -4)
+    voices = ["0" if row < 20 else "1" for row in range(40)]
+
+    def agreement(name, **options):
+        (tmp_path / name).mkdir()
+        clusterer = SphericalKMeans(2, seed=1)
+        found = label_points(tmp_path / name, points, clusterer, **options)
+        return adjusted_rand_score(found["spk_id"], voices)
+
+    assert agreement("plain") < 0.5
+    assert agreement("whitened", transform=Whitening(1.0)) == 1
+
+
+def test_a_map_of_recordings_is_learnt_before_the_clustering(tmp_path):
+    class Turned:
+        """Learns what it is to do from the audio."""
+
+        def learn(self, embedder, table):
+            self.column = len(table) - 4
+
+        def fit_transform(self, embeddings):
+            return embeddings[:, self.column][:, None] * [[1, 0]]
+
+    points = np.array([[1, 9.0], [2, -9], [-2, 9], [-1, -9]])
+    found = label_points(
+        tmp_path, points, SphericalKMeans(2), transform=Turned()
+    )
+    assert found["spk_id"].tolist() == ["0", "0", "1", "1"]
 
 
 def test_all_utterances_being_outliers_is_said(tmp_path):

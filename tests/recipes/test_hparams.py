@@ -208,6 +208,15 @@ def assert_grows(name, arguments, folder):
     assert sampling.sampling is hparams["sampling"]
     assert hparams["augment"].strength is hparams["augmentation_strength"]
     assert hparams["add_noise"].snr_shift is hparams["snr_shift"]
+    # From less to all, which it reaches at the end of the curriculum
+    end = hparams["curriculum_epochs"]
+    assert 0 < end < hparams["number_of_epochs"]
+    for key, start in [("data_share", 0.25), ("augmentation_strength", 0)]:
+        values = [hparams[key](place) for place in (0, end / 2, end)]
+        assert values == [start, (start + 1) / 2, 1], key
+    assert hparams["snr_shift"](0) == hparams["snr_shift"](end) == 0
+    milder = load(overlay, *arguments, "--start_snr_shift=20")["snr_shift"]
+    assert (milder(0), milder(end)) == (20, 0)
 
 
 @pytest.mark.parametrize(
