@@ -59,6 +59,39 @@ def test_with_a_weight_of_0_the_brain_is_what_it_was(flat):
             )
 
 
+def test_views_are_augmented_as_far_as_training_is():
+    """Twice as loud is a constant more of log-mel values."""
+    brain = trained(weight=0.5, augment=True)
+    dino = brain.dino
+    wavs = torch.randn(3, 6000)
+    dino.augment = None
+    plain = dino.views(wavs, None, ("here",))
+    dino.augment = lambda crops: 2 * crops
+    loud = dino.views(wavs, None, ("here",))
+    for one, other in zip(plain, loud, strict=True):
+        assert one.shape == other.shape
+        assert not torch.allclose(one, other, atol=1e-3)
+
+
+def test_augmentations_follow_the_training(monkeypatch):
+    brain, counter = host.make(weight=0.5, augment=True)
+    places, epochs = [], []
+    monkeypatch.setattr(
+        "speechbrain_cadino.brains.auxiliary.set_position",
+        lambda augment, place: places.append((augment, place)),
+    )
+    monkeypatch.setattr(
+        "speechbrain_cadino.brains.auxiliary.refresh_banks",
+        lambda augment, epoch: epochs.append((augment, epoch)),
+    )
+    host.train(brain, counter)
+    augment = brain.dino.augment
+    steps = len(places) // 2
+    expected = [(augment, step / steps) for step in range(2 * steps)]
+    assert places == expected
+    assert epochs == [(augment, 1), (augment, 2)]
+
+
 def test_views_are_not_shared_out_over_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ValueError, match="torchrun --nproc_per_node=N"):

@@ -4,6 +4,7 @@ import pathlib
 import re
 
 import pytest
+import soundfile
 import torch
 from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
@@ -11,6 +12,7 @@ from ruamel.yaml import YAML
 from speechbrain.utils.run_opts import RunOptions
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.config.settings import resolve
+from speechbrain_cadino.dataio.manifest import read_manifest
 
 ROOT = pathlib.Path(__file__).parents[2]
 HPARAMS = ROOT / "recipes" / "VoxCeleb" / "hparams"
@@ -78,6 +80,54 @@ def test_loads(name, tmp_path):
     assert hparams["lr_schedule"](hparams["number_of_epochs"]) > 0
     for prepare in hparams["prepare"]:
         assert callable(prepare)
+
+
+WEIGHTS = {  # where training starts, and after the warm-up
+    "rdino.yaml": {"variance": (0.5, 2.0), "covariance": (0.05, 0.2)},
+    "sdpn.yaml": {"me_max": (1.0, 1.0), "koleo": (0.1, 0.1)},
+    "sdpn_dr.yaml": {
+        "me_max": (1.0, 1.0),
+        "frobenius": (0.1, 0.1),
+        "off_diagonal": (0, 0),
+    },
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_each_term_has_its_own_weight(name, tmp_path):
+    arguments = [*SMALL, f"--data_folder={tmp_path}"]
+    weights = load(name, *arguments)["objective"].weights
+    for term, values in {**WEIGHTS[name], "dino": (1, 1)}.items():
+        weight = weights[term]
+        weight = weight if callable(weight) else lambda _, value=weight: value
+        assert (weight(0), weight(10)) == pytest.approx(values), term
+
+
+def test_noises_are_those_of_their_folders(tmp_path):
+    """In the layout of MUSAN and of RIRS_NOISES."""
+    kinds = {
+        "noise": "musan/noise/free/a.wav",
+        "music": "musan/music/jamendo/b.wav",
+        "babble": "musan/speech/us-gov/c.wav",
+        "reverb": "rirs/simulated_rirs/smallroom/d.wav",
+    }
+    for path in [*kinds.values(), "rirs/real_rirs/e.wav", "musan/f.wav"]:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / path, [0.5] * 16000, 16000)
+    hparams = load(
+        "dino.yaml",
+        *SMALL,
+        *(f"--data_folder={tmp_path}", f"--output_folder={tmp_path / 'out'}"),
+        *(f"--noise_folder={tmp_path / 'musan'}", "--id_parts=null"),
+        f"--rir_folder={tmp_path / 'rirs'}",
+    )
+    for prepare in hparams["prepare"]:
+        if prepare.func.__name__ == "prepare_noise":
+            prepare()
+    for kind, path in kinds.items():
+        bank = hparams[f"add_{kind}"].bank
+        table = read_manifest(bank.manifest, bank.data_folder)
+        assert table["wav"].tolist() == [str(tmp_path / path)], kind
 
 
 def resolved(name, tmp_path, *flags):

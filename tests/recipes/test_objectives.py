@@ -21,17 +21,22 @@ FLAGS = {
     "ckpt_interval_minutes": 0,
     "ckpt_interval_steps": 2,
 }
+# The weights of the terms beside DINO, and flags
 METHODS = {
     "small_rdino.yaml": (
-        ["variance", "covariance"],
+        {"variance": 2.0, "covariance": 0.2},
         {
             "embedding_norm": True,
             "average_epochs": 2,
             "expander_size": 12,
+            "regularisation_warmup_epochs": 0,
             "final_map": None,
         },
     ),
-    "small_sdpn_dr.yaml": (["me_max", "frobenius", "off_diagonal"], {}),
+    "small_sdpn_dr.yaml": (
+        {"me_max": 1.0, "frobenius": 0.1, "off_diagonal": 0.05},
+        {"off_diagonal_weight": 0.05},
+    ),
 }
 
 STOCK = """
@@ -73,10 +78,13 @@ def run(request, speech, run_script, tmp_path_factory):
 def test_terms_are_columns_and_part_of_the_loss(run):
     yaml, folder = run
     table, _ = found(folder)
-    terms = METHODS[yaml][0]
-    assert {*terms, "dino"} <= set(table)
-    assert np.isfinite(table[terms].to_numpy()).all()
-    assert (table["loss"] - table["dino"]).abs().min() > 1e-6
+    weights = METHODS[yaml][0]
+    assert np.isfinite(table[[*weights, "dino"]].to_numpy()).all()
+    parts = [weight * table[term] for term, weight in weights.items()]
+    assert all((part != 0).all() for part in parts)
+    # Weights that are constant: the mean of the sums is the sum of the means
+    expected = table["dino"] + sum(parts)
+    np.testing.assert_allclose(table["loss"], expected, rtol=1e-5)
 
 
 def test_killed_ends_as_if_it_was_not(
