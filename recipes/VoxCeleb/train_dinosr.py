@@ -7,7 +7,7 @@ To run this recipe, use one of the following commands:
 > python train_dinosr.py hparams/demo_dinosr.yaml
 > python train_dinosr.py hparams/small_dinosr.yaml --data_folder=/path/to/speech
 > torchrun --nproc_per_node=16 train_dinosr.py hparams/dinosr.yaml \
-    --data_folder=/path/to/LibriSpeech
+    --data_folder=/path/to/LibriSpeech --glob="train-*/**/*"
 
 The trained encoder is in <output_folder>/encoder: stock SpeechBrain loads it.
 Started again, the same command resumes where the run was.

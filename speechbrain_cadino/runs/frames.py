@@ -1,6 +1,7 @@
 """The end of a training of frames: its encoder folder, and what it is worth."""
 
 import copy
+import os
 import pathlib
 
 from hyperpyyaml import load_hyperpyyaml
@@ -140,6 +141,7 @@ def evaluate_frames(hparams, evaluator, folder, student, untrained=None):
     str
         The table, and how the best layer compares.
     """
+    _warn_of_trained(hparams, evaluator)
     times = hparams["frame_hop"], hparams["frame_offset"]
     rows = evaluator("trained", network_features(student, *times))
     if untrained is not None:
@@ -160,3 +162,23 @@ def evaluate_frames(hparams, evaluator, folder, student, untrained=None):
             evaluator.units("k-means", "of mfcc", codes, hparams["codes"])
         )
     return report_frames(rows, folder)
+
+
+def _warn_of_trained(hparams, evaluator):
+    """Says if files of the phones were trained on."""
+    try:
+        table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
+    except FileNotFoundError:  # of a training that was moved without it
+        return
+    trained = set(map(os.path.realpath, table["wav"].unique()))
+    files = evaluator.table["wav"].unique()
+    known = [
+        wav
+        for wav in files
+        if os.path.realpath(evaluator.folder / wav) in trained
+    ]
+    if known:
+        logger.warning(
+            f"{len(known)} of the {len(files)} files of the phones were "
+            f"trained on, such as {known[0]}: the figures say little of others."
+        )

@@ -106,6 +106,9 @@ def test_run_folder_holds_what_is_promised(whole):
         "encoder/transformer.ckpt",
     ):
         assert (folder / name).stat().st_size > 0, name
+    files = pd.read_csv(folder / "save" / "train.csv")["wav"]
+    count = files.str.contains("/test").sum()
+    assert f"{count} of the {count} files of the phones were trained" in output
     table, _ = figures(folder)
     assert list(table["epoch"]) == [1, 2, 3]
     for layer in (2, 3):
