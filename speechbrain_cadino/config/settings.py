@@ -16,8 +16,9 @@ OWN_FOLDERS = []
 # The tags of HyperPyYAML that name Python's objects
 CALLS = {"!new", "!name", "!apply", "!module"}
 
-# May differ between two runs: their result stays the same.
+# May differ between two runs: their result stays the same, or one ends earlier.
 HARMLESS = {
+    "optimizer_step_limit",
     *("num_workers", "ckpt_interval_minutes", "ckpt_interval_steps"),
     *("shard_size", "evaluate_every", "skip_prep", "speakers"),
     *("device", "distributed_backend", "find_unused_parameters"),

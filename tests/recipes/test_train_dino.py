@@ -264,12 +264,19 @@ def test_cluster_aware_by_a_curriculum_killed_ends_as_if_it_was_not(
     assert metrics == figures(whole)[1]
 
 
-def test_a_limit_of_steps_ends_a_run_that_is_started_again_too(train, tmp_path):
-    for _ in range(2):
-        code, output = train(tmp_path, optimizer_step_limit=3, average_epochs=2)
+def test_a_training_ends_where_one_wants_and_goes_on(train, tmp_path):
+    """Started again with a limit that it is beyond, it ends at once, with an
+    encoder; without one, it goes on."""
+    for limit, epochs in [(3, 1), (1, 1), (None, 3)]:
+        flags = {"average_epochs": 2}
+        if limit is not None:
+            flags["optimizer_step_limit"] = limit
+        code, output = train(tmp_path, **flags)
         assert code == 0, output
-    assert len(pd.read_csv(tmp_path / "training.csv")) == 1
-    assert (tmp_path / "encoder" / "hyperparams.yaml").is_file()
+        assert len(pd.read_csv(tmp_path / "training.csv")) == epochs
+        encoder = tmp_path / "encoder"
+        assert (encoder / "hyperparams.yaml").is_file()
+        shutil.rmtree(encoder)
 
 
 def test_a_training_does_not_go_on_with_other_settings(train, uninterrupted):
