@@ -130,6 +130,19 @@ def test_noises_are_those_of_their_folders(tmp_path):
         assert table["wav"].tolist() == [str(tmp_path / path)], kind
 
 
+def test_what_has_not_been_run_on_voxceleb_says_so():
+    told = set()
+    for path in HPARAMS.glob("*.yaml"):
+        head = re.match("(#.*\n)+", path.read_text(encoding="utf-8"))[0]
+        head = head.replace("\n# ", " ")
+        if re.search(
+            r"(train_\w+|finetune|run_pipeline)\.py .*=/path/to/[VfL]", head
+        ):
+            assert re.search("not (been )?run", head), path.name
+            told.add(path.name)
+    assert {"dino.yaml", "sdpn.yaml", "av_pipeline.yaml"} < told
+
+
 def resolved(name, tmp_path, *flags):
     """The values of a YAML file, references resolved."""
     text = with_bases(name)
