@@ -16,7 +16,7 @@ from speechbrain_cadino.audio_visual.faces import (
     is_image,
     upright_rgb,
 )
-from speechbrain_cadino.audio_visual.frames import VIDEOS, sample_frames
+from speechbrain_cadino.audio_visual.videos import VIDEOS, sample_frames
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     read_manifest,

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from speechbrain_cadino.audio_visual.faces import FaceReader
-from speechbrain_cadino.audio_visual.frames import sample_frames
 from speechbrain_cadino.audio_visual.prepare import prepare_faces
+from speechbrain_cadino.audio_visual.videos import sample_frames
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
 
 BLANK = "no image in it that is readable and not blank"

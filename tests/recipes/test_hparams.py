@@ -10,9 +10,12 @@ from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
 
 from speechbrain.utils.run_opts import RunOptions
+from speechbrain_cadino.commands import actions
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.config.settings import resolve
 from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.embeddings.recording_lda import default_augment
+from speechbrain_cadino.runs import maps
 
 ROOT = pathlib.Path(__file__).parents[2]
 HPARAMS = ROOT / "recipes" / "VoxCeleb" / "hparams"
@@ -408,3 +411,18 @@ def test_run_options_reach_the_yaml_and_an_overlay_may_have_an_overlay(
     with open(path, encoding="utf-8") as fin:
         assert load_hyperpyyaml(fin, overrides)["batch"] == 32
     assert run_opts["grad_accumulation_factor"] == 4
+
+
+def test_defaults_that_are_said_to_be_those_of_yaml_files_are(tmp_path):
+    found = resolved("filter.yaml", tmp_path)
+    assert found["segment_seconds"] == actions.SEGMENT_SECONDS
+    assert found["max_segments"] == actions.MAX_SEGMENTS
+    found = resolved("verify.yaml", tmp_path)
+    assert found["whitening"] == maps.WHITENING
+    files = load("dino.yaml", *SMALL, f"--data_folder={tmp_path}")["augment"]
+    without = default_augment()
+    assert files.probs == without.probs
+    for one, other in zip(files.augmentations, without.augmentations):
+        assert type(one) is type(other)
+        for name in ["snr_low", "snr_high"]:
+            assert getattr(one, name, None) == getattr(other, name, None)
