@@ -411,3 +411,16 @@ def test_what_later_steps_look_for_stays_where_it_is(steps, key, place):
         ValueError, match=f"^stage_1: its {key} is .*/stage_1/{place}.$"
     ):
         steps(flags, yaml="demo.yaml")
+
+
+def test_a_step_that_is_to_end_now_is_the_same_step(planned):
+    """Else it would be refused where it has begun."""
+    (before, now) = (
+        planned(*flags, yaml="demo.yaml")[0]
+        for flags in [
+            [],
+            ["--stage_1={hparams: demo_ca_dino.yaml, optimizer_step_limit: 1}"],
+        ]
+    )
+    assert "--optimizer_step_limit=1" in now.command
+    assert now.settings == before.settings
