@@ -44,6 +44,7 @@ from speechbrain_cadino.training.effort import (
     check_moved,
     hash_parameters,
     say_how_much,
+    say_how_often,
 )
 from speechbrain_cadino.training.guard import DIVERGED, Buffers, StepGuard
 from speechbrain_cadino.training.progress import Progress
@@ -264,6 +265,9 @@ class EncoderBrain(sb.Brain):
                 self.device,
                 getattr(self.hparams, "steps_per_epoch", None),
             )
+            # A classifier that something is known by starts otherwise
+            if getattr(self.hparams, "start_classifier", None) is None:
+                say_how_often(self.train_dataset, epochs)
         with checkpoint_errors(self.checkpointer):
             super().on_fit_start()
         if self.checkpointer is not None:

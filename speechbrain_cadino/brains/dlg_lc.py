@@ -216,7 +216,7 @@ class PseudoLabelBrain(EncoderBrain):
         if source == CENTROIDS:
             self._start_from_centroids()
         elif source is not None:
-            (branch,) = self.branches.values()
+            branch = next(iter(self.branches.values()))
             folder = pathlib.Path(source).parent
             check_same_labels(folder, branch.gate_record.checksum)
 

@@ -5,6 +5,7 @@ only answers which centroid is the nearest to each utterance, which is where
 nearly all of the time goes. Under torchrun, all processes may take part.
 """
 
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -29,10 +30,6 @@ logger = get_logger(__name__)
 # compares each of them with all centroids 2 + ln K times over: as much work as
 # so many passes over all rows if the clusters have 8, less if they have more.
 SAMPLE_PER_CLUSTER = 8
-
-# Ward linkage holds the distances of all pairs of centroids twice: 20 GB of so
-# many. More are no number that anybody meant, but a share of a large archive.
-MOST_MERGED = 50_000
 
 # Similarities that the torch engine holds at once: 256 MiB.
 SIMILARITIES = 2**26
@@ -351,11 +348,15 @@ def check_options(count, num_clusters, merge_to=None, engine="sklearn"):
             f"merge_to is {merge_to}, which {num_clusters} clusters cannot be "
             "merged into: it must be at least 1 and less than num_clusters."
         )
-    if merge_to is not None and num_clusters > MOST_MERGED:
+    # Ward linkage holds the distances of all pairs of centroids twice
+    needed = 8 * num_clusters**2 if merge_to else 0
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
         raise ValueError(
             f"merge_to: to merge {num_clusters} clusters takes "
-            f"{8e-9 * num_clusters**2:.0f} GB of memory. Give numbers instead "
-            "of shares, such as num_clusters: 5000 and merge_to: 2500."
+            f"{needed / 1e9:.0f} GB, and this machine has {memory / 1e9:.0f}. "
+            "Of so many utterances give numbers, not shares, such as "
+            "num_clusters: 5000 and merge_to: 2500."
         )
     find_engine(engine, "cpu")
 

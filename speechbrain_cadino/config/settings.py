@@ -16,9 +16,8 @@ OWN_FOLDERS = []
 # The tags of HyperPyYAML that name Python's objects
 CALLS = {"!new", "!name", "!apply", "!module"}
 
-# May differ between two runs: their result stays the same, or one ends earlier.
+# May differ between two runs: their result stays the same.
 HARMLESS = {
-    "optimizer_step_limit",
     *("num_workers", "ckpt_interval_minutes", "ckpt_interval_steps"),
     *("shard_size", "evaluate_every", "skip_prep", "speakers"),
     *("device", "distributed_backend", "find_unused_parameters"),
@@ -28,6 +27,9 @@ HARMLESS = {
     *("profile_training", "profile_warmup", "profile_steps"),
     *("train_logger", "tensorboard_logger"),
 }
+
+# Where a training ends may change while it is at work
+LIMIT = "optimizer_step_limit"
 
 # Stands for the output folder in settings: a run that was moved goes on.
 OUTPUT_FOLDER = "<output_folder>"

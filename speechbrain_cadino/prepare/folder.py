@@ -246,6 +246,8 @@ def _write(made, recordings, tested, found):
             * bool(inputs["id_parts"])
         )
     _report_usable(manifest, usable, sample_rate)
+    if inputs["min_duration"]:  # not of noises
+        warn_of_channels(usable, manifest)
     report_left_out(manifest, tested, *found)
     rows = [
         row
@@ -271,7 +273,6 @@ def _report_usable(manifest, recordings, sample_rate):
     logger.info(
         f"{manifest}: {len(recordings)} recordings, {seconds / 3600:.2f} hours."
     )
-    warn_of_channels(recordings)
     other_rate = sum(r.rate != sample_rate for r in recordings)
     if other_rate:
         logger.info(

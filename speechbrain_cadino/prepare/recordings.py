@@ -59,7 +59,8 @@ class Recording:
     rate : int
         The sample rate, in Hz.
     channels : int
-        The number of channels; of a converted copy, those of its source.
+        The number of channels; of a converted copy those of its source, as far
+        as soundfile tells.
     told : int
         Samples per channel by the header, which may be wrong.
     """
@@ -243,8 +244,8 @@ def leave_out_speakers(
         See ``choose_recordings``.
     shared : set of str
         The folders that are of no speaker: see
-        ``verification.trials.shared_folders``. Below such a one a speaker is
-        any other folder of the name.
+        ``verification.trials.shared_folders``. Below such a one the next one
+        is the speaker.
 
     Returns
     -------
@@ -272,15 +273,15 @@ def leave_out_speakers(
     speakers, unknown = set(), []
     for name in sorted(names):
         speaker = speaker_of(name, folders, id_parts)
-        if speaker in shared:
-            speaker, among = "", below - shared
-        elif speaker in below:
+        inside = parts_of(name, folders)[:-1]
+        if speaker and speaker in shared:
+            own = (part for part in inside if part not in shared)
+            speaker = next(own, "")
+        if speaker in below:
             speakers.add(speaker)
             continue
-        else:
-            # As where a list starts higher up, or comes from another machine
-            among = first - shared
-        within = among.intersection(parts_of(name, folders)[:-1])
+        # As where a list starts higher up, or comes from another machine
+        within = (first - shared).intersection(inside)
         speakers |= within
         if not speaker and not within:
             unknown.append(name)
@@ -308,7 +309,8 @@ def report_left_out(manifest, tested, speakers, unknown):
         logger.warning(
             f"{manifest}: who speaks in {len(unknown)} of the {len(tested)} "
             f"files of the trial lists cannot be told; the first: {unknown[0]} "
-            "names no folder below the data. Other recordings of these "
+            "names no folder below the data that is one speaker's. Other "
+            "recordings of these "
             "speakers may be trained on: name files <speaker>/..., as below "
             "data_folder."
         )
@@ -319,17 +321,21 @@ def report_left_out(manifest, tested, speakers, unknown):
         )
 
 
-def warn_of_channels(recordings):
-    """Says which recordings are mixed: a call may have a voice on each channel.
+def warn_of_channels(recordings, manifest=None):
+    """Says how many recordings are mixed: a call may have a voice on each
+    channel.
 
     Arguments
     ---------
     recordings : list of Recording
         Those that are used, with their headers read.
+    manifest : pathlib.Path, optional
+        Their manifest.
     """
     mixed = sum(recording.channels > 1 for recording in recordings)
     if mixed:
         logger.warning(
+            f"{f'{manifest}: ' if manifest else ''}"
             f"{mixed} of {len(recordings)} recordings have several channels, "
             "which are mixed. Where each holds a voice of its own, as of "
             "calls, write them into files first: see Data in "

@@ -15,7 +15,7 @@ import sys
 import time
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.config.settings import differences
+from speechbrain_cadino.config.settings import LIMIT, differences
 from speechbrain_cadino.dataio.manifest import PSEUDO_LABELS
 from speechbrain_cadino.process.console import in_minutes, to_copy
 from speechbrain_cadino.process.files import read_json, write_json
@@ -109,12 +109,11 @@ def _has_made(folder, step, record):
 
 def _settings(step, record):
     """The settings of a step to compare with those that it was begun with: the
-    number of processes counts while a training is half done."""
-    if not record["done"]:
-        return step.settings
-    before = record["settings"]
-    same = {key: before[key] for key in ["processes"] if key in before}
-    return step.settings | same
+    number of processes counts while a training is half done, and where it ends
+    once it is done."""
+    free, before = "processes" if record["done"] else LIMIT, record["settings"]
+    settings = {key: step.settings[key] for key in step.settings if key != free}
+    return settings | {key: before[key] for key in [free] if key in before}
 
 
 def _has_checkpoint(folder, step):

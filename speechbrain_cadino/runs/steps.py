@@ -141,12 +141,14 @@ class StepMaker:
         given = {**common, **own, **self.options}
         flags = {key: given[key] for key in given if given[key] is not None}
         flags |= values
-        for key in flags:
-            if key not in known and key not in RUN_OPTIONS:
+        for key in set(flags) - set(known):
+            if key not in RUN_OPTIONS:
                 raise ValueError(
                     f"{entry}: {yaml_file} has no {key}."
                     f"{did_you_mean(key, known)}"
                 )
+            if flags[key] is None:  # as it is without it
+                del flags[key]
         command = [_from_here(yaml_file)]
         command += [_flag(key, value) for key, value in flags.items()]
         resolved = _checked(entry, command, folder)

@@ -4,7 +4,7 @@ import pathlib
 
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.config.settings import HARMLESS
+from speechbrain_cadino.config.settings import HARMLESS, LIMIT
 from speechbrain_cadino.config.starts import CENTROIDS
 from speechbrain_cadino.process.memory import keep_freed_memory
 from speechbrain_cadino.process.ranks import LONG_PATIENCE, patience
@@ -23,7 +23,7 @@ def train(
     report,
     start=None,
     evaluators=("evaluator",),
-    harmless=HARMLESS,
+    harmless=HARMLESS | {LIMIT},
 ):
     """Prepares, trains, and reports, unless it only debugs or tests.
 

@@ -21,7 +21,7 @@ def say_how_much(dataset, epochs, steps_per_epoch, device, wanted=None):
     Arguments
     ---------
     dataset : torch.utils.data.Dataset
-        The training set, maybe with ``ids``, ``hours`` and ``classes``.
+        The training set, maybe with ``ids`` and ``hours``.
     epochs : int
         The number of epochs.
     steps_per_epoch : int
@@ -51,6 +51,18 @@ def say_how_much(dataset, epochs, steps_per_epoch, device, wanted=None):
         )
     else:
         logger.info(text)
+
+
+def say_how_often(dataset, epochs):
+    """Says if classes that are to be learnt are hardly seen.
+
+    Arguments
+    ---------
+    dataset : torch.utils.data.Dataset
+        The training set, maybe with ``classes``.
+    epochs : int
+        The number of epochs.
+    """
     classes = getattr(dataset, "classes", 0)
     crops = epochs * len(dataset) / max(classes, 1)
     if classes and crops < LEAST_CROPS:

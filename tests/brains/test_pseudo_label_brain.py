@@ -249,3 +249,19 @@ def test_a_classifier_of_other_labels_is_refused(brain, tmp_path):
     record.checksum = checksum_of([1, 0, 1, 0])
     with pytest.raises(ValueError, match="trained on other labels"):
         brain._start_classifiers()
+
+
+def test_a_classifier_of_voices_is_looked_at_where_there_are_faces(
+    brain, tmp_path
+):
+    """Of two branches: the file is that of the first one."""
+    branches = brain.branches
+    brain.branches = {**branches, "face": branches["audio"]}
+    record = branches["audio"].gate_record
+    record.checksum = checksum_of([0, 1])
+    record.write(tmp_path, {"epoch": 1, "gate": 1.0})
+    brain.hparams.start_classifier = tmp_path / "classifier.ckpt"
+    brain._start_classifiers()
+    record.checksum = checksum_of([1, 0])
+    with pytest.raises(ValueError, match="trained on other labels"):
+        brain._start_classifiers()

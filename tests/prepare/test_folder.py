@@ -233,24 +233,31 @@ def test_a_name_that_does_not_tell_the_speaker_is_said(
     assert "who speaks in 2 of the 2 files of the trial lists" in caplog.text
 
 
+CALLS = ["agents/1", "customers/1", "customers/2", "customers/ann/day1/3"]
+
+
 @pytest.mark.parametrize(
-    ("line", "left", "warns"),
+    ("line", "gone", "warns"),
     [
-        # A side of calls is nobody: the files alone, or whose folder it is
-        ("0 customers/1 customers/2", ["agents/1", "customers/ann/3"], True),
-        ("0 customers/1 customers/ann/3", ["agents/1", "customers/2"], True),
-        ("1 customers/1 customers/2", ["agents/1"], False),
+        # A side of calls is nobody: the files alone, or who is next below it
+        ("0 customers/1 customers/2", ["customers/1", "customers/2"], True),
+        ("0 customers/1 customers/ann/day1/3", ["customers/1", CALLS[3]], True),
+        ("0 customers/ann/day1/3 customers/bob/day1/1", CALLS[3:], False),
+        ("1 customers/1 customers/2", CALLS[1:], False),
+        # Of another machine, days are no speakers either
+        ("0 /old/dora/day1/9 /old/bob/day1/9", ["dora/day1/4"], True),
     ],
 )
 def test_a_folder_of_two_speakers_is_no_speaker(
-    tmp_path, save, write_tone, caplog, line, left, warns
+    tmp_path, save, write_tone, caplog, line, gone, warns
 ):
     data = tmp_path / "data"
-    for name in ["agents/1", "customers/1", "customers/2", "customers/ann/3"]:
+    names = [*CALLS, "dora/day1/4", "eve/day1/5"]
+    for name in names:
         write_tone(data / f"{name}.wav")
     (tmp_path / "1.txt").write_text(f"{line}\n")
     prepare_folder(data, save, exclude=tmp_path / "1.txt")
-    assert ids(save) == left
+    assert ids(save) == [name for name in names if name not in gone]
     assert ("the trial lists cannot be told" in caplog.text) == warns
 
 

@@ -413,14 +413,20 @@ def test_what_later_steps_look_for_stays_where_it_is(steps, key, place):
         steps(flags, yaml="demo.yaml")
 
 
-def test_a_step_that_is_to_end_now_is_the_same_step(planned):
-    """Else it would be refused where it has begun."""
-    (before, now) = (
-        planned(*flags, yaml="demo.yaml")[0]
-        for flags in [
-            [],
-            ["--stage_1={hparams: demo_ca_dino.yaml, optimizer_step_limit: 1}"],
-        ]
+def test_a_step_can_be_told_to_end_now(planned):
+    """One of several iterations, too."""
+    (before, *_, first, second) = (
+        step for step in planned(yaml="demo.yaml") if step.work is not None
     )
+    flags = "--stage_1={hparams: demo_ca_dino.yaml, optimizer_step_limit: 1}"
+    now = planned(flags, yaml="demo.yaml")[0]
     assert "--optimizer_step_limit=1" in now.command
-    assert now.settings == before.settings
+    assert now.settings == before.settings | {"optimizer_step_limit": 1}
+    flags = "--dlg_lc={hparams: demo_dlg_lc.yaml, optimizer_step_limit: [1, ~]}"
+    ends = [
+        step
+        for step in planned(flags, yaml="demo.yaml")
+        if step.name in (first.name, second.name)
+    ]
+    assert ends[0].settings == first.settings | {"optimizer_step_limit": 1}
+    assert ends[1].settings == second.settings

@@ -3,7 +3,7 @@ import types
 
 import pytest
 
-from speechbrain_cadino.training.effort import say_how_much
+from speechbrain_cadino.training.effort import say_how_often
 
 
 class Labelled(types.SimpleNamespace):
@@ -21,7 +21,7 @@ def test_classes_that_are_hardly_seen_are_told(caplog, samples, classes, seen):
     """14 epochs of 82 steps of 32: 36,736 crops."""
     dataset = Labelled(samples=samples, classes=classes)
     with caplog.at_level(logging.INFO):
-        say_how_much(dataset, 14, 82, "cpu")
+        say_how_often(dataset, 14)
     warnings = [r.message for r in caplog.records if r.levelname == "WARNING"]
     if seen is None:
         assert warnings == []
