@@ -103,7 +103,8 @@ class DINOBrain(EncoderBrain):
 
     def on_fit_start(self):
         """As EncoderBrain's; what was wrapped for several processes is
-        called in their place."""
+        called in their place. Raises if the encoder could not embed."""
+        self.network.check()
         super().on_fit_start()
         self.distillation.bind(self.modules)
 
@@ -179,6 +180,14 @@ class DINOBrain(EncoderBrain):
                     f"{type(dataset.sampling).__name__} makes nothing of the "
                     "clusters of reclustering: give the training set a "
                     "sampling with set_clusters, such as ClusterSampling."
+                )
+            # of what a curriculum lets in
+            own = getattr(dataset.sampling, "sampling", dataset.sampling)
+            if getattr(own, "utterances_per_sample", 2) < 2:
+                logger.warning(
+                    "The clusters of reclustering have no effect: the crops of "
+                    "a sample are of one utterance. Give the sampling "
+                    "utterances_per_sample: 2."
                 )
         return super().make_dataloader(dataset, stage, **kwargs)
 

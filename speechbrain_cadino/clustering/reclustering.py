@@ -74,7 +74,8 @@ class Reclustering:
         Of the last clustering: ``clusters``, ``singletons``, ``silhouette`` if
         there are two and more, and, from the second on, ``agreement`` with the
         one before (adjusted Rand index: 1 if nothing changed); ``ami`` if
-        speakers are known.
+        speakers are known; ``outliers``, how many the clusterer left out, if
+        any.
 
     Raises
     ------
@@ -235,6 +236,8 @@ class Reclustering:
         shown = SHOWN if speakers is None else [*SHOWN, "ami"]
         # One cluster has no silhouette
         stats = {n: measures[n] for n in shown if measures[n] is not None}
+        if not within.all():
+            stats["outliers"] = int((~within).sum())
         labels = np.full(len(readable), -1)
         labels[rows] = clusters.labels
         if self.labels is not None:
@@ -244,7 +247,7 @@ class Reclustering:
             )
         self.labels, self.epoch, self.stats = labels, epoch, stats
         figures = [f"{name} {value:.4g}" for name, value in stats.items()]
-        logger.info(f"Clustered {len(labels)} utterances: {', '.join(figures)}")
+        logger.info(f"Clustered {len(rows)} utterances: {', '.join(figures)}")
         with atomic_path(result) as temporary:
             self._save(temporary)
 

@@ -131,6 +131,12 @@ def read_manifest(path, data_root=None):
     # SpeechBrain takes both forms
     table["wav"] = table["wav"].str.replace("${data_root}", DATA_ROOT)
     if table["wav"].str.contains(DATA_ROOT, regex=False).any():
+        if isinstance(data_root, (list, tuple)):
+            raise ValueError(
+                f"{path} names files below {DATA_ROOT}, which is one folder, "
+                f"and data_folder names {len(data_root)}: write absolute "
+                "paths, or give the folder above all of them."
+            )
         if data_root is None:
             raise ValueError(
                 f"{path} uses {DATA_ROOT} in its wav column: give data_folder, "

@@ -263,6 +263,18 @@ def export_encoder(
             save(module, temporary / f"{name}.ckpt")
 
 
+def check_entries(hyperparams_file, section=None):
+    """Raises if ``export_encoder`` would not take the entries of a YAML file.
+
+    Arguments
+    ---------
+    hyperparams_file : str or pathlib.Path
+        See ``export_encoder``, as for the other and for the errors.
+    section : str, optional
+    """
+    _entries(hyperparams_file, section)
+
+
 def _entries(hyperparams_file, section):
     """The text of the entries that make an embedding, and what it says of
     them above."""

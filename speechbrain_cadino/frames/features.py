@@ -74,8 +74,9 @@ def spectral_features(sample_rate):
     >>> {name: tuple(frames.shape) for name, frames in said.items()}
     {'log_mel': (1, 101, 80), 'mfcc': (1, 101, 39)}
     """
-    log_mel = Fbank(sample_rate=sample_rate, n_mels=80)
-    mfcc = MFCC(sample_rate=sample_rate, n_mfcc=13, context=False)
+    n_fft = max(400, round(0.025 * sample_rate))  # 25 ms at any rate
+    log_mel = Fbank(sample_rate=sample_rate, n_mels=80, n_fft=n_fft)
+    mfcc = MFCC(sample_rate=sample_rate, n_mfcc=13, n_fft=n_fft, context=False)
     less_mean = InputNormalization(norm_type="sentence", std_norm=False)
     normal = InputNormalization(norm_type="sentence")
 

@@ -7,6 +7,12 @@ import torch
 
 from speechbrain_cadino.losses.meters import METERS
 
+# Other columns of training.csv
+TAKEN = {
+    *("epoch", "loss", "lr", "momentum", "seconds", "data_seconds", "EER"),
+    *("utts_per_second", "replaced", "skipped_steps"),
+}
+
 
 class Views(NamedTuple):
     """What a network says of the crops of a batch, by view.
@@ -167,6 +173,7 @@ class Objective(Term):
             ) from error
         self.weights = weights
         self.figures = tuple(self._names())
+        self._found = None  # the terms' own figures, in each step
 
     def _names(self):
         """The names of all figures; raises if two are the same."""
@@ -198,12 +205,21 @@ class Objective(Term):
         total, values, figures = None, {}, {}
         for name, term in self.terms.items():
             value, found = term(student, teacher, position)
+            _check_tensors(name, {name: value, **found})
             _check_names([*self.terms, *figures, *found])
             weight = self.weights[name]
             part = (weight(position) if callable(weight) else weight) * value
             total = part if total is None else total + part
             values[name] = value.detach()
             figures.update(found)
+        if self._found is None:
+            self._found = set(figures)
+        if set(figures) != self._found:
+            some = sorted(self._found ^ set(figures))
+            raise ValueError(
+                f"The objective gives the figure {some[0]} in some steps only: "
+                "give the same ones in each, such as 0."
+            )
         return total, {**values, **figures}
 
     def after_step(self):
@@ -233,6 +249,16 @@ class Objective(Term):
         ]
 
 
+def _check_tensors(term, found):
+    """Raises if a value or figure is no tensor of one number."""
+    for name, value in found.items():
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            raise ValueError(
+                f"The term {term} of the objective gives {name} as a "
+                f"{type(value).__name__}: give a tensor of one number."
+            )
+
+
 def _check_names(names):
     """Raises if a name is there twice, or is one of every training."""
     for name in names:
@@ -241,7 +267,7 @@ def _check_names(names):
                 f"Two terms of the objective give the name {name} to a "
                 "figure: rename one of them."
             )
-        if name == "loss" or name in METERS:
+        if name in TAKEN or name in METERS:
             raise ValueError(
                 f"{name} is a figure of every training: give the term or "
                 "figure of the objective another name."

@@ -12,7 +12,11 @@ from speechbrain_cadino.encoders.calibration import (
     write_calibration,
 )
 from speechbrain_cadino.encoders.card import CARD, write_card
-from speechbrain_cadino.encoders.export import export_encoder, kind_of
+from speechbrain_cadino.encoders.export import (
+    check_entries,
+    export_encoder,
+    kind_of,
+)
 from speechbrain_cadino.encoders.fold import fold_linear
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.process.console import to_copy
@@ -82,6 +86,23 @@ def finish(embedder, hparams, device=None, baselines=False):
         labelled=labelled,
     )
     logger.info(where_to_go(hparams["encoder_folder"]))
+
+
+def check_exportable(hparams):
+    """Raises before a training what its end would: see ``check_entries``.
+
+    Arguments
+    ---------
+    hparams : dict
+        The hyperparameters: ``output_folder``, and ``branches`` if there are
+        several. Where there is no ``embedding_model``, nothing is looked at.
+    """
+    if "embedding_model" not in hparams:
+        return
+    branches = hparams.get("branches", {})
+    for section in branches if len(branches) > 1 else [None]:
+        path = pathlib.Path(hparams["output_folder"], "hyperparams.yaml")
+        check_entries(path, section)
 
 
 def calibrate_without_labels(encoder, table):

@@ -8,6 +8,7 @@ from speechbrain_cadino.config.settings import HARMLESS, LIMIT
 from speechbrain_cadino.config.starts import CENTROIDS
 from speechbrain_cadino.process.memory import keep_freed_memory
 from speechbrain_cadino.process.ranks import LONG_PATIENCE, patience
+from speechbrain_cadino.runs.finish import check_exportable
 from speechbrain_cadino.runs.open_run import load_run
 from speechbrain_cadino.training.checkpoints import has_checkpoint
 from speechbrain_cadino.training.partial import train_only
@@ -52,6 +53,10 @@ def train(
     # One run at a time in the output folder, of one mould
     hparams = load_run(hparams_file, run_opts, overrides, harmless=harmless)
 
+    # What could not be trained or exported shows before the work
+    _check_window(hparams)
+    check_exportable(hparams)
+
     # Dataset prep (folders of audio, noises and rooms to CSV manifests)
     run_on_main(_prepare, args=[hparams])
 
@@ -86,6 +91,18 @@ def train(
     if not (brain.debug or brain.test_only):
         with patience(LONG_PATIENCE):
             run_on_main(report, args=[brain, hparams])
+
+
+def _check_window(hparams):
+    """Raises if features have a window that their FFT does not hold."""
+    stft = getattr(hparams.get("compute_features"), "compute_STFT", None)
+    if stft is not None and stft.win_length > stft.n_fft:
+        raise ValueError(
+            f"The window of compute_features, {stft.win_length} samples at "
+            f"{stft.sample_rate} Hz, is longer than its n_fft, {stft.n_fft}: "
+            "leave sample_rate at 16000, files of any rate are resampled, or "
+            f"give compute_features an n_fft of {stft.win_length}."
+        )
 
 
 def _prepare(hparams):

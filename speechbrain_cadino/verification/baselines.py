@@ -37,7 +37,11 @@ class LogMelStats(torch.nn.Module):
 
     def __init__(self, sample_rate=16000, n_mels=80):
         super().__init__()
-        self.compute_features = Fbank(sample_rate=sample_rate, n_mels=n_mels)
+        self.compute_features = Fbank(
+            sample_rate=sample_rate,
+            n_mels=n_mels,
+            n_fft=max(400, round(0.025 * sample_rate)),  # 25 ms at any rate
+        )
 
     def forward(self, wavs, wav_lens=None):
         """Embeds waveforms of equal length.

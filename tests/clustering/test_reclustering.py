@@ -205,6 +205,22 @@ def test_a_share_is_that_of_the_utterances(data, embedder, tmp_path):
     assert reclustering.stats["clusters"] == 6
 
 
+def test_what_a_clusterer_leaves_out_is_counted(
+    data, embedder, tmp_path, caplog
+):
+    """The figures of the others alone would look excellent."""
+    points = embedder.embed(data.table)
+    gaps = np.sort(np.linalg.norm(points[:, None] - points, axis=2).ravel())
+    clusterer = DBSCAN(eps=gaps[len(points) + 5], min_samples=2)
+    left_out = (clusterer.fit_predict(points) < 0).sum()
+    assert 0 < left_out < len(points)
+    reclustering = make(tmp_path, clusterer=clusterer)
+    with caplog.at_level("INFO"):
+        reclustering(3, embedder, data.table)
+    assert reclustering.stats["outliers"] == left_out
+    assert f"Clustered {len(points) - left_out} utterances" in caplog.text
+
+
 def test_one_cluster_is_no_error(data, embedder, tmp_path):
     reclustering = make(tmp_path, clusterer=DBSCAN(eps=1e6))
     reclustering(3, embedder, data.table)

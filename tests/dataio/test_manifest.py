@@ -156,6 +156,15 @@ def test_what_separates_the_columns_is_said(tmp_path):
         read_manifest(tmp_path / "m.csv")
 
 
+def test_the_root_is_one_folder(tmp_path):
+    text = HEADER + "a,1.5,$data_root/a.wav,0,24000\n"
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(ValueError, match="data_folder names 2: write absolute"):
+        read_manifest(tmp_path / "m.csv", ["/one", "/two"])
+    (tmp_path / "m.csv").write_text(text.replace("$data_root", "/one"))
+    assert read_manifest(tmp_path / "m.csv", ["/one", "/two"])["wav"][0][1:4]
+
+
 def test_utf_16_is_named(tmp_path):
     (tmp_path / "m.csv").write_text(HEADER + "a,1.5,a.wav,0,24000\n", "utf-16")
     with pytest.raises(ValueError, match="is in UTF-16: save it as UTF-8"):

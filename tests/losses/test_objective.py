@@ -122,7 +122,7 @@ def test_a_figure_that_was_not_announced_may_not_be_anothers():
         objective(views(), views(2), 0.0)
 
 
-@pytest.mark.parametrize("name", ["loss", "spread"])
+@pytest.mark.parametrize("name", ["loss", "spread", "lr", "EER"])
 def test_a_figure_of_every_training_is_no_terms_own(name):
     """Said or not: that of the term would have stood in its place."""
 
@@ -138,6 +138,38 @@ def test_a_figure_of_every_training_is_no_terms_own(name):
     objective = Objective({"mine": Silent()}, {"mine": 1})
     with pytest.raises(ValueError, match=f"{name} is a figure of every"):
         objective(views(), views(2), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "figures", "kind"),
+    [
+        (0.0, {}, "mine as a float"),
+        (torch.ones(()), {"half": 0.5}, "half as a float"),
+        (torch.ones(3), {}, "mine as a Tensor"),
+    ],
+)
+def test_values_and_figures_are_tensors_of_one_number(value, figures, kind):
+    class Plain(torch.nn.Module):
+        def forward(self, student, teacher, position):
+            return value, figures
+
+    with pytest.raises(ValueError, match=kind):
+        Objective({"mine": Plain()}, {"mine": 1})(views(), views(2), 0.0)
+
+
+def test_a_figure_is_there_in_each_step():
+    """Its mean would be of fewer; processes would add others together."""
+
+    class Moody(torch.nn.Module):
+        def forward(self, student, teacher, position):
+            found = {"rare": torch.ones(())} if position > 1 else {}
+            return torch.ones(()), found
+
+    objective = Objective({"mine": Moody()}, {"mine": 1})
+    for position in (0.0, 1.0):
+        objective(views(), views(2), position)
+    with pytest.raises(ValueError, match="the figure rare in some steps only"):
+        objective(views(), views(2), 2.0)
 
 
 def test_a_target_that_collects_forgets():

@@ -301,6 +301,7 @@ def test_a_training_does_not_go_on_with_other_settings(train, uninterrupted):
         ({**CLUSTERED, "speakers": "/nowhere.csv"}, "no file /nowhere.csv"),
         ({"bach_size": 2}, "bach_size"),
         ({"optimizer_step_limit": "few"}, "give a whole number of steps"),
+        ({"sample_rate": 24000}, "leave sample_rate at 16000, files of any"),
     ],
 )
 def test_mistakes_are_one_sentence(train, tmp_path, flags, sentence):
@@ -308,6 +309,39 @@ def test_mistakes_are_one_sentence(train, tmp_path, flags, sentence):
     assert code == 1
     assert sentence in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("encoder", "sentence"),
+    [
+        ("mine.Lengthless", "Lengthless.forward takes features alone"),
+        (
+            "speechbrain_cadino.lobes.views.UtteranceEncoder",
+            "names a class of speechbrain_cadino",
+        ),
+    ],
+)
+def test_an_encoder_that_would_be_of_no_use_is_refused_before_training(
+    train, tmp_path, encoder, sentence
+):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n\n\nclass Lengthless(torch.nn.Module):\n"
+        "    def __init__(self, **_):\n        super().__init__()\n"
+        "        self.last = torch.nn.Linear(80, 8)\n\n"
+        "    def forward(self, feats):\n"
+        "        return self.last(feats.mean(1, keepdim=True))\n"
+    )
+    overlay = tmp_path / "own.yaml"
+    overlay.write_text(
+        f"base: small_dino.yaml\nembedding_model: !new:{encoder}\n"
+        + "    encoder: !new:torch.nn.Identity\n" * ("views" in encoder)
+    )
+    code, output = train(tmp_path / "run", yaml=overlay, emb_dim=8)
+    assert code == 1
+    assert sentence in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "run" / "training.csv").exists()
+    assert not list((tmp_path / "run" / "save").glob("CKPT*"))
 
 
 @pytest.mark.parametrize("place", ["models", "run"])
