@@ -124,6 +124,8 @@ def main():
         if not flags.report and (flags.again or not cell.done)
     ]
     check_starts(missing, in_turn=flags.jobs == 1)
+    if missing:
+        len(lists.files)  # what is not there shows before the work
     with concurrent.futures.ThreadPoolExecutor(flags.jobs) as pool:
         jobs = [
             pool.submit(fill, cell, experiment, lists, rest) for cell in missing

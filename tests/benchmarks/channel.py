@@ -4,7 +4,9 @@
 
 DATA has wav/SPEAKER/SESSION/FILE and meta/veri_{cross,within}_{hard,easy}.txt;
 TRAIN is a manifest of other speakers' files, from SPEAKER/SESSION/FILE, which
-recording LDA learns from. ``log_mel`` stands for log-mel statistics.
+recording LDA learns from. ``log_mel`` stands for log-mel statistics,
+``untrained:ENCODER`` for fresh weights of its architecture, by ``--seed``, with
+BatchNorm statistics of TRAIN.
 
 Of each encoder, and of the layer before its last one, a table has the EER on
 the four lists, of cosines with the mean of the test files subtracted, without
@@ -37,8 +39,15 @@ from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.losses.meters import effective_dimensions
-from speechbrain_cadino.verification.baselines import LogMelStats
-from speechbrain_cadino.verification.metrics import eer, error_rates
+from speechbrain_cadino.verification.baselines import (
+    LogMelStats,
+    random_encoder,
+)
+from speechbrain_cadino.verification.metrics import (
+    eer,
+    error_rates,
+    min_dcf,
+)
 from speechbrain_cadino.verification.scoring import write_scores
 
 LISTS = ["cross_hard", "cross_easy", "within_hard", "within_easy"]
@@ -52,27 +61,29 @@ def main():
     parser.add_argument("output", type=pathlib.Path)
     parser.add_argument("encoders", nargs="+")
     parser.add_argument("--train_folder", help="$data_root of the manifest")
+    parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
     flags.output.mkdir(parents=True, exist_ok=True)
     lists = of_voxmulti(flags.data, LISTS)
     train = read_manifest(flags.train, flags.train_folder)
     rows = []
     for source in flags.encoders:
-        for layer, embedder in layers(source):
+        for layer, embedder in layers(source, train, flags.seed):
             for step in ("", "recording_lda"):
                 if step:
                     embedder = (
                         RecordingLDA().learn(embedder, train).after(embedder)
                     )
+                name = source.split(":")[0] if ":" in source else source
                 system = "_".join(
-                    filter(None, [pathlib.Path(source).name, layer, step])
+                    filter(None, [pathlib.Path(name).name, layer, step])
                 )
                 row = measure(embedder, lists, flags.output / system)
                 rows.append({"system": system, **row})
                 print(rows[-1], flush=True)
     lines = [list(rows[0]), ["---"] * len(rows[0])]
     lines += [
-        [f"{x:.1f}" if isinstance(x, float) else str(x) for x in row.values()]
+        [f"{x:.3g}" if isinstance(x, float) else str(x) for x in row.values()]
         for row in rows
     ]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -80,11 +91,14 @@ def main():
     (flags.output / "channel.md").write_text(table + "\n", encoding="utf-8")
 
 
-def layers(source):
+def layers(source, train, seed):
     """The embedders of an encoder: of its embeddings, and of the layer before
     the last one."""
     if source == "log_mel":
         return [("", Embedder(LogMelStats()))]
+    if source.startswith("untrained:"):
+        trained = load_encoder(source.removeprefix("untrained:"))
+        return [("", random_encoder(trained, train, seed))]
     embedder = load_encoder(source, batch_size=16)
     seen = {}
     embedder.encoder.mods.embedding_model.asp_bn.register_forward_hook(
@@ -105,6 +119,7 @@ def measure(embedder, lists, output):
     for name, trials in lists.trials.items():
         p_miss, p_fa, *_ = error_rates(scores[name], trials["target"])
         found[name] = 100 * eer(p_miss, p_fa)
+        found[f"{name}, minDCF(0.05)"] = min_dcf(p_miss, p_fa, p_target=0.05)
         write_scores(f"{output}_{name}.txt", trials, scores[name])
     return {**found, **channel(points, lists, scores)}
 

@@ -1,5 +1,6 @@
 """Several trial lists over the same files, embedded once."""
 
+import functools
 import pathlib
 
 import numpy as np
@@ -29,8 +30,12 @@ class Lists:
 
     def __init__(self, paths, data_folder):
         self.trials = {name: read_trials(path) for name, path in paths.items()}
-        self.files = trial_files(pd.concat(self.trials.values()), data_folder)
-        self._place = pd.Series(range(len(self.files)), self.files["ID"])
+        self.folder = data_folder
+
+    @functools.cached_property
+    def files(self):
+        """Looked for when something is to be embedded: a report needs none."""
+        return trial_files(pd.concat(self.trials.values()), self.folder)
 
     def points(self, embedder, centred=True):
         """The embeddings of the files, of unit length; their mean subtracted
@@ -40,10 +45,11 @@ class Lists:
 
     def scores(self, points):
         """The cosines of all trials of each list, by name."""
+        place = pd.Series(range(len(self.files)), self.files["ID"])
         return {
             name: np.einsum(
                 "td,td->t",
-                *(points[self._place[trials[s]]] for s in ("enrol", "test")),
+                *(points[place[trials[s]]] for s in ("enrol", "test")),
             )
             for name, trials in self.trials.items()
         }
