@@ -185,6 +185,39 @@ def hash_table(table):
     return found.hexdigest()
 
 
+def finished_shards(folder, table, embedder, shard_size):
+    """What an extraction had embedded before it was ended.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The embedding folder.
+    table : pandas.DataFrame
+        The N files that were to be embedded, see ``extract``, as for the
+        others; one embedding each.
+    embedder : Embedder
+    shard_size : int
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (N,), bool: which of them were.
+    numpy.ndarray
+        Shape (n, D): their embeddings, NaN where a file cannot be read.
+    """
+    shards = _Shards(
+        pathlib.Path(folder), table, shard_size, embedder.segments, False
+    )
+    finished = [number for number in shards.numbers if shards.is_there(number)]
+    there = np.zeros(len(table), bool)
+    for number in finished:
+        there[shards.rows(number)] = True
+    parts = [np.load(shards.path(number)) for number in finished]
+    width = max((part.shape[1] for part in parts), default=1)
+    parts = [np.broadcast_to(part, (len(part), width)) for part in parts]
+    return there, np.concatenate([np.empty((0, width), np.float32), *parts])
+
+
 def is_extracted(folder, record):
     """Whether a folder holds all embeddings that a record tells of.
 

@@ -12,7 +12,10 @@ from speechbrain_cadino.dataio.manifest import read_csv
 from speechbrain_cadino.embeddings.extract import (
     extract,
     extraction_record,
+    finished_shards,
+    hash_table,
     is_extracted,
+    remove_extraction,
 )
 from speechbrain_cadino.embeddings.store import (
     DURATIONS,
@@ -34,17 +37,21 @@ from speechbrain_cadino.process.files import (
 
 logger = get_logger(__name__)
 
-# Folders below it: of what is embedded now, which goes on if it is killed; and
-# of all that is to be moved into it
-MORE, WHOLE = ".more", ".whole"
+# Folders below it: of what is embedded now, which goes on if it is killed; of
+# what had been by then, if the files are others now; and of all that is to be
+# moved into it
+MORE, DONE, WHOLE = ".more", ".done", ".whole"
+
+# In MORE: the files that are to be embedded
+ROWS = "rows.csv"
 
 
 def embed_more(embedder, folder, table, shard_size):
     """Embeds whole files into a folder, exactly: those that it does not hold
     yet, or that were replaced since.
 
-    Killed and started again with the same files, it goes on where it was; what
-    the folder holds stays there until all is done.
+    Killed and started again, it goes on where it was, also if there are more
+    files by then; what the folder holds stays there until all is done.
 
     Arguments
     ---------
@@ -75,8 +82,7 @@ def embed_more(embedder, folder, table, shard_size):
     settle(folder)
     record = extraction_record(embedder, table, shard_size, trim=False)
     states = held(folder)
-    before = read_json(folder / RECORD) or record
-    if len(states) and {**before, "table": None} != {**record, "table": None}:
+    if len(states) and not _is_by(folder, record):
         raise ValueError(
             f"{folder} holds embeddings of {len(states)} files by another "
             "encoder, or of another version, which would be lost: give another "
@@ -85,26 +91,88 @@ def embed_more(embedder, folder, table, shard_size):
     if is_extracted(folder, record):
         logger.info(f"The embeddings in {folder} are up to date.")
     else:
-        kept = states.reindex(table["ID"]) == table["state"].to_numpy()
+        if not _is_by(folder / DONE, record):
+            shutil.rmtree(folder / DONE, ignore_errors=True)
+        _put_aside(embedder, folder, table, record)
+        sources, origin = _held_now(folder, table)
+        kept = origin >= 0
         if kept.any():
             logger.info(f"{kept.sum()} of {len(table)} files are embedded.")
-        sources = [load_embeddings(folder)] if kept.any() else []
         if not kept.all():
-            rest = table[~kept.to_numpy()].reset_index(drop=True)
+            rest = table[~kept].reset_index(drop=True)
+            write_csv(folder / MORE / ROWS, rest)
             extract(
                 *(embedder, folder / MORE, rest, shard_size),
                 whole=not kept.any(),
                 trim=False,
             )
-            sources.append(load_embeddings(folder / MORE))
-        lengths = (table["stop"] - table["start"]) / embedder.sample_rate
-        told = table[["ID", "state"]].assign(duration=lengths)
+            origin[~kept] = len(sources)
+            sources.append(folder / MORE)
         with atomic_folder(folder / WHOLE) as whole:
-            _join(whole, told, kept.to_numpy(), sources)
+            told = _told(table, embedder.sample_rate)
+            _join(whole, told, origin, map(load_embeddings, sources))
             write_json(whole / RECORD, record)
         settle(folder)
-    shutil.rmtree(folder / MORE, ignore_errors=True)
+    for name in [MORE, DONE]:
+        shutil.rmtree(folder / name, ignore_errors=True)
     return load_embeddings(folder)
+
+
+def _is_by(folder, record):
+    """Whether what is in a folder is by the encoder of a record, as far as is
+    known."""
+    before = read_json(folder / RECORD) or record
+    return {**before, "table": None} == {**record, "table": None}
+
+
+def _held_now(folder, table):
+    """The folders that hold embeddings of the files of a table as they are now,
+    and for each file which one does, -1 for none."""
+    sources = [path for path in (folder, folder / DONE) if len(held(path))]
+    origin = np.full(len(table), -1)
+    for number, path in enumerate(sources):
+        states = held(path).reindex(table["ID"]).to_numpy()
+        here = states == table["state"].to_numpy()
+        origin[here & (origin < 0)] = number
+    return sources, origin
+
+
+def _put_aside(embedder, folder, table, record):
+    """Moves what a killed run had embedded into DONE, if it was to embed other
+    files than there are to embed now: an archive that grows each night would
+    never be done."""
+    more, done = folder / MORE, folder / DONE
+    if not (more / ROWS).is_file():
+        return
+    rows = read_csv(more / ROWS, {"start": "int64", "stop": "int64"})
+    rest = table[_held_now(folder, table)[1] < 0]
+    # Paths, too: converted copies are called by their number
+    if hash_table(rows) == hash_table(rest):
+        return
+    if read_json(more / RECORD) == {**record, "table": hash_table(rows)}:
+        size = record["shard_size"]
+        there, embeddings = finished_shards(more, rows, embedder, size)
+        ids = rows["ID"][there].tolist()
+        if (more / "ids.txt").is_file():  # killed after the last one
+            ids, embeddings = load_embeddings(more)
+        told = _told(rows[rows["ID"].isin(ids)], embedder.sample_rate)
+        sources, origin = [(ids, embeddings)], [0] * len(told)
+        if len(held(done)):
+            sources.append(load_embeddings(done))
+            older = read_csv(done / DURATIONS, {"duration": float})
+            older = older[~older["ID"].isin(ids)]
+            told, origin = pd.concat([told, older]), origin + [1] * len(older)
+        with atomic_folder(done) as temporary:
+            _join(temporary, told, np.array(origin, int), sources)
+            write_json(temporary / RECORD, record)
+    remove_extraction(more)
+    (more / ROWS).unlink()
+
+
+def _told(table, sample_rate):
+    """What ``durations.csv`` tells of files: ID, state, duration."""
+    lengths = (table["stop"] - table["start"]) / sample_rate
+    return table[["ID", "state"]].assign(duration=lengths)
 
 
 def settle(folder):
@@ -159,12 +227,12 @@ def held(folder):
     return states
 
 
-def _join(folder, told, kept, sources):
-    """Writes the rows of a table that can be read, of the sources, IDs and
-    embeddings: those that are kept of the first, the others of the last."""
+def _join(folder, told, origin, sources):
+    """Writes the rows of a table that can be read, each of its source, IDs and
+    embeddings."""
+    sources = list(sources)
     names = told["ID"].to_numpy()
     places = np.full(len(names), -1)
-    origin = np.where(kept, 0, len(sources) - 1)
     for number, (ids, embeddings) in enumerate(sources):
         rows = np.flatnonzero(origin == number)
         found = pd.Index(ids).get_indexer(names[rows])

@@ -10,7 +10,7 @@ import torch
 
 from speechbrain_cadino.embeddings import store
 from speechbrain_cadino.embeddings.embedder import Embedder
-from speechbrain_cadino.embeddings.grow import MORE, WHOLE, embed_more
+from speechbrain_cadino.embeddings.grow import DONE, MORE, WHOLE, embed_more
 from speechbrain_cadino.embeddings.store import CALIBRATION, load_embeddings
 from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.process.files import state_of
@@ -118,6 +118,51 @@ def test_goes_on_where_it_was_ended(embed, encoder, tmp_path):
     assert load_embeddings(tmp_path / "out")[1].tolist() == before
     encoder.count, encoder.last = 0, None
     assert embed(*"abcdef") == 2
+
+
+def test_goes_on_although_files_have_come_or_changed(
+    embed, encoder, tmp_path, monkeypatch
+):
+    """As in an archive that grows each night, embedded by jobs that end."""
+    write(tmp_path, *"abcdefgh")
+    assert embed("d") == 1
+    encoder.last = 2
+    with pytest.raises(KeyboardInterrupt):
+        embed(*"bdef")  # b, e
+    encoder.count, encoder.last = 0, 2
+    with pytest.raises(KeyboardInterrupt):
+        embed(*"abdefgh")  # a, f
+    write(tmp_path, "e", level=0.2)
+    encoder.count, encoder.last = 0, None
+    joined = store.write_joined
+
+    def ends(*args):
+        if encoder.count:
+            raise KeyboardInterrupt
+        joined(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "speechbrain_cadino.embeddings.extract.write_joined", ends
+        )
+        with pytest.raises(KeyboardInterrupt):
+            embed(*"abdefgh")  # e anew, g, h
+    encoder.count = 0
+    assert embed(*"abcdefgh") == 1
+    assert not (tmp_path / "out" / DONE).exists()
+
+
+def test_what_another_encoder_had_embedded_is_not_put_aside(
+    embed, encoder, tmp_path
+):
+    write(tmp_path, *"abc")
+    (tmp_path / "out").mkdir()
+    for names in ("ab", "abc"):
+        encoder.count, encoder.last = 0, 1
+        with pytest.raises(KeyboardInterrupt):
+            embed(*names)
+    encoder.count, encoder.last = 0, None
+    assert embed(*"abc", weights=2.0) == 3
 
 
 def test_what_no_state_tells_of_is_embedded_anew(embed, tmp_path):
