@@ -30,6 +30,7 @@ from speechbrain_cadino.config.overlays import (
     allow_own_classes,
     parse_arguments,
 )
+from speechbrain_cadino.config.settings import LIMIT
 from speechbrain_cadino.encoders.adopt import adopt_encoder
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.runs.finetune import MAY_CHANGE
@@ -74,7 +75,7 @@ def main():
         SpeakerBrain,
         report,
         start,
-        harmless=MAY_CHANGE,
+        harmless=MAY_CHANGE | {LIMIT},
     )
 
 

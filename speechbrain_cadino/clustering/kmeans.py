@@ -5,7 +5,6 @@ only answers which centroid is the nearest to each utterance, which is where
 nearly all of the time goes. Under torchrun, all processes may take part.
 """
 
-import os
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from speechbrain_cadino.clustering.rows import (
     run_shared,
     sums_of_members,
 )
+from speechbrain_cadino.process.memory import memory_here
 from speechbrain_cadino.process.precision import full_precision
 
 logger = get_logger(__name__)
@@ -30,6 +30,9 @@ logger = get_logger(__name__)
 # compares each of them with all centroids 2 + ln K times over: as much work as
 # so many passes over all rows if the clusters have 8, less if they have more.
 SAMPLE_PER_CLUSTER = 8
+
+# The share of the memory that merging may take: there are embeddings, too
+MOST_OF_MEMORY = 0.7
 
 # Similarities that the torch engine holds at once: 256 MiB.
 SIMILARITIES = 2**26
@@ -350,12 +353,12 @@ def check_options(count, num_clusters, merge_to=None, engine="sklearn"):
         )
     # Ward linkage holds the distances of all pairs of centroids twice
     needed = 8 * num_clusters**2 if merge_to else 0
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > memory:
+    memory = memory_here()
+    if needed > MOST_OF_MEMORY * memory:
         raise ValueError(
             f"merge_to: to merge {num_clusters} clusters takes "
-            f"{needed / 1e9:.0f} GB, and this machine has {memory / 1e9:.0f}. "
-            "Of so many utterances give numbers, not shares, such as "
+            f"{needed / 1e9:.0f} GB, and there are {memory / 1e9:.0f} here. Of "
+            "so many utterances give numbers, not shares, such as "
             "num_clusters: 5000 and merge_to: 2500."
         )
     find_engine(engine, "cpu")

@@ -212,10 +212,14 @@ def finished_shards(folder, table, embedder, shard_size):
     there = np.zeros(len(table), bool)
     for number in finished:
         there[shards.rows(number)] = True
-    parts = [np.load(shards.path(number)) for number in finished]
-    width = max((part.shape[1] for part in parts), default=1)
-    parts = [np.broadcast_to(part, (len(part), width)) for part in parts]
-    return there, np.concatenate([np.empty((0, width), np.float32), *parts])
+    shapes = [np.load(shards.path(n), mmap_mode="r").shape for n in finished]
+    width = max((columns for _, columns in shapes), default=1)
+    embeddings = np.empty((there.sum(), width), np.float32)
+    places = there.cumsum() - there
+    for number in finished:
+        rows = shards.rows(number)
+        embeddings[places[rows]] = np.load(shards.path(number))
+    return there, embeddings
 
 
 def is_extracted(folder, record):

@@ -82,7 +82,7 @@ def embed_more(embedder, folder, table, shard_size):
     settle(folder)
     record = extraction_record(embedder, table, shard_size, trim=False)
     states = held(folder)
-    if len(states) and not _is_by(folder, record):
+    if len(states) and not _is_by(folder, record, record):
         raise ValueError(
             f"{folder} holds embeddings of {len(states)} files by another "
             "encoder, or of another version, which would be lost: give another "
@@ -91,7 +91,7 @@ def embed_more(embedder, folder, table, shard_size):
     if is_extracted(folder, record):
         logger.info(f"The embeddings in {folder} are up to date.")
     else:
-        if not _is_by(folder / DONE, record):
+        if not _is_by(folder / DONE, record, {}):
             shutil.rmtree(folder / DONE, ignore_errors=True)
         _put_aside(embedder, folder, table, record)
         sources, origin = _held_now(folder, table)
@@ -114,14 +114,16 @@ def embed_more(embedder, folder, table, shard_size):
             write_json(whole / RECORD, record)
         settle(folder)
     for name in [MORE, DONE]:
+        # Its record goes last: what is left of it, if killed, is still ours
+        remove_extraction(folder / name)
         shutil.rmtree(folder / name, ignore_errors=True)
     return load_embeddings(folder)
 
 
-def _is_by(folder, record):
-    """Whether what is in a folder is by the encoder of a record, as far as is
-    known."""
-    before = read_json(folder / RECORD) or record
+def _is_by(folder, record, unknown):
+    """Whether what is in a folder is by the encoder of a record; where it has
+    none, what is unknown stands for it."""
+    before = read_json(folder / RECORD) or unknown
     return {**before, "table": None} == {**record, "table": None}
 
 
@@ -153,7 +155,7 @@ def _put_aside(embedder, folder, table, record):
         size = record["shard_size"]
         there, embeddings = finished_shards(more, rows, embedder, size)
         ids = rows["ID"][there].tolist()
-        if (more / "ids.txt").is_file():  # killed after the last one
+        if is_extracted(more, read_json(more / RECORD)):
             ids, embeddings = load_embeddings(more)
         told = _told(rows[rows["ID"].isin(ids)], embedder.sample_rate)
         sources, origin = [(ids, embeddings)], [0] * len(told)

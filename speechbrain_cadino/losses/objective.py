@@ -10,7 +10,9 @@ from speechbrain_cadino.losses.meters import METERS
 # Other columns of training.csv
 TAKEN = {
     *("epoch", "loss", "lr", "momentum", "seconds", "data_seconds", "EER"),
-    *("utts_per_second", "replaced", "skipped_steps"),
+    *("device_seconds", "utts_per_second", "replaced", "skipped_steps"),
+    *("clusters", "singletons", "silhouette", "agreement", "ami", "outliers"),
+    *("partners", "partner_precision"),
 }
 
 

@@ -13,7 +13,12 @@ from ruamel.yaml.error import YAMLError
 from speechbrain.utils.run_opts import RunOptions
 from speechbrain_cadino.config.flags import SEVERAL, did_you_mean
 from speechbrain_cadino.config.overlays import parse_arguments
-from speechbrain_cadino.config.settings import comparable, own_files, resolve
+from speechbrain_cadino.config.settings import (
+    LIMIT,
+    comparable,
+    own_files,
+    resolve,
+)
 from speechbrain_cadino.config.starts import check_starts
 from speechbrain_cadino.config.usage import find_yaml
 
@@ -182,7 +187,8 @@ class StepMaker:
         flags = read_entry(self.hparams[entry])
         if entry == "unfiltered":
             first = read_entry(self.hparams["stage_1"])
-            first.pop("train_manifest", None)  # of what is kept
+            for key in ("train_manifest", LIMIT):  # its own
+                first.pop(key, None)
             flags = {**first, **flags}
         if "hparams" not in flags:
             raise ValueError(f"{entry}: give a YAML file, hparams: NAME.")

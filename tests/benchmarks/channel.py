@@ -74,7 +74,9 @@ def main():
                     embedder = (
                         RecordingLDA().learn(embedder, train).after(embedder)
                     )
-                name = source.split(":")[0] if ":" in source else source
+                name = source
+                if source.startswith("untrained:"):
+                    name = f"untrained_{flags.seed}"
                 system = "_".join(
                     filter(None, [pathlib.Path(name).name, layer, step])
                 )

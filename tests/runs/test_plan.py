@@ -430,3 +430,14 @@ def test_a_step_can_be_told_to_end_now(planned):
     ]
     assert ends[0].settings == first.settings | {"optimizer_step_limit": 1}
     assert ends[1].settings == second.settings
+
+
+def test_the_end_of_one_stage_one_is_not_that_of_the_other(planned):
+    """Of the one on everything, and of the one on what is kept."""
+    for entry in ("stage_1", "unfiltered"):
+        steps = planned(
+            f"--{entry}={{hparams: small_dino.yaml, optimizer_step_limit: 1}}",
+            yaml="small_filtered.yaml",
+        )
+        ended = [s.name for s in steps if "optimizer_step_limit" in s.settings]
+        assert ended == [entry]
