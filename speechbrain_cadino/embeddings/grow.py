@@ -30,6 +30,7 @@ from speechbrain_cadino.embeddings.store import (
 from speechbrain_cadino.process.files import (
     atomic_folder,
     read_json,
+    remove_leftovers,
     sync,
     write_csv,
     write_json,
@@ -79,6 +80,7 @@ def embed_more(embedder, folder, table, shard_size):
         If the folder holds embeddings by another encoder.
     """
     folder = pathlib.Path(folder)
+    remove_leftovers(folder)
     settle(folder)
     record = extraction_record(embedder, table, shard_size, trim=False)
     states = held(folder)

@@ -6,8 +6,11 @@ import os
 import pathlib
 import platform
 
-# What a job may take at most, where it runs in a control group
-LIMIT_FILE = pathlib.Path("/sys/fs/cgroup/memory.max")
+# The control groups of this process, where they are mounted, and which file has
+# the limit of one: of version 2, which names no controller, and of version 1
+GROUPS = pathlib.Path("/proc/self/cgroup")
+MOUNTED = pathlib.Path("/sys/fs/cgroup")
+LIMITS = {"": "memory.max", "memory": "memory.limit_in_bytes"}
 
 # Parameters of mallopt(3), from glibc's malloc.h.
 M_TRIM_THRESHOLD = -1
@@ -39,8 +42,8 @@ def memory_here():
     Returns
     -------
     int
-        Bytes: those of the machine, or fewer where it runs in a control group
-        with a limit.
+        Bytes: those of the machine, or fewer where it, such as a job of SLURM,
+        runs in a control group of Linux with a limit.
 
     Example
     -------
@@ -48,6 +51,25 @@ def memory_here():
     True
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with contextlib.suppress(OSError, ValueError):  # none, or "max"
-        memory = min(memory, int(LIMIT_FILE.read_text()))
+    for path in _limit_files():
+        with contextlib.suppress(OSError, ValueError):  # none, or "max"
+            memory = min(memory, int(path.read_text()))
     return memory
+
+
+def _limit_files():
+    """Where limits of this process may be: of its groups, and those above."""
+    try:
+        lines = GROUPS.read_text().splitlines()
+    except OSError:  # no Linux
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        name = LIMITS.get(controllers)
+        if name is not None:
+            root = MOUNTED / controllers
+            folder = root / group.lstrip("/")
+            for above in [folder, *folder.parents]:
+                if above == MOUNTED.parent:
+                    break
+                yield above / name

@@ -13,7 +13,7 @@ from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.grow import DONE, MORE, WHOLE, embed_more
 from speechbrain_cadino.embeddings.store import CALIBRATION, load_embeddings
 from speechbrain_cadino.embeddings.stored import StoredEmbeddings
-from speechbrain_cadino.process.files import state_of
+from speechbrain_cadino.process.files import HOST, state_of
 
 
 class Encoder:
@@ -200,3 +200,15 @@ def test_what_is_embedded_is_moved_in_the_end(
     text = (tmp_path / "out" / CALIBRATION).read_text()
     assert text == "of these embeddings"
     assert not (tmp_path / "out" / WHOLE).exists()
+
+
+def test_what_a_killed_run_was_joining_is_removed(embed, tmp_path):
+    """A whole copy, in a hidden folder that no later run would look at."""
+    write(tmp_path, *"ab")
+    (tmp_path / "out").mkdir()
+    gone = 2**22 + 1  # above Linux's highest number of a process
+    left = tmp_path / "out" / f".{WHOLE}.{HOST}-{gone}.tmp"
+    left.mkdir()
+    (left / "embeddings.npy").write_text("many")
+    assert embed(*"ab") == 2
+    assert not left.exists()

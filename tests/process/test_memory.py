@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from speechbrain_cadino.process import memory
+
 PROGRAM = """
 import sys
 import numpy as np
@@ -36,3 +38,37 @@ def test_freed_memory_stays_with_the_process(mode, kept):
         [sys.executable, "-c", PROGRAM, mode], env=untuned
     )
     assert (float(output) > 300) == kept
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "expected"),
+    [
+        # Version 2: that of a group above counts
+        ("0::/slurm/job/step", {"slurm/job/memory.max": "5000"}, 5000),
+        ("0::/a", {"a/memory.max": "max", "memory.max": "7000"}, 7000),
+        # Version 1, beside an empty hierarchy of version 2
+        (
+            "4:memory:/job\n3:cpu:/job\n0::/",
+            {
+                "memory/job/memory.limit_in_bytes": "6000",
+                "cpu/job/memory.limit_in_bytes": "1",
+            },
+            6000,
+        ),
+        ("4:memory:/job", {}, None),
+        (None, {}, None),
+    ],
+)
+def test_a_job_has_the_memory_of_its_group(
+    tmp_path, monkeypatch, lines, files, expected
+):
+    monkeypatch.setattr(memory, "GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "MOUNTED", tmp_path / "mounted")
+    if lines is not None:
+        (tmp_path / "cgroup").write_text(lines + "\n")
+    for name, text in files.items():
+        path = tmp_path / "mounted" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    found = memory.memory_here()
+    assert found == expected or (expected is None and found > 2**30)
