@@ -61,7 +61,7 @@ def test_phones_without_a_corpus_are_refused(tmp_path):
         ("wav,spk_id,phone,start,stop\n", "no row"),
         ("wav,spk_id,phone,start,stop\na,v,b,0,1\na,v,b,1,1\n", "line 3"),
         ("wav,spk_id,phone,start,stop\na,v,b,zero,1\n", "line 2"),
-        ("wav,spk_id,phone,start,stop\na,v,é,0,1\n", "is not a readable"),
+        ("wav,spk_id,phone,start,stop\na,v,é,0,1\n", "is not in UTF-8"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_named(text, said, tmp_path):
