@@ -262,7 +262,8 @@ def read_csv(path, dtypes=(), separator=","):
         pd.errors.ParserWarning,
         UnicodeDecodeError,
     ) as error:
-        read_text(path)  # says which encoding it is in
+        if isinstance(error, UnicodeDecodeError):
+            read_text(path)  # says which encoding it is in
         _check_fields(path, separator)
         raise ValueError(
             f"{path} is not a readable CSV file ({error}). It has to be text "

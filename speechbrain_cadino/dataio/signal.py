@@ -194,3 +194,24 @@ def resampled(samples, rate, wanted):
     if rate // common * (wanted // common) > LARGEST_KERNEL:
         return soxr.resample(samples, rate, wanted, quality="HQ")
     return resample(torch.from_numpy(samples), rate, wanted).numpy()
+
+
+def fft_size(sample_rate):
+    """The points of an FFT that hold SpeechBrain's window of 25 ms.
+
+    Arguments
+    ---------
+    sample_rate : int
+        The sample rate, in Hz.
+
+    Returns
+    -------
+    int
+        SpeechBrain's 400, more above 16000 Hz.
+
+    Example
+    -------
+    >>> fft_size(8000), fft_size(16000), fft_size(24000)
+    (400, 400, 600)
+    """
+    return max(400, round(0.025 * sample_rate))

@@ -132,13 +132,14 @@ def _is_by(folder, record, unknown):
 def _held_now(folder, table):
     """The folders that hold embeddings of the files of a table as they are now,
     and for each file which one does, -1 for none."""
-    sources = [path for path in (folder, folder / DONE) if len(held(path))]
+    there = {path: held(path) for path in (folder, folder / DONE)}
+    there = {path: states for path, states in there.items() if len(states)}
     origin = np.full(len(table), -1)
-    for number, path in enumerate(sources):
-        states = held(path).reindex(table["ID"]).to_numpy()
+    for number, states in enumerate(there.values()):
+        states = states.reindex(table["ID"]).to_numpy()
         here = states == table["state"].to_numpy()
         origin[here & (origin < 0)] = number
-    return sources, origin
+    return list(there), origin
 
 
 def _put_aside(embedder, folder, table, record):
@@ -151,14 +152,17 @@ def _put_aside(embedder, folder, table, record):
     rows = read_csv(more / ROWS, {"start": "int64", "stop": "int64"})
     rest = table[_held_now(folder, table)[1] < 0]
     # Paths, too: converted copies are called by their number
-    if hash_table(rows) == hash_table(rest):
+    before = {**record, "table": hash_table(rows)}
+    if before["table"] == hash_table(rest):
         return
-    if read_json(more / RECORD) == {**record, "table": hash_table(rows)}:
-        size = record["shard_size"]
-        there, embeddings = finished_shards(more, rows, embedder, size)
-        ids = rows["ID"][there].tolist()
-        if is_extracted(more, read_json(more / RECORD)):
+    if read_json(more / RECORD) == before:
+        if is_extracted(more, before):
             ids, embeddings = load_embeddings(more)
+        else:
+            there, embeddings = finished_shards(
+                more, rows, embedder, record["shard_size"]
+            )
+            ids = rows["ID"][there].tolist()
         told = _told(rows[rows["ID"].isin(ids)], embedder.sample_rate)
         sources, origin = [(ids, embeddings)], [0] * len(told)
         if len(held(done)):

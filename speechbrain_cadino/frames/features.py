@@ -12,6 +12,7 @@ from speechbrain.lobes.features import MFCC, Fbank
 from speechbrain.processing.features import InputNormalization
 from speechbrain_cadino.dataio.audio import AudioReader, MediaError
 from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.dataio.signal import fft_size
 from speechbrain_cadino.losses.online_codebook import over_time
 
 # Of SpeechBrain's features at 100 frames a second
@@ -74,7 +75,7 @@ def spectral_features(sample_rate):
     >>> {name: tuple(frames.shape) for name, frames in said.items()}
     {'log_mel': (1, 101, 80), 'mfcc': (1, 101, 39)}
     """
-    n_fft = max(400, round(0.025 * sample_rate))  # 25 ms at any rate
+    n_fft = fft_size(sample_rate)
     log_mel = Fbank(sample_rate=sample_rate, n_mels=80, n_fft=n_fft)
     mfcc = MFCC(sample_rate=sample_rate, n_mfcc=13, n_fft=n_fft, context=False)
     less_mean = InputNormalization(norm_type="sentence", std_norm=False)

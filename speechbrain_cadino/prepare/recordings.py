@@ -310,9 +310,8 @@ def report_left_out(manifest, tested, speakers, unknown):
             f"{manifest}: who speaks in {len(unknown)} of the {len(tested)} "
             f"files of the trial lists cannot be told; the first: {unknown[0]} "
             "names no folder below the data that is one speaker's. Other "
-            "recordings of these "
-            "speakers may be trained on: name files <speaker>/..., as below "
-            "data_folder."
+            "recordings of these speakers may be trained on: name files "
+            "<speaker>/..., as below data_folder."
         )
     elif tested and not speakers:
         logger.info(

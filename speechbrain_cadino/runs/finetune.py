@@ -20,6 +20,7 @@ from speechbrain_cadino.dataio.manifest import (
 )
 from speechbrain_cadino.process.console import aligned
 from speechbrain_cadino.process.files import read_json, write_json
+from speechbrain_cadino.runs import steps
 from speechbrain_cadino.runs.open_run import (
     check_same,
     read_record,
@@ -31,11 +32,7 @@ from speechbrain_cadino.training.checkpoints import has_checkpoint
 MAY_CHANGE = HARMLESS - {"speakers"}
 
 # Where what a training makes is looked for
-PLACES = {
-    "encoder_folder": "encoder",
-    "save_folder": "save",
-    "labelled_manifest": "save/labelled.csv",
-}
+PLACES = {**steps.PLACES, "labelled_manifest": "save/labelled.csv"}
 
 # Headings and forms of the table
 COLUMNS = {

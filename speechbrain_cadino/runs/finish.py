@@ -99,9 +99,9 @@ def check_exportable(hparams):
     """
     if "embedding_model" not in hparams:
         return
+    path = pathlib.Path(hparams["output_folder"], "hyperparams.yaml")
     branches = hparams.get("branches", {})
     for section in branches if len(branches) > 1 else [None]:
-        path = pathlib.Path(hparams["output_folder"], "hyperparams.yaml")
         check_entries(path, section)
 
 

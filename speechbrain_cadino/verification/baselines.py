@@ -9,6 +9,7 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.lobes.features import Fbank
 from speechbrain_cadino.dataio.audio import MediaError
+from speechbrain_cadino.dataio.signal import fft_size
 from speechbrain_cadino.encoders.load import encoder_hyperparams
 
 CALIBRATION_BATCHES = 25
@@ -40,7 +41,7 @@ class LogMelStats(torch.nn.Module):
         self.compute_features = Fbank(
             sample_rate=sample_rate,
             n_mels=n_mels,
-            n_fft=max(400, round(0.025 * sample_rate)),  # 25 ms at any rate
+            n_fft=fft_size(sample_rate),
         )
 
     def forward(self, wavs, wav_lens=None):
