@@ -91,7 +91,9 @@ class Faces:
         self.weight = weight
 
     def check(self, transform):
-        """Raises if a transform is of voices alone."""
+        """Raises if a transform is of voices alone, or the weight makes no
+        sense."""
+        _check_weight(self.weight)
         if hasattr(transform, "learn"):
             raise ValueError(
                 f"transform: {type(transform).__name__} learns from recordings "

@@ -80,9 +80,10 @@ class PseudoLabelBrain(EncoderBrain):
 
     def on_fit_start(self):
         """As EncoderBrain's; raises if training ends before there is a
-        gate."""
+        gate, or an encoder could not embed in the end."""
         for branch in self.branches.values():
             branch.loss_gate.check(self.progress.last_epoch)
+            self.exported(branch).network.check()
         super().on_fit_start()
 
     def compute_forward(self, batch, stage):

@@ -118,4 +118,5 @@ def _find(arguments, loaded, before):
     with audio_files.audio_table(files, loaded.sample_rate) as found:
         recordings, table = found
         audio_files.warn_of_skipped(files, recordings)
+        audio_files.warn_of_formats(recordings, loaded.sample_rate)
         return threshold.calibrate(loaded, table, *options)

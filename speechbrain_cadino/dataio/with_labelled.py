@@ -38,6 +38,11 @@ class WithLabelled(MultiCropDataset):
             )
         check_speakers(self.labelled.labels, name)
 
+    @property
+    def classes(self):
+        """Those of the labelled set."""
+        return self.labelled.classes
+
     def set_epoch(self, epoch):
         """See MultiCropDataset."""
         super().set_epoch(epoch)

@@ -27,8 +27,9 @@ TYPES = {
     "corrected": torch.int32,
 }
 
-# What became of each sample, in the output folder
-EPOCHS = "gate/epoch*.npz"
+# What became of each sample, in the output folder; of a training of voices and
+# faces, that of its voices
+EPOCHS = ["gate/epoch*.npz", "audio/gate/epoch*.npz"]
 
 
 def checksum_of(labels):
@@ -57,7 +58,9 @@ def check_same_labels(folder, checksum):
     -------
     >>> check_same_labels(getfixture("tmp_path"), checksum_of([0, 1]))
     """
-    for path in sorted(pathlib.Path(folder).glob(EPOCHS))[-1:]:
+    folder = pathlib.Path(folder)
+    paths = [path for epochs in EPOCHS for path in folder.glob(epochs)]
+    for path in sorted(paths)[-1:]:
         with np.load(path) as columns:
             before = columns["labels"] if "labels" in columns else checksum
         if before != checksum:

@@ -2,6 +2,7 @@
 
 import pathlib
 
+from speechbrain.processing.features import STFT
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.settings import HARMLESS, LIMIT
@@ -54,7 +55,7 @@ def train(
     hparams = load_run(hparams_file, run_opts, overrides, harmless=harmless)
 
     # What could not be trained or exported shows before the work
-    _check_window(hparams)
+    _check_windows(hparams)
     check_exportable(hparams)
 
     # Dataset prep (folders of audio, noises and rooms to CSV manifests)
@@ -93,16 +94,18 @@ def train(
             run_on_main(report, args=[brain, hparams])
 
 
-def _check_window(hparams):
+def _check_windows(hparams):
     """Raises if features have a window that their FFT does not hold."""
-    stft = getattr(hparams.get("compute_features"), "compute_STFT", None)
-    if stft is not None and stft.win_length > stft.n_fft:
-        raise ValueError(
-            f"The window of compute_features, {stft.win_length} samples at "
-            f"{stft.sample_rate} Hz, is longer than its n_fft, {stft.n_fft}: "
-            "leave sample_rate at 16000, files of any rate are resampled, or "
-            f"give compute_features an n_fft of {stft.win_length}."
-        )
+    for network in hparams["modules"].values():
+        for stft in network.modules():
+            if isinstance(stft, STFT) and stft.win_length > stft.n_fft:
+                raise ValueError(
+                    f"The window of compute_features, {stft.win_length} "
+                    f"samples at {stft.sample_rate} Hz, is longer than its "
+                    f"n_fft, {stft.n_fft}: leave sample_rate at 16000, files "
+                    "of any rate are resampled, or give compute_features an "
+                    f"n_fft of {stft.win_length}."
+                )
 
 
 def _prepare(hparams):

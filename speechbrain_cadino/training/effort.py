@@ -69,7 +69,7 @@ def say_how_often(dataset, epochs):
         logger.warning(
             f"Of each of the {classes} classes {crops:.1f} crops are seen in "
             "all, on average: too few to learn it. Raise number_of_epochs or "
-            "steps_per_epoch, or make fewer clusters."
+            "steps_per_epoch, or, if they are clusters, make fewer."
         )
 
 

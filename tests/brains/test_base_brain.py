@@ -22,6 +22,21 @@ def test_views_are_not_shared_out_over_gpus(monkeypatch):
         base.EncoderBrain(modules={}, run_opts={"data_parallel_backend": True})
 
 
+def test_batch_norm_is_over_all_gpus(monkeypatch):
+    """In a teacher, too, which has no gradients."""
+    network, teacher = (torch.nn.BatchNorm1d(2) for _ in range(2))
+    brain = brain_of(torch.nn.Sequential(torch.nn.Linear(3, 2), network))
+    brain.modules["teacher"] = teacher.requires_grad_(False)
+    brain.modules["teacher"] = torch.nn.Sequential(teacher)
+    monkeypatch.setattr(
+        base, "DistributedDataParallel", lambda module, **options: module
+    )
+    brain.distributed_launch, brain.device_type = True, "cuda"
+    brain._wrap_distributed()
+    norms = [m for m in brain.modules.modules() if hasattr(m, "running_mean")]
+    assert [type(norm) for norm in norms] == 2 * [torch.nn.SyncBatchNorm]
+
+
 def test_biases_and_norms_do_not_decay():
     layer, norm = torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)
     brain = brain_of(torch.nn.Sequential(layer, norm), weight_decay=0.1)

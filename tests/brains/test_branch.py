@@ -33,3 +33,13 @@ def test_the_clean_answer_is_clean_and_teaches_nothing(branch):
     assert not torch.allclose(branch(crops), answers, atol=1e-3)
     branch.__dict__["augment"] = None
     torch.testing.assert_close(branch(crops), answers)
+
+
+def test_a_class_starts_from_clean_crops(branch):
+    crops = torch.randn(4, 8000)
+    branch.eval()
+    points = branch.embed(crops)
+    branch.__dict__["augment"] = None
+    torch.testing.assert_close(branch.embed(crops), points)
+    torch.testing.assert_close(points.norm(dim=1), torch.ones(4))
+    assert points.std(0).max() > 1e-3

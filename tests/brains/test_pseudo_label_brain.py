@@ -220,6 +220,25 @@ def test_the_losses_before_training_are_none_of_an_epoch(brain, monkeypatch):
     assert brain.record.means() == {}
 
 
+def test_a_pass_before_training_is_over_all_of_it(brain):
+    """Not over the draw of an epoch, whose classes would be all there are."""
+
+    class Numbers(torch.utils.data.Dataset):
+        samples_per_epoch = 8
+
+        def __len__(self):
+            return self.samples_per_epoch or 48
+
+        def __getitem__(self, number):
+            return number
+
+    brain.train_dataset = data = Numbers()
+    brain.hparams.dataloader_options = {"batch_size": 5}
+    seen = torch.cat(list(brain._batches("All")))
+    assert sorted(seen.tolist()) == [*range(48)]
+    assert data.samples_per_epoch == 8
+
+
 def test_a_checkpoint_amid_an_epoch_has_the_steps_of_the_window(brain):
     """Those, too, that the next gate has not been fitted to."""
     gate = brain.branches["audio"].loss_gate
@@ -251,17 +270,33 @@ def test_a_classifier_of_other_labels_is_refused(brain, tmp_path):
         brain._start_classifiers()
 
 
+@pytest.mark.parametrize("folder", [".", "audio"])
 def test_a_classifier_of_voices_is_looked_at_where_there_are_faces(
-    brain, tmp_path
+    brain, tmp_path, folder
 ):
-    """Of two branches: the file is that of the first one."""
+    """Of two branches: the file is that of the first one, whose records are in
+    a folder of voices if it was trained beside faces, too."""
     branches = brain.branches
     brain.branches = {**branches, "face": branches["audio"]}
     record = branches["audio"].gate_record
     record.checksum = checksum_of([0, 1])
-    record.write(tmp_path, {"epoch": 1, "gate": 1.0})
+    record.write(tmp_path / folder, {"epoch": 1, "gate": 1.0})
     brain.hparams.start_classifier = tmp_path / "classifier.ckpt"
     brain._start_classifiers()
     record.checksum = checksum_of([1, 0])
     with pytest.raises(ValueError, match="trained on other labels"):
         brain._start_classifiers()
+
+
+def test_an_encoder_that_cannot_embed_is_refused_before_training(brain):
+    """That of faces as well, which no epoch evaluates."""
+
+    class Lengthless(torch.nn.Module):
+        def forward(self, feats):
+            return feats
+
+    face = poisoned["label_parts"]()[1]["audio"]
+    face.embedding_model = Lengthless()
+    brain.branches = {**brain.branches, "face": face}
+    with pytest.raises(ValueError, match="Lengthless.forward takes features"):
+        brain.on_fit_start()

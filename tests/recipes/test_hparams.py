@@ -97,6 +97,63 @@ WEIGHTS = {  # where training starts, and after the warm-up
 }
 
 
+# What makes the method, in its file and in those that are based on it
+METHOD = {
+    "dino": {"student_sees_globals": True, "shared_prototypes": False},
+    "sdpn": {
+        "student_sees_globals": False,
+        "shared_prototypes": True,
+        "augment_globals": None,
+        "cosine_weight": 0,
+        "sinkhorn_rounds": 3,
+        "teacher_temp": 0.025,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        *(("dino", f"{size}dino.yaml") for size in ("", "small_", "demo_")),
+        *(("dino", f"{size}ca_dino.yaml") for size in ("", "small_", "demo_")),
+        *(("dino", f"{size}rdino.yaml") for size in ("", "small_", "demo_")),
+        *(("sdpn", f"{size}sdpn.yaml") for size in ("", "small_", "demo_")),
+        *(("sdpn", f"{size}sdpn_dr.yaml") for size in ("", "small_", "demo_")),
+        ("sdpn", "small_curriculum.yaml"),
+    ],
+)
+def test_a_file_is_of_its_method(method, name, tmp_path):
+    """A line less would be another method, which trains as well."""
+    found = resolved(name, tmp_path)
+    for key, value in METHOD[method].items():
+        assert found.get(key) == value, key
+
+
+@pytest.mark.parametrize(
+    "name", ["dino.yaml", "dlg_lc.yaml", "small_dinosr.yaml"]
+)
+def test_an_epoch_has_as_many_steps_as_said(name, tmp_path):
+    """Each of several batches, on each process."""
+    arguments = [
+        *(f"--data_folder={tmp_path}", f"--output_folder={tmp_path}"),
+        *("--steps_per_epoch=10", "--grad_accumulation_factor=2"),
+    ]
+    if name == "dlg_lc.yaml":
+        manifest = tmp_path / "pseudo_labels.csv"
+        manifest.write_text(
+            "ID,duration,wav,start,stop,spk_id\n"
+            "a,4.0,$data_root/a.wav,0,64000,7\n"
+            "b,4.0,$data_root/b.wav,0,64000,5\n"
+        )
+        arguments.append(f"--train_manifest={manifest}")
+    if name != "small_dinosr.yaml":
+        arguments.append("--channels=16")
+    hparams = load(name, *arguments)
+    samples = 10 * 2 * hparams["batch_size"]
+    assert hparams["samples_per_epoch"] == samples
+    assert hparams["train_data"].keywords["samples_per_epoch"] == samples
+
+
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_each_term_has_its_own_weight(name, tmp_path):
     arguments = [*SMALL, f"--data_folder={tmp_path}"]
@@ -232,6 +289,9 @@ def test_adaptation_loads(name, tmp_path, monkeypatch):
     assert hparams["lr_schedule"](hparams["number_of_epochs"]) > 0
     steps = hparams["number_of_epochs"] * (hparams["steps_per_epoch"] or 0)
     assert steps <= 425
+    data = hparams["train_data"].keywords
+    for key in ("speeds", "passes_per_epoch", "samples_per_epoch", "seed"):
+        assert data[key] == hparams[key], key
     assert_grows(name, arguments, tmp_path)
 
 

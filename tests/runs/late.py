@@ -40,9 +40,10 @@ def main(folder):
         time.sleep(2 * wait.seconds)
         (folder / "reported").write_text(hparams["evaluator"])
 
-    hparams = dict.fromkeys(["modules", "opt_class", "epoch_counter"])
+    hparams = dict.fromkeys(["opt_class", "epoch_counter"])
     checkpointer = types.SimpleNamespace(checkpoints_dir=folder / "save")
     hparams |= {
+        "modules": {},
         "prepare": [],
         "train_data": list,
         "evaluator": evaluator,

@@ -77,6 +77,26 @@ def test_an_adapted_folder(encoder_folder, archive, tmp_path, capsys, caplog):
     assert np.abs(embeddings.mean(0)).max() < 0.5 * embeddings.std(0).max()
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_map_in_the_folder_is_the_one_that_is_told(
+    encoder_folder, archive, tmp_path, capsys, monkeypatch, asked
+):
+    """That which was asked for, and that which was chosen."""
+    monkeypatch.setattr(room, "choose", lambda figures: "whitening")
+    output = tmp_path / "adapted"
+    flags = ["--map", "whitening"] * asked
+    run(capsys, encoder_folder, archive, "--output", output, *flags)
+    assert "whitening" in (output / "README.md").read_text()
+    embedder, table = load_encoder(encoder_folder), room_table(archive)
+    learnt = maps.MAPS["whitening"](maps.hear(embedder, table))
+    np.testing.assert_allclose(
+        load_encoder(output).embed(table),
+        learnt.transform(embedder.embed(table)),
+        rtol=1e-3,
+        atol=1e-4,
+    )
+
+
 def room_table(folder):
     """A manifest of a folder."""
     from speechbrain_cadino.commands.audio_files import audio_table, find_files

@@ -40,9 +40,11 @@ def embedder(encoder_folder, trained_modules):
     return load_encoder(encoder_folder).replace(weights=weights)
 
 
+@pytest.mark.parametrize("final_map", [None, RecordingLDA(crops=3)])
 def test_a_trained_encoder_has_a_threshold(
-    hparams, embedder, monkeypatch, caplog
+    hparams, embedder, final_map, monkeypatch, caplog
 ):
+    hparams["final_map"] = final_map
     finish(embedder, hparams)
     # Recordings of less than a second: said, and the encoder is there
     assert "The encoder has no threshold: 0 recording" in caplog.text
@@ -59,6 +61,10 @@ def test_a_trained_encoder_has_a_threshold(
     finish(embedder, hparams)
     found = read_calibration(folder)
     assert (found.method, found.n_same) == ("crops", 12)
+    # Of the scores that the folder gives
+    table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
+    expected = threshold.calibrate(load_encoder(folder), table)
+    assert found.threshold == pytest.approx(expected.threshold, abs=1e-4)
     # A user's own is not lost without a word
     assert "had a threshold by trials" not in caplog.text
     write_calibration(folder, found._replace(method="trials"))

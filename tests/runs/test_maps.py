@@ -77,6 +77,35 @@ def test_a_map_learns_from_other_recordings_than_it_is_tried_on(monkeypatch):
         assert not first & other
 
 
+def test_both_halves_of_a_recording_are_of_its_cluster(monkeypatch):
+    seen = {}
+
+    class Spy:
+        def fit(self, points, labels):
+            seen.update(points=points, labels=labels)
+
+    monkeypatch.setattr(maps, "LDA", Spy)
+    whole = heard(nuisance=1, count=60)
+    maps.learn_cluster_lda(whole, 4)
+    first, last = seen["labels"].reshape(2, 60)
+    assert first.tolist() == last.tolist()
+    assert len(set(first)) == 15
+    assert np.array_equal(seen["points"].reshape(2, 60, -1), whole.halves)
+
+
+def test_clusters_agree_less_if_they_do_in_each_third():
+    rng = np.random.default_rng(0)
+    enrol, test = rng.integers(20, size=(2, 400))
+    agreement = {
+        NONE: [0.5, 0.5, 0.5],
+        "mean": [0.6, 0.4, 0.4],
+        "whitening": [0.4, 0.4, 0.4],
+    }
+    scores = {name: rng.standard_normal(400) for name in agreement}
+    found = maps._table(scores, enrol, test, agreement)["agrees_less"]
+    assert found.tolist() == [False, False, True]
+
+
 def test_copies_are_no_two_voices():
     """Recordings that are there twice are not scored as two."""
     once = heard(nuisance=1, count=60)

@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from speechbrain_cadino.dataio.crops import samples_of_steps
 from speechbrain_cadino.training.schedules import (
     CosineSchedule,
     LinearSchedule,
@@ -40,6 +41,7 @@ def test_linear_without_a_ramp_is_constant():
 
 def test_learning_rate_scales_with_the_processes(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "8")
+    assert samples_of_steps(85, batch_size=32) == 8 * 85 * 32
     assert scale_lr(0.2, batch_size=64) == pytest.approx(0.4)
     assert scale_momentum(0.996, batch_size=64) == pytest.approx(0.996)
 
