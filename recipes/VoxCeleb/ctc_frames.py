@@ -28,10 +28,7 @@ from speechbrain.dataio.sampler import ReproducibleRandomSampler
 from speechbrain.decoders.ctc import ctc_greedy_decode
 from speechbrain.inference.encoders import WaveformEncoder
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.config.overlays import (
-    allow_own_classes,
-    parse_arguments,
-)
+from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.dataio.audio import AudioReader, MediaError
 from speechbrain_cadino.frames.phones import read_phones
 from speechbrain_cadino.process.errors import user_errors
@@ -164,7 +161,6 @@ def leave_out_unreadable(said, sample_rate):
 def main(arguments):
     """Reads the flags, trains the head, tests it."""
     hparams_file, run_opts, overrides = parse_arguments(arguments)
-    allow_own_classes()
     hparams = load_run(hparams_file, run_opts, overrides, resumes=False)
     encoder = WaveformEncoder.from_hparams(
         source=hparams["encoder"],

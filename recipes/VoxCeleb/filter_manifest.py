@@ -23,10 +23,7 @@ if __name__ == "__main__":
     show_usage(__doc__)  # before the imports below, which take seconds
 
 import speechbrain as sb
-from speechbrain_cadino.config.overlays import (
-    allow_own_classes,
-    parse_arguments,
-)
+from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.runs.open_run import load_run
 
@@ -35,7 +32,6 @@ from speechbrain_cadino.runs.open_run import load_run
 def main(arguments):
     """Reads the flags, scores, filters."""
     hparams_file, run_opts, overrides = parse_arguments(arguments)
-    allow_own_classes()
     sb.utils.distributed.ddp_init_group(run_opts)
     hparams = load_run(hparams_file, run_opts, overrides, resumes=False)
     embedder, rate = None, hparams["sample_rate"]

@@ -28,10 +28,7 @@ import speechbrain as sb
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.brains.dlg_lc import PseudoLabelBrain
-from speechbrain_cadino.config.overlays import (
-    allow_own_classes,
-    parse_arguments,
-)
+from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.encoders.adopt import adopt_encoder
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.lock import claim
@@ -67,7 +64,6 @@ def main():
     """Trains on each share, shows the table."""
     # Reading command line arguments
     hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
-    allow_own_classes()
 
     # Initialize ddp (useful only for multi-GPU DDP training)
     sb.utils.distributed.ddp_init_group(run_opts)

@@ -27,10 +27,7 @@ import copy
 
 import speechbrain as sb
 from speechbrain_cadino.brains.frames import FrameBrain
-from speechbrain_cadino.config.overlays import (
-    allow_own_classes,
-    parse_arguments,
-)
+from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.encoders.export_frames import (
     exported_layer,
     frame_entries,
@@ -54,7 +51,6 @@ def main():
     """Reads the command line, trains."""
     # Reading command line arguments
     hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
-    allow_own_classes()
 
     # Initialize ddp (useful only for multi-GPU DDP training)
     sb.utils.distributed.ddp_init_group(run_opts)

@@ -26,10 +26,7 @@ if __name__ == "__main__":
 
 import speechbrain as sb
 from speechbrain_cadino.brains.speaker import SpeakerBrain
-from speechbrain_cadino.config.overlays import (
-    allow_own_classes,
-    parse_arguments,
-)
+from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.config.settings import LIMIT
 from speechbrain_cadino.encoders.adopt import adopt_encoder
 from speechbrain_cadino.process.errors import user_errors
@@ -60,7 +57,6 @@ def main():
     """Reads the command line, trains."""
     # Reading command line arguments
     hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
-    allow_own_classes()
 
     # Initialize ddp (useful only for multi-GPU DDP training)
     sb.utils.distributed.ddp_init_group(run_opts)

@@ -20,10 +20,7 @@ if __name__ == "__main__":
     show_usage(__doc__)  # before the imports below, which take seconds
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.config.overlays import (
-    allow_own_classes,
-    parse_arguments,
-)
+from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.runs.open_run import load_run
 from speechbrain_cadino.verification.results import format_results
@@ -35,7 +32,6 @@ logger = get_logger(__name__)
 def main(arguments):
     """Reads the flags, scores, shows the table."""
     hparams_file, run_opts, overrides = parse_arguments(arguments)
-    allow_own_classes()
     hparams = load_run(hparams_file, run_opts, overrides, resumes=False)
     embedders = {
         name: load(device=run_opts["device"])

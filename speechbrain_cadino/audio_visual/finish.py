@@ -7,6 +7,7 @@ from speechbrain_cadino.encoders.load import load_encoder, start_from_encoder
 from speechbrain_cadino.runs import stage_two
 from speechbrain_cadino.runs.finish import (
     calibrate_without_labels,
+    export,
     say_what_is_lost,
     where_to_go,
     write_model_card,
@@ -57,19 +58,27 @@ def finish_both(brain, hparams):
         ``face_evaluator``: the trial list, and the same with faces; None if
         there are no trials.
     """
+    tables = [
+        read_manifest(branch.manifest, branch.data_folder)
+        for branch in brain.branches.values()
+    ]
     for branch in brain.branches.values():
         say_what_is_lost(branch.encoder_folder)
-    stage_two.export_branches(brain, hparams)
+    stage_two.save_classifiers(brain)
+    for (name, branch), table in zip(brain.branches.items(), tables):
+        export(
+            brain.embedder(branch),
+            hparams["output_folder"],
+            branch.encoder_folder,
+            table,
+            section=name,
+        )
     encoders = [
         load_encoder(
             branch.encoder_folder,
             brain.device,
             num_workers=brain.embedder(branch).num_workers,
         )
-        for branch in brain.branches.values()
-    ]
-    tables = [
-        read_manifest(branch.manifest, branch.data_folder)
         for branch in brain.branches.values()
     ]
     calibrate_without_labels(encoders[0], tables[0])

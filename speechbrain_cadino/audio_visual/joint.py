@@ -139,6 +139,15 @@ class Faces:
         return join(voices, faces, self.weight)
 
 
+def _check_weight(weight):
+    """Raises if faces have no weight."""
+    if not weight > 0:
+        raise ValueError(
+            f"face_weight={weight}: give a number above 0, or take "
+            "pseudo_label.yaml for voices alone."
+        )
+
+
 class Joined(NamedTuple):
     """Voices and faces side by side: see ``join``.
 
@@ -261,10 +270,7 @@ def join(voices, faces, weight=1.0):
     >>> joined.points.tolist(), joined.seen.tolist(), joined.width
     ([[1.0, 1.0], [1.0, 0.0]], [True, False], 1)
     """
-    if not weight > 0:
-        raise ValueError(
-            f"face_weight={weight}: give a number above 0, or no face_encoder."
-        )
+    _check_weight(weight)
     seen = np.isfinite(faces).all(1)
     if not seen.any():
         raise ValueError(

@@ -29,8 +29,9 @@ class AudioVisualPlan(Plan):
         if hparams["trials"] is not None and not with_faces:
             raise ValueError(
                 "trials without face_trials_manifest, which names the faces of "
-                "their files: prepare_faces makes one (trials=LIST). Or give "
-                "trials: null."
+                'their files: prepare_faces makes one of a list, see "Voices '
+                'and faces" in recipes/VoxCeleb/README.md. Or give trials: '
+                "null."
             )
         self.faces = {
             "data_folder": hparams["face_folder"],

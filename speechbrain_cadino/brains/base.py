@@ -171,7 +171,7 @@ class EncoderBrain(sb.Brain):
             self.modules.eval()
             if lengths is not None:
                 lengths = lengths.to(self.device)
-            with torch.inference_mode(), self.evaluation_ctx:
+            with torch.no_grad(), self.evaluation_ctx:
                 embeddings = network.embed(wavs.to(self.device), lengths)
             for each in learning:  # within an epoch, it goes on
                 each.training = True
@@ -449,9 +449,9 @@ class EncoderBrain(sb.Brain):
         if not self.steps_per_epoch:
             batch = loader.batch_size * self.grad_accumulation_factor
             raise ValueError(
-                f"{len(dataset)} utterances on {self.processes} process(es) "
-                f"do not make one batch of {batch}. Lower batch_size, or "
-                "add data."
+                f"{len(dataset)} samples an epoch on {self.processes} "
+                f"process(es) do not make one batch of {batch}. Lower "
+                "batch_size, or add data."
             )
         return loader
 

@@ -10,7 +10,7 @@ from sklearn.manifold import TSNE
 
 from speechbrain_cadino.clustering.rows import unit_rows
 from speechbrain_cadino.dataio.manifest import spread_rows
-from speechbrain_cadino.process.figures import save_figure
+from speechbrain_cadino.process.plots import save_figure
 
 # More take minutes, and hide each other.
 MOST_POINTS = 3000

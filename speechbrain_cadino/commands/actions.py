@@ -26,6 +26,7 @@ from speechbrain_cadino.commands.calibrate import calibrate
 from speechbrain_cadino.commands.cluster import cluster
 from speechbrain_cadino.config.device import check_device
 from speechbrain_cadino.dataio.labels import labels_of, read_labels
+from speechbrain_cadino.dataio.manifest import read_csv
 from speechbrain_cadino.dataio.speech import load_detector
 from speechbrain_cadino.embeddings.grow import embed_more, held, settle
 from speechbrain_cadino.embeddings.store import (
@@ -135,16 +136,24 @@ def embed(arguments):
     )
 
 
-def _check_given(folder, files):
+def _check_given(folder, files, before=None, what="embeddings"):
     """Raises if embeddings of other files would be lost, perhaps of hours."""
-    before = held(folder).index
+    before = held(folder).index if before is None else before
     lost = before.difference(files)
     if len(lost):
         raise ValueError(
-            f"{folder} holds embeddings of {len(before)} files, {len(lost)} of "
+            f"{folder} holds {what} of {len(before)} files, {len(lost)} of "
             f"which are not given now, such as {printable(lost[0])}, and would "
             "be lost: give another --output, or remove it."
         )
+
+
+def _check_scored(folder, files):
+    """As ``_check_given``, of what a filter has found."""
+    path = pathlib.Path(folder, "confidence.csv")
+    if path.is_file():
+        before = pd.Index(read_csv(path, {"kept": int})["ID"])
+        _check_given(folder, files, before, "scores")
 
 
 def _check_readable(folder, problems):
@@ -286,6 +295,7 @@ def filter_files(arguments):
     check_device(arguments.device)
     files = audio_files.find_files(arguments.inputs)
     check_output(arguments.output)
+    _check_scored(arguments.output, files)
     rules = {name: getattr(arguments, name, None) for name in SCORES}
     loaded = load(
         arguments.encoder,

@@ -115,7 +115,6 @@ class Embedded(NamedTuple):
 def embed_files(
     encoder,
     files,
-    device=None,
     trusted=True,
     recording_lda=False,
     self_calibrate=False,
@@ -131,10 +130,8 @@ def embed_files(
         Audio files; of a folder of embeddings, IDs. What soundfile cannot read
         (m4a) is converted first, into a temporary folder, by the extra
         ``convert``.
-    device : str, optional
-        See ``load_encoder``, also for the errors.
     trusted : bool
-        See ``load_encoder``.
+        See ``load_encoder``, also for the errors.
     recording_lda : bool
         Whether to learn RecordingLDA from these files, and to apply it.
     self_calibrate : bool
@@ -156,7 +153,7 @@ def embed_files(
         raise ValueError("There is no file to embed: give audio files.")
     loaded = encoder
     if not hasattr(encoder, "embed"):
-        loaded = load_encoder(encoder, device, trusted)
+        loaded = load_encoder(encoder, trusted=trusted)
     calibration = loaded.source and read_calibration(loaded.source)
     if not loaded.hears:
         if recording_lda:
@@ -361,9 +358,7 @@ def warn_of_formats(recordings, rate):
     warn_of_channels(usable)
 
 
-def verify_files(
-    encoder, enrol, tests, threshold=None, device=None, trusted=True
-):
+def verify_files(encoder, enrol, tests, threshold=None):
     """Compares one speaker with the speakers of audio files.
 
     Arguments
@@ -381,10 +376,6 @@ def verify_files(
     threshold : float, optional
         The lowest score of the same speaker, in the place of the encoder's
         calibration; however short a file is.
-    device : str, optional
-        See ``embed_files``, also for the errors.
-    trusted : bool
-        See ``load_encoder``.
 
     Returns
     -------
@@ -397,11 +388,11 @@ def verify_files(
     Raises
     ------
     ValueError
-        If no file of either side can be read.
+        If no file of either side can be read; or see ``embed_files``.
     """
     enrol, tests = _names(enrol), _names(tests)
     files = list(dict.fromkeys([*enrol, *tests]))
-    found = embed_files(encoder, files, device, trusted)
+    found = embed_files(encoder, files)
     rows = pd.Index(found.files)
     is_enrol, is_test = rows.isin(enrol), rows.isin(tests)
     for side, name in [(is_enrol, "enrolment"), (is_test, "test")]:

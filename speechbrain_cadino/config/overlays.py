@@ -91,7 +91,10 @@ def parse_arguments(arguments):
         print(dump_yaml(settings), end="")
         sys.exit(0)
     OWN_FOLDERS[:] = [str(path.absolute().parent), str(pathlib.Path.cwd())]
-    _merged_folder = _merged_folder or tempfile.TemporaryDirectory()
+    # Gone where a system clears what was not touched for days, as by a step of
+    # a pipeline that takes longer
+    if _merged_folder is None or not os.path.isdir(_merged_folder.name):
+        _merged_folder = tempfile.TemporaryDirectory()
     # A pipeline and its step may have files of one name
     merged = pathlib.Path(tempfile.mkdtemp(dir=_merged_folder.name), path.name)
     YAML().dump(settings, merged)

@@ -112,7 +112,7 @@ class ClipBank:
                 pieces = [pieces[i] for i in chosen[: self.max_clips]]
             logger.info(f"Reading {len(pieces)} clips of {self.manifest}")
             self._loaded = wanted, self._read_all(pieces).to(device)
-        return self._loaded[1]
+        return self._loaded[1].to(device)
 
     def _read_all(self, pieces):
         """The pieces that can be read, (clips, samples)."""

@@ -195,7 +195,8 @@ class Embedder:
         Raises
         ------
         MediaError
-            If a file cannot be read or is too short, unless that is skipped.
+            If a file cannot be read or is too short, unless that is skipped;
+            or if none of them can be read.
         ValueError
             If an embedding is not finite.
         """
@@ -227,7 +228,9 @@ class Embedder:
         """
         table = _without_ends(table, LONGEST * self.sample_rate)
         embeddings, errors, self.problems = None, [], {}
-        with torch.inference_mode():
+        # Not inference_mode: tables that an encoder keeps would be of no use to
+        # a training
+        with torch.no_grad():
             for batch in self._loader(table):
                 bar.update(len(batch))
                 bad = [

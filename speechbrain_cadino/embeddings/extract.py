@@ -43,6 +43,9 @@ logger = get_logger(__name__)
 # Of a manifest, so many are text at a time
 ROWS_OF_TEXT = 100_000
 
+# What a record tells, in words
+KINDS = {"weights": "encoder", "table": "list of files (or data_folder)"}
+
 
 def extract(embedder, folder, table, shard_size=5_000, whole=True, trim=True):
     """Embeds a manifest into a folder, as fast as ``embed`` is exact.
@@ -136,6 +139,49 @@ def extract(embedder, folder, table, shard_size=5_000, whole=True, trim=True):
         for name in NAMES:
             wait_for(folder / name)
     return load_embeddings(folder)
+
+
+def check_kept(embedder, folder, table, shard_size=5_000):
+    """Raises if ``extract`` would throw embeddings away, perhaps of hours.
+
+    Arguments
+    ---------
+    embedder : Embedder
+        See ``extract``, as for the others.
+    folder : str or pathlib.Path
+    table : pandas.DataFrame
+    shard_size : int
+
+    Raises
+    ------
+    ValueError
+        Naming what they are of.
+    """
+    if not embedder.hears:  # what is stored already is not made anew
+        return
+    folder = pathlib.Path(folder)
+    other = _what_differs(
+        folder, extraction_record(embedder, table, shard_size)
+    )
+    if other:
+        raise ValueError(
+            f"{folder} holds embeddings of {other}, which would be lost: give "
+            "another output folder, or remove it."
+        )
+
+
+def _what_differs(folder, record):
+    """What the embeddings in a folder are of, whole or in shards, where they
+    are not what a record tells of; an empty text if there are none."""
+    before = read_json(folder / RECORD) or record
+    there = [*folder.glob("embeddings.npy"), *folder.glob("shards/[0-9]*.npy")]
+    differing = [
+        name
+        for name in {**before, **record}
+        if before.get(name) != record.get(name)
+    ]
+    names = ", ".join(KINDS.get(name, name) for name in differing)
+    return f"another {names}" if there and names else ""
 
 
 def extraction_record(embedder, table, shard_size, trim=True):
@@ -255,6 +301,11 @@ def _is_there(folder, record):
     same, finished = _is_of(folder, record), is_extracted(folder, record)
     if not same:
         check_our_embeddings(folder)
+        other = _what_differs(folder, record)
+        if other:
+            logger.warning(
+                f"The embeddings in {folder} are of {other}, and are made anew."
+            )
         remove_extraction(folder)
         write_json(folder / RECORD, record)
     elif finished:

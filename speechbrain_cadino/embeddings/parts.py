@@ -10,6 +10,7 @@ import pandas as pd
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.embeddings.extract import (
+    check_kept,
     extract,
     extraction_record,
     hash_table,
@@ -28,6 +29,7 @@ from speechbrain_cadino.embeddings.store import (
 )
 from speechbrain_cadino.process.files import (
     atomic_path,
+    read_json,
     remove_leftovers,
     write_csv,
     write_json,
@@ -35,6 +37,7 @@ from speechbrain_cadino.process.files import (
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.process.parts import (
     JOINING,
+    OTHER,
     check_parts,
     part_name,
     read_part,
@@ -92,18 +95,15 @@ def extract_part(embedder, folder, table, part, shard_size=5_000):
     number, parts = read_part(part)
     check_parts(part, len(table), "utterances")
     check_our_embeddings(folder)
+    check_kept(embedder, folder, table, shard_size)
     if not embedder.hears:
         raise ValueError(
             "A folder of embeddings in the place of an encoder is not read in "
             "parts: leave --part out."
         )
-    extract(
-        embedder,
-        part_folder(folder, part),
-        _rows_of(table, number, parts),
-        shard_size,
-        whole=False,
-    )
+    mine = part_folder(folder, part), _rows_of(table, number, parts)
+    check_kept(embedder, *mine, shard_size)
+    extract(embedder, *mine, shard_size, whole=False)
     record = extraction_record(embedder, table, shard_size)
     records = {
         part_folder(folder, f"{i}/{parts}"): {
@@ -113,7 +113,9 @@ def extract_part(embedder, folder, table, part, shard_size=5_000):
         for i in range(1, parts + 1)
     }
     missing = [
-        path.name for path in records if not is_extracted(path, records[path])
+        path.name + OTHER * (read_json(path / RECORD) not in (None, wanted))
+        for path, wanted in records.items()
+        if not is_extracted(path, wanted)
     ]
     if missing:
         say_missing(part, missing)

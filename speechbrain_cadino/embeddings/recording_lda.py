@@ -166,7 +166,7 @@ class RecordingLDA(LDA):
         augment = self.augment or default_augment(embedder.sample_rate)
         found, places, problems = [], [], []
         bar = tqdm(total=len(data), desc="Crops of recordings", delay=1)
-        with torch.random.fork_rng(), torch.inference_mode(), bar:
+        with torch.random.fork_rng(), torch.no_grad(), bar:
             torch.manual_seed(self.seed)
             for batch in loader:
                 bar.update(len(batch))

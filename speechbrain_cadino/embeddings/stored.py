@@ -24,8 +24,6 @@ class StoredEmbeddings:
     ---------
     folder : str or pathlib.Path
         The folder with ``embeddings.npy`` and ``ids.txt``.
-    sample_rate : int
-        The rate in which manifests count, in Hz.
     device : str, optional
         The device that works on them, such as for k-means.
 
@@ -45,11 +43,11 @@ class StoredEmbeddings:
     """
 
     hears = False
+    sample_rate = 16000
     mean = encoder = None
 
-    def __init__(self, folder, sample_rate=16000, device=None):
+    def __init__(self, folder, device=None):
         self.source = folder
-        self.sample_rate = sample_rate
         self.device = device
         self.ids, self.embeddings = load_embeddings(folder)
         self.rows = pd.Index(self.ids)

@@ -7,7 +7,11 @@ from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.config.overlays import change_overrides, dump_yaml
+from speechbrain_cadino.config.overlays import (
+    allow_own_classes,
+    change_overrides,
+    dump_yaml,
+)
 from speechbrain_cadino.config.starts import check_starts
 from speechbrain_cadino.encoders.export import OURS, STOCK, read_entries
 from speechbrain_cadino.encoders.load import (
@@ -65,6 +69,7 @@ def adopt_encoder(hparams_file, overrides):
     source = resolved.get("start_encoder")
     if source is None:
         return overrides
+    allow_own_classes()
     encoder = load_classifier(source, "cpu")
     _check(encoder, source, resolved["sample_rate"])
 

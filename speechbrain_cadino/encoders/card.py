@@ -66,7 +66,8 @@ frames = encoder.encode_batch(wavs, wav_lens)  # of {sample_rate} Hz
 ```
 
 From waveforms, (batch, samples), to (batch, frames, size); `wav_lens` are their
-lengths as shares of the longest."""
+lengths as shares of the longest. SpeechBrain 1.1.0 does not look at them: take
+1.1.1 or newer."""
 
 # What an encoder is, and how it is loaded, by its kind
 KINDS = {

@@ -266,6 +266,7 @@ def as_embedder(encoder, **options):
         ``AudioReader``; its mean is that of the training set if the folder
         has one.
     """
+    _set_rate(encoder)
     norm = getattr(encoder.hparams, "mean_var_norm_emb", None)
     mean = None
     if norm is not None and norm.count:

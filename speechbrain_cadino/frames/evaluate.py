@@ -204,7 +204,7 @@ class FrameEvaluator:
         be kept."""
         wav, rows = next(iter(self.table.groupby("wav", sort=False)))
         _, signal, _ = next(self._stretches(wav, rows))
-        with torch.inference_mode():
+        with torch.no_grad():
             said = features.describe(signal)
         seconds = self.items["stop"] - self.items["start"]
         frames = np.maximum(seconds / features.hop, 1).sum()
@@ -243,7 +243,7 @@ class FrameEvaluator:
         files = self.table.groupby("wav", sort=False)
         for wav, rows in tqdm(files, title, unit="file"):
             for begin, signal, phones in self._stretches(wav, rows):
-                with torch.inference_mode():
+                with torch.no_grad():
                     said = features.describe(signal)
                 times = phones.assign(
                     start=phones["start"] - begin, stop=phones["stop"] - begin

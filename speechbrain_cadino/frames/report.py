@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from speechbrain_cadino.process.console import aligned
-from speechbrain_cadino.process.figures import save_figure
 from speechbrain_cadino.process.files import write_csv, write_json
+from speechbrain_cadino.process.plots import save_figure
 
 # How a plot names them
 SPECTRAL = {"log_mel": "log-mel", "mfcc": "MFCC"}

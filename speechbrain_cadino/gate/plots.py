@@ -10,7 +10,7 @@ from speechbrain_cadino.losses.label_correction import (
     DROPPED,
     RELIABLE,
 )
-from speechbrain_cadino.process.figures import save_figure
+from speechbrain_cadino.process.plots import save_figure
 
 # Losses that may be written at an axis, and the share of it that is left free
 # between two of them.

@@ -242,7 +242,7 @@ def _write(made, recordings, tested, found):
             f"with the glob {inputs['glob']}: "
             f"{reasons or 'no file with the suffix of an audio format'}"
             + f". IDs are the last {inputs['id_parts']} parts of a path; "
-            "--id_parts=null takes files in any folders."
+            "without id_parts files in any folders are taken."
             * bool(inputs["id_parts"])
         )
     _report_usable(manifest, usable, sample_rate)

@@ -68,8 +68,9 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 f"{description}: a process was killed, most likely because "
-                "memory ran out: lower num_workers, or close other programs, "
-                "and start the same command again."
+                "memory ran out: close other programs, or take fewer CPUs "
+                "(taskset -c 0-3 before the command, or --num_workers of "
+                "speechbrain-cadino prepare), and start it again."
             ) from error
         return results
 

@@ -18,6 +18,7 @@ from speechbrain_cadino.process.files import (
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.process.parts import (
     JOINING,
+    OTHER,
     check_parts,
     part_name,
     read_part,
@@ -26,8 +27,6 @@ from speechbrain_cadino.process.parts import (
 )
 
 logger = get_logger(__name__)
-
-OTHER = " (there is one of other files or settings)"
 
 # What a part finds out of a recording
 FOUND = ["wav", "path", "problem", "frames", "rate", "channels", "told"]

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from speechbrain_cadino.process.figures import save_figure
+from speechbrain_cadino.process.plots import save_figure
 
 
 def plot_filter(path, scores, kept, report):

@@ -140,8 +140,8 @@ def choose_recordings(listings, id_parts=None):
         logger.warning(
             f"{len(clashes)} of {len(recordings)} files are left out, such as "
             f"{clashes[0]}: another one has the same last {id_parts} parts of "
-            "its path, which are the ID. Raise id_parts, or give "
-            "--id_parts=null for the whole path."
+            "its path, which are the ID. Raise id_parts, or leave it out (null "
+            "in a YAML file) for the whole path."
         )
     return recordings
 

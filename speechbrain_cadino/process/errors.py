@@ -25,7 +25,8 @@ LOST_WORKER = ["DataLoader worker"]
 LOST_RANK = ["by peer", "Timed out waiting", "Broken pipe"]
 LOST = (
     "Another process of this run has ended, or does not answer. Its own lines "
-    "say why; a data worker may have run out of memory: then lower num_workers."
+    "say why; a data worker may have run out of memory: then lower "
+    "num_workers, where the command has it."
 )
 GO_ON = " The same command goes on from the last checkpoint."
 
@@ -190,8 +191,8 @@ def _out_of_memory(error):
     first = str(error).partition("\n")[0]
     return (
         f"Memory ran out ({first}): where others use the GPU too, wait for "
-        "them; in a training on a GPU, set compile_memory to 0.6; or lower "
-        "batch_size, and with dino.yaml or dlg_lc.yaml raise "
+        "them; where a training of voices is compiled, on one GPU, set "
+        "compile_memory to 0.6; or lower batch_size, and raise "
         "grad_accumulation_factor along, in another output_folder where it has "
         "a checkpoint; else give fewer or shorter files."
     )

@@ -12,6 +12,7 @@ import platform
 import re
 import resource
 import shutil
+import tempfile
 import time
 import zlib
 
@@ -22,8 +23,8 @@ TEMPORARY = re.compile(r"\.([0-9a-f]{8})-(\d+)\.(tmp|old)(\.\w+)?$")
 # So old is what nobody on another machine writes any more.
 ABANDONED = 24 * 3600  # seconds
 
-# NumPy, PyTorch and libsndfile do not say that a disk is full: it is, if there
-# is less than this left when they fail. In bytes.
+# NumPy, PyTorch and libsndfile do not say that a disk is full: it is, if this
+# cannot be written when they fail. In bytes.
 LEFT_WHEN_FULL = 2**20
 
 # Bytes: with the rest of the name of a temporary file, below the 255 of a name
@@ -101,15 +102,17 @@ def removed_if_full(temporary, path, needed=None):
         yield
     # RuntimeError is what PyTorch and libsndfile raise
     except (OSError, RuntimeError) as error:
+        full = _is_full(error, path)
         remove(temporary)
-        if not _is_full(error, path):
+        if not full:
             raise
         free = shutil.disk_usage(path.parent).free
         needed = f"about {_megabytes(needed)} are" if needed else "more is"
         raise DiskFullError(
             f"No space left to write {path}: {needed} needed, and "
-            f"{_megabytes(free)} are free there. Nothing is left half "
-            "written: make space, and start the same command again."
+            f"{_megabytes(free)} are free there, or less by a quota. Nothing "
+            "is left half written: make space, and start the same command "
+            "again."
         ) from error
 
 
@@ -136,7 +139,15 @@ def _is_full(error, path):
     # PyTorch does not say that a file came to its limit (ulimit -f) either
     if resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
         return True
-    return shutil.disk_usage(path.parent).free < LEFT_WHEN_FULL
+    # A quota is no matter of what is free: what does a file more say?
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as probe:
+            probe.write(bytes(LEFT_WHEN_FULL))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        return error.errno in FULL
+    return False
 
 
 def _megabytes(size):

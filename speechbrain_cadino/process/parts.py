@@ -14,6 +14,9 @@ logger = get_logger(__name__)
 # A part that finishes while another one joins waits for it so long.
 JOINING = 600  # seconds
 
+# Beside the name of a part that is none of this work
+OTHER = " (there is one of other files or settings)"
+
 
 def read_part(part):
     """Which part of how many.
@@ -136,5 +139,6 @@ def say_missing(part, missing):
     """
     logger.info(
         f"Part {part} is done; to come: {', '.join(missing[:8])}"
-        f"{' and more' if len(missing) > 8 else ''}."
+        f"{' and more' if len(missing) > 8 else ''}. If none of these runs any "
+        "more, start any part again."
     )

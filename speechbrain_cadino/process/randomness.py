@@ -31,7 +31,8 @@ def seed_of(where):
 @contextlib.contextmanager
 def own_random(where, device="cpu"):
     """A block that draws numbers of its own: those that are drawn before and
-    after it are what they would have been without it.
+    after it are what they would have been without it. So it is on CPUs and on
+    CUDA's GPUs.
 
     Arguments
     ---------

@@ -203,8 +203,10 @@ class Plan:
         if not all(of_filter):
             raise ValueError(
                 f"pseudo_label: its manifest, {own}, is not what the filter "
-                f"keeps: give {kept}/filtered.csv; or give it to the filter as "
-                f"its pieces, and give {kept}/filtered_pieces.csv here."
+                f"keeps: give {kept}/filtered.csv; or, for pieces, give "
+                f"{everything.folder}/save/pieces.csv to the filter as its "
+                f"pieces, and {kept}/filtered_pieces.csv here, as "
+                "small_filtered.yaml does."
             )
         filtered = kept / "filtered.csv"
         again = self.add(

@@ -17,12 +17,12 @@ from speechbrain_cadino.dataio.manifest import (
     read_manifest,
 )
 from speechbrain_cadino.process.console import aligned
-from speechbrain_cadino.process.figures import save_figure
 from speechbrain_cadino.process.files import (
     read_json,
     write_json,
     write_text,
 )
+from speechbrain_cadino.process.plots import save_figure
 from speechbrain_cadino.runs.page import write_page
 from speechbrain_cadino.verification.results import format_results
 

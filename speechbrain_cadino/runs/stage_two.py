@@ -5,11 +5,10 @@
 
 import torch
 
-from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.encoders.load import start_from_encoder, start_from_file
 from speechbrain_cadino.gate.report import report_gate
 from speechbrain_cadino.process.files import atomic_path
-from speechbrain_cadino.runs.finish import export, finish
+from speechbrain_cadino.runs.finish import finish
 from speechbrain_cadino.runs.training import start_from
 from speechbrain_cadino.training.plots import plot_stage_two
 
@@ -33,27 +32,6 @@ def finish_voices(brain, hparams):
     if hparams.get("final_map") is None:
         save_classifiers(brain)
     finish(brain.embedder(), hparams, brain.device)
-
-
-def export_branches(brain, hparams):
-    """Writes the encoder folders and the classifiers of all branches.
-
-    Arguments
-    ---------
-    brain : PseudoLabelBrain
-        The Brain, trained.
-    hparams : dict
-        The hyperparameters of the training: ``output_folder``.
-    """
-    save_classifiers(brain)
-    for name, branch in brain.branches.items():
-        export(
-            brain.embedder(branch),
-            hparams["output_folder"],
-            branch.encoder_folder,
-            read_manifest(branch.manifest, branch.data_folder),
-            section=name,
-        )
 
 
 def save_classifiers(brain):

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from speechbrain_cadino.process.figures import save_figure
+from speechbrain_cadino.process.plots import save_figure
 
 
 def plot_training(rows, path, objective):

@@ -56,7 +56,7 @@ class Unreadable:
         if problems and replaced > MOST_REPLACED * items:
             raise MediaError(
                 f"{replaced:.0f} times in epoch {epoch}, for more than "
-                f"{MOST_REPLACED:.0%} of its {items:.0f} utterances, another "
+                f"{MOST_REPLACED:.0%} of its {items:.0f} samples, another "
                 f"one had to stand in. The first: {' '.join(self.first)} Is "
                 "data_folder complete? Mend the files and start the same "
                 "command again, or leave them out and give another "

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import norm
 
-from speechbrain_cadino.process.figures import save_figure
+from speechbrain_cadino.process.plots import save_figure
 from speechbrain_cadino.verification.metrics import (
     convex_hull,
     eer,

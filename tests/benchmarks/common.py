@@ -20,8 +20,8 @@ def load_recipe(arguments):
         return load_hyperpyyaml(fin, overrides), run_opts
 
 
-def load_class(source):
-    """The class of FILE:CLASS."""
+def load_from(source):
+    """The class or function of FILE:NAME."""
     path, name = source.rsplit(":", 1)
     spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
     module = importlib.util.module_from_spec(spec)

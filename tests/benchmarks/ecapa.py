@@ -15,7 +15,7 @@ import statistics
 import time
 
 import torch
-from common import added_memory, in_own_process, load_class
+from common import added_memory, in_own_process, load_from
 from tqdm import tqdm
 
 from speechbrain.lobes.models import ECAPA_TDNN as speechbrain_ecapa
@@ -50,7 +50,7 @@ def build(name, arguments):
     """Makes an encoder: 'speechbrain', 'ours' or 'peer'."""
     channels = arguments.channels
     if name == "peer":
-        encoder = load_class(arguments.peer)(channels)
+        encoder = load_from(arguments.peer)(channels)
     else:
         module = {"speechbrain": speechbrain_ecapa, "ours": ecapa}[name]
         # Small encoders have a small attention too, as in the recipes.

@@ -28,7 +28,7 @@ import time
 import numpy as np
 import pandas as pd
 from common import RECIPE
-from data import make_speech, memory_of, write_files
+from data import make_speech, memory_of, write_files, write_rows
 
 FILES = 16
 TINY = {
@@ -55,18 +55,6 @@ def parse_flags():
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
     return parser.parse_args()
-
-
-def write_rows(folder, rows):
-    """A manifest with the names of VoxCeleb2; it reads the same few files."""
-    head, *lines = (folder / "speech.csv").read_text().splitlines()
-    lines = [line.partition(",")[2] for line in lines]
-    with open(folder / "rows.csv", "w") as file:
-        file.write(f"{head}\n")
-        file.writelines(
-            f"id{i // 180:05}/{i // 7:011}/{i % 7:05},{lines[i % FILES]}\n"
-            for i in range(rows)
-        )
 
 
 def train(result, started, command):

@@ -11,7 +11,6 @@ the least work it can be asked for. Both find the files in the page cache.
 """
 
 import argparse
-import importlib.util
 import io
 import os
 import pathlib
@@ -22,6 +21,7 @@ import time
 import numpy as np
 import pandas as pd
 import soundfile
+from common import load_from
 
 from speechbrain_cadino.prepare.voxceleb import prepare_voxceleb
 from speechbrain_cadino.process.files import write_json
@@ -45,12 +45,10 @@ def write_corpus(folder, files):
 
 def load_peer(path):
     """The peer's prepare_voxceleb, as a function of three paths."""
-    spec = importlib.util.spec_from_file_location("peer", path)
-    peer = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(peer)
+    prepare_peer = load_from(f"{path}:prepare_voxceleb")
 
     def prepare(data, save, trials):
-        peer.prepare_voxceleb(
+        prepare_peer(
             str(data),
             str(save),
             str(trials),

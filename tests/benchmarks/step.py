@@ -31,7 +31,7 @@ from common import (
     RECIPE,
     added_memory,
     in_own_process,
-    load_class,
+    load_from,
     load_recipe,
 )
 from tqdm import tqdm
@@ -272,7 +272,7 @@ def write_speech(folder, flags):
 
 
 def load_peer(source, flags):
-    return load_class(source)(flags.channels, flags.out_dim, flags.device)
+    return load_from(source)(flags.channels, flags.out_dim, flags.device)
 
 
 def measure_time(flags):

@@ -298,5 +298,5 @@ def test_an_encoder_that_cannot_embed_is_refused_before_training(brain):
     face = poisoned["label_parts"]()[1]["audio"]
     face.embedding_model = Lengthless()
     brain.branches = {**brain.branches, "face": face}
-    with pytest.raises(ValueError, match="Lengthless.forward takes features"):
+    with pytest.raises(ValueError, match=r"Lengthless\.forward takes features"):
         brain.on_fit_start()

@@ -957,6 +957,16 @@ def test_the_list_that_prepare_has_left_stays(
     assert (tmp_path / "skipped.csv").read_bytes() == before
     table = pd.read_csv(tmp_path / "filter_skipped.csv")
     assert len(table) == 3
+    before = (tmp_path / "filtered.csv").read_bytes()
+    other = tmp_path / "other.wav"
+    shutil.copy(speech / FILES[0], other)
+    mistyped = ["filter", encoder_folder, other, f"--output={tmp_path}"]
+    with pytest.raises(SystemExit):
+        main([str(word) for word in [*mistyped, *rules]])
+    said = caplog.records[-1].getMessage()
+    assert "holds scores of" in said
+    assert "which are not given now" in said
+    assert (tmp_path / "filtered.csv").read_bytes() == before
     (tmp_path / "filter.json").unlink()
     with pytest.raises(SystemExit):
         main([str(word) for word in [*words, *rules]])

@@ -1,5 +1,6 @@
 import io
 import pathlib
+import shutil
 import sys
 
 import pytest
@@ -77,6 +78,15 @@ def test_files_of_one_name_are_merged_apart(recipe):
     second, _, _ = parse_arguments([str(other)])
     found = [pathlib.Path(path).read_text() for path in (first, second)]
     assert ["lr: 3" in text for text in found] == [True, False]
+
+
+def test_a_folder_that_the_system_has_cleared_is_made_anew(recipe):
+    """By a step of a pipeline that took longer than /tmp keeps files."""
+    arguments = [str(recipe / "recipe" / "hparams" / "dino.yaml")]
+    first, _, _ = parse_arguments(arguments)
+    shutil.rmtree(pathlib.Path(first).parents[1])
+    second, _, _ = parse_arguments(arguments)
+    assert pathlib.Path(second).read_text() == "lr: 1\nseed: 2\n"
 
 
 def test_a_circle_and_a_missing_base_are_one_sentence(recipe):

@@ -64,6 +64,26 @@ def test_batching_does_not_change_an_encoders_embeddings(
     np.testing.assert_allclose(batched, single, atol=1e-5)
 
 
+def test_what_an_encoder_keeps_serves_its_training(tmp_path):
+    """As tables of positions that are made once, for the longest input."""
+
+    class Remembers(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1))
+            self.table = None
+
+        def forward(self, wavs, lengths=None):
+            if self.table is None:
+                self.table = torch.arange(1.0, wavs.shape[1] + 1)
+            return (self.scale * wavs * self.table).mean(1, keepdim=True)
+
+    network = Remembers()
+    Embedder(network, network).embed(table_of(tmp_path, [4000]))
+    network(torch.ones(1, 4000)).sum().backward()
+    assert network.scale.grad.item() == pytest.approx(2000.5)
+
+
 def test_training_randomness_is_left_alone(tmp_path):
     table = table_of(tmp_path, [2000])
     state = torch.random.get_rng_state()

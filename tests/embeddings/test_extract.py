@@ -15,7 +15,7 @@ from speechbrain_cadino.dataio.audio import AudioReader, MediaError
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings import extract as extract_module
 from speechbrain_cadino.embeddings.embedder import Embedder
-from speechbrain_cadino.embeddings.extract import extract
+from speechbrain_cadino.embeddings.extract import check_kept, extract
 from speechbrain_cadino.encoders.load import load_encoder
 
 
@@ -272,6 +272,28 @@ def test_senseless_options(tmp_path, weights, options, size, sentence):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_would_be_lost_is_named(tmp_path, weights):
+    """All embeddings, or shards of a run that was killed."""
+    table = table_of(tmp_path, [8000, 9000])
+    embedder, folder = Embedder(Counter(), weights), tmp_path / "out"
+    extract(embedder, folder, table)
+    check_kept(embedder, folder, table)
+    more = pd.concat([table, table.assign(ID="again" + table["ID"])])
+    other = Embedder(Counter(), torch.nn.Linear(2, 2))
+    for changed, sentence in [
+        ((other, folder, table), "of another encoder, which would be lost"),
+        ((embedder, folder, more), r"another list of files \(or data_folder\)"),
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            check_kept(*changed)
+    (folder / "shards").mkdir()
+    (folder / "embeddings.npy").rename(folder / "shards" / "00000.npy")
+    with pytest.raises(ValueError, match="another encoder"):
+        check_kept(other, folder, table)
+    (folder / "shards" / "00000.npy").unlink()
+    check_kept(other, folder, table)
+
+
 def extract_script(corpus, encoder_folder, folder, **flags):
     flags = {
         "data_folder": corpus,
@@ -313,6 +335,11 @@ def test_script_and_two_processes_equal_one(encoder_folder, corpus, tmp_path):
     code, output = forked.run(*command)
     assert code == 0
     assert "up to date" in output
+    before = result(tmp_path / "one")
+    code, output = forked.run(*command, "--shard_size=4")
+    assert code == 1
+    assert "holds embeddings of another shard_size, which would" in output
+    assert result(tmp_path / "one") == before
 
 
 def test_killed_ends_as_if_it_was_not(encoder_folder, tmp_path):

@@ -1,5 +1,8 @@
 """The parts of a manifest, embedded by real processes side by side."""
 
+import logging
+import shutil
+
 import forked
 import numpy as np
 import pandas as pd
@@ -16,7 +19,7 @@ from speechbrain_cadino.embeddings.parts import extract_part
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
 from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.prepare.folder import prepare_folder
-from speechbrain_cadino.process.files import HOST
+from speechbrain_cadino.process.files import HOST, remove
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +80,10 @@ def test_senseless_parts_are_refused(command, tmp_path, part):
     assert "Traceback" not in output
 
 
-def test_joined_once_all_parts_of_one_encoder_are_there(write_tone, tmp_path):
+def test_joined_once_all_parts_of_one_encoder_are_there(
+    write_tone, tmp_path, caplog
+):
+    caplog.set_level(logging.INFO)
     write_tone(tmp_path / "a.wav", seconds=1.0)
     table = pd.DataFrame(
         [(f"u{i}", tmp_path / "a.wav", 0, 4000 + 100 * i) for i in range(7)],
@@ -94,15 +100,23 @@ def test_joined_once_all_parts_of_one_encoder_are_there(write_tone, tmp_path):
         return extract_part(embedder, tmp_path / "out", table, part)
 
     assert not embed("2/2")
-    assert not embed("1/2", factor=2.0)  # part 2 is of another encoder
+    assert not embed("1/2", factor=2.0)
+    assert "to come: part_2_of_2 (there is one of other files" in caplog.text
     assert not (tmp_path / "out" / "embeddings.npy").exists()
+    with pytest.raises(ValueError, match=r"part_2_of_2 holds .* another enc"):
+        embed("2/2", factor=2.0)
+    shutil.rmtree(tmp_path / "out" / "part_2_of_2")
     assert embed("2/2", factor=2.0)
     ids, embeddings = load_embeddings(tmp_path / "out")
     assert ids == list(table["ID"])
     assert np.isfinite(embeddings).all()
-    # Another encoder: the old whole does not pass for the new one, nor what its
-    # scores mean
+    # The whole of another encoder is not lost, nor does what its scores mean
+    # pass for that of the new one
     (tmp_path / "out" / "calibration.json").write_text("{}")
+    with pytest.raises(ValueError, match="out holds embeddings of another enc"):
+        embed("1/2", factor=3.0)
+    for path in [*tmp_path.glob("out/part*"), tmp_path / "out/embeddings.npy"]:
+        remove(path)
     assert not embed("1/2", factor=3.0)
     assert embed("2/2", factor=3.0)
     assert not (tmp_path / "out" / "calibration.json").exists()

@@ -5,9 +5,10 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
+from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain_cadino.audio_visual.faces import FaceReader
 from speechbrain_cadino.encoders import load
-from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.encoders.load import as_embedder, load_encoder
 
 # From the names before 0.2.0 to those of today
 OLD_NAMES = {
@@ -64,6 +65,8 @@ def test_the_rate_of_the_features_counts(encoder_folder, tmp_path):
     settings["compute_features"]["sample_rate"] = 8000
     YAML().dump(settings, path)
     assert load_encoder(folder).sample_rate == 8000
+    stock = EncoderClassifier.from_hparams(source=str(folder))
+    assert as_embedder(stock).sample_rate == 8000
 
 
 def test_settings_that_make_no_sense(encoder_folder, tmp_path):

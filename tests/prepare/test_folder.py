@@ -159,12 +159,12 @@ def test_ids_of_too_few_parts_are_no_other_formats(
     prepare_folder(data, save, id_parts=3)
     assert len(read_manifest(save / "train.csv", "")) == 2
     assert "2 of 7 files are left out, such as " in caplog.text
-    assert "--id_parts=null for the whole path" in caplog.text
+    assert "leave it out (null in a YAML file)" in caplog.text
     caplog.clear()
     prepare_folder(data, save, id_parts=4)
     assert len(read_manifest(save / "train.csv", "")) == 4
     assert "are left out" not in caplog.text
-    with pytest.raises(ValueError, match="--id_parts=null takes files in any"):
+    with pytest.raises(ValueError, match="without id_parts files in any"):
         prepare_folder(data, save, id_parts=5)
 
 

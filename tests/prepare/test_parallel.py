@@ -45,5 +45,5 @@ def is_running(number):
 
 
 def test_a_worker_that_is_killed_is_one_sentence():
-    with pytest.raises(ChildProcessError, match=r"Work: .* lower num_workers"):
+    with pytest.raises(ChildProcessError, match=r"Work: .* take fewer CPUs"):
         parallel.in_parallel(os._exit, [3], chunk=1, description="Work")

@@ -1,5 +1,7 @@
 """A disk that is full, a real one."""
 
+import errno
+import io
 import logging
 import os
 import pathlib
@@ -7,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 
 import forked
 import numpy as np
@@ -76,6 +79,26 @@ def test_the_file_before_stays_and_nothing_else(small_disk, name, write):
     assert list(path.parent.iterdir()) == [path]
     write(path, 200)
     assert path.read_bytes() != before
+
+
+def test_a_quota_is_a_full_disk(tmp_path, monkeypatch):
+    """Though there is space for others, and PyTorch does not say why."""
+
+    def write():
+        with atomic_path(tmp_path / "a.ckpt"):
+            raise RuntimeError("unexpected pos 64 vs 0")
+
+    with pytest.raises(RuntimeError, match="unexpected pos"):
+        write()
+
+    class Limited(io.BytesIO):
+        def write(self, content):
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: Limited())
+    with pytest.raises(DiskFullError, match="free there, or less by a quota"):
+        write()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_embeddings(small_disk):

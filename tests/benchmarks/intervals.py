@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How often a 95 % interval over speakers holds the figure of all speakers.
 
-> python tests/benchmarks/coverage.py --speakers 10 40 --lists 1000
+> python tests/benchmarks/intervals.py --speakers 10 40 --lists 1000
 
 Draws trial lists from a population of speakers, and two systems that are
 equally good in it: embeddings are a speaker's mean plus noise, more for some
