@@ -18,11 +18,9 @@ if __name__ == "__main__":
     show_usage(__doc__)  # before the imports below, which take seconds
 
 import speechbrain as sb
-from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.dataio.manifest import read_manifest
-from speechbrain_cadino.embeddings.extract import check_kept
 from speechbrain_cadino.embeddings.parts import extract_part, part_folder
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.runs.open_run import load_run
@@ -48,8 +46,7 @@ def main(arguments):
     if hparams["part"] is not None:
         extract_part(embedder, folder, table, hparams["part"], shard_size)
         return
-    run_on_main(check_kept, args=[embedder, folder, table, shard_size])
-    ids, embeddings = embedder.extract(folder, table, shard_size)
+    ids, embeddings = embedder.extract(folder, table, shard_size, keep=True)
     logger.info(f"{len(ids)} embeddings of {embeddings.shape[1]} dimensions.")
 
 

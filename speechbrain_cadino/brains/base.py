@@ -272,7 +272,7 @@ class EncoderBrain(sb.Brain):
             super().on_fit_start()
         if self.checkpointer is not None:
             run_on_main(self._trim_log)
-        self.progress.amid_epoch = bool(self.step)
+        self.progress.begin(self.position)
         if self.optimizer_step:
             epoch = len(self.record.rows)
             steps = f" and {self.step} steps" if self.step else ""
@@ -304,6 +304,9 @@ class EncoderBrain(sb.Brain):
         else:
             loss = take_step()
         self.clock.end_step()
+        told = self.progress.early(self.position)
+        if told:
+            logger.info(told)
         return loss
 
     def _take_step(self, batch, should_step):

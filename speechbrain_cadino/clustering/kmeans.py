@@ -136,14 +136,14 @@ def _cluster(rows, num_clusters, merge_to, engine, iterations, seed, device):
     if not str(start).startswith("cuda"):  # Apple's has no double precision
         start = "cpu"
     centroids = _start(rows, num_clusters, seed, start)
-    clusters, fit = _assign(rows, centroids, nearest)
     with tqdm(
-        total=iterations,
+        total=iterations + 1,
         desc="Clustering",
         unit="iteration",
-        delay=1,
         disable=not if_main_process(),
     ) as bar:
+        clusters, fit = _assign(rows, centroids, nearest)
+        bar.update()
         for _ in range(iterations):
             previous = clusters
             centroids = _directions(
@@ -532,6 +532,7 @@ def _directions(sums, centroids):
 
 def _merge(rows, clusters, merge_to):
     """Merges clusters whose centroids are near each other."""
+    logger.info(f"Merging {len(clusters.centroids)} clusters into {merge_to}.")
     agglomerative = AgglomerativeClustering(merge_to, linkage="ward")
     merged = rows.from_main(
         lambda: agglomerative.fit_predict(clusters.centroids)

@@ -211,6 +211,15 @@ def pseudo_label(
             f"{outliers} are in no cluster, {len(ids) - len(kept)} are in "
             f"clusters of fewer than {min_cluster_size}."
         )
+        known = report.get("ami")
+        if known is not None:
+            logger.info(
+                f"AMI of the clusters and the true speakers: {known:.3f}"
+            )
+        logger.info(
+            f"The manifest is {folder / PSEUDO_LABELS}; what the clusters look "
+            f"like is in {folder / 'plots' / 'clusters.png'}."
+        )
         return report
 
     return run_clustering(finish)

@@ -6,6 +6,7 @@ import os
 import pathlib
 
 import pandas as pd
+from tqdm import tqdm
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.speakers import MOST_LEAVES
@@ -100,7 +101,7 @@ def embed(arguments):
     files = audio_files.find_files(arguments.inputs)
     check_output(arguments.output)
     check_our_embeddings(arguments.output)
-    _check_given(arguments.output, files)
+    _check_given(arguments.output, held(arguments.output).index, files)
     loaded = load(arguments.encoder, arguments)
     if not loaded.hears:
         raise ValueError(
@@ -112,7 +113,7 @@ def embed(arguments):
         audio, _, skipped = found
         settle(arguments.output)
         # Again, as another run may have ended since
-        _check_given(arguments.output, files)
+        _check_given(arguments.output, held(arguments.output).index, files)
         _check_readable(arguments.output, skipped)
         ids, embeddings = embed_more(
             loaded, arguments.output, audio, SHARD_SIZE
@@ -136,15 +137,15 @@ def embed(arguments):
     )
 
 
-def _check_given(folder, files, before=None, what="embeddings"):
-    """Raises if embeddings of other files would be lost, perhaps of hours."""
-    before = held(folder).index if before is None else before
+def _check_given(folder, before, files, what="embeddings", where="it"):
+    """Raises if what a folder holds of other files would be lost, perhaps of
+    hours."""
     lost = before.difference(files)
     if len(lost):
         raise ValueError(
             f"{folder} holds {what} of {len(before)} files, {len(lost)} of "
             f"which are not given now, such as {printable(lost[0])}, and would "
-            "be lost: give another --output, or remove it."
+            f"be lost: give another --output, or remove {where}."
         )
 
 
@@ -152,8 +153,8 @@ def _check_scored(folder, files):
     """As ``_check_given``, of what a filter has found."""
     path = pathlib.Path(folder, "confidence.csv")
     if path.is_file():
-        before = pd.Index(read_csv(path, {"kept": int})["ID"])
-        _check_given(folder, files, before, "scores")
+        before = pd.Index(read_csv(path)["ID"])
+        _check_given(folder, before, files, "scores", path)
 
 
 def _check_readable(folder, problems):
@@ -209,7 +210,10 @@ def _archive(output, files, rate):
         )
     with locked(output):
         # Before they are read: what is replaced meanwhile is embedded again
-        states = [_state(file) for file in files]
+        states = [
+            _state(file)
+            for file in tqdm(files, "Looking at files", unit="file", delay=1)
+        ]
         with audio_files.audio_table(files, rate, copies) as found:
             recordings, table = found
             skipped = audio_files.warn_of_skipped(files, recordings)

@@ -40,6 +40,9 @@ logger = get_logger(__name__)
 # What ``prepare`` would convert into a folder is converted here for the moment.
 NEEDS_AV = 'PyAV reads it: pip install "speechbrain_cadino[convert]"'
 
+# So many files that cannot be used are named.
+NAMED = 10
+
 # Shorter clips are too little to tell a voice by.
 SHORTEST_CLIP = 1.0  # seconds
 
@@ -115,6 +118,7 @@ class Embedded(NamedTuple):
 def embed_files(
     encoder,
     files,
+    *,
     trusted=True,
     recording_lda=False,
     self_calibrate=False,
@@ -309,7 +313,7 @@ def _plain(path):
 
 
 def warn_of_skipped(files, recordings):
-    """Names and counts the files that have no embedding.
+    """Counts the files that have no embedding, and names the first ones.
 
     Arguments
     ---------
@@ -328,10 +332,13 @@ def warn_of_skipped(files, recordings):
         for file, recording in zip(files, recordings)
         if recording.problem
     }
-    for file, problem in problems.items():
+    for file, problem in list(problems.items())[:NAMED]:
         logger.warning(f"Skipped {file}: {problem}.")
     if problems:
-        logger.warning(f"{len(problems)} of {len(files)} files are skipped.")
+        more = ", and so on" if len(problems) > NAMED else ""
+        logger.warning(
+            f"{len(problems)} of {len(files)} files are skipped{more}."
+        )
     return problems
 
 

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import AudioError, AudioReader
 from speechbrain_cadino.dataio.manifest import read_manifest
@@ -112,12 +113,20 @@ class ClipBank:
                 pieces = [pieces[i] for i in chosen[: self.max_clips]]
             logger.info(f"Reading {len(pieces)} clips of {self.manifest}")
             self._loaded = wanted, self._read_all(pieces).to(device)
-        return self._loaded[1].to(device)
+        elif self._loaded[1].device != device:
+            self._loaded = wanted, self._loaded[1].to(device)
+        return self._loaded[1]
 
     def _read_all(self, pieces):
         """The pieces that can be read, (clips, samples)."""
         clips, errors = [], []
-        for piece in tqdm(pieces, leave=False):
+        bar = tqdm(
+            pieces,
+            "Reading clips",
+            leave=False,
+            disable=not if_main_process(),
+        )
+        for piece in bar:
             try:
                 clips.append(self._read(*piece))
             except AudioError as error:

@@ -205,8 +205,15 @@ class Embedder:
         if self.segments.length:
             counts = self.segments.counts(table)
             pieces = self.segments.cut(table, counts)
+        self.say_what_is_left_out(pieces)
         with tqdm(total=len(pieces), desc="Embedding", unit="utt") as bar:
             embeddings = self.embed_pieces(pieces, bar, skip_unreadable)
+        if self.problems:
+            first = next(iter(self.problems.values()))
+            logger.warning(
+                f"{len(self.problems)} of {len(pieces)} utterances cannot be "
+                f"read and have no embedding. The first: {first}"
+            )
         return self.segments.mean(embeddings, counts)
 
     def embed_pieces(self, table, bar, skip_unreadable=False):
@@ -263,12 +270,24 @@ class Embedder:
                     else ": there are none."
                 )
             )
-        if errors:
-            logger.warning(
-                f"{len(errors)} of {len(table)} utterances cannot be read and "
-                f"have no embedding. The first: {errors[0]}"
-            )
         return embeddings
+
+    def say_what_is_left_out(self, table):
+        """Says how many utterances are embedded by their beginning alone.
+
+        Arguments
+        ---------
+        table : pandas.DataFrame
+            See ``embed``.
+        """
+        long = (table["stop"] - table["start"]) / self.sample_rate > LONGEST
+        if long.any():
+            logger.info(
+                f"{long.sum()} of {len(table)} utterances are longer than "
+                f"{LONGEST} s: their first {LONGEST} s are embedded. To embed "
+                "more of them, cut the files, or in a manifest give "
+                "cut_seconds in the prepare step."
+            )
 
     def _loader(self, table):
         """Batches of (row, waveform or MediaError), of one length each."""
@@ -284,7 +303,7 @@ class Embedder:
             generator=torch.Generator(),
         )
 
-    def extract(self, folder, table, shard_size=5_000):
+    def extract(self, folder, table, shard_size=5_000, keep=False):
         """Embeds millions of utterances into a folder: see
         ``embeddings.extract.extract``, which it calls.
 
@@ -296,6 +315,8 @@ class Embedder:
             See ``embed``.
         shard_size : int
             The number of utterances in a shard.
+        keep : bool
+            Whether it is an error if embeddings of something else are there.
 
         Returns
         -------
@@ -304,7 +325,7 @@ class Embedder:
         numpy.memmap
             Shape (N, D), float32; the rows of unreadable files are NaN.
         """
-        return extract(self, folder, table, shard_size)
+        return extract(self, folder, table, shard_size, keep=keep)
 
     def mean_embedding(self, table):
         """The mean embedding of a training set, for mean subtraction.
@@ -397,14 +418,6 @@ class _Utterances(torch.utils.data.Dataset):
 
 def _without_ends(table, most):
     """The table, with at most so many samples of each utterance."""
-    long = table["stop"] - table["start"] > most
-    if not long.any():
-        return table
-    logger.info(
-        f"{long.sum()} of {len(table)} utterances are longer than {LONGEST} s: "
-        f"their first {LONGEST} s are embedded. To embed more of them, cut "
-        "the files, or in a manifest give cut_seconds in the prepare step."
-    )
     stops = np.minimum(table["stop"], table["start"] + most)
     return table.assign(stop=stops)
 

@@ -47,7 +47,15 @@ ROWS_OF_TEXT = 100_000
 KINDS = {"weights": "encoder", "table": "list of files (or data_folder)"}
 
 
-def extract(embedder, folder, table, shard_size=5_000, whole=True, trim=True):
+def extract(
+    embedder,
+    folder,
+    table,
+    shard_size=5_000,
+    whole=True,
+    trim=True,
+    keep=False,
+):
     """Embeds a manifest into a folder, as fast as ``embed`` is exact.
 
     An utterance is cut at its end to a coarse grid of lengths, by at most 2%:
@@ -80,6 +88,9 @@ def extract(embedder, folder, table, shard_size=5_000, whole=True, trim=True):
     trim : bool
         Whether whole utterances are cut to the grid; else this is as exact as
         ``embed``, and as slow.
+    keep : bool
+        Whether it is an error, and not a warning, if something would be thrown
+        away.
 
     Returns
     -------
@@ -125,6 +136,8 @@ def extract(embedder, folder, table, shard_size=5_000, whole=True, trim=True):
 
     def is_there():
         record = extraction_record(embedder, table, shard_size, trim)
+        if keep:
+            check_kept(folder, record)
         return _is_there(folder, record)
 
     if run_on_main(is_there):
@@ -134,6 +147,7 @@ def extract(embedder, folder, table, shard_size=5_000, whole=True, trim=True):
         )
     else:
         _embed_shards(shards, embedder, trim)
+        logger.info(f"Joining the embeddings of {len(table)} utterances.")
         ddp_barrier()
         run_on_main(shards.join)
         for name in NAMES:
@@ -141,28 +155,22 @@ def extract(embedder, folder, table, shard_size=5_000, whole=True, trim=True):
     return load_embeddings(folder)
 
 
-def check_kept(embedder, folder, table, shard_size=5_000):
-    """Raises if ``extract`` would throw embeddings away, perhaps of hours.
+def check_kept(folder, record):
+    """Raises if embeddings would be thrown away, perhaps of hours.
 
     Arguments
     ---------
-    embedder : Embedder
-        See ``extract``, as for the others.
     folder : str or pathlib.Path
-    table : pandas.DataFrame
-    shard_size : int
+        The embedding folder.
+    record : dict
+        What is to be in it: see ``extraction_record``.
 
     Raises
     ------
     ValueError
-        Naming what they are of.
+        Naming what those that are there are of.
     """
-    if not embedder.hears:  # what is stored already is not made anew
-        return
-    folder = pathlib.Path(folder)
-    other = _what_differs(
-        folder, extraction_record(embedder, table, shard_size)
-    )
+    other = _what_differs(pathlib.Path(folder), record)
     if other:
         raise ValueError(
             f"{folder} holds embeddings of {other}, which would be lost: give "
@@ -173,15 +181,18 @@ def check_kept(embedder, folder, table, shard_size=5_000):
 def _what_differs(folder, record):
     """What the embeddings in a folder are of, whole or in shards, where they
     are not what a record tells of; an empty text if there are none."""
-    before = read_json(folder / RECORD) or record
     there = [*folder.glob("embeddings.npy"), *folder.glob("shards/[0-9]*.npy")]
+    before = read_json(folder / RECORD)
+    if not there or before == {} or not (folder / RECORD).is_file():
+        return ""
+    before = before or {}  # a damaged one
     differing = [
         name
         for name in {**before, **record}
         if before.get(name) != record.get(name)
     ]
     names = ", ".join(KINDS.get(name, name) for name in differing)
-    return f"another {names}" if there and names else ""
+    return f"another {names}" if names else ""
 
 
 def extraction_record(embedder, table, shard_size, trim=True):
@@ -456,9 +467,14 @@ def _embed_shards(shards, embedder, trim):
             "there already."
         )
     tables = {number: shards.table.iloc[shards.rows(number)] for number in todo}
+    if segments.length is None:
+        embedder.say_what_is_left_out(shards.table)
+    processes = 1 if ddp_prevent_block() else torch.distributed.get_world_size()
+    share = f" (1 of {processes} processes)" if processes > 1 else ""
+    unreadable = 0
     bar = tqdm(
         total=sum(segments.counts(table).sum() for table in tables.values()),
-        desc="Embedding",
+        desc=f"Embedding{share}",
         unit="utt" if segments.length is None else "segment",
         disable=not if_main_process(),
     )
@@ -471,8 +487,10 @@ def _embed_shards(shards, embedder, trim):
                 embeddings = embedder.embed_pieces(
                     pieces, bar, skip_unreadable=True
                 )
-            except MediaError as error:
-                logger.warning(f"Shard {number}: {error}")
+            except MediaError:  # all are told of in the end
                 embeddings = np.full((len(pieces), 1), np.nan, np.float32)
+            unreadable += len(embedder.problems)
+            if unreadable:
+                bar.set_postfix(unreadable=unreadable)
             with atomic_path(shards.path(number)) as temporary:
                 np.save(temporary, segments.mean(embeddings, counts))

@@ -83,13 +83,14 @@ def embed_more(embedder, folder, table, shard_size):
     remove_leftovers(folder)
     settle(folder)
     record = extraction_record(embedder, table, shard_size, trim=False)
-    states = held(folder)
-    if len(states) and not _is_by(folder, record, record):
-        raise ValueError(
-            f"{folder} holds embeddings of {len(states)} files by another "
-            "encoder, or of another version, which would be lost: give another "
-            "folder, or remove it."
-        )
+    for part in [folder, folder / MORE, folder / DONE]:
+        shards = [*part.glob("shards/[0-9]*.npy")]  # of a run that was killed
+        if (shards or len(held(part))) and not _is_by(part, record, record):
+            raise ValueError(
+                f"{part} holds embeddings by another encoder, or of another "
+                "version, which would be lost: give another folder, or remove "
+                "it."
+            )
     if is_extracted(folder, record):
         logger.info(f"The embeddings in {folder} are up to date.")
     else:

@@ -95,16 +95,21 @@ def extract_part(embedder, folder, table, part, shard_size=5_000):
     number, parts = read_part(part)
     check_parts(part, len(table), "utterances")
     check_our_embeddings(folder)
-    check_kept(embedder, folder, table, shard_size)
     if not embedder.hears:
         raise ValueError(
             "A folder of embeddings in the place of an encoder is not read in "
             "parts: leave --part out."
         )
-    mine = part_folder(folder, part), _rows_of(table, number, parts)
-    check_kept(embedder, *mine, shard_size)
-    extract(embedder, *mine, shard_size, whole=False)
     record = extraction_record(embedder, table, shard_size)
+    check_kept(folder, record)
+    extract(
+        embedder,
+        part_folder(folder, part),
+        _rows_of(table, number, parts),
+        shard_size,
+        whole=False,
+        keep=True,
+    )
     records = {
         part_folder(folder, f"{i}/{parts}"): {
             **record,

@@ -143,7 +143,7 @@ class StoredEmbeddings:
         found[missing | broken] = np.nan
         return found
 
-    def extract(self, folder, table, shard_size=None):
+    def extract(self, folder, table, shard_size=None, keep=None):
         """See ``Embedder.extract``; copies the rows that are wanted.
 
         Raises

@@ -164,6 +164,11 @@ def filter_manifest(
             write_manifest(made[1], pieces[inside])
         write_manifest(made[0], table[kept])
         logger.info(describe_filter(report))
+        logger.info(
+            f"The manifest of what is kept is {made[0]}. Listen to the "
+            f"examples in {folder / REPORT}, and look at "
+            f"{folder / 'plots' / 'confidence.png'}."
+        )
         return report
 
     # Millions of utterances take hours

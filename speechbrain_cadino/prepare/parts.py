@@ -110,7 +110,11 @@ def _take(path, inputs, recordings):
         return False
     rows = [dict(zip(FOUND, row)) for row in content["rows"]]
     # Converted files may have been deleted since
-    if not all(os.path.isfile(row["path"]) for row in rows):
+    if not all(
+        os.path.isfile(row["path"])
+        for recording, row in zip(recordings, rows)
+        if row["path"] != recording.path
+    ):
         return False
     for recording, row in zip(recordings, rows):
         for name, value in row.items():

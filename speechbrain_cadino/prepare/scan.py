@@ -79,9 +79,8 @@ def list_files(folder, glob, suffixes, leave_out=None):
 
     seen = {_identity(leave_out)} if leave_out else set()
     walk = os.walk(folder, followlinks=True, onerror=no_entry)
-    for root, folders, names in tqdm(
-        walk, desc="Listing files", unit="folder", delay=1
-    ):
+    bar = tqdm(desc="Listing files", unit="file", delay=1)
+    for root, folders, names in walk:
         if _identity(root) in seen:
             folders.clear()
             continue
@@ -94,6 +93,8 @@ def list_files(folder, glob, suffixes, leave_out=None):
                 continue
             if os.path.splitext(name)[1].lower() in suffixes:
                 found.append(_examine(f"{root}/{name}", prefix + name))
+                bar.update()
+    bar.close()
     return sorted(found)
 
 

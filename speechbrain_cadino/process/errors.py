@@ -192,7 +192,8 @@ def _out_of_memory(error):
     return (
         f"Memory ran out ({first}): where others use the GPU too, wait for "
         "them; where a training of voices is compiled, on one GPU, set "
-        "compile_memory to 0.6; or lower batch_size, and raise "
+        "compile_memory to 0.6; or lower batch_size, and with dino.yaml or "
+        "dlg_lc.yaml raise "
         "grad_accumulation_factor along, in another output_folder where it has "
         "a checkpoint; else give fewer or shorter files."
     )

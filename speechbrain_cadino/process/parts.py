@@ -139,6 +139,6 @@ def say_missing(part, missing):
     """
     logger.info(
         f"Part {part} is done; to come: {', '.join(missing[:8])}"
-        f"{' and more' if len(missing) > 8 else ''}. If none of these runs any "
-        "more, start any part again."
+        f"{' and more' if len(missing) > 8 else ''}. Start those that do not "
+        "run."
     )

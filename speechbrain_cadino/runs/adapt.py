@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.speakers import MOST_LEAVES
 from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.encoders.calibration import write_calibration
@@ -34,6 +35,8 @@ from speechbrain_cadino.verification.threshold import (
     fit,
     threshold_interval,
 )
+
+logger = get_logger(__name__)
 
 STILL_ALIKE = (
     "Even after the map, {alike:.0%} of the pairs of two recordings score like "
@@ -112,6 +115,7 @@ def adapt(embedder, table, folder, only=None, trusted=True):
     verdict = in_words(figures, choice)
     if choice == NONE:
         return Adaptation(figures, choice, verdict)
+    logger.info(f"The map is {choice}: its threshold.")
     found = MAPS[choice](heard)
     scores, *pairs = score_held_out(heard, MAPS[choice])
     same = np.equal(*pairs)

@@ -55,6 +55,7 @@ def finish(embedder, hparams, device=None, baselines=False):
     """
     table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
     say_what_is_lost(hparams["encoder_folder"])
+    logger.info("Exporting the encoder, and the mean of its embeddings.")
     export(embedder, hparams["output_folder"], hparams["encoder_folder"], table)
     encoder = load_encoder(
         hparams["encoder_folder"], device, num_workers=embedder.num_workers
@@ -116,6 +117,7 @@ def calibrate_without_labels(encoder, table):
     table : pandas.DataFrame
         The manifest of the training set.
     """
+    logger.info("Finding its threshold, without labels.")
     try:
         write_calibration(encoder.source, calibrate(encoder, table))
     except ValueError as error:

@@ -247,9 +247,7 @@ def try_maps(heard):
     scores = {name: [] for name in MAPS}
     agreement = {name: [] for name in MAPS}
     enrol, test = [], []
-    for learnt, rows in tqdm(
-        _folds(heard.count, rng), "Trying maps", FOLDS, delay=1
-    ):
+    for learnt, rows in tqdm(_folds(heard.count, rng), "Trying maps", FOLDS):
         tried = heard.take(rows[:MOST_HELD_OUT])
         pairs = _pairs_of_crops(tried, rng)
         first = len(enrol) * heard.count  # recordings of other numbers

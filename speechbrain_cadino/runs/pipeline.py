@@ -165,9 +165,9 @@ def run(folder, steps, lock, replan):
                     else:
                         _check_unchanged(step, now)
                     _run_needed(folder, steps, step, lock)
-                if step.name.endswith("labels"):
-                    now = replan()
-                    steps = now if len(now) < len(steps) else steps
+                    if step.name.endswith("labels"):
+                        now = replan()
+                        steps = now if len(now) < len(steps) else steps
                 if step.name in _settled(steps):
                     logger.info(f"{step.name}: {SETTLED}")
                 place += 1

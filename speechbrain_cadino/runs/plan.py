@@ -204,9 +204,9 @@ class Plan:
             raise ValueError(
                 f"pseudo_label: its manifest, {own}, is not what the filter "
                 f"keeps: give {kept}/filtered.csv; or, for pieces, give "
-                f"{everything.folder}/save/pieces.csv to the filter as its "
-                f"pieces, and {kept}/filtered_pieces.csv here, as "
-                "small_filtered.yaml does."
+                f"{self.folder / everything.name}/save/pieces.csv to the "
+                f"filter as its pieces, and {kept}/filtered_pieces.csv here, "
+                "as small_filtered.yaml does."
             )
         filtered = kept / "filtered.csv"
         again = self.add(

@@ -1,5 +1,6 @@
 """Report of a pipeline: its figures from stage to stage."""
 
+import functools
 import itertools
 import pathlib
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from speechbrain_cadino.dataio.manifest import (
 from speechbrain_cadino.process.console import aligned
 from speechbrain_cadino.process.files import (
     read_json,
+    state_of,
     write_json,
     write_text,
 )
@@ -148,17 +150,37 @@ def agreements(manifests):
         The adjusted Rand index of each but the first and the one before it,
         over the utterances of both.
     """
+    return [
+        _agreement(*pair) for pair in itertools.pairwise(map(_known, manifests))
+    ]
+
+
+def _known(path):
+    """A manifest as it is now."""
+    return path, state_of(path)
+
+
+# A pipeline asks again and again, and millions of rows take a minute
+@functools.cache
+def _agreement(before, now):
+    """See ``agreements``: of two manifests as of ``_known``."""
     labels = [
         read_manifest(path, DATA_ROOT).set_index("ID")[LABEL]
-        for path in manifests
+        for path, _ in (before, now)
     ]
-    return [_agreement(*pair) for pair in itertools.pairwise(labels)]
-
-
-def _agreement(before, now):
-    """See ``agreements``."""
-    both = pd.concat([before, now], axis=1, join="inner")
+    both = pd.concat(labels, axis=1, join="inner")
     return float(adjusted_rand_score(both.iloc[:, 0], both.iloc[:, 1]))
+
+
+@functools.cache
+def _sizes(known):
+    """The utterances and pseudo labels of a manifest as of ``_known``."""
+    path, _ = known
+    table = read_manifest(path, DATA_ROOT)
+    # Stage I may have a manifest with labels, and trains on none of them
+    if LABEL not in table or pathlib.Path(path).name != PSEUDO_LABELS:
+        return len(table), None
+    return len(table), table[LABEL].nunique()
 
 
 def _row(name, **figures):
@@ -183,23 +205,23 @@ def _errors(stage, system):
 def _labels(manifest, seen):
     """What is known of a manifest and its pseudo labels.
 
-    The labels of each manifest are put into ``seen``.
+    Each manifest is put into ``seen``.
     """
     if not pathlib.Path(manifest).is_file():
         return {}
-    table = read_manifest(manifest, DATA_ROOT).set_index("ID")
-    figures = {"utterances": len(table)}
-    # Stage I may have a manifest with labels, and trains on none of them
-    if LABEL not in table or pathlib.Path(manifest).name != PSEUDO_LABELS:
+    known = _known(manifest)
+    utterances, clusters = _sizes(known)
+    figures = {"utterances": utterances}
+    if clusters is None:
         return figures
     path = pathlib.Path(manifest).with_name("clusters.json")
     report = read_json(path) or {}
-    figures["clusters"] = table[LABEL].nunique()
+    figures["clusters"] = clusters
     figures |= {name: report.get(name) for name in ("nmi", "ami")}
     if seen and manifest not in seen:
         *_, before = seen.values()
-        figures["agreement"] = _agreement(before, table[LABEL])
-    seen[manifest] = table[LABEL]
+        figures["agreement"] = _agreement(before, known)
+    seen[manifest] = known
     return figures
 
 

@@ -1,4 +1,4 @@
-"""The line that a training shows after an epoch: how good, where, how long."""
+"""The lines that a training shows: how good, where, how long."""
 
 import os
 import time
@@ -12,12 +12,21 @@ PLACE = "SPEECHBRAIN_CADINO_PLACE"
 LATER = "SPEECHBRAIN_CADINO_LATER"
 
 
-class Progress:
-    """Tells after each epoch where a training is.
+# After so many seconds a training tells how long it takes, whether an epoch has
+# ended or not
+EARLY = 180
 
-    The time that is left is that of the epochs of this process so far, times
-    those to come; in a pipeline, with the steps after this one. The rest of an
-    epoch that another process had begun tells nothing of it.
+# A smaller share of an epoch tells nothing of the time of one
+LEAST_SHARE = 0.05
+
+
+class Progress:
+    """Tells where a training is, some minutes after it began and after each
+    epoch.
+
+    The time that is left is that of the epochs of this process so far, and of
+    parts of them, times those to come; in a pipeline, with the steps after this
+    one.
 
     Arguments
     ---------
@@ -26,15 +35,11 @@ class Progress:
     now : callable
         The clock, in seconds.
 
-    Attributes
-    ----------
-    amid_epoch : bool
-        Whether the first epoch was begun before.
-
     Example
     -------
-    >>> clock = iter([0, 90])
+    >>> clock = iter([0, 0, 90])
     >>> progress = Progress(8, now=lambda: next(clock))
+    >>> progress.begin(2)
     >>> progress.line(3, {"loss": 2.1923}, {"EER": 12.194})
     'EER 12.19 %  loss 2.192  epoch 3 of 8, about 8 min left'
     """
@@ -42,9 +47,37 @@ class Progress:
     def __init__(self, last_epoch, now=time.monotonic):
         self.last_epoch = last_epoch
         self.now = now
-        self.amid_epoch = False
-        self._start = now()
-        self._epochs = 0
+        self.begin(0)
+
+    def begin(self, position):
+        """Takes the time from here on.
+
+        Arguments
+        ---------
+        position : float
+            The epochs that are done.
+        """
+        self._begun, self._start, self._told = position, self.now(), False
+
+    def early(self, position):
+        """One line, once, after some minutes in which no epoch has ended.
+
+        Arguments
+        ---------
+        position : float
+            The epochs that are done.
+
+        Returns
+        -------
+        str or None
+        """
+        if self._told or self.now() - self._start < EARLY:
+            return None
+        left = self._left(position)
+        if not left:
+            return None
+        self._told = True
+        return self._where(int(position) + 1, left)
 
     def line(self, epoch, means, valid, evaluates=True):
         """One line of at most 80 characters.
@@ -64,29 +97,31 @@ class Progress:
         -------
         str
         """
-        left = self._left(epoch)
-        where = [f"epoch {epoch} of {self.last_epoch}", os.environ.get(PLACE)]
-        if left:
-            here = PLACE in os.environ and LATER not in os.environ
-            where.append(in_minutes(left) + (" here" if here else ""))
+        self._told = True
         error = f"{valid['EER']:5.2f} %" if "EER" in valid else f"{'-':>5}  "
         parts = [f"EER {error}"] if evaluates else []
         parts.append(f"loss {means['loss']:.3f}")
-        parts.append(", ".join(filter(None, where)))
+        parts.append(self._where(epoch, self._left(epoch)))
         line = "  ".join(parts)
         if len(line) > WIDTH:
             line = line.replace(f"loss {means['loss']:.3f}  ", "")
         if len(line) > WIDTH:
-            line = line.replace("about ", "")
+            line = line.replace("about ", "").replace("under a", "1")
         return line
 
-    def _left(self, epoch):
+    def _where(self, epoch, left):
+        """The epoch, the step of a pipeline, and the seconds left, in words."""
+        where = [f"epoch {epoch} of {self.last_epoch}", os.environ.get(PLACE)]
+        if left:
+            here = PLACE in os.environ and LATER not in os.environ
+            where.append(in_minutes(left) + (" here" if here else ""))
+        return ", ".join(filter(None, where))
+
+    def _left(self, position):
         """The seconds that are left; 0 also where nobody knows."""
-        if self.amid_epoch:
-            self.amid_epoch = False
-            self._start = self.now()
+        done = position - self._begun
+        if done < LEAST_SHARE:
             return 0
-        self._epochs += 1
-        each = (self.now() - self._start) / self._epochs
+        each = (self.now() - self._start) / done
         later = float(os.environ.get(LATER) or 0) * each * self.last_epoch
-        return each * (self.last_epoch - epoch) + later
+        return each * (self.last_epoch - position) + later

@@ -8,6 +8,9 @@ logger = get_logger(__name__)
 # More of an epoch's items than this share must not be unreadable.
 MOST_REPLACED = 0.1
 
+# So many of them are named in an epoch, by each process
+NAMED = 10
+
 
 class Unreadable:
     """Tells of files for which others had to stand in, and ends a training
@@ -45,7 +48,8 @@ class Unreadable:
             If they are more than ``MOST_REPLACED`` of these.
         """
         problems = list(filter(None, problems))
-        for problem in problems:
+        named = int(self.record.counts["replaced"])
+        for problem in problems[: max(0, NAMED - named)]:
             logger.warning(
                 f"Replaced by another utterance: {problem}",
                 main_process_only=False,

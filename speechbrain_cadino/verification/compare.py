@@ -140,7 +140,7 @@ def format_comparison(results):
     ... }
     >>> print(format_comparison(results).split("\\n\\n")[1])
     EER minus that of old
-    new   -1.50 [-2.5, 0.5]  p = 0.125
+    new   -1.50 [-2.5, 0.5]  p = 0.125  not sure
     """
     first, *others = results["systems"]
     text = format_results(results)
@@ -153,6 +153,14 @@ def format_comparison(results):
         low, high = found["interval"]
         lines.append(
             f"{name:{width}}  {found['difference']:+6.2f} "
-            f"[{low:.1f}, {high:.1f}]  p = {found['p_value']:.3f}"
+            f"[{low:.1f}, {high:.1f}]  p = {found['p_value']:.3f}  "
+            + _answer(low, high)
         )
     return "\n".join([text, "", *lines])
+
+
+def _answer(low, high):
+    """What an interval of a difference says."""
+    if low <= 0 <= high:
+        return "not sure"
+    return "surely better" if high < 0 else "surely worse"

@@ -339,6 +339,7 @@ def verify(
     scores, details = _score(embedder, back_ends, trials, calibration_trials)
     assess = keep_scored(folder, trials, assess, assessor)
     if baselines:
+        logger.info("For comparison, what has learnt nothing:")
         scores["random_encoder"] = trials.scores(
             random_encoder(embedder, table, background.seed)
         )

@@ -67,6 +67,8 @@ def test_what_makes_no_sense_is_refused(senses):
     voices, faces, _ = senses
     with pytest.raises(ValueError, match="face_weight=0"):
         join(voices, faces, weight=0)
+    with pytest.raises(ValueError, match="face_weight=0"):
+        Faces(None, "faces.csv", weight=0).check(None)  # before the work
     with pytest.raises(ValueError, match="None of the utterances has a face"):
         join(voices, np.full_like(faces, np.nan))
 

@@ -15,7 +15,7 @@ from speechbrain_cadino.dataio.audio import AudioReader, MediaError
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings import extract as extract_module
 from speechbrain_cadino.embeddings.embedder import Embedder
-from speechbrain_cadino.embeddings.extract import check_kept, extract
+from speechbrain_cadino.embeddings.extract import extract
 from speechbrain_cadino.encoders.load import load_encoder
 
 
@@ -272,12 +272,12 @@ def test_senseless_options(tmp_path, weights, options, size, sentence):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_would_be_lost_is_named(tmp_path, weights):
+def test_what_would_be_lost_is_named(tmp_path, weights, caplog):
     """All embeddings, or shards of a run that was killed."""
     table = table_of(tmp_path, [8000, 9000])
     embedder, folder = Embedder(Counter(), weights), tmp_path / "out"
     extract(embedder, folder, table)
-    check_kept(embedder, folder, table)
+    extract(embedder, folder, table, keep=True)
     more = pd.concat([table, table.assign(ID="again" + table["ID"])])
     other = Embedder(Counter(), torch.nn.Linear(2, 2))
     for changed, sentence in [
@@ -285,13 +285,18 @@ def test_what_would_be_lost_is_named(tmp_path, weights):
         ((embedder, folder, more), r"another list of files \(or data_folder\)"),
     ]:
         with pytest.raises(ValueError, match=sentence):
-            check_kept(*changed)
+            extract(*changed, keep=True)
     (folder / "shards").mkdir()
     (folder / "embeddings.npy").rename(folder / "shards" / "00000.npy")
     with pytest.raises(ValueError, match="another encoder"):
-        check_kept(other, folder, table)
-    (folder / "shards" / "00000.npy").unlink()
-    check_kept(other, folder, table)
+        extract(other, folder, table, keep=True)
+    (folder / "extraction.json").write_bytes(bytes(9))
+    with pytest.raises(ValueError, match="another encoder"):
+        extract(embedder, folder, table, keep=True)
+    assert len(np.load(folder / "shards" / "00000.npy")) == 2
+    # Elsewhere it is told
+    extract(other, folder, table)
+    assert f"The embeddings in {folder} are of another encoder" in caplog.text
 
 
 def extract_script(corpus, encoder_folder, folder, **flags):

@@ -1,6 +1,7 @@
 """An archive that grows, and whose files are replaced."""
 
 import pathlib
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -89,7 +90,7 @@ def test_files_are_embedded_once(embed, tmp_path, monkeypatch):
     text = (tmp_path / "out" / CALIBRATION).read_text()
     assert text == "of these embeddings"
     # By another encoder, none of them stays
-    with pytest.raises(ValueError, match="of 3 files by another encoder"):
+    with pytest.raises(ValueError, match="embeddings by another encoder"):
         embed(*"abc", weights=2.0)
     assert embed(*"abc") == 0
 
@@ -147,17 +148,25 @@ def test_goes_on_although_files_have_come_or_changed(
     assert not (tmp_path / "out" / DONE).exists()
 
 
-def test_what_another_encoder_had_embedded_is_not_put_aside(
-    embed, encoder, tmp_path
+@pytest.mark.parametrize("names", ["abc", "abcd"])
+def test_what_another_encoder_had_embedded_is_not_lost(
+    embed, encoder, tmp_path, names
 ):
-    write(tmp_path, *"abc")
+    """Nor what a killed run had, whether there are more files by now."""
+    write(tmp_path, *"abcd")
     (tmp_path / "out").mkdir()
-    for names in ("ab", "abc"):
+    for some in ("ab", "abc"):
         encoder.count, encoder.last = 0, 1
         with pytest.raises(KeyboardInterrupt):
-            embed(*names)
+            embed(*some)
     encoder.count, encoder.last = 0, None
-    assert embed(*"abc", weights=2.0) == 3
+    with pytest.raises(ValueError, match=r"out/\.more holds .* another enc"):
+        embed(*names, weights=2.0)
+    shutil.rmtree(tmp_path / "out" / MORE)
+    with pytest.raises(ValueError, match=r"out/\.done holds .* another enc"):
+        embed(*names, weights=2.0)
+    shutil.rmtree(tmp_path / "out" / DONE)
+    assert embed(*names, weights=2.0) == len(names)
 
 
 def test_what_no_state_tells_of_is_embedded_anew(embed, tmp_path):

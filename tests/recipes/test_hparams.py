@@ -16,6 +16,7 @@ from speechbrain_cadino.config.settings import resolve
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings.recording_lda import default_augment
 from speechbrain_cadino.runs import maps
+from speechbrain_cadino.runs.training import _check_windows
 
 ROOT = pathlib.Path(__file__).parents[2]
 HPARAMS = ROOT / "recipes" / "VoxCeleb" / "hparams"
@@ -230,6 +231,17 @@ def test_an_own_rate_reaches_all_that_prepares(name, tmp_path):
     assert {step.keywords["id_parts"] for step in of_speech} <= {2}
 
 
+@pytest.mark.parametrize("name", ["dino.yaml", "small_dinosr.yaml"])
+def test_a_window_that_no_fft_holds_is_seen_before_training(name, tmp_path):
+    """In features that are a part of a network, too."""
+    arguments = [f"--data_folder={tmp_path}", f"--output_folder={tmp_path}"]
+    arguments += SMALL if name == "dino.yaml" else []
+    _check_windows(load(name, *arguments))
+    hparams = load(name, *arguments, "--sample_rate=24000")
+    with pytest.raises(ValueError, match="600 samples at 24000 Hz, is longer"):
+        _check_windows(hparams)
+
+
 @pytest.mark.parametrize("name", [*TRAINING, *STAGE_TWO])
 def test_noise_is_as_long_as_the_crops(name, tmp_path):
     found = resolved(name, tmp_path)
@@ -289,6 +301,7 @@ def test_adaptation_loads(name, tmp_path, monkeypatch):
     assert hparams["lr_schedule"](hparams["number_of_epochs"]) > 0
     steps = hparams["number_of_epochs"] * (hparams["steps_per_epoch"] or 0)
     assert steps <= 425
+    assert hparams["train_data"]().classes == classes
     data = hparams["train_data"].keywords
     for key in ("speeds", "passes_per_epoch", "samples_per_epoch", "seed"):
         assert data[key] == hparams[key], key

@@ -50,7 +50,10 @@ def test_which_is_better(folder):
     assert (same["difference"], same["p_value"]) == (0, 1)
     text = format_comparison(results)
     assert "EER minus that of good" in text
-    assert text.splitlines()[-1].startswith("same   +0.00 [0.0, 0.0]  p = 1.0")
+    *_, worse, same = text.splitlines()
+    assert same.startswith("same   +0.00 [0.0, 0.0]  p = 1.0")
+    assert same.endswith("  not sure")
+    assert worse.endswith("  surely worse")
     written = json.loads((folder / "comparison.json").read_text())
     assert written["speakers"] == 12
     assert (folder / "det.png").stat().st_size > 10_000
