@@ -28,6 +28,7 @@ import copy
 import speechbrain as sb
 from speechbrain_cadino.brains.frames import FrameBrain
 from speechbrain_cadino.config.overlays import parse_arguments
+from speechbrain_cadino.config.settings import HARMLESS, LIMIT
 from speechbrain_cadino.encoders.export_frames import (
     exported_layer,
     frame_entries,
@@ -35,6 +36,9 @@ from speechbrain_cadino.encoders.export_frames import (
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.runs.frames import finish_frames
 from speechbrain_cadino.runs.training import train
+
+# What matters once a training has ended: started again, it takes the new ones
+REPORTED = {"export_layer", "phones", "phones_folder", "frame_evaluator"}
 
 
 def start(hparams):
@@ -63,6 +67,7 @@ def main():
         finish_frames,
         start,
         evaluators=["frame_evaluator"],
+        harmless=HARMLESS | {LIMIT} | REPORTED,
     )
 
 

@@ -4,6 +4,7 @@ A manifest of faces has the columns of one of audio. ``wav`` is the path of a
 track, ``start`` and ``stop`` count frames.
 """
 
+import importlib.util
 import os
 import struct
 
@@ -206,6 +207,25 @@ def upright_rgb(image):
     return image.convert("RGB")
 
 
+def check_kornia():
+    """Raises if faces cannot be augmented.
+
+    Raises
+    ------
+    ImportError
+        If kornia is not installed.
+
+    Example
+    -------
+    >>> check_kornia()
+    """
+    if importlib.util.find_spec("kornia") is None:
+        raise ImportError(
+            "Faces are augmented by kornia, which is not installed: "
+            'pip install "speechbrain_cadino[faces]"'
+        )
+
+
 class FaceAugmenter(torch.nn.Module):
     """Random crops and distortions of faces, each image on its own.
 
@@ -253,13 +273,9 @@ class FaceAugmenter(torch.nn.Module):
         blur=0.5,
     ):
         super().__init__()
-        try:
-            from kornia import augmentation
-        except ImportError as error:
-            raise ImportError(
-                "Faces are augmented by kornia, which is not installed: "
-                'pip install "speechbrain_cadino[faces]"'
-            ) from error
+        check_kornia()
+        from kornia import augmentation
+
         strongest = max(0.2, BLUR * size)
         width = 2 * int(np.ceil(2 * strongest)) + 1
         self.augmentations = torch.nn.Sequential(

@@ -1,5 +1,7 @@
 """Plan of the pipeline of voices and faces."""
 
+from speechbrain_cadino.audio_visual.faces import check_kornia
+from speechbrain_cadino.prepare.inputs import check_folders
 from speechbrain_cadino.runs.plan import Plan
 
 
@@ -38,12 +40,17 @@ class AudioVisualPlan(Plan):
             "trials_manifest": hparams["face_trials_manifest"],
             "trials_folder": hparams["face_trials_folder"],
         }
+        # Seen before the training of voices, and not after it
+        if hparams["face_folder"] != hparams["data_folder"]:  # made by that
+            check_folders(hparams["face_folder"], content="faces")
+        check_kornia()
         voices = self.add("stage_1", "train_dino.py", "stage_1")
         faces = self.add(
             "stage_1_face",
             "train_dino.py",
             "stage_1_face",
             audio_manifest=voices.manifest,
+            frame_folder=hparams["frame_folder"],
             **self.faces,
         )
         lasts = {system: add[system]()[0] for system in systems}
@@ -58,7 +65,8 @@ class AudioVisualPlan(Plan):
                 face_encoder=last / "face_encoder",
                 data_folder=self.trials_folder(),
                 trials_manifest=hparams["face_trials_manifest"],
-                face_folder=hparams["face_trials_folder"],
+                face_folder=hparams["face_trials_folder"]
+                or hparams["face_folder"],
             )
         return self.steps
 

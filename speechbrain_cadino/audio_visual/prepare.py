@@ -1,5 +1,7 @@
 """Face tracks to a manifest, under the IDs of the utterances they belong to."""
 
+import itertools
+import math
 import os
 import pathlib
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from speechbrain_cadino.audio_visual.faces import (
 from speechbrain_cadino.audio_visual.videos import VIDEOS, sample_frames
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
+    counted_rate,
     read_manifest,
 )
 from speechbrain_cadino.dataio.names import match, recordings_of, spelling
@@ -112,9 +115,10 @@ def prepare_faces(
     frames. With an audio manifest or a trial list, it has a row for each of
     their utterances that has a track, under the ID of the utterance: that of
     the track or, where ``cut_seconds`` of ``prepare_folder`` made pieces, with
-    the number of the piece after it. What has no face, or none that can be
-    read, goes to ``faces_skipped.csv`` (``ID,reason``), named after the
-    manifest.
+    the number of the piece after it; a piece has the frames of its own time.
+    Frames are taken as they are: no face is looked for in them. What has no
+    face, or none that can be read, goes to ``faces_skipped.csv``
+    (``ID,reason``), named after the manifest.
 
     Nothing is done if neither the files nor the arguments changed since the
     last time, which ``faces.json`` tells. Hidden files are passed over. A
@@ -148,8 +152,9 @@ def prepare_faces(
         Of a track all images, as they are read: it is left out where some are
         not to be taken.
     frames_per_second : float
-        The number of frames that are taken of a second of video, and by which
-        the frames are divided to give ``duration``.
+        The number of frames that are taken of a second of video, or that
+        folders of images have of a second: by it frames are divided to give
+        ``duration``, and those of a piece found.
     frame_folder : str, optional
         The folder for the frames of videos, with one below it for each ID: made
         once, used from then on. Needs
@@ -222,7 +227,7 @@ def prepare_faces(
     inputs = {
         "version": __version__,
         "data_folder": folders,
-        "utterances": digest(utterances or []),
+        "utterances": digest(map(str, (utterances or {}).items())),
         "exclude": digest([*tested, *sorted(shared)]),
         "layout": layout,
         "glob": glob,
@@ -247,7 +252,7 @@ def prepare_faces(
     left_out = leave_out_speakers(tracks, tested, folders, id_parts, shared)
     usable = [track for track in tracks if not track.problem]
     unusable = [(track.id, track) for track in tracks if track.problem]
-    pairs = _pair(usable, utterances, id_parts)
+    pairs, whole = _pair(usable, utterances, id_parts)
     # Several pieces of a recording share a track.
     wanted = {track.id: track for _, track in pairs if not track.problem}
     wanted = list(wanted.values())
@@ -273,11 +278,27 @@ def prepare_faces(
             )
         _report_found(manifest, found, utterances, len(usable) - len(wanted))
         report_left_out(manifest, tested, *left_out)
-        rows = [
-            (name, track.frames / frames_per_second, track.wav, 0, track.frames)
-            for name, track in found
-        ]
+        rows = []
+        for name, track in found:
+            span = None
+            if utterances is not None and name not in whole:
+                span = utterances[name]
+            start, stop = _frames(track.frames, span, frames_per_second)
+            seconds = (stop - start) / frames_per_second
+            rows.append((name, seconds, track.wav, start, stop))
         made.write(rows, speakers_path if utterances is None else None)
+
+
+def _frames(count, span, frames_per_second):
+    """The first frame and that after the last: of a piece those of its time,
+    one at least; else all."""
+    if span is None:
+        return 0, count
+    # Durations are rounded, and so is the rate that they tell
+    start = int(span[0] * frames_per_second + 0.01)
+    stop = math.ceil(span[1] * frames_per_second - 0.01)
+    start, stop = min(start, count - 1), min(stop, count)
+    return start, max(stop, start + 1)
 
 
 def find_tracks(listings, layout, id_parts):
@@ -363,35 +384,44 @@ def _give_ids(tracks, id_parts):
 
 
 def _read_utterances(audio_manifest, trials):
-    """The IDs of the utterances to find faces for; None for all tracks."""
+    """The IDs of the utterances to find faces for, and when each begins and
+    ends in its file, in seconds, if that is known; None for all tracks."""
     if audio_manifest is None and trials is None:
         return None
-    utterances = set()
+    names = map(spelling, trial_names(read_lists(trials)))
+    utterances = dict.fromkeys(names)
     if audio_manifest is not None:
-        utterances.update(read_manifest(audio_manifest, data_root="")["ID"])
-    utterances.update(map(spelling, trial_names(read_lists(trials))))
-    return sorted(utterances)
+        table = read_manifest(audio_manifest, data_root="")
+        spans = itertools.repeat(None)
+        rate = counted_rate(table)
+        if rate is not None:
+            spans = zip(table["start"] / rate, table["stop"] / rate)
+        utterances.update(zip(table["ID"], spans))
+    return dict(sorted(utterances.items()))
 
 
 def _pair(tracks, utterances, id_parts):
-    """Each utterance, or each track, by its ID, with its track."""
+    """Each utterance, or each track, by its ID, with its track; and the IDs of
+    those that are no pieces."""
     known = [track.id for track in tracks]
     if utterances is None:
-        return list(zip(known, tracks))
+        return list(zip(known, tracks)), set(known)
     names = ["/".join(name.split("/")[-id_parts:]) for name in utterances]
     places = match(names, known)
+    whole = {name for name, place in zip(utterances, places) if place >= 0}
     of_pieces = match(recordings_of(names), known)
     places = np.where(places < 0, of_pieces, places)
     _check_apart(
         *(
             [side[row] for row in np.flatnonzero(places >= 0)]
-            for side in (names, utterances)
+            for side in (names, list(utterances))
         )
     )
-    return [
+    pairs = [
         (name, NO_TRACK if place < 0 else tracks[place])
         for name, place in zip(utterances, places)
     ]
+    return pairs, whole
 
 
 def _check_apart(names, utterances):

@@ -15,6 +15,8 @@ from speechbrain_cadino.commands.arguments import (
     some_of,
 )
 from speechbrain_cadino.config.device import check_device
+from speechbrain_cadino.dataio.names import recordings_of
+from speechbrain_cadino.embeddings.store import RECORD
 from speechbrain_cadino.encoders.calibration import (
     read_calibration,
     write_calibration,
@@ -110,6 +112,9 @@ def _find(arguments, loaded, before):
         loaded.check_known(arguments.inputs)
         names = list(dict.fromkeys(arguments.inputs)) or loaded.ids
         table = pd.DataFrame({"ID": names})
+        if pathlib.Path(arguments.embeddings, RECORD).is_file():
+            # Of a manifest of ours, some of whose rows may be of one recording
+            table["wav"] = recordings_of(names)
         return threshold.calibrate(loaded, table, *options)
     if not arguments.inputs:
         raise ValueError("Give audio files or folders, or --trials=LIST.")

@@ -112,9 +112,9 @@ class ClipBank:
                 chosen = torch.randperm(len(pieces), generator=generator)
                 pieces = [pieces[i] for i in chosen[: self.max_clips]]
             logger.info(f"Reading {len(pieces)} clips of {self.manifest}")
-            self._loaded = wanted, self._read_all(pieces).to(device)
-        elif self._loaded[1].device != device:
-            self._loaded = wanted, self._loaded[1].to(device)
+            self._loaded = wanted, self._read_all(pieces)
+        # Moved once, unless it is heard on several devices by turns
+        self._loaded = wanted, self._loaded[1].to(device)
         return self._loaded[1]
 
     def _read_all(self, pieces):

@@ -10,6 +10,7 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain_cadino.dataio.manifest import read_csv
 from speechbrain_cadino.embeddings.store import (
     DURATIONS,
+    SKIPPED,
     check_our_embeddings,
     forget,
     load_embeddings,
@@ -78,6 +79,21 @@ class StoredEmbeddings:
         unknown = [name for name in names if name not in self.rows]
         if unknown:
             self.embed(pd.DataFrame({"ID": unknown}))  # says so
+
+    def skipped(self):
+        """The files that had no embedding, as they could not be read.
+
+        Returns
+        -------
+        set of str
+            What is in ``skipped.csv``, if that is there.
+        """
+        path = pathlib.Path(self.source, SKIPPED)
+        if not path.is_file():
+            return set()
+        table = read_csv(path)
+        # Of the command embed, or of extract
+        return set(table["file" if "file" in table else "ID"])
 
     def durations(self, names):
         """How long files are.

@@ -67,7 +67,13 @@ frames = encoder.encode_batch(wavs, wav_lens)  # of {sample_rate} Hz
 
 From waveforms, (batch, samples), to (batch, frames, size); `wav_lens` are their
 lengths as shares of the longest. SpeechBrain 1.1.0 does not look at them: take
-1.1.1 or newer."""
+1.1.1 or newer. Of a file, `encoder.load_audio(path)[None]` with lengths of 1:
+`encode_file` is for encoders that give more than frames.
+
+Figures are of all layers, `layer_N`, each normalised over its recording, and of
+the heads that guess the codes, `codes_N`. This folder gives one layer as it is,
+`export_layer` or the last, and no heads: for the same frames,
+`(frames - frames.mean(1, keepdim=True)) / frames.std(1, keepdim=True)`."""
 
 # What an encoder is, and how it is loaded, by its kind
 KINDS = {

@@ -125,7 +125,9 @@ def adapt(embedder, table, folder, only=None, trusted=True):
     interval = low, high = threshold_interval(scores, *pairs)
     say_what_is_lost(folder)
     with atomic_folder(folder) as temporary:
-        fold_linear(source, found.linear(), temporary, found.mean, trusted)
+        # Of the recordings as they are: a map may have learnt from noisy crops
+        mean = heard.flat.mean(0, dtype=np.float64)
+        fold_linear(source, found.linear(), temporary, mean, trusted)
         replace_figures(
             temporary,
             f"Adapted without labels to {heard.count:,} recordings by a linear "

@@ -110,7 +110,14 @@ def _scores(path, trials, table):
             )
         return scores
     evaluate = TrialEvaluator(trials, embeddings=path)
-    return evaluate.scores(StoredEmbeddings(path))
+    scores = evaluate.scores(StoredEmbeddings(path))
+    if len(scores) < evaluate.listed:
+        raise ValueError(
+            f"{path} has no embedding of files in "
+            f"{evaluate.listed - len(scores)} of {evaluate.listed} trials: all "
+            "systems are to have the same trials, so give a list without these."
+        )
+    return scores
 
 
 def format_comparison(results):

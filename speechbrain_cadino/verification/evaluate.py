@@ -33,6 +33,9 @@ from speechbrain_cadino.verification.trials import (
 
 logger = get_logger(__name__)
 
+# The rate of face tracks: start and stop of theirs count frames
+FRAMES = 1
+
 # The list of what was scored, where that is not the whole list
 SCORED = "scored_trials.txt"
 
@@ -101,11 +104,12 @@ class TrialEvaluator:
             raise ValueError(
                 "Give data_folder, where the files of the trial list are."
             )
-        if keep_unseen and manifest is None:
+        of_faces = sample_rate == FRAMES and embeddings is None
+        if of_faces and manifest is None:
             raise ValueError(
-                f"No manifest of the face tracks of {trials}: give "
-                "face_trials_manifest (prepare_faces makes one of a trial "
-                "list), or trials: null."
+                f"No manifest of the face tracks of {trials}: give one, "
+                "trials_manifest or, beside voices, face_trials_manifest "
+                "(prepare_faces makes one of a trial list), or trials: null."
             )
         self.trials = read_trials(find_trials(trials, data_folder))
         self.listed = len(self.trials)
@@ -185,7 +189,10 @@ class TrialEvaluator:
                 f"The encoder takes {embedder.sample_rate} samples a second, "
                 f"and sample_rate={self.sample_rate} was given for the trials."
             )
-        embeddings = embedder.embed(self.files, skip_unreadable=embedder.hears)
+        if not embedder.hears:
+            names = self.files["ID"]
+            embedder.check_known(names[~names.isin(embedder.skipped())])
+        embeddings = embedder.embed(self.files, skip_unreadable=True)
         lost = np.isnan(embeddings).any(axis=1)
         if not lost.any():
             return embeddings
@@ -384,6 +391,22 @@ def keep_scored(folder, trials, assess, assessor):
     return assessor(trials.trials)
 
 
+def _timed(trials, embedder):
+    """The files of a list; where there are embeddings alone, as long as these
+    tell."""
+    files = trials.files
+    if embedder.hears:
+        return files
+    seconds = embedder.durations(files["ID"].tolist())
+    if not np.isfinite(seconds).all():
+        logger.warning(
+            f"{embedder.source} does not tell how long files are: calibration "
+            "is by scores and norms."
+        )
+        return files
+    return files.assign(stop=seconds * trials.sample_rate)
+
+
 def _score(embedder, back_ends, trials, calibration_trials):
     """The scores of all back-ends, and what calibration has learned."""
     sides = {
@@ -397,7 +420,9 @@ def _score(embedder, back_ends, trials, calibration_trials):
         scores[system] = back_ends.scores(back_end, *sides[trials])
         if "calibrated" in back_end:
             qualities = {
-                lists: quality_measures(lists.files, *found, lists.sample_rate)
+                lists: quality_measures(
+                    _timed(lists, embedder), *found, lists.sample_rate
+                )
                 for lists, found in sides.items()
             }
             calibration = Calibration(

@@ -218,14 +218,7 @@ def fit(scores, same, method):
 def _crops(embedder, table):
     """Scores of halves of recordings, and which are of the same one."""
     halves, rows = embed_halves(embedder, table)
-    pairs = pairs_of(len(halves[0]))
-    enrol, test = leave_out_copies(halves[0], *pairs)
-    copies = len(pairs[0]) - len(enrol)
-    if copies:
-        logger.warning(
-            f"{copies} pairs of recordings are left out: they are copies, not "
-            "two voices."
-        )
+    enrol, test = _without_copies(halves[0], *pairs_of(len(halves[0])))
     recordings = number_recordings(table.iloc[rows])
     same = enrol == test
     told = same | (recordings[enrol] != recordings[test])
@@ -417,6 +410,18 @@ def leave_out_copies(points, enrol, test):
     return enrol[kept], test[kept]
 
 
+def _without_copies(points, enrol, test):
+    """As ``leave_out_copies``; says how many there are."""
+    kept = leave_out_copies(points, enrol, test)
+    copies = len(enrol) - len(kept[0])
+    if copies:
+        logger.warning(
+            f"{copies} pairs of recordings are left out: they are copies, not "
+            "two voices."
+        )
+    return kept
+
+
 def score_halves(halves, enrol, test):
     """Cosines of first halves and last ones.
 
@@ -490,8 +495,9 @@ def _clusters(embedder, table):
     rng = np.random.default_rng(SEED)
     others = rng.permutation(np.flatnonzero(~same))
     chosen = np.concatenate([np.flatnonzero(same), others[: OTHERS * count]])
-    scores = trial_scores(cosine(embeddings), enrol[chosen], test[chosen])
-    return scores, same[chosen]
+    enrol, test = _without_copies(embeddings, enrol[chosen], test[chosen])
+    scores = trial_scores(cosine(embeddings), enrol, test)
+    return scores, labels[enrol] == labels[test]
 
 
 def _check_number(table, what):

@@ -146,6 +146,38 @@ def test_utterances_with_and_without_a_face(data, save, caplog):
     assert not (save / "speakers.csv").exists()
 
 
+def test_a_piece_has_the_frames_of_its_time(save, tmp_path):
+    """At two frames a second; the sound is longer than the track."""
+    names = [f"{number:02}.jpg" for number in range(10)]
+    write_frames(tmp_path / "data" / "id1" / "x" / "1", *names)
+    spans = [(0.0, 2.2), (2.2, 4.0), (4.0, 4.2), (60.0, 70.0)]
+    rows = [
+        (f"id1/x/1_{i:04}", stop - start, "a.wav", 16000 * start, 16000 * stop)
+        for i, (start, stop) in enumerate(spans)
+    ]
+    columns = ["ID", "duration", "wav", "start", "stop"]
+    table = pd.DataFrame(rows, columns=columns)
+    table = table.round({"start": 0, "stop": 0})
+    audio = save / "train.csv"
+    write_manifest(audio, table.astype({"start": int, "stop": int}))
+    prepare_faces(tmp_path / "data", save, audio, frames_per_second=2)
+    found = read_manifest(save / "faces.csv", tmp_path / "data")
+    assert found[["start", "stop"]].to_numpy().tolist() == [
+        [0, 5],
+        [4, 8],
+        [8, 9],
+        [9, 10],
+    ]
+    assert found["duration"].tolist() == [2.5, 2.0, 0.5, 0.5]
+    # Another cut is another manifest, under the same IDs
+    table.loc[0, "stop"], table.loc[1, "start"] = 16000, 16000
+    table.loc[:1, "duration"] = [1.0, 3.0]
+    write_manifest(audio, table.astype({"start": int, "stop": int}))
+    prepare_faces(tmp_path / "data", save, audio, frames_per_second=2)
+    found = read_manifest(save / "faces.csv", tmp_path / "data")
+    assert found["stop"].tolist() == [2, 8, 9, 10]
+
+
 def test_an_id_that_looks_like_a_piece_is_its_own_track_first(data, save):
     write_frames(data / "1fps" / "id2" / "z" / "00007_0001", "0.jpg")
     audio = write_audio_manifest(save / "train.csv", "id2/z/00007_0001")

@@ -93,9 +93,9 @@ def main():
     (flags.output / "channel.md").write_text(table + "\n", encoding="utf-8")
 
 
-def layers(source, train, seed):
+def layers(source, train=None, seed=0):
     """The embedders of an encoder: of its embeddings, and of the layer before
-    the last one."""
+    the last one; of an untrained one, with statistics of a training set."""
     if source == "log_mel":
         return [("", Embedder(LogMelStats()))]
     if source.startswith("untrained:"):

@@ -103,7 +103,9 @@ def measure(engine, path, speakers, arguments, processes=1, rank=0):
     if processes > 1:
         torch.distributed.destroy_process_group()
     if rank == 0:
+        start = time.perf_counter()
         measures = quality(clusters, speakers=speakers)
+        figures["seconds of AMI"] = time.perf_counter() - start
         figures |= {name: measures[name] for name in ["nmi", "ami"]}
         labels = hashlib.sha256(clusters.labels.tobytes()).hexdigest()
         figures["labels"] = labels[:8]

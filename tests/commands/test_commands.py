@@ -38,6 +38,7 @@ from speechbrain_cadino.encoders.calibration import (
 )
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.process.lock import locked
+from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.threshold import calibrate
 
 FILES = ["anne/mono 16k.wav", "anne/téléphone.wav", "bob/stereo.flac"]
@@ -1091,3 +1092,24 @@ def test_a_calibration_on_files_of_few_voices_is_doubted(
     same = np.repeat(same[:people], files, axis=0)
     cluster._doubt(0.8 * same + 0.6 * other, found=25)
     assert (f"give --num_clusters={people}" in caplog.text) == doubted
+
+
+def test_pieces_of_a_recording_are_no_pair_without_their_manifest(
+    tmp_path, monkeypatch
+):
+    """Of embeddings that extract.py has made, whose IDs tell."""
+    names = [f"{number // 4}_{number % 4:04}" for number in range(120)]
+    points = np.random.default_rng(0).standard_normal((120, 8))
+    save_embeddings(tmp_path, names, points)
+    seen = []
+    monkeypatch.setattr(
+        threshold, "_clusters", lambda embedder, table: seen.append(table) or 1
+    )
+    words = ["calibrate", f"--embeddings={tmp_path}", "--method=clusters"]
+    for ours in (False, True):
+        if ours:
+            (tmp_path / "extraction.json").write_text("{}")
+        with pytest.raises(TypeError):
+            main(words)
+    others, own = (len(set(threshold.number_recordings(t))) for t in seen)
+    assert (others, own) == (120, 30)

@@ -67,6 +67,7 @@ def test_any_ratio_of_sizes(manifests, source, target):
     data.set_epoch(1)
     items = [data[index] for index in range(len(data))]
     assert len(items) == 160
+    assert data.classes == 2 * 2  # speakers and speeds
     seen = {(item["source_id"], item["label"]) for item in items}
     # Of each recording at both speeds, nearly all
     assert len(seen) > 0.75 * 2 * source

@@ -9,6 +9,7 @@ from recipe import RECIPE
 from ruamel.yaml import YAML
 
 from speechbrain_cadino.config.overlays import parse_arguments
+from speechbrain_cadino.embeddings.embedder import Embedder
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 EXPERIMENTS = [
@@ -46,6 +47,19 @@ def test_a_script_takes_the_flags_of_an_arm(
     parse_arguments(
         [word.replace("<", "").replace(">", "") for word in command[1:]]
     )
+
+
+def test_answers_are_of_the_systems_that_are_named(arms, monkeypatch):
+    """``arms`` has put the benchmarks on the import path."""
+    answers = importlib.import_module("answers")
+    seen = []
+    monkeypatch.setattr(answers, "of_voxmulti", lambda *names: None)
+    monkeypatch.setattr(answers, "read_manifest", lambda *paths: None)
+    monkeypatch.setattr(answers, "report", lambda *given: seen.append(given[0]))
+    monkeypatch.setattr(sys, "argv", ["answers.py", "DATA", "TRAIN", "log_mel"])
+    answers.main()
+    (embedder,) = seen
+    assert isinstance(embedder, Embedder)
 
 
 def test_what_an_arm_starts_from_is_there(arms, tmp_path, monkeypatch):

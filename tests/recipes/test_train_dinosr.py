@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 import soundfile
 import torch
 from recipe import SPEED, script
+from ruamel.yaml import YAML
 from scipy.signal import resample_poly
 
 from speechbrain_cadino.frames.evaluate import FrameEvaluator
@@ -142,6 +144,20 @@ def test_the_card_of_a_frame_encoder(whole):
     scope = {"wavs": torch.randn(2, 8000), "wav_lens": torch.ones(2)}
     exec(code.replace("this folder", str(folder)), scope)
     assert scope["frames"].shape[::2] == (2, 16)
+
+
+def test_another_layer_needs_no_other_training(
+    speech, phones, run_script, whole, tmp_path
+):
+    """As the table of phones tells which one is the best."""
+    run = shutil.copytree(whole[0], tmp_path / "run")
+    before = (run / "training.csv").read_bytes()
+    own = command(speech, run, phones, export_layer=1)
+    code, output = run_script(*own)
+    assert code == 0, output
+    settings = YAML().load(run / "encoder" / "hyperparams.yaml")
+    assert settings["transformer"]["num_encoder_layers"] == 1
+    assert (run / "training.csv").read_bytes() == before
 
 
 def test_killed_ends_as_if_it_was_not(

@@ -77,6 +77,22 @@ def test_an_adapted_folder(encoder_folder, archive, tmp_path, capsys, caplog):
     assert np.abs(embeddings.mean(0)).max() < 0.5 * embeddings.std(0).max()
 
 
+@pytest.mark.parametrize("name", ["recording_lda", "cluster_lda_2"])
+def test_the_mean_in_the_folder_is_that_of_the_archive(
+    encoder_folder, archive, tmp_path, capsys, name
+):
+    """Not of the noisy crops that a map has learnt from."""
+    output = tmp_path / "adapted"
+    flags = ["--map", name]
+    run(capsys, encoder_folder, archive, "--output", output, *flags)
+    embedder = load_encoder(output)
+    embeddings = embedder.embed(room_table(archive))
+    off = embedder.mean - embeddings.mean(0)
+    assert np.abs(off).max() < 0.5 * embeddings.std(0).max()
+    if name == "recording_lda":
+        assert np.abs(embedder.mean).max() > np.abs(off).max()
+
+
 @pytest.mark.parametrize("asked", [True, False])
 def test_the_map_in_the_folder_is_the_one_that_is_told(
     encoder_folder, archive, tmp_path, capsys, monkeypatch, asked

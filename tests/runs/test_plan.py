@@ -94,6 +94,22 @@ def test_trials_without_their_faces_are_refused_at_once(steps):
         steps(*trials, yaml="demo_av.yaml")
 
 
+def test_faces_are_looked_for_before_voices_are_trained(steps, tmp_path):
+    yaml = "av_pipeline.yaml"
+    with pytest.raises(FileNotFoundError, match="is where your faces is"):
+        steps(f"--face_folder={tmp_path / 'typo'}", yaml=yaml)
+    (tmp_path / "faces").mkdir()
+    folders = [
+        f"--{key}_folder={tmp_path / 'faces'}" for key in ("face", "frame")
+    ]
+    commands = steps(*folders, yaml=yaml)
+    assert "--frame_folder=faces" in commands["stage_1_face"]
+    # Those to test on lie there, too, if nothing else is said
+    trials = ["--trials=list.txt", "--face_trials_manifest=faces.csv"]
+    commands = steps(*folders, *trials, yaml=yaml)
+    assert "--face_folder=faces" in commands["verify"]
+
+
 def test_an_unknown_system_is_refused(steps):
     with pytest.raises(ValueError, match=r"systems is .*give some of audio"):
         steps("--systems=[both]")

@@ -10,6 +10,8 @@ import soundfile
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
+from speechbrain_cadino.embeddings.store import save_embeddings
+from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.verification.back_ends import BackEnds, Background
 from speechbrain_cadino.verification.baselines import (
@@ -20,7 +22,12 @@ from speechbrain_cadino.verification.calibration import (
     Calibration,
     quality_measures,
 )
-from speechbrain_cadino.verification.evaluate import TrialEvaluator, verify
+from speechbrain_cadino.verification.compare import compare
+from speechbrain_cadino.verification.evaluate import (
+    TrialEvaluator,
+    _timed,
+    verify,
+)
 from speechbrain_cadino.verification.metrics import summary
 from speechbrain_cadino.verification.results import Assessor
 from speechbrain_cadino.verification.scoring import read_scores, unit
@@ -270,6 +277,53 @@ def test_calibration_on_other_files(encoder_folder, corpus, tmp_path):
             + weights["larger log norm"] * large
         )
         assert ratio == pytest.approx(expected, abs=1e-3)
+
+
+def test_embeddings_that_tell_how_long_files_are_are_calibrated_so(
+    corpus, tmp_path, caplog
+):
+    """As the encoder that they are of; else it is said."""
+    trials = read_trials(corpus / "trials.txt")
+    names = sorted(set(trials["enrol"]) | set(trials["test"]))
+    rng = np.random.default_rng(0)
+    save_embeddings(tmp_path, names, rng.standard_normal((len(names), 8)))
+    stored = StoredEmbeddings(tmp_path)
+    lists = TrialEvaluator(corpus / "trials.txt", embeddings=tmp_path)
+    assert _timed(lists, stored) is lists.files
+    assert "does not tell how long files are" in caplog.text
+    seconds = rng.uniform(2, 9, len(names))
+    table = pd.DataFrame({"ID": names, "duration": seconds})
+    table.to_csv(tmp_path / "durations.csv", index=False)
+    files = _timed(lists, stored).set_index("ID")
+    np.testing.assert_allclose(files.loc[names, "stop"] / 16000, seconds)
+
+
+def test_embeddings_of_files_that_could_not_be_read_cost_their_trials(
+    corpus, tmp_path, caplog
+):
+    """Of a row of NaN, as extract leaves, and of one that embed has skipped;
+    not of a file that nobody knows."""
+    trials = read_trials(corpus / "trials.txt")
+    names = sorted(set(trials["enrol"]) | set(trials["test"]))
+    points = np.random.default_rng(0).standard_normal((len(names), 8))
+    points[1] = np.nan
+    save_embeddings(tmp_path, names[1:], points[1:])
+
+    def evaluate():
+        lists = TrialEvaluator(corpus / "trials.txt", embeddings=tmp_path)
+        return lists, lists.scores(StoredEmbeddings(tmp_path))
+
+    with pytest.raises(ValueError, match="no embedding of 1 of 1 utterances"):
+        evaluate()
+    skipped = pd.DataFrame({"file": names[:1], "problem": "silent"})
+    skipped.to_csv(tmp_path / "skipped.csv", index=False)
+    lists, scores = evaluate()
+    assert "2 files cannot be used" in caplog.text
+    gone = trials[["enrol", "test"]].isin(names[:2]).any(axis=1)
+    assert len(scores) == len(lists.trials) == (~gone).sum()
+    assert np.isfinite(scores).all()
+    with pytest.raises(ValueError, match="all systems are to have the same"):
+        compare(corpus / "trials.txt", {"one": tmp_path})
 
 
 @pytest.mark.parametrize(

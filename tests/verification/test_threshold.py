@@ -184,6 +184,19 @@ def test_pieces_of_a_recording_are_no_pair(
     assert scores.max() < 0.9
 
 
+def test_copies_are_no_two_recordings_of_a_voice(tmp_path, caplog):
+    """In a cluster, of which they would be the most alike."""
+    rng = np.random.default_rng(0)
+    voices = rng.standard_normal((12, 16)).repeat(2, axis=0)
+    points = voices + 0.5 * rng.standard_normal((24, 16))
+    ids = [str(i) for i in range(36)]
+    save_embeddings(tmp_path, ids, np.concatenate([points, points[::2]]))
+    stored = StoredEmbeddings(tmp_path)
+    scores, same = threshold._clusters(stored, pd.DataFrame({"ID": ids}))
+    assert scores[same].max() < 0.999
+    assert "12 pairs of recordings are left out: they are copies" in caplog.text
+
+
 def test_recordings_of_one_voice_are_no_calibration(tmp_path):
     """Pairs that are taken for two voices are as alike as the others, which
     the calibration before tells."""
