@@ -42,7 +42,7 @@ class AudioVisualPlan(Plan):
         }
         # Seen before the training of voices, and not after it
         if hparams["face_folder"] != hparams["data_folder"]:  # made by that
-            check_folders(hparams["face_folder"], content="faces")
+            check_folders(hparams["face_folder"], "faces", "face_folder")
         check_kornia()
         voices = self.add("stage_1", "train_dino.py", "stage_1")
         faces = self.add(

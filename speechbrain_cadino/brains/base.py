@@ -113,6 +113,7 @@ class EncoderBrain(sb.Brain):
         self.compilation = None
         self.requests = Requests()
         self.progress = None  # from the start of fit
+        self._stepped = False  # in it
         self.ending = 0  # the signal that all processes end by
         self.processes = 1
         if self.distributed_launch:
@@ -220,6 +221,7 @@ class EncoderBrain(sb.Brain):
         # SpeechBrain takes any iterable of epochs, a list too
         limit = getattr(epoch_counter, "limit", None)
         self.progress = Progress(limit or len(epoch_counter))
+        self._stepped = False
         with interruptible(postponed=True) as self.requests:
             with patience(STEP_PATIENCE):
                 super().fit(epoch_counter, *args, **kwargs)
@@ -304,10 +306,19 @@ class EncoderBrain(sb.Brain):
         else:
             loss = take_step()
         self.clock.end_step()
+        if self.progress is not None:  # in fit
+            self._say_how_long()
+        return loss
+
+    def _say_how_long(self):
+        """Takes the time from the end of the first step on, which compiles, and
+        reads noises; tells after some minutes."""
+        if not self._stepped:
+            self._stepped = True
+            self.progress.begin(self.position)
         told = self.progress.early(self.position)
         if told:
             logger.info(told)
-        return loss
 
     def _take_step(self, batch, should_step):
         """What SpeechBrain's ``fit_batch`` does."""

@@ -145,7 +145,8 @@ def embed_files(
     Returns
     -------
     Embedded
-        Of the files that could be read. The others are named in the log.
+        Of the files that could be read. The log names the first of the others,
+        ``skipped`` has all.
 
     Raises
     ------

@@ -114,7 +114,7 @@ def _find(arguments, loaded, before):
         table = pd.DataFrame({"ID": names})
         if pathlib.Path(arguments.embeddings, RECORD).is_file():
             # Of a manifest of ours, some of whose rows may be of one recording
-            table["wav"] = recordings_of(names)
+            table["wav"] = _recordings(names)
         return threshold.calibrate(loaded, table, *options)
     if not arguments.inputs:
         raise ValueError("Give audio files or folders, or --trials=LIST.")
@@ -125,3 +125,20 @@ def _find(arguments, loaded, before):
         audio_files.warn_of_skipped(files, recordings)
         audio_files.warn_of_formats(recordings, loaded.sample_rate)
         return threshold.calibrate(loaded, table, *options)
+
+
+def _recordings(names):
+    """The recordings of utterances, by their IDs alone: the first piece of one
+    has the number 1."""
+    known = set(names)
+    found = [
+        whole if f"{whole}_0001" in known else name
+        for name, whole in zip(names, recordings_of(names))
+    ]
+    pieces = sum(one != name for one, name in zip(found, names))
+    if pieces:
+        logger.info(
+            f"{pieces} of {len(names)} are taken for pieces of "
+            f"{len(set(found) - known)} recordings: two of one are no pair."
+        )
+    return found

@@ -208,13 +208,15 @@ class Embedder:
         self.say_what_is_left_out(pieces)
         with tqdm(total=len(pieces), desc="Embedding", unit="utt") as bar:
             embeddings = self.embed_pieces(pieces, bar, skip_unreadable)
-        if self.problems:
+        embeddings = self.segments.mean(embeddings, counts)
+        lost = int(np.isnan(embeddings).any(1).sum())
+        if lost:
             first = next(iter(self.problems.values()))
             logger.warning(
-                f"{len(self.problems)} of {len(pieces)} utterances cannot be "
-                f"read and have no embedding. The first: {first}"
+                f"{lost} of {len(embeddings)} utterances cannot be read and "
+                f"have no embedding. The first: {first}"
             )
-        return self.segments.mean(embeddings, counts)
+        return embeddings
 
     def embed_pieces(self, table, bar, skip_unreadable=False):
         """Embeds utterances as they are, whatever the segments.

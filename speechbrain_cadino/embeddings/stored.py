@@ -8,6 +8,7 @@ import pandas as pd
 
 from speechbrain.utils.distributed import run_on_main
 from speechbrain_cadino.dataio.manifest import read_csv
+from speechbrain_cadino.embeddings.extract import check_kept
 from speechbrain_cadino.embeddings.store import (
     DURATIONS,
     SKIPPED,
@@ -176,6 +177,8 @@ class StoredEmbeddings:
 
         def save():
             check_our_embeddings(folder)
+            if keep:
+                check_kept(folder, {})
             forget(folder)
             save_embeddings(folder, list(table["ID"]), embeddings)
 

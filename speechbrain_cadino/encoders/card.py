@@ -71,9 +71,11 @@ lengths as shares of the longest. SpeechBrain 1.1.0 does not look at them: take
 `encode_file` is for encoders that give more than frames.
 
 Figures are of all layers, `layer_N`, each normalised over its recording, and of
-the heads that guess the codes, `codes_N`. This folder gives one layer as it is,
-`export_layer` or the last, and no heads: for the same frames,
-`(frames - frames.mean(1, keepdim=True)) / frames.std(1, keepdim=True)`."""
+the heads that guess the codes, `codes_N`. This folder has no heads, and gives
+one layer as it is: the last, or `export_layer`, each of whose frames has mean 0
+and variance 1 over its features. The last one is that of the figures after
+`(frames - frames.mean(1, keepdim=True)) / frames.std(1, keepdim=True)`; another
+one is near it."""
 
 # What an encoder is, and how it is loaded, by its kind
 KINDS = {

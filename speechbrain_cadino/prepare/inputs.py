@@ -14,7 +14,7 @@ from speechbrain_cadino.process.files import read_json, write_csv, write_json
 UNFINISHED = "unfinished"
 
 
-def check_folders(data_folder, content="audio"):
+def check_folders(data_folder, content="audio", key="data_folder"):
     """The folder, or folders, as a list of absolute paths.
 
     Arguments
@@ -23,6 +23,8 @@ def check_folders(data_folder, content="audio"):
         The folder or folders that the user gave.
     content : str
         Its content, for the message.
+    key : str
+        The key that gave it, for the message.
 
     Returns
     -------
@@ -39,7 +41,7 @@ def check_folders(data_folder, content="audio"):
     for folder in data_folder:
         if not os.path.isdir(folder):
             raise FileNotFoundError(
-                f"No folder {folder}: data_folder is where your {content} is."
+                f"No folder {folder}: {key} is where your {content} is."
             )
     folders = [os.path.abspath(folder) for folder in data_folder]
     for inner, outer in itertools.permutations(folders, 2):

@@ -12,8 +12,8 @@ PLACE = "SPEECHBRAIN_CADINO_PLACE"
 LATER = "SPEECHBRAIN_CADINO_LATER"
 
 
-# After so many seconds a training tells how long it takes, whether an epoch has
-# ended or not
+# After so many seconds, and LEAST_SHARE of an epoch, a training tells how long
+# it takes, whether an epoch has ended or not
 EARLY = 180
 
 # A smaller share of an epoch tells nothing of the time of one
@@ -97,11 +97,12 @@ class Progress:
         -------
         str
         """
-        self._told = True
+        left = self._left(epoch)
+        self._told = self._told or left > 0
         error = f"{valid['EER']:5.2f} %" if "EER" in valid else f"{'-':>5}  "
         parts = [f"EER {error}"] if evaluates else []
         parts.append(f"loss {means['loss']:.3f}")
-        parts.append(self._where(epoch, self._left(epoch)))
+        parts.append(self._where(epoch, left))
         line = "  ".join(parts)
         if len(line) > WIDTH:
             line = line.replace(f"loss {means['loss']:.3f}  ", "")

@@ -1095,10 +1095,12 @@ def test_a_calibration_on_files_of_few_voices_is_doubted(
 
 
 def test_pieces_of_a_recording_are_no_pair_without_their_manifest(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, caplog
 ):
     """Of embeddings that extract.py has made, whose IDs tell."""
-    names = [f"{number // 4}_{number % 4:04}" for number in range(120)]
+    # Files of others that look like pieces, and pieces of 20 recordings
+    names = [f"common_voice_en_{number:08}" for number in range(40)]
+    names += [f"{number // 4}_{number % 4 + 1:04}" for number in range(80)]
     points = np.random.default_rng(0).standard_normal((120, 8))
     save_embeddings(tmp_path, names, points)
     seen = []
@@ -1112,4 +1114,5 @@ def test_pieces_of_a_recording_are_no_pair_without_their_manifest(
         with pytest.raises(TypeError):
             main(words)
     others, own = (len(set(threshold.number_recordings(t))) for t in seen)
-    assert (others, own) == (120, 30)
+    assert (others, own) == (120, 40 + 20)
+    assert "80 of 120 are taken for pieces of 20 recordings" in caplog.text

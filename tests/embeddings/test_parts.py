@@ -165,6 +165,18 @@ def test_others_have_embeddings_where_parts_are_to_go(write_tone, tmp_path):
         extract_part(StoredEmbeddings(tmp_path), tmp_path / "o", table, "1/2")
 
 
+def test_embeddings_in_the_place_of_an_encoder_replace_none(tmp_path):
+    """But those that came from them."""
+    save_embeddings(tmp_path / "given", ["a"], np.ones((1, 2)))
+    stored, table = StoredEmbeddings(tmp_path / "given"), pd.DataFrame()
+    table["ID"] = ["a"]
+    for _ in range(2):
+        stored.extract(tmp_path / "out", table, keep=True)
+    (tmp_path / "out" / "extraction.json").write_text('{"weights": "of one"}')
+    with pytest.raises(ValueError, match="out holds embeddings of another enc"):
+        stored.extract(tmp_path / "out", table, keep=True)
+
+
 def test_a_part_of_which_nothing_can_be_read(write_tone, tmp_path):
     write_tone(tmp_path / "fine.wav", seconds=1.0)
     soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)

@@ -96,7 +96,7 @@ def test_trials_without_their_faces_are_refused_at_once(steps):
 
 def test_faces_are_looked_for_before_voices_are_trained(steps, tmp_path):
     yaml = "av_pipeline.yaml"
-    with pytest.raises(FileNotFoundError, match="is where your faces is"):
+    with pytest.raises(FileNotFoundError, match="typo: face_folder is where"):
         steps(f"--face_folder={tmp_path / 'typo'}", yaml=yaml)
     (tmp_path / "faces").mkdir()
     folders = [

@@ -39,6 +39,16 @@ def test_the_rest_of_an_epoch_is_no_epoch(begun, first):
     assert lines[1].endswith("epoch 41 of 150, about 109 h left")
 
 
+def test_an_epoch_that_says_nothing_of_the_time_is_made_up_for():
+    seconds = [0]
+    training = Progress(150, now=lambda: seconds[0])
+    training.begin(39.99)
+    seconds[0] = 36
+    assert "left" not in training.line(40, {"loss": 1.0}, {})
+    seconds[0] += 600
+    assert training.early(40 + 1 / 6) == "epoch 41 of 150, about 110 h left"
+
+
 def test_who_resumes_each_epoch_is_told_too(monkeypatch):
     """Once, as soon as there is something to tell."""
     monkeypatch.delenv(PLACE, raising=False)
@@ -54,6 +64,7 @@ def test_who_resumes_each_epoch_is_told_too(monkeypatch):
         *[None] * 7,
     ]
     training = Progress(8, now=lambda: seconds[0])
+    seconds[0] += 60
     training.line(1, {"loss": 1.0}, {})
     seconds[0] += 3600
     assert training.early(1.5) is None
