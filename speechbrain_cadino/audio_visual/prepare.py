@@ -278,7 +278,7 @@ def prepare_faces(
             )
         _report_found(manifest, found, utterances, len(usable) - len(wanted))
         report_left_out(manifest, tested, *left_out)
-        rows = []
+        rows, ends = [], {}
         for name, track in found:
             span = None
             if utterances is not None and name not in whole:
@@ -286,7 +286,21 @@ def prepare_faces(
             start, stop = _frames(track.frames, span, frames_per_second)
             seconds = (stop - start) / frames_per_second
             rows.append((name, seconds, track.wav, start, stop))
+            if span is not None:
+                ends[track.wav] = track.frames, stop
+        _judge_ends(manifest, ends.values())
         made.write(rows, speakers_path if utterances is None else None)
+
+
+def _judge_ends(manifest, ends):
+    """Warns where tracks have far more frames than all of their pieces."""
+    longer = sum(frames > 2 * stop for frames, stop in ends)
+    if longer:
+        logger.warning(
+            f"{manifest}: {longer} of {len(ends)} tracks have over twice the "
+            "frames of their recordings, so that pieces have those of another "
+            "time: is frames_per_second right?"
+        )
 
 
 def _frames(count, span, frames_per_second):

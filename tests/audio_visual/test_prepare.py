@@ -146,7 +146,7 @@ def test_utterances_with_and_without_a_face(data, save, caplog):
     assert not (save / "speakers.csv").exists()
 
 
-def test_a_piece_has_the_frames_of_its_time(save, tmp_path):
+def test_a_piece_has_the_frames_of_its_time(save, tmp_path, caplog):
     """At two frames a second; the sound is longer than the track."""
     names = [f"{number:02}.jpg" for number in range(10)]
     write_frames(tmp_path / "data" / "id1" / "x" / "1", *names)
@@ -176,6 +176,11 @@ def test_a_piece_has_the_frames_of_its_time(save, tmp_path):
     prepare_faces(tmp_path / "data", save, audio, frames_per_second=2)
     found = read_manifest(save / "faces.csv", tmp_path / "data")
     assert found["stop"].tolist() == [2, 8, 9, 10]
+    # By far too few frames a second, they are of another time
+    assert "twice the frames" not in caplog.text
+    write_manifest(audio, table.astype({"start": int, "stop": int})[:2])
+    prepare_faces(tmp_path / "data", save, audio, frames_per_second=1)
+    assert "1 of 1 tracks have over twice the frames" in caplog.text
 
 
 def test_an_id_that_looks_like_a_piece_is_its_own_track_first(data, save):
