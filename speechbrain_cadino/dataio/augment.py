@@ -30,8 +30,9 @@ class CropAugmenter(torch.nn.Module):
     Arguments
     ---------
     augmentations : list of torch.nn.Module
-        (batch, samples) to (batch, samples): those of this file, or
-        SpeechBrain's DropFreq and DropChunk.
+        (batch, samples) to (batch, samples), drawn anew for each row: those of
+        this file, or SpeechBrain's DropChunk. Its DropFreq draws one filter
+        for all rows.
     probs : list of float
         The probabilities that a crop goes through each of them.
     strength : callable, optional
@@ -45,8 +46,8 @@ class CropAugmenter(torch.nn.Module):
 
     Example
     -------
-    >>> from speechbrain.augment.time_domain import DropFreq
-    >>> augment = CropAugmenter([AddNoise(), DropFreq()], [1.0, 0.5])
+    >>> from speechbrain.augment.time_domain import DropChunk
+    >>> augment = CropAugmenter([AddNoise(), DropChunk()], [1.0, 0.5])
     >>> augment(torch.randn(8, 16000)).shape
     torch.Size([8, 16000])
     """

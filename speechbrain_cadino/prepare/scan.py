@@ -1,7 +1,9 @@
 """Listing the files of a folder, and telling whether they have changed."""
 
+import functools
 import hashlib
 import os
+import pathlib
 import re
 import stat
 from typing import NamedTuple
@@ -39,7 +41,8 @@ def list_files(folder, glob, suffixes, leave_out=None):
     """Lists the files of a folder and of all folders below it.
 
     Symbolic links are followed, every folder is visited once: no loop of
-    links goes on for ever. Hidden files and folders (``.name``) are passed
+    links goes on for ever. A link to a file that is listed, too, has that for
+    its ``problem``. Hidden files and folders (``.name``) are passed
     over, as a shell does.
 
     Arguments
@@ -71,20 +74,19 @@ def list_files(folder, glob, suffixes, leave_out=None):
     ['a/1.wav']
     """
     wanted = re.compile(_glob_to_regex(glob))
-    found = []
+    found, links = [], set()
 
     def no_entry(error):
         name = os.path.relpath(error.filename, folder)
         found.append(Found(name, problem=_problem(error)))
 
     seen = {_identity(leave_out)} if leave_out else set()
-    walk = os.walk(folder, followlinks=True, onerror=no_entry)
     bar = tqdm(desc="Listing files", unit="file", delay=1)
-    for root, folders, names in walk:
-        if _identity(root) in seen:
+    for root, folders, names in _walk(folder, no_entry):
+        place, before = _identity(root), len(found)
+        if place in seen:
             folders.clear()
             continue
-        seen.add(_identity(root))
         folders[:] = sorted(name for name in folders if name[0] != ".")
         below = os.path.relpath(root, folder)
         prefix = "" if below == "." else f"{below}/".replace(os.sep, "/")
@@ -94,8 +96,63 @@ def list_files(folder, glob, suffixes, leave_out=None):
             if os.path.splitext(name)[1].lower() in suffixes:
                 found.append(_examine(f"{root}/{name}", prefix + name))
                 bar.update()
+        if len(found) > before:  # a glob may take it by the name of a link
+            seen.add(place)
+        links |= {prefix + name for name in _links_in(root)}
     bar.close()
-    return sorted(found)
+    return sorted(_without_links(folder, found, links))
+
+
+def _links_in(folder):
+    """The names of links in a folder, which its list tells of: files are not
+    looked at one by one."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if entry.is_symlink()]
+    except OSError:  # said by the walk
+        return []
+
+
+def _without_links(folder, found, links):
+    """The files, with a problem where one is a link to another one of them: it
+    would be there twice, and under a name that does not tell who speaks."""
+    real = functools.cache(os.path.realpath)
+
+    def place(name):
+        path = f"{folder}/{name}"
+        if name in links:
+            return real(path)
+        return f"{real(os.path.dirname(path))}/{os.path.basename(path)}"
+
+    taken = {}
+    # Links last: of a file and of a link to it, the file is taken
+    for row in sorted(
+        range(len(found)), key=lambda row: found[row].name in links
+    ):
+        file = found[row]
+        if not links or file.problem:
+            continue
+        other = taken.setdefault(place(file.name), file.name)
+        if other != file.name:
+            found[row] = file._replace(problem=f"a link to {other}")
+    return found
+
+
+def _walk(folder, onerror):
+    """As ``os.walk``; what is behind links to folders comes last, so that a
+    folder has its own name if that is below the first one, too."""
+    later = [folder]
+    for start in later:
+        for root, folders, names in os.walk(start, onerror=onerror):
+            yield root, folders, names
+            paths = (f"{root}/{name}" for name in folders)
+            later += [p for p in paths if os.path.islink(p) and not _loops(p)]
+
+
+def _loops(path):
+    """Whether a link leads to a folder that it lies in."""
+    around = pathlib.Path(path).parents
+    return _identity(path) in {_identity(folder) for folder in around}
 
 
 def fingerprint(files):

@@ -49,6 +49,53 @@ def test_folder_left_out(tree):
     assert len(names(tree, leave_out=tree / "not_there")) == 5
 
 
+def test_a_link_hides_nothing_that_a_glob_takes(tmp_path):
+    """Which sorts before the folder that it leads to."""
+    for name in ("releases/a/2.wav", "releases/b/1.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"...")
+    (tmp_path / "current").symlink_to(tmp_path / "releases" / "b")
+    names = ["releases/a/2.wav", "releases/b/1.wav"]
+    for glob in ("releases/**/*", "**/*"):
+        found = list_files(str(tmp_path), glob, {".wav"})
+        assert [file.name for file in found] == names
+    found = list_files(str(tmp_path), "current/*", {".wav"})
+    assert [file.name for file in found] == ["current/1.wav"]
+
+
+def test_links_that_lead_to_each_other_end(tmp_path):
+    """Though nothing is taken on the way."""
+    for one, other in ("ab", "ba"):
+        (tmp_path / one).mkdir()
+        (tmp_path / one / "link").symlink_to(tmp_path / other)
+    (tmp_path / "c.wav").write_bytes(b"...")
+    (found,) = list_files(str(tmp_path), "**/*", {".wav"})
+    assert found.name == "c.wav"
+
+
+def test_a_file_is_there_once_whatever_links_to_it(tmp_path):
+    """As where a subset is made of links: who speaks is told by the other."""
+    for name in ("wav/anna/1.wav", "wav/bob/1.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"...")
+    (tmp_path / "a_subset").mkdir()
+    (tmp_path / "a_subset" / "utt7.wav").symlink_to("../wav/anna/1.wav")
+    (tmp_path / "elsewhere.bin").write_bytes(b"...")
+    for name in ("x.wav", "y.wav"):
+        (tmp_path / "a_subset" / name).symlink_to(tmp_path / "elsewhere.bin")
+    found = list_files(str(tmp_path), "**/*", {".wav"})
+    assert {file.name: file.problem for file in found} == {
+        "a_subset/utt7.wav": "a link to wav/anna/1.wav",
+        "a_subset/x.wav": "",
+        "a_subset/y.wav": "a link to a_subset/x.wav",
+        "wav/anna/1.wav": "",
+        "wav/bob/1.wav": "",
+    }
+    # Alone, it is a file as any other
+    (file,) = list_files(str(tmp_path), "a_subset/utt7*", {".wav"})
+    assert file.problem == ""
+
+
 def test_link_loops_end_and_linked_folders_are_entered_once(tree, tmp_path):
     elsewhere = tmp_path.parent / f"{tmp_path.name}_elsewhere"
     elsewhere.mkdir()
