@@ -63,6 +63,11 @@ def plan(hparams, hparams_folder, recipe, run_opts):
     return hparams["plan"](hparams, make).all_steps()
 
 
+# The classes, the loss and the rule of the gate, which a large margin has as
+# the training that it goes on from
+SAME = ["speeds", "scale", "gate_rule", "least_trusted"]
+
+
 class Plan:
     """The steps of voices alone: the ``plan`` of ``pipeline.yaml``.
 
@@ -238,11 +243,16 @@ class Plan:
         last, manifest = self.add_alone("", first, "dlg_lc")
         if self.hparams["large_margin"] is not None:
             trained = next(s for s in reversed(self.steps) if s.manifest)
+            if "queue_length" in trained.settings:
+                raise ValueError(
+                    "large_margin: it would have the labels of the clusters, "
+                    "and not those that SSRL has learnt. Give large_margin: "
+                    "null."
+                )
             mapped = trained.settings.get("final_map") is not None
-            # The classes, and the loss, are those of the classifier
             same = {
                 key: trained.settings[key]
-                for key in ["speeds", "scale"]
+                for key in SAME
                 if key in trained.settings
             }
             last = self.add_training(

@@ -21,6 +21,8 @@ from speechbrain_cadino.config.settings import (
 )
 from speechbrain_cadino.config.starts import check_starts
 from speechbrain_cadino.config.usage import find_yaml
+from speechbrain_cadino.gate.loss_gate import DynamicLossGate
+from speechbrain_cadino.training.schedules import CosineSchedule
 
 # Go to each script whose YAML file knows them, unless they are null.
 COMMON = [
@@ -270,6 +272,7 @@ def _checked(entry, command, folder):
     try:
         resolved = _resolve(command)
         check_starts(resolved)
+        _check_epochs(resolved)
     except ValueError as error:
         raise ValueError(f"{entry}: {error}") from error
     _check_encoder(entry, resolved)
@@ -277,6 +280,16 @@ def _checked(entry, command, folder):
         if key in resolved and pathlib.Path(resolved[key]) != folder / place:
             raise ValueError(f"{entry}: its {key} is {folder / place}.")
     return resolved
+
+
+def _check_epochs(settings):
+    """Raises what a training would only when its turn comes."""
+    epochs = settings.get("number_of_epochs")
+    if "gate" in settings and "first_gated_epoch" in settings:
+        gate, first = settings["gate"], settings["first_gated_epoch"]
+        DynamicLossGate(gate, first).check(epochs)
+    if settings.get("warmup_epochs") is not None:
+        CosineSchedule(1, 0, epochs, settings["warmup_epochs"])
 
 
 def _work(settings):

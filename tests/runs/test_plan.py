@@ -110,6 +110,31 @@ def test_faces_are_looked_for_before_voices_are_trained(steps, tmp_path):
     assert "--face_folder=faces" in commands["verify"]
 
 
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("--dlg_lc={number_of_epochs: 10}", "dlg_lc: first_gated_epoch=11 of"),
+        (
+            "--large_margin={number_of_epochs: 1}",
+            "large_margin: A warm-up of 1",
+        ),
+        ("--dlg_lc={gate: dynamc}", "dlg_lc: .*dynamc"),
+        ("--dlg_lc={hparams: ssrl.yaml}", "not those that SSRL has learnt"),
+    ],
+)
+def test_what_a_later_step_would_refuse_is_seen_at_once(steps, flag, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        steps(flag, yaml="pipeline.yaml")
+
+
+def test_a_large_margin_has_the_rule_of_the_gate_before(steps):
+    commands = steps(
+        "--dlg_lc={gate_rule: papers, least_trusted: 0.1}", yaml="pipeline.yaml"
+    )
+    assert "--gate_rule=papers" in commands["large_margin"]
+    assert "--least_trusted=0.1" in commands["large_margin"]
+
+
 def test_an_unknown_system_is_refused(steps):
     with pytest.raises(ValueError, match=r"systems is .*give some of audio"):
         steps("--systems=[both]")
