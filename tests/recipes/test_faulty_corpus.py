@@ -256,7 +256,7 @@ def test_a_tenth_of_unreadable_files_stops_the_run(faulty, trained, tmp_path):
     assert code == 1
     assert "Traceback" not in output
     count = GOOD + len(UNUSUAL) + len(BREAKS_LATER) + 1
-    sentence = rf"(\d+) times in epoch 1, for more than 10% of its {count} utt"
+    sentence = rf"(\d+) times in epoch 1, for more than 10% of its {count} sam"
     found = re.search(sentence, output)
     # At once, but for the rest of a batch
     assert 0.1 * count < int(found[1]) < 0.1 * count + 8
