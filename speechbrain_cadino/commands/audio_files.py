@@ -28,6 +28,7 @@ from speechbrain_cadino.prepare.recordings import (
     needs_av,
     read_headers,
     warn_of_channels,
+    warn_of_rest,
 )
 from speechbrain_cadino.prepare.scan import list_files
 from speechbrain_cadino.process.console import printable
@@ -364,6 +365,7 @@ def warn_of_formats(recordings, rate):
             "frequencies, and may be alike for that, whoever speaks."
         )
     warn_of_channels(usable)
+    warn_of_rest(usable)
 
 
 def verify_files(encoder, enrol, tests, threshold=None):

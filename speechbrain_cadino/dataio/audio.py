@@ -10,6 +10,7 @@ import soundfile
 import torch
 
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.headers import goes_on
 from speechbrain_cadino.dataio.signal import (
     RATES,
     SILENT,
@@ -24,6 +25,9 @@ logger = get_logger(__name__)
 # may have less: cut short, or written to a pipe. soundfile looks at the size
 # of all others.
 TOLD = {"FLAC", "MP3", "MPEG"}
+
+# What soundfile says where it does not know, as of some Ogg files
+UNKNOWN = 2**63 - 1
 
 # The bytes of a sample in WAV, whose header cannot tell of 4 GB and more
 WIDTHS = {
@@ -94,6 +98,7 @@ class Header(NamedTuple):
         The number of channels.
     told : int
         Samples per channel by the header, where it is wrong; else the same.
+        -1 if there are more in the file than soundfile reads.
     """
 
     frames: int
@@ -106,7 +111,8 @@ def read_header(path):
     """What an audio file holds: never what a header says alone.
 
     Where the last sample that the header promises is not there, all that can
-    be decoded is counted.
+    be decoded is counted. Where there is more than soundfile reads, ``told``
+    says so: see ``headers.goes_on``.
 
     Arguments
     ---------
@@ -132,10 +138,11 @@ def read_header(path):
     """
     with open_audio(path) as audio:
         told, rate, channels = audio.frames, audio.samplerate, audio.channels
-        doubtful = audio.format in TOLD or not audio.seekable()
-        if not doubtful or _has_sample(audio, told - 1):
-            return Header(told, rate, channels, told)
-    return Header(_count(path), rate, channels, told)
+        kind, unknown = audio.format, told == UNKNOWN or not audio.seekable()
+        doubtful = unknown or kind in TOLD
+        whole = not doubtful or _has_sample(audio, told - 1)
+    frames = told if whole else _count(path)
+    return Header(frames, rate, channels, -1 if goes_on(path, kind) else told)
 
 
 def open_audio(path):

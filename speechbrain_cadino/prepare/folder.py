@@ -24,6 +24,7 @@ from speechbrain_cadino.prepare.recordings import (
     read_headers,
     report_left_out,
     warn_of_channels,
+    warn_of_rest,
     write_skipped,
 )
 from speechbrain_cadino.prepare.scan import digest, fingerprint, list_files
@@ -248,6 +249,7 @@ def _write(made, recordings, tested, found):
     _report_usable(manifest, usable, sample_rate)
     if inputs["min_duration"]:  # not of noises
         warn_of_channels(usable, manifest)
+        warn_of_rest(usable, manifest)
     report_left_out(manifest, tested, *found)
     rows = [
         row

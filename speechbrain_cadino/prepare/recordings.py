@@ -21,6 +21,7 @@ from speechbrain_cadino.dataio.names import (
 )
 from speechbrain_cadino.prepare.convert import convert_files
 from speechbrain_cadino.prepare.parallel import in_parallel
+from speechbrain_cadino.process.console import printable
 from speechbrain_cadino.process.files import remove_leftovers, write_csv
 from speechbrain_cadino.process.parts import stretches
 
@@ -62,7 +63,8 @@ class Recording:
         The number of channels; of a converted copy those of its source, as far
         as soundfile tells.
     told : int
-        Samples per channel by the header, which may be wrong.
+        Samples per channel by the header, which may be wrong: see
+        ``dataio.audio.Header``.
     """
 
     id: str
@@ -339,6 +341,26 @@ def warn_of_channels(recordings, manifest=None):
             "which are mixed. Where each holds a voice of its own, as of "
             "calls, write them into files first: see Data in "
             "recipes/VoxCeleb/README.md."
+        )
+
+
+def warn_of_rest(recordings, manifest=None):
+    """Says how many recordings are read in part alone.
+
+    Arguments
+    ---------
+    recordings : list of Recording
+        See ``warn_of_channels``, as for the manifest.
+    manifest : pathlib.Path, optional
+    """
+    parts = [one for one in recordings if one.told == -1]
+    if parts:
+        logger.warning(
+            f"{f'{manifest}: ' if manifest else ''}"
+            f"{len(parts)} of {len(recordings)} recordings go on where their "
+            f"headers end, such as {printable(parts[0].path)}: their beginning "
+            "alone is read. Converted, they are read whole: by convert_folder, "
+            'and by commands after pip install "speechbrain_cadino[convert]".'
         )
 
 

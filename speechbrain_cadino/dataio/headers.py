@@ -1,0 +1,101 @@
+"""Files that go on where their header ends: soundfile reads the beginning."""
+
+import re
+import struct
+
+# Of a file, as far as its first header may be from its beginning, and the last
+# one from its end
+STRETCH = 2**16
+
+# So many bytes beyond what an MP3 file tells are no audio: tags at its end
+TAGS = 2**16
+
+NAME = re.compile(rb"[ -~]{4}")
+
+
+def goes_on(path, kind):
+    """Whether a file has more audio than its header tells: of an MP3 file that
+    others were joined to, an Ogg file of several streams, one after the other,
+    or a WAV file whose recorder did not come to write its length.
+
+    An MP3 file that tells nothing of its size is not looked at.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+    kind : str
+        Its format, as soundfile calls it.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> import numpy as np, soundfile
+    >>> folder = getfixture("tmp_path")
+    >>> soundfile.write(folder / "one.ogg", np.zeros(16000), 16000)
+    >>> goes_on(folder / "one.ogg", "OGG")
+    False
+    >>> one = (folder / "one.ogg").read_bytes()
+    >>> soundfile.write(folder / "other.ogg", np.ones(16000), 16000)
+    >>> other = (folder / "other.ogg").read_bytes()
+    >>> _ = (folder / "both.ogg").write_bytes(one + other)
+    >>> goes_on(folder / "both.ogg", "OGG")
+    True
+    """
+    look = {"OGG": _several_streams, "MP3": _joined, "MPEG": _joined}
+    look |= {"WAV": _unfinished, "WAVEX": _unfinished}
+    if kind not in look:
+        return False
+    with open(path, "rb") as file:
+        return look[kind](file, file.seek(0, 2))
+
+
+def _several_streams(file, size):
+    """Of the pages of an Ogg file, each of which names its stream: whether the
+    first and the last one are of two."""
+    file.seek(0)
+    first = file.read(18)
+    file.seek(max(0, size - STRETCH))
+    end = file.read()
+    last = end[end.rfind(b"OggS") :][:18]
+    return len(last) == 18 and last[14:18] != first[14:18]
+
+
+def _joined(file, size):
+    """Whether an MP3 file is longer than its first frame says."""
+    file.seek(0)
+    tag = file.read(10)
+    start = 0
+    if tag[:3] == b"ID3":  # seven bits to a byte
+        start = 10 + sum(b << 7 * i for i, b in enumerate(reversed(tag[6:])))
+    file.seek(start)
+    head = file.read(STRETCH)
+    place = re.search(b"Xing|Info", head)
+    if place is None:
+        return False
+    words = head[place.end() : place.end() + 12]
+    flags, *numbers = struct.unpack(">3I", words.ljust(12, b"\0"))
+    if not flags & 2:
+        return False
+    told = numbers[1 if flags & 1 else 0]
+    return told > 0 and size - start > told + max(TAGS, told // 20)
+
+
+def _unfinished(file, size):
+    """Whether what follows the samples of a WAV file is no part of another
+    kind."""
+    place = 12
+    while place + 8 <= size:
+        file.seek(place)
+        name, length = struct.unpack("<4sI", file.read(8))
+        place += 8 + length + length % 2
+        if name == b"data":
+            break
+    if place + 8 > size:
+        return False
+    file.seek(place)
+    name, length = struct.unpack("<4sI", file.read(8))
+    return not NAME.fullmatch(name) or place + 8 + length > size + 1
