@@ -38,7 +38,12 @@ from speechbrain_cadino.prepare.recordings import (
     report_left_out,
     write_skipped,
 )
-from speechbrain_cadino.prepare.scan import digest, fingerprint, list_files
+from speechbrain_cadino.prepare.scan import (
+    EVERYTHING,
+    digest,
+    fingerprint,
+    list_files,
+)
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.process.parts import JOINING
 from speechbrain_cadino.verification.trials import (
@@ -51,8 +56,6 @@ logger = get_logger(__name__)
 
 # How many of the last parts of a path are the ID, in each layout.
 LAYOUTS = {"folders": 3, "flat": 2}
-
-EVERYTHING = "**/*"
 
 # A JPEG decodes faster at about this size, enough to see that it is not blank
 SMALL = 32, 32
@@ -287,19 +290,21 @@ def prepare_faces(
             seconds = (stop - start) / frames_per_second
             rows.append((name, seconds, track.wav, start, stop))
             if span is not None:
-                ends[track.wav] = track.frames, stop
+                ends[track.wav] = track.frames, span[1] * frames_per_second
         _judge_ends(manifest, ends.values())
         made.write(rows, speakers_path if utterances is None else None)
 
 
 def _judge_ends(manifest, ends):
-    """Warns where tracks have far more frames than all of their pieces."""
-    longer = sum(frames > 2 * stop for frames, stop in ends)
-    if longer:
+    """Warns where tracks are far longer, or shorter, than their last pieces
+    tell."""
+    other = sum(not 0.5 <= stop / frames <= 2 for frames, stop in ends)
+    if other:
         logger.warning(
-            f"{manifest}: {longer} of {len(ends)} tracks have over twice the "
-            "frames of their recordings, so that pieces have those of another "
-            "time: is frames_per_second right?"
+            f"{manifest}: {other} of {len(ends)} tracks end at another time "
+            "than twice or half of that of the last piece that is wanted of "
+            "them. If these pieces are all there are, frames_per_second is "
+            "wrong, and they have the frames of other times."
         )
 
 
@@ -352,6 +357,8 @@ def find_tracks(listings, layout, id_parts):
             track.wav = f"{root or folder}/{name}"
             if file.suffix in VIDEOS:
                 track.video = file.name
+                if file.target:
+                    track.problem = "a link to another video of the data"
             elif file.suffix not in IMAGES:
                 track.problem = file.problem
             elif name == file.name:

@@ -30,7 +30,7 @@ from speechbrain_cadino.prepare.recordings import (
     warn_of_channels,
     warn_of_rest,
 )
-from speechbrain_cadino.prepare.scan import list_files
+from speechbrain_cadino.prepare.scan import EVERYTHING, list_files
 from speechbrain_cadino.process.console import printable
 from speechbrain_cadino.runs.maps import calibrate_lda
 from speechbrain_cadino.verification.scoring import unit
@@ -87,8 +87,8 @@ def find_files(inputs):
             raise FileNotFoundError(f"There is no file or folder '{name}'.")
         found = [path]
         if path.is_dir():
-            listing = list_files(str(path), "**/*", READABLE | CONVERTIBLE)
-            found = [path / file.name for file in listing]
+            listing = list_files(str(path), EVERYTHING, READABLE | CONVERTIBLE)
+            found = [path / file.name for file in listing if not file.target]
         if not found:
             raise ValueError(
                 f"There is no audio file in {path}, nor in the folders below: "

@@ -109,7 +109,11 @@ def choose_recordings(listings, id_parts=None):
     """
     files = [(folder, file) for folder in listings for file in listings[folder]]
     # Where a recording is there twice, what needs no conversion is taken.
-    files.sort(key=lambda pair: pair[1].suffix in CONVERTIBLE)
+    # Of a file and of a link to it, the former, if it can have an ID.
+    files.sort(
+        key=lambda pair: (bool(pair[1].target), pair[1].suffix in CONVERTIBLE)
+    )
+    used = set()
     root = "" if len(listings) > 1 else DATA_ROOT
     taken, recordings, clashes = {}, [], []
     for folder, file in files:
@@ -127,6 +131,8 @@ def choose_recordings(listings, id_parts=None):
             if len(parts) < id_parts:
                 problem = f"fewer than {id_parts - 1} folders deep"
             name = "/".join(parts[-id_parts:])
+        if not problem and (folder, file.target) in used:
+            problem = "a link to another file of the data"
         if not problem and name in taken:
             problem = "another file has this ID"
             if len(listings) > 1:
@@ -137,6 +143,7 @@ def choose_recordings(listings, id_parts=None):
                 clashes.append(path)
         if not problem:
             taken[name] = parts, file.suffix
+            used.add((folder, file.name))
         recordings.append(Recording(name, wav, path, problem))
     if clashes:
         logger.warning(

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+EVERYTHING = "**/*"
+
 
 class Found(NamedTuple):
     """A file, or a folder that cannot be entered.
@@ -24,12 +26,15 @@ class Found(NamedTuple):
         The time of the last change, in nanoseconds.
     problem : str
         The reason why it cannot be used; empty if nothing is known against it.
+    target : str
+        Of a link to another one of the files that are listed, the name of that.
     """
 
     name: str
     size: int = 0
     mtime: int = 0
     problem: str = ""
+    target: str = ""
 
     @property
     def suffix(self):
@@ -40,10 +45,10 @@ class Found(NamedTuple):
 def list_files(folder, glob, suffixes, leave_out=None):
     """Lists the files of a folder and of all folders below it.
 
-    Symbolic links are followed, every folder is visited once: no loop of
-    links goes on for ever. A link to a file that is listed, too, has that for
-    its ``problem``. Hidden files and folders (``.name``) are passed
-    over, as a shell does.
+    Symbolic links are followed, and a folder is visited once, unless a glob
+    takes nothing in it: no loop of links goes on for ever. What a link to a
+    file that is listed, too, leads to is its ``target``. Hidden files and
+    folders (``.name``) are passed over, as a shell does.
 
     Arguments
     ---------
@@ -96,11 +101,12 @@ def list_files(folder, glob, suffixes, leave_out=None):
             if os.path.splitext(name)[1].lower() in suffixes:
                 found.append(_examine(f"{root}/{name}", prefix + name))
                 bar.update()
-        if len(found) > before:  # a glob may take it by the name of a link
+        # A glob may take it by the name of a link alone
+        if glob == EVERYTHING or len(found) > before:
             seen.add(place)
         links |= {prefix + name for name in _links_in(root)}
     bar.close()
-    return sorted(_without_links(folder, found, links))
+    return sorted(_with_targets(folder, found, links))
 
 
 def _links_in(folder):
@@ -113,9 +119,11 @@ def _links_in(folder):
         return []
 
 
-def _without_links(folder, found, links):
-    """The files, with a problem where one is a link to another one of them: it
-    would be there twice, and under a name that does not tell who speaks."""
+def _with_targets(folder, found, links):
+    """The files, with the ``target`` of those that are links to others."""
+    links = links & {file.name for file in found}
+    if not links:
+        return found
     real = functools.cache(os.path.realpath)
 
     def place(name):
@@ -125,28 +133,32 @@ def _without_links(folder, found, links):
         return f"{real(os.path.dirname(path))}/{os.path.basename(path)}"
 
     taken = {}
-    # Links last: of a file and of a link to it, the file is taken
-    for row in sorted(
-        range(len(found)), key=lambda row: found[row].name in links
-    ):
+    # Of two links to one file, the first is as good as a file
+    for row in sorted(range(len(found)), key=lambda i: found[i].name in links):
         file = found[row]
-        if not links or file.problem:
-            continue
-        other = taken.setdefault(place(file.name), file.name)
-        if other != file.name:
-            found[row] = file._replace(problem=f"a link to {other}")
+        if not file.problem:
+            other = taken.setdefault(place(file.name), file.name)
+            found[row] = file._replace(target=other * (other != file.name))
     return found
 
 
 def _walk(folder, onerror):
     """As ``os.walk``; what is behind links to folders comes last, so that a
-    folder has its own name if that is below the first one, too."""
-    later = [folder]
-    for start in later:
+    folder has its own name if that is below the first one, too. Links behind
+    links are followed to where nobody has been."""
+    later, walked = [folder], set()
+    for number, start in enumerate(later):
+        if number and _loops(start):
+            continue
+        links = []
         for root, folders, names in os.walk(start, onerror=onerror):
+            walked.add(_identity(root))
             yield root, folders, names
             paths = (f"{root}/{name}" for name in folders)
-            later += [p for p in paths if os.path.islink(p) and not _loops(p)]
+            links += filter(os.path.islink, paths)
+        if number:
+            links = [path for path in links if _identity(path) not in walked]
+        later += links
 
 
 def _loops(path):
@@ -174,7 +186,11 @@ def fingerprint(files):
     >>> fingerprint([before]) == fingerprint([after])
     False
     """
-    return digest(map(repr, files))
+    return digest(
+        f"Found(name={file.name!r}, size={file.size!r}, mtime={file.mtime!r}, "
+        f"problem={file.problem!r})"
+        for file in files
+    )
 
 
 def digest(texts):

@@ -7,12 +7,13 @@ import json
 import pathlib
 from typing import NamedTuple
 
+from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from speechbrain.utils.run_opts import RunOptions
 from speechbrain_cadino.config.flags import SEVERAL, did_you_mean
-from speechbrain_cadino.config.overlays import parse_arguments
+from speechbrain_cadino.config.overlays import dump_yaml, parse_arguments
 from speechbrain_cadino.config.settings import (
     LIMIT,
     comparable,
@@ -21,8 +22,9 @@ from speechbrain_cadino.config.settings import (
 )
 from speechbrain_cadino.config.starts import check_starts
 from speechbrain_cadino.config.usage import find_yaml
-from speechbrain_cadino.gate.loss_gate import DynamicLossGate
-from speechbrain_cadino.training.schedules import CosineSchedule
+
+# What a step is made of that can be tried at once
+OURS = "!new:speechbrain_cadino."
 
 # Go to each script whose YAML file knows them, unless they are null.
 COMMON = [
@@ -272,7 +274,7 @@ def _checked(entry, command, folder):
     try:
         resolved = _resolve(command)
         check_starts(resolved)
-        _check_epochs(resolved)
+        _check_parts(resolved)
     except ValueError as error:
         raise ValueError(f"{entry}: {error}") from error
     _check_encoder(entry, resolved)
@@ -282,14 +284,15 @@ def _checked(entry, command, folder):
     return resolved
 
 
-def _check_epochs(settings):
-    """Raises what a training would only when its turn comes."""
-    epochs = settings.get("number_of_epochs")
-    if "gate" in settings and "first_gated_epoch" in settings:
-        gate, first = settings["gate"], settings["first_gated_epoch"]
-        DynamicLossGate(gate, first).check(epochs)
-    if settings.get("warmup_epochs") is not None:
-        CosineSchedule(1, 0, epochs, settings["warmup_epochs"])
+def _check_parts(settings):
+    """Raises what a training would only when its turn comes: by its gate and by
+    its learning rates, if these are of our classes."""
+    for key in ("loss_gate", "lr_schedule"):
+        tag = getattr(settings.get(key), "tag", None)
+        if str(getattr(tag, "value", "")).startswith(OURS):
+            part = load_hyperpyyaml(dump_yaml({key: settings[key]}))[key]
+            if hasattr(part, "check"):
+                part.check(settings["number_of_epochs"])
 
 
 def _work(settings):

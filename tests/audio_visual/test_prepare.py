@@ -176,11 +176,16 @@ def test_a_piece_has_the_frames_of_its_time(save, tmp_path, caplog):
     prepare_faces(tmp_path / "data", save, audio, frames_per_second=2)
     found = read_manifest(save / "faces.csv", tmp_path / "data")
     assert found["stop"].tolist() == [2, 8, 9, 10]
-    # By far too few frames a second, they are of another time
-    assert "twice the frames" not in caplog.text
+    # By far too few frames a second, or too many, they are of another time
+    assert "frames_per_second is wrong" in caplog.text  # the piece at 60 s
+    caplog.clear()
     write_manifest(audio, table.astype({"start": int, "stop": int})[:2])
-    prepare_faces(tmp_path / "data", save, audio, frames_per_second=1)
-    assert "1 of 1 tracks have over twice the frames" in caplog.text
+    prepare_faces(tmp_path / "data", save, audio, frames_per_second=2)
+    assert "frames_per_second is wrong" not in caplog.text
+    for rate in (1, 25):
+        prepare_faces(tmp_path / "data", save, audio, frames_per_second=rate)
+        assert "1 of 1 tracks end at another time" in caplog.text
+        caplog.clear()
 
 
 def test_an_id_that_looks_like_a_piece_is_its_own_track_first(data, save):

@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from speechbrain_cadino.prepare.recordings import choose_recordings
 from speechbrain_cadino.prepare.scan import fingerprint, list_files
 
 WAV = {".wav"}
@@ -84,16 +85,50 @@ def test_a_file_is_there_once_whatever_links_to_it(tmp_path):
     for name in ("x.wav", "y.wav"):
         (tmp_path / "a_subset" / name).symlink_to(tmp_path / "elsewhere.bin")
     found = list_files(str(tmp_path), "**/*", {".wav"})
-    assert {file.name: file.problem for file in found} == {
-        "a_subset/utt7.wav": "a link to wav/anna/1.wav",
+    assert {file.name: file.target for file in found} == {
+        "a_subset/utt7.wav": "wav/anna/1.wav",
         "a_subset/x.wav": "",
-        "a_subset/y.wav": "a link to a_subset/x.wav",
+        "a_subset/y.wav": "a_subset/x.wav",
         "wav/anna/1.wav": "",
         "wav/bob/1.wav": "",
     }
     # Alone, it is a file as any other
     (file,) = list_files(str(tmp_path), "a_subset/utt7*", {".wav"})
-    assert file.problem == ""
+    assert file.target == ""
+    problems = {
+        recording.id: recording.problem
+        for recording in choose_recordings({str(tmp_path): found})
+    }
+    assert {name for name in problems if problems[name]} == {
+        "a_subset/utt7",
+        "a_subset/y",
+    }
+
+
+def test_a_pool_that_links_tell_the_speakers_of(tmp_path):
+    """The links have IDs, and the files have none."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "0.wav").write_bytes(b"...")
+    (tmp_path / "spk" / "anna" / "v").mkdir(parents=True)
+    link = tmp_path / "spk" / "anna" / "v" / "0.wav"
+    link.symlink_to("../../../raw/0.wav")
+    found = list_files(str(tmp_path), "**/*", {".wav"})
+    chosen = choose_recordings({str(tmp_path): found}, id_parts=3)
+    assert [one.id for one in chosen if not one.problem] == ["anna/v/0"]
+
+
+def test_many_links_between_folders_end(tmp_path):
+    """Of twelve speakers, each linked from all others."""
+    names = [f"s{number:02}" for number in range(12)]
+    for name in names:
+        (tmp_path / name / "wav").mkdir(parents=True)
+        (tmp_path / name / "wav" / "1.wav").write_bytes(b"...")
+        for other in names:
+            if other != name:
+                (tmp_path / name / other).symlink_to(tmp_path / other)
+    assert len(list_files(str(tmp_path), "**/*", {".wav"})) == 12
+    assert len(list_files(str(tmp_path), "*/wav/*", {".wav"})) == 12
+    assert list_files(str(tmp_path), "*/flac/*", {".wav"}) == []
 
 
 def test_link_loops_end_and_linked_folders_are_entered_once(tree, tmp_path):

@@ -119,12 +119,27 @@ def test_faces_are_looked_for_before_voices_are_trained(steps, tmp_path):
             "large_margin: A warm-up of 1",
         ),
         ("--dlg_lc={gate: dynamc}", "dlg_lc: .*dynamc"),
+        ("--dlg_lc={gate_rule: paper}", "dlg_lc: gate_rule=paper"),
+        ("--dlg_lc={gate: 5, gate_window: 100}", "dlg_lc: gate_window=100"),
         ("--dlg_lc={hparams: ssrl.yaml}", "not those that SSRL has learnt"),
     ],
 )
 def test_what_a_later_step_would_refuse_is_seen_at_once(steps, flag, sentence):
     with pytest.raises(ValueError, match=sentence):
         steps(flag, yaml="pipeline.yaml")
+
+
+def test_a_gate_and_rates_of_ones_own_are_not_ours_to_judge(steps, tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        f"base: {RECIPE / 'hparams' / 'dlg_lc.yaml'}\n"
+        "loss_gate: !new:mine.Gate\n"
+        "lr_schedule: !new:mine.Schedule\n"
+    )
+    entry = f"--dlg_lc={{hparams: {own}, number_of_epochs: 1, gate: mine}}"
+    assert (
+        "--gate=mine" in steps(entry, yaml="pipeline.yaml")["iteration_1/train"]
+    )
 
 
 def test_a_large_margin_has_the_rule_of_the_gate_before(steps):
