@@ -357,8 +357,6 @@ def find_tracks(listings, layout, id_parts):
             track.wav = f"{root or folder}/{name}"
             if file.suffix in VIDEOS:
                 track.video = file.name
-                if file.target:
-                    track.problem = "a link to another video of the data"
             elif file.suffix not in IMAGES:
                 track.problem = file.problem
             elif name == file.name:

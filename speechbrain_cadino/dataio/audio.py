@@ -142,7 +142,11 @@ def read_header(path):
         doubtful = unknown or kind in TOLD
         whole = not doubtful or _has_sample(audio, told - 1)
     frames = told if whole else _count(path)
-    return Header(frames, rate, channels, -1 if goes_on(path, kind) else told)
+    try:
+        told = -1 if goes_on(path, kind) else told
+    except OSError as error:
+        raise AudioError(f"{path}: not readable ({error.strerror}).") from error
+    return Header(frames, rate, channels, told)
 
 
 def open_audio(path):

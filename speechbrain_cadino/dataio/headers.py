@@ -10,6 +10,9 @@ STRETCH = 2**16
 # So many bytes beyond what an MP3 file tells are no audio: tags at its end
 TAGS = 2**16
 
+# Less than so many bytes after the samples of a WAV file are no loss
+LEAST = 4096
+
 NAME = re.compile(rb"[ -~]{4}")
 
 
@@ -85,8 +88,8 @@ def _joined(file, size):
 
 
 def _unfinished(file, size):
-    """Whether what follows the samples of a WAV file is no part of another
-    kind."""
+    """Whether samples of a WAV file may follow those that it tells of: no part
+    of another kind does, no tag, and no zeros alone."""
     place = 12
     while place + 8 <= size:
         file.seek(place)
@@ -94,8 +97,14 @@ def _unfinished(file, size):
         place += 8 + length + length % 2
         if name == b"data":
             break
-    if place + 8 > size:
+    if size - place < LEAST:
         return False
+    # Some leave out the byte that makes a length even
+    for start in (place, place - 1):
+        file.seek(start)
+        name, length = struct.unpack("<4sI", file.read(8))
+        if NAME.fullmatch(name) and start + 8 + length <= size + 1:
+            return False
     file.seek(place)
-    name, length = struct.unpack("<4sI", file.read(8))
-    return not NAME.fullmatch(name) or place + 8 + length > size + 1
+    rest = file.read(STRETCH)
+    return any(rest) and rest[:3] not in (b"TAG", b"ID3")

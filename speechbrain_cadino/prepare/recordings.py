@@ -143,7 +143,7 @@ def choose_recordings(listings, id_parts=None):
                 clashes.append(path)
         if not problem:
             taken[name] = parts, file.suffix
-            used.add((folder, file.name))
+            used.add((folder, file.target or file.name))
         recordings.append(Recording(name, wav, path, problem))
     if clashes:
         logger.warning(

@@ -134,8 +134,10 @@ def _with_targets(folder, found, links):
 
     taken = {}
     # Of two links to one file, the first is as good as a file
-    for row in sorted(range(len(found)), key=lambda i: found[i].name in links):
-        file = found[row]
+    order = sorted(
+        (file.name in links, file, i) for i, file in enumerate(found)
+    )
+    for _, file, row in order:
         if not file.problem:
             other = taken.setdefault(place(file.name), file.name)
             found[row] = file._replace(target=other * (other != file.name))
@@ -188,7 +190,7 @@ def fingerprint(files):
     """
     return digest(
         f"Found(name={file.name!r}, size={file.size!r}, mtime={file.mtime!r}, "
-        f"problem={file.problem!r})"
+        f"problem={file.problem!r})" + f"-> {file.target!r}" * bool(file.target)
         for file in files
     )
 

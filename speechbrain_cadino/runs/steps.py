@@ -286,10 +286,11 @@ def _checked(entry, command, folder):
 
 def _check_parts(settings):
     """Raises what a training would only when its turn comes: by its gate and by
-    its learning rates, if these are of our classes."""
+    its learning rates, if these are of our classes alone."""
     for key in ("loss_gate", "lr_schedule"):
         tag = getattr(settings.get(key), "tag", None)
-        if str(getattr(tag, "value", "")).startswith(OURS):
+        ours = str(getattr(tag, "value", "")).startswith(OURS)
+        if ours and not own_files([settings[key]]):
             part = load_hyperpyyaml(dump_yaml({key: settings[key]}))[key]
             if hasattr(part, "check"):
                 part.check(settings["number_of_epochs"])

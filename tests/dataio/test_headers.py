@@ -64,18 +64,28 @@ def test_what_follows_the_samples_may_be_something_else(write, tmp_path):
     path = tmp_path / "a.wav"
     path.write_bytes(whole + b"LIST" + struct.pack("<I", 4) + b"INFO")
     assert told(path) == (48000, 48000)
-    path.write_bytes(whole + b"\0")
-    assert told(path) == (48000, 48000)
+    for rest in (b"\0", bytes(9000), b"TAG" + bytes(125), b"ID3\3" + whole):
+        path.write_bytes(whole + rest)
+        assert told(path) == (48000, 48000)
+    odd = bytearray(write("odd.wav", subtype="PCM_U8", seconds=3))
+    place = odd.find(b"data")
+    struct.pack_into("<I", odd, place + 4, 47999)
+    names = b"LIST" + struct.pack("<I", 8000) + bytes(8000)
+    path.write_bytes(bytes(odd[:-1]) + names)
+    assert told(path) == (47999, 47999)
     path.write_bytes(whole[:-2000])
     assert told(path) == (47000, 47000)
 
 
 def test_they_are_named_or_converted(write, tmp_path, caplog):
     one, other = write("0.ogg"), write("1.ogg", 1)
+    died = bytearray(write("2.wav", 2))
+    struct.pack_into("<I", died, died.find(b"data") + 4, 32000)
     (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "died.wav").write_bytes(died)
     (tmp_path / "in" / "both.ogg").write_bytes(one + other)
     prepare_folder(tmp_path / "in", tmp_path / "out", min_duration=1)
-    assert "1 of 1 recordings go on where their headers end" in caplog.text
+    assert "2 of 2 recordings go on where their headers end" in caplog.text
     caplog.clear()
     prepare_folder(
         *(tmp_path / "in", tmp_path / "whole"),
@@ -83,5 +93,6 @@ def test_they_are_named_or_converted(write, tmp_path, caplog):
         convert_folder=tmp_path / "copies",
     )
     assert "go on where" not in caplog.text
-    seconds = soundfile.info(tmp_path / "copies" / "both.flac").duration
-    assert seconds == pytest.approx(6, abs=0.1)
+    for name, expected in (("both", 6), ("died", 3)):
+        seconds = soundfile.info(tmp_path / "copies" / f"{name}.flac").duration
+        assert seconds == pytest.approx(expected, abs=0.1)

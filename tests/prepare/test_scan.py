@@ -115,6 +115,12 @@ def test_a_pool_that_links_tell_the_speakers_of(tmp_path):
     found = list_files(str(tmp_path), "**/*", {".wav"})
     chosen = choose_recordings({str(tmp_path): found}, id_parts=3)
     assert [one.id for one in chosen if not one.problem] == ["anna/v/0"]
+    # One of them, if there are several
+    (tmp_path / "day" / "monday" / "v").mkdir(parents=True)
+    (tmp_path / "day" / "monday" / "v" / "7.wav").symlink_to(link)
+    found = list_files(str(tmp_path), "**/*", {".wav"})
+    chosen = choose_recordings({str(tmp_path): found}, id_parts=3)
+    assert [one.id for one in chosen if not one.problem] == ["monday/v/7"]
 
 
 def test_many_links_between_folders_end(tmp_path):

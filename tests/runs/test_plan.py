@@ -137,9 +137,17 @@ def test_a_gate_and_rates_of_ones_own_are_not_ours_to_judge(steps, tmp_path):
         "lr_schedule: !new:mine.Schedule\n"
     )
     entry = f"--dlg_lc={{hparams: {own}, number_of_epochs: 1, gate: mine}}"
-    assert (
-        "--gate=mine" in steps(entry, yaml="pipeline.yaml")["iteration_1/train"]
+    # Nor is a gate of ours with a mixture that is none
+    margin = tmp_path / "margin.yaml"
+    margin.write_text(
+        f"base: {RECIPE / 'hparams' / 'large_margin.yaml'}\n"
+        "mixture: !new:mine.Mixture\n"
     )
+    (tmp_path / "mine.py").write_text("class Mixture:\n    pass\n")
+    flags = entry, f"--large_margin={margin}"
+    commands = steps(*flags, yaml="pipeline.yaml")
+    assert "--gate=mine" in commands["iteration_1/train"]
+    assert "large_margin" in commands
 
 
 def test_a_large_margin_has_the_rule_of_the_gate_before(steps):
