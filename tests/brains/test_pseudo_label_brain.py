@@ -1,3 +1,4 @@
+import logging
 import pathlib
 import re
 import runpy
@@ -12,6 +13,7 @@ import torch
 import speechbrain as sb
 from speechbrain_cadino.gate.record import checksum_of
 from speechbrain_cadino.gate.window import LossWindow
+from speechbrain_cadino.training import progress
 from speechbrain_cadino.training.checkpoints import AtomicCheckpointer
 
 SCRIPT = pathlib.Path(__file__).with_name("label_epochs.py")
@@ -177,6 +179,23 @@ def brain(tmp_path):
     brain.branches["audio"].loss_gate.window = LossWindow(10)
     brain.checkpointer = AtomicCheckpointer(tmp_path)
     return brain
+
+
+def test_amid_a_long_epoch_it_is_said_how_long_it_takes(monkeypatch, caplog):
+    """Once, by the steps after the first one, which may compile."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(progress, "EARLY", 0)
+    begun = []
+    begin = progress.Progress.begin
+    monkeypatch.setattr(
+        progress.Progress,
+        "begin",
+        lambda self, position: begun.append(position) or begin(self, position),
+    )
+    poisoned["train"]("labels", [1, 2, 3, 4])
+    told = [r.getMessage() for r in caplog.records if "left" in r.getMessage()]
+    assert [text.startswith("epoch 1 of") for text in told] == [True]
+    assert begun[-1] == 0.25
 
 
 @pytest.mark.parametrize(("step", "times"), [(0, 1), (1, 0)])
