@@ -44,6 +44,7 @@ def main(arguments):
     }
     results = hparams["verify"](**embedders, **trial_lists)
     logger.info(format_results(results))
+    logger.info(f"Scores and plots are in {hparams['output_folder']}.")
 
 
 if __name__ == "__main__":

@@ -103,11 +103,7 @@ def embed(arguments):
     check_our_embeddings(arguments.output)
     _check_given(arguments.output, held(arguments.output).index, files)
     loaded = load(arguments.encoder, arguments)
-    if not loaded.hears:
-        raise ValueError(
-            f"{arguments.encoder} holds embeddings alone, by which no file can "
-            "be embedded: give an encoder."
-        )
+    _check_hears(loaded)
     calibration = read_calibration(arguments.encoder)
     with _archive(arguments.output, files, loaded.sample_rate) as found:
         audio, _, skipped = found
@@ -137,6 +133,15 @@ def embed(arguments):
     )
 
 
+def _check_hears(embedder):
+    """Raises if there are embeddings in the place of an encoder."""
+    if not embedder.hears:
+        raise ValueError(
+            f"{embedder.source} holds embeddings alone, by which no file can "
+            "be embedded: give an encoder."
+        )
+
+
 def _check_given(folder, before, files, what="embeddings", where="it"):
     """Raises if what a folder holds of other files would be lost, perhaps of
     hours."""
@@ -145,7 +150,8 @@ def _check_given(folder, before, files, what="embeddings", where="it"):
         raise ValueError(
             f"{folder} holds {what} of {len(before)} files, {len(lost)} of "
             f"which are not given now, such as {printable(lost[0])}, and would "
-            f"be lost: give another --output, or remove {where}."
+            "be lost: give them as they were written then, or another "
+            f"--output, or remove {where}."
         )
 
 
@@ -308,6 +314,7 @@ def filter_files(arguments):
         max_segments=MAX_SEGMENTS,
         keep_segments=True,
     )
+    _check_hears(loaded)
     detector = load_detector(arguments.detector, loaded.sample_rate)
     with _archive(arguments.output, files, loaded.sample_rate) as found:
         audio, converted, skipped = found

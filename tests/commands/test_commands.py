@@ -803,6 +803,8 @@ def test_files_and_folders(tmp_path):
         ("verify ENC BAD WAV --device meta", "No device meta: "),
         ("prepare EMPTY --output OUT --id_parts 1", "id_parts=1: give 2"),
         ("prepare EMPTY --output OUT --sample_rate 0", "sample_rate=0: give"),
+        ("embed OTHERS WAV --output OUT", "others holds embeddings alone"),
+        ("filter OTHERS WAV --output OUT", "others holds embeddings alone"),
         ("map EMPTY OUT", "has no embeddings.npy"),
         ("map EMPTY EMPTY", "empty is a folder"),
         ("compare nowhere a=WAV", "nowhere"),
