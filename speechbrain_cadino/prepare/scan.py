@@ -87,8 +87,8 @@ def list_files(folder, glob, suffixes, leave_out=None):
 
     seen = {_identity(leave_out)} if leave_out else set()
     bar = tqdm(desc="Listing files", unit="file", delay=1)
-    for root, folders, names in _walk(folder, no_entry):
-        place, before = _identity(root), len(found)
+    for place, root, folders, names in _walk(folder, no_entry):
+        before = len(found)
         if place in seen:
             folders.clear()
             continue
@@ -101,10 +101,12 @@ def list_files(folder, glob, suffixes, leave_out=None):
             if os.path.splitext(name)[1].lower() in suffixes:
                 found.append(_examine(f"{root}/{name}", prefix + name))
                 bar.update()
+        taken = len(found) > before
+        if taken:
+            links |= {prefix + name for name in _links_in(root)}
         # A glob may take it by the name of a link alone
-        if glob == EVERYTHING or len(found) > before:
+        if taken or glob == EVERYTHING:
             seen.add(place)
-        links |= {prefix + name for name in _links_in(root)}
     bar.close()
     return sorted(_with_targets(folder, found, links))
 
@@ -145,17 +147,19 @@ def _with_targets(folder, found, links):
 
 
 def _walk(folder, onerror):
-    """As ``os.walk``; what is behind links to folders comes last, so that a
-    folder has its own name if that is below the first one, too. Links behind
-    links are followed to where nobody has been."""
+    """As ``os.walk``, each folder after its identity; what is behind links to
+    folders comes last, so that a folder has its own name if that is below the
+    first one, too. Links behind links are followed to where nobody has been.
+    """
     later, walked = [folder], set()
     for number, start in enumerate(later):
         if number and _loops(start):
             continue
         links = []
         for root, folders, names in os.walk(start, onerror=onerror):
-            walked.add(_identity(root))
-            yield root, folders, names
+            place = _identity(root)
+            walked.add(place)
+            yield place, root, folders, names
             paths = (f"{root}/{name}" for name in folders)
             links += filter(os.path.islink, paths)
         if number:
