@@ -54,7 +54,9 @@ class AudioVisualBrain(PseudoLabelBrain):
     def compute_objectives(self, cosines, batch, stage):
         """The gated losses of both branches, with label correction."""
         labels = batch["label"]
-        has_face = batch["has_face"].to(self.device)
+        # On the host too, so that it need not wait for a GPU to know
+        faces = batch["has_face"]
+        has_face = faces.to(self.device)
         present = [torch.ones_like(has_face), has_face]
         loss, results = self.hparams.label_loss(
             cosines,
@@ -63,22 +65,23 @@ class AudioVisualBrain(PseudoLabelBrain):
             present,
             lambda rows: self._answer(batch, rows),
         )
+        rows = [torch.arange(len(faces)), faces.nonzero().squeeze(1)]
         branches = self.branches.values()
-        for branch, there, result in zip(branches, present, results):
+        for branch, there, own, result in zip(branches, present, rows, results):
             branch.loss_gate.add(guessed(result["losses"], ~there))
-            there = there.cpu()
+            seen = own.to(self.device)
             branch.gate_record.add(
-                batch["sample"][there],
-                **{name: values[there] for name, values in result.items()},
+                batch["sample"][own],
+                **{name: values[seen] for name, values in result.items()},
             )
+        right = cosines[1].detach().argmax(1) == labels
         self.record.add(
             {
                 "loss": loss.detach(),
                 "accuracy": accuracy(cosines[0], labels),
                 # Shares of all utterances, as a batch may have no face
                 "faces": has_face.float().mean(),
-                "faces_right": has_face.float().mean()
-                * accuracy(cosines[1][has_face], labels[has_face]).nan_to_num(),
+                "faces_right": (has_face & right).float().mean(),
                 **decision_shares(results[0]["decisions"]),
             }
         )

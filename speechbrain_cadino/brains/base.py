@@ -59,6 +59,9 @@ from speechbrain_cadino.training.unreadable import Unreadable
 
 logger = get_logger(__name__)
 
+# Steps on a GPU between two losses that the progress bar shows
+SHOWN_EVERY = 10
+
 
 class EncoderBrain(sb.Brain):
     """Trains a speaker encoder on random crops; the base of our Brains.
@@ -345,9 +348,12 @@ class EncoderBrain(sb.Brain):
     def update_average(self, loss, avg_loss):
         """The average that the progress bar shows. On a GPU, of every tenth
         step: to know a loss, the host has to wait for it."""
-        if self.device_type == "cuda" and self.step % 10:
+        if self.device_type != "cuda":
+            return super().update_average(loss, avg_loss)
+        count, between = divmod(self.step, SHOWN_EVERY)
+        if between or not torch.isfinite(loss):
             return avg_loss
-        return super().update_average(loss, avg_loss)
+        return avg_loss + (float(loss) - avg_loss) / count
 
     def all_augmenters(self):
         """All that changes crops, each once.

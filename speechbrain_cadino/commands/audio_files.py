@@ -168,15 +168,19 @@ def embed_files(
     rate = loaded.sample_rate
     with audio_table(files, rate) as (recordings, table):
         heard = loaded
+        # What is drawn is drawn by row: one result for any order of the files
+        order = np.argsort([files[int(row)] for row in table["ID"]])
         if recording_lda:
-            heard = RecordingLDA().learn(loaded, table).after(loaded)
+            lda = RecordingLDA().learn(loaded, table.iloc[order])
+            heard = lda.after(loaded)
             calibration = None
         embeddings = heard.embed(table, skip_unreadable=True)
         problems = heard.problems  # a calibration embeds once more
         fine = np.isfinite(embeddings).all(1)
         if calibration is None and self_calibrate:
             calibrates = calibrate_lda if recording_lda else calibrate
-            calibration = _own_calibration(calibrates, loaded, table[fine])
+            learnt = table.iloc[order[fine[order]]]
+            calibration = _own_calibration(calibrates, loaded, learnt)
     for row, wav in table.loc[~fine, ["ID", "wav"]].to_numpy():
         problem = problems[row].removeprefix(f"{wav}: ").rstrip(".")
         recordings[int(row)].problem = problem

@@ -118,7 +118,8 @@ def _find(arguments, loaded, before):
         return threshold.calibrate(loaded, table, *options)
     if not arguments.inputs:
         raise ValueError("Give audio files or folders, or --trials=LIST.")
-    files = audio_files.find_files(arguments.inputs)
+    # One result for any order of the inputs: pairs are drawn by row
+    files = sorted(audio_files.find_files(arguments.inputs))
     files = some_of(files, threshold.MOST_RECORDINGS)
     with audio_files.audio_table(files, loaded.sample_rate) as found:
         recordings, table = found

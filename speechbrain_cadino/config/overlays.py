@@ -119,8 +119,9 @@ def _own_device(run_opts):
     device."""
     if "device" not in run_opts.overridden_args:
         return run_opts
-    check_device(run_opts["device"])
-    return dataclasses.replace(run_opts, device=number_gpu(run_opts["device"]))
+    device = number_gpu(run_opts["device"])
+    check_device(device)
+    return dataclasses.replace(run_opts, device=device)
 
 
 def allow_own_classes():

@@ -431,7 +431,8 @@ def check_rate(table, sample_rate):
     ------
     ValueError
         If all rows have so many samples a second, and so has the first file;
-        or the first row is a whole file.
+        or the first row is a whole file, or the durations are those of pieces
+        of several lengths.
     """
     rate = None if sample_rate == 1 else counted_rate(table)
     if rate is None or alike(rate, sample_rate):
@@ -443,7 +444,10 @@ def check_rate(table, sample_rate):
         return
     whole = alike(table["duration"].iloc[0], header.frames / header.rate)
     whole &= (table["wav"] == path).sum() == 1  # no pieces, with its duration
-    if alike(rate, header.rate) or whole:
+    # Pieces of several lengths that agree on a rate have durations of their own
+    lengths = table["duration"].to_numpy()
+    several = np.ptp(lengths) > 0.05 * lengths.max()
+    if alike(rate, header.rate) or whole or several:
         raise ValueError(
             f"The manifest counts {rate:.0f} samples a second, such as of "
             f"{path}, and {sample_rate} are expected, the rate of the encoder: "

@@ -24,6 +24,7 @@ from speechbrain_cadino.demo.espeak import require_espeak, synthesise
 from speechbrain_cadino.demo.sentences import LANGUAGES, make_sentence
 from speechbrain_cadino.process.files import (
     atomic_path,
+    holds_something,
     read_json,
     remove_leftovers,
     write_csv,
@@ -230,7 +231,7 @@ def _check_folder(folder, settings):
                 f"{folder} holds a demo corpus with other settings ({found}, "
                 f"not {settings}): give another data_folder, or delete it."
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif holds_something(folder):
         raise ValueError(
             f"{folder} is not empty and holds no demo corpus: give a new "
             "folder as data_folder."

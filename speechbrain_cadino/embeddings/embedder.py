@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import pathlib
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from tqdm import tqdm
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import AudioReader, MediaError
 from speechbrain_cadino.dataio.manifest import check_rate, spread_rows
-from speechbrain_cadino.embeddings.extract import extract
+from speechbrain_cadino.embeddings.extract import SETTINGS, extract
 from speechbrain_cadino.embeddings.segments import SHORTEST, Segments
 from speechbrain_cadino.process.ranks import shield_worker, worth_while
 
@@ -169,6 +170,7 @@ class Embedder:
             "reader": str(self.reader),
             # Not of an embedder without: its embeddings have been kept so
             **({"keep_segments": True} if self.keep_segments else {}),
+            **_hash_settings(self.source),
         }
 
     def embed(self, table, skip_unreadable=False):
@@ -360,6 +362,18 @@ class Embedder:
         embeddings = self.embed(table.iloc[rows], skip_unreadable=True)
         mean = np.nanmean(embeddings, axis=0, dtype=np.float64)
         return mean.astype(np.float32)
+
+
+def _hash_settings(source):
+    """A hash of what the YAML file of an encoder folder says, such as the hop
+    of the features, which is no weight; nothing if there is none."""
+    path = pathlib.Path(source or "", "hyperparams.yaml")
+    if not path.is_file():
+        return {}
+    lines = map(bytes.strip, path.read_bytes().splitlines())
+    # A comment tells the threshold
+    said = [line for line in lines if line and not line.startswith(b"#")]
+    return {SETTINGS: hashlib.sha256(b"\n".join(said)).hexdigest()}
 
 
 def _hash_state(module):

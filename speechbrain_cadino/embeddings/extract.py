@@ -43,8 +43,17 @@ logger = get_logger(__name__)
 # Of a manifest, so many are text at a time
 ROWS_OF_TEXT = 100_000
 
+# In a record, how many utterances a shard has
+SIZE = "shard_size"
+# and a hash of what the encoder's YAML file says
+SETTINGS = "settings"
+
 # What a record tells, in words
-KINDS = {"weights": "encoder", "table": "list of files (or data_folder)"}
+KINDS = {
+    "weights": "encoder",
+    SETTINGS: "hyperparams.yaml of the encoder",
+    "table": "list of files (or data_folder)",
+}
 
 
 def extract(
@@ -66,8 +75,9 @@ def extract(
     extraction goes on where it was. Under torchrun the shards are dealt out
     to the processes, all of which must see the folder and call this function.
     ``extraction.json`` tells what the files belong to: another encoder, table
-    or segment length, or other shards, throw them away; if nothing has
-    changed, a finished extraction is returned as it is. Audio files that were
+    or segment length throws them away; if nothing has changed, a finished
+    extraction is returned as it is, and one that was begun keeps the size of
+    its shards. Audio files that were
     replaced are noticed only by a column ``state`` in the table: else delete
     the folder to embed those again. What others have put there stays.
 
@@ -138,13 +148,20 @@ def extract(
         record = extraction_record(embedder, table, shard_size, trim)
         if keep:
             check_kept(folder, record)
-        return _is_there(folder, record)
+        there = _is_there(folder, record)
+        return there, read_json(folder / RECORD).get(SIZE, shard_size)
 
-    if run_on_main(is_there):
+    there, shards.size = run_on_main(is_there)
+    if there:
         logger.info(
             f"The embeddings in {folder} are up to date: neither the list of "
             "files nor the encoder has changed."
         )
+        if "state" not in table:
+            logger.info(
+                "Whether files were replaced by others of the same name is not "
+                f"looked at: if so, remove {folder}."
+            )
     else:
         _embed_shards(shards, embedder, trim)
         logger.info(f"Joining the embeddings of {len(table)} utterances.")
@@ -185,7 +202,7 @@ def _what_differs(folder, record):
     before = read_json(folder / RECORD)
     if not there or before == {} or not (folder / RECORD).is_file():
         return ""
-    before = before or {}  # a damaged one
+    before, record = comparable(before or {}, record)  # maybe a damaged one
     differing = [
         name
         for name in {**before, **record}
@@ -214,7 +231,7 @@ def extraction_record(embedder, table, shard_size, trim=True):
     record = {
         **embedder.fingerprint(),
         "table": hash_table(table),
-        "shard_size": shard_size,
+        SIZE: shard_size,
     }
     return record if trim else record | {"trim": False}
 
@@ -242,7 +259,7 @@ def hash_table(table):
     return found.hexdigest()
 
 
-def finished_shards(folder, table, embedder, shard_size):
+def finished_shards(folder, table, embedder):
     """What an extraction had embedded before it was ended.
 
     Arguments
@@ -253,7 +270,6 @@ def finished_shards(folder, table, embedder, shard_size):
         The N files that were to be embedded, see ``extract``, as for the
         others; one embedding each.
     embedder : Embedder
-    shard_size : int
 
     Returns
     -------
@@ -262,8 +278,9 @@ def finished_shards(folder, table, embedder, shard_size):
     numpy.ndarray
         Shape (n, D): their embeddings, NaN where a file cannot be read.
     """
+    size = read_json(pathlib.Path(folder, RECORD))[SIZE]
     shards = _Shards(
-        pathlib.Path(folder), table, shard_size, embedder.segments, False
+        pathlib.Path(folder), table, size, embedder.segments, False
     )
     finished = [number for number in shards.numbers if shards.is_there(number)]
     there = np.zeros(len(table), bool)
@@ -293,7 +310,7 @@ def is_extracted(folder, record):
     -------
     bool
     """
-    if not _is_of(pathlib.Path(folder), record):
+    if not is_of(pathlib.Path(folder), record):
         return False
     try:
         np.load(pathlib.Path(folder, "embeddings.npy"), mmap_mode="r")
@@ -302,14 +319,58 @@ def is_extracted(folder, record):
     return pathlib.Path(folder, "ids.txt").is_file()
 
 
-def _is_of(folder, record):
-    """Whether what is in a folder belongs to a record."""
-    return read_json(folder / RECORD) == record
+def is_of(folder, record):
+    """Whether what is in a folder belongs to a record: see ``comparable``.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The embedding folder.
+    record : dict
+        See ``extraction_record``.
+
+    Returns
+    -------
+    bool
+    """
+    before, record = comparable(read_json(folder / RECORD) or {}, record)
+    return before == record
+
+
+def comparable(before, record):
+    """Two records, less what makes no difference: the size of the shards, as an
+    embedding depends on its own utterance alone; and what the encoder's YAML
+    file says, which older versions did not record.
+
+    Arguments
+    ---------
+    before : dict
+        The record of a folder.
+    record : dict
+        See ``extraction_record``.
+
+    Returns
+    -------
+    tuple of dict
+        Both of them.
+
+    Example
+    -------
+    >>> old = {"weights": "7f", "shard_size": 5}
+    >>> before, now = comparable(old, {"weights": "7f", "settings": "a0"})
+    >>> before == now
+    True
+    """
+    passed_over = {SIZE} if SETTINGS in before else {SIZE, SETTINGS}
+    return tuple(
+        {name: one[name] for name in one if name not in passed_over}
+        for one in (before, record)
+    )
 
 
 def _is_there(folder, record):
     """Whether all is done. Deletes what belongs to another record."""
-    same, finished = _is_of(folder, record), is_extracted(folder, record)
+    same, finished = is_of(folder, record), is_extracted(folder, record)
     if not same:
         check_our_embeddings(folder)
         other = _what_differs(folder, record)
@@ -359,7 +420,10 @@ class _Shards:
         self.size = size
         self.whole = whole
         self.counts = segments.rows(table)  # of embeddings
-        self.numbers = range(-(-len(table) // size))
+
+    @property
+    def numbers(self):
+        return range(-(-len(self.table) // self.size))
 
     def path(self, number):
         return self.folder / "shards" / f"{number:05}.npy"

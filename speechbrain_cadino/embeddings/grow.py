@@ -10,11 +10,13 @@ import pandas as pd
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import read_csv
 from speechbrain_cadino.embeddings.extract import (
+    comparable,
     extract,
     extraction_record,
     finished_shards,
     hash_table,
     is_extracted,
+    is_of,
     remove_extraction,
 )
 from speechbrain_cadino.embeddings.store import (
@@ -126,7 +128,7 @@ def embed_more(embedder, folder, table, shard_size):
 def _is_by(folder, record, unknown):
     """Whether what is in a folder is by the encoder of a record; where it has
     none, what is unknown stands for it."""
-    before = read_json(folder / RECORD) or unknown
+    before, record = comparable(read_json(folder / RECORD) or unknown, record)
     return {**before, "table": None} == {**record, "table": None}
 
 
@@ -156,13 +158,11 @@ def _put_aside(embedder, folder, table, record):
     before = {**record, "table": hash_table(rows)}
     if before["table"] == hash_table(rest):
         return
-    if read_json(more / RECORD) == before:
+    if is_of(more, before):
         if is_extracted(more, before):
             ids, embeddings = load_embeddings(more)
         else:
-            there, embeddings = finished_shards(
-                more, rows, embedder, record["shard_size"]
-            )
+            there, embeddings = finished_shards(more, rows, embedder)
             ids = rows["ID"][there].tolist()
         told = _told(rows[rows["ID"].isin(ids)], embedder.sample_rate)
         sources, origin = [(ids, embeddings)], [0] * len(told)

@@ -15,6 +15,7 @@ from speechbrain_cadino.embeddings.extract import (
     extraction_record,
     hash_table,
     is_extracted,
+    is_of,
     none_readable,
     remove_extraction,
 )
@@ -118,7 +119,7 @@ def extract_part(embedder, folder, table, part, shard_size=5_000):
         for i in range(1, parts + 1)
     }
     missing = [
-        path.name + OTHER * (read_json(path / RECORD) not in (None, wanted))
+        path.name + OTHER * _is_other(path, wanted)
         for path, wanted in records.items()
         if not is_extracted(path, wanted)
     ]
@@ -134,6 +135,11 @@ def extract_part(embedder, folder, table, part, shard_size=5_000):
             _join(list(records), pathlib.Path(folder), record)
     logger.info(f"All {parts} parts are joined in {folder}.")
     return True
+
+
+def _is_other(folder, record):
+    """Whether a part belongs to another record."""
+    return read_json(folder / RECORD) is not None and not is_of(folder, record)
 
 
 def _rows_of(table, number, parts):

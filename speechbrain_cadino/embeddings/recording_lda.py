@@ -19,6 +19,7 @@ from speechbrain_cadino.dataio.augment import (
 from speechbrain_cadino.dataio.crop_reader import CropReader, crop_samples
 from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.embeddings.linear import LDA, check_classes
+from speechbrain_cadino.process.randomness import fork_rng
 from speechbrain_cadino.process.ranks import shield_worker, worth_while
 
 logger = get_logger(__name__)
@@ -166,7 +167,7 @@ class RecordingLDA(LDA):
         augment = self.augment or default_augment(embedder.sample_rate)
         found, places, problems = [], [], []
         bar = tqdm(total=len(data), desc="Crops of recordings", delay=1)
-        with torch.random.fork_rng(), torch.no_grad(), bar:
+        with fork_rng(embedder.device), torch.no_grad(), bar:
             torch.manual_seed(self.seed)
             for batch in loader:
                 bar.update(len(batch))

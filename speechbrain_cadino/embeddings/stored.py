@@ -11,12 +11,14 @@ from speechbrain_cadino.dataio.manifest import read_csv
 from speechbrain_cadino.embeddings.extract import check_kept
 from speechbrain_cadino.embeddings.store import (
     DURATIONS,
+    NAMES,
     SKIPPED,
     check_our_embeddings,
     forget,
     load_embeddings,
     save_embeddings,
 )
+from speechbrain_cadino.process.files import wait_for
 
 
 class StoredEmbeddings:
@@ -148,7 +150,7 @@ class StoredEmbeddings:
                 "ids.txt has them, in a manifest or a trial list too, and no "
                 "encoder beside it."
             )
-        found = np.array(self.embeddings[rows], np.float32)
+        found = np.asarray(self.embeddings[rows], np.float32)
         fine = np.isfinite(found).all(1) & found.any(1)
         broken = ~fine & ~missing
         if (broken | missing).all() or (broken.any() and not skip_unreadable):
@@ -173,9 +175,10 @@ class StoredEmbeddings:
                 f"{folder} holds the embeddings that are given, and would get "
                 "those of the manifest alone: give another output_folder."
             )
-        embeddings = self.embed(table, skip_unreadable=True)
 
+        # The main process alone: of many rows, one copy fills the memory
         def save():
+            embeddings = self.embed(table, skip_unreadable=True)
             check_our_embeddings(folder)
             if keep:
                 check_kept(folder, {})
@@ -183,4 +186,6 @@ class StoredEmbeddings:
             save_embeddings(folder, list(table["ID"]), embeddings)
 
         run_on_main(save)
+        for name in NAMES:
+            wait_for(pathlib.Path(folder, name))
         return load_embeddings(folder)

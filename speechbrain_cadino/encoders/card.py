@@ -149,7 +149,7 @@ def write_card(folder, settings, table, results=None, labelled=None):
     settings : dict
         The settings of the training, as ``config.settings.resolve`` gives them.
     table : pandas.DataFrame
-        The manifest it was trained on.
+        The manifest it was trained on; None if on ``labelled`` alone.
     results : dict, optional
         The results of ``verify``: ``trials``, ``targets`` and the figures of
         the encoder, ``eer`` in percent and ``min_dcf_0.01``, in one dict.
@@ -185,8 +185,7 @@ def write_card(folder, settings, table, results=None, labelled=None):
         load=load.format(
             threshold=threshold_line(read_calibration(folder)), **settings
         ),
-        trained=_amount(table, kind == "faces")
-        + _labelled(labelled)
+        trained=_trained(table, labelled, kind == "faces")
         + _started(settings.get("start_encoder")),
         settings="\n".join(shown),
         figures=_figures(results),
@@ -290,11 +289,21 @@ def _started(encoder):
     )
 
 
-def _amount(table, faces):
-    """How much there is in a manifest, and whether it has labels."""
+def _trained(table, labelled, faces):
+    """What it was trained on, and which labels it had."""
+    if table is None:
+        return _labelled(labelled)
     given = trusted_rows(table)
     if given.any():
-        return _amount(table[~given], faces) + _labelled(table[given])
+        table, labelled = table[~given], table[given]
+    trained = _amount(table, faces)
+    if labelled is not None:
+        trained += f" And {_labelled(labelled, 'with')}"
+    return trained
+
+
+def _amount(table, faces):
+    """How much there is in a manifest, and whether it has labels."""
     amount = f"{len(table):,} tracks of faces"
     if not faces:
         hours = table["duration"].sum() / 3600
@@ -308,12 +317,10 @@ def _amount(table, faces):
     )
 
 
-def _labelled(table):
+def _labelled(table, start="With"):
     """How much there is in a manifest of true speakers."""
-    if table is None:
-        return ""
     return (
-        f" And with speaker labels: {len(table):,} recordings of "
+        f"{start} speaker labels: {len(table):,} recordings of "
         f"{table[LABEL].nunique():,} speakers."
     )
 

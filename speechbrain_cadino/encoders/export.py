@@ -15,6 +15,7 @@ from speechbrain_cadino.config.settings import own_files
 from speechbrain_cadino.process.files import (
     atomic_folder,
     holds_something,
+    is_temporary,
     read_text,
 )
 
@@ -137,11 +138,11 @@ def check_replaceable(folder):
 
 def _is_ours(path):
     """Whether a file in an encoder folder may be lost; those that macOS leaves
-    in any folder may, too, and what is locked on NFS."""
+    in any folder may, too, what is locked on NFS, and what a killed process has
+    not finished."""
     ours = path.name in {*WRITTEN, ".lock"} or path.suffix == ".ckpt"
-    return path.is_file() and (
-        ours or path.name == ".DS_Store" or path.name.startswith("._")
-    )
+    left = path.name == ".DS_Store" or path.name.startswith("._")
+    return path.is_file() and (ours or left or bool(is_temporary(path.name)))
 
 
 def check_no_encoder(folder):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.manifest import LABEL, read_csv
+from speechbrain_cadino.dataio.manifest import LABEL, describe_columns, read_csv
 
 logger = get_logger(__name__)
 
@@ -61,7 +61,10 @@ def read_phones(path):
     table = read_csv(path)
     missing = [name for name in COLUMNS if name not in table]
     if missing or not len(table):
-        what = f"no column {', '.join(missing)}" if missing else "no row"
+        what = "no row"
+        if missing:
+            what = f"no column {', '.join(missing)}; it has "
+            what += describe_columns(table)
         raise ValueError(f"{path}, a table of phones, has {what}.")
     for name in ("start", "stop"):
         table[name] = pd.to_numeric(table[name], errors="coerce")

@@ -153,10 +153,10 @@ class Sinkhorn(torch.nn.Module):
 class JointSinkhorn(Sinkhorn):
     """Sinkhorn-Knopp of the exponentials as they are.
 
-    As in the code of SwAV and DINOv2, where an utterance whose exponentials
-    are large weighs more in the first round; Sinkhorn makes the utterances'
-    sums equal before it. After three rounds, the two differ by up to 27% of
-    total variation.
+    As in the code of SwAV, where an utterance whose exponentials are large
+    weighs more in the first round; Sinkhorn makes the utterances' sums equal
+    before it. After three rounds, the two differ by up to 27% of total
+    variation. DINOv2 balances its global crops together, here each on its own.
 
     Arguments
     ---------

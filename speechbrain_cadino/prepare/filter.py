@@ -155,6 +155,12 @@ def filter_manifest(
             path.unlink(missing_ok=True)
         heard = None if detector is None else folder / "speech"
         scores = _scores(source, heard, table)
+        if rules["consistency"] is not None and scores["segments"].max() < 2:
+            logger.warning(
+                f"{source} has one embedding of each utterance: there is no "
+                "consistency, and nobody looks for recordings of several "
+                "voices. Give embeddings of segments, or consistency=null."
+            )
         kept, report = decide(table["ID"], scores, rules)
         _write(folder, table, scores, kept, report)
         if pieces is not None:
@@ -425,8 +431,8 @@ def describe_filter(report):
     lines = [
         f"{kept} of {total} utterances are kept ({kept / total:.0%}); "
         f"{report['unreadable']} cannot be read or are silent, "
-        f"{report['one_segment']} are too short for a consistency and go by "
-        "the other scores."
+        f"{report['one_segment']} are of one segment, which has no "
+        "consistency, and go by the other scores."
     ]
     for name, found in report["scores"].items():
         if found["threshold"] is None:

@@ -33,7 +33,8 @@ UNLISTED = "\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 UNSAFE = re.compile(f"^ |[{UNLISTED}$]")
 
 NEEDS_CONVERTING = (
-    "needs converting: give convert_folder, with "
+    "needs converting: give convert_folder (of noises, rooms: copies that "
+    "speechbrain-cadino prepare makes by its own), with "
     'pip install "speechbrain_cadino[convert]"'
 )
 

@@ -304,12 +304,34 @@ def remove_leftovers(folder, below=False):
     """
     for inner, folders, files in os.walk(folder):
         for name in [*folders, *files]:
-            found = name[0] == "." and TEMPORARY.search(name)
+            found = is_temporary(name)
             path = pathlib.Path(inner, name)
             if found and not _is_written(path, found[1], int(found[2])):
                 remove(path)
         if not below:
             break
+
+
+def is_temporary(name):
+    """Whether a name is that of what ``atomic_path`` or ``atomic_folder`` has
+    not finished.
+
+    Arguments
+    ---------
+    name : str
+        The name of a file or folder.
+
+    Returns
+    -------
+    re.Match
+        With the host and the process; None if it is not.
+
+    Example
+    -------
+    >>> bool(is_temporary(".a.00000000-9.tmp.csv")), is_temporary("a.csv")
+    (True, None)
+    """
+    return TEMPORARY.search(name) if name[0] == "." else None
 
 
 def _is_written(path, host, number):
@@ -384,11 +406,13 @@ def holds_something(path):
     Returns
     -------
     bool
-        Not if there is nothing, or an empty folder.
+        Not if there is nothing, or a folder that is empty or holds only what
+        killed processes have not finished.
 
     Example
     -------
     >>> folder = getfixture("tmp_path")
+    >>> (folder / ".a.00000000-9.tmp").touch()
     >>> holds_something(folder), holds_something(folder / "a")
     (False, False)
     >>> (folder / "a").touch()
@@ -396,7 +420,9 @@ def holds_something(path):
     (True, True)
     """
     path = pathlib.Path(path)
-    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+    if not path.is_dir():
+        return path.exists()
+    return not all(is_temporary(inner.name) for inner in path.iterdir())
 
 
 def check_inputs_stay(inputs, outputs):

@@ -29,6 +29,27 @@ def seed_of(where):
 
 
 @contextlib.contextmanager
+def fork_rng(device=None):
+    """A block after which PyTorch draws what it would have drawn without it.
+
+    Arguments
+    ---------
+    device : torch.device or str, optional
+        The device that numbers are drawn on, beside the CPU. PyTorch's own
+        default is all GPUs of the machine.
+
+    Example
+    -------
+    >>> state = torch.get_rng_state()
+    >>> with fork_rng():
+    ...     _ = torch.manual_seed(1)
+    >>> torch.equal(torch.get_rng_state(), state)
+    True
+    """
+    on_gpu = device is not None and torch.device(device).type == "cuda"
+    return torch.random.fork_rng([device] if on_gpu else [])
+
+
 def own_random(where, device="cpu"):
     """A block that draws numbers of its own: those that are drawn before and
     after it are what they would have been without it. So it is on CPUs and on
@@ -57,7 +78,7 @@ def own_random(where, device="cpu"):
     seed = seed_of(where)
     before, numpys = random.getstate(), np.random.get_state()
     on_gpu = device.type == "cuda"
-    with torch.random.fork_rng([device] if on_gpu else []):
+    with fork_rng(device):
         # Not torch.manual_seed, which is for all GPUs
         torch.default_generator.manual_seed(seed)
         if on_gpu:

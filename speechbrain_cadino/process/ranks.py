@@ -130,16 +130,40 @@ def worth_while(num_workers):
     Returns
     -------
     int
-        No more than there are processors for this process.
+        No more than there are processors for this process, which shares
+        them with the others of torchrun on its machine.
 
     Example
     -------
     >>> worth_while(0), 1 <= worth_while(10**6) < 10**6
     (0, True)
     """
+    return min(num_workers, own_processors())
+
+
+def own_processors(processes=None):
+    """How many processors there are for each of some processes.
+
+    Arguments
+    ---------
+    processes : int, optional
+        The number of processes on this machine; those of torchrun by default.
+
+    Returns
+    -------
+    int
+        1 or more.
+
+    Example
+    -------
+    >>> own_processors(10**6)
+    1
+    """
+    count = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):  # Linux
-        return min(num_workers, len(os.sched_getaffinity(0)))
-    return min(num_workers, os.cpu_count() or 1)
+        count = len(os.sched_getaffinity(0))
+    processes = processes or int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, count // processes)
 
 
 def shield_worker(worker_id):

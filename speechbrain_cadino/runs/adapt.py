@@ -131,8 +131,9 @@ def adapt(embedder, table, folder, only=None, trusted=True):
         replace_figures(
             temporary,
             f"Adapted without labels to {heard.count:,} recordings by a linear "
-            f"map: {choice}. {verdict} The 95% interval of the threshold is "
-            f"{low:.3f} to {high:.3f}. Not evaluated with labels.",
+            f"map: {choice}. {verdict} The 95% interval of its threshold "
+            f"without labels, {calibration.threshold:.3f}, is {low:.3f} to "
+            f"{high:.3f}. Not evaluated with labels.",
         )
         write_calibration(temporary, calibration)
     return Adaptation(figures, choice, verdict, calibration, interval)

@@ -1,5 +1,6 @@
 """Supervised fine-tuning on shares of the true labels: one training each."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -142,11 +143,14 @@ class Training(NamedTuple):
         Its output folder.
     overrides : str
         Its flags.
+    start : str, optional
+        A hash of the encoder that it starts from.
     """
 
     share: float
     folder: pathlib.Path
     overrides: str
+    start: str | None = None
 
     @property
     def done(self):
@@ -176,6 +180,8 @@ class Training(NamedTuple):
             "utterances": len(labels),
             "speakers": labels[LABEL].nunique(),
         }
+        if self.start is not None:
+            row["start_encoder"] = self.start
         metrics = self.folder / "metrics.json"
         if metrics.is_file():
             row |= _read_json(metrics)["systems"]["encoder"]
@@ -204,18 +210,21 @@ def plan_shares(hparams_file, run_opts, overrides):
     ------
     ValueError
         If a share makes no sense, a training was begun with other settings or
-        had other labels, or a flag would put the files of all of them into one
-        folder.
+        had other labels or another encoder to start from, or a flag would put
+        the files of all of them into one folder.
     """
     settings = resolve(hparams_file, overrides)
     output_folder = pathlib.Path(settings["output_folder"])
+    start = _hash_encoder(settings.get("start_encoder"))
     trainings = []
     for share in _shares(settings["share"]):
         folder = output_folder / f"share_{share:g}"
         flags = {"share": share, "output_folder": str(folder)}
-        training = Training(share, folder, change_overrides(overrides, **flags))
+        own = change_overrides(overrides, **flags)
+        training = Training(share, folder, own, start)
         _check_folders(training, hparams_file)
         _check_settings(training, hparams_file, run_opts)
+        _check_start(training)
         _check_labels(training, settings)
         trainings.append(training)
     return output_folder, trainings
@@ -258,6 +267,27 @@ def _check_settings(training, hparams_file, run_opts):
         check_same(folder, record, new, folder, MAY_CHANGE, training.done)
 
 
+def _hash_encoder(source):
+    """A hash of the weights in an encoder folder; None if it is none."""
+    if source is None or not os.path.isdir(source):
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(pathlib.Path(source).glob("*.ckpt")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _check_start(training):
+    """Raises if a training that is done has begun as another encoder than there
+    is now: it would stand beside those that are still to come."""
+    before = (read_json(training.result) or {}).get("start_encoder")
+    if None not in (before, training.start) and before != training.start:
+        raise ValueError(
+            f"{training.folder} began as another encoder than is in "
+            "start_encoder now: remove it, or give another output_folder."
+        )
+
+
 def _check_labels(training, settings):
     """Raises if a training that is done had other labels than there are now:
     it would stand beside those that are still to come."""
@@ -289,7 +319,8 @@ def write_shares(output_folder, trainings):
     -------
     list of dict
         What ``shares`` is in ``results.json``: ``share``, ``utterances``,
-        ``speakers`` and, if there are trials, the error rates.
+        ``speakers``, a hash of the weights of ``start_encoder``, and, if there
+        are trials, the error rates.
     """
     rows = [
         _read_json(training.result) for training in trainings if training.done

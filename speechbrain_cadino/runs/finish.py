@@ -47,7 +47,8 @@ def finish(embedder, hparams, device=None, baselines=False):
         The hyperparameters of the training: ``output_folder``,
         ``encoder_folder``, ``train_manifest``, ``data_folder`` and
         ``evaluator``, the TrialEvaluator or None; optionally ``untrained``, see
-        ``verify``, ``final_map``, see ``fold``, and the keys of ``LABELLED``.
+        ``verify``, ``final_map``, see ``fold``, the keys of ``LABELLED``, and
+        ``labels_alone``, whether only what they name was trained on.
     device : str, optional
         See ``load_encoder``.
     baselines : bool
@@ -82,7 +83,7 @@ def finish(embedder, hparams, device=None, baselines=False):
     write_model_card(
         hparams["output_folder"],
         hparams["encoder_folder"],
-        table,
+        None if hparams.get("labels_alone") else table,
         metrics,
         labelled=labelled,
     )

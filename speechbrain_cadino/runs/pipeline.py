@@ -21,7 +21,7 @@ from speechbrain_cadino.process.console import in_minutes, to_copy
 from speechbrain_cadino.process.files import read_json, write_json
 from speechbrain_cadino.process.interrupts import Interrupted, interruptible
 from speechbrain_cadino.process.lock import HELD
-from speechbrain_cadino.process.ranks import follow_parent
+from speechbrain_cadino.process.ranks import follow_parent, own_processors
 from speechbrain_cadino.runs.finish import where_to_go
 from speechbrain_cadino.runs.open_run import (
     STEP_VARIABLE,
@@ -36,6 +36,9 @@ from speechbrain_cadino.training.progress import LATER, PLACE
 
 logger = get_logger(__name__)
 
+
+# The variable for how many threads a process computes with
+THREADS = "OMP_NUM_THREADS"
 
 # The folders of the steps of one stage, in its own
 PARTS = {"filter", "labels", "train", "gate"}
@@ -324,23 +327,24 @@ def _run_step(folder, steps, step, lock):
             save()
     if process.returncode:
         raise ValueError(
-            f"{step.name} failed ({_how(process.returncode)}): see above and, "
-            f"if it got so far, {path.with_name('log.txt')}. The command was: "
-            f"{command}"
+            f"{step.name} failed ({_how(process.returncode, step)}): see "
+            f"above and, if it got so far, {path.with_name('log.txt')}. The "
+            f"command was: {command}"
         )
     save(done=True)
 
 
-def _how(code):
-    """How a script has ended, by its exit code."""
+def _how(code, step):
+    """How the script of a step has ended, by its exit code."""
     how = f"exit code {code}"
     if code < 0:
         how = f"killed by {signal.Signals(-code).name}"
+    advice = "lower num_workers; or, in another output_folder, batch_size or "
+    advice += "processes"
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
-        how += (
-            ", most likely because memory ran out: lower num_workers; or, "
-            "in another output_folder, batch_size or processes"
-        )
+        how += f", most likely because memory ran out: {advice}"
+    elif step.processes > 1 and code == 1:
+        how += f"; if torchrun names SIGKILL, memory ran out: {advice}"
     return how
 
 
@@ -361,6 +365,9 @@ def _start(folder, step, lock, steps):
     later = _later(steps, step)
     if later is not None:
         known[LATER] = str(later)
+    if step.processes > 1 and THREADS not in os.environ:
+        # Else torchrun gives each process one
+        known[THREADS] = str(own_processors(step.processes))
     return subprocess.Popen(
         [sys.executable, *step.command],
         env={**os.environ, **known},

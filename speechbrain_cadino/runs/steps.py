@@ -81,6 +81,8 @@ class Step(NamedTuple):
         done again when its settings change or a step before it runs.
     values : dict
         What its entry in the pipeline's YAML file sets.
+    processes : int
+        The number of processes that share its work.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Step(NamedTuple):
     work: Work | None = None
     quick: bool = False
     values: dict = {}
+    processes: int = 1
 
 
 class StepMaker:
@@ -167,14 +170,18 @@ class StepMaker:
             settings["processes"] = self.hparams["processes"]
             manifest = resolved["train_manifest"]
             work = _work(resolved)
-        command = [*self._started(script), *command]
-        return Step(name, command, settings, manifest, work, values=values)
+        processes = self.hparams["processes"] if script in TORCHRUN else 1
+        command = [*self._started(script, processes), *command]
+        return Step(
+            *(name, command, settings, manifest, work),
+            values=values,
+            processes=processes,
+        )
 
-    def _started(self, script):
+    def _started(self, script, processes):
         """How a script is started: maybe by torchrun."""
         script_file = _from_here(pathlib.Path(self.recipe, script))
-        processes = self.hparams["processes"]
-        if processes == 1 or script not in TORCHRUN:
+        if processes == 1:
             return [script_file]
         count = f"--nproc_per_node={processes}"
         return [

@@ -2,17 +2,22 @@
 
 import pathlib
 
+import pandas as pd
+
 from speechbrain.processing.features import STFT
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.settings import HARMLESS, LIMIT
 from speechbrain_cadino.config.starts import CENTROIDS
+from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.process.memory import keep_freed_memory
 from speechbrain_cadino.process.ranks import LONG_PATIENCE, patience
-from speechbrain_cadino.runs.finish import check_exportable
+from speechbrain_cadino.runs.finish import check_exportable, read_labelled
 from speechbrain_cadino.runs.open_run import load_run
 from speechbrain_cadino.training.checkpoints import has_checkpoint
 from speechbrain_cadino.training.partial import train_only
+from speechbrain_cadino.verification.evaluate import TrialEvaluator
+from speechbrain_cadino.verification.trials import training_overlap
 
 logger = get_logger(__name__)
 
@@ -69,6 +74,9 @@ def train(
     for name in evaluators:
         hparams[name] = run_on_main(hparams[name])
 
+    # An error rate on speakers that are trained on would please for hours
+    run_on_main(_warn_of_tested, args=[hparams])
+
     # Weights to start from
     if start is not None:
         start(hparams)
@@ -117,6 +125,16 @@ def _prepare(hparams):
         return
     for prepare in hparams["prepare"]:
         prepare()
+
+
+def _warn_of_tested(hparams):
+    """Warns if a trial list has speakers of the manifest: only what the recipe
+    prepares itself is without them."""
+    trials = hparams.get("evaluator")
+    if isinstance(trials, TrialEvaluator):
+        table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
+        trained = pd.concat([table, read_labelled(hparams)])
+        training_overlap(trials.trials, trials.data_folder, trained)
 
 
 def start_from(hparams, starts):

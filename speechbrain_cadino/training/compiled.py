@@ -84,7 +84,8 @@ class Compilation:
         except Diverged:
             raise
         except Exception as error:
-            if not self._give_up(error):
+            reason = self._give_up(error)
+            if reason is None:
                 raise
         else:
             self._end_step()
@@ -95,7 +96,13 @@ class Compilation:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return step()
+        result = step()
+        # Only now: what fails without it too is no fault of the compilation
+        logger.warning(
+            "The encoder is not compiled, and training takes longer on this "
+            f"GPU: with torch.compile, it failed. {reason}"
+        )
+        return result
 
     def _begin_step(self):
         """Tells CUDA graphs that what they wrote in the last step is done
@@ -127,17 +134,12 @@ class Compilation:
 
         Returns
         -------
-        bool
-            Whether the step is worth a second try.
+        str
+            What the error says, if the step is worth a second try; else None.
         """
         if self.steps >= FIRST_STEPS:
-            return False
+            return None
         for encoder in self.encoders:
             encoder.compile_training(None)
         self.encoders = []
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        logger.warning(
-            "The encoder is not compiled, and training takes longer on this "
-            f"GPU: with torch.compile, it failed. {reason[0]}"
-        )
-        return True
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]

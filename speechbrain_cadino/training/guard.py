@@ -156,7 +156,8 @@ class StepGuard:
         if not (losses or finite):
             return
         sound = torch.stack([*losses, *finite]).all()
-        # The one place of a step where the host waits for the device
+        # Where the host waits for the device in each step; see too where
+        # labels are corrected
         self.skipped = ddp_mean(sound.float()).item() < 1
         if not self.skipped:
             self.in_a_row = {True: 0, False: 0}

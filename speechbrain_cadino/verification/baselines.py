@@ -11,6 +11,7 @@ from speechbrain.lobes.features import Fbank
 from speechbrain_cadino.dataio.audio import MediaError
 from speechbrain_cadino.dataio.signal import fft_size
 from speechbrain_cadino.encoders.load import encoder_hyperparams
+from speechbrain_cadino.process.randomness import fork_rng
 
 CALIBRATION_BATCHES = 25
 CALIBRATION_BATCH_SIZE = 32
@@ -96,14 +97,15 @@ def random_encoder(embedder, table, seed=0):
             "encoder folder: leave the baselines out."
         )
     path = encoder_hyperparams(embedder.source)
-    with torch.random.fork_rng(), open(path, encoding="utf-8") as fin:
+    device = embedder.encoder.device
+    with fork_rng(device), open(path, encoding="utf-8") as fin:
         torch.manual_seed(seed)
         # The pretrainer in there is built too, but loads only when told to.
         hparams = load_hyperpyyaml(fin)
     encoder = EncoderClassifier(
         modules=hparams["modules"],
         hparams=hparams,
-        run_opts={"device": str(embedder.encoder.device)},
+        run_opts={"device": str(device)},
     )
     norms = [
         module

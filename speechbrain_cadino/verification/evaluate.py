@@ -356,8 +356,11 @@ def verify(
             scores[name] = trials.scores(system)
         if untrained is None:
             system = embedder.replace(encode_batch=LogMelStats(rate))
-            lda = RecordingLDA(seed=background.seed).learn(system, table)
-            scores[LEARNT] = trials.scores(lda.after(system))
+            try:
+                lda = RecordingLDA(seed=background.seed).learn(system, table)
+                scores[LEARNT] = trials.scores(lda.after(system))
+            except ValueError as error:  # of one recording, say
+                logger.warning(f"There is no {LEARNT}: {error}")
     return write_results(output_folder, assess, scores, details, overlap)
 
 

@@ -1,5 +1,6 @@
 """Trial lists and the files they name."""
 
+import contextlib
 import itertools
 import pathlib
 
@@ -7,7 +8,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.audio import length_at, read_header
+from speechbrain_cadino.dataio.audio import (
+    AudioError,
+    length_at,
+    read_header,
+)
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.dataio.names import (
     candidates,
@@ -28,6 +33,12 @@ NAMED = {
     "vox1-e": "list_test_all2.txt",
     "vox1-h": "list_test_hard2.txt",
 }
+# Of a test file that is there and cannot be read
+COPIES = (
+    "speechbrain-cadino prepare FOLDER --output PLACE --convert_folder COPIES "
+    "copies what needs converting: then give both as folders of the trials, "
+    'such as --trials_folder="[FOLDER,COPIES]", in verify.py --data_folder.'
+)
 VOXCELEB = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb"
 
 
@@ -344,7 +355,8 @@ def trial_files(trials, data_folder, sample_rate=16000):
     """Finds the files of a trial list, each once.
 
     They are looked for as ``dataio.names.find_file`` says, in one folder after
-    the other; where one is not there, the same in another format serves.
+    the other; where one is not there or not readable, the same in another
+    format or folder serves.
 
     Arguments
     ---------
@@ -381,16 +393,16 @@ def trial_files(trials, data_folder, sample_rate=16000):
             f"not below {_or(folders)} or its folder wav; the first is "
             f"{missing[0]}. {_hint(missing[0], folders)}"
         )
+    stops = []
+    for name in tqdm(names, desc="Reading headers", unit="file"):
+        paths[name], header = _readable(name, paths[name], folders)
+        stops.append(length_at(sample_rate, header.frames, header.rate))
     renamed = [n for n in names if paths[n].suffix != pathlib.Path(n).suffix]
     if renamed:
         logger.info(
             f"{len(renamed)} of {len(names)} files have another suffix than in "
             f"the trial list; the first: {renamed[0]} is {paths[renamed[0]]}."
         )
-    stops = []
-    for path in tqdm(paths.values(), desc="Reading headers", unit="file"):
-        header = read_header(path)
-        stops.append(length_at(sample_rate, header.frames, header.rate))
     return pd.DataFrame(
         {
             "ID": names,
@@ -399,6 +411,19 @@ def trial_files(trials, data_folder, sample_rate=16000):
             "stop": stops,
         }
     )
+
+
+def _readable(name, path, folders):
+    """A file of a name that can be read, the one that was found if it can, and
+    what it holds."""
+    try:
+        return path, read_header(path)
+    except AudioError as error:
+        for other in itertools.chain(*(candidates(name, f) for f in folders)):
+            with contextlib.suppress(AudioError):
+                if other != path and other.is_file():
+                    return other, read_header(other)
+        raise AudioError(f"{error} {COPIES}") from error
 
 
 def trial_table(trials):
@@ -476,8 +501,5 @@ def _hint(name, folders):
     for folder in folders:
         paths = candidates(name, folder)
         if any(path.with_suffix(".m4a").is_file() for path in paths):
-            return (
-                "It is there as .m4a: convert it first, see convert_folder in "
-                "the prepare step."
-            )
+            return f"It is there as .m4a. {COPIES}"
     return "Check data_folder: a file's path is data_folder/<name in the list>."

@@ -22,6 +22,18 @@ def test_views_are_not_shared_out_over_gpus(monkeypatch):
         base.EncoderBrain(modules={}, run_opts={"data_parallel_backend": True})
 
 
+def test_the_bar_of_a_gpu_shows_the_mean_of_the_losses():
+    """Of every tenth step, as the host waits for a loss."""
+    brain = brain_of(torch.nn.Linear(3, 2))
+    brain.device_type, shown = "cuda", 0.0
+    losses = [float(step) for step in range(1, 101)]
+    for brain.step, loss in enumerate(losses, 1):
+        shown = brain.update_average(torch.tensor(loss), shown)
+    assert shown == pytest.approx(sum(losses[9::10]) / 10)
+    brain.step = 110
+    assert brain.update_average(torch.tensor(float("nan")), shown) == shown
+
+
 def test_batch_norm_is_over_all_gpus(monkeypatch):
     """In a teacher, too, which has no gradients."""
     network, teacher = (torch.nn.BatchNorm1d(2) for _ in range(2))

@@ -547,6 +547,30 @@ def test_a_calibration_after_lda_is_not_on_what_it_has_learnt(
     assert "25 recordings of 2 s or more are too few" in caplog.text
 
 
+@pytest.mark.parametrize("recording_lda", [False, True])
+def test_a_calibration_is_the_same_for_any_order(
+    voices, tmp_path, recording_lda
+):
+    encoder, _ = voices
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        spectrum = rng.standard_normal(32)
+        wav = np.convolve(rng.standard_normal(40000), spectrum, "same")
+        soundfile.write(tmp_path / f"{number:02}.wav", 0.02 * wav, 16000)
+    files = find_files(tmp_path)
+    embedder = load_encoder(encoder)
+    found = [
+        embed_files(
+            embedder,
+            order,
+            recording_lda=recording_lda,
+            self_calibrate=True,
+        ).calibration
+        for order in (files, files[::-1])
+    ]
+    assert found[0].threshold == pytest.approx(found[1].threshold, abs=1e-6)
+
+
 def test_embeddings_know_how_long_their_files_are(
     voices, tmp_path, capsys, caplog
 ):

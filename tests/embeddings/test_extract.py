@@ -342,9 +342,33 @@ def test_script_and_two_processes_equal_one(encoder_folder, corpus, tmp_path):
     assert "up to date" in output
     before = result(tmp_path / "one")
     code, output = forked.run(*command, "--shard_size=4")
-    assert code == 1
-    assert "holds embeddings of another shard_size, which would" in output
+    assert code == 0
+    assert "up to date" in output
     assert result(tmp_path / "one") == before
+
+
+def test_another_shard_size_keeps_the_shards_that_are_there(
+    tmp_path, weights, caplog
+):
+    """Whoever is killed often lowers it."""
+    caplog.set_level("INFO")
+    table = table_of(tmp_path, [8000] * 10)
+    calls = []
+
+    def encode(wavs, lens):
+        calls.append(len(wavs))
+        if sum(calls) > 8:
+            raise KeyboardInterrupt
+        return first_and_length(wavs, lens)
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(Embedder(encode, weights), tmp_path / "out", table, 4)
+    embedder = Embedder(first_and_length, weights)
+    ids, embeddings = extract(embedder, tmp_path / "out", table, 3)
+    assert "2 of 3 shards" in caplog.text
+    _, expected = extract(embedder, tmp_path / "whole", table)
+    assert ids == list(table["ID"])
+    np.testing.assert_array_equal(embeddings, expected)
 
 
 def test_killed_ends_as_if_it_was_not(encoder_folder, tmp_path):

@@ -74,6 +74,9 @@ def test_where_labels_have_come_in_is_told(encoder_folder, tmp_path):
     assert "And with speaker labels: 2 recordings of 2 speakers." in card
     assert "It began as another encoder" in card
     assert "anne" not in card
+    write_card(folder, settings, None, labelled=table[:3])
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "\nWith speaker labels: 3 recordings of 3 speakers. It began" in card
 
 
 def test_the_example_of_a_voice_runs(encoder_folder, tmp_path):

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -238,6 +239,19 @@ def test_what_a_finder_leaves_is_no_thing_of_value(
 
 
 @pytest.mark.skipif(not os.path.ismount("/proc"), reason="no such disk")
+def test_what_a_killed_process_leaves_is_no_thing_of_value(
+    encoder_folder, tmp_path
+):
+    """Else a run that was killed in its last second could not go on."""
+    folder = tmp_path / "encoder"
+    shutil.copytree(encoder_folder, folder)
+    (folder / ".calibration.1a2b3c4d-77.tmp.json").touch()
+    check_replaceable(folder)
+    (folder / "calibration.1a2b3c4d-77.tmp.json").touch()
+    with pytest.raises(ValueError, match="beside an encoder"):
+        check_replaceable(folder)
+
+
 def test_where_a_disk_is_mounted_no_folder_can_be():
     with pytest.raises(ValueError, match="a disk is mounted"):
         check_replaceable("/proc")

@@ -81,7 +81,7 @@ def test_a_mixture_of_agreements_drops_wrong_labels(voices, tmp_path):
     assert kept[wrong].mean() < 0.01
 
 
-def test_what_has_no_label_passes(tmp_path):
+def test_what_has_no_label_passes(tmp_path, caplog):
     """An empty cell of a manifest is no label that all of these share."""
     rng = np.random.default_rng(0)
     labels = ["a"] * 10 + ["b"] * 10 + [""] * 20
@@ -102,6 +102,12 @@ def test_what_has_no_label_passes(tmp_path):
     )
     assert report["scores"]["agreement"]["without"] == 20
     assert report["kept"] == 40
+    assert "nobody looks for" not in caplog.text
+    filter_manifest(
+        *(tmp_path / "out", None, tmp_path / "a.csv"),
+        embeddings=tmp_path / "stored",
+    )
+    assert "one embedding of each utterance: there is no consis" in caplog.text
 
 
 def test_what_has_no_score_passes_what_is_unreadable_does_not():

@@ -219,18 +219,27 @@ def test_shares_do_not_share_a_folder(command, tmp_path, key, place):
 
 
 def test_goes_on_from_an_encoder(command, run_script, finished, tmp_path):
-    code, output = run_script(
-        *command(
-            tmp_path,
-            start_encoder=finished[0] / "share_1" / "encoder",
-            share=0.5,
-            number_of_epochs=1,
-            warmup_epochs=0,
-        ),
+    start = tmp_path / "start"
+    shutil.copytree(finished[0] / "share_1" / "encoder", start)
+    words = command(
+        tmp_path,
+        start_encoder=start,
+        share=0.5,
+        number_of_epochs=1,
+        warmup_epochs=0,
     )
+    code, output = run_script(*words)
     assert code == 0, output
     (row,) = json.loads((tmp_path / "results.json").read_text())["shares"]
     assert (row["share"], row["utterances"]) == (0.5, 12)
+    card = (tmp_path / "share_0.5" / "encoder" / "README.md").read_text()
+    assert "\nWith speaker labels: 12 recordings of" in card
+    # A share that is done is no neighbour of those of an encoder made since
+    assert plan_of(*words)[0].done
+    with open(start / "embedding_model.ckpt", "ab") as file:
+        file.write(b"0")
+    with pytest.raises(ValueError, match="began as another encoder"):
+        plan_of(*words)
 
 
 @pytest.mark.parametrize("script", ["finetune.py", "run_pipeline.py"])

@@ -1,4 +1,5 @@
 import logging
+import pathlib
 
 import numpy as np
 import pandas as pd
@@ -151,15 +152,32 @@ def test_m4a_is_to_be_converted(tmp_path):
     (tmp_path / "wav").mkdir()
     (tmp_path / "wav" / "b.m4a").touch()
     trials = read_trials(write(tmp_path / "trials.txt", "1 a.wav b.wav\n"))
-    with pytest.raises(FileNotFoundError, match=r"as .m4a: convert"):
+    with pytest.raises(FileNotFoundError, match=r"as .m4a. .*--convert_folder"):
         trial_files(trials, tmp_path)
 
 
 def test_unreadable_file(tmp_path):
     write(tmp_path / "a.wav", "no audio")
     trials = read_trials(write(tmp_path / "trials.txt", "1 a.wav a.wav\n"))
-    with pytest.raises(AudioError, match=r"a.wav: not readable"):
+    with pytest.raises(AudioError, match=r"a.wav: not readable .*COPIES"):
         trial_files(trials, tmp_path)
+
+
+def test_a_copy_serves_where_a_file_cannot_be_read(tmp_path):
+    """As convert_folder makes them, of another suffix."""
+    data, copies = tmp_path / "data", tmp_path / "copies"
+    data.mkdir()
+    copies.mkdir()
+    write(data / "a.m4a", "no audio")
+    write_wav(copies / "a.flac")
+    write_wav(data / "b.wav")
+    text = "1 a.m4a b.wav\n"
+    trials = read_trials(write(tmp_path / "trials.txt", text))
+    table = trial_files(trials, [data, copies])
+    assert [pathlib.Path(wav).name for wav in table["wav"]] == [
+        "a.flac",
+        "b.wav",
+    ]
 
 
 @pytest.mark.parametrize("prefix", ["", "./", "wav/", "{data}/wav/", "\\"])
