@@ -28,7 +28,6 @@ def seed_of(where):
     return random.Random(repr(where)).getrandbits(63)
 
 
-@contextlib.contextmanager
 def fork_rng(device=None):
     """A block after which PyTorch draws what it would have drawn without it.
 
@@ -50,6 +49,7 @@ def fork_rng(device=None):
     return torch.random.fork_rng([device] if on_gpu else [])
 
 
+@contextlib.contextmanager
 def own_random(where, device="cpu"):
     """A block that draws numbers of its own: those that are drawn before and
     after it are what they would have been without it. So it is on CPUs and on
