@@ -83,6 +83,7 @@ def main():
         if training.done:
             logger.info(f"{training.folder}: done before.")
             continue
+        run_on_main(training.begin)
         train(
             hparams_file,
             run_opts,

@@ -230,11 +230,11 @@ def _ready(clusterer, embedder, sweep, count):
     utterances; raises if it cannot cluster them."""
     clusterer = sized(clusterer, device=embedder.device)
     _check(clusterer, sweep, count)
-    if isinstance(clusterer, SphericalKMeans):
-        # Shares are of all utterances, also of those that cannot be read.
-        for name in ["n_clusters", "merge_to"]:
-            number = whole_number(getattr(clusterer, name), count)
-            clusterer.set_params(**{name: number})
+    # Shares are of all utterances, also of those that cannot be read.
+    for name in ["n_clusters", "merge_to"]:
+        number = whole_number(getattr(clusterer, name, None), count)
+        if number is not None:
+            setattr(clusterer, name, number)
     return clusterer
 
 

@@ -29,7 +29,12 @@ from speechbrain_cadino.config.device import check_device
 from speechbrain_cadino.dataio.labels import labels_of, read_labels
 from speechbrain_cadino.dataio.manifest import read_csv
 from speechbrain_cadino.dataio.speech import load_detector
-from speechbrain_cadino.embeddings.grow import embed_more, held, settle
+from speechbrain_cadino.embeddings.grow import (
+    embed_more,
+    held,
+    settle,
+    told_before,
+)
 from speechbrain_cadino.embeddings.store import (
     SKIPPED,
     check_our_embeddings,
@@ -72,13 +77,21 @@ MAX_SEGMENTS = 6
 PROBLEMS = ["file", "problem"]
 SILENT = "silent, or not readable to its end"
 
-# Killed, a command embeds at most so many files again.
-SHARD_SIZE = 100
+
+def _shard_size(files):
+    """Killed, a command embeds at most so many files again; of many more, as
+    reading processes start anew for each shard."""
+    return min(max(100, len(files) // 1000), 5000)
 
 
 def prepare(arguments):
     """Writes a manifest, or a part of it."""
     check_output(arguments.output)
+    if pathlib.Path(arguments.output, "ids.txt").exists():
+        raise ValueError(
+            f"{arguments.output} holds embeddings, which have a {SKIPPED} of "
+            "their own: give another --output."
+        )
     prepare_folder(
         arguments.folders,
         arguments.output,
@@ -105,14 +118,15 @@ def embed(arguments):
     loaded = load(arguments.encoder, arguments)
     _check_hears(loaded)
     calibration = read_calibration(arguments.encoder)
-    with _archive(arguments.output, files, loaded.sample_rate) as found:
+    rate = loaded.sample_rate
+    with _archive(arguments.output, files, rate, grows=True) as found:
         audio, _, skipped = found
         settle(arguments.output)
         # Again, as another run may have ended since
         _check_given(arguments.output, held(arguments.output).index, files)
         _check_readable(arguments.output, skipped)
         ids, embeddings = embed_more(
-            loaded, arguments.output, audio, SHARD_SIZE
+            loaded, arguments.output, audio, _shard_size(files)
         )
         heard = audio["ID"].isin(ids)
         silent = dict.fromkeys(audio["ID"][~heard], SILENT)
@@ -198,13 +212,14 @@ def _write_skipped(path, problems):
 
 
 @contextlib.contextmanager
-def _archive(output, files, rate):
+def _archive(output, files, rate, grows=False):
     """The readable ones of many files as a table, whose IDs are their paths,
     which of them had to be converted, and the problems of the others, while the
     folder of the results is locked.
 
     Killed and started again, the work goes on, as copies have the same names;
-    they are in a hidden folder of ours, as they are deleted in the end.
+    they are in a hidden folder of ours, as they are deleted in the end. Where
+    the archive grows, nothing is opened or converted that is embedded already.
     """
     copies = pathlib.Path(output, ".converted")
     inside = os.path.realpath(copies) + os.sep
@@ -220,8 +235,15 @@ def _archive(output, files, rate):
             _state(file)
             for file in tqdm(files, "Looking at files", unit="file", delay=1)
         ]
-        with audio_files.audio_table(files, rate, copies) as found:
-            recordings, table = found
+        known = pd.DataFrame()
+        if grows:
+            known = told_before(output, dict(zip(files, states)), rate)
+        there = {} if known.empty else set(known["ID"])
+        new = [row for row, file in enumerate(files) if file not in there]
+        files = [files[row] for row in new]
+        with audio_files.audio_table(
+            files, rate, copies, required=known.empty
+        ) as (recordings, table):
             skipped = audio_files.warn_of_skipped(files, recordings)
             audio_files.warn_of_formats(recordings, rate)
             converted = [
@@ -232,9 +254,12 @@ def _archive(output, files, rate):
             rows = table["ID"].astype(int)
             table = table.assign(
                 ID=[files[row] for row in rows],
-                state=[states[row] for row in rows],
+                state=[states[new[row]] for row in rows],
+                place=[new[row] for row in rows],
             )
-            yield table, converted, skipped
+            parts = [part for part in (known, table) if len(part)]
+            table = pd.concat(parts).sort_values("place", ignore_index=True)
+            yield table.drop(columns="place"), converted, skipped
 
 
 def verify(arguments):
@@ -333,7 +358,7 @@ def filter_files(arguments):
             audio.assign(wav=audio["ID"].map(os.path.abspath)),
             audio,
             detector=detector,
-            shard_size=SHARD_SIZE,
+            shard_size=_shard_size(files),
             **rules,
         )
         # Those that are silent are in confidence.csv

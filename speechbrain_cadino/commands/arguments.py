@@ -43,7 +43,11 @@ def load(source, arguments, **options):
         If it is one of faces. See ``load_encoder`` for others.
     """
     loaded = load_encoder(
-        source, arguments.device, trusted=arguments.trusted, **options
+        source,
+        arguments.device,
+        trusted=arguments.trusted,
+        embeddings=getattr(arguments, "embeddings", None),
+        **options,
     )
     if not loaded.hears:
         return loaded

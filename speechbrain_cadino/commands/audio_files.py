@@ -1,6 +1,7 @@
 """Inference from audio files of any rate, channels and format."""
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import re
@@ -169,7 +170,9 @@ def embed_files(
     with audio_table(files, rate) as (recordings, table):
         heard = loaded
         # What is drawn is drawn by row: one result for any order of the files
-        order = np.argsort([files[int(row)] for row in table["ID"]])
+        rows = table["ID"].astype(int).tolist()
+        order = sorted(range(len(rows)), key=lambda row: files[rows[row]])
+        order = np.array(order)
         if recording_lda:
             lda = RecordingLDA().learn(loaded, table.iloc[order])
             heard = lda.after(loaded)
@@ -230,7 +233,7 @@ def _own_calibration(calibrates, embedder, table):
 
 
 @contextlib.contextmanager
-def audio_table(files, rate, folder=None):
+def audio_table(files, rate, folder=None, required=True):
     """A manifest of audio files, while what had to be converted is there.
 
     Arguments
@@ -240,8 +243,11 @@ def audio_table(files, rate, folder=None):
     rate : int
         The sample rate, in Hz.
     folder : str or pathlib.Path, optional
-        The folder of converted copies, which is emptied before and deleted
-        afterwards: for one place of them each time. By default a new one.
+        The folder of converted copies, by default a new one. It is deleted in
+        the end; where the process is interrupted or killed, it stays, and the
+        next one goes on with what is there.
+    required : bool
+        Whether it is an error if no file can be embedded.
 
     Yields
     ------
@@ -258,11 +264,11 @@ def audio_table(files, rate, folder=None):
     with _folder_for_a_while(folder) as folder:
         recordings = _examine(files, rate, folder)
         rows = [
-            manifest_rows(recording, rate)[0]
-            for recording in recordings
+            (str(row), *manifest_rows(recording, rate)[0][1:])
+            for row, recording in enumerate(recordings)
             if not recording.problem
         ]
-        if not rows:
+        if required and not rows:
             raise ValueError(
                 f"None of {len(files)} files can be embedded; the first is "
                 f"{printable(files[0])}: {recordings[0].problem}."
@@ -272,23 +278,26 @@ def audio_table(files, rate, folder=None):
 
 @contextlib.contextmanager
 def _folder_for_a_while(folder):
-    """A folder, or a new one, that is empty and does not stay."""
+    """A folder that stays only where the process is interrupted, or a new one
+    that never does."""
     if folder is None:
         with tempfile.TemporaryDirectory() as folder:
             yield folder
         return
-    shutil.rmtree(folder, ignore_errors=True)
     try:
         yield str(folder)
-    finally:
+    except Exception:
         shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _examine(files, rate, folder):
-    """The recordings in files, their headers read; IDs are row numbers."""
+    """The recordings in files, their headers read; their IDs are the names of
+    copies, the same of a file each time."""
     recordings = [
-        Recording(str(row), file, file, _problem(file))
-        for row, file in enumerate(files)
+        Recording(_name_of_copy(file), file, file, _problem(file))
+        for file in files
     ]
     named = [recording for recording in recordings if not recording.problem]
     read_headers(named)
@@ -301,6 +310,12 @@ def _examine(files, rate, folder):
                 recording.problem = NEEDS_AV
     judge_recordings(named, rate, SHORTEST)
     return recordings
+
+
+def _name_of_copy(file):
+    """The name of a converted copy."""
+    path = os.fsencode(os.path.abspath(file))
+    return hashlib.sha256(path).hexdigest()[:24]
 
 
 def _problem(file):

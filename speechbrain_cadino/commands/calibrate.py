@@ -83,6 +83,11 @@ def _checked_folder(arguments):
             "--trials names the files to calibrate on: give no others, and "
             "--data_folder if they are not beside the list."
         )
+    if arguments.method and arguments.trials:
+        raise ValueError(
+            "--method is for recordings without labels: leave it out, or "
+            "--trials."
+        )
     if arguments.data_folder and not arguments.trials:
         raise ValueError("--data_folder is for the files of --trials.")
     folder = encoder_of(arguments)
@@ -107,7 +112,7 @@ def _find(arguments, loaded, before):
             embeddings=arguments.embeddings,
         )
         return threshold.calibrate_by_trials(loaded, trials)
-    options = arguments.method, before
+    options = arguments.method or "crops", before
     if arguments.embeddings:
         loaded.check_known(arguments.inputs)
         names = list(dict.fromkeys(arguments.inputs)) or loaded.ids

@@ -25,6 +25,7 @@ from speechbrain_cadino.commands.audio_files import embed_files
 from speechbrain_cadino.config.device import check_device
 from speechbrain_cadino.encoders.calibration import read_calibration
 from speechbrain_cadino.process.files import write_csv
+from speechbrain_cadino.runs.maps import FEWEST
 from speechbrain_cadino.verification.threshold import FEWEST_RECORDINGS
 
 logger = get_logger(__name__)
@@ -97,7 +98,7 @@ def cluster(arguments):
         _doubt(embeddings, labels.max() + 1)
     logger.info(
         f"{len(labels)} files, {labels.max() + 1} cluster(s): {arguments.csv}"
-        + _how_chosen(number, found.calibration, own)
+        + _how_chosen(number, found.calibration, own, arguments.recording_lda)
     )
     table = pd.DataFrame({"file": found.files})
     table.loc[long, "cluster"] = labels
@@ -159,14 +160,18 @@ def _stability(embeddings, labels, choose):
     return values
 
 
-def _how_chosen(number, calibration, own):
+def _how_chosen(number, calibration, own, mapped):
     """What the log says of the number of clusters."""
     if number is not None:
         return ""
     if calibration is None:
+        could = "with a calibration of the encoder it could"
+        if mapped:  # after which that of the encoder does not hold
+            could = f"with {FEWEST} recordings, or without --recording_lda by "
+            could += "a calibration of the encoder, it could"
         return (
             ", the number by their silhouette, which cannot find just one: "
-            "with a calibration of the encoder it could"
+            + could
         )
     return (
         f", the number by {'a' if own else 'the'} calibration "

@@ -194,12 +194,14 @@ def calibrate(parser):
     parser.add_argument(
         "--data_folder",
         metavar="FOLDER",
-        help="where the files of the trial list are; by default beside it",
+        action="append",
+        help="where the files of the trial list are; by default beside it. It "
+        "may be given several times; with --embeddings the list has IDs, and "
+        "there are no files",
     )
     parser.add_argument(
         "--method",
         choices=["crops", "clusters"],
-        default="crops",
         help="which pairs are taken for one voice; crops by default",
     )
 
@@ -540,6 +542,7 @@ def main(arguments=None):
         sys.path.append(os.getcwd())
     os.environ["MPLBACKEND"] = "Agg"  # not that of a notebook, not of a window
     from speechbrain_cadino.commands import actions
+    from speechbrain_cadino.commands.arguments import check_named
     from speechbrain_cadino.config.usage import show
     from speechbrain_cadino.process.errors import user_errors
 
@@ -548,6 +551,8 @@ def main(arguments=None):
     with user_errors(parsed.action in GO_ON):
         # SpeechBrain and the models of others may print.
         with contextlib.redirect_stdout(sys.stderr):
+            for value in vars(parsed).values():
+                check_named("?" if value is None else value)
             output = getattr(actions, parsed.action)(parsed)
         if output is not None:
             show(output)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import os
 import pathlib
 import sys
@@ -145,6 +146,14 @@ def _load(path):
                     f"{did_you_mean(key, merged)}"
                 )
         _merge(merged, settings)
+    if overlays:  # it is none of its bases
+        merged.ca.comment = None
+        head = itertools.takewhile(
+            lambda line: line.startswith("#"),
+            path.read_text(encoding="utf-8").splitlines(),
+        )
+        if text := "\n".join(line[2:] for line in head):
+            merged.yaml_set_start_comment(text)
     return merged
 
 

@@ -20,6 +20,7 @@ CALLS = {"!new", "!name", "!apply", "!module"}
 HARMLESS = {
     *("num_workers", "ckpt_interval_minutes", "ckpt_interval_steps"),
     *("shard_size", "evaluate_every", "skip_prep", "speakers"),
+    "labels_alone",
     *("device", "distributed_backend", "find_unused_parameters"),
     *("compile_encoder", "compile_memory"),
     *("nonfinite_patience", "test_only", "log_config", "noprogressbar"),
@@ -33,6 +34,9 @@ LIMIT = "optimizer_step_limit"
 
 # Stands for the output folder in settings: a run that was moved goes on.
 OUTPUT_FOLDER = "<output_folder>"
+
+# How a key that is not there is shown.
+ABSENT = "not there"
 
 # Of the differences between two runs, so many are named.
 MOST_DIFFERENCES = 10
@@ -185,7 +189,12 @@ def differences(old, new):
     """
     old, new = dict(_leaves(old)), dict(_leaves(new))
     pairs = {key: (_show(old, key), _show(new, key)) for key in {**old, **new}}
-    changed = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+    # A key that has come since, or gone, changes nothing where it is null
+    changed = {
+        key: pair
+        for key, pair in pairs.items()
+        if pair[0] != pair[1] and set(pair) != {ABSENT, "null"}
+    }
     named = [pair for key, pair in changed.items() if "." not in key]
     lines = [
         f"{key} was {was}, is {now}"
@@ -209,4 +218,4 @@ def _leaves(value, key=""):
 
 
 def _show(leaves, key):
-    return json.dumps(leaves[key]) if key in leaves else "not there"
+    return json.dumps(leaves[key]) if key in leaves else ABSENT

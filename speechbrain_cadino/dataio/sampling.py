@@ -131,6 +131,8 @@ class ClusterSampling(Sampling):
     [3]
     """
 
+    other_recordings = False  # of a class of your own, as of version 0.2.0
+
     def __init__(self, utterances_per_sample=1, other_recordings=False):
         self.utterances_per_sample = utterances_per_sample
         self.other_recordings = other_recordings

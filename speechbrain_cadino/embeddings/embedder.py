@@ -128,6 +128,11 @@ class Embedder:
         self.problems = {}
 
     @property
+    def _averages(self):
+        """Whether an embedding is a mean of segments."""
+        return self.segment_seconds is not None and not self.keep_segments
+
+    @property
     def device(self):
         """The device of the encoder, as str; None where it has no weights."""
         found = getattr(self.encoder, "device", None)
@@ -170,6 +175,8 @@ class Embedder:
             "reader": str(self.reader),
             # Not of an embedder without: its embeddings have been kept so
             **({"keep_segments": True} if self.keep_segments else {}),
+            # Until version 0.2.0 the means were of unit vectors
+            **({"scale": "of whole ones"} if self._averages else {}),
             **_hash_settings(self.source),
         }
 
@@ -367,8 +374,8 @@ class Embedder:
 def _hash_settings(source):
     """A hash of what the YAML file of an encoder folder says, such as the hop
     of the features, which is no weight; nothing if there is none."""
-    path = pathlib.Path(source or "", "hyperparams.yaml")
-    if not path.is_file():
+    path = source and pathlib.Path(source, "hyperparams.yaml")
+    if not path or not path.is_file():
         return {}
     lines = map(bytes.strip, path.read_bytes().splitlines())
     # A comment tells the threshold

@@ -52,6 +52,7 @@ SETTINGS = "settings"
 KINDS = {
     "weights": "encoder",
     SETTINGS: "hyperparams.yaml of the encoder",
+    "scale": "scale of the means of segments",
     "table": "list of files (or data_folder)",
 }
 
@@ -149,9 +150,13 @@ def extract(
         if keep:
             check_kept(folder, record)
         there = _is_there(folder, record)
+        if not (there or any(folder.glob("shards/[0-9]*.npy"))):
+            write_json(folder / RECORD, record)
         return there, read_json(folder / RECORD).get(SIZE, shard_size)
 
     there, shards.size = run_on_main(is_there)
+    if shards.size != shard_size:
+        logger.info(f"It goes on in shards of {shards.size}, as it began.")
     if there:
         logger.info(
             f"The embeddings in {folder} are up to date: neither the list of "
@@ -340,7 +345,7 @@ def is_of(folder, record):
 def comparable(before, record):
     """Two records, less what makes no difference: the size of the shards, as an
     embedding depends on its own utterance alone; and what the encoder's YAML
-    file says, which older versions did not record.
+    file says, unless both tell it: older versions do not, nor does a hub id.
 
     Arguments
     ---------
@@ -361,7 +366,8 @@ def comparable(before, record):
     >>> before == now
     True
     """
-    passed_over = {SIZE} if SETTINGS in before else {SIZE, SETTINGS}
+    told = SETTINGS in before and SETTINGS in record
+    passed_over = {SIZE} if told else {SIZE, SETTINGS}
     return tuple(
         {name: one[name] for name in one if name not in passed_over}
         for one in (before, record)

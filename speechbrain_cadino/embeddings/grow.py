@@ -84,7 +84,9 @@ def embed_more(embedder, folder, table, shard_size):
     folder = pathlib.Path(folder)
     remove_leftovers(folder)
     settle(folder)
-    record = extraction_record(embedder, table, shard_size, trim=False)
+    # Wherever the copies of converted files were
+    named = table.assign(wav=table["ID"])
+    record = extraction_record(embedder, named, shard_size, trim=False)
     for part in [folder, folder / MORE, folder / DONE]:
         shards = [*part.glob("shards/[0-9]*.npy")]  # of a run that was killed
         if (shards or len(held(part))) and not _is_by(part, record, record):
@@ -234,6 +236,45 @@ def held(folder):
         told = read_csv(pathlib.Path(folder, DURATIONS), {"duration": float})
         states.update(told.set_index("ID")["state"])
     return states
+
+
+def told_before(folder, states, rate):
+    """The rows of files that are embedded as they are now.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        See ``embed_more``.
+    states : dict of str:str
+        The states of all files, by ID.
+    rate : int
+        The rate in which ``stop`` counts, in Hz.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As ``embed_more`` takes them, and their place among all.
+
+    Example
+    -------
+    >>> len(told_before(getfixture("tmp_path"), {"a.wav": "1"}, 16000))
+    0
+    """
+    before = held(folder)
+    places = {name: place for place, name in enumerate(states)}
+    same = [
+        n for n, state in before.items() if state and states.get(n) == state
+    ]
+    if not same:
+        return pd.DataFrame()
+    told = read_csv(pathlib.Path(folder, DURATIONS), {"duration": float})
+    told = told.set_index("ID").loc[same].reset_index()
+    return told.assign(
+        wav=told["ID"],
+        start=0,
+        stop=(told["duration"] * rate).round().astype(int),
+        place=told["ID"].map(places),
+    )
 
 
 def _join(folder, told, origin, sources):

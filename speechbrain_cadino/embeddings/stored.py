@@ -95,8 +95,9 @@ class StoredEmbeddings:
         if not path.is_file():
             return set()
         table = read_csv(path)
-        # Of the command embed, or of extract
-        return set(table["file" if "file" in table else "ID"])
+        # Of the command embed, or of extract; else it is of somebody else
+        names = [name for name in ("file", "ID") if name in table]
+        return set(table[names[0]]) if names else set()
 
     def durations(self, names):
         """How long files are.

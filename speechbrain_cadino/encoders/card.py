@@ -2,6 +2,8 @@
 
 import pathlib
 
+import pandas as pd
+
 from speechbrain_cadino import __version__
 from speechbrain_cadino.dataio.manifest import LABEL, trusted_rows
 from speechbrain_cadino.encoders.calibration import (
@@ -295,7 +297,8 @@ def _trained(table, labelled, faces):
         return _labelled(labelled)
     given = trusted_rows(table)
     if given.any():
-        table, labelled = table[~given], table[given]
+        labelled = pd.concat([table[given], labelled])
+        table, labelled = table[~given], labelled.drop_duplicates("ID")
     trained = _amount(table, faces)
     if labelled is not None:
         trained += f" And {_labelled(labelled, 'with')}"

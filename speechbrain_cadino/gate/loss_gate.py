@@ -18,6 +18,9 @@ logger = get_logger(__name__)
 # How often a gate is fitted while its window fills. Ours.
 REFITS = 5
 
+# Columns of gate.csv beside those of the mixture
+TAKEN = {"epoch", "gate", "reliable", "corrected", "dropped"}
+
 
 @register_checkpoint_hooks
 class DynamicLossGate:
@@ -92,6 +95,13 @@ class DynamicLossGate:
             raise ValueError(
                 f"gate_window={window} and gate={gate}: a dynamic gate alone "
                 "has a window. Give gate=dynamic, or gate_window=0."
+            )
+        taken = TAKEN.intersection(self.mixture.columns)
+        if taken:
+            raise ValueError(
+                f"{type(self.mixture).__name__}: a figure is called "
+                f"{min(taken)}, as a column of gate.csv is: give it another "
+                "name."
             )
         self.window = LossWindow(window) if window else None
         self._steps = 0  # since the window was fitted to

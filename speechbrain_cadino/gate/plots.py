@@ -111,7 +111,8 @@ def _plot_losses(figure, rows, epochs):
 def _scale(table):
     """The scale that the mixture was fitted on."""
     names = table["scale"].dropna() if "scale" in table else []
-    return SCALES[names.iloc[0] if len(names) else "log_odds"]
+    # A mixture of somebody's may have another scale parameter
+    return SCALES.get(names.iloc[0] if len(names) else "", SCALES["log_odds"])
 
 
 def _set_scale(set_scale, scale):

@@ -81,7 +81,9 @@ class SoftLossGate(DynamicLossGate):
         if self.gate != "dynamic" or math.isinf(self.threshold):
             return (losses < self.threshold).float()
         mixture = LossMixture(*self._fitted)
-        values = losses.double().clamp(min=LOWEST)
+        # On the CPU, as Apple's GPUs have no float64
+        on = "cpu" if losses.device.type == "mps" else losses.device
+        values = losses.to(on).double().clamp(min=LOWEST)
         # See gate.mixture: the two scales, as tensors
         if mixture.scale == "log_odds":
             values = values + (-(-values).expm1()).log()
@@ -96,7 +98,7 @@ class SoftLossGate(DynamicLossGate):
                 mixture.means, mixture.variances, mixture.weights
             )
         )
-        return (low - high).sigmoid().float()
+        return (low - high).sigmoid().float().to(losses.device)
 
     def state_dict(self):
         """As DynamicLossGate's."""

@@ -39,13 +39,21 @@ class SignalEncoder(NamedTuple):
 
     def check(self):
         """Raises if ``embed`` could not call a module, which a training does
-        for the first time hours after it began.
+        for the first time hours after it began; or if features have what a
+        training would leave as it is.
 
         Raises
         ------
         ValueError
             Naming the class.
         """
+        for module in (self.compute_features, self.mean_var_norm):
+            if any(one.requires_grad for one in module.parameters()):
+                raise ValueError(
+                    f"{type(module).__name__} has parameters to train, and "
+                    "features are made without gradient: let it be a part of "
+                    "embedding_model, or set requires_grad=False."
+                )
         for module in (self.mean_var_norm, self.encoder):
             try:
                 inspect.signature(module.forward).bind(None, None)

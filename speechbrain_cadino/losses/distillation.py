@@ -16,7 +16,7 @@ class SelfDistillation:
     teacher : torch.nn.Module
         Teacher: a network of the same kind, with ``follow``.
     objective : torch.nn.Module
-        Objective, or another Term.
+        Objective.
     momentum_schedule : callable
         The teacher's momentum at a position in epochs.
     freeze_prototypes_epochs : float

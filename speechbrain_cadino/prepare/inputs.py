@@ -1,7 +1,7 @@
 """Inputs of a manifest: the folders, and whether any of them changed."""
 
-import itertools
 import os
+import pathlib
 
 import pandas as pd
 
@@ -44,12 +44,16 @@ def check_folders(data_folder, content="audio", key="data_folder"):
                 f"No folder {folder}: {key} is where your {content} is."
             )
     folders = [os.path.abspath(folder) for folder in data_folder]
-    for inner, outer in itertools.permutations(folders, 2):
-        if os.path.commonpath([inner, outer]) == outer:
+    known = set()
+    for folder in folders:  # maybe one of each speaker
+        above = map(str, pathlib.Path(folder).parents)
+        outer = {folder} & known or set(folders).intersection(above)
+        if outer:
             raise ValueError(
-                f"{inner} is, or lies in, {outer}: its recordings would be "
-                "there twice. Give one of the two."
+                f"{folder} is, or lies in, {max(outer)}: its recordings would "
+                "be there twice. Give one of the two."
             )
+        known.add(folder)
     return folders
 
 

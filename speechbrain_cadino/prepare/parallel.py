@@ -9,7 +9,13 @@ from concurrent.futures.process import BrokenProcessPool
 
 from tqdm import tqdm
 
-from speechbrain_cadino.process.ranks import follow_parent, worth_while
+from speechbrain_cadino.process.ranks import follow_parent, own_processors
+
+# Where processes are not forked, each of them runs the script first
+UNGUARDED = (
+    " Or it is a script of yours that calls this outside of "
+    '`if __name__ == "__main__":`, where it belongs.'
+)
 
 
 def in_parallel(function, *arguments, chunk, description, num_workers=None):
@@ -53,7 +59,7 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
     method = "fork" if sys.platform == "linux" else None
     with (
         ProcessPoolExecutor(
-            max(1, min(num_workers or worth_while(os.cpu_count()), chunks)),
+            max(1, min(num_workers or own_processors(1), chunks)),
             multiprocessing.get_context(method),
             initializer=_follow,
             initargs=[os.getpid()],
@@ -71,6 +77,8 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
                 "memory ran out: close other programs, or take fewer CPUs "
                 "(taskset -c 0-3 before the command, or --num_workers of "
                 "speechbrain-cadino prepare), and start it again."
+                + UNGUARDED
+                * (method is None)
             ) from error
         return results
 

@@ -281,6 +281,7 @@ def leave_out_speakers(
     below = set().union(*folders_of)
     first = {speaker_of(recording.id) for recording in recordings} - {""}
     speakers, unknown = set(), []
+    alone = first - shared
     for name in sorted(names):
         speaker = speaker_of(name, folders, id_parts)
         inside = parts_of(name, folders)[:-1]
@@ -291,13 +292,13 @@ def leave_out_speakers(
             speakers.add(speaker)
             continue
         # As where a list starts higher up, or comes from another machine
-        within = (first - shared).intersection(inside)
+        within = alone.intersection(inside)
         speakers |= within
         if not speaker and not within:
             unknown.append(name)
-    alone = {spelling(name) for name in unknown}
+    untold = {spelling(name) for name in unknown}
     for recording, inside in zip(recordings, folders_of):
-        if inside & speakers or "/".join(parts_of(recording.id)) in alone:
+        if inside & speakers or "/".join(parts_of(recording.id)) in untold:
             recording.problem = EXCLUDED
     return speakers, unknown
 

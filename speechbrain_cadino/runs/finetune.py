@@ -163,9 +163,24 @@ class Training(NamedTuple):
         return self.folder / "result.json"
 
     @property
+    def begun(self):
+        """Whether there is something to go on from."""
+        return self.done or has_checkpoint(self.folder / "save")
+
+    @property
+    def origin(self):
+        """The record of the encoder that it began as."""
+        return self.folder / "start.json"
+
+    @property
     def labelled(self):
         """The manifest of the labels that it has drawn."""
         return self.folder / PLACES["labelled_manifest"]
+
+    def begin(self):
+        """Notes which encoder it begins as."""
+        if not self.begun:
+            write_json(self.origin, {"start_encoder": self.start})
 
     def finish(self):
         """Writes the row of the table.
@@ -180,8 +195,6 @@ class Training(NamedTuple):
             "utterances": len(labels),
             "speakers": labels[LABEL].nunique(),
         }
-        if self.start is not None:
-            row["start_encoder"] = self.start
         metrics = self.folder / "metrics.json"
         if metrics.is_file():
             row |= _read_json(metrics)["systems"]["encoder"]
@@ -258,8 +271,7 @@ def _check_folders(training, hparams_file):
 def _check_settings(training, hparams_file, run_opts):
     """Raises if a training was begun with settings other than now."""
     # Without a checkpoint there is nothing to go on from
-    begun = training.done or has_checkpoint(training.folder / "save")
-    record = read_record(training.folder) if begun else None
+    record = read_record(training.folder) if training.begun else None
     if record is not None:
         new = run_settings(hparams_file, run_opts, training.overrides)
         new = comparable(new, new["output_folder"], MAY_CHANGE)
@@ -273,14 +285,17 @@ def _hash_encoder(source):
         return None
     digest = hashlib.sha256()
     for path in sorted(pathlib.Path(source).glob("*.ckpt")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+        if path.name != "mean_var_norm_emb.ckpt":  # a mean, made anew at times
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _check_start(training):
-    """Raises if a training that is done has begun as another encoder than there
-    is now: it would stand beside those that are still to come."""
-    before = (read_json(training.result) or {}).get("start_encoder")
+    """Raises if a training has begun as another encoder than there is now: it
+    would stand beside those that are still to come."""
+    if not training.begun:
+        return
+    before = (read_json(training.origin) or {}).get("start_encoder")
     if None not in (before, training.start) and before != training.start:
         raise ValueError(
             f"{training.folder} began as another encoder than is in "
@@ -319,8 +334,7 @@ def write_shares(output_folder, trainings):
     -------
     list of dict
         What ``shares`` is in ``results.json``: ``share``, ``utterances``,
-        ``speakers``, a hash of the weights of ``start_encoder``, and, if there
-        are trials, the error rates.
+        ``speakers`` and, if there are trials, the error rates.
     """
     rows = [
         _read_json(training.result) for training in trainings if training.done

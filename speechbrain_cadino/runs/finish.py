@@ -98,9 +98,21 @@ def check_exportable(hparams):
     hparams : dict
         The hyperparameters: ``output_folder``, and ``branches`` if there are
         several. Where there is no ``embedding_model``, nothing is looked at.
+
+    Raises
+    ------
+    ValueError
+        If so, or if ``final_map`` cannot learn from recordings.
     """
     if "embedding_model" not in hparams:
         return
+    final_map = hparams.get("final_map")
+    if final_map is not None and not hasattr(final_map, "learn"):
+        raise ValueError(
+            f"final_map: {type(final_map).__name__} does not learn from "
+            "recordings, which takes a method learn: give RecordingLDA, or "
+            "null."
+        )
     path = pathlib.Path(hparams["output_folder"], "hyperparams.yaml")
     branches = hparams.get("branches", {})
     for section in branches if len(branches) > 1 else [None]:

@@ -59,6 +59,11 @@ def plan(hparams, hparams_folder, recipe, run_opts):
     }
     if hparams["processes"] > 1 and "cuda" in str(options.get("device")):
         options.pop("device")  # each process of torchrun finds its own
+    if "plan" not in hparams:
+        raise ValueError(
+            "The pipeline's YAML file has no plan, as those of older versions: "
+            "let it have base: pipeline.yaml, and what differs from that."
+        )
     make = StepMaker(hparams, hparams_folder, recipe, options)
     return hparams["plan"](hparams, make).all_steps()
 

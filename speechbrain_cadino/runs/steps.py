@@ -35,7 +35,8 @@ COMMON = [
 # Share their work between the processes of torchrun
 TORCHRUN = {
     *("train_dino.py", "pseudo_label.py", "filter_manifest.py"),
-    *("train_dlg_lc.py", "train_av_dlg_lc.py"),
+    *("train_dlg_lc.py", "train_av_dlg_lc.py", "train_adapt.py"),
+    *("train_speaker_with_dino.py", "train_dinosr.py"),
 }
 
 # Where later steps look for what a training has made
@@ -149,7 +150,7 @@ class StepMaker:
             raise ValueError(f"{entry}: its output_folder is {folder}.")
         if "output_folder" in known:
             own["output_folder"] = folder
-        common = {key: self.hparams[key] for key in COMMON if key in known}
+        common = {key: self.hparams.get(key) for key in COMMON if key in known}
         given = {**common, **own, **self.options}
         flags = {key: given[key] for key in given if given[key] is not None}
         flags |= values

@@ -15,6 +15,7 @@ from speechbrain_cadino.dataio.audio import (
 )
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.dataio.names import (
+    CONVERTIBLE,
     candidates,
     find_file,
     match,
@@ -37,7 +38,8 @@ NAMED = {
 COPIES = (
     "speechbrain-cadino prepare FOLDER --output PLACE --convert_folder COPIES "
     "copies what needs converting: then give both as folders of the trials, "
-    'such as --trials_folder="[FOLDER,COPIES]", in verify.py --data_folder.'
+    '--trials_folder="[FOLDER,COPIES]"; in verify.py that is --data_folder, '
+    "which speechbrain-cadino calibrate takes several times."
 )
 VOXCELEB = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb"
 
@@ -384,7 +386,7 @@ def trial_files(trials, data_folder, sample_rate=16000):
     names = trial_names(trials)
     paths = {
         name: next(filter(None, (find_file(name, f) for f in folders)), None)
-        for name in names
+        for name in tqdm(names, "Looking for files", unit="file", delay=1)
     }
     missing = [name for name in names if paths[name] is None]
     if missing:
@@ -423,6 +425,8 @@ def _readable(name, path, folders):
             with contextlib.suppress(AudioError):
                 if other != path and other.is_file():
                     return other, read_header(other)
+        if path.suffix.lower() not in CONVERTIBLE:
+            raise
         raise AudioError(f"{error} {COPIES}") from error
 
 

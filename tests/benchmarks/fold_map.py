@@ -9,12 +9,11 @@ try a stage II from either.
 """
 
 import argparse
-import shutil
 
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
+from speechbrain_cadino.encoders.fold import fold_linear
 from speechbrain_cadino.encoders.load import load_encoder
-from speechbrain_cadino.runs.finish import fold
 
 
 def main():
@@ -25,9 +24,9 @@ def main():
     parser.add_argument("data_folder")
     parser.add_argument("output")
     flags = parser.parse_args()
-    shutil.copytree(flags.encoder, flags.output, dirs_exist_ok=True)
     table = read_manifest(flags.manifest, flags.data_folder)
-    fold(load_encoder(flags.output), RecordingLDA(), table)
+    found = RecordingLDA().learn(load_encoder(flags.encoder), table)
+    fold_linear(flags.encoder, found.linear(), flags.output)
 
 
 if __name__ == "__main__":

@@ -165,6 +165,7 @@ def test_outliers_of_dbscan_have_no_label_and_are_counted(tmp_path):
     "clusterer",
     [
         AgglomerativeClustering(4),
+        AgglomerativeClustering(0.2),  # of 30
         AgglomerativeClustering(None, distance_threshold=3),
     ],
 )
@@ -173,6 +174,8 @@ def test_any_clusterer_of_scikit_learn_gives_its_own_partition(
 ):
     points = np.random.default_rng(0).standard_normal((30, 3))
     labelled = label_points(tmp_path, points, clusterer)
+    if clusterer.n_clusters == 0.2:
+        clusterer = AgglomerativeClustering(6)
     expected = clusterer.fit_predict(points.astype(np.float32))
     assert len(np.unique(expected)) > 2
     assert labelled["spk_id"].astype(int).tolist() == expected.tolist()

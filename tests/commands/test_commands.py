@@ -21,7 +21,7 @@ from torchaudio.functional import resample
 
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain_cadino.clustering.speakers import find_speakers
-from speechbrain_cadino.commands import audio_files, cluster
+from speechbrain_cadino.commands import actions, audio_files, cluster
 from speechbrain_cadino.commands.audio_files import (
     audio_table,
     embed_files,
@@ -37,6 +37,8 @@ from speechbrain_cadino.encoders.calibration import (
     write_calibration,
 )
 from speechbrain_cadino.encoders.load import load_encoder
+from speechbrain_cadino.prepare import convert
+from speechbrain_cadino.prepare.recordings import read_headers
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.threshold import calibrate
@@ -155,30 +157,27 @@ def test_what_cannot_be_read_for_a_while_is_not_lost(
     before = (out / "embeddings.npy").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(audio_files, "has_av", lambda: False)
-        with pytest.raises(SystemExit):
-            main(words)
-    said = caplog.records[-1].getMessage()
-    assert "1 files that cannot be read now, such as" in said
-    assert "a.m4a: PyAV reads it" in said
+        main(words)
     assert (out / "embeddings.npy").read_bytes() == before
     (folder / "a.m4a").write_bytes(b"something else")
     main(words)
     assert load_embeddings(out)[0] == [str(folder / "b.wav")]
-    # Nor where a disk has gone amid the work
-    examine = audio_files.judge_recordings
+    # Nor where a disk goes after it was listed
+    list_files = audio_files.find_files
 
-    def goes(*arguments):
-        examine(*arguments)
+    def goes(inputs):
+        files = list_files(inputs)
         (folder / "b.wav").unlink()
-        soundfile.write(folder / "c.wav", wav, 16000)
-        arguments[0][-1].problem = "no such file"
+        return files
 
     before = (out / "embeddings.npy").read_bytes()
     soundfile.write(folder / "aa.wav", wav, 16000)
-    monkeypatch.setattr(audio_files, "judge_recordings", goes)
+    monkeypatch.setattr(audio_files, "find_files", goes)
     with pytest.raises(SystemExit):
         main(words)
-    assert "b.wav: no such file" in caplog.records[-1].getMessage()
+    said = caplog.records[-1].getMessage()
+    assert "1 files that cannot be read now, such as" in said
+    assert "b.wav: no such file" in said
     assert (out / "embeddings.npy").read_bytes() == before
 
 
@@ -256,7 +255,7 @@ def test_killed_embed_goes_on(encoder_folder, speech, stock, tmp_path):
     program = (
         "import sys\n"
         "from speechbrain_cadino.commands import actions, main\n"
-        "actions.SHARD_SIZE = 1\n"
+        "actions._shard_size = lambda files: 1\n"
         "main.main(sys.argv[1:])\n"
     )
     words = ["embed", str(encoder_folder), ".", "--output", "out"]
@@ -293,6 +292,51 @@ def test_killed_embed_goes_on(encoder_folder, speech, stock, tmp_path):
     assert code == 0, output
     assert "99 of 100 files are embedded" in output
     assert not np.allclose(load_embeddings(tmp_path / "out")[1][0], stock[0])
+
+
+def test_what_is_embedded_is_neither_opened_nor_converted_again(
+    encoder_folder, speech, tmp_path, monkeypatch, caplog, write_m4a
+):
+    """An archive grows each night, and a job of hours may be asked to end."""
+    pytest.importorskip("av", reason="needs [convert]")
+    wav, rate = soundfile.read(speech / FILES[0])
+    write_m4a(tmp_path / "b.m4a", wav)
+    soundfile.write(tmp_path / "a.wav", wav, rate)
+    words = ["embed", str(encoder_folder), str(tmp_path)]
+    words += ["--output", str(tmp_path / "out")]
+
+    def stop(*arguments):
+        raise SystemExit(143)  # as if asked to end
+
+    with monkeypatch.context() as patch:
+        patch.setattr(actions, "embed_more", stop)
+        with pytest.raises(SystemExit):
+            main(words)
+    assert len(list(tmp_path.glob("out/.converted/*.flac"))) == 1
+    monkeypatch.setattr(convert, "_decode", stop)
+    main(words)
+    assert not (tmp_path / "out" / ".converted").exists()
+    before, first = load_embeddings(tmp_path / "out")
+    first = np.array(first)
+    # A file has come: the others are not looked into
+    soundfile.write(tmp_path / "c.wav", wav[::-1], rate)
+    opened = []
+    monkeypatch.setattr(
+        audio_files,
+        "read_headers",
+        lambda recordings: (
+            opened.extend(r.path for r in recordings)
+            or read_headers(recordings)
+        ),
+    )
+    main(words)
+    ids, embeddings = load_embeddings(tmp_path / "out")
+    assert ids == [*before, str(tmp_path / "c.wav")]
+    np.testing.assert_array_equal(embeddings[:2], first)
+    assert opened == [str(tmp_path / "c.wav")]
+    caplog.clear()
+    main(words)
+    assert "are up to date" in caplog.text
 
 
 def test_embed_is_exact(encoder_folder, tmp_path):
@@ -634,6 +678,8 @@ def test_a_reason_is_told_once_and_a_folder_is_none(
     [
         (["calls", "--trials=list.txt"], "give no others, and --data_folder"),
         (["calls", "--data_folder=calls"], "is for the files of --trials"),
+        (["--trials=l.txt", "--method=clusters"], "without labels: leave it"),
+        (["calls", "--trials="], "folder is empty: is a variable unset"),
     ],
 )
 def test_calibrate_takes_what_it_needs(calibrated, flags, sentence, caplog):
@@ -693,6 +739,8 @@ def test_embeddings_of_anyone(tmp_path, capsys, caplog):
     some = ids[:8]
     table = call(capsys, "cluster", *theirs, "--csv", clusters, *some)
     assert table["files"].tolist() == ["4", "4"]
+    # Also in the folder of some experiment
+    (folder / "hyperparams.yaml").write_text("of: an experiment")
     table = call(capsys, "verify", *theirs, ids[0], ids[1], ids[9])
     assert table["speaker"].tolist() == ["same", "different"]
     # In comparisons, beside a score file
@@ -821,6 +869,10 @@ def test_files_and_folders(tmp_path):
             "calibrate --embeddings OTHERS x --method clusters",
             "no embedding of",
         ),
+        ("calibrate --embeddings ENC x", "has no embeddings.npy"),
+        ("prepare EMPTY --output OTHERS", "holds embeddings, which have a"),
+        ("compare nowhere a=WAV --speakers ''", "folder is empty: is a var"),
+        ("map OTHERS OUT --labels ''", "name of a file or folder is empty"),
         ("cluster ENC BAD --csv ''", "name of a file or folder is empty"),
         ("verify ENC BAD WAV --csv ''", "name of a file or folder is empty"),
         ("cluster --embeddings '' --csv OUT", "folder is empty: is a variable"),

@@ -113,16 +113,19 @@ def test_the_merged_file_is_shown_and_stock_hyperpyyaml_loads_it(
 ):
     write(
         recipe / "mine" / "a.yaml",
-        "size: 3\nmodel: !new:collections.Counter {a: !ref <size>}\n",
+        "# Of a\nsize: 3\nmodel: !new:collections.Counter {a: !ref <size>}\n",
     )
     path = write(
         recipe / "mine" / "b.yaml",
-        "base: a.yaml\nmodel: !new:collections.Counter {b: 2}\n",
+        "# Of b\nbase: a.yaml\nmodel: !new:collections.Counter {b: 2}\n",
     )
     with pytest.raises(SystemExit) as end:
         parse_arguments([str(path), "--show"])
     assert end.value.code == 0
-    shown = load_hyperpyyaml(io.StringIO(capsys.readouterr().out))
+    text = capsys.readouterr().out
+    assert "# Of b" in text
+    assert "# Of a" not in text
+    shown = load_hyperpyyaml(io.StringIO(text))
     assert shown["model"] == {"a": 3, "b": 2}
 
 

@@ -31,6 +31,14 @@ def test_tags_places_and_what_is_left_out():
     }
 
 
+def test_a_key_that_is_null_is_as_if_it_were_not_there():
+    """As one that has come with a new version."""
+    assert not differences({"a": 1, "b": None}, {"a": 1, "c": None})
+    assert differences({"a": 1}, {"a": 1, "c": 0}) == "c was not there, is 0"
+    old = {"prepare": [{"least": 2}]}
+    assert not differences(old, {"prepare": [{"least": 2, "most": None}]})
+
+
 def test_many_differences_are_not_all_named():
     sentence = differences(
         {f"k{i}": 0 for i in range(30)}, {f"k{i}": 1 for i in range(30)}

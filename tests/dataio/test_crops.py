@@ -128,6 +128,26 @@ def test_samples_at_the_rate_of_the_files_are_refused(tmp_path):
             dataset(tmp_path)
 
 
+@pytest.mark.parametrize("unit", [8000, 1000])
+def test_pieces_that_count_otherwise_are_refused(tmp_path, unit):
+    """At another rate, or in milliseconds: of two lengths, so that durations
+    are those of the pieces."""
+    noise = np.random.default_rng(0).standard_normal(16000 * 20)
+    soundfile.write(tmp_path / "a.wav", 0.1 * noise, 16000)
+    table = pd.DataFrame(
+        {
+            "ID": ["a_1", "a_2"],
+            "duration": [3.0, 5.0],
+            "wav": "$data_root/a.wav",
+            "start": [0, 3 * unit],
+            "stop": [3 * unit, 8 * unit],
+        }
+    )
+    write_manifest(tmp_path / "train.csv", table)
+    with pytest.raises(ValueError, match=rf"counts {unit} samples a second"):
+        dataset(tmp_path)
+
+
 def test_crops_stay_between_start_and_stop(folder):
     data = dataset(folder, global_seconds=1.0, local_seconds=0.5)
     firsts = set()

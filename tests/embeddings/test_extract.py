@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import pathlib
 import time
@@ -15,7 +16,7 @@ from speechbrain_cadino.dataio.audio import AudioReader, MediaError
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings import extract as extract_module
 from speechbrain_cadino.embeddings.embedder import Embedder
-from speechbrain_cadino.embeddings.extract import extract
+from speechbrain_cadino.embeddings.extract import SIZE, extract
 from speechbrain_cadino.encoders.load import load_encoder
 
 
@@ -369,6 +370,53 @@ def test_another_shard_size_keeps_the_shards_that_are_there(
     _, expected = extract(embedder, tmp_path / "whole", table)
     assert ids == list(table["ID"])
     np.testing.assert_array_equal(embeddings, expected)
+    assert "It goes on in shards of 4, as it began" in caplog.text
+    # Where there is none yet, it is as it is wanted now
+    folder = tmp_path / "none"
+    calls += [8]
+    with pytest.raises(KeyboardInterrupt):
+        extract(Embedder(encode, weights), folder, table, 8)
+    assert not list(folder.glob("shards/*.npy"))
+    extract(embedder, folder, table, 3)
+    assert json.loads((folder / "extraction.json").read_text())[SIZE] == 3
+
+
+def test_what_an_encoder_is_beside_its_weights_counts(tmp_path, weights):
+    """Such as the hop of its features; not a comment, nor what older versions
+    have not recorded."""
+    table = table_of(tmp_path, [8000] * 2)
+    source = tmp_path / "encoder"
+    source.mkdir()
+
+    def made(text):
+        (source / "hyperparams.yaml").write_text(text)
+        encode = Counter()
+        embedder = Embedder(encode, weights, source=str(source))
+        extract(embedder, tmp_path / "out", table)
+        return encode.count
+
+    assert made("hop: 10") == 2
+    assert made("# Threshold: 0.5\nhop: 10\n") == 0
+    assert made("hop: 20") == 2
+    path = tmp_path / "out" / "extraction.json"
+    record = json.loads(path.read_text())
+    del record["settings"]
+    path.write_text(json.dumps(record))
+    assert made("hop: 20") == 0
+
+
+def test_means_of_segments_of_another_scale_are_made_anew(tmp_path, weights):
+    """Those of version 0.2.0 were of unit vectors."""
+    table = table_of(tmp_path, [48000] * 2)
+    encode = Counter()
+    embedder = Embedder(encode, weights, segment_seconds=1.0)
+    extract(embedder, tmp_path / "out", table)
+    path = tmp_path / "out" / "extraction.json"
+    record = json.loads(path.read_text())
+    del record["scale"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="another scale of the means"):
+        extract(embedder, tmp_path / "out", table, keep=True)
 
 
 def test_killed_ends_as_if_it_was_not(encoder_folder, tmp_path):

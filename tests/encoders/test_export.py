@@ -238,7 +238,6 @@ def test_what_a_finder_leaves_is_no_thing_of_value(
         check_replaceable(folder)
 
 
-@pytest.mark.skipif(not os.path.ismount("/proc"), reason="no such disk")
 def test_what_a_killed_process_leaves_is_no_thing_of_value(
     encoder_folder, tmp_path
 ):
@@ -252,6 +251,7 @@ def test_what_a_killed_process_leaves_is_no_thing_of_value(
         check_replaceable(folder)
 
 
+@pytest.mark.skipif(not os.path.ismount("/proc"), reason="no such disk")
 def test_where_a_disk_is_mounted_no_folder_can_be():
     with pytest.raises(ValueError, match="a disk is mounted"):
         check_replaceable("/proc")

@@ -53,6 +53,14 @@ def reference_crossing(mixture):
     return left
 
 
+def test_a_figure_of_a_mixture_is_no_column_of_others():
+    class Mine(TwoGaussians):
+        columns = ("mean_low", "gate")
+
+    with pytest.raises(ValueError, match="Mine: a figure is called gate"):
+        DynamicLossGate(mixture=Mine())
+
+
 def test_crossing_of_a_thousand_random_mixtures():
     rng = np.random.default_rng(3)
     crossings = 0

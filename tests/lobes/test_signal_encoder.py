@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from speechbrain.lobes.features import Fbank
 from speechbrain.processing.features import InputNormalization
 from speechbrain_cadino.lobes.signal_encoder import SignalEncoder
 
@@ -13,6 +14,18 @@ class Alone(torch.nn.Module):
 class WithLengths(torch.nn.Module):
     def forward(self, features, lengths=None):
         return features.mean(1, keepdim=True)
+
+
+def test_features_that_would_not_be_trained_are_refused():
+    norm = InputNormalization(norm_type="sentence")
+    for learnt in (True, False):
+        front = Fbank(requires_grad=learnt)
+        network = SignalEncoder(front, norm, WithLengths())
+        if not learnt:
+            network.check()
+            continue
+        with pytest.raises(ValueError, match="Fbank has parameters to train"):
+            network.check()
 
 
 def test_an_encoder_that_no_signal_can_be_embedded_with_is_refused():

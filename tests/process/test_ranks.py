@@ -11,7 +11,11 @@ import pytest
 import torch
 
 from speechbrain_cadino.process.files import _is_alive as is_alive
-from speechbrain_cadino.process.ranks import own_rank, shield_worker
+from speechbrain_cadino.process.ranks import (
+    own_rank,
+    shield_worker,
+    worth_while,
+)
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux's signals")
 
@@ -63,6 +67,17 @@ def test_only_its_parent_ends_a_data_worker(number, method):
     # What the loader says of it depends on what it was about to fetch.
     with pytest.raises((RuntimeError, OSError, EOFError)):
         list(batches)
+
+
+def test_processes_of_torchrun_share_the_processors(monkeypatch):
+    monkeypatch.setattr(
+        os, "sched_getaffinity", lambda pid: range(16), raising=False
+    )
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert worth_while(100) == 16
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert worth_while(100) == 2
+    assert worth_while(1) == 1
 
 
 @linux

@@ -1,5 +1,6 @@
 """Every YAML file loads, and every key in it is used."""
 
+import io
 import pathlib
 import re
 
@@ -190,6 +191,35 @@ def test_noises_are_those_of_their_folders(tmp_path):
         bank = hparams[f"add_{kind}"].bank
         table = read_manifest(bank.manifest, bank.data_folder)
         assert table["wav"].tolist() == [str(tmp_path / path)], kind
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in HPARAMS.glob("*.yaml")))
+def test_noises_that_are_heard_are_prepared(name, tmp_path):
+    """Else their folders are taken, and their lists are missed in the first
+    step of the training."""
+    text = with_bases(name)
+    if "augment:" not in text or "prepare:" not in text:
+        return
+    flags = [
+        f"--{key}=here"
+        for key in re.findall(r"^(\w+): !PLACEHOLDER", text, re.MULTILINE)
+    ]
+    path, _, _ = parse_arguments([str(HPARAMS / name), *flags])
+    merged = YAML().load(pathlib.Path(path))
+    text = dumped(merged["augment"])
+    if "<any_noise>" in text:
+        text += dumped(merged["any_noise"])
+    heard = set(re.findall(r"<add_(\w+)>", text))
+    prepared = re.findall(r"<prepare_(\w+)>", dumped(merged["prepare"]))
+    heard = {"rir" if kind == "reverb" else kind for kind in heard}
+    assert heard <= set(prepared)
+
+
+def dumped(entry):
+    """The text of an entry of a YAML file."""
+    text = io.StringIO()
+    YAML().dump({"entry": entry}, text)
+    return text.getvalue()
 
 
 def test_what_has_not_been_run_on_voxceleb_says_so():

@@ -455,6 +455,13 @@ def test_a_killed_script_is_named_so(recipe):
         run(recipe, trials="list.txt")
 
 
+def test_a_process_of_torchrun_that_is_killed_is_named_so(recipe):
+    """torchrun itself ends with 1, whatever ended its processes."""
+    (recipe / "train_dino.py").write_text("import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(ValueError, match="names SIGKILL, memory ran out"):
+        run(recipe, processes=2)
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [

@@ -4,6 +4,10 @@ import pathlib
 
 import forked
 
+from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
+from speechbrain_cadino.runs import training
+from speechbrain_cadino.verification.evaluate import TrialEvaluator
+
 LATE = pathlib.Path(__file__).with_name("late.py")
 
 
@@ -13,3 +17,22 @@ def test_a_report_may_take_as_long_as_it_takes(tmp_path):
     code, output = forked.run(LATE, tmp_path, ranks=2)
     assert code == 0, output
     assert (tmp_path / "reported").read_text() == "the list"
+
+
+def test_speakers_that_are_trained_on_and_tested_show_before(
+    corpus, tmp_path, caplog
+):
+    """Of a manifest that the recipe has not prepared itself, nobody is left
+    out."""
+    table = read_manifest(corpus / "train.csv", "$data_root")
+    write_manifest(tmp_path / "own.csv", table[table["ID"].str[0] > "b"])
+    hparams = {
+        "train_manifest": tmp_path / "own.csv",
+        "data_folder": corpus,
+        "evaluator": TrialEvaluator(corpus / "trials.txt", corpus),
+    }
+    training._warn_of_tested(hparams)
+    assert "2 of the 4 speakers of the trial list are in the" in caplog.text
+    labelled = {"source_manifest": corpus / "train.csv"}
+    training._warn_of_tested(hparams | labelled | {"source_folder": corpus})
+    assert "4 of the 4 speakers of the trial list are in the" in caplog.text

@@ -55,6 +55,17 @@ def test_a_refusal_is_no_failure_to_compile(caplog):
     assert "it failed" not in caplog.text
 
 
+def test_what_fails_without_it_too_is_no_fault_of_its(caplog):
+    compilation = Compilation(Network(), graphs=False)
+
+    def step():
+        raise ValueError("A crop is longer than the noise")
+
+    with pytest.raises(ValueError, match="longer than the noise"):
+        compilation.take(step, lambda: None)
+    assert "it failed" not in caplog.text
+
+
 def test_a_share_of_memory_is_one():
     with pytest.raises(ValueError, match="compile_memory=60: give 0 to 1"):
         Compilation(Network(), graphs=False, memory=60)

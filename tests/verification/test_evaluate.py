@@ -107,6 +107,24 @@ def test_verify_writes_all_systems(encoder_folder, corpus, tmp_path):
         np.testing.assert_allclose(scores, evaluator.scores(one), atol=1e-5)
 
 
+def test_one_recording_is_no_obstacle_to_baselines(
+    encoder_folder, corpus, tmp_path, caplog
+):
+    """Pieces of a day of radio, say, of which LDA cannot learn."""
+    table = read_manifest(corpus / "train.csv", corpus)[:1]
+    pieces = pd.concat([table.assign(ID=name) for name in ["x/1", "x/2"]])
+    write_manifest(tmp_path / "pieces.csv", pieces)
+    results = verify(
+        tmp_path / "out",
+        load_encoder(encoder_folder),
+        TrialEvaluator(corpus / "trials.txt", corpus),
+        background=Background(tmp_path / "pieces.csv", corpus),
+        baselines=True,
+    )
+    assert list(results["systems"]) == SYSTEMS[:-1]
+    assert "There is no log_mel_stats+recording_lda: LDA learns" in caplog.text
+
+
 @pytest.fixture(scope="module")
 def labelled(corpus, tmp_path_factory):
     """The training set with its speakers as pseudo labels."""
