@@ -551,8 +551,8 @@ def main(arguments=None):
     with user_errors(parsed.action in GO_ON):
         # SpeechBrain and the models of others may print.
         with contextlib.redirect_stdout(sys.stderr):
-            for value in vars(parsed).values():
-                check_named("?" if value is None else value)
+            if "" in map(str, vars(parsed).values()):
+                check_named("")
             output = getattr(actions, parsed.action)(parsed)
         if output is not None:
             show(output)
