@@ -400,6 +400,13 @@ class WithDINO:
             self._dino_where(),
         )
         self._dino_finite.append(value.detach().isfinite())
+        # Once an epoch
+        if len(self._dino_finite) == self.grad_accumulation_factor + 1:
+            logger.warning(
+                "The teacher of DINO does not follow: the optimizers_step of "
+                "this Brain has to call that of WithDINO, by super(), or "
+                "before_dino_step and after_dino_step around a step of its own."
+            )
         self.dino_record.add({"dino_loss": value.detach(), **figures})
         return self.dino.weight_at(position) * value
 
@@ -504,12 +511,6 @@ class WithDINO:
                 f"In {skipped} steps of epoch {epoch} the loss was not finite, "
                 "or none was taken: teacher and centre of DINO did not follow."
             )
-        if len(self._dino_finite) > self.grad_accumulation_factor:
-            logger.warning(
-                "The teacher of DINO does not follow: the optimizers_step of "
-                "this Brain has to call that of WithDINO, by super(), or "
-                "before_dino_step and after_dino_step around a step of its own."
-            )
         if means:
             text = ", ".join(f"{name} {x:.3g}" for name, x in means.items())
             logger.info(f"DINO, epoch {epoch}: {text}")
@@ -537,8 +538,12 @@ class WithDINO:
 
     def _check_optimised(self):
         """Raises if the head, or what the objective learns, is in no
-        optimiser."""
-        optimizers = getattr(self, "optimizers_dict", None)
+        optimiser; a warning says so of the encoder, which may join later."""
+        optimizers = getattr(self, "optimizers_dict", None) or {}
+        # As a Brain's own init_optimizers may leave it
+        alone = getattr(self, "optimizer", None)
+        if not optimizers and alone is not None:
+            optimizers = {"optimizer": alone}
         if not optimizers:
             return
         trained = {
@@ -547,6 +552,14 @@ class WithDINO:
             for group in optimizer.param_groups
             for parameter in group["params"]
         }
+        if not any(
+            p.requires_grad and id(p) in trained
+            for p in self.dino.encoder.parameters()
+        ):
+            logger.warning(
+                "The encoder of dino does not learn: it is fixed, or in no "
+                "optimiser. Until it does, DINO changes its head alone."
+            )
         learners = {"head": self.dino.head, "objective": self.dino.objective}
         for name, module in learners.items():
             if any(

@@ -172,7 +172,7 @@ def pseudo_label(
         companion.extract(folder, shard_size)
 
     def finish():
-        for name in [PSEUDO_LABELS, "sweep.json"]:
+        for name in [PSEUDO_LABELS, "sweep.json", "plots/sweep.png"]:
             (folder / name).unlink(missing_ok=True)
         if hasattr(transform, "learn"):
             transform.learn(embedder, read_manifest(manifest, data_folder))

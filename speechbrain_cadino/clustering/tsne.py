@@ -10,7 +10,7 @@ from sklearn.manifold import TSNE
 
 from speechbrain_cadino.clustering.rows import unit_rows
 from speechbrain_cadino.dataio.manifest import spread_rows
-from speechbrain_cadino.process.plots import save_figure
+from speechbrain_cadino.process.plots import as_label, save_figure
 
 # More take minutes, and hide each other.
 MOST_POINTS = 3000
@@ -147,7 +147,7 @@ def _draw(axis, places, labels):
                 *places[labels == name].T,
                 c=COLOURS[number % len(COLOURS)],
                 marker=MARKERS[number // len(COLOURS)],
-                label=name,
+                label=as_label(name),
                 **options,
             )
         notes = []

@@ -121,7 +121,6 @@ def embed(arguments):
     rate = loaded.sample_rate
     with _archive(arguments.output, files, rate, grows=True) as found:
         audio, _, skipped = found
-        settle(arguments.output)
         # Again, as another run may have ended since
         _check_given(arguments.output, held(arguments.output).index, files)
         _check_readable(arguments.output, skipped)
@@ -237,6 +236,7 @@ def _archive(output, files, rate, grows=False):
         ]
         known = pd.DataFrame()
         if grows:
+            settle(output)
             known = told_before(output, dict(zip(files, states)), rate)
         there = {} if known.empty else set(known["ID"])
         new = [row for row, file in enumerate(files) if file not in there]

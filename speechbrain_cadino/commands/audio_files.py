@@ -244,8 +244,8 @@ def audio_table(files, rate, folder=None, required=True):
         The sample rate, in Hz.
     folder : str or pathlib.Path, optional
         The folder of converted copies, by default a new one. It is deleted in
-        the end; where the process is interrupted or killed, it stays, and the
-        next one goes on with what is there.
+        the end; where the work does not come to its end, it stays, and the next
+        one goes on with what is there.
     required : bool
         Whether it is an error if no file can be embedded.
 
@@ -278,31 +278,25 @@ def audio_table(files, rate, folder=None, required=True):
 
 @contextlib.contextmanager
 def _folder_for_a_while(folder):
-    """A folder that stays only where the process is interrupted, or a new one
-    that never does."""
+    """A folder that stays where the work comes to no end, or a new one that
+    never does."""
     if folder is None:
         with tempfile.TemporaryDirectory() as folder:
             yield folder
         return
-    try:
-        yield str(folder)
-    except Exception:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    yield str(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _examine(files, rate, folder):
-    """The recordings in files, their headers read; their IDs are the names of
-    copies, the same of a file each time."""
-    recordings = [
-        Recording(_name_of_copy(file), file, file, _problem(file))
-        for file in files
-    ]
+    """The recordings in files, their headers read."""
+    recordings = [Recording("", file, file, _problem(file)) for file in files]
     named = [recording for recording in recordings if not recording.problem]
     read_headers(named)
     doubtful = [recording for recording in named if recording.is_doubtful]
     if has_av():
+        for recording in doubtful:
+            recording.id = _name_of_copy(recording.path, rate)
         convert_recordings(doubtful, folder, rate)
     else:
         for recording in doubtful:
@@ -312,10 +306,10 @@ def _examine(files, rate, folder):
     return recordings
 
 
-def _name_of_copy(file):
-    """The name of a converted copy."""
-    path = os.fsencode(os.path.abspath(file))
-    return hashlib.sha256(path).hexdigest()[:24]
+def _name_of_copy(file, rate):
+    """The name of a converted copy, the same each time."""
+    source = f"{rate} {os.path.realpath(file)}"
+    return hashlib.sha256(os.fsencode(source)).hexdigest()[:24]
 
 
 def _problem(file):

@@ -551,8 +551,9 @@ def main(arguments=None):
     with user_errors(parsed.action in GO_ON):
         # SpeechBrain and the models of others may print.
         with contextlib.redirect_stdout(sys.stderr):
-            if "" in map(str, vars(parsed).values()):
-                check_named("")
+            for value in vars(parsed).values():
+                if "" in (value if isinstance(value, list) else [value]):
+                    check_named("")
             output = getattr(actions, parsed.action)(parsed)
         if output is not None:
             show(output)

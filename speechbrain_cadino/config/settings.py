@@ -35,6 +35,9 @@ LIMIT = "optimizer_step_limit"
 # Stands for the output folder in settings: a run that was moved goes on.
 OUTPUT_FOLDER = "<output_folder>"
 
+# Keys that are not null where they are left out.
+MEANT = {"augment_globals", "augment_locals"}
+
 # How a key that is not there is shown.
 ABSENT = "not there"
 
@@ -189,11 +192,10 @@ def differences(old, new):
     """
     old, new = dict(_leaves(old)), dict(_leaves(new))
     pairs = {key: (_show(old, key), _show(new, key)) for key in {**old, **new}}
-    # A key that has come since, or gone, changes nothing where it is null
     changed = {
         key: pair
         for key, pair in pairs.items()
-        if pair[0] != pair[1] and set(pair) != {ABSENT, "null"}
+        if pair[0] != pair[1] and not _is_nothing(key, pair)
     }
     named = [pair for key, pair in changed.items() if "." not in key]
     lines = [
@@ -205,6 +207,14 @@ def differences(old, new):
     if more > 0:
         lines[MOST_DIFFERENCES:] = [f"and {more} more"]
     return "; ".join(lines)
+
+
+def _is_nothing(key, pair):
+    """Whether a key has come since, or gone, that is null: what is left out of
+    most objects, and of few files, is another value."""
+    room, _, name = key.rpartition(".")
+    where = room.partition(".")[0] in ("", "prepare") and name not in MEANT
+    return where and set(pair) == {ABSENT, "null"}
 
 
 def _leaves(value, key=""):

@@ -155,7 +155,7 @@ def extract(
         return there, read_json(folder / RECORD).get(SIZE, shard_size)
 
     there, shards.size = run_on_main(is_there)
-    if shards.size != shard_size:
+    if not there and shards.size != shard_size:
         logger.info(f"It goes on in shards of {shards.size}, as it began.")
     if there:
         logger.info(

@@ -190,7 +190,7 @@ def write_card(folder, settings, table, results=None, labelled=None):
         trained=_trained(table, labelled, kind == "faces")
         + _started(settings.get("start_encoder")),
         settings="\n".join(shown),
-        figures=_figures(results),
+        figures=_figures(results, kind),
         good=GOOD,
         licence=LICENCE,
     )
@@ -311,6 +311,10 @@ def _amount(table, faces):
     if not faces:
         hours = table["duration"].sum() / 3600
         amount = f"{len(table):,} recordings, {hours:.1f} hours"
+        recordings = table.get("wav", table["ID"]).nunique()
+        if recordings < len(table):
+            pieces = f"{len(table):,} pieces of {recordings:,} recordings"
+            amount = f"{pieces}, {hours:.1f} hours"
     if LABEL not in table:
         return f"{amount}, without speaker labels."
     classes = table[LABEL].nunique()
@@ -328,13 +332,16 @@ def _labelled(table, start="With"):
     )
 
 
-def _figures(results):
+def _figures(results, kind="voices"):
     """What a trial list says."""
     if not results:
         return "Not evaluated: no trials were given."
+    unseen = ""
+    if kind == "faces" and results.get("unseen"):
+        unseen = f" ({results['unseen']:,} without a face, by the mean)"
     return (
         f"On {results['trials']:,} trials, {results['targets']:,} of them of "
-        "the same speaker, raw cosine:\n\n"
+        f"the same speaker, raw cosine{unseen}:\n\n"
         f"* EER {results['eer']:.2f} %\n"
         f"* minDCF(0.01) {results['min_dcf_0.01']:.4f}"
     )

@@ -7,6 +7,16 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from speechbrain_cadino.lobes.heads import classify
 
+# PyTorch's modules that drop out
+DROPOUTS = (
+    torch.nn.Dropout,
+    torch.nn.Dropout1d,
+    torch.nn.Dropout2d,
+    torch.nn.Dropout3d,
+    torch.nn.AlphaDropout,
+    torch.nn.FeatureAlphaDropout,
+)
+
 
 class MultiCropNetwork(torch.nn.Module):
     """An encoder and a head over groups of crops of different lengths.
@@ -153,6 +163,24 @@ class Teacher(torch.nn.Module):
     def __init__(self, student):
         super().__init__()
         self.network = copy.deepcopy(student).requires_grad_(False)
+
+    def train(self, mode=True):
+        """As a Module's, but that nothing is dropped out of what it says.
+
+        Arguments
+        ---------
+        mode : bool
+            Whether BatchNorm is in training.
+
+        Returns
+        -------
+        Teacher
+        """
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, DROPOUTS):
+                module.eval()
+        return self
 
     @torch.no_grad()
     def forward(self, *args):

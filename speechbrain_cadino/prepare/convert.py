@@ -132,19 +132,17 @@ def _decode(container, sample_rate, source):
     """Yields the container's audio as mono arrays."""
     import av
 
-    # Of two channels, not the mean if they cancel each other out
-    two = container.streams.audio[0].codec_context.channels == 2
-    resampler = av.AudioResampler(
-        format="fltp", layout="stereo" if two else "mono", rate=sample_rate
-    )
+    # All channels, packed: FFmpeg's own sum of more than two is too loud
+    resampler = av.AudioResampler(format="flt", rate=sample_rate)
     channel = None
     # At the end None makes the resampler give what it still holds.
     for frame in itertools.chain(_frames(container, source), [None]):
         for resampled in resampler.resample(frame):
-            samples = resampled.to_ndarray()
+            count = len(resampled.layout.channels)
+            samples = resampled.to_ndarray().reshape(-1, count)
             if problem := unusable(samples):
                 raise ValueError(problem)
-            mono, alone = to_mono(samples.T, channel)
+            mono, alone = to_mono(samples, channel)
             if channel is None and alone is not None:
                 say_opposite(str(source))
                 channel = alone

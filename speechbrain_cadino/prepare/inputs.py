@@ -44,10 +44,10 @@ def check_folders(data_folder, content="audio", key="data_folder"):
                 f"No folder {folder}: {key} is where your {content} is."
             )
     folders = [os.path.abspath(folder) for folder in data_folder]
-    known = set()
+    given, known = set(folders), set()
     for folder in folders:  # maybe one of each speaker
         above = map(str, pathlib.Path(folder).parents)
-        outer = {folder} & known or set(folders).intersection(above)
+        outer = {folder} & known or given.intersection(above)
         if outer:
             raise ValueError(
                 f"{folder} is, or lies in, {max(outer)}: its recordings would "

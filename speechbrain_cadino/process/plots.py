@@ -5,6 +5,28 @@ import matplotlib.pyplot as plt
 from speechbrain_cadino.process.files import atomic_path
 
 
+def as_label(name):
+    """A name as matplotlib shows it: no mathematics, and in the legend, which
+    leaves out what begins with an underscore.
+
+    Arguments
+    ---------
+    name : str
+        A name of somebody's.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> as_label("_a$b")
+    ' _a\\\\$b'
+    """
+    text = name.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def save_figure(figure, path, dpi=120, **options):
     """Writes a picture, and forgets it.
 

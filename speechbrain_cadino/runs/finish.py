@@ -6,7 +6,11 @@ import pathlib
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.settings import resolve
-from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.dataio.manifest import (
+    LABEL,
+    read_manifest,
+    trusted_rows,
+)
 from speechbrain_cadino.encoders.calibration import (
     read_calibration,
     write_calibration,
@@ -55,15 +59,18 @@ def finish(embedder, hparams, device=None, baselines=False):
         Whether to score an untrained encoder and log-mel statistics too.
     """
     table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
+    # It is for the domain without given labels, where the two are joined
+    own = table[~trusted_rows(table)] if LABEL in table else table
+    own = own if len(own) else table
     say_what_is_lost(hparams["encoder_folder"])
     logger.info("Exporting the encoder, and the mean of its embeddings.")
-    export(embedder, hparams["output_folder"], hparams["encoder_folder"], table)
+    export(embedder, hparams["output_folder"], hparams["encoder_folder"], own)
     encoder = load_encoder(
         hparams["encoder_folder"], device, num_workers=embedder.num_workers
     )
     if hparams.get("final_map") is not None:
-        encoder = fold(encoder, hparams["final_map"], table)
-    calibrate_without_labels(encoder, table)
+        encoder = fold(encoder, hparams["final_map"], own)
+    calibrate_without_labels(encoder, own)
     labelled = read_labelled(hparams)
     metrics = None
     if hparams["evaluator"] is not None:

@@ -427,10 +427,10 @@ def in_words(figures, choice):
         row = figures.loc[choice]
         return (
             "On recordings that it was not learnt from, crops of one are told "
-            f"from crops of others with an EER of {row['eer']:.1f} % in the "
-            f"place of {none['eer']:.1f} % (difference "
-            f"{row['difference']:+.1f}, 95% interval "
-            f"{row['difference_low']:+.1f} to {row['difference_high']:+.1f}), "
+            f"from crops of others with an EER of {row['eer']:.2f} % in the "
+            f"place of {none['eer']:.2f} % (difference "
+            f"{row['difference']:+.2f}, 95% interval "
+            f"{row['difference_low']:+.2f} to {row['difference_high']:+.2f}), "
             "and clusters of first and of last halves agree by "
             f"{row['agreement']:.2f} in the place of {none['agreement']:.2f}."
         )

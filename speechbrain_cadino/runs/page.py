@@ -86,16 +86,16 @@ def write_page(folder, cells, plots, tables):
         loader=jinja2.PackageLoader("speechbrain_cadino.runs", ""),
         autoescape=True,
     )
+    pictures = {
+        name: [path for path in paths if path.suffix == ".png"]
+        for name, paths in plots.items()
+    }
     sections = [
         (
             name,
-            [
-                _plot(path)
-                for path in sorted(paths, key=_place)
-                if path.suffix == ".png"
-            ],
+            [_plot(path, paths) for path in sorted(paths, key=_place)],
         )
-        for name, paths in plots.items()
+        for name, paths in pictures.items()
     ]
     text = environment.get_template("report.html.j2").render(
         title=TITLE,
@@ -120,9 +120,11 @@ def _place(path):
     return known.index(path.stem) if path.stem in known else len(known)
 
 
-def _plot(path):
+def _plot(path, others):
+    """A plot of a section; of two of one name, with the folder of each."""
+    twice = [other.stem for other in others].count(path.stem) > 1
     return {
-        "name": path.stem,
+        "name": path.stem + twice * f", {path.parents[1].name}",
         "meaning": PLOT_MEANINGS.get(path.stem, ""),
         "data": base64.b64encode(path.read_bytes()).decode(),
     }

@@ -233,9 +233,10 @@ def _is_done(folder, step):
     record = _read_record(folder, step)
     if not (record and record["done"]):
         return False
-    # What a step of a moment reads counts, harmless or not
-    known = record["settings"] if step.quick else settings_of(record)
-    return known == _settings(step, record)
+    now = _settings(step, record)
+    if step.quick:  # what it reads counts, harmless or not
+        return record["settings"] == now
+    return not differences(settings_of(record), now)
 
 
 def _run_needed(folder, steps, step, lock):

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import pathlib
+import re
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -339,7 +340,7 @@ def _plot(path, rows):
     figure, axes = plt.subplots(
         1,
         panels,
-        figsize=(5.5 * panels, 3.6),
+        figsize=(max(5.5, 0.9 * len(errors)) * panels, 3.6),
         squeeze=False,
         layout="constrained",
     )
@@ -351,7 +352,7 @@ def _plot(path, rows):
 
 
 def _plot_errors(axis, errors):
-    names = [name.replace("_", "\n") for name in errors]
+    names = [re.sub("[_/]", "\n", name) for name in errors]
     bars = axis.bar(names, errors.values(), width=0.7)
     bars[0].set_color("0.7" if "random_encoder" in errors else "C0")
     axis.bar_label(bars, fmt="{:.2f}", padding=2)

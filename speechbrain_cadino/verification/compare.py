@@ -147,7 +147,7 @@ def format_comparison(results):
     ... }
     >>> print(format_comparison(results).split("\\n\\n")[1])
     EER minus that of old
-    new   -1.50 [-2.5, 0.5]  p = 0.125  not sure
+    new   -1.50 [-2.50, 0.50]  p = 0.125  not sure
     """
     first, *others = results["systems"]
     text = format_results(results)
@@ -160,7 +160,7 @@ def format_comparison(results):
         low, high = found["interval"]
         lines.append(
             f"{name:{width}}  {found['difference']:+6.2f} "
-            f"[{low:.1f}, {high:.1f}]  p = {found['p_value']:.3f}  "
+            f"[{low:.2f}, {high:.2f}]  p = {found['p_value']:.3f}  "
             + _answer(low, high)
         )
     return "\n".join([text, "", *lines])

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import norm
 
-from speechbrain_cadino.process.plots import save_figure
+from speechbrain_cadino.process.plots import as_label, save_figure
 from speechbrain_cadino.verification.metrics import (
     convex_hull,
     eer,
@@ -52,7 +52,7 @@ def plot_det(path, scores, targets, hull=False):
     ):
         miss, fa = (norm.ppf(_clip(x, lowest)) for x in _thinned(*points))
         (line,) = axis.plot(fa, miss, lw=1.6)
-        line.set_label(f"{system}, EER {100 * rate:.2f}%")
+        line.set_label(as_label(f"{system}, EER {100 * rate:.2f}%"))
         # At no errors at all, the EER is in the corner.
         place = norm.ppf(_clip(rate, lowest))
         axis.plot(place, place, "o", ms=4, color=line.get_color())
@@ -97,7 +97,7 @@ def plot_scores(path, scores, targets):
         axis.remove()
     for axis, (system, values) in zip(axes.flat, scores.items()):
         _histogram(axis, np.asarray(values), targets)
-        axis.set_title(system)
+        axis.set_title(as_label(system))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=2, frameon=False

@@ -400,7 +400,13 @@ def test_what_a_brain_has_forgotten(caplog):
             self.optimizer.step()
             self.optimizer.zero_grad()
 
+    class Fixed(host.SpeakersWithDINO):
+        def on_fit_start(self):
+            self.dino.encoder.requires_grad_(False)
+            super().on_fit_start()
+
     for kind, message in [
+        (Fixed, "The encoder of dino does not learn"),
         (NoLoss, "DINO had no loss in epoch 1, whatever its weight"),
         (NoStep, "The teacher of DINO does not follow"),
     ]:

@@ -680,6 +680,7 @@ def test_a_reason_is_told_once_and_a_folder_is_none(
         (["calls", "--data_folder=calls"], "is for the files of --trials"),
         (["--trials=l.txt", "--method=clusters"], "without labels: leave it"),
         (["calls", "--trials="], "folder is empty: is a variable unset"),
+        (["--trials=l.txt", "--data_folder="], "is a variable unset"),
     ],
 )
 def test_calibrate_takes_what_it_needs(calibrated, flags, sentence, caplog):

@@ -35,6 +35,13 @@ def test_a_key_that_is_null_is_as_if_it_were_not_there():
     """As one that has come with a new version."""
     assert not differences({"a": 1, "b": None}, {"a": 1, "c": None})
     assert differences({"a": 1}, {"a": 1, "c": 0}) == "c was not there, is 0"
+    # Not what is another value where it is left out
+    for name in ("augment_globals", "filter.speech"):
+        *rooms, key = name.split(".")
+        new = {key: None}
+        for room in rooms:
+            new = {room: new}
+        assert differences({"a": 1}, {"a": 1, **new})
     old = {"prepare": [{"least": 2}]}
     assert not differences(old, {"prepare": [{"least": 2, "most": None}]})
 

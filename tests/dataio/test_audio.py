@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from scipy.signal import lfilter
 
 from speechbrain_cadino.dataio.audio import AudioError, AudioReader, read_header
 
@@ -196,6 +197,15 @@ def test_opposite_channels_do_not_cancel(tmp_path, caplog):
         heard, torch.from_numpy(wav).float(), atol=1e-4, rtol=0
     )
     assert "a.wav: its channels cancel each other out" in caplog.text
+
+
+def test_opposite_channels_of_vorbis_do_not_cancel(tmp_path):
+    """It loses their phases above some frequency, and these stay."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal(32000)
+    wav = lfilter([1.0], [1.0, -0.9], noise)  # as speech: less above
+    soundfile.write(tmp_path / "a.ogg", np.stack([wav, -wav], 1), 16000)
+    heard = read_audio(tmp_path / "a.ogg").numpy()
+    assert abs(np.corrcoef(heard, wav[: len(heard)])[0, 1]) > 0.9
 
 
 def test_a_length_that_begins_anew_at_4_gb(tmp_path):

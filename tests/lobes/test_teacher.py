@@ -50,6 +50,15 @@ def test_batch_norm_statistics_come_from_the_teachers_own_forwards():
     assert not torch.allclose(norm.running_mean, before)
 
 
+def test_nothing_is_dropped_out_of_what_the_teacher_says():
+    student = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(0.5))
+    teacher = Teacher(student.train()).train()
+    said = [teacher(torch.ones(8, 3)) for _ in range(2)]
+    assert torch.equal(*said)
+    assert teacher.network.training
+    assert student[1].training
+
+
 def test_crops_of_different_lengths_keep_their_order():
     network = tiny_network().eval()
     long, short = torch.randn(2, 30, 8), torch.randn(3, 20, 8)

@@ -70,9 +70,11 @@ def test_a_tone_stays_a_tone(tmp_path, name, codec, rate):
     assert signal.std() == pytest.approx(0.3 / np.sqrt(2), rel=0.05)
 
 
-def test_the_same_as_the_reader_makes_of_it(tmp_path):
+@pytest.mark.parametrize("channels", [2, 4, 6, 8])
+def test_the_same_as_the_reader_makes_of_it(tmp_path, channels):
+    """However many: FFmpeg's sum of six clips."""
     rate = 44100
-    both = np.stack([tone(1, rate), np.zeros(rate)], 1)
+    both = np.stack([tone(1, rate)] * (channels - 1) + [np.zeros(rate)], 1)
     soundfile.write(tmp_path / "a.wav", both, rate)
     convert_files([tmp_path / "a.wav"], [tmp_path / "a.flac"])
     converted = AudioReader(tmp_path / "a.flac").read().numpy()

@@ -40,6 +40,34 @@ def embedder(encoder_folder, trained_modules):
     return load_encoder(encoder_folder).replace(weights=weights)
 
 
+def test_of_a_joined_manifest_the_target_counts(
+    hparams, embedder, corpus, tmp_path, monkeypatch
+):
+    """Source and target are other kinds of recordings, and the encoder is for
+    the target, whose labels were guessed."""
+    table = read_manifest(corpus / "train.csv", "$data_root")
+    own = table["ID"].str[0] > "b"
+    labelled = table.assign(spk_id=table["ID"].str[0], trusted=1 - own)
+    write_manifest(tmp_path / "joined.csv", labelled)
+    heard = []
+    for name in ("export", "fold", "calibrate_without_labels"):
+        real = getattr(end, name)
+
+        def note(*arguments, real=real):
+            heard.append(arguments[-1]["ID"].tolist())
+            return real(*arguments)
+
+        monkeypatch.setattr(end, name, note)
+    hparams |= {
+        "train_manifest": tmp_path / "joined.csv",
+        "final_map": RecordingLDA(crops=3),
+    }
+    finish(embedder, hparams)
+    assert heard == 3 * [table["ID"][own].tolist()]
+    card = (tmp_path / "encoder" / "README.md").read_text(encoding="utf-8")
+    assert "And with speaker labels: 6 recordings of 2 speakers" in card
+
+
 @pytest.mark.parametrize("final_map", [None, RecordingLDA(crops=3)])
 def test_a_trained_encoder_has_a_threshold(
     hparams, embedder, final_map, monkeypatch, caplog

@@ -589,6 +589,21 @@ def test_settings_that_change_no_result_may_differ(recipe):
     assert counts(recipe / "out") == before
 
 
+def test_a_key_that_has_come_since_and_is_null_makes_nothing_anew(recipe):
+    run(recipe)
+    before = counts(recipe / "out")
+    for path in (recipe / "out").rglob("step.json"):
+        record = json.loads(path.read_text())
+        settings = record["settings"]
+        gone = [key for key, value in settings.items() if value is None]
+        for key in gone:
+            del settings[key]
+        path.write_text(json.dumps(record))
+    assert gone
+    run(recipe)
+    assert counts(recipe / "out") == before
+
+
 def test_a_moved_output_folder_goes_on(recipe):
     run(recipe)
     moved = recipe / "elsewhere" / "moved"
