@@ -29,6 +29,7 @@ from speechbrain_cadino.prepare.recordings import (
     needs_av,
     read_headers,
     warn_of_channels,
+    warn_of_rates,
     warn_of_rest,
 )
 from speechbrain_cadino.prepare.scan import EVERYTHING, list_files
@@ -364,19 +365,12 @@ def warn_of_formats(recordings, rate):
     Arguments
     ---------
     recordings : list of Recording
-        Those of ``audio_table``. Converted copies do not tell their rate.
+        Those of ``audio_table``.
     rate : int
         That of the encoder, in Hz.
     """
     usable = [one for one in recordings if not one.problem]
-    low = [one for one in usable if one.rate < rate]
-    if low:
-        logger.warning(
-            f"{len(low)} of {len(usable)} recordings have fewer than {rate} "
-            f"samples a second, such as {low[0].rate} of "
-            f"{printable(low[0].path)}: they are resampled, without the upper "
-            "frequencies, and may be alike for that, whoever speaks."
-        )
+    warn_of_rates(usable, rate)
     warn_of_channels(usable)
     warn_of_rest(usable)
 

@@ -24,6 +24,7 @@ from speechbrain_cadino.prepare.recordings import (
     read_headers,
     report_left_out,
     warn_of_channels,
+    warn_of_rates,
     warn_of_rest,
     write_skipped,
 )
@@ -248,6 +249,9 @@ def _write(made, recordings, tested, found):
         )
     _report_usable(manifest, usable, sample_rate)
     if inputs["min_duration"]:  # not of noises
+        # Where all are low, none is known by it
+        if any((one.source_rate or one.rate) >= sample_rate for one in usable):
+            warn_of_rates(usable, sample_rate, manifest)
         warn_of_channels(usable, manifest)
         warn_of_rest(usable, manifest)
     report_left_out(manifest, tested, *found)

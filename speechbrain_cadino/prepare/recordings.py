@@ -66,6 +66,8 @@ class Recording:
     told : int
         Samples per channel by the header, which may be wrong: see
         ``dataio.audio.Header``.
+    source_rate : int
+        Of a converted copy the rate of its source, as far as soundfile tells.
     """
 
     id: str
@@ -76,6 +78,7 @@ class Recording:
     rate: int = 0
     channels: int = 0
     told: int = 0
+    source_rate: int = 0
 
     @property
     def is_doubtful(self):
@@ -228,10 +231,11 @@ def convert_recordings(
         if not problem:
             recording.path = recording.wav = target
             converted.append(recording)
-    channels = [recording.channels for recording in converted]
+    before = [(recording.channels, recording.rate) for recording in converted]
     read_headers(converted, num_workers)
-    for recording, count in zip(converted, channels):
-        recording.channels = count or recording.channels
+    for recording, (channels, rate) in zip(converted, before):
+        recording.channels = channels or recording.channels
+        recording.source_rate = rate
 
 
 def leave_out_speakers(
@@ -328,6 +332,31 @@ def report_left_out(manifest, tested, speakers, unknown):
         logger.info(
             f"{manifest}: none of the speakers of the trial lists was there to "
             f"be left out, such as that of {tested[0]}."
+        )
+
+
+def warn_of_rates(recordings, rate, manifest=None):
+    """Says how many recordings lack the upper frequencies.
+
+    Arguments
+    ---------
+    recordings : list of Recording
+        Those that are used, with their headers read.
+    rate : int
+        The sample rate that they are heard at, in Hz.
+    manifest : pathlib.Path, optional
+        Their manifest.
+    """
+    rates = [one.source_rate or one.rate for one in recordings]
+    low = [row for row, own in enumerate(rates) if own < rate]
+    if low:
+        logger.warning(
+            f"{f'{manifest}: ' if manifest else ''}"
+            f"{len(low)} of {len(recordings)} recordings have fewer than "
+            f"{rate} samples a second, such as {rates[low[0]]} of "
+            f"{printable(recordings[low[0]].path)}: they are resampled, "
+            "without the upper frequencies, and may be alike for that, whoever "
+            "speaks."
         )
 
 

@@ -67,6 +67,25 @@ def test_formats_of_soundfile(tmp_path, save, write_tone):
             assert len(audio.read(0, row.stop)) == row.stop
 
 
+@pytest.mark.parametrize("convert", [False, True])
+def test_recordings_of_a_telephone_among_others_are_told(
+    tmp_path, save, write_tone, caplog, convert
+):
+    """A training may tell voices apart by it. Copies remember their rate."""
+    if convert:
+        pytest.importorskip("av", reason="needs [convert]")
+    options = {"convert_folder": tmp_path / "copies"} if convert else {}
+    for name, rate in {"a": 16000, "b": 16000, "c": 8000}.items():
+        write_tone(tmp_path / "data" / f"{name}.wav", rate=rate)
+    prepare_folder(tmp_path / "data", save, **options)
+    assert "1 of 3 recordings have fewer than 16000 samples" in caplog.text
+    caplog.clear()
+    for name in "ab":
+        (tmp_path / "data" / f"{name}.wav").unlink()
+    prepare_folder(tmp_path / "data", save, **options)
+    assert "samples a second" not in caplog.text
+
+
 def test_what_cannot_be_used_is_listed_and_counted(
     data, save, write_tone, caplog
 ):
