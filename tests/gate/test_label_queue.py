@@ -104,10 +104,10 @@ def test_a_queue_goes_on_from_a_checkpoint(tmp_path):
 
 def test_a_mixture_without_two_gaussians_is_a_sentence():
     class Median:
-        columns = ["gate"]
+        columns = ["middle"]
 
         def fit(self, losses):
-            return float(np.nanmedian(losses)), {"gate": 0.0}
+            return float(np.nanmedian(losses)), {"middle": 0.0}
 
     with pytest.raises(ValueError, match="not among the columns of Median"):
         SoftLossGate(mixture=Median())

@@ -51,7 +51,7 @@ def test_which_is_better(folder):
     text = format_comparison(results)
     assert "EER minus that of good" in text
     *_, worse, same = text.splitlines()
-    assert same.startswith("same   +0.00 [0.0, 0.0]  p = 1.0")
+    assert same.startswith("same   +0.00 [0.00, 0.00]  p = 1.0")
     assert same.endswith("  not sure")
     assert worse.endswith("  surely worse")
     written = json.loads((folder / "comparison.json").read_text())
