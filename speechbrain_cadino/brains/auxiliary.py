@@ -30,6 +30,15 @@ from speechbrain_cadino.training.record import (
 
 logger = get_logger(__name__)
 
+# So many losses without a step are a mistake
+LONG = 100
+
+UNFOLLOWED = (
+    "The teacher of DINO does not follow: the optimizers_step of this Brain "
+    "has to call that of WithDINO, by super(), or before_dino_step and "
+    "after_dino_step around a step of its own."
+)
+
 
 class AuxiliaryDINO:
     """Self-distillation of an encoder that has another task.
@@ -400,13 +409,8 @@ class WithDINO:
             self._dino_where(),
         )
         self._dino_finite.append(value.detach().isfinite())
-        # Once an epoch
-        if len(self._dino_finite) == self.grad_accumulation_factor + 1:
-            logger.warning(
-                "The teacher of DINO does not follow: the optimizers_step of "
-                "this Brain has to call that of WithDINO, by super(), or "
-                "before_dino_step and after_dino_step around a step of its own."
-            )
+        if len(self._dino_finite) == LONG * self.grad_accumulation_factor:
+            logger.warning(UNFOLLOWED)
         self.dino_record.add({"dino_loss": value.detach(), **figures})
         return self.dino.weight_at(position) * value
 
@@ -511,6 +515,9 @@ class WithDINO:
                 f"In {skipped} steps of epoch {epoch} the loss was not finite, "
                 "or none was taken: teacher and centre of DINO did not follow."
             )
+        factor, left = self.grad_accumulation_factor, len(self._dino_finite)
+        if factor < left < LONG * factor:  # of more it has been said
+            logger.warning(UNFOLLOWED)
         if means:
             text = ", ".join(f"{name} {x:.3g}" for name, x in means.items())
             logger.info(f"DINO, epoch {epoch}: {text}")

@@ -19,10 +19,10 @@ LOUDEST = 1e15
 # around its mean (RMS). -90 dB of full scale; quiet recordings are at -40.
 QUANTUM = 2**-15
 
-# Of opposite channels, the mean holds less than this share of what one holds,
-# in power: they have a correlation below -0.8. Ogg Vorbis keeps what cancels
-# above 3 kHz, -13 dB, and the voice below is lost.
-CANCELLED = 0.1
+# Of opposite channels, the sum has less than this share of the power that it
+# would have if they were unrelated: two as loud have a correlation below -0.8.
+# Ogg Vorbis keeps what cancels above 3 kHz, -13 dB, and the voice below is lost.
+CANCELLED = 0.2
 
 # Entries of torchaudio's kernel, about: 44100, 22050 and 11025 Hz are below
 LARGEST_KERNEL = 2**19
@@ -150,7 +150,7 @@ def to_mono(samples, channel=None):
     strongest = int(np.argmax(each))
     opposite = (
         each[strongest] > QUANTUM
-        and movement(mono) ** 2 < CANCELLED * each[strongest] ** 2
+        and (len(each) * movement(mono)) ** 2 < CANCELLED * (each**2).sum()
     )
     if not opposite:
         return mono, None

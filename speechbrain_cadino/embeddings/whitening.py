@@ -101,6 +101,17 @@ class Whitening(LinearMap):
         """
         if not self.power:
             return embeddings
+        self.warn_of_few(embeddings)
+        return self.fit(embeddings).transform(embeddings)
+
+    def warn_of_few(self, embeddings):
+        """Warns if a strong power is of few embeddings.
+
+        Arguments
+        ---------
+        embeddings : numpy.ndarray
+            Shape (N, D).
+        """
         if self.power > 0.5 and len(embeddings) <= embeddings.shape[1]:
             logger.warning(
                 f"whitening={self.power:g} of {len(embeddings)} utterances in "
@@ -108,4 +119,3 @@ class Whitening(LinearMap):
                 "each direction, and all are far apart. Give 0.5 or less, or "
                 "more utterances."
             )
-        return self.fit(embeddings).transform(embeddings)

@@ -310,11 +310,7 @@ def _amount(table, faces):
     amount = f"{len(table):,} tracks of faces"
     if not faces:
         hours = table["duration"].sum() / 3600
-        amount = f"{len(table):,} recordings, {hours:.1f} hours"
-        recordings = table.get("wav", table["ID"]).nunique()
-        if recordings < len(table):
-            pieces = f"{len(table):,} pieces of {recordings:,} recordings"
-            amount = f"{pieces}, {hours:.1f} hours"
+        amount = f"{_recordings(table)}, {hours:.1f} hours"
     if LABEL not in table:
         return f"{amount}, without speaker labels."
     classes = table[LABEL].nunique()
@@ -327,9 +323,17 @@ def _amount(table, faces):
 def _labelled(table, start="With"):
     """How much there is in a manifest of true speakers."""
     return (
-        f"{start} speaker labels: {len(table):,} recordings of "
+        f"{start} speaker labels: {_recordings(table)} of "
         f"{table[LABEL].nunique():,} speakers."
     )
+
+
+def _recordings(table):
+    """How many recordings, or pieces of them."""
+    recordings = table.get("wav", table["ID"]).nunique()
+    if recordings < len(table):
+        return f"{len(table):,} pieces of {recordings:,} recordings"
+    return f"{recordings:,} recordings"
 
 
 def _figures(results, kind="voices"):

@@ -30,6 +30,7 @@ logger = get_logger(__name__)
 
 # What a part finds out of a recording
 FOUND = ["wav", "path", "problem", "frames", "rate", "channels", "told"]
+FOUND += ["source", "source_rate"]
 
 
 def parts_folder(manifest):

@@ -66,8 +66,10 @@ class Recording:
     told : int
         Samples per channel by the header, which may be wrong: see
         ``dataio.audio.Header``.
+    source : str
+        Of a converted copy the path of its source.
     source_rate : int
-        Of a converted copy the rate of its source, as far as soundfile tells.
+        The rate of that, as far as soundfile tells.
     """
 
     id: str
@@ -78,6 +80,7 @@ class Recording:
     rate: int = 0
     channels: int = 0
     told: int = 0
+    source: str = ""
     source_rate: int = 0
 
     @property
@@ -229,6 +232,7 @@ def convert_recordings(
             problem = f"{recording.problem}; {problem}"
         recording.problem = problem
         if not problem:
+            recording.source = recording.path
             recording.path = recording.wav = target
             converted.append(recording)
     before = [(recording.channels, recording.rate) for recording in converted]
@@ -350,11 +354,12 @@ def warn_of_rates(recordings, rate, manifest=None):
     rates = [one.source_rate or one.rate for one in recordings]
     low = [row for row, own in enumerate(rates) if own < rate]
     if low:
+        first = recordings[low[0]]
         logger.warning(
             f"{f'{manifest}: ' if manifest else ''}"
             f"{len(low)} of {len(recordings)} recordings have fewer than "
             f"{rate} samples a second, such as {rates[low[0]]} of "
-            f"{printable(recordings[low[0]].path)}: they are resampled, "
+            f"{printable(first.source or first.path)}: they are resampled, "
             "without the upper frequencies, and may be alike for that, whoever "
             "speaks."
         )

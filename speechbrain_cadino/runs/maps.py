@@ -430,7 +430,8 @@ def in_words(figures, choice):
             f"from crops of others with an EER of {row['eer']:.2f} % in the "
             f"place of {none['eer']:.2f} % (difference "
             f"{row['difference']:+.2f}, 95% interval "
-            f"{row['difference_low']:+.2f} to {row['difference_high']:+.2f}), "
+            f"{row['difference_low']:+.2f} to {row['difference_high']:+.2f}, "
+            f"the best of {len(figures) - 1} maps), "
             "and clusters of first and of last halves agree by "
             f"{row['agreement']:.2f} in the place of {none['agreement']:.2f}."
         )

@@ -8,6 +8,7 @@ import functools
 import numpy as np
 import pandas as pd
 
+from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import (
     pseudo_labels,
     read_manifest,
@@ -22,6 +23,8 @@ from speechbrain_cadino.verification.normalisation import (
     normalise,
 )
 from speechbrain_cadino.verification.scoring import PLDA, cosine, trial_scores
+
+logger = get_logger(__name__)
 
 # In the order in which they work; of each group one at most.
 GROUPS = [
@@ -325,7 +328,13 @@ class BackEnds:
         scores = trial_scores(sides, enrol, test)
         if "s_norm" in back_end or "as_norm" in back_end:
             top = self.top_cohort if "as_norm" in back_end else None
-            cohort = scorer(cohort_means(training, self.labels))
+            means = cohort_means(training, self.labels)
+            if top is not None and len(means) <= top:
+                logger.warning(
+                    f"as_norm is s_norm: the cohort is of {len(means)} "
+                    f"clusters, and top_cohort={top} takes all. Give fewer."
+                )
+            cohort = scorer(means)
             scores = normalise(
                 scores, enrol, test, *cohort_statistics(sides, cohort, top)
             )
@@ -343,7 +352,9 @@ class BackEnds:
 
     @functools.cached_property
     def _whitening(self):
-        return Whitening(self.whitening).fit(self.embeddings)
+        whitening = Whitening(self.whitening)
+        whitening.warn_of_few(self.embeddings)
+        return whitening.fit(self.embeddings)
 
 
 def background_rows(labels, most, seed=0):

@@ -8,6 +8,7 @@ import torch
 from scipy.signal import lfilter
 
 from speechbrain_cadino.dataio.audio import AudioError, AudioReader, read_header
+from speechbrain_cadino.dataio.signal import to_mono
 
 
 def tone(rate, seconds=1.0, frequency=440.0):
@@ -197,6 +198,20 @@ def test_opposite_channels_do_not_cancel(tmp_path, caplog):
         heard, torch.from_numpy(wav).float(), atol=1e-4, rtol=0
     )
     assert "a.wav: its channels cancel each other out" in caplog.text
+
+
+@pytest.mark.parametrize("count", [2, 4, 6, 16])
+def test_a_voice_in_one_of_many_channels_is_no_opposite(count):
+    """As of a headset for each: the next voice is in another one."""
+    voices = np.random.default_rng(0).standard_normal((2, 1600))
+    for voice, place in zip(voices, (0, count - 1)):
+        samples = np.zeros((1600, count))
+        samples[:, place] = voice
+        mono, channel = to_mono(samples)
+        assert channel is None
+        np.testing.assert_allclose(mono, voice / count)
+    unrelated = np.random.default_rng(1).standard_normal((1600, count))
+    assert to_mono(unrelated)[1] is None
 
 
 def test_opposite_channels_of_vorbis_do_not_cancel(tmp_path):

@@ -79,6 +79,7 @@ def test_recordings_of_a_telephone_among_others_are_told(
         write_tone(tmp_path / "data" / f"{name}.wav", rate=rate)
     prepare_folder(tmp_path / "data", save, **options)
     assert "1 of 3 recordings have fewer than 16000 samples" in caplog.text
+    assert f"such as 8000 of {tmp_path / 'data' / 'c.wav'}" in caplog.text
     caplog.clear()
     for name in "ab":
         (tmp_path / "data" / f"{name}.wav").unlink()

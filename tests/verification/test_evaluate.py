@@ -212,6 +212,17 @@ def test_back_ends_of_an_encoder(encoder_folder, corpus, labelled, tmp_path):
             assert scores[normed][row] == pytest.approx(expected, abs=2e-2)
 
 
+def test_a_cohort_of_few_clusters_makes_no_adaptive_norm(
+    encoder_folder, corpus, labelled, tmp_path, caplog
+):
+    run(
+        *(tmp_path, encoder_folder, corpus),
+        back_ends=BackEnds(["as_norm"]),
+        background=Background(labelled, corpus),
+    )
+    assert "as_norm is s_norm: the cohort is of 4 clusters" in caplog.text
+
+
 def test_plda_and_whitening_run_and_embed_once(
     encoder_folder, corpus, labelled, tmp_path
 ):
