@@ -21,7 +21,7 @@ QUANTUM = 2**-15
 
 # Of opposite channels, the sum has less than this share of the power that it
 # would have if they were unrelated: two as loud have a correlation below -0.8.
-# Ogg Vorbis keeps what cancels above 3 kHz, -13 dB, and the voice below is lost.
+# Ogg Vorbis keeps what cancels above 3 kHz, -13 dB, and loses what is below.
 CANCELLED = 0.2
 
 # Entries of torchaudio's kernel, about: 44100, 22050 and 11025 Hz are below
