@@ -561,16 +561,21 @@ def test_from_calibration_without_labels_to_one_voice(
     assert read_calibration(stored).method == "trials"
 
 
+def write_voices(folder, count):
+    """Writes recordings of noise, each of a spectrum of its own."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        spectrum = rng.standard_normal(32)
+        wav = np.convolve(rng.standard_normal(40000), spectrum, "same")
+        soundfile.write(folder / f"{number:03}.wav", 0.02 * wav, 16000)
+    return find_files(folder)
+
+
 def test_a_calibration_after_lda_is_not_on_what_it_has_learnt(
     voices, tmp_path, caplog
 ):
     encoder, _ = voices
-    rng = np.random.default_rng(0)
-    for number in range(200):
-        spectrum = rng.standard_normal(32)
-        wav = np.convolve(rng.standard_normal(40000), spectrum, "same")
-        soundfile.write(tmp_path / f"{number:03}.wav", 0.02 * wav, 16000)
-    files = find_files(tmp_path / f"{number:03}.wav" for number in range(200))
+    files = write_voices(tmp_path, 200)
     known, others = files[:40], files[40:]
     embedder = load_encoder(encoder)
     options = {"recording_lda": True, "self_calibrate": True}
@@ -596,12 +601,7 @@ def test_a_calibration_is_the_same_for_any_order(
     voices, tmp_path, recording_lda
 ):
     encoder, _ = voices
-    rng = np.random.default_rng(0)
-    for number in range(40):
-        spectrum = rng.standard_normal(32)
-        wav = np.convolve(rng.standard_normal(40000), spectrum, "same")
-        soundfile.write(tmp_path / f"{number:02}.wav", 0.02 * wav, 16000)
-    files = find_files(tmp_path)
+    files = write_voices(tmp_path, 40)
     embedder = load_encoder(encoder)
     found = [
         embed_files(
