@@ -568,7 +568,7 @@ def write_voices(folder, count):
         spectrum = rng.standard_normal(32)
         wav = np.convolve(rng.standard_normal(40000), spectrum, "same")
         soundfile.write(folder / f"{number:03}.wav", 0.02 * wav, 16000)
-    return find_files(folder)
+    return find_files(sorted(folder.glob("[0-9]*.wav")))
 
 
 def test_a_calibration_after_lda_is_not_on_what_it_has_learnt(
