@@ -195,7 +195,9 @@ def test_a_trial_without_a_face_is_calibrated_by_its_voice():
     for known, asked in [((voice, face), [0.3, 2.0]), ((voice,), [0.3])]:
         known = np.stack(known, 1)
         mean, deviation = known.mean(0), known.std(0)
-        model = LogisticRegression(C=100, class_weight="balanced")
+        model = LogisticRegression(
+            C=100, class_weight="balanced", tol=1e-9, max_iter=1000
+        )
         model.fit((known - mean) / deviation, targets)
         expected += [*model.decision_function([(asked - mean) / deviation])]
     np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -859,7 +859,7 @@ def test_files_and_folders(tmp_path):
         ("verify ENC WAV WAV --csv WAV", "is the name of a recording"),
         ("cluster ENC --csv WAV BAD", "is the name of a recording"),
         ("verify ENC WAV BAD --threshold nan", "scores are from -1 to 1"),
-        ("embed ENC --output OUT ''", "no file or folder ''"),
+        ("embed ENC --output OUT ''", "name of a file or folder is empty"),
         ("embed WAV BAD --output OUT", "mono 16k.wav is a file. Give an enc"),
         ("embed ENC BAD --output ''", "name of a file or folder is empty"),
         ("embed ENC BAD --output ENC", "is the folder of an encoder"),
@@ -945,7 +945,7 @@ def test_which_system_is_better(tmp_path, capsys):
     scores = [f"{name}={tmp_path / name}" for name in ["good", "bad"]]
     output = tmp_path / "comparison"
     main(["compare", f"{tmp_path / 'trials'}", *scores, f"--output={output}"])
-    assert "bad  +100.00 [100.0, 100.0]  p = 0." in capsys.readouterr().out
+    assert "bad  +100.00 [100.00, 100.00]  p = 0." in capsys.readouterr().out
     assert (output / "comparison.json").is_file()
 
 
