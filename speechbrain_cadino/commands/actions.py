@@ -16,7 +16,6 @@ from speechbrain_cadino.commands.arguments import (
     as_text,
     check_file,
     check_folder,
-    check_named,
     check_output,
     encoder_of,
     files_of,
@@ -240,6 +239,11 @@ def _archive(output, files, rate, grows=False):
             known = told_before(output, dict(zip(files, states)), rate)
         there = {} if known.empty else set(known["ID"])
         new = [row for row, file in enumerate(files) if file not in there]
+        if new and not known.empty:
+            logger.info(
+                f"{len(known)} of {len(files)} files are embedded already. Of "
+                "the others:"
+            )
         files = [files[row] for row in new]
         with audio_files.audio_table(
             files, rate, copies, required=known.empty
@@ -290,7 +294,6 @@ def adapt(arguments):
     # One result for any order of the inputs: what is drawn is drawn by row
     files = sorted(audio_files.find_files(arguments.inputs))
     files = some_of(files, MOST_LEAVES)
-    check_named(arguments.output)
     check_folder(pathlib.Path(arguments.output).parent)
     check_request(arguments.encoder, arguments.output, arguments.map)
     loaded = load(arguments.encoder, arguments)

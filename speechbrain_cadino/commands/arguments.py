@@ -70,7 +70,6 @@ def encoder_of(arguments):
     """
     if arguments.embeddings is None:
         return arguments.encoder
-    check_named(arguments.embeddings)
     return arguments.embeddings
 
 
@@ -95,7 +94,6 @@ def files_of(arguments, inputs):
     """
     if arguments.embeddings is None:
         return find_files(inputs)
-    check_named(arguments.embeddings)
     stored = StoredEmbeddings(arguments.embeddings)
     stored.check_known(inputs)
     return list(dict.fromkeys(inputs)) or stored.ids
@@ -128,7 +126,6 @@ def check_file(path):
     path : str
         The file; its folder is made.
     """
-    check_named(path)
     check_writable_name(path)
     check_folder(pathlib.Path(path).parent)
     check_no_encoder(pathlib.Path(path).parent)
@@ -141,25 +138,26 @@ def check_file(path):
         )
 
 
-def check_named(path):
-    """Raises if there is no name, which would be that of the current folder.
+def check_named(values):
+    """Raises if a value is empty, which would be the current folder or nothing.
 
     Arguments
     ---------
-    path : str or pathlib.Path
-        The name.
+    values : iterable
+        Those of all options and inputs; some are lists.
 
     Example
     -------
-    >>> check_named("")
+    >>> check_named([3, None, ["a", ""]])
     Traceback (most recent call last):
     ...
     ValueError: The name of a file or folder is empty: is a variable unset?
     """
-    if not str(path):
-        raise ValueError(
-            "The name of a file or folder is empty: is a variable unset?"
-        )
+    for value in values:
+        if "" in (value if isinstance(value, list) else [value]):
+            raise ValueError(
+                "The name of a file or folder is empty: is a variable unset?"
+            )
 
 
 def check_output(folder):
@@ -184,7 +182,6 @@ def check_folder(folder):
     folder : str or pathlib.Path
         The folder.
     """
-    check_named(folder)
     try:
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

@@ -115,7 +115,7 @@ def _find(arguments, loaded, before):
     options = arguments.method or "crops", before
     if arguments.embeddings:
         loaded.check_known(arguments.inputs)
-        names = list(dict.fromkeys(arguments.inputs)) or loaded.ids
+        names = sorted(set(arguments.inputs or loaded.ids))
         table = pd.DataFrame({"ID": names})
         if pathlib.Path(arguments.embeddings, RECORD).is_file():
             # Of a manifest of ours, some of whose rows may be of one recording

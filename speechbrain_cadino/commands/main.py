@@ -551,9 +551,7 @@ def main(arguments=None):
     with user_errors(parsed.action in GO_ON):
         # SpeechBrain and the models of others may print.
         with contextlib.redirect_stdout(sys.stderr):
-            for value in vars(parsed).values():
-                if "" in (value if isinstance(value, list) else [value]):
-                    check_named("")
+            check_named(vars(parsed).values())
             output = getattr(actions, parsed.action)(parsed)
         if output is not None:
             show(output)

@@ -128,11 +128,6 @@ class Embedder:
         self.problems = {}
 
     @property
-    def _averages(self):
-        """Whether an embedding is a mean of segments."""
-        return self.segment_seconds is not None and not self.keep_segments
-
-    @property
     def device(self):
         """The device of the encoder, as str; None where it has no weights."""
         found = getattr(self.encoder, "device", None)
@@ -167,6 +162,7 @@ class Embedder:
             Plain data: a hash of the weights, and what else they depend on.
         """
         segmented = self.segment_seconds is not None
+        averaged = segmented and not self.keep_segments
         return {
             "weights": _hash_state(self.weights),
             "sample_rate": self.sample_rate,
@@ -176,7 +172,7 @@ class Embedder:
             # Not of an embedder without: its embeddings have been kept so
             **({"keep_segments": True} if self.keep_segments else {}),
             # Until version 0.2.0 the means were of unit vectors
-            **({"scale": "of whole ones"} if self._averages else {}),
+            **({"scale": "of whole ones"} if averaged else {}),
             **_hash_settings(self.source),
         }
 

@@ -207,7 +207,7 @@ def _what_differs(folder, record):
     before = read_json(folder / RECORD)
     if not there or before == {} or not (folder / RECORD).is_file():
         return ""
-    before, record = comparable(before or {}, record)  # maybe a damaged one
+    before, record = what_counts(before or {}, record)  # maybe a damaged one
     differing = [
         name
         for name in {**before, **record}
@@ -325,7 +325,7 @@ def is_extracted(folder, record):
 
 
 def is_of(folder, record):
-    """Whether what is in a folder belongs to a record: see ``comparable``.
+    """Whether what is in a folder belongs to a record: see ``what_counts``.
 
     Arguments
     ---------
@@ -338,11 +338,11 @@ def is_of(folder, record):
     -------
     bool
     """
-    before, record = comparable(read_json(folder / RECORD) or {}, record)
+    before, record = what_counts(read_json(folder / RECORD) or {}, record)
     return before == record
 
 
-def comparable(before, record):
+def what_counts(before, record):
     """Two records, less what makes no difference: the size of the shards, as an
     embedding depends on its own utterance alone; and what the encoder's YAML
     file says, unless both tell it: older versions do not, nor does a hub id.
@@ -362,7 +362,7 @@ def comparable(before, record):
     Example
     -------
     >>> old = {"weights": "7f", "shard_size": 5}
-    >>> before, now = comparable(old, {"weights": "7f", "settings": "a0"})
+    >>> before, now = what_counts(old, {"weights": "7f", "settings": "a0"})
     >>> before == now
     True
     """
@@ -385,7 +385,6 @@ def _is_there(folder, record):
                 f"The embeddings in {folder} are of {other}, and are made anew."
             )
         remove_extraction(folder)
-        write_json(folder / RECORD, record)
     elif finished:
         _remove_shards(folder)
     return finished

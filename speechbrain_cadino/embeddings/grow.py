@@ -10,7 +10,6 @@ import pandas as pd
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import read_csv
 from speechbrain_cadino.embeddings.extract import (
-    comparable,
     extract,
     extraction_record,
     finished_shards,
@@ -18,6 +17,7 @@ from speechbrain_cadino.embeddings.extract import (
     is_extracted,
     is_of,
     remove_extraction,
+    what_counts,
 )
 from speechbrain_cadino.embeddings.store import (
     DURATIONS,
@@ -130,7 +130,7 @@ def embed_more(embedder, folder, table, shard_size):
 def _is_by(folder, record, unknown):
     """Whether what is in a folder is by the encoder of a record; where it has
     none, what is unknown stands for it."""
-    before, record = comparable(read_json(folder / RECORD) or unknown, record)
+    before, record = what_counts(read_json(folder / RECORD) or unknown, record)
     return {**before, "table": None} == {**record, "table": None}
 
 
@@ -156,7 +156,7 @@ def _put_aside(embedder, folder, table, record):
         return
     rows = read_csv(more / ROWS, {"start": "int64", "stop": "int64"})
     rest = table[_held_now(folder, table)[1] < 0]
-    # Paths, too: converted copies are called by their number
+    # Paths, too, of converted copies: their names are the same each time
     before = {**record, "table": hash_table(rows)}
     if before["table"] == hash_table(rest):
         return

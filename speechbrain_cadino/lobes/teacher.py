@@ -165,7 +165,8 @@ class Teacher(torch.nn.Module):
         self.network = copy.deepcopy(student).requires_grad_(False)
 
     def train(self, mode=True):
-        """As a Module's, but that nothing is dropped out of what it says.
+        """As a Module's, but that PyTorch's dropout modules are off; what a
+        network drops by a function stays.
 
         Arguments
         ---------

@@ -157,9 +157,9 @@ def filter_manifest(
         scores = _scores(source, heard, table)
         if rules["consistency"] is not None and scores["segments"].max() < 2:
             logger.warning(
-                f"{source} has one embedding of each utterance: there is no "
-                "consistency, and nobody looks for recordings of several "
-                "voices. Give embeddings of segments, or consistency=null."
+                "No utterance has two segments: there is no consistency, and "
+                "nobody looks for recordings of several voices. Give longer "
+                "recordings, embeddings of segments, or consistency=null."
             )
         kept, report = decide(table["ID"], scores, rules)
         _write(folder, table, scores, kept, report)

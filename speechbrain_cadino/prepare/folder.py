@@ -250,7 +250,7 @@ def _write(made, recordings, tested, found):
     _report_usable(manifest, usable, sample_rate)
     if inputs["min_duration"]:  # not of noises
         # Where all are low, none is known by it
-        if any((one.source_rate or one.rate) >= sample_rate for one in usable):
+        if any(one.recorded_rate >= sample_rate for one in usable):
             warn_of_rates(usable, sample_rate, manifest)
         warn_of_channels(usable, manifest)
         warn_of_rest(usable, manifest)

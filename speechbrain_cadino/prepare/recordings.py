@@ -84,6 +84,11 @@ class Recording:
     source_rate: int = 0
 
     @property
+    def recorded_rate(self):
+        """The rate of the recording itself, if this is a copy."""
+        return self.source_rate or self.rate
+
+    @property
     def is_doubtful(self):
         """Whether another decoder may find more in it: soundfile cannot read
         it, finds nothing in it, or something else than the header says."""
@@ -351,7 +356,7 @@ def warn_of_rates(recordings, rate, manifest=None):
     manifest : pathlib.Path, optional
         Their manifest.
     """
-    rates = [one.source_rate or one.rate for one in recordings]
+    rates = [one.recorded_rate for one in recordings]
     low = [row for row, own in enumerate(rates) if own < rate]
     if low:
         first = recordings[low[0]]

@@ -107,7 +107,7 @@ def test_what_has_no_label_passes(tmp_path, caplog):
         *(tmp_path / "out", None, tmp_path / "a.csv"),
         embeddings=tmp_path / "stored",
     )
-    assert "one embedding of each utterance: there is no consis" in caplog.text
+    assert "No utterance has two segments: there is no consis" in caplog.text
 
 
 def test_what_has_no_score_passes_what_is_unreadable_does_not():
