@@ -6,11 +6,7 @@ import pathlib
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.settings import resolve
-from speechbrain_cadino.dataio.manifest import (
-    LABEL,
-    read_manifest,
-    trusted_rows,
-)
+from speechbrain_cadino.dataio.manifest import read_manifest, trusted_rows
 from speechbrain_cadino.encoders.calibration import (
     read_calibration,
     write_calibration,
@@ -60,7 +56,7 @@ def finish(embedder, hparams, device=None, baselines=False):
     """
     table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
     # It is for the domain without given labels, where the two are joined
-    own = table[~trusted_rows(table)] if LABEL in table else table
+    own = table[~trusted_rows(table)]
     own = own if len(own) else table
     say_what_is_lost(hparams["encoder_folder"])
     logger.info("Exporting the encoder, and the mean of its embeddings.")
