@@ -7,7 +7,6 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.verification.calibration import Calibration
 from speechbrain_cadino.verification.evaluate import keep_scored
 from speechbrain_cadino.verification.results import Assessor, write_results
-from speechbrain_cadino.verification.trials import training_overlap
 
 logger = get_logger(__name__)
 
@@ -98,7 +97,7 @@ def verify_fused(
         trials.check_apart(calibration_trials)
     overlap = None
     if trained is not None:
-        overlap = training_overlap(trials.trials, trials.data_folder, trained)
+        overlap = trials.overlap(trained)
     assess = assessor(trials.trials)
     scores = score(trials, face_trials)
     assess = keep_scored(output_folder, trials, assess, assessor)

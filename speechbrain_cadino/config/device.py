@@ -32,9 +32,9 @@ def check_device(name):
         device = torch.device(name)
         # Nothing is put there: it would take memory of a GPU for as long as
         # this process lives, and a pipeline only starts others
-        if device.type == "cuda" and torch.cuda.is_available():
-            if (device.index or 0) < torch.cuda.device_count():
-                return
+        on_gpu = device.type == "cuda" and torch.cuda.is_available()
+        if on_gpu and (device.index or 0) < torch.cuda.device_count():
+            return
         torch.zeros(1, device=name).item()  # "meta" holds nothing
     # AssertionError: PyTorch was built without CUDA
     except (RuntimeError, AssertionError) as error:

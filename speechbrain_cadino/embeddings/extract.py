@@ -78,9 +78,9 @@ def extract(
     ``extraction.json`` tells what the files belong to: another encoder, table
     or segment length throws them away; if nothing has changed, a finished
     extraction is returned as it is, and one that was begun keeps the size of
-    its shards. Audio files that were
-    replaced are noticed only by a column ``state`` in the table: else delete
-    the folder to embed those again. What others have put there stays.
+    its shards. Audio files that were replaced are noticed only by a column
+    ``state`` in the table: else delete the folder to embed those again. What
+    others have put there stays.
 
     Arguments
     ---------
@@ -145,19 +145,14 @@ def extract(
     check_rate(table, embedder.sample_rate)
     shards = _Shards(folder, table, shard_size, embedder.segments, whole)
 
-    def is_there():
+    def begin():
         record = extraction_record(embedder, table, shard_size, trim)
         if keep:
             check_kept(folder, record)
-        there = _is_there(folder, record)
-        if not (there or any(folder.glob("shards/[0-9]*.npy"))):
-            write_json(folder / RECORD, record)
-        return there, read_json(folder / RECORD).get(SIZE, shard_size)
+        return _begin(folder, record)
 
-    there, shards.size = run_on_main(is_there)
-    if not there and shards.size != shard_size:
-        logger.info(f"It goes on in shards of {shards.size}, as it began.")
-    if there:
+    finished, shards.size = run_on_main(begin)
+    if finished:
         logger.info(
             f"The embeddings in {folder} are up to date: neither the list of "
             "files nor the encoder has changed."
@@ -168,6 +163,8 @@ def extract(
                 f"looked at: if so, remove {folder}."
             )
     else:
+        if shards.size != shard_size:
+            logger.info(f"It goes on in shards of {shards.size}, as it began.")
         _embed_shards(shards, embedder, trim)
         logger.info(f"Joining the embeddings of {len(table)} utterances.")
         ddp_barrier()
@@ -330,9 +327,8 @@ def is_of(folder, record):
     Arguments
     ---------
     folder : pathlib.Path
-        The embedding folder.
+        See ``is_extracted``, as for the record.
     record : dict
-        See ``extraction_record``.
 
     Returns
     -------
@@ -374,8 +370,9 @@ def what_counts(before, record):
     )
 
 
-def _is_there(folder, record):
-    """Whether all is done. Deletes what belongs to another record."""
+def _begin(folder, record):
+    """Whether all is done, and the size of the shards there are. Deletes what
+    belongs to another record; where there are no shards, this one holds."""
     same, finished = is_of(folder, record), is_extracted(folder, record)
     if not same:
         check_our_embeddings(folder)
@@ -387,7 +384,9 @@ def _is_there(folder, record):
         remove_extraction(folder)
     elif finished:
         _remove_shards(folder)
-    return finished
+    if not (finished or any(folder.glob("shards/[0-9]*.npy"))):
+        write_json(folder / RECORD, record)
+    return finished, read_json(folder / RECORD).get(SIZE, record[SIZE])
 
 
 def remove_extraction(folder):

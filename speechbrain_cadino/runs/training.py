@@ -2,8 +2,6 @@
 
 import pathlib
 
-import pandas as pd
-
 from speechbrain.processing.features import STFT
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
@@ -17,7 +15,6 @@ from speechbrain_cadino.runs.open_run import load_run
 from speechbrain_cadino.training.checkpoints import has_checkpoint
 from speechbrain_cadino.training.partial import train_only
 from speechbrain_cadino.verification.evaluate import TrialEvaluator
-from speechbrain_cadino.verification.trials import training_overlap
 
 logger = get_logger(__name__)
 
@@ -133,8 +130,7 @@ def _warn_of_tested(hparams):
     trials = hparams.get("evaluator")
     if isinstance(trials, TrialEvaluator):
         table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
-        trained = pd.concat([table, read_labelled(hparams)])
-        training_overlap(trials.trials, trials.data_folder, trained)
+        trials.overlap(table, read_labelled(hparams))
 
 
 def start_from(hparams, starts):

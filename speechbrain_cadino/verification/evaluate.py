@@ -136,6 +136,23 @@ class TrialEvaluator:
         self.enrol = rows.get_indexer(self.trials["enrol"])
         self.test = rows.get_indexer(self.trials["test"])
 
+    def overlap(self, *tables):
+        """What a training set has in common with the list.
+
+        Arguments
+        ---------
+        *tables : pandas.DataFrame
+            Its manifests; None for one that is not there.
+
+        Returns
+        -------
+        dict of str:int
+            See ``training_overlap``, which warns, too.
+        """
+        return training_overlap(
+            self.trials, self.data_folder, pd.concat(tables)
+        )
+
     def check_apart(self, others):
         """Raises if another list, to calibrate on, shares a file with this,
         however its name is spelled.
@@ -337,9 +354,8 @@ def verify(
     table = background.table("baselines=True") if baselines else None
     overlap = None
     if background.manifest is not None:
-        trained = [background.table("train_manifest"), background.labelled]
-        overlap = training_overlap(
-            trials.trials, trials.data_folder, pd.concat(trained)
+        overlap = trials.overlap(
+            background.table("train_manifest"), background.labelled
         )
     folder = pathlib.Path(output_folder)
     back_ends.prepare(embedder, background, folder / "training_set")
