@@ -104,7 +104,9 @@ def main():
     # Without this machine's paths
     settings = YAML(typ="safe").load(text)
     for pair in flags.set:
-        name, value = pair.split("=", 1)
+        name, _, value = pair.partition("=")
+        if f"<{name}>" not in text:
+            parser.error(f"--set {pair}: {flags.experiment} has no <{name}>")
         text = text.replace(f"<{name}>", value)
     experiment = YAML(typ="safe").load(text)
     for options in experiment.get("demo", []):

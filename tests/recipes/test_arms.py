@@ -91,3 +91,14 @@ def test_cells_are_of_the_arms_of_now(arms, monkeypatch):
         # Raises if there is no such arm, or the cell is of another one
         _, cell = cell_of(arms, folder.parent.name, arm, int(seed))
         assert cell.done
+
+
+@pytest.mark.parametrize("pair", ["trials=null", "trian=/path/to/train"])
+def test_a_setting_that_no_place_takes_is_refused(
+    pair, arms, monkeypatch, capsys
+):
+    words = ["arms.py", str(BENCHMARKS / "voxmulti.yaml"), "--set", pair]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit):
+        arms.main()
+    assert f"has no <{pair.split('=')[0]}>" in capsys.readouterr().err
