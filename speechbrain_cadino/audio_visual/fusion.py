@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.encoders.load import check_of_faces
 from speechbrain_cadino.verification.calibration import Calibration
 from speechbrain_cadino.verification.evaluate import keep_scored
 from speechbrain_cadino.verification.results import Assessor, write_results
@@ -83,8 +84,11 @@ def verify_fused(
     Raises
     ------
     ValueError
-        If no face is there, or a trial list makes no sense.
+        If the encoder of faces is one of voices, no face is there, or a trial
+        list makes no sense.
     """
+
+    check_of_faces(face_embedder)
 
     def score(heard, seen):
         voices = heard.scores(embedder)

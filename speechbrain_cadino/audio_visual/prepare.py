@@ -166,8 +166,8 @@ def prepare_faces(
         The number of the last parts of a path that are the ID; 3 in the layout
         "folders", 2 in "flat" by default. The first of them is taken for the
         true speaker: without an audio manifest and trials it is written to
-        ``speakers.csv`` (``ID,spk_id``), which no training but finetune.py
-        opens.
+        ``speakers.csv`` (``ID,spk_id``), which no training opens that is not
+        told to.
     num_workers : int, optional
         The number of processes; as many as there are CPUs by default.
     skip_prep : bool
@@ -396,6 +396,8 @@ def _give_ids(tracks, id_parts):
             )
         else:
             track.id = "/".join(parts[-id_parts:])
+            if UNSAFE.search(track.id):
+                track.problem = "a folder with a space in front"
         if not track.problem and track.id in taken:
             track.problem = "another track has this ID"
         if not track.problem:

@@ -44,7 +44,7 @@ def plot_map(embeddings, labels, path, seed=0):
     embeddings : numpy.ndarray
         Shape (N, D), 4 rows or more. Of more than ``MOST_POINTS`` as many are
         drawn, evenly spread over the rows, which the picture then says. Rows
-        that are not finite are left out.
+        that are zero or not finite are left out.
     labels : array_like, optional
         Shape (N,): the speakers or clusters. Points whose label is NaN or
         None are grey; without labels, all points are blue.
@@ -96,9 +96,10 @@ def plot_map(embeddings, labels, path, seed=0):
 
 
 def _evenly_drawn(embeddings):
-    """The rows to draw."""
+    """The rows to draw: those that are zero or not finite are left out."""
     rows = spread_rows(len(embeddings), MOST_POINTS)
-    rows = rows[np.isfinite(embeddings[rows]).all(1)]
+    drawn = np.asarray(embeddings[rows])
+    rows = rows[np.isfinite(drawn).all(1) & drawn.any(1)]
     if len(rows) < FEWEST_POINTS:
         raise ValueError(
             f"A map of {len(rows)} embeddings shows nothing: give "

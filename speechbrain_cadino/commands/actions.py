@@ -45,6 +45,7 @@ from speechbrain_cadino.encoders.calibration import (
 )
 from speechbrain_cadino.prepare.filter import SCORES, filter_manifest
 from speechbrain_cadino.prepare.folder import prepare_folder
+from speechbrain_cadino.prepare.rules import rule_of
 from speechbrain_cadino.process.console import printable
 from speechbrain_cadino.process.files import state_of, write_csv
 from speechbrain_cadino.process.lock import locked
@@ -337,6 +338,8 @@ def filter_files(arguments):
     check_output(arguments.output)
     _check_scored(arguments.output, files)
     rules = {name: getattr(arguments, name, None) for name in SCORES}
+    for name, value in rules.items():
+        rule_of(name, value)  # a slip shows before the work
     loaded = load(
         arguments.encoder,
         arguments,

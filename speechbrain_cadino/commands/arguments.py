@@ -49,9 +49,9 @@ def load(source, arguments, **options):
         embeddings=getattr(arguments, "embeddings", None),
         **options,
     )
+    check_of_voices(loaded)
     if not loaded.hears:
         return loaded
-    check_of_voices(loaded)
     on_gpu = str(loaded.device).startswith("cuda")
     return loaded.replace(num_workers=GPU_WORKERS) if on_gpu else loaded
 

@@ -324,8 +324,9 @@ def _problem(file):
 
 
 def _plain(path):
-    """A path such that no spreadsheet takes it for a formula."""
-    return f"./{path}" if str(path)[0] in "=+-@" else str(path)
+    """A path such that no spreadsheet takes it for a formula, and no reader of
+    CSV files drops a blank in front."""
+    return f"./{path}" if str(path)[0] in "=+-@ " else str(path)
 
 
 def warn_of_skipped(files, recordings):

@@ -25,7 +25,8 @@ OPTIONAL = {
 
 # Keys whose value is a number, also where it is null by default
 NUMBERS = re.compile(
-    "_(seconds|per_epoch|epochs|size|to|growth|layer|dimensions)$"
+    "_(seconds|duration|parts|per_epoch|epochs|size|to|growth|layer"
+    "|dimensions)$"
 )
 
 # Keys whose value is a number or a word
@@ -53,6 +54,8 @@ COUNTS = {
     **dict.fromkeys(["id_parts", "min_cluster_size", "queue_length"], 1),
     **dict.fromkeys(["first_clustering", "clustering_every"], 1),
     **dict.fromkeys(["first_gated_epoch", "sinkhorn_rounds"], 1),
+    **dict.fromkeys(["utterances_per_cluster", "plda_rank"], 1),
+    **dict.fromkeys(["top_cohort"], 2),
     # Sizes of networks
     **dict.fromkeys(["out_dim", "head_size", "bottleneck_size"], 1),
     **dict.fromkeys(["expander_size", "emb_dim", "n_mels"], 1),

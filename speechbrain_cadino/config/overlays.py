@@ -137,7 +137,7 @@ def _load(path):
     (_, merged), *overlays = _with_bases(path, {}, []).values()
     for overlay, settings in overlays:
         text = overlay.read_text(encoding="utf-8")
-        own = settings.pop("own_keys", [])
+        own = settings.pop("own_keys", None) or []
         own = [own] if isinstance(own, str) and own != "all" else own
         for key in settings if own != "all" else []:
             if key not in (*merged, *own) and f"<{key}>" not in text:
@@ -176,7 +176,7 @@ def _with_bases(path, found, chain):
         raise ValueError(f"{path} is not a YAML file: {error}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path} holds no settings, NAME: VALUE in each line.")
-    bases = settings.pop("base", [])
+    bases = settings.pop("base", None) or []
     for base in [bases] if isinstance(bases, str) else bases:
         _with_bases(find_yaml(base, path.parent, but=path), found, chain)
     found.setdefault(place, (path, settings))

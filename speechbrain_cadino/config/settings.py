@@ -64,9 +64,20 @@ def resolve(hparams_file, overrides=None, run_opts=None):
     dict
         As ``YAML().load`` gives them; ``own_files`` are the files of classes
         of one's own, see ``own_files``.
+
+    Raises
+    ------
+    ValueError
+        If there are embeddings and an encoder whose they are to be.
     """
     with open(hparams_file, encoding="utf-8") as fin:
         settings = YAML().load(resolve_references(fin, overrides))
+    if settings.get("encoder") and settings.get("embeddings"):
+        raise ValueError(
+            f"encoder={settings['encoder']} and embeddings="
+            f"{settings['embeddings']}: give one of them, and null for the "
+            "other."
+        )
     for name in run_opts.overridden_args if run_opts is not None else []:
         settings[name] = run_opts[name]
     files = own_files(settings)

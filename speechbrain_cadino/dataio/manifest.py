@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from speechbrain_cadino.dataio.audio import AudioError, read_header
-from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
+from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE, SUFFIXES
 from speechbrain_cadino.process.files import read_text, write_csv
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop"]
@@ -430,14 +430,20 @@ def check_rate(table, sample_rate):
     Raises
     ------
     ValueError
-        If all rows have so many samples a second, and so has the first file;
+        If the encoder is one of faces, and the manifest of audio files; if
+        all rows have so many samples a second, and so has the first file;
         or the first row is a whole file, or the durations are those of pieces
         of several lengths.
     """
+    path = table["wav"].iloc[0] if len(table) else ""
+    if sample_rate == 1 and pathlib.Path(path).suffix.lower() in SUFFIXES:
+        raise ValueError(
+            f"{path} is audio, and the encoder is one of faces: give one of "
+            "voices, or a manifest of faces."
+        )
     rate = None if sample_rate == 1 else counted_rate(table)
     if rate is None or alike(rate, sample_rate):
         return
-    path = table["wav"].iloc[0]
     try:
         header = read_header(path)
     except AudioError:  # said where it is read

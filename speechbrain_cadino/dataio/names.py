@@ -24,7 +24,7 @@ CONVERTIBLE = {
 }
 
 # The same utterance may be at hand in another format than a list says.
-SUFFIXES = [".wav", ".flac", ".ogg", ".mp3"]
+SUFFIXES = [".wav", ".flac", ".ogg", ".opus", ".mp3"]
 
 # Where VoxCeleb's audio lies in its folder
 INNER = "wav"
@@ -85,9 +85,56 @@ def match(names, known):
     if left.any():
         spelled = pd.Series(range(len(known)), index=map(spelling, known))
         spelled = spelled[~spelled.index.duplicated(keep=False)]
-        wanted = [spelling(name) for name in pd.Index(names)[left]]
-        rows[left] = spelled.reindex(wanted).fillna(-1).astype(int)
+        # First as that of a file of which the suffix was taken off: the ID of
+        # take.m4a.wav is take.m4a
+        for form in ("{}.wav", "{}"):
+            left = rows < 0
+            wanted = [spelling(form.format(n)) for n in pd.Index(names)[left]]
+            rows[left] = spelled.reindex(wanted).fillna(-1).astype(int)
     return rows
+
+
+def fields_of(line):
+    """The fields of a line of a trial list or a score file: apart by tabs, so
+    that a name may have blanks in it, or else by any blanks.
+
+    Arguments
+    ---------
+    line : str
+        The line.
+
+    Returns
+    -------
+    list of str
+
+    Example
+    -------
+    >>> fields_of("1 a.wav b.wav"), fields_of("1\\ta 1.wav\\tb.wav")
+    (['1', 'a.wav', 'b.wav'], ['1', 'a 1.wav', 'b.wav'])
+    """
+    fields = [field.strip() for field in line.strip().split("\t")]
+    return fields if len(fields) > 2 else line.split()
+
+
+def separator_of(*columns):
+    """What is to be between the fields of a line, for ``fields_of``.
+
+    Arguments
+    ---------
+    *columns : iterable of str
+        The names and groups that will be written.
+
+    Returns
+    -------
+    str
+        A tab if one has a blank in it, a blank otherwise.
+
+    Example
+    -------
+    >>> separator_of(["a.wav", "b.wav"]), separator_of(["a.wav"], ["b 1.wav"])
+    (' ', '\\t')
+    """
+    return "\t" if any(" " in name for c in columns for name in c) else " "
 
 
 def recordings_of(names):
@@ -121,9 +168,9 @@ def find_file(name, folder):
     """The audio file that a name means.
 
     It is looked for below ``folder`` and ``folder/wav``: first the name as it
-    is, then with a suffix of ``SUFFIXES`` added, then with its own replaced,
-    which is done to the suffix of an audio format only. ``\\`` is then tried
-    as ``/``.
+    is, then with a suffix of ``SUFFIXES`` added, in small or capital letters,
+    then with its own replaced, which is done to the suffix of an audio format
+    only. ``\\`` is then tried as ``/``.
 
     Arguments
     ---------
@@ -181,7 +228,7 @@ def candidates(name, folder):
             for path in map(change, paths):
                 if not path.name:
                     continue
-                for suffix in SUFFIXES:
+                for suffix in [*SUFFIXES, *map(str.upper, SUFFIXES)]:
                     yield path.with_name(path.name + suffix)
 
 

@@ -15,6 +15,9 @@ from speechbrain_cadino.config.overlays import (
 from speechbrain_cadino.config.starts import check_starts
 from speechbrain_cadino.encoders.export import OURS, STOCK, read_entries
 from speechbrain_cadino.encoders.load import (
+    as_embedder,
+    check_of_faces,
+    check_of_voices,
     encoder_hyperparams,
     load_classifier,
     with_weights,
@@ -116,6 +119,9 @@ def _remove_unused(settings, before):
 def _check(encoder, source, sample_rate):
     """Raises if a training here cannot take over an encoder's features."""
     rate = encoder.audio_normalizer.sample_rate
+    # A training of faces counts frames
+    check = check_of_faces if sample_rate == 1 else check_of_voices
+    check(as_embedder(encoder, source=source))
     if rate != sample_rate:
         raise ValueError(
             f"{source} is for audio at {rate} Hz, and sample_rate is "

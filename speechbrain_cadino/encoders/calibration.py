@@ -178,7 +178,8 @@ def _write_line(folder, line):
             continue
         # A card that somebody wrote in another encoding stays in it
         content = path.read_bytes().decode("utf-8", "surrogateescape")
-        lines = content.splitlines(keepends=True)
+        # Nothing may stand before a byte order mark
+        lines = content.removeprefix("\ufeff").splitlines(keepends=True)
         marked = [_is_marked(old) for old in lines]
         if True in marked:
             lines[marked.index(True)] = text.lstrip()

@@ -35,7 +35,9 @@ embeddings = encoder.encode_batch(wavs)  # (batch, 1, D) of {sample_rate} Hz
 score, _ = encoder.verify_files("one.wav", "other.wav")
 ```
 
-The score is the cosine of two embeddings.
+The score is the cosine of two embeddings. Embed recordings of unequal length
+one at a time, unless `hyperparams.yaml` has an InputNormalization: padding
+counts.
 
 {threshold}
 

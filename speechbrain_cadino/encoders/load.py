@@ -17,12 +17,15 @@ from ruamel.yaml.error import YAMLError
 from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.utils.fetching import fetch
+from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.device import number_gpu
 from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.store import RECORD
 from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.encoders.trust import copy_known, within_limits
+
+logger = get_logger(__name__)
 
 HINT = (
     "Give an encoder folder (the folder encoder/ in the output folder of a "
@@ -175,16 +178,21 @@ def load_classifier(source, device=None, trusted=True):
 
 def _beside(source):
     """Overrides for the copy of an encoder of a hub, whose hyperparams.yaml
-    still names that: the weights beside it are taken."""
-    folder = pathlib.Path(source)
+    still names that: the weights beside it are taken, as they are called on the
+    hub or, ``NAME.ckpt``, in a ``savedir`` of SpeechBrain."""
+    folder = pathlib.Path(source).absolute()
     path = folder / "hyperparams.yaml"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     hub = re.search(r"^pretrained_path: *(\S+)", text, re.MULTILINE)
-    files = re.findall(r"<pretrained_path>/([\w.-]+)", text)
-    there = files and all((folder / file).is_file() for file in files)
-    if hub is None or pathlib.Path(hub[1]).exists() or not there:
+    if hub is None or pathlib.Path(hub[1]).exists():
         return {}
-    return {"pretrained_path": str(folder.absolute())}
+    named = r"^ +(\w+): *!ref <pretrained_path>/([\w.-]+)"
+    found = {}
+    for name, file in re.findall(named, text, re.MULTILINE):
+        for path in (folder / file, folder / f"{name}.ckpt"):
+            if path.is_file():
+                found.setdefault(name, str(path))
+    return {"pretrainer": {"paths": found}} if found else {}
 
 
 def _set_rate(encoder):
@@ -299,9 +307,35 @@ def check_of_voices(embedder):
     -------
     >>> check_of_voices(Embedder(lambda wavs, lens: wavs))
     """
-    if embedder.reader is not AudioReader:
+    if embedder.hears and embedder.reader is not AudioReader:
         raise ValueError(
             f"{embedder.source} is no encoder of voices: give one of these."
+        )
+
+
+def check_of_faces(embedder):
+    """Raises if an encoder is none of faces.
+
+    Arguments
+    ---------
+    embedder : Embedder
+        The encoder, as ``load_encoder`` gives it.
+
+    Raises
+    ------
+    ValueError
+        If it is one of voices.
+
+    Example
+    -------
+    >>> check_of_faces(Embedder(lambda wavs, lens: wavs, source="my/encoder"))
+    Traceback (most recent call last):
+    ...
+    ValueError: my/encoder is no encoder of faces: give one of these.
+    """
+    if embedder.hears and embedder.reader is AudioReader:
+        raise ValueError(
+            f"{embedder.source} is no encoder of faces: give one of these."
         )
 
 
@@ -335,6 +369,7 @@ def encoder_hyperparams(source):
     # Of the hub's ids those without an owner are of no encoder of voices.
     if str(source).startswith((".", "/")) or str(source).count("/") != 1:
         raise FileNotFoundError(f"There is no folder {source}. {HINT}")
+    logger.info(f"{source} is no folder here: the Hugging Face hub is asked.")
     try:
         return fetch("hyperparams.yaml", str(source))
     except (OSError, ValueError) as error:

@@ -107,18 +107,32 @@ class FrameEvaluator:
         self.table = self.table[kept].reset_index(drop=True)
 
     def _check_seconds(self, phones):
-        """Raises if half of the phones begin after the end of their file."""
-        for wav, start in self.table.groupby("wav")["start"].median().items():
+        """Takes phones that begin after the end of their file out of the
+        table; raises if they are half of one's."""
+        starts = self.table["start"]
+        late = pd.Series(False, starts.index)
+        for wav, rows in starts.groupby(self.table["wav"]):
             try:
                 header = read_header(self.folder / wav)
             except MediaError:
                 continue  # it is left out later, as those of no sample are
-            if header.frames and start > header.frames / header.rate:
+            if not header.frames:
+                continue
+            end = header.frames / header.rate
+            if rows.median() > end:
                 raise ValueError(
-                    f"{phones}: half of the phones of {wav} start at {start:g} "
-                    f"or later, after its {header.frames / header.rate:.2f} s: "
+                    f"{phones}: half of the phones of {wav} start at "
+                    f"{rows.median():g} or later, after its {end:.2f} s: "
                     "start and stop are in seconds, not in samples."
                 )
+            late[rows.index] = rows >= end
+        if late.any():
+            logger.warning(
+                f"{late.sum()} of {len(late)} phones start after the end of "
+                f"their file, such as one of {self.table['wav'][late.idxmax()]}"
+                ", and are left out: are the times those of this audio?"
+            )
+            self.table = self.table[~late].reset_index(drop=True)
 
     def __call__(self, system, features):
         """Judges all that a system says of frames.

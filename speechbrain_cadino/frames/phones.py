@@ -39,7 +39,7 @@ def read_phones(path):
     ------
     ValueError
         If there is no such file, or it lacks a column, or a row is of no
-        length.
+        length or has a time that is none.
 
     Example
     -------
@@ -67,12 +67,21 @@ def read_phones(path):
             what += describe_columns(table)
         raise ValueError(f"{path}, a table of phones, has {what}.")
     for name in ("start", "stop"):
-        table[name] = pd.to_numeric(table[name], errors="coerce")
+        seconds = pd.to_numeric(table[name], errors="coerce")
+        bad = ~(seconds >= 0) | np.isinf(seconds)
+        if bad.any():
+            raise ValueError(
+                f"{path}: '{table[name][bad.idxmax()]}' is no {name} in "
+                "seconds, a number of 0 or more."
+            )
+        table[name] = seconds
     bad = ~(table["stop"] > table["start"])
     if bad.any():
+        row = table.loc[bad.idxmax()]
         raise ValueError(
-            f"{path}, line {2 + int(bad.argmax())}: a phone's stop must come "
-            "after its start, both in seconds."
+            f"{path}: a phone of {row['wav']} starts at {row['start']:g} and "
+            f"stops at {row['stop']:g}: a phone's stop must come after its "
+            "start, both in seconds."
         )
     if "language" not in table:
         table["language"] = ""

@@ -26,6 +26,7 @@ from speechbrain_cadino.prepare.recordings import (
     warn_of_channels,
     warn_of_rates,
     warn_of_rest,
+    warn_of_slow,
     write_skipped,
 )
 from speechbrain_cadino.prepare.scan import digest, fingerprint, list_files
@@ -253,6 +254,7 @@ def _write(made, recordings, tested, found):
         if any(one.recorded_rate >= sample_rate for one in usable):
             warn_of_rates(usable, sample_rate, manifest)
         warn_of_channels(usable, manifest)
+        warn_of_slow(usable, manifest)
         warn_of_rest(usable, manifest)
     report_left_out(manifest, tested, *found)
     rows = [

@@ -21,6 +21,7 @@ from speechbrain_cadino.dataio.manifest import (
     write_manifest,
 )
 from speechbrain_cadino.dataio.names import check_writable_name
+from speechbrain_cadino.prepare.inputs import check_folders
 from speechbrain_cadino.process.files import check_inputs_stay
 
 logger = get_logger(__name__)
@@ -49,6 +50,8 @@ def join_manifests(
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such folder, or the first file is not below it.
     ValueError
         If one has no labels or is joined already, the source is of one
         speaker, both have an utterance in common or count at different rates,
@@ -74,10 +77,10 @@ def join_manifests(
     b1,4.0,$data_root/b1.wav,0,64000,t_0,0
     """
     tables = [
-        _read(path, folder, prefix).assign(**{TRUSTED: trusted})
-        for path, folder, prefix, trusted in (
-            (source, source_folder, "s_", 1),
-            (target, target_folder, "t_", 0),
+        _read(path, folder, kind).assign(**{TRUSTED: trusted})
+        for path, folder, kind, trusted in (
+            (source, source_folder, "source", 1),
+            (target, target_folder, "target", 0),
         )
     ]
     check_writable_name(output)
@@ -99,14 +102,21 @@ def join_manifests(
     )
 
 
-def _read(path, folder, prefix):
+def _read(path, folder, kind):
     """A manifest whose labels have a prefix."""
-    table = read_manifest(
-        path, os.path.abspath(folder) if folder else DATA_ROOT
-    )
+    data_root = DATA_ROOT
+    if folder:
+        (data_root,) = check_folders(folder, key=f"{kind}_folder")
+    table = read_manifest(path, data_root)
+    first = table["wav"].iloc[0]
+    if folder and not os.path.exists(first):
+        raise FileNotFoundError(
+            f"There is no {first}, the first file of {path}: is {kind}_folder "
+            "right?"
+        )
     if TRUSTED in table:
         raise ValueError(
             f"{path} has a column {TRUSTED}: it is joined already. Give the "
             "manifests that it was made of."
         )
-    return table.assign(**{LABEL: prefix + pseudo_labels(table, path)})
+    return table.assign(**{LABEL: f"{kind[0]}_" + pseudo_labels(table, path)})

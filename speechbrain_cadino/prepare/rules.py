@@ -159,4 +159,11 @@ def rule_of(name, value, mixture=None, detector=None):
             f"{name}={value}: give mixture, a share such as 80%, the least "
             "score, or null."
         )
-    return Share(number / 100) if text.endswith("%") else Least(number)
+    if text.endswith("%"):
+        return Share(number / 100)
+    if number > 1:
+        raise ValueError(
+            f"{name}={value}: scores are 1 at most; {number:g}% keeps that "
+            "share of the best."
+        )
+    return Least(number)

@@ -11,7 +11,8 @@ def prepare_voxceleb(
     The files lie as they come off the disk, ``<speaker>/<video>/<utterance>``
     with any suffix and below any folders (``wav``, ``dev/aac``, none). These
     three parts are the ID. The true speakers are written to ``speakers.csv``
-    (``ID,spk_id``) beside the manifest: no self-supervised training reads them.
+    (``ID,spk_id``) beside the manifest: no training opens it that is not told
+    to.
 
     VoxCeleb2 comes as m4a, which soundfile cannot read: give
     ``convert_folder``. Where an utterance is there as wav too, that is taken.

@@ -17,6 +17,7 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino import __version__
 from speechbrain_cadino.config.overlays import allow_own_classes
+from speechbrain_cadino.config.parts import check_arguments
 from speechbrain_cadino.config.settings import (
     HARMLESS,
     OUTPUT_FOLDER,
@@ -347,8 +348,9 @@ def load_run(
     settings = run_settings(hparams_file, run_opts, overrides)
     folder = run_folder(settings)
     _check_encoder_folders(folder, settings)
-    open_run(folder, settings, resumes, harmless)
     allow_own_classes()
+    check_arguments(settings)
+    open_run(folder, settings, resumes, harmless)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
     make_experiment(folder, hparams_file, overrides)

@@ -14,6 +14,7 @@ from ruamel.yaml.error import YAMLError
 from speechbrain.utils.run_opts import RunOptions
 from speechbrain_cadino.config.flags import SEVERAL, did_you_mean
 from speechbrain_cadino.config.overlays import dump_yaml, parse_arguments
+from speechbrain_cadino.config.parts import check_arguments
 from speechbrain_cadino.config.settings import (
     LIMIT,
     comparable,
@@ -282,6 +283,7 @@ def _checked(entry, command, folder):
     try:
         resolved = _resolve(command)
         check_starts(resolved)
+        check_arguments(resolved)
         _check_parts(resolved)
     except ValueError as error:
         raise ValueError(f"{entry}: {error}") from error

@@ -141,33 +141,6 @@ class TriStageSchedule:
         return self.peak * (self.final / self.peak) ** fallen
 
 
-class SaturatingSchedule:
-    """From a value towards 1, ever more slowly: SpidR's teacher momentum,
-    ``1 - (1 - start) exp(-t / epochs)``.
-
-    Arguments
-    ---------
-    start : float
-        The value at the beginning.
-    epochs : float
-        The position in which what is missing to 1 is divided by e.
-
-    Example
-    -------
-    >>> momentum = SaturatingSchedule(start=0.999, epochs=20)
-    >>> [round(momentum(epoch), 6) for epoch in (0, 20)]
-    [0.999, 0.999632]
-    """
-
-    def __init__(self, start, epochs):
-        self.start = start
-        self.epochs = epochs
-
-    def __call__(self, position):
-        """The value at a position in training, in epochs."""
-        return 1 - (1 - self.start) * math.exp(-position / self.epochs)
-
-
 def scale_lr(lr, batch_size, reference=256):
     """The linear scaling rule: the rate grows with the batch over all ranks.
 

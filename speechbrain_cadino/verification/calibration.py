@@ -10,6 +10,9 @@ from sklearn.preprocessing import StandardScaler
 # has no answer where no score is on the wrong side.
 C = 100.0
 
+# Logarithms that differ by less are the same
+ROUNDING = 1e-5
+
 MEASURES = [
     "shorter log seconds",
     "longer log seconds",
@@ -57,7 +60,10 @@ def quality_measures(files, embeddings, enrol, test, sample_rate=16000):
     norms = np.linalg.norm(embeddings, axis=1)
     columns = []
     for values in (seconds, norms):
-        sides = np.log(np.maximum(values, 1e-12))[np.stack([enrol, test])]
+        logs = np.log(np.maximum(values, 1e-12))
+        if np.ptp(logs) < ROUNDING:  # of embeddings of length 1
+            logs[:] = logs[0]
+        sides = logs[np.stack([enrol, test])]
         columns += [sides.min(0), sides.max(0)]
     return np.stack(columns, axis=1)
 

@@ -5,6 +5,7 @@ sorted once; everything else is read off the error rates that this gives.
 """
 
 import functools
+import numbers
 
 import numpy as np
 from scipy.special import rel_entr
@@ -314,6 +315,34 @@ def _act_dcf(p_miss, p_fa, thresholds, p_target, c_miss=1, c_fa=1):
     miss, fa = _prices(p_target, c_miss, c_fa)
     at = np.searchsorted(thresholds, np.log(fa / miss))
     return float((miss * p_miss[at] + fa * p_fa[at]) / min(miss, fa))
+
+
+def check_prior(p_target):
+    """Raises if an operating point is none, before anything is scored.
+
+    Arguments
+    ---------
+    p_target : float
+        Prior probability of a target.
+
+    Raises
+    ------
+    ValueError
+        If it is no number between 0 and 1.
+
+    Example
+    -------
+    >>> check_prior(0.05)
+    >>> check_prior(5)
+    Traceback (most recent call last):
+    ...
+    ValueError: operating_points: 5 is no prior probability: give numbers ...
+    """
+    if not isinstance(p_target, numbers.Real) or not 0 < p_target < 1:
+        raise ValueError(
+            f"operating_points: {p_target} is no prior probability: give "
+            "numbers between 0 and 1."
+        )
 
 
 def _prices(p_target, c_miss, c_fa):

@@ -17,7 +17,7 @@ from speechbrain_cadino.verification.bootstrap import (
     count_speakers,
     trial_speakers,
 )
-from speechbrain_cadino.verification.metrics import summary
+from speechbrain_cadino.verification.metrics import check_prior, summary
 from speechbrain_cadino.verification.plots import plot_det, plot_scores
 from speechbrain_cadino.verification.scoring import write_scores
 
@@ -71,6 +71,8 @@ class Assessor:
         seed=0,
     ):
         self.trials = trials
+        for prior in operating_points:
+            check_prior(prior)
         self.options = {
             "operating_points": operating_points,
             "convex_hull": convex_hull,
@@ -246,13 +248,15 @@ def _keys(names, table):
     if any(known.values()):
         return names.map(known)
     folders = names.map({name: words[0] for name, words in parts.items()})
-    if not folders.isin(table.index).any():
+    spelled = {parts_of(name)[0]: name for name in table.index}
+    found = folders.map(spelled)
+    if found.isna().all():
         raise ValueError(
             f"The table of groups knows neither {names.iloc[0]} nor "
             f"{folders.iloc[0]}: its first column has to name the files of "
             "the trial list or their first folders."
         )
-    return folders
+    return found
 
 
 def write_results(folder, assess, scores, details=None, overlap=None):

@@ -15,7 +15,7 @@ from scipy import linalg
 
 from speechbrain.processing import PLDA_LDA
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.names import match
+from speechbrain_cadino.dataio.names import fields_of, match, separator_of
 from speechbrain_cadino.process.files import atomic_path, read_text
 from speechbrain_cadino.verification.trials import trial_names
 
@@ -33,8 +33,8 @@ LABEL_WORDS = {"1": True, "0": False, "target": True, "nontarget": False}
 
 FORMS = (
     "Its lines are 'enrol test score', or 'enrol test label score' or 'enrol "
-    "test score label' with the label of the trial list, and no spaces in "
-    "names."
+    "test score label' with the label of the trial list, and tabs between the "
+    "fields if a name has spaces."
 )
 
 
@@ -237,12 +237,12 @@ def write_scores(path, trials, scores):
     with atomic_path(path) as temporary:
         table.to_csv(
             temporary,
-            sep=" ",
+            sep=separator_of(trials["enrol"], trials["test"]),
             header=False,
             index=False,
             float_format="%.9g",
             lineterminator="\n",
-            # Names have no blanks, and stand as they are
+            # Names stand as they are
             quoting=csv.QUOTE_NONE,
             quotechar=None,
         )
@@ -333,7 +333,7 @@ def _read_fields(path):
         raise FileNotFoundError(f"No score file at {path}.")
     rows = []
     for number, line in enumerate(read_text(path).split("\n"), 1):
-        fields = line.split()
+        fields = fields_of(line)
         if not fields:
             continue
         expected = len(rows[0]) if rows else len(fields)

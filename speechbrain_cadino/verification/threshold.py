@@ -487,7 +487,9 @@ def _clusters(embedder, table):
     embeddings, recordings = embeddings[fine], number_recordings(table[fine])
     count = len(embeddings)
     _check_number(table[fine], "that can be read")
-    labels, _ = cluster(embeddings, max(2, round(CLUSTERS * count)), seed=SEED)
+    # Of pieces too: more clusters than recordings would have them apart
+    number = max(2, round(CLUSTERS * len(np.unique(recordings))))
+    labels, _ = cluster(embeddings, number, seed=SEED)
     enrol, test = np.triu_indices(count, 1)
     apart = recordings[enrol] != recordings[test]
     enrol, test = enrol[apart], test[apart]
@@ -496,8 +498,13 @@ def _clusters(embedder, table):
     others = rng.permutation(np.flatnonzero(~same))
     chosen = np.concatenate([np.flatnonzero(same), others[: OTHERS * count]])
     enrol, test = _without_copies(embeddings, enrol[chosen], test[chosen])
-    scores = trial_scores(cosine(embeddings), enrol, test)
-    return scores, labels[enrol] == labels[test]
+    same = labels[enrol] == labels[test]
+    if not same.any():
+        raise ValueError(
+            "No two recordings are in one cluster, but copies: give more "
+            "recordings of each voice, or trials."
+        )
+    return trial_scores(cosine(embeddings), enrol, test), same
 
 
 def _check_number(table, what):

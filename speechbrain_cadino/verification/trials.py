@@ -17,10 +17,12 @@ from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.dataio.names import (
     CONVERTIBLE,
     candidates,
+    fields_of,
     find_file,
     match,
     parts_of,
     paths_of,
+    separator_of,
     speaker_of,
     spelling,
 )
@@ -107,7 +109,8 @@ def _or(folders):
 def read_trials(path):
     """Reads a trial list.
 
-    One trial a line, in one of two forms, fields apart by spaces or tabs:
+    One trial a line, in one of two forms, fields as of ``dataio.names.
+    fields_of``:
     ``1|0 enrol test`` (VoxCeleb) or ``enrol test target|nontarget``. A fourth
     field, if all lines have one, names the group that the trial belongs to.
 
@@ -149,7 +152,7 @@ def read_trials(path):
     lines = read_text(path, errors="replace").split("\n")
     trials = []
     for number, line in enumerate(lines, 1):
-        fields = line.split()
+        fields = fields_of(line)
         if not fields:
             continue
         trial = _parse(fields)
@@ -157,12 +160,15 @@ def read_trials(path):
             raise ValueError(
                 f"{path}, line {number}: '{line.strip()[:80]}' is not a trial. "
                 "Write '1 enrol test' or '0 enrol test', or 'enrol test "
-                "target' or 'enrol test nontarget', with no spaces in names; "
-                "a fourth field, the group, is for all lines or none."
+                "target' or 'enrol test nontarget', with tabs between the "
+                "fields if a name has spaces; a fourth field, the group, is "
+                "for all lines or none."
             )
         trials.append(trial)
     if not trials:
         raise ValueError(f"{path} is empty: no trials to score.")
+    if any("\ufffd" in line for line in lines):
+        read_text(path)  # says that it is not in UTF-8
     columns = ["target", "enrol", "test", "group"]
     return pd.DataFrame(trials, columns=columns[: len(trials[0])])
 
@@ -252,7 +258,8 @@ def write_trials(path, trials):
     columns = ["target", "enrol", "test", "group"]
     table = trials[[name for name in columns if name in trials]]
     table = table.astype({"target": int}).astype(str)
-    lines = [" ".join(row) for row in table.itertuples(index=False)]
+    separator = separator_of(*(table[name] for name in table))
+    lines = [separator.join(row) for row in table.itertuples(index=False)]
     write_text(path, "\n".join(lines) + "\n")
 
 

@@ -104,6 +104,14 @@ def test_drawn_again_it_is_the_same(tmp_path):
     ).read_bytes()
 
 
+def test_rows_of_no_embedding_are_left_out(tmp_path, axis):
+    embeddings = voices(3, 20)
+    embeddings[7], embeddings[9] = 0, np.nan
+    plot_map(embeddings, None, tmp_path / "map.png")
+    places, _ = points(axis())
+    assert len(places) == 58
+
+
 @pytest.mark.parametrize(
     ("embeddings", "labels", "name", "sentence"),
     [

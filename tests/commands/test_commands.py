@@ -339,6 +339,19 @@ def test_what_is_embedded_is_neither_opened_nor_converted_again(
     assert "are up to date" in caplog.text
 
 
+def test_a_blank_in_front_of_a_name_is_no_other_name(
+    encoder_folder, tmp_path, monkeypatch
+):
+    """As where a table of the files is read again."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    soundfile.write(" a.wav", 0.1 * rng.standard_normal(32000), 16000)
+    command = ["embed", str(encoder_folder), ".", "--output", "out"]
+    main(command)
+    assert pathlib.Path("out", "ids.txt").read_text() == "./ a.wav\n"
+    main(command)
+
+
 def test_embed_is_exact(encoder_folder, tmp_path):
     """To the last sample, as verify is: on no grid of lengths."""
     wav = np.random.default_rng(0).uniform(-0.3, 0.3, 8177)
@@ -865,6 +878,8 @@ def test_files_and_folders(tmp_path):
         ("embed ENC BAD --output ''", "name of a file or folder is empty"),
         ("embed ENC BAD --output ENC", "is the folder of an encoder"),
         ("filter ENC BAD --output ENC", "is the folder of an encoder"),
+        ("filter ENC BAD --output OUT --density most", "most: give mixture"),
+        ("filter ENC BAD --output OUT --density 80", "80% keeps that share"),
         ("embed ENC BAD --output OTHERS", "embeddings.npy would be replaced"),
         ("adapt ENC BAD --output ''", "name of a file or folder is empty"),
         (

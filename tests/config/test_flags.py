@@ -20,6 +20,8 @@ run_folder: !ref <output_folder>/<seed>
 part: !ref <data_folder>/01
 start_classifier: centroids
 cut_seconds: null
+max_duration: null
+id_parts: null
 rate: !ref <seed>
 twice: !ref <seed> * 2
 speeds: [1.0]
@@ -129,6 +131,8 @@ def test_the_last_of_a_flag_given_twice_counts(load):
         (["--seed=many"], "--seed=many: give a number"),
         (["--rate=1 000"], "--rate=1 000: give a number"),
         (["--cut_seconds=ten"], "--cut_seconds=ten: give a number"),
+        (["--max_duration=30s"], "--max_duration=30s: give a number"),
+        (["--id_parts=two"], "--id_parts=two: give a number"),
         (["--twice=0,5"], "--twice=0,5: give a number"),
         (["--seed=null"], "--seed=null: give a number"),
         (["--rate=2024-05-01"], "--rate=2024-05-01: give a number"),

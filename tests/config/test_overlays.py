@@ -160,6 +160,16 @@ def test_an_overlay_switches_on_what_its_base_declares(recipe):
     assert load(write(recipe / "mine" / "b.yaml", text))["logger"] == {"a": 1}
 
 
+def test_keys_without_a_value_are_as_if_they_were_not_there(recipe):
+    text = "base:\nown_keys:\nlr: 3\n"
+    assert load(write(recipe / "mine" / "a.yaml", text)) == {
+        **{"own_keys": None, "lr": 3}
+    }
+    text = "base: dino.yaml\nown_keys:\nlr: 3\n"
+    mine = write(recipe / "mine" / "b.yaml", text)
+    assert load(mine) == {"lr": 3, "seed": 2}
+
+
 def test_one_key_of_its_own_needs_no_brackets(recipe):
     text = "base: dino.yaml\nown_keys: my_key\nmy_key: 4\n"
     mine = write(recipe / "mine" / "a.yaml", text)

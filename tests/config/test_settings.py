@@ -1,6 +1,7 @@
+import pytest
 from ruamel.yaml import YAML
 
-from speechbrain_cadino.config.settings import comparable, differences
+from speechbrain_cadino.config.settings import comparable, differences, resolve
 
 SETTINGS = """
 output_folder: out
@@ -44,6 +45,14 @@ def test_a_key_that_is_null_is_as_if_it_were_not_there():
         assert differences({"a": 1}, {"a": 1, **new})
     old = {"prepare": [{"least": 2}]}
     assert not differences(old, {"prepare": [{"least": 2, "most": None}]})
+
+
+def test_an_encoder_has_its_own_embeddings(tmp_path):
+    path = tmp_path / "verify.yaml"
+    path.write_text("encoder: null\nembeddings: mine\n")
+    assert resolve(path)["embeddings"] == "mine"
+    with pytest.raises(ValueError, match="encoder=a and embeddings=mine: give"):
+        resolve(path, "encoder: a")
 
 
 def test_many_differences_are_not_all_named():

@@ -56,6 +56,19 @@ def test_the_first_part_of_an_id_is_its_speaker():
     assert speaker_of("/elsewhere/id1/x/1.wav", id_parts=3) == "id1"
 
 
+def test_an_id_has_lost_the_last_of_two_suffixes():
+    known = ["1.wav", "1.mp3.wav", "call.m4a.wav"]
+    assert match(["1.mp3", "call.m4a", "1"], known).tolist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize("file", ["1.WAV", "1.opus", "1.MP3"])
+def test_a_name_without_suffix_is_found_in_any_case(file, tmp_path):
+    (tmp_path / file).touch()
+    assert find_file("1", tmp_path).name == file
+    if file != "1.opus":
+        assert find_file("1.flac", tmp_path).name == file
+
+
 def test_a_spelling_that_several_share_is_matched_by_none():
     known = ["a/1.wav", "a/1.flac", "a/2.wav"]
     names = ["a/1", "a/1.flac", ".\\a\\2"]

@@ -10,6 +10,7 @@ from speechbrain_cadino.encoders.calibration import (
     read_calibration,
     write_calibration,
 )
+from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.encoders.trust import copy_known
 
 
@@ -55,6 +56,17 @@ def test_a_card_in_another_encoding_stays_in_it(encoder_folder, tmp_path):
     write_calibration(folder, calibration)
     assert read_calibration(folder) == calibration
     assert card.read_bytes().startswith(b"F\xfcr Anna\n\nThreshold: ")
+
+
+def test_a_byte_order_mark_of_another_editor_breaks_nothing(
+    encoder_folder, tmp_path
+):
+    folder = shutil.copytree(encoder_folder, tmp_path / "encoder")
+    path = folder / "hyperparams.yaml"
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    write_calibration(folder, ScoreCalibration(-1.0, 10.0, "crops", 400, 40))
+    assert "# Threshold: " in path.read_text()
+    load_encoder(folder)
 
 
 def test_answers_are_sure_at_a_probability_of_nine_tenths():

@@ -148,8 +148,12 @@ def test_an_encoder_of_faces_made_before_its_modules_moved(
     assert torch.equal(embedder.encode_batch(frames), expected)
 
 
-def test_a_copy_from_a_hub_needs_no_hub(encoder_folder, tmp_path, monkeypatch):
-    """Its hyperparams.yaml still names that, as SpeechBrain's own do."""
+@pytest.mark.parametrize("layout", ["hub", "savedir"])
+def test_a_copy_from_a_hub_needs_no_hub(
+    layout, encoder_folder, tmp_path, monkeypatch
+):
+    """Its hyperparams.yaml still names that, as SpeechBrain's own do. In a
+    savedir, SpeechBrain calls weights by what they are for."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     expected = load_encoder(encoder_folder)
     folder = shutil.copytree(encoder_folder, tmp_path / "copy")
@@ -157,7 +161,10 @@ def test_a_copy_from_a_hub_needs_no_hub(encoder_folder, tmp_path, monkeypatch):
     text = f"pretrained_path: somebody/encoder\n{path.read_text()}"
     text += "  paths:\n"
     for name in ("embedding_model", "mean_var_norm_emb"):
-        text += f"    {name}: !ref <pretrained_path>/{name}.ckpt\n"
+        file = f"{name}.ckpt"
+        if layout == "savedir" and name == "mean_var_norm_emb":
+            file = "norm.txt"
+        text += f"    {name}: !ref <pretrained_path>/{file}\n"
     path.write_text(text)
     wavs = torch.randn(2, 8000)
     for trusted in (True, False):

@@ -38,8 +38,9 @@ def corpus(tmp_path_factory):
                 start += 49.43 if place < 12 else 98.23
             row = wav, f"v{voice}", phone, start, start + 0.1
             rows.append(row)
-    # Between two frames, and beyond the end
-    rows.append(("0.wav", "v0", "a", 2.5, 2.501))
+    # Between two frames, and up to the end and beyond, and after it
+    rows.append(("0.wav", "v0", "a", 2.45, 2.451))
+    rows.append(("1.wav", "v1", "a", 2.49, 2.6))
     rows.append(("3.wav", "v3", "o", 140, 141))
     columns = "wav spk_id phone start stop".split()
     pd.DataFrame(rows, columns=columns).to_csv(folder / "p.csv", index=False)
@@ -49,6 +50,7 @@ def corpus(tmp_path_factory):
 def in_memory(folder):
     """The figures of all frames of whole files, kept together."""
     table = read_phones(folder / "p.csv")
+    table = table[table["start"] < 140]
     said = {}
     for wav in table["wav"].unique():
         signal = torch.as_tensor(soundfile.read(folder / wav)[0]).float()

@@ -59,8 +59,13 @@ def test_phones_without_a_corpus_are_refused(tmp_path):
         (None, "no table of phones"),
         ("wav,phone,start,stop\na,b,0,1\n", "no column spk_id"),
         ("wav,spk_id,phone,start,stop\n", "no row"),
-        ("wav,spk_id,phone,start,stop\na,v,b,0,1\na,v,b,1,1\n", "line 3"),
-        ("wav,spk_id,phone,start,stop\na,v,b,zero,1\n", "line 2"),
+        (
+            "wav,spk_id,phone,start,stop\na,v,b,0,1\n\na,v,b,2,1\n",
+            "a phone of a starts at 2 and stops at 1",
+        ),
+        ("wav,spk_id,phone,start,stop\na,v,b,zero,1\n", "'zero' is no start"),
+        ("wav,spk_id,phone,start,stop\na,v,b,0,inf\n", "'inf' is no stop"),
+        ("wav,spk_id,phone,start,stop\na,v,b,-1,1\n", "'-1' is no start"),
         ("wav,spk_id,phone,start,stop\na,v,é,0,1\n", "is not in UTF-8"),
     ],
 )

@@ -126,9 +126,12 @@ def test_what_has_no_score_passes_what_is_unreadable_does_not():
     assert report["scores"]["consistency"]["without"] == 1
 
 
-@pytest.mark.parametrize("value", ["most", "150%", "0%", True, "nan", [1]])
+@pytest.mark.parametrize(
+    "value", ["most", "150%", "0%", True, "nan", [1], "80", 1.5]
+)
 def test_senseless_rules_are_refused(value):
-    with pytest.raises(ValueError, match=r"give m|are to be kept"):
+    sentence = r"give m|are to be kept|scores are 1 at most; (80|1.5)% keeps"
+    with pytest.raises(ValueError, match=sentence):
         rule_of("consistency", value)
 
 

@@ -7,6 +7,7 @@ import pytest
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.prepare import recordings
 from speechbrain_cadino.prepare.folder import prepare_folder
 
 
@@ -251,6 +252,42 @@ def test_a_name_that_does_not_tell_the_speaker_is_said(
     prepare_folder(data, save, exclude=tmp_path / "1.txt")
     assert ids(save) == ["x/b", "x/c"]
     assert "who speaks in 2 of the 2 files of the trial lists" in caplog.text
+
+
+def test_files_of_two_suffixes_are_left_out(tmp_path, save, write_tone):
+    """As ffmpeg makes them: the ID has lost one of them."""
+    for name in ["call.m4a", "call", "other"]:
+        write_tone(tmp_path / "data" / f"{name}.wav")
+    (tmp_path / "1.txt").write_text("0 call.m4a.wav other.wav\n")
+    prepare_folder(tmp_path / "data", save, exclude=tmp_path / "1.txt")
+    assert ids(save) == ["call"]
+
+
+def test_a_blank_in_front_of_a_speaker_is_no_part_of_an_id(
+    tmp_path, save, write_tone
+):
+    for name in ["x/ anna/1", "y/anna/1"]:
+        write_tone(tmp_path / "data" / f"{name}.wav")
+    prepare_folder(tmp_path / "data", save, id_parts=2)
+    assert ids(save) == ["anna/1"]
+    assert skipped(save) == {"x/ anna/1.wav": "a folder with a space in front"}
+
+
+@pytest.mark.parametrize("convert", [False, True])
+def test_a_long_mp3_is_told_or_converted(
+    tmp_path, save, write_tone, caplog, monkeypatch, convert
+):
+    """Its crops are found by reading from the start."""
+    monkeypatch.setattr(recordings, "LONG_MP3", 1.5)
+    for name, seconds in {"a.mp3": 2.0, "b.mp3": 1.0, "c.flac": 2.0}.items():
+        write_tone(tmp_path / "data" / name, seconds)
+    options = {"convert_folder": tmp_path / "copies"} if convert else {}
+    prepare_folder(tmp_path / "data", save, min_duration=0.5, **options)
+    assert ("1 of 3 recordings are MP3" in caplog.text) != convert
+    made = [path.name for path in (tmp_path / "copies").rglob("*.flac")]
+    assert made == ["a.flac"] * convert
+    table = read_manifest(save / "train.csv", tmp_path / "data")
+    assert len(table) == 3
 
 
 CALLS = ["agents/1", "customers/1", "customers/2", "customers/ann/day1/3"]

@@ -12,7 +12,11 @@ from ruamel.yaml import YAML
 
 from speechbrain.utils.run_opts import RunOptions
 from speechbrain_cadino.commands import actions
-from speechbrain_cadino.config.overlays import parse_arguments
+from speechbrain_cadino.config.overlays import (
+    _load,
+    dump_yaml,
+    parse_arguments,
+)
 from speechbrain_cadino.config.settings import resolve
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings.recording_lda import default_augment
@@ -448,6 +452,40 @@ def test_each_key_is_used(name):
     text = with_bases(name)
     for key in ("own_keys", "base"):
         keys.pop(key, None)
+    for key in keys:
+        assert is_used(key, text), f"{name}: {key} is used nowhere"
+
+
+# Keys of the preparation, in the place of which demo files have their own
+PREPARED = {
+    *("glob", "id_parts", "cut_seconds", "convert_folder", "layout"),
+    *("min_duration", "max_duration", "frames_per_second"),
+    *("audio_manifest", "manifest_folder"),
+}
+
+
+@pytest.mark.parametrize(
+    "name", sorted({path.name for path in HPARAMS.glob("*.yaml")} - BASES)
+)
+def test_a_key_without_effect_is_told(name):
+    """As what it was for is replaced by another entry."""
+    merged = _load(HPARAMS / name)
+    comments = re.findall("^#(.*)", with_bases(name), re.MULTILINE)
+    told = set(re.findall(r"\w+", " ".join(comments).partition("Without ")[2]))
+    if name.startswith("demo"):
+        told |= PREPARED
+    text = with_bases(name)
+    if "pipeline.yaml" not in text:
+        text = dump_yaml(merged)
+    for key, value in merged.items():
+        made = str(getattr(value, "tag", "")).startswith("!new")
+        entry = made or isinstance(value, (dict, list))
+        if not entry and not is_used(key, text):
+            assert key in told, f"{name}: {key} has no effect"
+
+
+def is_used(key, text):
+    """Whether a key of a YAML file's text is, by it or by the code."""
     code = "".join(
         path.read_text(encoding="utf-8")
         for folder in ("recipes", "speechbrain_cadino")
@@ -458,17 +496,15 @@ def test_each_key_is_used(name):
         for path in ["runs/plan.py", "runs/steps.py", "audio_visual/plan.py"]
     )
     options = RunOptions().as_dict()
-    for key in keys:
-        used = f"<{key}>" in text or key in options or key == "__set_seed"
-        used = used or re.search(rf'hparams\["{key}"\]', code)
-        used = used or re.search(rf"hparams\.{key}\b", code)
-        used = used or f'hparams, "{key}"' in code
-        used = used or f'hparams.get("{key}"' in code
-        # the entries of a pipeline
-        used = used or ("pipeline.yaml" in text and f'"{key}"' in plans)
-        # of the weights to start from: see runs.training
-        used = used or f'"{key}": (start_from' in code
-        assert used, f"{name}: {key} is used nowhere"
+    used = f"<{key}>" in text or key in options or key == "__set_seed"
+    used = used or re.search(rf'hparams\["{key}"\]', code)
+    used = used or re.search(rf"hparams\.{key}\b", code)
+    used = used or f'hparams, "{key}"' in code
+    used = used or f'hparams.get("{key}"' in code
+    # the entries of a pipeline
+    used = used or ("pipeline.yaml" in text and f'"{key}"' in plans)
+    # of the weights to start from: see runs.training
+    return used or f'"{key}": (start_from' in code
 
 
 def test_an_overlay_may_only_name_what_its_base_has(tmp_path):

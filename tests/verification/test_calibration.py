@@ -6,6 +6,7 @@ import soundfile
 from speechbrain_cadino.verification.calibration import (
     Calibration,
     logistic,
+    quality_measures,
     weights_of,
 )
 from speechbrain_cadino.verification.evaluate import TrialEvaluator
@@ -65,6 +66,22 @@ def test_quality_helps_and_calibration_costs_next_to_nothing():
     assert cllr(good, targets) == pytest.approx(
         min_cllr(p_miss, p_fa), abs=0.01
     )
+
+
+def test_rounding_of_lengths_is_no_quality():
+    rng = np.random.default_rng(0)
+    points = rng.standard_normal((300, 16)).astype(np.float32)
+    files = pd.DataFrame({"start": 0, "stop": 16000 * rng.integers(2, 9, 300)})
+    enrol, test = rng.integers(300, size=(2, 750))
+    found = quality_measures(files, points, enrol, test)
+    assert np.ptp(found, axis=0).min() > 0.1
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    norms = np.linalg.norm(points, axis=1)
+    assert 0 < np.ptp(norms) < 1e-6
+    found = quality_measures(files, points, enrol, test)
+    assert np.ptp(found, axis=0)[2:].tolist() == [0, 0]
+    weights = Calibration(rng.random(750), rng.random(750) < 0.5, found)
+    assert not np.any(list(weights.weights().values())[-2:])
 
 
 @pytest.mark.parametrize("name", ["./a/1.wav", "wav/a/1.wav", "a/1.flac"])

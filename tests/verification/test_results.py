@@ -57,6 +57,12 @@ def test_an_empty_field_is_no_group(trials):
     assert not trial_groups(trials, table)
 
 
+@pytest.mark.parametrize("prior", [5, 0, 1, "low", True])
+def test_a_prior_that_is_none_is_refused_before_the_scores(trials, prior):
+    with pytest.raises(ValueError, match=f"operating_points: {prior} is no"):
+        Assessor(trials, operating_points=[0.01, prior])
+
+
 def test_groups_by_file_and_in_the_list_itself(trials, tmp_path):
     table = pd.DataFrame({"noise": ["yes", "no"] * 6})
     table.index = [f"id{i // 4}/{i}.wav" for i in range(12)]
@@ -75,9 +81,17 @@ def test_groups_by_file_and_in_the_list_itself(trials, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "names", [["wav/a/1.wav", "./b/1.wav"], ["a/1", "b/1"]]
+    "names",
+    [
+        ["wav/a\u0308/1.wav", "./b/1.wav"],
+        ["a\u0308/1", "b/1"],
+        ["\xe4/1", "b/1"],
+    ],
 )
-@pytest.mark.parametrize("index", [["a", "b"], ["a/1.flac", "b/1.flac"]])
+@pytest.mark.parametrize(
+    "index",
+    [["a\u0308", "b"], ["\xe4", "b"], ["\xe4/1.flac", "b/1.flac"]],
+)
 def test_groups_of_files_however_they_are_spelled(names, index):
     trials = pd.DataFrame(
         [(True, names[0], names[0]), (False, *names)],

@@ -176,3 +176,7 @@ def test_names_stand_in_a_score_file_as_they_are(tmp_path):
     assert first == 'a/"x".wav #f 0'
     found = read_scores(tmp_path / "scores.txt", trials)
     assert found.tolist() == scores.tolist()
+    trials["enrol"] = [f"tape {name}" for name in names]
+    write_scores(tmp_path / "scores.txt", trials, scores)
+    found = read_scores(tmp_path / "scores.txt", trials)
+    assert found.tolist() == scores.tolist()

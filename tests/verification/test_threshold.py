@@ -1,3 +1,5 @@
+import types
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -195,6 +197,38 @@ def test_copies_are_no_two_recordings_of_a_voice(tmp_path, caplog):
     scores, same = threshold._clusters(stored, pd.DataFrame({"ID": ids}))
     assert scores[same].max() < 0.999
     assert "12 pairs of recordings are left out: they are copies" in caplog.text
+
+
+@pytest.mark.parametrize("voices", [10, 40])
+def test_many_pieces_of_a_recording_are_no_clusters_of_their_own(voices):
+    """Forty recordings of twenty pieces each, each in a channel of its own."""
+    rng = np.random.default_rng(0)
+    recordings = np.repeat(np.arange(40), 20)
+    points = rng.standard_normal((voices, 32))[recordings % voices]
+    points += 0.4 * rng.standard_normal((40, 32))[recordings]
+    points += 0.3 * rng.standard_normal(points.shape)
+    table = pd.DataFrame({"ID": np.arange(800), "wav": recordings.astype(str)})
+    embedder = types.SimpleNamespace(embed=lambda *_, **__: points)
+    scores, same = threshold._clusters(embedder, table)
+    assert same.sum() > 1000
+    if voices == 10:  # of four recordings each
+        one, other = np.triu_indices(800, 1)
+        true = recordings[one] % 10 == recordings[other] % 10
+        true &= recordings[one] != recordings[other]
+        units = points / np.linalg.norm(points, axis=1, keepdims=True)
+        whole = (units[one[true]] * units[other[true]]).sum(1).mean()
+        assert scores[same].mean() == pytest.approx(whole, abs=0.03)
+
+
+def test_recordings_without_a_pair_are_one_sentence():
+    """As those in one cluster are copies of one."""
+    points = np.eye(5).repeat(6, axis=0)
+    table = pd.DataFrame(
+        {"ID": np.arange(30), "wav": np.arange(30).astype(str)}
+    )
+    embedder = types.SimpleNamespace(embed=lambda *_, **__: points)
+    with pytest.raises(ValueError, match="No two recordings are in one clus"):
+        threshold._clusters(embedder, table)
 
 
 def test_recordings_of_one_voice_are_no_calibration(tmp_path):

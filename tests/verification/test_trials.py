@@ -14,6 +14,7 @@ from speechbrain_cadino.verification.trials import (
     training_overlap,
     trial_files,
     trial_tracks,
+    write_trials,
 )
 
 
@@ -41,6 +42,25 @@ def test_both_forms(tmp_path, text):
     assert trials["target"].tolist() == [True, False]
     assert trials["enrol"].tolist() == ["a.wav", "a.wav"]
     assert trials["test"].tolist() == ["b.wav", "c.wav"]
+
+
+def test_names_may_have_blanks_where_tabs_are_between_them(tmp_path):
+    text = (
+        "1\tTape 1 A.mp3\tTape 2.mp3\teasy\n0\ta.wav\tTape 2.mp3\tvery hard\n"
+    )
+    trials = read_trials(write(tmp_path / "trials.txt", text))
+    assert trials["enrol"].tolist() == ["Tape 1 A.mp3", "a.wav"]
+    assert trials["group"].tolist() == ["easy", "very hard"]
+    write_trials(tmp_path / "copy.txt", trials)
+    assert (tmp_path / "copy.txt").read_text() == text
+
+
+def test_a_list_that_is_not_in_utf_8_is_refused(tmp_path):
+    """Else the speakers of its names are not those that are left out."""
+    path = tmp_path / "trials.txt"
+    path.write_bytes("1 Zo\xeb/1.wav Zo\xeb/2.wav\n0 a b\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"trials\.txt is not in UTF-8"):
+        read_trials(path)
 
 
 def test_names_may_be_numbers(tmp_path):
