@@ -221,6 +221,16 @@ def test_what_a_clusterer_leaves_out_is_counted(
     assert f"Clustered {len(points) - left_out} utterances" in caplog.text
 
 
+def test_the_last_clustering_has_the_last_number(tmp_path):
+    """Also where no clustering is due in the last epoch."""
+    numbers = {"start_clusters": 100, "num_clusters": 300}
+    epochs = {"first_epoch": 10, "every": 5, "last_epoch": 22}
+    reclustering = Reclustering(tmp_path, **epochs, **numbers)
+    due = [epoch for epoch in range(1, 23) if reclustering.due(epoch)]
+    found = {epoch: reclustering.number(epoch, 1000) for epoch in due}
+    assert found == {10: 100, 15: 200, 20: 300}
+
+
 def test_one_cluster_is_no_error(data, embedder, tmp_path):
     reclustering = make(tmp_path, clusterer=DBSCAN(eps=1e6))
     reclustering(3, embedder, data.table)

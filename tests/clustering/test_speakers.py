@@ -23,6 +23,18 @@ def voices(number, files, noise=0.5, seed=0):
     return embeddings, owners
 
 
+def test_stability_is_the_share_of_those_in_either():
+    """Five of six files are drawn: those that were apart are one cluster, or
+    those that were one are apart."""
+    points = np.random.default_rng(0).standard_normal((6, 3))
+    for labels, choose in [
+        (np.arange(6), lambda drawn: np.zeros(len(drawn), int)),
+        (np.zeros(6, int), lambda drawn: np.arange(len(drawn))),
+    ]:
+        values, _ = stability(points, labels, choose)
+        np.testing.assert_allclose(values, 1 / 5)
+
+
 def test_the_number_is_that_of_the_most_likely_partition():
     """All cuts of the tree, all their pairs."""
     points, _ = voices(4, 6, noise=1.0)

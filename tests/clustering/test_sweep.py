@@ -1,9 +1,11 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import adjusted_mutual_info_score, silhouette_score
 
+from speechbrain_cadino.clustering import sweep
 from speechbrain_cadino.clustering.kmeans import SphericalKMeans, cluster
 from speechbrain_cadino.clustering.rows import unit_rows
 from speechbrain_cadino.clustering.sweep import (
@@ -29,6 +31,23 @@ def test_both_criteria_find_voices_that_are_apart(seed, tmp_path):
     assert content["picks"] == {"silhouette": 20, "stability": 20}
     assert content["choice"] == choice == 20
     assert (tmp_path / "plots" / "sweep.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("first", ["silhouette", "stability"])
+def test_of_two_picks_the_larger_is_chosen(first, tmp_path, monkeypatch):
+    other = {"silhouette": "stability", "stability": "silhouette"}[first]
+    table = pd.DataFrame(
+        {
+            "num_clusters": [10, 20, 30],
+            "singletons": 0,
+            first: [0.9, 0.5, 0.1],
+            other: [0.2, 0.8, 0.1],
+        }
+    )
+    monkeypatch.setattr(sweep, "compare_numbers", lambda *_: table)
+    assert choose_number(tmp_path, None, [10, 20, 30], None) == 20
+    content = json.loads((tmp_path / "sweep.json").read_text())
+    assert content["picks"] == {first: 10, other: 20}
 
 
 def test_too_many_clusters_do_not_pass_for_stable_in_noise():

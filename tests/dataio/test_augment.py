@@ -18,7 +18,7 @@ from speechbrain_cadino.dataio.augment import (
     set_position,
 )
 from speechbrain_cadino.dataio.manifest import write_manifest
-from speechbrain_cadino.dataio.noises import made_rirs
+from speechbrain_cadino.dataio.noises import made_noise, made_rirs
 from speechbrain_cadino.training.schedules import LinearSchedule
 
 RATE = 16000
@@ -67,13 +67,29 @@ def test_noise_comes_from_the_files(tmp_path):
     add_noise = AddNoise(
         **write_clips(tmp_path, {"long": long}), clip_seconds=1.0
     )
-    clean = torch.randn(4, 2000)
+    clean = torch.randn(40, 2000)
     added = (add_noise(clean) - clean).numpy()
+    norms = np.sqrt(np.convolve(long**2, np.ones(2000), "valid"))
+    places = set()
     for piece in added:
-        match = np.correlate(long, piece, "valid")
-        norms = np.sqrt(np.convolve(long**2, np.ones(2000), "valid"))
-        best = (match / norms / np.linalg.norm(piece)).max()
-        assert best > 0.999
+        match = np.correlate(long, piece, "valid") / norms
+        assert match.max() > 0.999 * np.linalg.norm(piece)
+        places.add(match.argmax() % RATE)  # in its clip of a second
+    assert len(places) > 20
+    assert max(places) > 0.6 * RATE
+
+
+def test_made_noise_has_slopes_and_levels_of_its_own():
+    """From white to brown, its level changing by 3 dB."""
+    noise = made_noise(400, RATE, "cpu")
+    spectrum = torch.fft.rfft(noise)[:, 10:].abs().log()
+    freqs = torch.arange(10, 10 + spectrum.shape[1]).log()
+    slopes = np.polyfit(freqs.numpy(), spectrum.T.numpy(), 1)[0]
+    assert -1.1 < slopes.min() < -0.8
+    assert -0.2 < slopes.max() < 0.1
+    white = noise[slopes > -0.2].unflatten(1, (8, -1))
+    levels = 10 * white.square().mean(-1).log10()
+    assert 1 < levels.std(1).median() < 4
 
 
 @pytest.mark.parametrize("clips", [[3, 3], [1, 3]])

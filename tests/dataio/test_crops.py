@@ -542,6 +542,7 @@ def test_each_speed_of_a_label_is_a_class(labelled):
     assert [item["label"] for item in items] == [1, 0, 1, 3, 2, 3, 5, 4, 5]
     assert {item["wav"].shape for item in items} == {(RATE // 2,)}
     assert data.classes == 6
+    assert data.sample_labels().tolist() == [item["label"] for item in items]
     assert count_classes(labelled / "labels.csv", speeds) == 6
 
 

@@ -44,13 +44,23 @@ def test_all_axes_amount_to_the_inverse_of_the_shrunk_covariance():
     assert total == pytest.approx(embeddings.var(0).sum(), rel=1e-4)
 
 
-def test_fewer_axes_are_those_of_scikit_learn():
+@pytest.mark.parametrize("alike", [True, False])
+def test_fewer_axes_are_those_of_scikit_learn(alike):
+    """A class weighs as much as it has members."""
     # With so many crops there is nothing left to shrink.
     embeddings, names = crops(recordings=3000)
+    if not alike:  # small classes differ most, along an axis of their own
+        rng = np.random.default_rng(1)
+        names = np.repeat(np.arange(1000), np.repeat([20, 2], 500))
+        voices = rng.standard_normal((1000, 8)) * np.arange(1, 9) / 2
+        voices[:500, 0] *= 12
+        voices[500:, 1] *= 15
+        noise = rng.standard_normal((len(names), 8)) * np.arange(1, 9)
+        embeddings = voices[names] + noise
     lda = RecordingLDA(dimensions=3).fit(embeddings, names)
     theirs = LinearDiscriminantAnalysis(n_components=3).fit(embeddings, names)
     ours, theirs = lda.transform(embeddings), theirs.transform(embeddings)
-    assert ours.shape == (18000, 3)
+    assert ours.shape == (len(names), 3)
     for axis in range(3):
         alike = abs(np.corrcoef(ours[:, axis], theirs[:, axis])[0, 1])
         assert alike > 0.999

@@ -196,6 +196,16 @@ def test_labels_below_the_lowest_loss_count_as_learnt():
         fit(np.concatenate([right[:100], wrong]))
 
 
+def test_a_few_wrong_labels_are_a_tail():
+    rng = np.random.default_rng(0)
+    odds = np.concatenate([rng.normal(-1, 1, 3000), rng.normal(9, 1, 45)])
+    losses = losses_of(odds)
+    with pytest.raises(ValueError, match="have one mode and a tail"):
+        fit(losses)
+    gate, _ = TwoGaussians(least_weight=0.01).fit(losses)
+    assert 2 < gate < 9
+
+
 def test_a_million_losses():
     few, many = (fit(two_modes(n)) for n in (100_000, 1_000_000))
     assert many.crossing == pytest.approx(few.crossing, abs=0.05)
@@ -208,9 +218,12 @@ def test_a_million_losses():
         ([np.nan] * 100 + [1.0] * 9, "only 9 of the losses are finite"),
         ([0.0] * 1000, "only 0 of the losses are finite and not below"),
         ([0.5] * 1000, "all losses are the same"),
-        (np.random.default_rng(0).lognormal(size=3000), "one mode"),
+        (
+            np.random.default_rng(0).lognormal(size=3000),
+            "overlap like one mode",
+        ),
         # As of an untrained classifier
-        (np.random.default_rng(0).normal(13, 2, size=3000), "one mode"),
+        (np.random.default_rng(0).normal(13, 2, size=3000), "have one mode"),
         # Skewed: two Gaussians fit better than one, but they overlap
         (np.random.default_rng(0).gamma(3, size=3000), "overlap like one mode"),
     ],
@@ -228,6 +241,7 @@ def test_losses_without_two_modes(losses, reason, caplog):
     assert gate.threshold == last < math.inf
     assert reason in caplog.text
     assert f"The loss gate stays {last:.3g}: " in caplog.text
+    assert "a tail" not in caplog.text
     assert len(caplog.records) == 1
     caplog.clear()
     gate = DynamicLossGate(first_epoch=3)

@@ -178,6 +178,28 @@ def test_the_teacher_never_sees_the_mask(targets):
     assert torch.equal(codes[:, one.mask.flatten()], hidden)
 
 
+@pytest.mark.parametrize("targets", ["ffn", "layer"])
+def test_codes_are_of_the_last_layers_over_time(targets):
+    context = make_context().eval()
+    target = TeacherTargets(
+        *(ContextTeacher(context), OnlineCodebook(2, 5, 8)),
+        *(lambda position: 0.9, targets),
+    ).eval()
+    assert target.layers == [2, 3]
+    latents = torch.randn(3, 20, 6)
+    said = target.said(latents)
+    layers = context(latents, feed_forward=targets == "ffn")[1:]
+    for number, layer in enumerate(layers):
+        for row in range(3):
+            frames = layer[row].double()
+            spread = frames.var(0, correction=0).add(1e-5).sqrt()
+            torch.testing.assert_close(
+                said[number, row].double(),
+                (frames - frames.mean(0)) / spread,
+                **{"rtol": 1e-4, "atol": 1e-4},
+            )
+
+
 def test_a_teacher_that_is_frozen_stays():
     context = make_context()
     target = TeacherTargets(

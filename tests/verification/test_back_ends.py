@@ -42,7 +42,17 @@ def test_each_utterance_that_stands_for_its_cluster_keeps_its_label(tmp_path):
     assert pd.Series(found).value_counts().max() == 2
 
 
-@pytest.mark.parametrize("name", ["plda", "whiten+plda"])
+def above(scorer, points, cohort, scores):
+    """How far scores lie above those of a cohort with the one side of each."""
+    found = []
+    for point, score in zip(points, scores):
+        pairs = [scorer(np.stack([point, mean])) for mean in cohort]
+        those = [trial_scores(pair, [0], [1])[0] for pair in pairs]
+        found.append((score - np.mean(those)) / np.std(those))
+    return found
+
+
+@pytest.mark.parametrize("name", ["plda", "whiten+plda", "plda+s_norm"])
 def test_plda_learns_from_what_is_scored(name):
     rng = np.random.default_rng(1)
     labels = np.arange(200) % 40
@@ -60,4 +70,14 @@ def test_plda_learns_from_what_is_scored(name):
         change = Whitening(1.0).fit(training).transform
     plda = PLDA(change(training), labels, rank=3)
     expected = trial_scores(plda(change(sides)), enrol, test)
+    if "s_norm" in back_end:
+        units = training / np.linalg.norm(training, axis=1, keepdims=True)
+        cohort = [units[labels == label].mean(0) for label in range(40)]
+        expected = np.mean(
+            [
+                above(plda, sides[side], cohort, expected)
+                for side in (enrol, test)
+            ],
+            axis=0,
+        )
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
