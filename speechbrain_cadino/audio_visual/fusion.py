@@ -88,8 +88,6 @@ def verify_fused(
         list makes no sense.
     """
 
-    check_of_faces(face_embedder)
-
     def score(heard, seen):
         voices = heard.scores(embedder)
         faces = pd.Series(seen.scores(face_embedder), seen.trials.index)
@@ -103,6 +101,7 @@ def verify_fused(
     if trained is not None:
         overlap = trials.overlap(trained)
     assess = assessor(trials.trials)
+    check_of_faces(face_embedder)
     scores = score(trials, face_trials)
     assess = keep_scored(output_folder, trials, assess, assessor)
     if np.isnan(scores["face"]).all():

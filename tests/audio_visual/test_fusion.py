@@ -17,6 +17,7 @@ from speechbrain_cadino.audio_visual.fusion import (
     fuse,
     verify_fused,
 )
+from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.verification.evaluate import TrialEvaluator, verify
 from speechbrain_cadino.verification.results import Assessor
@@ -113,6 +114,9 @@ def test_a_mistake_shows_before_the_work(corpus, faces, tmp_path):
     assess = functools.partial(Assessor, groups=tmp_path / "typo.csv")
     with pytest.raises(FileNotFoundError, match=r"typo\.csv"):
         verify_fused(tmp_path, None, None, *lists, assessor=assess)
+    voices = Embedder(None, source="my/voices")
+    with pytest.raises(ValueError, match="my/voices is no encoder of faces"):
+        verify_fused(tmp_path, None, voices, *lists)
 
 
 def test_what_cannot_be_read_takes_no_trial_for_another(

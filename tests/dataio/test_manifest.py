@@ -4,6 +4,7 @@ import pytest
 
 from speechbrain.dataio.dataio import load_data_csv
 from speechbrain_cadino.dataio.manifest import (
+    check_rate,
     read_manifest,
     spread_rows,
     write_manifest,
@@ -143,6 +144,16 @@ def test_manifests_that_went_through_other_hands(tmp_path, text, encoding):
     (tmp_path / "m.csv").write_text(text, encoding)
     row = read_manifest(tmp_path / "m.csv").iloc[0]
     assert tuple(row) == ("a", 1.5, "a.wav", 0, 24000)
+
+
+def test_audio_is_not_for_an_encoder_of_faces():
+    table = pd.DataFrame(
+        {"ID": ["a"], "wav": ["a.FLAC"], "start": [0], "stop": [16000]}
+    )
+    with pytest.raises(ValueError, match=r"a\.FLAC is audio, and the encoder"):
+        check_rate(table, 1)
+    check_rate(table.assign(wav="tracks/a"), 1)
+    check_rate(table[:0], 1)
 
 
 def test_what_separates_the_columns_is_said(tmp_path):

@@ -325,7 +325,9 @@ def copy_of(foreign, folder, old, new):
     return folder
 
 
-def test_what_training_cannot_start_from(foreign, corpus, tmp_path):
+def test_what_training_cannot_start_from(
+    foreign, face_encoder, corpus, tmp_path
+):
     def adopt(encoder, *flags):
         path, _, overrides = parse_arguments(
             [
@@ -338,6 +340,8 @@ def test_what_training_cannot_start_from(foreign, corpus, tmp_path):
 
     with pytest.raises(FileNotFoundError, match=r"has no hyperparams\.yaml"):
         adopt(tmp_path)
+    with pytest.raises(ValueError, match="is no encoder of voices: give"):
+        adopt(face_encoder)
     norm = torch.load(foreign / "mean_var_norm_emb.ckpt", weights_only=False)
     for name in ("mean_var_norm", "normalizer"):  # whatever it is called
         trained = copy_of(

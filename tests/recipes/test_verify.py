@@ -43,3 +43,14 @@ def test_a_wrong_flag_is_one_sentence(encoder_folder, corpus, tmp_path):
     assert "No trial list at gone.txt" in output
     assert "Traceback" not in output
     assert "Traceback" in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_an_encoder_of_faces_is_none_of_voices(face_encoder, corpus, tmp_path):
+    code, output = verify(
+        tmp_path,
+        encoder=face_encoder,
+        trials=corpus / "trials.txt",
+        data_folder=corpus,
+    )
+    assert code == 1
+    assert f"{face_encoder} is no encoder of voices" in output
