@@ -287,6 +287,10 @@ def no_root():
         if os.geteuid() != 0:
             yield
             return
+        # Loaded at the first pool: nobody may not be allowed to read it
+        import multiprocessing.popen_fork
+        import multiprocessing.synchronize  # noqa: F401
+
         os.seteuid(65534)
         try:
             yield

@@ -31,7 +31,7 @@ logger = get_logger(__name__)
 @user_errors()
 def main(arguments):
     """Reads the flags, embeds."""
-    hparams_file, run_opts, overrides = parse_arguments(arguments)
+    hparams_file, run_opts, overrides = parse_arguments(arguments, trains=False)
     sb.utils.distributed.ddp_init_group(run_opts)
     hparams = load_run(
         hparams_file,

@@ -31,7 +31,7 @@ from speechbrain_cadino.runs.open_run import load_run
 @user_errors()
 def main(arguments):
     """Reads the flags, scores, filters."""
-    hparams_file, run_opts, overrides = parse_arguments(arguments)
+    hparams_file, run_opts, overrides = parse_arguments(arguments, trains=False)
     sb.utils.distributed.ddp_init_group(run_opts)
     hparams = load_run(hparams_file, run_opts, overrides, resumes=False)
     embedder, rate = None, hparams["sample_rate"]

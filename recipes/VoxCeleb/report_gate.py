@@ -36,7 +36,7 @@ def main(arguments):
     # No experiment folder of its own: the run's hyperparams.yaml and log.txt
     # stay what they are.
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-    hparams_file, _, overrides = parse_arguments(arguments)
+    hparams_file, _, overrides = parse_arguments(arguments, trains=False)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
     table = report_gate(

@@ -32,7 +32,7 @@ logger = get_logger(__name__)
 @user_errors(goes_on=False)
 def main(arguments):
     """Reads the flags, scores, shows the table."""
-    hparams_file, run_opts, overrides = parse_arguments(arguments)
+    hparams_file, run_opts, overrides = parse_arguments(arguments, trains=False)
     hparams = load_run(hparams_file, run_opts, overrides, resumes=False)
     embedders = {
         name: load(device=run_opts["device"])

@@ -9,6 +9,9 @@ from speechbrain_cadino.brains.dlg_lc import (
 )
 from speechbrain_cadino.losses.meters import accuracy
 
+# Where fewer of the faces that are there could be used, some were lost
+LEAST_SEEN = 0.9
+
 
 class AudioVisualBrain(PseudoLabelBrain):
     """Two encoders and two classifiers on the same pseudo labels (Han et al.,
@@ -30,6 +33,18 @@ class AudioVisualBrain(PseudoLabelBrain):
                 "A training of voices and faces has no final_map: give "
                 "final_map: null, and emb_dim: 192 in the place of its 768."
             )
+
+    def warnings(self, means):
+        """That faces were lost, too, as where a disk has gone."""
+        there = float((self.train_dataset.track_of >= 0).mean())
+        sentences = super().warnings(means)
+        if means["faces"] < LEAST_SEEN * there:
+            sentences.append(
+                f"{there:.0%} of the utterances have a face, and that of "
+                f"{means['faces']:.0%} could be used: others are blank, broken "
+                "or not where the manifest has them."
+            )
+        return sentences
 
     def compute_forward(self, batch, stage):
         """The cosines of each branch to the classes, each (batch, C).

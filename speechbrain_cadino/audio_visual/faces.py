@@ -6,6 +6,7 @@ track, ``start`` and ``stop`` count frames.
 
 import importlib.util
 import os
+import re
 import struct
 
 import numpy as np
@@ -30,6 +31,32 @@ BLUR = 2.0 / 224
 
 class FaceError(MediaError):
     """A face track that cannot be used, with the reason."""
+
+
+def in_order(names):
+    """Names of frames in the order in which they were taken.
+
+    Arguments
+    ---------
+    names : iterable of str
+        The names, with a number.
+
+    Returns
+    -------
+    list of str
+
+    Example
+    -------
+    >>> in_order(["10.jpg", "2.jpg", "1.jpg"])
+    ['1.jpg', '2.jpg', '10.jpg']
+    """
+    return sorted(
+        names,
+        key=lambda name: (
+            [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", name)],
+            name,
+        ),
+    )
 
 
 def is_image(name):
@@ -310,12 +337,13 @@ class FaceAugmenter(torch.nn.Module):
 
 
 def _find_frames(path):
-    """The images of a track, sorted by name; none if there is no track."""
+    """The images of a track, in the order of the numbers in their names; none
+    if there is no track."""
     folder, track = path, None
     if not os.path.isdir(path):
         folder, track = os.path.split(path)
     try:
-        names = sorted(filter(is_image, os.listdir(folder or ".")))
+        names = in_order(filter(is_image, os.listdir(folder or ".")))
     except OSError:
         return []
     return [

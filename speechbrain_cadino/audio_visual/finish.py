@@ -2,7 +2,7 @@
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.audio_visual.fusion import verify_fused
-from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.dataio.manifest import LABEL, read_manifest
 from speechbrain_cadino.encoders.load import load_encoder, start_from_encoder
 from speechbrain_cadino.runs import stage_two
 from speechbrain_cadino.runs.finish import (
@@ -81,7 +81,8 @@ def finish_both(brain, hparams):
         )
         for branch in brain.branches.values()
     ]
-    calibrate_without_labels(encoders[0], tables[0])
+    for encoder, table in zip(encoders, tables):
+        calibrate_without_labels(encoder, table)
     metrics = None
     if hparams["evaluator"] is not None:
         metrics = verify_fused(
@@ -92,6 +93,8 @@ def finish_both(brain, hparams):
             trained=tables[0],
         )
         logger.info(format_results(metrics))
+    # Faces were trained on by the labels of their voices
+    tables[1] = tables[1].merge(tables[0][["ID", LABEL]], on="ID")
     for (name, branch), table in zip(brain.branches.items(), tables):
         write_model_card(
             hparams["output_folder"],

@@ -1,6 +1,11 @@
 """Plan of the pipeline of voices and faces."""
 
-from speechbrain_cadino.audio_visual.faces import check_kornia
+import os
+import pathlib
+
+from speechbrain_cadino.audio_visual.faces import check_kornia, is_image
+from speechbrain_cadino.audio_visual.videos import VIDEOS
+from speechbrain_cadino.prepare.copies import require_av
 from speechbrain_cadino.prepare.inputs import check_folders
 from speechbrain_cadino.runs.plan import Plan
 
@@ -42,7 +47,7 @@ class AudioVisualPlan(Plan):
         }
         # Seen before the training of voices, and not after it
         if hparams["face_folder"] != hparams["data_folder"]:  # made by that
-            check_folders(hparams["face_folder"], "faces", "face_folder")
+            _check_faces(hparams)
         check_kornia()
         voices = self.add("stage_1", "train_dino.py", "stage_1")
         faces = self.add(
@@ -112,3 +117,29 @@ class AudioVisualPlan(Plan):
 
         start = self.folder / voices.name
         return self.add_iterations("audio_visual/", start, label, train)
+
+
+def _check_faces(hparams):
+    """Raises what the preparation of faces would, voices being trained
+    then."""
+    folders = check_folders(hparams["face_folder"], "faces", "face_folder")
+    table = hparams["face_trials_manifest"]
+    if hparams["trials"] is not None and not pathlib.Path(table).is_file():
+        raise FileNotFoundError(f"There is no face_trials_manifest {table}.")
+    if any(map(_begins_with_videos, folders)):
+        require_av("Faces are to be sampled from videos")
+        if hparams["frame_folder"] is None:
+            raise ValueError(
+                "The faces are videos: give frame_folder, where their frames "
+                "are to go."
+            )
+
+
+def _begins_with_videos(folder):
+    """Whether the first image or video below a folder is a video."""
+    for _, _, names in os.walk(folder):
+        for name in names:
+            video = os.path.splitext(name)[1].lower() in VIDEOS
+            if video or is_image(name):
+                return video
+    return False

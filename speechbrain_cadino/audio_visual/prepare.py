@@ -15,6 +15,7 @@ from speechbrain_cadino.audio_visual.faces import (
     IMAGE_ERRORS,
     IMAGES,
     flat_track,
+    in_order,
     is_image,
     upright_rgb,
 )
@@ -24,7 +25,13 @@ from speechbrain_cadino.dataio.manifest import (
     counted_rate,
     read_manifest,
 )
-from speechbrain_cadino.dataio.names import match, recordings_of, spelling
+from speechbrain_cadino.dataio.names import (
+    CONVERTIBLE,
+    READABLE,
+    match,
+    recordings_of,
+    spelling,
+)
 from speechbrain_cadino.prepare.inputs import (
     Preparation,
     check_folders,
@@ -396,8 +403,11 @@ def _give_ids(tracks, id_parts):
             )
         else:
             track.id = "/".join(parts[-id_parts:])
+            suffix = os.path.splitext(track.id)[1].lower()
             if UNSAFE.search(track.id):
                 track.problem = "a folder with a space in front"
+            elif not track.problem and suffix in READABLE | CONVERTIBLE:
+                track.problem = f"a name in {suffix}, as that of a recording"
         if not track.problem and track.id in taken:
             track.problem = "another track has this ID"
         if not track.problem:
@@ -486,7 +496,7 @@ def _sample_videos(tracks, frame_folder, frames_per_second, num_workers):
         track.problem = problem
         if not problem:
             track.wav = track.folder = folder
-            track.images = sorted(filter(is_image, os.listdir(folder)))
+            track.images = in_order(filter(is_image, os.listdir(folder)))
             track.frames = len(track.images)
 
 

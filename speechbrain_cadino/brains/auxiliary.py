@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch.nn import SyncBatchNorm
+from torch.optim import Optimizer
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.augment import refresh_banks, set_position
@@ -308,6 +309,7 @@ class WithDINO:
         self.dino = self.hparams.dino
         self.dino_record = TrainingRecord()
         self.dino_place = Place()
+        self.dino_begun = False
         self._dino_finite = []  # of the losses since the last step
         names = [
             name
@@ -424,6 +426,7 @@ class WithDINO:
             SyncBatchNorm.convert_sync_batchnorm(self.dino.teacher)
         self.dino.bind(self.modules)
         self._check_optimised()
+        self.dino_begun = True
 
     def optimizers_step(self):
         """As the Brain's; teacher and centre follow it."""
@@ -480,6 +483,11 @@ class WithDINO:
 
     # Not on_stage_start, which Brains define without a call of ours
     def _fit_train(self, train_set, epoch, enable):
+        if not self.dino_begun:
+            raise ValueError(
+                "The teacher of DINO has not begun: the on_fit_start of this "
+                "Brain has to call that of WithDINO, by super()."
+            )
         try:
             steps = len(train_set) / self.grad_accumulation_factor
         except TypeError:  # of unknown length
@@ -546,16 +554,21 @@ class WithDINO:
     def _check_optimised(self):
         """Raises if the head, or what the objective learns, is in no
         optimiser; a warning says so of the encoder, which may join later."""
-        optimizers = getattr(self, "optimizers_dict", None) or {}
-        # As a Brain's own init_optimizers may leave it
-        alone = getattr(self, "optimizer", None)
-        if not optimizers and alone is not None:
-            optimizers = {"optimizer": alone}
+        optimizers = [*(getattr(self, "optimizers_dict", None) or {}).values()]
+        # As a Brain's own init_optimizers may leave them
+        optimizers += [
+            one for one in vars(self).values() if isinstance(one, Optimizer)
+        ]
         if not optimizers:
+            logger.warning(
+                "This Brain has no optimiser that is seen here: hand "
+                "self.modules.dino_head.parameters() to one, or the head of "
+                "dino does not learn."
+            )
             return
         trained = {
             id(parameter)
-            for optimizer in optimizers.values()
+            for optimizer in optimizers
             for group in optimizer.param_groups
             for parameter in group["params"]
         }
@@ -566,6 +579,15 @@ class WithDINO:
             logger.warning(
                 "The encoder of dino does not learn: it is fixed, or in no "
                 "optimiser. Until it does, DINO changes its head alone."
+            )
+        parameters = self.dino.encoder.parameters()
+        fixed = any(not parameter.requires_grad for parameter in parameters)
+        if fixed and self.distributed_launch:
+            logger.warning(
+                "Parts of the encoder of dino are fixed by requires_grad: if "
+                "they are to learn later, each process would go its own way. "
+                "Leave requires_grad on, and set their gradients to None "
+                "before the step."
             )
         learners = {"head": self.dino.head, "objective": self.dino.objective}
         for name, module in learners.items():

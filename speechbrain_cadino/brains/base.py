@@ -228,7 +228,7 @@ class EncoderBrain(sb.Brain):
         with interruptible(postponed=True) as self.requests:
             with patience(STEP_PATIENCE):
                 super().fit(epoch_counter, *args, **kwargs)
-        if self.debug or self.test_only:
+        if self.debug:
             return
         rates = [
             self.hparams.lr_schedule(place / self.steps_per_epoch)
@@ -441,12 +441,18 @@ class EncoderBrain(sb.Brain):
         # would count on from the last step of the epoch before.
         self.step = 0
         self.avg_train_loss = 0.0
-        self.checkpointer.save_and_keep_only(
-            meta={"epoch": epoch}, verbosity=logging.DEBUG
-        )
+        if self.checkpointer is not None:
+            self.checkpointer.save_and_keep_only(
+                meta={"epoch": epoch}, verbosity=logging.DEBUG
+            )
 
     def make_dataloader(self, dataset, stage, **kwargs):
         """As SpeechBrain's; checks that there are utterances enough."""
+        if stage != sb.Stage.TRAIN:
+            raise ValueError(
+                "A training here is judged by trials: give an evaluator in the "
+                "place of a valid_set."
+            )
         kwargs.setdefault("worker_init_fn", shield_worker)
         kwargs["num_workers"] = worth_while(kwargs.get("num_workers", 0))
         if getattr(dataset, "samples_per_epoch", None) is not None:

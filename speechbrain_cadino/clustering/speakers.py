@@ -36,7 +36,7 @@ def find_speakers(embeddings, num_clusters=None, calibration=None):
     where the mean silhouette is the highest, which takes two clusters: one is
     never the choice. Of more files, k-means makes ``MOST_LEAVES`` small
     clusters first, and these are merged: more speakers than that are found
-    only if so many are asked for. A number that is given is that of k-means.
+    only if so many are asked for, which k-means then makes.
 
     The result does not depend on the order of the files.
 
@@ -83,8 +83,9 @@ def _partition(points, num_clusters, calibration):
         return np.zeros(count, np.int64)
     leaves, centres = np.arange(count), points
     if count > MOST_LEAVES:
-        leaves, centres = cluster(points, num_clusters or MOST_LEAVES)
-        if num_clusters:
+        number = max(num_clusters or 0, MOST_LEAVES)
+        leaves, centres = cluster(points, number)
+        if number == num_clusters:
             return leaves
     tree = linkage(centres, "ward")
     # Merges of one height, as of copies of a file, would be undone together

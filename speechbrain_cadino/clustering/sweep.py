@@ -121,7 +121,9 @@ def compare_numbers(embeddings, candidates, clusterer, speakers=None):
     check_candidates(candidates)
     points = unit_rows(embeddings)
     rows = []
-    for number in sorted(set(candidates)):
+    candidates = sorted(set(candidates))
+    for place, number in enumerate(candidates, 1):
+        logger.info(f"Number {place} of {len(candidates)}: {number} clusters")
         plain = sized(clusterer, number).set_params(merge_to=None)
         clusters, _ = find_clusters(plain, points)
         figures = quality(clusters, speakers=speakers)

@@ -114,7 +114,7 @@ def embed(arguments):
     files = audio_files.find_files(arguments.inputs)
     check_output(arguments.output)
     check_our_embeddings(arguments.output)
-    _check_given(arguments.output, held(arguments.output).index, files)
+    _check_held(arguments, files)
     loaded = load(arguments.encoder, arguments)
     _check_hears(loaded)
     calibration = read_calibration(arguments.encoder)
@@ -122,7 +122,7 @@ def embed(arguments):
     with _archive(arguments.output, files, rate, grows=True) as found:
         audio, _, skipped = found
         # Again, as another run may have ended since
-        _check_given(arguments.output, held(arguments.output).index, files)
+        _check_held(arguments, files)
         _check_readable(arguments.output, skipped)
         ids, embeddings = embed_more(
             loaded, arguments.output, audio, _shard_size(files)
@@ -134,7 +134,7 @@ def embed(arguments):
         there = read_calibration(arguments.output)
         if calibration and not there:
             write_calibration(arguments.output, calibration)
-        elif there and there != calibration:
+        elif calibration and there != calibration:
             logger.warning(
                 f"{arguments.output} keeps its own calibration, which is not "
                 "that of the encoder: remove its calibration.json, and embed "
@@ -155,7 +155,9 @@ def _check_hears(embedder):
         )
 
 
-def _check_given(folder, before, files, what="embeddings", where="it"):
+def _check_given(
+    folder, before, files, what="embeddings", otherwise="--drop_missing"
+):
     """Raises if what a folder holds of other files would be lost, perhaps of
     hours."""
     lost = before.difference(files)
@@ -164,8 +166,15 @@ def _check_given(folder, before, files, what="embeddings", where="it"):
             f"{folder} holds {what} of {len(before)} files, {len(lost)} of "
             f"which are not given now, such as {printable(lost[0])}, and would "
             "be lost: give them as they were written then, or another "
-            f"--output, or remove {where}."
+            f"--output, or {otherwise}."
         )
+
+
+def _check_held(arguments, files):
+    """As ``_check_given``, of embeddings, unless they are to be dropped."""
+    if not arguments.drop_missing:
+        before = held(arguments.output).index
+        _check_given(arguments.output, before, files)
 
 
 def _check_scored(folder, files):
@@ -173,7 +182,7 @@ def _check_scored(folder, files):
     path = pathlib.Path(folder, "confidence.csv")
     if path.is_file():
         before = pd.Index(read_csv(path)["ID"])
-        _check_given(folder, before, files, "scores", path)
+        _check_given(folder, before, files, "scores", f"remove {path}")
 
 
 def _check_readable(folder, problems):

@@ -298,6 +298,12 @@ def _examine(files, rate, folder):
     if has_av():
         for recording in doubtful:
             recording.id = _name_of_copy(recording.path, rate)
+        if doubtful:
+            logger.info(
+                f"{len(doubtful)} files are converted into {folder} for a "
+                "while, 70 MB for each hour. Copies that last are made by the "
+                "command prepare."
+            )
         convert_recordings(doubtful, folder, rate)
     else:
         for recording in doubtful:

@@ -75,12 +75,17 @@ def cluster(arguments):
     theirs = read_calibration(encoder)
     if number is not None or len(files) < 2:
         check_number(len(files), number, theirs)
+    loaded = load(encoder, arguments)
     found = embed_files(
-        load(encoder, arguments),
+        loaded,
         files,
         recording_lda=arguments.recording_lda,
         self_calibrate=number is None,
     )
+    skipped = found.skipped
+    if not arguments.inputs:  # all that has been embedded
+        others = sorted(loaded.skipped() - {*files})
+        skipped = {**skipped, **dict.fromkeys(others, "no embedding")}
     long = _long_enough(found.seconds, arguments.shortest)
     choose = functools.partial(
         find_speakers,
@@ -109,8 +114,8 @@ def cluster(arguments):
     if MOST_LEAVES >= len(labels) >= FEWEST_OF_STABILITY and number is None:
         table.loc[long, "stability"] = _stability(embeddings, labels, choose)
         figures["stability"] = ("stability", "mean")
-    if found.skipped:
-        skipped = pd.DataFrame(found.skipped.items(), columns=["file", "note"])
+    if skipped:
+        skipped = pd.DataFrame(skipped.items(), columns=["file", "note"])
         table = pd.concat([table, skipped], ignore_index=True)
     write_csv(arguments.csv, table)
     return as_text(table.groupby("cluster").agg(**figures).reset_index())

@@ -127,6 +127,12 @@ def embed(parser):
     _add_encoder(parser)
     _add_inputs(parser)
     _add_output(parser)
+    parser.add_argument(
+        "--drop_missing",
+        action="store_true",
+        help="files that are not given any longer, as they have been deleted, "
+        "lose their embeddings",
+    )
 
 
 def verify(parser):
@@ -155,7 +161,11 @@ def verify(parser):
         "--embeddings, an ID, as are the tests",
     )
     parser.add_argument(
-        "tests", metavar="TEST", nargs="+", help="audio files and folders"
+        "tests",
+        metavar="TEST",
+        nargs="*" if parser.get_default("stored") else "+",
+        help="audio files and folders; with --embeddings, all of them by "
+        "default",
     )
     parser.add_argument(
         "--threshold",
@@ -239,13 +249,15 @@ def cluster(parser):
     """Tells which audio files are of one speaker, and how many there are.
 
     Writes a table, the file, its cluster and how stable that is, and prints how
-    many files each cluster has. Cluster 0 is the largest. The number of
+    many files each cluster has. Cluster 0 is the largest: numbers are given
+    anew each time; to keep track of a person, see verify. The number of
     clusters, which may be one, is the most likely by the encoder's calibration,
     or by one on these files; without either, the number of two or more whose
     clusters lie apart the best. Stability is 1 where a file stays with the
     same ones if a fifth of the files is left out. Files of several speakers at
     once have to be cut before. More than 5000 files are put into 5000 small
-    clusters first, which are merged then: no more speakers are found. What
+    clusters first, which are merged then: no more speakers are found, unless
+    --num_clusters says so. What
     takes hours to embed is better embedded first, by embed, which goes on where
     it was killed, and clustered by --embeddings.
 

@@ -20,11 +20,24 @@ from speechbrain_cadino.config.usage import find_yaml
 # The call in YAML files that seeds what is made below it
 SEED = "__set_seed"
 
+# Run options of SpeechBrain that no script follows, and what to do instead
+REFUSED = {
+    "test_only": "to export and verify what has been trained, give "
+    "--optimizer_step_limit=1; an encoder is verified by verify.py",
+    "jit": "leave it out: on a GPU the encoder is compiled by itself, see "
+    "compile_encoder",
+    "jit_module_keys": "leave it out, as --jit",
+    "log_config": "leave it out: the log is in the output folder",
+}
+
+# Those that scripts follow which train nothing
+TOOL_OPTIONS = {"device", "distributed_backend"}
+
 # Holds the merged YAML files until the process ends.
 _merged_folder = None
 
 
-def parse_arguments(arguments):
+def parse_arguments(arguments, trains=True):
     """As ``speechbrain.parse_arguments``, for YAML files with a ``base`` too.
 
     ``base: dino.yaml`` makes a YAML file a short list of what differs from the
@@ -42,6 +55,9 @@ def parse_arguments(arguments):
     ---------
     arguments : list of str
         The command line without the script.
+    trains : bool
+        Whether the script trains, and follows most of SpeechBrain's run
+        options.
 
     Returns
     -------
@@ -83,11 +99,16 @@ def parse_arguments(arguments):
     own = list(arguments)
     own.remove(hparams_file)
     flags = read_flags(own, settings, run_opts.as_dict())
+    _check_options(run_opts.overridden_args - settings.keys(), trains)
     run_opts = _own_device(_with_limit(run_opts))
     # SpeechBrain keeps its run options to itself; the YAML may refer to them.
     for name in run_opts.overridden_args:
         if name in settings:
             flags[name] = run_opts[name]
+    # SpeechBrain takes one of the two, and a YAML file has the other
+    by_steps = "ckpt_interval_steps" in run_opts.overridden_args
+    if by_steps and "ckpt_interval_minutes" in settings:
+        flags.setdefault("ckpt_interval_minutes", 0)
     if shown:
         print(dump_yaml(settings), end="")
         sys.exit(0)
@@ -100,6 +121,18 @@ def parse_arguments(arguments):
     merged = pathlib.Path(tempfile.mkdtemp(dir=_merged_folder.name), path.name)
     YAML().dump(settings, merged)
     return str(merged), run_opts, dump_yaml(flags) if flags else ""
+
+
+def _check_options(given, trains):
+    """Raises if a run option would do nothing."""
+    for name in sorted(given):
+        if name in REFUSED:
+            raise ValueError(f"--{name}: {REFUSED[name]}.")
+        if not trains and name not in TOOL_OPTIONS:
+            raise ValueError(
+                f"--{name} is for trainings, and does nothing here: leave it "
+                "out."
+            )
 
 
 def _with_limit(run_opts):

@@ -1,4 +1,5 @@
-"""The parts that a YAML file is made of: whether they take what it gives."""
+"""The parts that a YAML file is made of: whether they take what it gives, and
+go together."""
 
 import inspect
 import pydoc
@@ -9,8 +10,10 @@ from speechbrain_cadino.config.settings import CALLS
 
 def check_arguments(settings):
     """Raises if a class or a function does not take an argument that it is
-    given. Nothing is built: HyperPyYAML tells of ``!new:`` when it builds, and
-    of ``!name:`` nobody does before it is called, maybe after hours.
+    given, or there are embeddings beside the encoder whose they are to be.
+
+    Nothing is built: HyperPyYAML tells of ``!new:`` when it builds, and of
+    ``!name:`` nobody does before it is called, maybe after hours.
 
     Arguments
     ---------
@@ -20,7 +23,7 @@ def check_arguments(settings):
     Raises
     ------
     ValueError
-        Naming the entry and the argument.
+        Naming the entry and the argument, or both keys.
 
     Example
     -------
@@ -31,6 +34,12 @@ def check_arguments(settings):
     ...
     ValueError: half: fractions.Fraction takes no numerater. Did you mean ...
     """
+    if settings.get("encoder") and settings.get("embeddings"):
+        raise ValueError(
+            f"encoder={settings['encoder']} and embeddings="
+            f"{settings['embeddings']}: give one of them, and null for the "
+            "other."
+        )
     for key, name, given in _calls(settings):
         known = _parameters(name)
         for argument in given if known is not None else ():

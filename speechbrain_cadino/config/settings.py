@@ -23,7 +23,7 @@ HARMLESS = {
     "labels_alone",
     *("device", "distributed_backend", "find_unused_parameters"),
     *("compile_encoder", "compile_memory"),
-    *("nonfinite_patience", "test_only", "log_config", "noprogressbar"),
+    *("nonfinite_patience", "noprogressbar"),
     *("tqdm_colored_bar", "tqdm_barcolor"),
     *("profile_training", "profile_warmup", "profile_steps"),
     *("train_logger", "tensorboard_logger"),
@@ -36,7 +36,7 @@ LIMIT = "optimizer_step_limit"
 OUTPUT_FOLDER = "<output_folder>"
 
 # Keys that are not null where they are left out.
-MEANT = {"augment_globals", "augment_locals"}
+MEANT = {"augment_globals", "augment_locals", "augment_source"}
 
 # How a key that is not there is shown.
 ABSENT = "not there"
@@ -64,20 +64,9 @@ def resolve(hparams_file, overrides=None, run_opts=None):
     dict
         As ``YAML().load`` gives them; ``own_files`` are the files of classes
         of one's own, see ``own_files``.
-
-    Raises
-    ------
-    ValueError
-        If there are embeddings and an encoder whose they are to be.
     """
     with open(hparams_file, encoding="utf-8") as fin:
         settings = YAML().load(resolve_references(fin, overrides))
-    if settings.get("encoder") and settings.get("embeddings"):
-        raise ValueError(
-            f"encoder={settings['encoder']} and embeddings="
-            f"{settings['embeddings']}: give one of them, and null for the "
-            "other."
-        )
     for name in run_opts.overridden_args if run_opts is not None else []:
         settings[name] = run_opts[name]
     files = own_files(settings)

@@ -13,7 +13,7 @@ import textwrap
 
 WITH_FILE = """\
 KEY is any key of the file; --show prints all of them. SpeechBrain's run options
-are flags too: --device=cpu, --precision=bf16, --debug, --noprogressbar, ..."""
+are flags too: --device=cpu; of trainings --precision=bf16, --debug, ..."""
 
 WITHOUT_FILE = """\
 FILE --help shows the head of a file, FILE --show all its keys."""

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from speechbrain_cadino.dataio.audio import AudioError, read_header
-from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE, SUFFIXES
+from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
 from speechbrain_cadino.process.files import read_text, write_csv
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop"]
@@ -436,7 +436,7 @@ def check_rate(table, sample_rate):
         of several lengths.
     """
     path = table["wav"].iloc[0] if len(table) else ""
-    if sample_rate == 1 and pathlib.Path(path).suffix.lower() in SUFFIXES:
+    if sample_rate == 1 and pathlib.Path(path).suffix.lower() in READABLE:
         raise ValueError(
             f"{path} is audio, and the encoder is one of faces: give one of "
             "voices, or a manifest of faces."

@@ -81,16 +81,17 @@ def match(names, known):
     """
     known = pd.Index(known)
     rows = known.get_indexer(names)
-    left = rows < 0
-    if left.any():
-        spelled = pd.Series(range(len(known)), index=map(spelling, known))
+    # First as an ID and its file, of which the last suffix alone was taken off:
+    # the ID of take.m4a.wav is take.m4a
+    for form, of_known in [("{}.wav", "{}"), ("{}", "{}.wav"), ("{}", "{}")]:
+        left = rows < 0
+        if not left.any():
+            break
+        index = [spelling(of_known.format(name)) for name in known]
+        spelled = pd.Series(range(len(known)), index)
         spelled = spelled[~spelled.index.duplicated(keep=False)]
-        # First as that of a file of which the suffix was taken off: the ID of
-        # take.m4a.wav is take.m4a
-        for form in ("{}.wav", "{}"):
-            left = rows < 0
-            wanted = [spelling(form.format(n)) for n in pd.Index(names)[left]]
-            rows[left] = spelled.reindex(wanted).fillna(-1).astype(int)
+        wanted = [spelling(form.format(n)) for n in pd.Index(names)[left]]
+        rows[left] = spelled.reindex(wanted).fillna(-1).astype(int)
     return rows
 
 
@@ -112,7 +113,7 @@ def fields_of(line):
     >>> fields_of("1 a.wav b.wav"), fields_of("1\\ta 1.wav\\tb.wav")
     (['1', 'a.wav', 'b.wav'], ['1', 'a 1.wav', 'b.wav'])
     """
-    fields = [field.strip() for field in line.strip().split("\t")]
+    fields = [field.strip() for field in line.split("\t") if field.strip()]
     return fields if len(fields) > 2 else line.split()
 
 
@@ -134,7 +135,8 @@ def separator_of(*columns):
     >>> separator_of(["a.wav", "b.wav"]), separator_of(["a.wav"], ["b 1.wav"])
     (' ', '\\t')
     """
-    return "\t" if any(" " in name for c in columns for name in c) else " "
+    blanks = (len(name.split()) != 1 for names in columns for name in names)
+    return "\t" if any(blanks) else " "
 
 
 def recordings_of(names):

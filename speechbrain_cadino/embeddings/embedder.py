@@ -443,7 +443,8 @@ def _without_ends(table, most):
 
 def _equal_length_batches(table, batch_size, most):
     """Row numbers in lists of at most batch_size and at most so many samples,
-    one length in each."""
+    one length in each; the longest first, so that a bar does not promise too
+    much."""
     lengths = (table["stop"] - table["start"]).to_numpy()
     order = np.argsort(lengths, kind="stable")
     edges = np.flatnonzero(np.diff(lengths[order])) + 1
@@ -452,7 +453,7 @@ def _equal_length_batches(table, batch_size, most):
         longest = max(int(lengths[same].max(initial=1)), 1)
         size = max(1, min(batch_size, most // longest))
         batches += np.split(same, range(size, len(same), size))
-    return [batch.tolist() for batch in batches if len(batch)]
+    return [batch.tolist() for batch in reversed(batches) if len(batch)]
 
 
 def _check_finite(embeddings, rows):

@@ -36,8 +36,7 @@ score, _ = encoder.verify_files("one.wav", "other.wav")
 ```
 
 The score is the cosine of two embeddings. Embed recordings of unequal length
-one at a time, unless `hyperparams.yaml` has an InputNormalization: padding
-counts.
+one at a time: padding counts.
 
 {threshold}
 

@@ -14,6 +14,7 @@ from speechbrain_cadino.dataio.audio import (
     read_header,
 )
 from speechbrain_cadino.frames.abx import (
+    CONTEXT,
     comparable,
     score_abx,
     summarise,
@@ -30,6 +31,9 @@ KEPT = 2 * 2**30
 # Files longer than LONGEST are described in stretches, each with as much before
 # and after it as the margin, in seconds
 STRETCH, MARGIN = 50, 5
+# Pairs of phones that take some ten minutes, and those of an hour: 768
+# dimensions, one core
+MANY_PAIRS, PAIRS_AN_HOUR = 7e6, 4e7
 
 
 class FrameEvaluator:
@@ -79,6 +83,7 @@ class FrameEvaluator:
                 f"ends as the next one starts, to {1000 * TOUCH:g} ms."
             )
         self.items = self.table[inside].reset_index(drop=True)
+        _say_how_long(self.items, phones)
         self.places = np.where(inside, np.cumsum(inside) - 1, -1)
         phones = self.table["language"] + " " + self.table["phone"]
         self.phones, _ = pd.factorize(phones, sort=True)
@@ -309,3 +314,16 @@ def evaluator_if_any(phones=None, **options):
     True
     """
     return None if phones is None else FrameEvaluator(phones, **options)
+
+
+def _say_how_long(items, phones):
+    """Says how many pairs of phones each row of the table takes, if they are
+    many."""
+    counts = items.groupby(CONTEXT).size().to_numpy(np.int64)
+    pairs = int((counts * (counts - 1) // 2).sum())
+    if pairs > MANY_PAIRS:
+        logger.warning(
+            f"{phones}: {pairs:,} pairs of phones are compared for each row of "
+            f"the table, some {pairs / PAIRS_AN_HOUR:.1f} hours. Give a table "
+            "of fewer files: pairs grow with the square of the speech."
+        )

@@ -20,6 +20,7 @@ from speechbrain_cadino.dataio.names import (
     spelling,
 )
 from speechbrain_cadino.prepare.convert import convert_files
+from speechbrain_cadino.prepare.copies import has_av
 from speechbrain_cadino.prepare.parallel import in_parallel
 from speechbrain_cadino.process.console import printable
 from speechbrain_cadino.process.files import remove_leftovers, write_csv
@@ -228,7 +229,7 @@ def convert_recordings(
         recording
         for recording in recordings
         if recording.is_doubtful
-        or recording.is_slow
+        or (recording.is_slow and has_av())
         or (recording.rate, recording.channels) != (sample_rate, 1)
     ]
     if not needed:
@@ -381,8 +382,9 @@ def warn_of_rates(recordings, rate, manifest=None):
             f"{rate} samples a second, such as {rates[low[0]]} of "
             f"{printable(first.source or first.path)}: they are resampled, "
             "without the upper frequencies, and may be alike for that, whoever "
-            "speaks. Train on one kind, or bring all to one rate: see Data in "
-            "recipes/VoxCeleb/README.md."
+            "speaks."
+            + " Train on one kind, or bring all to one rate: see Data in "
+            "recipes/VoxCeleb/README.md." * bool(manifest)
         )
 
 
@@ -402,7 +404,8 @@ def warn_of_slow(recordings, manifest):
             f"{manifest}: {len(slow)} of {len(recordings)} recordings are MP3 "
             f"of more than {LONG_MP3 // 60} minutes, such as "
             f"{printable(slow[0].path)}: each crop is found by reading from "
-            "the start. Give convert_folder, for copies that are fast."
+            "the start. Give convert_folder, for copies that are fast, with "
+            'pip install "speechbrain_cadino[convert]".'
         )
 
 

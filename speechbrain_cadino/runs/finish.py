@@ -288,9 +288,12 @@ def write_model_card(
         See ``read_labelled``.
     """
     results = metrics and {**metrics, **metrics["systems"][system]}
+    settings = resolve(f"{output_folder}/hyperparams.yaml")
+    if system == "face":  # beside voices
+        settings["start_encoder"] = settings.get("start_face_encoder")
     write_card(
         encoder_folder,
-        resolve(f"{output_folder}/hyperparams.yaml"),
+        settings,
         table,
         results,
         labelled,

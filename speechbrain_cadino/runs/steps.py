@@ -13,7 +13,11 @@ from ruamel.yaml.error import YAMLError
 
 from speechbrain.utils.run_opts import RunOptions
 from speechbrain_cadino.config.flags import SEVERAL, did_you_mean
-from speechbrain_cadino.config.overlays import dump_yaml, parse_arguments
+from speechbrain_cadino.config.overlays import (
+    TOOL_OPTIONS,
+    dump_yaml,
+    parse_arguments,
+)
 from speechbrain_cadino.config.parts import check_arguments
 from speechbrain_cadino.config.settings import (
     LIMIT,
@@ -44,6 +48,9 @@ TORCHRUN = {
 PLACES = {"encoder_folder": "encoder", "save_folder": "save"}
 
 RUN_OPTIONS = RunOptions().as_dict()
+
+# Run options by which a training leaves no encoder, which other steps need
+WITHOUT_ENCODER = ["debug", "profile_training"]
 
 
 class Work(NamedTuple):
@@ -152,7 +159,10 @@ class StepMaker:
         if "output_folder" in known:
             own["output_folder"] = folder
         common = {key: self.hparams.get(key) for key in COMMON if key in known}
-        given = {**common, **own, **self.options}
+        options = self.options
+        if not script.startswith("train_"):
+            options = {k: v for k, v in options.items() if k in TOOL_OPTIONS}
+        given = {**common, **own, **options}
         flags = {key: given[key] for key in given if given[key] is not None}
         flags |= values
         for key in set(flags) - set(known):
@@ -163,6 +173,12 @@ class StepMaker:
                 )
             if flags[key] is None:  # as it is without it
                 del flags[key]
+        for key in WITHOUT_ENCODER:
+            if flags.get(key):
+                raise ValueError(
+                    f"{entry}: with {key} a training leaves no encoder: give "
+                    "it to the script itself."
+                )
         command = [_from_here(yaml_file)]
         command += [_flag(key, value) for key, value in flags.items()]
         resolved = _checked(entry, command, folder)

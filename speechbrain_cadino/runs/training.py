@@ -94,7 +94,7 @@ def train(
     )
 
     # Encoder folder, plots and verification
-    if not (brain.debug or brain.test_only):
+    if not brain.debug:
         with patience(LONG_PATIENCE):
             run_on_main(report, args=[brain, hparams])
 

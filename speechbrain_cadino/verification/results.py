@@ -248,7 +248,8 @@ def _keys(names, table):
     if any(known.values()):
         return names.map(known)
     folders = names.map({name: words[0] for name, words in parts.items()})
-    spelled = {parts_of(name)[0]: name for name in table.index}
+    whole = {name: parts_of(name) for name in table.index}
+    spelled = {words[0]: n for n, words in whole.items() if len(words) == 1}
     found = folders.map(spelled)
     if found.isna().all():
         raise ValueError(

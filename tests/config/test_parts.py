@@ -15,6 +15,7 @@ from speechbrain_cadino.config.parts import check_arguments
             r"a\.1\.c: fractions\.Fraction takes no top",
         ),
         ("a: !apply:glob.glob {path: x}", "a: glob.glob takes no path"),
+        ("encoder: a\nembeddings: b", "encoder=a and embeddings=b: give one"),
     ],
 )
 def test_a_misspelt_argument_is_found_before_the_call(text, sentence):
@@ -29,6 +30,7 @@ def test_a_misspelt_argument_is_found_before_the_call(text, sentence):
         "a: !name:fractions.Fraction [1, 2]",
         "a: !new:nowhere.Own {x: 1}",
         "a: {b: !ref <c>}",
+        "encoder: null\nembeddings: b",
     ],
 )
 def test_what_takes_anything_or_is_not_known_is_left_alone(text):

@@ -1,7 +1,6 @@
-import pytest
 from ruamel.yaml import YAML
 
-from speechbrain_cadino.config.settings import comparable, differences, resolve
+from speechbrain_cadino.config.settings import comparable, differences
 
 SETTINGS = """
 output_folder: out
@@ -37,7 +36,7 @@ def test_a_key_that_is_null_is_as_if_it_were_not_there():
     assert not differences({"a": 1, "b": None}, {"a": 1, "c": None})
     assert differences({"a": 1}, {"a": 1, "c": 0}) == "c was not there, is 0"
     # Not what is another value where it is left out
-    for name in ("augment_globals", "filter.speech"):
+    for name in ("augment_globals", "augment_source", "filter.speech"):
         *rooms, key = name.split(".")
         new = {key: None}
         for room in rooms:
@@ -45,14 +44,6 @@ def test_a_key_that_is_null_is_as_if_it_were_not_there():
         assert differences({"a": 1}, {"a": 1, **new})
     old = {"prepare": [{"least": 2}]}
     assert not differences(old, {"prepare": [{"least": 2, "most": None}]})
-
-
-def test_an_encoder_has_its_own_embeddings(tmp_path):
-    path = tmp_path / "verify.yaml"
-    path.write_text("encoder: null\nembeddings: mine\n")
-    assert resolve(path)["embeddings"] == "mine"
-    with pytest.raises(ValueError, match="encoder=a and embeddings=mine: give"):
-        resolve(path, "encoder: a")
 
 
 def test_many_differences_are_not_all_named():

@@ -59,6 +59,8 @@ def test_the_first_part_of_an_id_is_its_speaker():
 def test_an_id_has_lost_the_last_of_two_suffixes():
     known = ["1.wav", "1.mp3.wav", "call.m4a.wav"]
     assert match(["1.mp3", "call.m4a", "1"], known).tolist() == [1, 2, 0]
+    known = ["call", "call.m4a"]
+    assert match(["call.m4a.wav", "call.flac"], known).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("file", ["1.WAV", "1.opus", "1.MP3"])

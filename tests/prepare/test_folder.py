@@ -278,6 +278,8 @@ def test_a_long_mp3_is_told_or_converted(
     tmp_path, save, write_tone, caplog, monkeypatch, convert
 ):
     """Its crops are found by reading from the start."""
+    if convert:
+        pytest.importorskip("av", reason="needs [convert]")
     monkeypatch.setattr(recordings, "LONG_MP3", 1.5)
     for name, seconds in {"a.mp3": 2.0, "b.mp3": 1.0, "c.flac": 2.0}.items():
         write_tone(tmp_path / "data" / name, seconds)

@@ -1,5 +1,6 @@
 """Every YAML file loads, and every key in it is used."""
 
+import functools
 import io
 import pathlib
 import re
@@ -163,6 +164,7 @@ def test_an_epoch_has_as_many_steps_as_said(name, tmp_path):
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_each_term_has_its_own_weight(name, tmp_path):
     arguments = [*SMALL, f"--data_folder={tmp_path}"]
+    arguments.append(f"--output_folder={tmp_path}")
     weights = load(name, *arguments)["objective"].weights
     for term, values in {**WEIGHTS[name], "dino": (1, 1)}.items():
         weight = weights[term]
@@ -470,8 +472,9 @@ PREPARED = {
 def test_a_key_without_effect_is_told(name):
     """As what it was for is replaced by another entry."""
     merged = _load(HPARAMS / name)
-    comments = re.findall("^#(.*)", with_bases(name), re.MULTILINE)
-    told = set(re.findall(r"\w+", " ".join(comments).partition("Without ")[2]))
+    comments = " ".join(re.findall("^# (.*)", with_bases(name), re.MULTILINE))
+    told = re.findall(r"Without effect: ([^.]*)\.", comments)
+    told = set(re.findall(r"\w+", " ".join(told)))
     if name.startswith("demo"):
         told |= PREPARED
     text = with_bases(name)
@@ -484,9 +487,10 @@ def test_a_key_without_effect_is_told(name):
             assert key in told, f"{name}: {key} has no effect"
 
 
-def is_used(key, text):
-    """Whether a key of a YAML file's text is, by it or by the code."""
-    code = "".join(
+@functools.cache
+def code():
+    """All code, that of the plans of pipelines, and SpeechBrain's options."""
+    everything = "".join(
         path.read_text(encoding="utf-8")
         for folder in ("recipes", "speechbrain_cadino")
         for path in (ROOT / folder).rglob("*.py")
@@ -495,16 +499,23 @@ def is_used(key, text):
         (ROOT / "speechbrain_cadino" / path).read_text(encoding="utf-8")
         for path in ["runs/plan.py", "runs/steps.py", "audio_visual/plan.py"]
     )
-    options = RunOptions().as_dict()
-    used = f"<{key}>" in text or key in options or key == "__set_seed"
-    used = used or re.search(rf'hparams\["{key}"\]', code)
-    used = used or re.search(rf"hparams\.{key}\b", code)
-    used = used or f'hparams, "{key}"' in code
-    used = used or f'hparams.get("{key}"' in code
+    return everything, plans, RunOptions().as_dict()
+
+
+def is_used(key, text):
+    """Whether a key of a YAML file's text is, by it or by the code."""
+    if f"<{key}>" in text:
+        return True
+    everything, plans, options = code()
+    used = key in options or key == "__set_seed"
+    used = used or re.search(rf'hparams\["{key}"\]', everything)
+    used = used or re.search(rf"hparams\.{key}\b", everything)
+    used = used or f'hparams, "{key}"' in everything
+    used = used or f'hparams.get("{key}"' in everything
     # the entries of a pipeline
     used = used or ("pipeline.yaml" in text and f'"{key}"' in plans)
     # of the weights to start from: see runs.training
-    return used or f'"{key}": (start_from' in code
+    return used or f'"{key}": (start_from' in everything
 
 
 def test_an_overlay_may_only_name_what_its_base_has(tmp_path):
@@ -559,7 +570,8 @@ def test_defaults_that_are_said_to_be_those_of_yaml_files_are(tmp_path):
     assert found["max_segments"] == actions.MAX_SEGMENTS
     found = resolved("verify.yaml", tmp_path)
     assert found["whitening"] == maps.WHITENING
-    files = load("dino.yaml", *SMALL, f"--data_folder={tmp_path}")["augment"]
+    folders = [f"--{key}_folder={tmp_path}" for key in ("data", "output")]
+    files = load("dino.yaml", *SMALL, *folders)["augment"]
     without = default_augment()
     assert files.probs == without.probs
     for one, other in zip(files.augmentations, without.augmentations):

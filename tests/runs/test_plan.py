@@ -105,9 +105,20 @@ def test_faces_are_looked_for_before_voices_are_trained(steps, tmp_path):
     commands = steps(*folders, yaml=yaml)
     assert "--frame_folder=faces" in commands["stage_1_face"]
     # Those to test on lie there, too, if nothing else is said
-    trials = ["--trials=list.txt", "--face_trials_manifest=faces.csv"]
+    table = tmp_path / "faces.csv"
+    trials = ["--trials=list.txt", f"--face_trials_manifest={table}"]
+    with pytest.raises(
+        FileNotFoundError, match=r"no face_trials_manifest .*fa"
+    ):
+        steps(*folders, *trials, yaml=yaml)
+    table.touch()
     commands = steps(*folders, *trials, yaml=yaml)
     assert "--face_folder=faces" in commands["verify"]
+    pytest.importorskip("av", reason="needs [convert]")
+    (tmp_path / "faces" / "id1").mkdir()
+    (tmp_path / "faces" / "id1" / "1.mp4").touch()
+    with pytest.raises(ValueError, match="are videos: give frame_folder"):
+        steps(folders[0], yaml=yaml)
 
 
 @pytest.mark.parametrize(
