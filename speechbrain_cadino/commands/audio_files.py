@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.manifest import COLUMNS
+from speechbrain_cadino.dataio.manifest import COLUMNS, DATA_ROOT, read_csv
 from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE, paths_of
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.segments import SHORTEST
@@ -56,9 +56,10 @@ def find_files(inputs):
     Arguments
     ---------
     inputs : iterable of str or pathlib.Path, or one of these
-        Files, which are taken whatever their names, and folders, of which
-        those are taken that have the suffix of an audio format: see
-        ``prepare.scan.list_files``.
+        Files, which are taken whatever their names; folders, of which
+        those are taken that have the suffix of an audio format, see
+        ``prepare.scan.list_files``; and CSV files that list some: see
+        ``listed_files``.
 
     Returns
     -------
@@ -71,7 +72,7 @@ def find_files(inputs):
     FileNotFoundError
         If an input is not there.
     ValueError
-        If a folder holds no audio file.
+        If a folder holds no audio file, or a list names none.
 
     Example
     -------
@@ -88,6 +89,8 @@ def find_files(inputs):
         if not name or not path.exists():
             raise FileNotFoundError(f"There is no file or folder '{name}'.")
         found = [path]
+        if path.suffix.lower() == ".csv" and path.is_file():
+            found = listed_files(path)
         if path.is_dir():
             listing = list_files(str(path), EVERYTHING, READABLE | CONVERTIBLE)
             found = [path / file.name for file in listing if not file.target]
@@ -99,6 +102,55 @@ def find_files(inputs):
         for one in found:
             files.setdefault(os.path.abspath(one), _plain(one))
     return list(files.values())
+
+
+def listed_files(path):
+    """The files that a table names, such as the manifest of a filter, each
+    once: those of its column ``file``, or else ``wav``.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The CSV file.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    FileNotFoundError
+        If one is not there.
+    ValueError
+        If it has no such column, no row, or names that start with
+        ``$data_root``.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "a.wav").touch()
+    >>> _ = (folder / "some.csv").write_text(f"file,n\\n{folder}/a.wav,1\\n")
+    >>> [pathlib.Path(file).name for file in listed_files(folder / "some.csv")]
+    ['a.wav']
+    """
+    table = read_csv(path)
+    column = next((name for name in ("file", "wav") if name in table), None)
+    if column is None or table.empty:
+        raise ValueError(
+            f"{path} is no list of files: a table with the column file, or wav."
+        )
+    names = list(dict.fromkeys(table[column]))
+    for name in names:
+        if name.startswith(DATA_ROOT):
+            raise ValueError(
+                f"{path} does not tell the folder of its files, {DATA_ROOT}: "
+                "give that folder."
+            )
+        if not os.path.isfile(name):
+            raise FileNotFoundError(
+                f"There is no file '{name}', which {path} names."
+            )
+    return names
 
 
 def _names(files):

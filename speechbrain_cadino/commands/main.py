@@ -460,8 +460,9 @@ def _add_inputs(parser, nargs="+"):
         "inputs",
         metavar="INPUT",
         nargs=nargs,
-        help="audio files, and folders to search for such, of any format, "
-        "rate and number of channels",
+        help="audio files, folders to search for such, of any format, rate "
+        "and number of channels, and CSV files that list some, such as the "
+        "filtered.csv of filter",
     )
 
 

@@ -1,6 +1,5 @@
 """Reading audio: any rate, any number of channels, only the samples needed."""
 
-import functools
 import pathlib
 import stat
 from typing import NamedTuple
@@ -37,6 +36,9 @@ WIDTHS = {
 
 # Samples that are decoded at a time to count them
 BLOCK = 2**18
+# Files whose channels cancel each other out, so many of which are named
+NAMED = 10
+_opposite = set()
 
 RELATIVE = (
     " A name in a manifest starts from the current folder, unless it begins "
@@ -367,15 +369,18 @@ class AudioReader:
             place -= len(self._file.read(min(place, BLOCK), "float32")) or place
 
 
-@functools.lru_cache(maxsize=4096)
 def say_opposite(path):
-    """Says, once, that the channels of a file cancel each other out.
+    """Says, once, that the channels of a file cancel each other out: of an
+    archive where all are so, of the first ones in each process.
 
     Arguments
     ---------
     path : str
         The file.
     """
+    if path in _opposite or len(_opposite) == NAMED:
+        return
+    _opposite.add(path)
     logger.warning(
         f"{path}: its channels cancel each other out (one is wired the wrong "
         "way round): the stronger one is used.",

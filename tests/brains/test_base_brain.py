@@ -3,6 +3,7 @@ import functools
 import pytest
 import torch
 
+import speechbrain as sb
 from speechbrain.processing.features import InputNormalization
 from speechbrain_cadino.brains import base
 
@@ -20,6 +21,12 @@ def test_views_are_not_shared_out_over_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ValueError, match="torchrun --nproc_per_node=N"):
         base.EncoderBrain(modules={}, run_opts={"data_parallel_backend": True})
+
+
+def test_a_valid_set_is_refused():
+    """It would be trained by, as the schedules follow the last loader."""
+    with pytest.raises(ValueError, match="in the place of a valid_set"):
+        brain_of(torch.nn.Linear(1, 1)).make_dataloader([], sb.Stage.VALID)
 
 
 def test_the_bar_of_a_gpu_shows_the_mean_of_the_losses():

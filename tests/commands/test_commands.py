@@ -1,4 +1,5 @@
 import functools
+import io
 import os
 import pathlib
 import re
@@ -139,6 +140,12 @@ def test_embeddings_of_other_files_are_not_lost(
     assert (tmp_path / "out" / "embeddings.npy").read_bytes() == before
     main([*words, *files])
     assert load_embeddings(tmp_path / "out")[0] == files
+    main([*words, "--drop_missing", files[2], files[0]])
+    ids, embeddings = load_embeddings(tmp_path / "out")
+    assert ids == [files[2], files[0]]
+    np.testing.assert_array_equal(embeddings[1], np.load(io.BytesIO(before))[0])
+    main([*words, "--drop_missing", files[0]])
+    assert load_embeddings(tmp_path / "out")[0] == files[:1]
 
 
 def test_what_cannot_be_read_for_a_while_is_not_lost(
@@ -572,6 +579,12 @@ def test_from_calibration_without_labels_to_one_voice(
     main(["embed", str(encoder), str(speech), "--output", str(stored)])
     assert len(load_embeddings(stored)[0]) > 6
     assert read_calibration(stored).method == "trials"
+    # That of an encoder which has none is not to be taken
+    caplog.clear()
+    (encoder / "calibration.json").unlink()
+    main(["embed", str(encoder), str(speech), "--output", str(stored)])
+    assert "its own calibration" not in caplog.text
+    assert read_calibration(stored).method == "trials"
 
 
 def write_voices(folder, count):
@@ -758,6 +771,10 @@ def test_embeddings_of_anyone(tmp_path, capsys, caplog):
     (folder / "hyperparams.yaml").write_text("of: an experiment")
     table = call(capsys, "verify", *theirs, ids[0], ids[1], ids[9])
     assert table["speaker"].tolist() == ["same", "different"]
+    # Where is this voice? Among all that there are
+    table = call(capsys, "verify", *theirs, ids[0])
+    assert table["file"].tolist() == ids
+    assert table["speaker"].tolist()[1:4] == ["same"] * 3
     # In comparisons, beside a score file
     trials = tmp_path / "trials.txt"
     lines = [
@@ -774,11 +791,14 @@ def test_embeddings_of_anyone(tmp_path, capsys, caplog):
     save_embeddings(tmp_path / "twice", ids[:1] * 160, embeddings)
     csv = f"--csv={clusters}"
     # What was not readable is left out, and said
+    skipped = tmp_path / "nan" / "skipped.csv"
+    skipped.write_text(f"file,problem\nsilent.wav,silent\n{ids[7]},cut off\n")
     call(capsys, "cluster", "--embeddings", tmp_path / "nan", csv)
     written = pd.read_csv(clusters)
-    assert written["file"].tolist() == ids[:7] + ids[8:] + [ids[7]]
-    assert written["note"].dropna().to_dict() == {159: "no embedding"}
-    assert written["cluster"].isna().sum() == 1
+    left_out = [ids[7], "silent.wav"]
+    assert written["file"].tolist() == ids[:7] + ids[8:] + left_out
+    assert written["note"].dropna().tolist() == ["no embedding"] * 2
+    assert written["cluster"].isna().sum() == 2
     assert f"1 of 160 have no embedding in {tmp_path / 'nan'}" in caplog.text
     one, other = ids[0], ids[9]
     table = call(capsys, "verify", *theirs, one, other, other)
@@ -840,6 +860,27 @@ def test_what_cannot_be_used_is_skipped_and_named(
         "3 of 4 files are skipped",
     ]:
         assert text in caplog.text
+
+
+def test_a_table_lists_files(tmp_path, monkeypatch):
+    """As that of a filter, whose wav are whole paths, or one of clusters."""
+    monkeypatch.chdir(tmp_path)
+    for name in ["a.wav", "b.wav", "c.wav"]:
+        (tmp_path / name).touch()
+    table = pd.DataFrame({"ID": ["x", "x_1", "y"], "wav": ["a.wav"] * 3})
+    table.loc[2, "wav"] = str(tmp_path / "b.wav")
+    table.to_csv("some.csv", index=False)
+    assert find_files(["c.wav", "some.csv", "a.wav"]) == [
+        *("c.wav", "a.wav", str(tmp_path / "b.wav"))
+    ]
+    for text, sentence in [
+        ("file\ngone.wav\n", "no file 'gone.wav', which some.csv names"),
+        ("ID\na\n", "some.csv is no list of files"),
+        ("wav\n$data_root/a.wav\n", "does not tell the folder"),
+    ]:
+        (tmp_path / "some.csv").write_text(text)
+        with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+            find_files("some.csv")
 
 
 def test_files_and_folders(tmp_path):

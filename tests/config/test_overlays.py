@@ -160,6 +160,39 @@ def test_an_overlay_switches_on_what_its_base_declares(recipe):
     assert load(write(recipe / "mine" / "b.yaml", text))["logger"] == {"a": 1}
 
 
+@pytest.mark.parametrize(
+    ("words", "trains", "sentence"),
+    [
+        (["--test_only"], True, "--test_only: to export and verify what has"),
+        (["--jit"], False, "--jit: leave it out"),
+        (["--log_config=a"], True, "--log_config: leave it out"),
+        (["--precision=bf16"], False, "--precision is for trainings"),
+        (["--debug"], False, "--debug is for trainings"),
+        (["--precision=bf16", "--debug"], True, None),
+        (["--device=cpu"], False, None),
+    ],
+)
+def test_a_run_option_that_does_nothing_is_refused(
+    words, trains, sentence, recipe
+):
+    file = str(write(recipe / "mine" / "a.yaml", "lr: 1\n"))
+    if sentence is None:
+        parse_arguments([file, *words], trains)
+        return
+    with pytest.raises(ValueError, match=sentence):
+        parse_arguments([file, *words], trains)
+
+
+def test_checkpoints_by_steps_take_the_place_of_those_by_minutes(recipe):
+    """SpeechBrain ends with both, though the YAML file has the one."""
+    text = "ckpt_interval_minutes: 30\n"
+    file = write(recipe / "mine" / "a.yaml", text)
+    steps = "--ckpt_interval_steps=5"
+    assert load(file, steps)["ckpt_interval_minutes"] == 0
+    both = load(file, steps, "--ckpt_interval_minutes=2")
+    assert both["ckpt_interval_minutes"] == 2
+
+
 def test_keys_without_a_value_are_as_if_they_were_not_there(recipe):
     text = "base:\nown_keys:\nlr: 3\n"
     assert load(write(recipe / "mine" / "a.yaml", text)) == {

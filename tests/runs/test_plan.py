@@ -133,11 +133,27 @@ def test_faces_are_looked_for_before_voices_are_trained(steps, tmp_path):
         ("--dlg_lc={gate_rule: paper}", "dlg_lc: gate_rule=paper"),
         ("--dlg_lc={gate: 5, gate_window: 100}", "dlg_lc: gate_window=100"),
         ("--dlg_lc={hparams: ssrl.yaml}", "not those that SSRL has learnt"),
+        ("--debug", "stage_1: with debug a training leaves no encoder"),
+        ("--profile_training", "stage_1: with profile_training a training"),
+        ("--dlg_lc={debug: True}", "dlg_lc: with debug a training leaves no"),
+        ("--test_only", "--test_only: to export"),
+        (
+            "--pseudo_label={embeddings: mine}",
+            "pseudo_label: encoder=.* and embeddings=mine: give one",
+        ),
     ],
 )
 def test_what_a_later_step_would_refuse_is_seen_at_once(steps, flag, sentence):
     with pytest.raises(ValueError, match=sentence):
         steps(flag, yaml="pipeline.yaml")
+
+
+def test_options_of_trainings_go_to_trainings(steps):
+    commands = steps("--precision=bf16", "--device=cpu", yaml="pipeline.yaml")
+    labels = commands["iteration_1/labels"]
+    assert "--device=cpu" in labels
+    assert not [word for word in labels if "precision" in word]
+    assert "--precision=bf16" in commands["iteration_1/train"]
 
 
 def test_a_gate_and_rates_of_ones_own_are_not_ours_to_judge(steps, tmp_path):
