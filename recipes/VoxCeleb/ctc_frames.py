@@ -89,7 +89,9 @@ def dataio_prep(hparams, sample_rate):
         wav: {
             "wav": f"{hparams['data_folder']}/{wav}",
             "voice": rows["spk_id"].iloc[0],
-            "said": rows["phone"].tolist(),
+            # Equal symbols of two languages are two phones
+            "said": (rows["language"] + " " + rows["phone"]).tolist(),
+            "language": rows["language"].iloc[0],
         }
         for wav, rows in table.groupby("wav")
     }
@@ -100,18 +102,24 @@ def dataio_prep(hparams, sample_rate):
             f"{lost[0]}. Is data_folder right?"
         )
     said = leave_out_unreadable(said, sample_rate)
-    # 2. The last voices are for the test
-    voices = sorted({row["voice"] for row in said.values()})
-    count = max(1, round(len(voices) * hparams["test_share"]))
-    if count == len(voices):
-        raise ValueError(
-            f"{hparams['phones']} has a single voice: two at least are needed."
-        )
-    test_voices = set(voices[-count:])
+    # 2. The last voices of each language are for the test
+    test_voices = set()
+    for language in sorted({row["language"] for row in said.values()}):
+        rows = [row for row in said.values() if row["language"] == language]
+        voices = sorted({row["voice"] for row in rows})
+        count = max(1, round(len(voices) * hparams["test_share"]))
+        if count == len(voices):
+            raise ValueError(
+                f"{hparams['phones']} has a single voice"
+                f"{language and f' in {language}'}: two at least are needed."
+            )
+        test_voices |= set(voices[-count:])
     # 3. Numbers of phones; 0 is CTC's blank
     encoder = CTCTextEncoder()
     encoder.insert_blank(index=0)
-    encoder.update_from_iterable(sorted(set(table["phone"])), False)
+    encoder.update_from_iterable(
+        sorted({phone for row in said.values() for phone in row["said"]}), False
+    )
 
     @sb.utils.data_pipeline.takes("wav")
     @sb.utils.data_pipeline.provides("signal")

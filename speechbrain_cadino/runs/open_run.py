@@ -40,7 +40,10 @@ from speechbrain_cadino.process.files import (
 )
 from speechbrain_cadino.process.lock import claim
 from speechbrain_cadino.process.ranks import launched_processes
-from speechbrain_cadino.training.checkpoints import has_checkpoint
+from speechbrain_cadino.training.checkpoints import (
+    has_checkpoint,
+    has_ended,
+)
 
 logger = get_logger(__name__)
 
@@ -100,6 +103,9 @@ def _open(folder, settings, resumes, harmless):
     check_no_encoder(folder)
     claim(folder)
     saved = pathlib.Path(settings.get("save_folder") or folder / "save")
+    if has_ended(saved, settings.get("number_of_epochs")):
+        # The report is made again, by one process as by many
+        harmless = {*harmless, "processes"}
     settings = comparable(settings, settings["output_folder"], harmless)
     # Without a checkpoint there is nothing to go on from; and a pipeline has
     # compared its steps itself, also where it was moved.

@@ -59,6 +59,32 @@ def has_checkpoint(folder):
     return any(pathlib.Path(folder).glob(f"{CKPT_PREFIX}+*"))
 
 
+def has_ended(folder, epochs):
+    """Whether a training has no step left to take.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder of checkpoints.
+    epochs : int
+        The number of its epochs.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> has_ended(getfixture("tmp_path"), 1)
+    False
+    """
+    for path in pathlib.Path(folder).glob(f"{CKPT_PREFIX}+*/{METAFNAME}"):
+        meta = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if meta.get("end-of-epoch") and meta.get("epoch") == epochs:
+            return True
+    return False
+
+
 @contextlib.contextmanager
 def checkpoint_errors(checkpointer):
     """Says what is wrong where a checkpoint that is loaded does not fit.

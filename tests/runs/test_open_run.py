@@ -53,6 +53,21 @@ def test_what_has_turned_out_to_be_harmless_is_not_compared(begin, tmp_path):
         begin(lr=2, deep=[{}])
 
 
+def test_what_has_ended_is_reported_by_any_number_of_processes(begin, tmp_path):
+    """As where another layer is to be exported, on one machine."""
+    begin(number_of_epochs=2, processes=16)
+    meta = tmp_path / "save" / "CKPT+1" / "CKPT.yaml"
+    for text in ("", "epoch: 1\nend-of-epoch: true\n", "epoch: 2\n"):
+        if text:
+            meta.write_text(text)
+        with pytest.raises(ValueError, match="processes was 16, is 1"):
+            begin(number_of_epochs=2, processes=1)
+    meta.write_text("epoch: 2\nend-of-epoch: true\n")
+    begin(number_of_epochs=2, processes=1)
+    with pytest.raises(ValueError, match="lr was not there"):
+        begin(number_of_epochs=2, processes=1, lr=1)
+
+
 def test_another_version_is_told(begin, tmp_path, monkeypatch, caplog):
     begin(lr=1)
     monkeypatch.setattr(runs, "__version__", "99.0")
