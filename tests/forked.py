@@ -12,8 +12,12 @@ import runpy
 import socket
 import sys
 import tempfile
+import time
 
 import torch
+
+# Seconds: processes that take longer wait for each other
+LONGEST = 600
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
@@ -65,7 +69,11 @@ def run(*command, cwd=None, ranks=None, audit=None):
             for o, e in zip(outputs, variables)
         ]
         code = _join(processes)
-        return code, "".join(map(said, processes))
+        output = "".join(map(said, processes))
+        # The port of ``environments`` was free, and another one took it
+        if ranks and "address already in use" in output.lower():
+            return run(*command, cwd=cwd, ranks=ranks, audit=audit)
+        return code, output
 
 
 def start(*command, cwd=None, output=os.devnull, environment=None, audit=None):
@@ -137,11 +145,17 @@ def environments(ranks):
 
 
 def _join(processes):
-    """Waits for processes; the first exit code that is not 0, or 0."""
+    """Waits for processes; the first exit code that is not 0, or 0. Those that
+    wait for each other are killed."""
     running = {process.sentinel: process for process in processes}
-    code = 0
+    code, end = 0, time.monotonic() + LONGEST
     while running:
-        for sentinel in multiprocessing.connection.wait(running):
+        ended = multiprocessing.connection.wait(running, end - time.monotonic())
+        if not ended:
+            for process in running.values():
+                process.kill()
+            raise TimeoutError(f"{len(running)} processes did not end.")
+        for sentinel in ended:
             process = running.pop(sentinel)
             process.join()
             if process.exitcode and not code:

@@ -89,18 +89,19 @@ def test_what_this_process_has_claimed_is_its_own(tmp_path, monkeypatch):
 
 def test_who_outlives_a_killed_run_has_no_part_in_its_lock(tmp_path):
     """As a data worker does, for seconds."""
-    ends = os.pipe()
+    ends = list(os.pipe())
     run = os.fork()
     if not run:
-        claim(tmp_path)
-        worker = os.fork()
-        if not worker:
+        try:
+            claim(tmp_path)
+            worker = os.fork()
+            if worker:
+                os.write(ends[1], str(worker).encode())
             time.sleep(60)
+        finally:  # never on as another pytest
             os._exit(0)
-        os.write(ends[1], str(worker).encode())
-        time.sleep(60)
-        os._exit(0)
-    worker = int(os.read(ends[0], 20))
+    os.close(ends.pop())  # else nothing would end the next line
+    worker = int(os.read(*ends, 20))
     try:
         with (
             pytest.raises(ValueError, match="Another run"),
@@ -141,9 +142,11 @@ def test_a_folder_is_searched_if_the_last_run_did_not_end_well(
     # A killed one tells nobody
     pid = os.fork()
     if not pid:
-        claim(tmp_path)
-        left.touch()
-        os._exit(9)
+        try:
+            claim(tmp_path)
+            left.touch()
+        finally:
+            os._exit(9)
     os.waitpid(pid, 0)
     run()
     assert not left.exists()

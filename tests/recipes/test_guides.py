@@ -1,5 +1,8 @@
 """The guides' commands are ones that the scripts take, their links lead."""
 
+import ast
+import importlib
+import inspect
 import itertools
 import pathlib
 import re
@@ -42,6 +45,36 @@ def commands():
                     programs = ("python", "torchrun", "speechbrain-cadino")
                     if words and words[0] in programs:
                         yield words
+
+
+def python_blocks():
+    """The code of the guides, but of METHODS.md, whose blocks are run."""
+    for guide in [ROOT / "README.md", RECIPE / "README.md"]:
+        for kind, block in code_blocks(guide):
+            if kind == "python":
+                yield block
+
+
+@pytest.mark.parametrize("block", python_blocks())
+def test_code_calls_what_is_there_with_what_it_takes(block):
+    tree, known = ast.parse(block), {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            room = importlib.import_module(node.module)
+            known |= {a.name: getattr(room, a.name) for a in node.names}
+    assert known
+    called = 0
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            *above, name = ast.unparse(node.func).split(".")
+            if above and above[0] not in known:
+                continue  # of what a call has given
+            function = known[above[0] if above else name]
+            function = getattr(function, name) if above else function
+            words = [word.arg for word in node.keywords]
+            inspect.signature(function).bind(*node.args, **dict.fromkeys(words))
+            called += 1
+    assert called
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
