@@ -108,12 +108,13 @@ def dataio_prep(hparams, sample_rate):
         rows = [row for row in said.values() if row["language"] == language]
         voices = sorted({row["voice"] for row in rows})
         count = max(1, round(len(voices) * hparams["test_share"]))
-        if count == len(voices):
-            raise ValueError(
-                f"{hparams['phones']} has a single voice"
-                f"{language and f' in {language}'}: two at least are needed."
-            )
-        test_voices |= set(voices[-count:])
+        if count < len(voices):  # a single one is to train on
+            test_voices |= set(voices[-count:])
+    if not test_voices:
+        raise ValueError(
+            f"{hparams['phones']} has a single voice in each language: two at "
+            "least are needed."
+        )
     # 3. Numbers of phones; 0 is CTC's blank
     encoder = CTCTextEncoder()
     encoder.insert_blank(index=0)

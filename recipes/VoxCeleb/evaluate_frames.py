@@ -33,7 +33,7 @@ def main(arguments):
     hparams = load_run(hparams_file, run_opts, overrides, resumes=False)
     answer = evaluate_run(
         hparams["run_folder"],
-        hparams["evaluator"](),
+        hparams["evaluator"],
         hparams["output_folder"],
         hparams["baselines"],
         run_opts["device"],

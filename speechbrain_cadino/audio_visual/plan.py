@@ -45,9 +45,6 @@ class AudioVisualPlan(Plan):
             "trials_manifest": hparams["face_trials_manifest"],
             "trials_folder": hparams["face_trials_folder"],
         }
-        # Seen before the training of voices, and not after it
-        if hparams["face_folder"] != hparams["data_folder"]:  # made by that
-            _check_faces(hparams)
         check_kornia()
         voices = self.add("stage_1", "train_dino.py", "stage_1")
         faces = self.add(
@@ -58,6 +55,9 @@ class AudioVisualPlan(Plan):
             frame_folder=hparams["frame_folder"],
             **self.faces,
         )
+        # Seen before the training of voices, and not after it
+        if hparams["face_folder"] != hparams["data_folder"]:  # made by that
+            _check_faces(hparams, faces)
         lasts = {system: add[system]()[0] for system in systems}
         last = lasts.get("audio_visual")
         if hparams["trials"] is not None and last is not None:
@@ -119,27 +119,31 @@ class AudioVisualPlan(Plan):
         return self.add_iterations("audio_visual/", start, label, train)
 
 
-def _check_faces(hparams):
+def _check_faces(hparams, step):
     """Raises what the preparation of faces would, voices being trained
     then."""
     folders = check_folders(hparams["face_folder"], "faces", "face_folder")
     table = hparams["face_trials_manifest"]
     if hparams["trials"] is not None and not pathlib.Path(table).is_file():
         raise FileNotFoundError(f"There is no face_trials_manifest {table}.")
-    if any(map(_begins_with_videos, folders)):
+    if all(map(_has_videos_alone, folders)):
         require_av("Faces are to be sampled from videos")
-        if hparams["frame_folder"] is None:
+        if step.settings["frame_folder"] is None:
             raise ValueError(
                 "The faces are videos: give frame_folder, where their frames "
                 "are to go."
             )
 
 
-def _begins_with_videos(folder):
-    """Whether the first image or video below a folder is a video."""
-    for _, _, names in os.walk(folder):
-        for name in names:
-            video = os.path.splitext(name)[1].lower() in VIDEOS
-            if video or is_image(name):
-                return video
-    return False
+def _has_videos_alone(folder):
+    """Whether there are videos below a folder, and no image."""
+    videos = False
+    for _, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "."]
+        if any(map(is_image, names)):
+            return False
+        suffixes = {
+            os.path.splitext(n)[1].lower() for n in names if n[0] != "."
+        }
+        videos = videos or bool(suffixes & VIDEOS)
+    return videos

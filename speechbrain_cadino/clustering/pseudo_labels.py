@@ -192,7 +192,12 @@ def pseudo_label(
                 clusterer,
                 _of(truth, joined.seen),
             )
-            if clusterer.n_clusters is None:
+            if clusterer.n_clusters is not None:
+                logger.warning(
+                    f"num_clusters={clusterer.n_clusters} is given, and taken "
+                    f"for the {chosen} of the sweep: null takes these."
+                )
+            else:
                 clusterer.n_clusters = chosen
         clusters, within = joined.cluster(clusterer)
         more = joined.report(clusterer, truth)

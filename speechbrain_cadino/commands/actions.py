@@ -73,6 +73,9 @@ __all__ = [
 SEGMENT_SECONDS = 1.5
 MAX_SEGMENTS = 6
 
+# What helps where files that were embedded have gone
+DROP = "give --drop_missing if they have been deleted"
+
 # The columns of the list of what is not used
 PROBLEMS = ["file", "problem"]
 SILENT = "silent, or not readable to its end"
@@ -114,7 +117,12 @@ def embed(arguments):
     files = audio_files.find_files(arguments.inputs)
     check_output(arguments.output)
     check_our_embeddings(arguments.output)
-    _check_held(arguments, files)
+    gone = _check_held(arguments, files)
+    if gone:
+        logger.info(
+            f"{len(gone)} files are there no longer, such as "
+            f"{printable(gone[0])}: their embeddings are dropped."
+        )
     loaded = load(arguments.encoder, arguments)
     _check_hears(loaded)
     calibration = read_calibration(arguments.encoder)
@@ -155,9 +163,7 @@ def _check_hears(embedder):
         )
 
 
-def _check_given(
-    folder, before, files, what="embeddings", otherwise="--drop_missing"
-):
+def _check_given(folder, before, files, what="embeddings", otherwise=DROP):
     """Raises if what a folder holds of other files would be lost, perhaps of
     hours."""
     lost = before.difference(files)
@@ -171,10 +177,15 @@ def _check_given(
 
 
 def _check_held(arguments, files):
-    """As ``_check_given``, of embeddings, unless they are to be dropped."""
-    if not arguments.drop_missing:
-        before = held(arguments.output).index
-        _check_given(arguments.output, before, files)
+    """As ``_check_given``, of embeddings; those of files that have gone may be
+    dropped. Returns these."""
+    before = held(arguments.output).index
+    gone = []
+    if arguments.drop_missing:
+        lost = before.difference(files)
+        gone = [name for name in lost if not os.path.exists(name)]
+    _check_given(arguments.output, before.difference(gone), files)
+    return gone
 
 
 def _check_scored(folder, files):
@@ -281,6 +292,8 @@ def verify(arguments):
     check_device(arguments.device)
     enrol = files_of(arguments, [arguments.enrol])
     tests = files_of(arguments, arguments.tests)
+    if not arguments.tests:  # all, but the speaker's own
+        tests = [name for name in tests if name not in enrol]
     if arguments.threshold is not None and not -1 <= arguments.threshold <= 1:
         raise ValueError(
             f"--threshold={arguments.threshold}: scores are from -1 to 1."

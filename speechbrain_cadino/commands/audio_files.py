@@ -105,8 +105,8 @@ def find_files(inputs):
 
 
 def listed_files(path):
-    """The files that a table names, such as the manifest of a filter, each
-    once: those of its column ``file``, or else ``wav``.
+    """The files that a table names, such as the manifest of a filter: those of
+    its column ``file``, each once, or else ``wav``.
 
     Arguments
     ---------
@@ -123,7 +123,7 @@ def listed_files(path):
         If one is not there.
     ValueError
         If it has no such column, no row, or names that start with
-        ``$data_root``.
+        ``$data_root``, or it is a manifest of pieces.
 
     Example
     -------
@@ -140,6 +140,11 @@ def listed_files(path):
             f"{path} is no list of files: a table with the column file, or wav."
         )
     names = list(dict.fromkeys(table[column]))
+    if column == "wav" and len(names) < len(table):
+        raise ValueError(
+            f"{path} is a manifest of pieces, and commands hear whole files: "
+            "extract.py embeds it."
+        )
     for name in names:
         if name.startswith(DATA_ROOT):
             raise ValueError(

@@ -130,8 +130,7 @@ def embed(parser):
     parser.add_argument(
         "--drop_missing",
         action="store_true",
-        help="files that are not given any longer, as they have been deleted, "
-        "lose their embeddings",
+        help="files that are there no longer lose their embeddings",
     )
 
 
@@ -164,7 +163,7 @@ def verify(parser):
         "tests",
         metavar="TEST",
         nargs="*" if parser.get_default("stored") else "+",
-        help="audio files and folders; with --embeddings, all of them by "
+        help="audio files and folders; with --embeddings, all others by "
         "default",
     )
     parser.add_argument(
@@ -479,9 +478,11 @@ class Parser(argparse.ArgumentParser):
         self.given = [word.partition("=")[0] for word in args or []]
         namespace, rest = super().parse_known_args(args, namespace)
         flags = [word for word in rest if word.startswith("-")]
-        if rest and not flags and getattr(namespace, "inputs", None) == []:
-            # Inputs that may be none are none to argparse before a flag
-            namespace.inputs, rest = rest, []
+        for name in ("inputs", "tests"):
+            if rest and not flags and getattr(namespace, name, None) == []:
+                # Inputs that may be none are none to argparse before a flag
+                setattr(namespace, name, rest)
+                rest = []
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         return namespace, rest

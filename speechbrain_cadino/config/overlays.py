@@ -22,8 +22,8 @@ SEED = "__set_seed"
 
 # Run options of SpeechBrain that no script follows, and what to do instead
 REFUSED = {
-    "test_only": "to export and verify what has been trained, give "
-    "--optimizer_step_limit=1; an encoder is verified by verify.py",
+    "test_only": "an encoder is verified by verify.py; to end a training where "
+    "it is, see RUNNING.md",
     "jit": "leave it out: on a GPU the encoder is compiled by itself, see "
     "compile_encoder",
     "jit_module_keys": "leave it out, as --jit",

@@ -112,6 +112,11 @@ def load_encoder(
     if unknown:
         raise TypeError(f"An Embedder has no argument {sorted(unknown)}.")
     if embeddings is not None:
+        if options.get("segment_seconds"):
+            raise ValueError(
+                "segment_seconds is of audio, and embeddings are as they are: "
+                "leave it out, or give the encoder."
+            )
         return StoredEmbeddings(embeddings, device=number_gpu(device))
     if source is None:
         raise ValueError(

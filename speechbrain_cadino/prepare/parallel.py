@@ -54,15 +54,12 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
     [8, 9]
     """
     count = len(arguments[0])
-    workers = num_workers or own_processors(1)
-    # Of few items, which may be long, none waits for others of its chunk
-    chunk = max(1, min(chunk, count // (4 * workers)))
     chunks = -(-count // chunk)
     # Forks follow their parent, others the server that has made them
     method = "fork" if sys.platform == "linux" else None
     with (
         ProcessPoolExecutor(
-            max(1, min(workers, chunks)),
+            max(1, min(num_workers or own_processors(1), chunks)),
             multiprocessing.get_context(method),
             initializer=_follow,
             initargs=[os.getpid()],

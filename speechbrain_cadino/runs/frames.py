@@ -69,8 +69,8 @@ def evaluate_run(folder, evaluator, output_folder, baselines, device=None):
     ---------
     folder : str or pathlib.Path
         The output folder of the training.
-    evaluator : FrameEvaluator
-        The phones.
+    evaluator : callable
+        The function that reads the phones, a FrameEvaluator.
     output_folder : str or pathlib.Path
         The folder of tables and plot.
     baselines : bool
@@ -105,6 +105,7 @@ def evaluate_run(folder, evaluator, output_folder, baselines, device=None):
     manifest = pathlib.Path(hparams["train_manifest"])
     if manifest.is_relative_to(made_in):
         hparams["train_manifest"] = path.parent / manifest.relative_to(made_in)
+    evaluator = evaluator()
     evaluator.sample_rate = hparams["sample_rate"]
     student = hparams["student"].to(device or infer_device())
     untrained = copy.deepcopy(student) if baselines else None

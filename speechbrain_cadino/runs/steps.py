@@ -27,6 +27,10 @@ from speechbrain_cadino.config.settings import (
 )
 from speechbrain_cadino.config.starts import check_starts
 from speechbrain_cadino.config.usage import find_yaml
+from speechbrain_cadino.prepare.filter import SCORES
+from speechbrain_cadino.prepare.rules import rule_of
+from speechbrain_cadino.verification.back_ends import BackEnd
+from speechbrain_cadino.verification.metrics import check_prior
 
 # What a step is made of that can be tried at once
 OURS = "!new:speechbrain_cadino."
@@ -181,7 +185,8 @@ class StepMaker:
                 )
         command = [_from_here(yaml_file)]
         command += [_flag(key, value) for key, value in flags.items()]
-        resolved = _checked(entry, command, folder)
+        trains = script.startswith("train_")
+        resolved = _checked(entry, command, folder, trains)
         settings = comparable(resolved, str(whole))
         manifest = work = None
         if script.startswith("train_"):
@@ -294,13 +299,14 @@ def read_entry(value):
     return dict(value)
 
 
-def _checked(entry, command, folder):
+def _checked(entry, command, folder, trains):
     """The settings of a command; raises where they do not fit its step."""
     try:
-        resolved = _resolve(command)
+        resolved = _resolve(command, trains)
         check_starts(resolved)
         check_arguments(resolved)
         _check_parts(resolved)
+        _check_values(resolved)
     except ValueError as error:
         raise ValueError(f"{entry}: {error}") from error
     _check_encoder(entry, resolved)
@@ -320,6 +326,18 @@ def _check_parts(settings):
             part = load_hyperpyyaml(dump_yaml({key: settings[key]}))[key]
             if hasattr(part, "check"):
                 part.check(settings["number_of_epochs"])
+
+
+def _check_values(settings):
+    """Raises what a filter or a verification would only after trainings."""
+    for name in settings.get("back_ends") or []:
+        BackEnd(name)
+    for prior in settings.get("operating_points") or []:
+        check_prior(prior)
+    for name in SCORES:
+        value = settings.get(name)
+        if isinstance(value, (str, int, float)):  # no rule of one's own
+            rule_of(name, value)
 
 
 def _work(settings):
@@ -365,9 +383,9 @@ def _defaults(yaml_file):
     return YAML().load(pathlib.Path(merged))
 
 
-def _resolve(command):
+def _resolve(command, trains):
     """The settings that a YAML file and flags make, references resolved."""
-    merged, run_opts, overrides = parse_arguments(command)
+    merged, run_opts, overrides = parse_arguments(command, trains)
     return resolve(merged, overrides, run_opts)
 
 

@@ -8,6 +8,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.settings import HARMLESS, LIMIT
 from speechbrain_cadino.config.starts import CENTROIDS
 from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.prepare.inputs import check_folders
 from speechbrain_cadino.process.memory import keep_freed_memory
 from speechbrain_cadino.process.ranks import LONG_PATIENCE, patience
 from speechbrain_cadino.runs.finish import check_exportable, read_labelled
@@ -120,6 +121,9 @@ def _prepare(hparams):
     if begun and pathlib.Path(hparams["train_manifest"]).is_file():
         logger.info("The training goes on with its manifests as they are.")
         return
+    # Before the corpus is converted
+    for key in ("noise_folder", "rir_folder"):
+        check_folders(hparams.get(key), content="noise", key=key)
     for prepare in hparams["prepare"]:
         prepare()
 

@@ -60,7 +60,7 @@ def has_checkpoint(folder):
 
 
 def has_ended(folder, epochs):
-    """Whether a training has no step left to take.
+    """Whether a training has taken all its epochs.
 
     Arguments
     ---------
@@ -79,8 +79,13 @@ def has_ended(folder, epochs):
     False
     """
     for path in pathlib.Path(folder).glob(f"{CKPT_PREFIX}+*/{METAFNAME}"):
-        meta = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if meta.get("end-of-epoch") and meta.get("epoch") == epochs:
+        try:
+            meta = yaml.safe_load(path.read_text(encoding="utf-8"))
+            ended = meta["end-of-epoch"] and meta["epoch"] == epochs
+        # Damaged, or within an epoch
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            continue
+        if ended:
             return True
     return False
 

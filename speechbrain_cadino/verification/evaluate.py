@@ -351,6 +351,11 @@ def verify(
                 "out."
             )
         trials.check_apart(calibration_trials)
+    elif calibration_trials is not None:
+        raise ValueError(
+            "calibration_trials are for a back-end with calibrated, such as "
+            "cosine+calibrated: add one to back_ends, or leave them out."
+        )
     table = background.table("baselines=True") if baselines else None
     overlap = None
     if background.manifest is not None:

@@ -140,12 +140,30 @@ def test_embeddings_of_other_files_are_not_lost(
     assert (tmp_path / "out" / "embeddings.npy").read_bytes() == before
     main([*words, *files])
     assert load_embeddings(tmp_path / "out")[0] == files
+
+
+def test_embeddings_of_deleted_files_may_go(
+    encoder_folder, speech, tmp_path, caplog
+):
+    words = ["embed", str(encoder_folder), f"--output={tmp_path / 'out'}"]
+    files = [str(tmp_path / f"{number}.wav") for number in range(3)]
+    for name, file in zip(FILES, files):
+        shutil.copy(speech / name, file)
+    main([*words, *files])
+    before = (tmp_path / "out" / "embeddings.npy").read_bytes()
+    os.unlink(files[1])
+    with pytest.raises(SystemExit):
+        main([*words, files[2], files[0]])
+    assert "give --drop_missing if they have been deleted" in caplog.text
     main([*words, "--drop_missing", files[2], files[0]])
+    assert "1 files are there no longer, such as" in caplog.text
     ids, embeddings = load_embeddings(tmp_path / "out")
     assert ids == [files[2], files[0]]
     np.testing.assert_array_equal(embeddings[1], np.load(io.BytesIO(before))[0])
-    main([*words, "--drop_missing", files[0]])
-    assert load_embeddings(tmp_path / "out")[0] == files[:1]
+    # One that is there has been forgotten, not deleted
+    with pytest.raises(SystemExit):
+        main([*words, "--drop_missing", files[0]])
+    assert load_embeddings(tmp_path / "out")[0] == ids
 
 
 def test_what_cannot_be_read_for_a_while_is_not_lost(
@@ -773,8 +791,10 @@ def test_embeddings_of_anyone(tmp_path, capsys, caplog):
     assert table["speaker"].tolist() == ["same", "different"]
     # Where is this voice? Among all that there are
     table = call(capsys, "verify", *theirs, ids[0])
-    assert table["file"].tolist() == ids
-    assert table["speaker"].tolist()[1:4] == ["same"] * 3
+    assert table["file"].tolist() == ids[1:]
+    assert table["speaker"].tolist()[:3] == ["same"] * 3
+    table = call(capsys, "verify", ids[0], *theirs, ids[1], ids[9])
+    assert table["file"].tolist() == [ids[1], ids[9]]
     # In comparisons, beside a score file
     trials = tmp_path / "trials.txt"
     lines = [
@@ -867,8 +887,8 @@ def test_a_table_lists_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ["a.wav", "b.wav", "c.wav"]:
         (tmp_path / name).touch()
-    table = pd.DataFrame({"ID": ["x", "x_1", "y"], "wav": ["a.wav"] * 3})
-    table.loc[2, "wav"] = str(tmp_path / "b.wav")
+    wavs = ["a.wav", str(tmp_path / "b.wav")]
+    table = pd.DataFrame({"ID": ["x", "y"], "wav": wavs})
     table.to_csv("some.csv", index=False)
     assert find_files(["c.wav", "some.csv", "a.wav"]) == [
         *("c.wav", "a.wav", str(tmp_path / "b.wav"))
@@ -877,6 +897,7 @@ def test_a_table_lists_files(tmp_path, monkeypatch):
         ("file\ngone.wav\n", "no file 'gone.wav', which some.csv names"),
         ("ID\na\n", "some.csv is no list of files"),
         ("wav\n$data_root/a.wav\n", "does not tell the folder"),
+        ("wav,start\na.wav,0\na.wav,9\n", "is a manifest of pieces"),
     ]:
         (tmp_path / "some.csv").write_text(text)
         with pytest.raises((ValueError, FileNotFoundError), match=sentence):

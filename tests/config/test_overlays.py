@@ -163,7 +163,7 @@ def test_an_overlay_switches_on_what_its_base_declares(recipe):
 @pytest.mark.parametrize(
     ("words", "trains", "sentence"),
     [
-        (["--test_only"], True, "--test_only: to export and verify what has"),
+        (["--test_only"], True, "--test_only: an encoder is verified by ver"),
         (["--jit"], False, "--jit: leave it out"),
         (["--log_config=a"], True, "--log_config: leave it out"),
         (["--precision=bf16"], False, "--precision is for trainings"),

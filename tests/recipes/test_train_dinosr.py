@@ -203,7 +203,7 @@ def test_phones_are_heard_at_the_rate_of_the_run(
         frames, "evaluate_frames", lambda _, evaluator, *rest: evaluator
     )
     evaluator = FrameEvaluator(phones, speech, sample_rate=8000)
-    evaluator = frames.evaluate_run(folder, evaluator, tmp_path, False)
+    evaluator = frames.evaluate_run(folder, lambda: evaluator, tmp_path, False)
     assert evaluator.sample_rate == 16000
 
 

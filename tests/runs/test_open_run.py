@@ -57,8 +57,9 @@ def test_what_has_ended_is_reported_by_any_number_of_processes(begin, tmp_path):
     """As where another layer is to be exported, on one machine."""
     begin(number_of_epochs=2, processes=16)
     meta = tmp_path / "save" / "CKPT+1" / "CKPT.yaml"
-    for text in ("", "epoch: 1\nend-of-epoch: true\n", "epoch: 2\n"):
-        if text:
+    within = "epoch: 1\nend-of-epoch: true\n", "epoch: 2\n"
+    for text in (None, *within, "", "{["):  # the last two are damaged
+        if text is not None:
             meta.write_text(text)
         with pytest.raises(ValueError, match="processes was 16, is 1"):
             begin(number_of_epochs=2, processes=1)
