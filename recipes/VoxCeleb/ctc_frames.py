@@ -108,8 +108,8 @@ def dataio_prep(hparams, sample_rate):
         rows = [row for row in said.values() if row["language"] == language]
         voices = sorted({row["voice"] for row in rows})
         count = max(1, round(len(voices) * hparams["test_share"]))
-        if count < len(voices):  # a single one is to train on
-            test_voices |= set(voices[-count:])
+        count = min(count, len(voices) - 1)  # a single one is to train on
+        test_voices |= set(voices[len(voices) - count :])
     if not test_voices:
         raise ValueError(
             f"{hparams['phones']} has a single voice in each language: two at "

@@ -22,6 +22,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings.parts import extract_part, part_folder
+from speechbrain_cadino.embeddings.store import readable_rows
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.runs.open_run import load_run
 
@@ -47,7 +48,11 @@ def main(arguments):
         extract_part(embedder, folder, table, hparams["part"], shard_size)
         return
     ids, embeddings = embedder.extract(folder, table, shard_size, keep=True)
-    logger.info(f"{len(ids)} embeddings of {embeddings.shape[1]} dimensions.")
+    count = int(readable_rows(embeddings).sum())
+    logger.info(
+        f"{count} embeddings of {embeddings.shape[1]} dimensions are in "
+        f"{folder}; {len(ids) - count} of {len(ids)} utterances have none."
+    )
 
 
 if __name__ == "__main__":

@@ -104,3 +104,4 @@ def finish_both(brain, hparams):
             name,
         )
     logger.info(where_to_go(hparams["encoder_folder"]))
+    logger.info(f"That of faces is in {hparams['face_encoder_folder']}.")

@@ -5,7 +5,6 @@ import pathlib
 
 from speechbrain_cadino.audio_visual.faces import check_kornia, is_image
 from speechbrain_cadino.audio_visual.videos import VIDEOS
-from speechbrain_cadino.prepare.copies import require_av
 from speechbrain_cadino.prepare.inputs import check_folders
 from speechbrain_cadino.runs.plan import Plan
 
@@ -126,13 +125,12 @@ def _check_faces(hparams, step):
     table = hparams["face_trials_manifest"]
     if hparams["trials"] is not None and not pathlib.Path(table).is_file():
         raise FileNotFoundError(f"There is no face_trials_manifest {table}.")
-    if all(map(_has_videos_alone, folders)):
-        require_av("Faces are to be sampled from videos")
-        if step.settings["frame_folder"] is None:
-            raise ValueError(
-                "The faces are videos: give frame_folder, where their frames "
-                "are to go."
-            )
+    frames = step.settings["frame_folder"]
+    if frames is None and any(map(_has_videos_alone, folders)):
+        raise ValueError(
+            "The faces are videos: give frame_folder, where their frames are "
+            "to go."
+        )
 
 
 def _has_videos_alone(folder):

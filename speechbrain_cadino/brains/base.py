@@ -225,7 +225,9 @@ class EncoderBrain(sb.Brain):
         limit = getattr(epoch_counter, "limit", None)
         self.progress = Progress(limit or len(epoch_counter))
         self._stepped = False
-        with interruptible(postponed=True) as self.requests:
+        # Without checkpoints there is nothing to wait for
+        postponed = self.checkpointer is not None
+        with interruptible(postponed=postponed) as self.requests:
             with patience(STEP_PATIENCE):
                 super().fit(epoch_counter, *args, **kwargs)
         if self.debug:
@@ -280,7 +282,8 @@ class EncoderBrain(sb.Brain):
         self.progress.begin(self.position)
         if self.optimizer_step:
             epoch = len(self.record.rows)
-            steps = f" and {self.step} steps" if self.step else ""
+            steps = self.step // self.grad_accumulation_factor
+            steps = f" and {steps} steps" if steps else ""
             logger.info(
                 f"Resumed from a checkpoint, after {epoch} epochs{steps}."
             )
@@ -544,7 +547,8 @@ class EncoderBrain(sb.Brain):
         ranks: see ``StepGuard.keep_or_undo``."""
         with self.clock.device():
             self.guard.keep_or_undo(
-                f"step {self.step} of epoch {self.epoch}",
+                f"step {-(-self.step // self.grad_accumulation_factor)} of "
+                f"epoch {self.epoch}",
                 self.nonfinite_patience,
                 *finite,
                 scaled=self.scaler.is_enabled(),
@@ -578,7 +582,14 @@ class EncoderBrain(sb.Brain):
         self.hparams.train_logger.log_stats(meta, means, valid)
         evaluates = getattr(self.hparams, "evaluator", None) is not None
         evaluates = evaluates and bool(self.hparams.evaluate_every)
-        logger.info(self.progress.line(meta["epoch"], means, valid, evaluates))
+        ends = self._optimizer_step_limit_exceeded
+        line = self.progress.line(meta["epoch"], means, valid, evaluates, ends)
+        logger.info(line)
+        if ends:
+            logger.info(
+                f"Ends here, after {self.optimizer_step} steps, by "
+                "optimizer_step_limit."
+            )
         if self._tensorboard is not None:
             self._tensorboard.log_stats(meta, means, valid)
         self.record.write_csv(f"{self.hparams.output_folder}/training.csv")
@@ -605,7 +616,8 @@ class EncoderBrain(sb.Brain):
         super()._save_intra_epoch_ckpt()
         self.clock.end_step()  # what comes next is not a wait for data alone
         if self.ending:
-            logger.info(f"Saved after step {self.step} of epoch {self.epoch}.")
+            steps = self.step // self.grad_accumulation_factor
+            logger.info(f"Saved after step {steps} of epoch {self.epoch}.")
             raise Interrupted(self.ending)
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):

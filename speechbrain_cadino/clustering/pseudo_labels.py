@@ -192,12 +192,7 @@ def pseudo_label(
                 clusterer,
                 _of(truth, joined.seen),
             )
-            if clusterer.n_clusters is not None:
-                logger.warning(
-                    f"num_clusters={clusterer.n_clusters} is given, and taken "
-                    f"for the {chosen} of the sweep: null takes these."
-                )
-            else:
+            if clusterer.n_clusters is None:
                 clusterer.n_clusters = chosen
         clusters, within = joined.cluster(clusterer)
         more = joined.report(clusterer, truth)
@@ -263,6 +258,11 @@ def _check(clusterer, sweep, count):
     number = getattr(clusterer, "n_clusters", 1)
     if sweep:
         check_candidates(sweep)
+        if number is not None:
+            logger.warning(
+                f"sweep is for its picture alone, as num_clusters={number} is "
+                "given: null takes the number that it chooses."
+            )
         if not isinstance(clusterer, SphericalKMeans):
             raise ValueError(
                 "sweep compares numbers of clusters of SphericalKMeans: leave "

@@ -182,10 +182,22 @@ def _check_held(arguments, files):
     before = held(arguments.output).index
     gone = []
     if arguments.drop_missing:
-        lost = before.difference(files)
-        gone = [name for name in lost if not os.path.exists(name)]
+        gone = [*filter(_has_gone, before.difference(files))]
+        if len(gone) == len(before):  # seen from another working folder
+            gone = []
     _check_given(arguments.output, before.difference(gone), files)
     return gone
+
+
+def _has_gone(file):
+    """Whether a file is there no longer: not where it cannot be looked at."""
+    try:
+        os.stat(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _check_scored(folder, files):
@@ -262,8 +274,8 @@ def _archive(output, files, rate, grows=False):
         new = [row for row, file in enumerate(files) if file not in there]
         if new and not known.empty:
             logger.info(
-                f"{len(known)} of {len(files)} files are embedded already. Of "
-                "the others:"
+                f"{len(known)} of {len(files)} files are embedded already, "
+                f"{len(new)} are looked at."
             )
         files = [files[row] for row in new]
         with audio_files.audio_table(

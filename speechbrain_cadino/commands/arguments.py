@@ -4,6 +4,7 @@ work that takes long."""
 import pathlib
 import tempfile
 
+from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.commands.audio_files import find_files
 from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.dataio.names import check_writable_name
@@ -16,6 +17,8 @@ from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.encoders.export import check_no_encoder
 from speechbrain_cadino.encoders.load import check_of_voices, load_encoder
 from speechbrain_cadino.runs.open_run import check_no_training
+
+logger = get_logger(__name__)
 
 # Processes that read files for a GPU; a CPU has no time for more
 GPU_WORKERS = 4
@@ -114,7 +117,10 @@ def some_of(files, wanted):
     -------
     list of str
     """
-    return [files[row] for row in spread_rows(len(files), 2 * wanted)]
+    rows = spread_rows(len(files), 2 * wanted)
+    if len(rows) < len(files):
+        logger.info(f"{len(rows)} of {len(files)} files are looked at.")
+    return [files[row] for row in rows]
 
 
 def check_file(path):

@@ -226,7 +226,7 @@ def embed_files(
         return _stored(loaded, files, calibration)
     rate = loaded.sample_rate
     with audio_table(files, rate) as (recordings, table):
-        heard = loaded
+        heard = loaded.replace()  # its problems are those of these files
         # What is drawn is drawn by row: one result for any order of the files
         rows = table["ID"].astype(int).tolist()
         order = sorted(range(len(rows)), key=lambda row: files[rows[row]])

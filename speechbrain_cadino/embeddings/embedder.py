@@ -203,8 +203,13 @@ class Embedder:
             If a file cannot be read or is too short, unless that is skipped;
             or if none of them can be read.
         ValueError
-            If an embedding is not finite.
+            If an embedding is not finite, or those of segments are kept apart.
         """
+        if self.keep_segments:
+            raise ValueError(
+                "With keep_segments there is no embedding of an utterance: "
+                "load the encoder without it."
+            )
         check_rate(table, self.sample_rate)
         counts, pieces = None, table
         if self.segments.length:
@@ -241,7 +246,7 @@ class Embedder:
             Shape (N, D), float32.
         """
         table = _without_ends(table, LONGEST * self.sample_rate)
-        embeddings, errors, self.problems = None, [], {}
+        embeddings, errors, problems = None, [], {}
         # Not inference_mode: tables that an encoder keeps would be of no use to
         # a training
         with torch.no_grad():
@@ -252,7 +257,8 @@ class Embedder:
                 ]
                 errors += [error for _, error in bad]
                 for row, error in bad:
-                    self.problems[table["ID"].iloc[row]] = str(error)
+                    problems[table["ID"].iloc[row]] = str(error)
+                self.problems = problems
                 if errors and not skip_unreadable:
                     raise errors[0]
                 batch = [item for item in batch if torch.is_tensor(item[1])]

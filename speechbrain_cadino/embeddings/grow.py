@@ -104,7 +104,7 @@ def embed_more(embedder, folder, table, shard_size):
         sources, origin = _held_now(folder, table)
         kept = origin >= 0
         if kept.any():
-            logger.info(f"{kept.sum()} of {len(table)} files are embedded.")
+            logger.info(f"{(~kept).sum()} files are to be embedded.")
         if not kept.all():
             rest = table[~kept].reset_index(drop=True)
             write_csv(folder / MORE / ROWS, rest)

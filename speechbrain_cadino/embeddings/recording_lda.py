@@ -167,8 +167,7 @@ class RecordingLDA(LDA):
         augment = self.augment or default_augment(embedder.sample_rate)
         found, places, problems = [], [], []
         bar = tqdm(total=len(data), desc="Crops of recordings", delay=1)
-        with fork_rng(embedder.device), torch.no_grad(), bar:
-            torch.manual_seed(self.seed)
+        with fork_rng(embedder.device, self.seed), torch.no_grad(), bar:
             for batch in loader:
                 bar.update(len(batch))
                 rows, crops, problem = zip(*batch)

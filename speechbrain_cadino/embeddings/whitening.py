@@ -97,7 +97,8 @@ class Whitening(LinearMap):
         Returns
         -------
         numpy.ndarray
-            Shape (N, D), float32; with power 0 the embeddings as they are.
+            Shape (N, D), float32; with power 0 the embeddings as they are, of
+            which nothing is learnt.
         """
         if not self.power:
             return embeddings

@@ -344,9 +344,16 @@ def _figures(results, kind="voices"):
     unseen = ""
     if kind == "faces" and results.get("unseen"):
         unseen = f" ({results['unseen']:,} without a face, by the mean)"
+    overlap = results.get("training_overlap") or {}
+    known, heard = overlap.get("trained_on"), ""
+    if known:
+        heard = (
+            f"\n\n{known:,} of the {overlap['test_speakers']:,} speakers of "
+            "these trials were trained on: the figures say little of others."
+        )
     return (
         f"On {results['trials']:,} trials, {results['targets']:,} of them of "
         f"the same speaker, raw cosine{unseen}:\n\n"
         f"* EER {results['eer']:.2f} %\n"
-        f"* minDCF(0.01) {results['min_dcf_0.01']:.4f}"
+        f"* minDCF(0.01) {results['min_dcf_0.01']:.4f}{heard}"
     )

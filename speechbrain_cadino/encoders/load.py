@@ -111,8 +111,12 @@ def load_encoder(
     unknown = set(options) - set(inspect.signature(Embedder).parameters)
     if unknown:
         raise TypeError(f"An Embedder has no argument {sorted(unknown)}.")
+    if embeddings is None and source and _holds_embeddings(source):
+        embeddings = source
     if embeddings is not None:
-        if options.get("segment_seconds"):
+        # Of a filter, which needs them, it is said there
+        alone = not options.get("keep_segments")
+        if options.get("segment_seconds") and alone:
             raise ValueError(
                 "segment_seconds is of audio, and embeddings are as they are: "
                 "leave it out, or give the encoder."
@@ -123,8 +127,6 @@ def load_encoder(
             "Give encoder, an encoder folder or a hub id; or embeddings, a "
             "folder of embeddings.npy and ids.txt."
         )
-    if _holds_embeddings(pathlib.Path(source)):
-        return StoredEmbeddings(source, device=number_gpu(device))
     encoder = load_classifier(source, device, trusted)
     return as_embedder(encoder, source=source, **options)
 
@@ -133,7 +135,7 @@ def _holds_embeddings(folder):
     """Whether a folder is one of embeddings. That of extract.py has a
     hyperparams.yaml, too: the extraction's."""
     has = {
-        name: (folder / name).is_file()
+        name: pathlib.Path(folder, name).is_file()
         for name in ["embeddings.npy", RECORD, "hyperparams.yaml"]
     }
     return has["embeddings.npy"] and (

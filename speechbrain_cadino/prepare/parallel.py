@@ -54,6 +54,8 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
     [8, 9]
     """
     count = len(arguments[0])
+    if multiprocessing.current_process().daemon:  # which may have no children
+        return [*map(function, *arguments)]
     chunks = -(-count // chunk)
     # Forks follow their parent, others the server that has made them
     method = "fork" if sys.platform == "linux" else None

@@ -74,7 +74,7 @@ def locked(folder, patience=PATIENCE):
         while not _lock(descriptor, folder):
             waited = time.monotonic() - begun
             if waited > SILENCE and not said:
-                logger.info(f"Another run is at work in {folder}: waiting.")
+                logger.warning(f"Another run is at work in {folder}: waiting.")
                 said = True
             if waited > patience:
                 raise ValueError(

@@ -25,10 +25,13 @@ def full_precision(device_type):
     ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
     torch.float32
     """
-    matmul = torch.backends.cuda.matmul
-    allowed, matmul.allow_tf32 = matmul.allow_tf32, False
-    try:
-        with torch.autocast(device_type, enabled=False):
+    with torch.autocast(device_type, enabled=False):
+        if device_type != "cuda":
             yield
-    finally:
-        matmul.allow_tf32 = allowed
+            return
+        matmul = torch.backends.cuda.matmul
+        allowed, matmul.allow_tf32 = matmul.allow_tf32, False
+        try:
+            yield
+        finally:
+            matmul.allow_tf32 = allowed

@@ -28,7 +28,8 @@ def seed_of(where):
     return random.Random(repr(where)).getrandbits(63)
 
 
-def fork_rng(device=None):
+@contextlib.contextmanager
+def fork_rng(device=None, seed=0):
     """A block after which PyTorch draws what it would have drawn without it.
 
     Arguments
@@ -36,17 +37,25 @@ def fork_rng(device=None):
     device : torch.device or str, optional
         The device that numbers are drawn on, beside the CPU. PyTorch's own
         default is all GPUs of the machine.
+    seed : int
+        The seed of what is drawn within the block.
 
     Example
     -------
     >>> state = torch.get_rng_state()
-    >>> with fork_rng():
-    ...     _ = torch.manual_seed(1)
+    >>> with fork_rng(seed=1):
+    ...     _ = torch.rand(2)
     >>> torch.equal(torch.get_rng_state(), state)
     True
     """
     on_gpu = device is not None and torch.device(device).type == "cuda"
-    return torch.random.fork_rng([device] if on_gpu else [])
+    with torch.random.fork_rng([device] if on_gpu else []):
+        # Not torch.manual_seed, which is for all GPUs
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 @contextlib.contextmanager
@@ -77,13 +86,7 @@ def own_random(where, device="cpu"):
     device = torch.device(device)
     seed = seed_of(where)
     before, numpys = random.getstate(), np.random.get_state()
-    on_gpu = device.type == "cuda"
-    with fork_rng(device):
-        # Not torch.manual_seed, which is for all GPUs
-        torch.default_generator.manual_seed(seed)
-        if on_gpu:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
+    with fork_rng(device, seed):
         random.seed(seed)
         np.random.seed(seed % 2**32)
         try:

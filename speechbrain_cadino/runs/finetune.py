@@ -27,7 +27,10 @@ from speechbrain_cadino.runs.open_run import (
     read_record,
     run_settings,
 )
-from speechbrain_cadino.training.checkpoints import has_checkpoint
+from speechbrain_cadino.training.checkpoints import (
+    has_checkpoint,
+    has_ended,
+)
 
 # Where labels are trained on; elsewhere they are for reports only
 MAY_CHANGE = HARMLESS - {"speakers"}
@@ -274,9 +277,11 @@ def _check_settings(training, hparams_file, run_opts):
     record = read_record(training.folder) if training.begun else None
     if record is not None:
         new = run_settings(hparams_file, run_opts, training.overrides)
-        new = comparable(new, new["output_folder"], MAY_CHANGE)
-        folder = training.folder
-        check_same(folder, record, new, folder, MAY_CHANGE, training.done)
+        folder, may_change = training.folder, MAY_CHANGE
+        if has_ended(folder / "save", new["number_of_epochs"]):
+            may_change = may_change | {"processes"}
+        new = comparable(new, new["output_folder"], may_change)
+        check_same(folder, record, new, folder, may_change, training.done)
 
 
 def _hash_encoder(source):

@@ -424,15 +424,17 @@ def in_words(figures, choice):
     """
     none = figures.loc[NONE]
     if choice != NONE:
-        row = figures.loc[choice]
+        row, others = figures.loc[choice], figures.drop(NONE)
+        best = ""
+        if choice == others["eer"].idxmin():
+            best = f", the best of {len(others)} maps"
         return (
             "On recordings that it was not learnt from, crops of one are told "
             f"from crops of others with an EER of {row['eer']:.2f} % in the "
             f"place of {none['eer']:.2f} % (difference "
             f"{row['difference']:+.2f}, 95% interval "
-            f"{row['difference_low']:+.2f} to {row['difference_high']:+.2f}, "
-            f"the best of {len(figures) - 1} maps), "
-            "and clusters of first and of last halves agree by "
+            f"{row['difference_low']:+.2f} to {row['difference_high']:+.2f}"
+            f"{best}), and clusters of first and of last halves agree by "
             f"{row['agreement']:.2f} in the place of {none['agreement']:.2f}."
         )
     others = figures.drop(NONE)

@@ -103,8 +103,8 @@ def _open(folder, settings, resumes, harmless):
     check_no_encoder(folder)
     claim(folder)
     saved = pathlib.Path(settings.get("save_folder") or folder / "save")
-    if has_ended(saved, settings.get("number_of_epochs")):
-        # The report is made again, by one process as by many
+    ended = has_ended(saved, settings.get("number_of_epochs"))
+    if ended:  # the report is made again, by one process as by many
         harmless = {*harmless, "processes"}
     settings = comparable(settings, settings["output_folder"], harmless)
     # Without a checkpoint there is nothing to go on from; and a pipeline has
@@ -115,7 +115,8 @@ def _open(folder, settings, resumes, harmless):
     if begun and STEP_VARIABLE not in os.environ:
         record = read_record(folder)
         check_same(folder, record, settings, folder, harmless)
-    write_json(folder / RECORD, record_of(settings))
+    if not ended:
+        write_json(folder / RECORD, record_of(settings))
 
 
 def check_no_training(folder, save_folder=None):

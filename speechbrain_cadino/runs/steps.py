@@ -29,7 +29,10 @@ from speechbrain_cadino.config.starts import check_starts
 from speechbrain_cadino.config.usage import find_yaml
 from speechbrain_cadino.prepare.filter import SCORES
 from speechbrain_cadino.prepare.rules import rule_of
-from speechbrain_cadino.verification.back_ends import BackEnd
+from speechbrain_cadino.verification.back_ends import (
+    BackEnd,
+    check_calibrated,
+)
 from speechbrain_cadino.verification.metrics import check_prior
 
 # What a step is made of that can be tried at once
@@ -330,11 +333,12 @@ def _check_parts(settings):
 
 def _check_values(settings):
     """Raises what a filter or a verification would only after trainings."""
-    for name in settings.get("back_ends") or []:
-        BackEnd(name)
+    back_ends = [*map(BackEnd, settings.get("back_ends") or [])]
+    if back_ends:
+        check_calibrated(back_ends, settings.get("calibration_trials"))
     for prior in settings.get("operating_points") or []:
         check_prior(prior)
-    for name in SCORES:
+    for name in SCORES if "filter_manifest" in settings else ():
         value = settings.get(name)
         if isinstance(value, (str, int, float)):  # no rule of one's own
             rule_of(name, value)

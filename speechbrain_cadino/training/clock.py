@@ -102,8 +102,9 @@ def bottleneck(figures):
     kind = "gpu" if "device_seconds" in figures else "cpu"
     if data > WORTH_TELLING[kind]:
         return (
-            f"{data:.0%} of the epoch waited for data: raise num_workers, up to"
-            f" {worth_while(sys.maxsize)} processors, or use a faster disk."
+            f"{data:.0%} of the epoch waited for data: raise num_workers, of "
+            f"which {worth_while(sys.maxsize)} are worth while here, or use a "
+            "faster disk, FLAC of the right rate, or more processors."
         )
     host = 1 - data - figures.get("device_seconds", seconds) / seconds
     if host > 0.5:

@@ -79,7 +79,7 @@ class Progress:
         self._told = True
         return self._where(int(position) + 1, left)
 
-    def line(self, epoch, means, valid, evaluates=True):
+    def line(self, epoch, means, valid, evaluates=True, ends=False):
         """One line of at most 80 characters.
 
         Arguments
@@ -92,12 +92,14 @@ class Progress:
             ``EER`` in percent, if the encoder was evaluated.
         evaluates : bool
             Whether it ever is: then an epoch without an EER has a dash.
+        ends : bool
+            Whether the training ends with this epoch, whatever its number.
 
         Returns
         -------
         str
         """
-        left = self._left(epoch)
+        left = 0 if ends else self._left(epoch)
         self._told = self._told or left > 0
         error = f"{valid['EER']:5.2f} %" if "EER" in valid else f"{'-':>5}  "
         parts = [f"EER {error}"] if evaluates else []

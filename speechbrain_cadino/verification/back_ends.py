@@ -101,6 +101,36 @@ class BackEnd:
         return self.needs_clusters or "whiten" in self
 
 
+def check_calibrated(back_ends, trials):
+    """Raises if back-ends are to be calibrated on nothing, or there are trials
+    to calibrate on and no back-end that is.
+
+    Arguments
+    ---------
+    back_ends : iterable of BackEnd
+        The back-ends.
+    trials : object
+        The trials to calibrate on; None if there are none.
+
+    Example
+    -------
+    >>> check_calibrated([BackEnd("mean+calibrated")], None)
+    Traceback (most recent call last):
+    ...
+    ValueError: calibrated needs calibration_trials: give it, or leave ...
+    """
+    calibrated = any("calibrated" in back_end for back_end in back_ends)
+    if calibrated and trials is None:
+        raise ValueError(
+            "calibrated needs calibration_trials: give it, or leave that out."
+        )
+    if trials is not None and not calibrated:
+        raise ValueError(
+            "calibration_trials are for a back-end with calibrated, such as "
+            "cosine+calibrated: add one to back_ends, or leave them out."
+        )
+
+
 class Background:
     """The training set, for what learns from it after the training.
 

@@ -98,8 +98,7 @@ def random_encoder(embedder, table, seed=0):
         )
     path = encoder_hyperparams(embedder.source)
     device = embedder.encoder.device
-    with fork_rng(device), open(path, encoding="utf-8") as fin:
-        torch.manual_seed(seed)
+    with fork_rng(device, seed), open(path, encoding="utf-8") as fin:
         # The pretrainer in there is built too, but loads only when told to.
         hparams = load_hyperpyyaml(fin)
     encoder = EncoderClassifier(

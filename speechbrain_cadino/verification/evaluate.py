@@ -8,7 +8,11 @@ import pandas as pd
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.names import parts_of, paths_of
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
-from speechbrain_cadino.verification.back_ends import BackEnds, Background
+from speechbrain_cadino.verification.back_ends import (
+    BackEnds,
+    Background,
+    check_calibrated,
+)
 from speechbrain_cadino.verification.baselines import (
     LogMelStats,
     random_encoder,
@@ -344,18 +348,14 @@ def verify(
     back_ends = BackEnds() if back_ends is None else back_ends
     background = Background() if background is None else background
     assess = assessor(trials.trials)
-    if any("calibrated" in back_end for back_end in back_ends):
-        if calibration_trials is None:
-            raise ValueError(
-                "calibrated needs calibration_trials: give it, or leave that "
-                "out."
-            )
-        trials.check_apart(calibration_trials)
-    elif calibration_trials is not None:
+    lists = trials, calibration_trials
+    if any(each is not None and each.keep_unseen for each in lists):
         raise ValueError(
-            "calibration_trials are for a back-end with calibrated, such as "
-            "cosine+calibrated: add one to back_ends, or leave them out."
+            "keep_unseen is for scores of voices and faces: leave it out."
         )
+    check_calibrated(back_ends, calibration_trials)
+    if calibration_trials is not None:
+        trials.check_apart(calibration_trials)
     table = background.table("baselines=True") if baselines else None
     overlap = None
     if background.manifest is not None:

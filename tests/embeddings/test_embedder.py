@@ -216,6 +216,16 @@ def test_load_encoder_takes_a_folder_of_embeddings(stored):
     assert embedder.embed(pd.DataFrame({"ID": ["b"]})).tolist() == [[0, 2, 0]]
 
 
+def test_segments_are_of_audio(stored, encoder_folder, corpus):
+    for options in ({"embeddings": stored}, {"source": stored}):
+        with pytest.raises(ValueError, match="segment_seconds is of audio"):
+            load_encoder(segment_seconds=3, **options)
+    apart = {"segment_seconds": 0.2, "keep_segments": True}
+    embedder = load_encoder(encoder_folder, **apart)
+    with pytest.raises(ValueError, match="no embedding of an utterance"):
+        embedder.embed(read_manifest(corpus / "train.csv", corpus))
+
+
 def test_a_manifest_of_another_rate_is_refused(tmp_path):
     """It would be a half of each file: at the rate of the files, or prepared
     for another encoder."""

@@ -79,6 +79,18 @@ def test_where_labels_have_come_in_is_told(encoder_folder, tmp_path):
     assert "\nWith speaker labels: 3 recordings of 3 speakers. It began" in card
 
 
+def test_speakers_that_were_trained_on_are_told(encoder_folder, tmp_path):
+    folder = shutil.copytree(encoder_folder, tmp_path / "encoder")
+    results = {"trials": 9, "targets": 3, "eer": 0.5, "min_dcf_0.01": 0.1}
+    for known in (0, 3):
+        overlap = {"test_speakers": 4, "trained_on": known}
+        results["training_overlap"] = overlap
+        write_card(folder, {"sample_rate": 16000}, TABLE, results)
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        said = "3 of the 4 speakers of these trials were trained on" in card
+        assert said == bool(known)
+
+
 def test_the_example_of_a_voice_runs(encoder_folder, tmp_path):
     folder = tmp_path / "encoder"
     shutil.copytree(encoder_folder, folder)

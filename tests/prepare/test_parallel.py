@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import pathlib
 import time
@@ -42,6 +43,14 @@ def is_running(number):
     except (ProcessLookupError, FileNotFoundError):
         return False
     return state.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_process_that_may_have_no_children_does_it_itself():
+    """As that of a data loader, or of a service."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        options = {"chunk": 1, "description": "Powers"}
+        found = pool.apply(parallel.in_parallel, (pow, [2, 3], [3, 2]), options)
+    assert found == [8, 9]
 
 
 def test_a_worker_that_is_killed_is_one_sentence():

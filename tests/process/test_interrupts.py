@@ -120,6 +120,12 @@ def test_fit_takes_note_and_restores_the_handlers(monkeypatch):
 
     monkeypatch.setattr(sb.Brain, "fit", fit)
     brain = object.__new__(EncoderBrain)
+    brain.checkpointer = object()
+    with pytest.raises(Interrupted):
+        brain.fit([1])
+    assert noted == [signal.SIGTERM]
+    # With nothing to save there is nothing to wait for
+    brain.checkpointer = None
     with pytest.raises(Interrupted):
         brain.fit([1])
     assert noted == [signal.SIGTERM]

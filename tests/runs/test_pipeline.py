@@ -475,7 +475,10 @@ def test_a_process_of_torchrun_that_is_killed_is_named_so(recipe):
             r"^iteration_1/train was .*settings: lr was 0\.2, is 0\.3\. .*"
             r"made anew: \S+/out/iteration_1/train\.$",
         ),
-        ({"stage_1": "{debug: True}"}, "debug was not there, is true"),
+        (
+            {"stage_1": "{max_grad_norm: 9}"},
+            "max_grad_norm was not there, is 9",
+        ),
     ],
 )
 def test_other_settings_in_flags_are_refused(recipe, flags, sentence):

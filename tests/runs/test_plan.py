@@ -114,7 +114,6 @@ def test_faces_are_looked_for_before_voices_are_trained(steps, tmp_path):
     table.touch()
     commands = steps(*folders, *trials, yaml=yaml)
     assert "--face_folder=faces" in commands["verify"]
-    pytest.importorskip("av", reason="needs [convert]")
     (tmp_path / "faces" / "id1" / "1").mkdir(parents=True)
     steps(folders[0], yaml=yaml)
     (tmp_path / "faces" / "id1" / "1.mp4").touch()
@@ -157,6 +156,23 @@ def test_faces_are_looked_for_before_voices_are_trained(steps, tmp_path):
 def test_what_a_later_step_would_refuse_is_seen_at_once(steps, flag, sentence):
     with pytest.raises(ValueError, match=sentence):
         steps(flag, yaml="pipeline.yaml")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("back_ends: [mean+asnorm]", "There is no back-end 'mean+asnorm'"),
+        ("back_ends: [calibrated]", "calibrated needs calibration_trials"),
+        ("calibration_trials: a.txt", "are for a back-end with calibrated"),
+        ("operating_points: [5]", "operating_points: 5 is no prior"),
+    ],
+)
+def test_a_verification_is_looked_at_before_the_trainings(
+    steps, flags, sentence
+):
+    sentence = f"verify: .*{re.escape(sentence)}"
+    with pytest.raises(ValueError, match=sentence):
+        steps("--trials=a", f"--verify={{{flags}}}", yaml="pipeline.yaml")
 
 
 def test_options_of_trainings_go_to_trainings(steps):

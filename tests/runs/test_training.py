@@ -1,8 +1,10 @@
 """A training of any kind, as its processes see it."""
 
 import pathlib
+import types
 
 import forked
+import pytest
 
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
 from speechbrain_cadino.runs import training
@@ -17,6 +19,17 @@ def test_a_report_may_take_as_long_as_it_takes(tmp_path):
     code, output = forked.run(LATE, tmp_path, ranks=2)
     assert code == 0, output
     assert (tmp_path / "reported").read_text() == "the list"
+
+
+@pytest.mark.parametrize("key", ["noise_folder", "rir_folder"])
+def test_noises_are_looked_for_before_a_corpus_is_converted(tmp_path, key):
+    hparams = {
+        "checkpointer": types.SimpleNamespace(checkpoints_dir=tmp_path),
+        "prepare": [lambda: pytest.fail("hours")],
+        key: [str(tmp_path), str(tmp_path / "typo")],
+    }
+    with pytest.raises(FileNotFoundError, match=f"typo: {key} is where your"):
+        training._prepare(hparams)
 
 
 def test_speakers_that_are_trained_on_and_tested_show_before(

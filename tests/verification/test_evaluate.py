@@ -78,6 +78,17 @@ def test_trials_of_another_rate_are_refused(corpus):
         trials(embedder)
 
 
+def test_trials_that_no_back_end_scores_are_refused(corpus, tmp_path):
+    lists = [
+        TrialEvaluator(corpus / "trials.txt", corpus, keep_unseen=keep)
+        for keep in (True, False)
+    ]
+    with pytest.raises(ValueError, match="keep_unseen is for scores of voices"):
+        verify(tmp_path, None, lists[0])
+    with pytest.raises(ValueError, match="for a back-end with calibrated"):
+        verify(tmp_path, None, lists[1], calibration_trials=lists[1])
+
+
 def test_verify_writes_all_systems(encoder_folder, corpus, tmp_path):
     results = verify(
         tmp_path,
