@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.overlays import parse_arguments
-from speechbrain_cadino.encoders.load import check_of_voices
+from speechbrain_cadino.encoders.load import check_kind
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.runs.open_run import load_run
 from speechbrain_cadino.verification.results import format_results
@@ -38,7 +38,7 @@ def main(arguments):
         name: load(device=run_opts["device"])
         for name, load in hparams["embedders"].items()
     }
-    check_of_voices(embedders["embedder"])
+    check_kind(embedders["embedder"], "voices")
     rate = embedders["embedder"].sample_rate
     trial_lists = {
         name: read(**{"sample_rate": rate, **read.keywords})

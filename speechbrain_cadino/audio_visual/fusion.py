@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.encoders.load import check_of_faces
+from speechbrain_cadino.encoders.load import check_kind
 from speechbrain_cadino.verification.calibration import Calibration
 from speechbrain_cadino.verification.evaluate import keep_scored
 from speechbrain_cadino.verification.results import Assessor, write_results
@@ -101,7 +101,7 @@ def verify_fused(
     if trained is not None:
         overlap = trials.overlap(trained)
     assess = assessor(trials.trials)
-    check_of_faces(face_embedder)
+    check_kind(face_embedder, "faces")
     scores = score(trials, face_trials)
     assess = keep_scored(output_folder, trials, assess, assessor)
     if np.isnan(scores["face"]).all():

@@ -12,7 +12,7 @@ from speechbrain_cadino.clustering.quality import quality
 from speechbrain_cadino.clustering.rows import unit_rows
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings.store import chunks, readable_embeddings
-from speechbrain_cadino.encoders.load import check_of_faces
+from speechbrain_cadino.encoders.load import check_kind
 
 # What is told of the clusters of voices or of faces alone.
 MEASURES = ["nmi", "ami", "ari", "purity"]
@@ -57,7 +57,7 @@ def pseudo_label_jointly(
     dict
         What is in ``clusters.json``.
     """
-    check_of_faces(face_embedder)
+    check_kind(face_embedder, "faces")
     faces = Faces(face_embedder, face_manifest, face_folder, face_weight)
     return pseudo_label(
         output_folder,

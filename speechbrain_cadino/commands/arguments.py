@@ -15,7 +15,7 @@ from speechbrain_cadino.embeddings.store import (
 )
 from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.encoders.export import check_no_encoder
-from speechbrain_cadino.encoders.load import check_of_voices, load_encoder
+from speechbrain_cadino.encoders.load import check_kind, load_encoder
 from speechbrain_cadino.runs.open_run import check_no_training
 
 logger = get_logger(__name__)
@@ -52,7 +52,7 @@ def load(source, arguments, **options):
         embeddings=getattr(arguments, "embeddings", None),
         **options,
     )
-    check_of_voices(loaded)
+    check_kind(loaded, "voices")
     if not loaded.hears:
         return loaded
     on_gpu = str(loaded.device).startswith("cuda")

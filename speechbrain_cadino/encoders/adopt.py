@@ -16,8 +16,7 @@ from speechbrain_cadino.config.starts import check_starts
 from speechbrain_cadino.encoders.export import OURS, STOCK, read_entries
 from speechbrain_cadino.encoders.load import (
     as_embedder,
-    check_of_faces,
-    check_of_voices,
+    check_kind,
     encoder_hyperparams,
     load_classifier,
     with_weights,
@@ -120,8 +119,8 @@ def _check(encoder, source, sample_rate):
     """Raises if a training here cannot take over an encoder's features."""
     rate = encoder.audio_normalizer.sample_rate
     # A training of faces counts frames
-    check = check_of_faces if sample_rate == 1 else check_of_voices
-    check(as_embedder(encoder, source=source))
+    kind = "faces" if sample_rate == 1 else "voices"
+    check_kind(as_embedder(encoder, source=source), kind)
     if rate != sample_rate:
         raise ValueError(
             f"{source} is for audio at {rate} Hz, and sample_rate is "

@@ -297,52 +297,35 @@ def as_embedder(encoder, **options):
     )
 
 
-def check_of_voices(embedder):
-    """Raises if an encoder is none of voices.
+def check_kind(embedder, kind):
+    """Raises if an encoder is of another kind of signal.
 
     Arguments
     ---------
-    embedder : Embedder
-        The encoder, as ``load_encoder`` gives it.
+    embedder : Embedder or StoredEmbeddings
+        The encoder, as ``load_encoder`` gives it: embeddings may be of any.
+    kind : str
+        "voices" or "faces".
 
     Raises
     ------
     ValueError
-        If it is one of faces.
+        If it is one of the others.
 
     Example
     -------
-    >>> check_of_voices(Embedder(lambda wavs, lens: wavs))
-    """
-    if embedder.hears and embedder.reader is not AudioReader:
-        raise ValueError(
-            f"{embedder.source} is no encoder of voices: give one of these."
-        )
-
-
-def check_of_faces(embedder):
-    """Raises if an encoder is none of faces.
-
-    Arguments
-    ---------
-    embedder : Embedder
-        The encoder, as ``load_encoder`` gives it.
-
-    Raises
-    ------
-    ValueError
-        If it is one of voices.
-
-    Example
-    -------
-    >>> check_of_faces(Embedder(lambda wavs, lens: wavs, source="my/encoder"))
+    >>> voices = Embedder(lambda wavs, lens: wavs, source="my/encoder")
+    >>> check_kind(voices, "voices")
+    >>> check_kind(voices, "faces")
     Traceback (most recent call last):
     ...
     ValueError: my/encoder is no encoder of faces: give one of these.
     """
-    if embedder.hears and embedder.reader is AudioReader:
+    if not embedder.hears:
+        return
+    if (embedder.reader is AudioReader) != (kind == "voices"):
         raise ValueError(
-            f"{embedder.source} is no encoder of faces: give one of these."
+            f"{embedder.source} is no encoder of {kind}: give one of these."
         )
 
 

@@ -17,7 +17,7 @@ from speechbrain_cadino.encoders.calibration import write_calibration
 from speechbrain_cadino.encoders.card import replace_figures
 from speechbrain_cadino.encoders.export import check_replaceable
 from speechbrain_cadino.encoders.fold import fold_linear, last_linear
-from speechbrain_cadino.encoders.load import check_of_voices
+from speechbrain_cadino.encoders.load import check_kind
 from speechbrain_cadino.process.files import atomic_folder
 from speechbrain_cadino.runs.finish import say_what_is_lost
 from speechbrain_cadino.runs.maps import (
@@ -106,7 +106,7 @@ def adapt(embedder, table, folder, only=None, trusted=True):
             f"{source} holds embeddings alone: an encoder is needed, into "
             "which something can be folded."
         )
-    check_of_voices(embedder)
+    check_kind(embedder, "voices")
     last_linear(embedder.encoder, source)
     table = table.iloc[spread_rows(len(table), MOST_LEAVES)]
     heard = hear(embedder, table)
