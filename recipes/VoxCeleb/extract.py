@@ -18,6 +18,7 @@ if __name__ == "__main__":
     show_usage(__doc__)  # before the imports below, which take seconds
 
 import speechbrain as sb
+from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.dataio.manifest import read_manifest
@@ -48,6 +49,8 @@ def main(arguments):
         extract_part(embedder, folder, table, hparams["part"], shard_size)
         return
     ids, embeddings = embedder.extract(folder, table, shard_size, keep=True)
+    if not if_main_process():
+        return
     count = int(readable_rows(embeddings).sum())
     logger.info(
         f"{count} embeddings of {embeddings.shape[1]} dimensions are in "

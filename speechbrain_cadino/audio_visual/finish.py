@@ -103,5 +103,6 @@ def finish_both(brain, hparams):
             metrics,
             name,
         )
+    faces = hparams["face_encoder_folder"]
+    logger.info(f"The encoder of faces is in {faces}.")
     logger.info(where_to_go(hparams["encoder_folder"]))
-    logger.info(f"That of faces is in {hparams['face_encoder_folder']}.")

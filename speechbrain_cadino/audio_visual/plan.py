@@ -5,7 +5,9 @@ import pathlib
 
 from speechbrain_cadino.audio_visual.faces import check_kornia, is_image
 from speechbrain_cadino.audio_visual.videos import VIDEOS
+from speechbrain_cadino.prepare.copies import require_av
 from speechbrain_cadino.prepare.inputs import check_folders
+from speechbrain_cadino.process.files import holds_something
 from speechbrain_cadino.runs.plan import Plan
 
 
@@ -125,12 +127,16 @@ def _check_faces(hparams, step):
     table = hparams["face_trials_manifest"]
     if hparams["trials"] is not None and not pathlib.Path(table).is_file():
         raise FileNotFoundError(f"There is no face_trials_manifest {table}.")
-    frames = step.settings["frame_folder"]
-    if frames is None and any(map(_has_videos_alone, folders)):
+    if not all(map(_has_videos_alone, folders)):
+        return
+    frames = step.settings.get("frame_folder")
+    if frames is None:
         raise ValueError(
             "The faces are videos: give frame_folder, where their frames are "
             "to go."
         )
+    if not holds_something(frames):
+        require_av("Faces are to be sampled from videos")
 
 
 def _has_videos_alone(folder):

@@ -258,15 +258,15 @@ def _check(clusterer, sweep, count):
     number = getattr(clusterer, "n_clusters", 1)
     if sweep:
         check_candidates(sweep)
-        if number is not None:
-            logger.warning(
-                f"sweep is for its picture alone, as num_clusters={number} is "
-                "given: null takes the number that it chooses."
-            )
         if not isinstance(clusterer, SphericalKMeans):
             raise ValueError(
                 "sweep compares numbers of clusters of SphericalKMeans: leave "
                 f"it out with {type(clusterer).__name__}."
+            )
+        if number is not None:
+            logger.warning(
+                f"sweep is for its picture alone, as num_clusters={number} is "
+                "given, and taken: null takes the number that it chooses."
             )
     elif number is None and isinstance(clusterer, SphericalKMeans):
         raise ValueError("Give num_clusters, or in sweep a list of candidates.")

@@ -183,8 +183,12 @@ def _check_held(arguments, files):
     gone = []
     if arguments.drop_missing:
         gone = [*filter(_has_gone, before.difference(files))]
-        if len(gone) == len(before):  # seen from another working folder
-            gone = []
+        if len(gone) == len(before) > 0:
+            raise ValueError(
+                f"None of the {len(before)} files of {arguments.output} is "
+                f"there, such as {printable(gone[0])}: start from the folder "
+                "that they were named from; or remove it, if all are deleted."
+            )
     _check_given(arguments.output, before.difference(gone), files)
     return gone
 

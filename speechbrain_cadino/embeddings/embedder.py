@@ -1,5 +1,6 @@
 """Embedders: an encoder, and all that it takes to use it."""
 
+import copy
 import hashlib
 import inspect
 import pathlib
@@ -216,12 +217,14 @@ class Embedder:
             counts = self.segments.counts(table)
             pieces = self.segments.cut(table, counts)
         self.say_what_is_left_out(pieces)
+        own = copy.copy(self)  # threads may share this one
         with tqdm(total=len(pieces), desc="Embedding", unit="utt") as bar:
-            embeddings = self.embed_pieces(pieces, bar, skip_unreadable)
+            embeddings = own.embed_pieces(pieces, bar, skip_unreadable)
+        self.problems = own.problems
         embeddings = self.segments.mean(embeddings, counts)
         lost = int(np.isnan(embeddings).any(1).sum())
         if lost:
-            first = next(iter(self.problems.values()))
+            first = next(iter(own.problems.values()))
             logger.warning(
                 f"{lost} of {len(embeddings)} utterances cannot be read and "
                 f"have no embedding. The first: {first}"
@@ -246,7 +249,7 @@ class Embedder:
             Shape (N, D), float32.
         """
         table = _without_ends(table, LONGEST * self.sample_rate)
-        embeddings, errors, problems = None, [], {}
+        embeddings, errors, self.problems = None, [], {}
         # Not inference_mode: tables that an encoder keeps would be of no use to
         # a training
         with torch.no_grad():
@@ -257,8 +260,7 @@ class Embedder:
                 ]
                 errors += [error for _, error in bad]
                 for row, error in bad:
-                    problems[table["ID"].iloc[row]] = str(error)
-                self.problems = problems
+                    self.problems[table["ID"].iloc[row]] = str(error)
                 if errors and not skip_unreadable:
                     raise errors[0]
                 batch = [item for item in batch if torch.is_tensor(item[1])]

@@ -103,7 +103,7 @@ def embed_more(embedder, folder, table, shard_size):
         _put_aside(embedder, folder, table, record)
         sources, origin = _held_now(folder, table)
         kept = origin >= 0
-        if kept.any():
+        if kept.any() and not kept.all():
             logger.info(f"{(~kept).sum()} files are to be embedded.")
         if not kept.all():
             rest = table[~kept].reset_index(drop=True)

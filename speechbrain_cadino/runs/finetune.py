@@ -278,7 +278,7 @@ def _check_settings(training, hparams_file, run_opts):
     if record is not None:
         new = run_settings(hparams_file, run_opts, training.overrides)
         folder, may_change = training.folder, MAY_CHANGE
-        if has_ended(folder / "save", new["number_of_epochs"]):
+        if has_ended(folder / "save", new.get("number_of_epochs")):
             may_change = may_change | {"processes"}
         new = comparable(new, new["output_folder"], may_change)
         check_same(folder, record, new, folder, may_change, training.done)

@@ -99,7 +99,7 @@ class Progress:
         -------
         str
         """
-        left = 0 if ends else self._left(epoch)
+        left = self._left(epoch, ends)
         self._told = self._told or left > 0
         error = f"{valid['EER']:5.2f} %" if "EER" in valid else f"{'-':>5}  "
         parts = [f"EER {error}"] if evaluates else []
@@ -120,11 +120,12 @@ class Progress:
             where.append(in_minutes(left) + (" here" if here else ""))
         return ", ".join(filter(None, where))
 
-    def _left(self, position):
-        """The seconds that are left; 0 also where nobody knows."""
+    def _left(self, position, ends=False):
+        """The seconds that are left, of what comes after this training where it
+        ends; 0 also where nobody knows."""
         done = position - self._begun
         if done < LEAST_SHARE:
             return 0
         each = (self.now() - self._start) / done
         later = float(os.environ.get(LATER) or 0) * each * self.last_epoch
-        return each * (self.last_epoch - position) + later
+        return (0 if ends else each * (self.last_epoch - position)) + later
