@@ -158,7 +158,7 @@ def test_killed_it_goes_on_and_two_processes_end_in_the_same(
         ({"detector": None, "speech": 0.5}, "there is no detector"),
         ({"pieces": "/gone.csv"}, "No manifest at /gone.csv"),
         ({"encoder": None}, "Give encoder"),
-        ({"speech": 1.1}, "is kept: see"),
+        ({"speech": 1.0}, "is kept: see"),
     ],
 )
 def test_mistakes_are_one_sentence(
