@@ -323,15 +323,23 @@ def manifest(speech, folder):
     return path
 
 
-def test_the_script_of_evaluation_names_what_is_missing(run_script, tmp_path):
+def test_the_script_of_evaluation_names_what_is_missing(
+    whole, run_script, tmp_path
+):
+    """The training first, as all the audio of the phones is read."""
     flags = {"phones": "p.csv", "data_folder": tmp_path}
-    code, output = run_script(
-        *script(
-            "evaluate_frames.py",
-            "evaluate_frames.yaml",
-            **{"run_folder": tmp_path, **flags},
+    flags["output_folder"] = tmp_path / "frames"
+    for folder, sentence in [
+        (tmp_path, "holds no training of frames"),
+        (whole[0], "p.csv"),
+    ]:
+        code, output = run_script(
+            *script(
+                "evaluate_frames.py",
+                "evaluate_frames.yaml",
+                **{"run_folder": folder, **flags},
+            )
         )
-    )
-    assert code == 1
-    assert "p.csv" in output
-    assert "Traceback" not in output
+        assert code == 1
+        assert sentence in output
+        assert "Traceback" not in output
