@@ -180,21 +180,23 @@ def check_output(folder):
     check_no_training(folder)
 
 
-def check_folder(folder):
+def check_folder(folder, advice="give another place for the results"):
     """Makes a folder; raises before the work if nothing can be put there.
 
     Arguments
     ---------
     folder : str or pathlib.Path
         The folder.
+    advice : str
+        What helps where nothing can.
     """
     try:
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise OSError(
-            f"Nothing can be written into {folder} ({error.strerror}): give "
-            "another place for the results."
+            f"Nothing can be written into {folder} ({error.strerror}): "
+            f"{advice}."
         ) from error
 
 

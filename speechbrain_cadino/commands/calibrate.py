@@ -96,13 +96,7 @@ def _checked_folder(arguments):
             f"{folder} is no folder: a calibration is kept in the encoder's, "
             "so copy that first."
         )
-    try:
-        check_folder(folder)
-    except OSError as error:
-        raise ValueError(
-            f"Nothing can be written into {folder}, where the calibration is "
-            "kept: copy the folder, and calibrate the copy."
-        ) from error
+    check_folder(folder, "copy the encoder, and calibrate the copy")
     if not arguments.trusted:
         check_no_links(folder, WRITTEN)
     return folder

@@ -4,6 +4,7 @@ The one home of these rules: verification finds files by them, preparation
 leaves test speakers out, score files and tables of speakers are matched.
 """
 
+import functools
 import os
 import pathlib
 import re
@@ -81,17 +82,23 @@ def match(names, known):
     """
     known = pd.Index(known)
     rows = known.get_indexer(names)
+
+    @functools.cache
+    def places(form):
+        """Those of the known names by spelling, but of those that share one."""
+        index = [spelling(form.format(name)) for name in known]
+        found = pd.Series(range(len(known)), index)
+        return found[~found.index.duplicated(keep=False)]
+
     # First as an ID and its file, of which the last suffix alone was taken off:
     # the ID of take.m4a.wav is take.m4a
     for form, of_known in [("{}.wav", "{}"), ("{}", "{}.wav"), ("{}", "{}")]:
         left = rows < 0
         if not left.any():
             break
-        index = [spelling(of_known.format(name)) for name in known]
-        spelled = pd.Series(range(len(known)), index)
-        spelled = spelled[~spelled.index.duplicated(keep=False)]
         wanted = [spelling(form.format(n)) for n in pd.Index(names)[left]]
-        rows[left] = spelled.reindex(wanted).fillna(-1).astype(int)
+        found = places(of_known).reindex(wanted)
+        rows[left] = found.fillna(-1).astype(int)
     return rows
 
 

@@ -422,9 +422,9 @@ def in_words(figures, choice):
     str
         Sentences.
     """
-    none = figures.loc[NONE]
+    none, others = figures.loc[NONE], figures.drop(NONE)
     if choice != NONE:
-        row, others = figures.loc[choice], figures.drop(NONE)
+        row = figures.loc[choice]
         best = ""
         if choice == others["eer"].idxmin():
             best = f", the best of {len(others)} maps"
@@ -437,7 +437,6 @@ def in_words(figures, choice):
             f"{best}), and clusters of first and of last halves agree by "
             f"{row['agreement']:.2f} in the place of {none['agreement']:.2f}."
         )
-    others = figures.drop(NONE)
     surely = others[others["difference_high"] < 0]
     if surely.empty:
         return "No map tells crops of recordings apart with surely less errors."
