@@ -420,6 +420,10 @@ class WithDINO:
         """As the Brain's; the teacher begins as the student, or as it is in the
         checkpoint."""
         self.dino.begin()
+        for text in self.dino.objective.accumulation_warnings(
+            self.grad_accumulation_factor
+        ):
+            logger.warning(text)
         super().on_fit_start()
         if self.distributed_launch and self.device_type == "cuda":
             # SpeechBrain does so to what has gradients

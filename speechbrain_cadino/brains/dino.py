@@ -105,6 +105,10 @@ class DINOBrain(EncoderBrain):
         """As EncoderBrain's; what was wrapped for several processes is
         called in their place. Raises if the encoder could not embed."""
         self.network.check()
+        for text in self.distillation.objective.accumulation_warnings(
+            self.grad_accumulation_factor
+        ):
+            logger.warning(text)
         super().on_fit_start()
         self.distillation.bind(self.modules)
 

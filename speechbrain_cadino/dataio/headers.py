@@ -49,11 +49,30 @@ def goes_on(path, kind):
     True
     """
     look = {"OGG": _several_streams, "MP3": _joined, "MPEG": _joined}
-    look |= {"WAV": _unfinished, "WAVEX": _unfinished}
+    look |= dict.fromkeys(["WAV", "WAVEX", "RF64"], _unfinished)
     if kind not in look:
         return False
     with open(path, "rb") as file:
         return look[kind](file, file.seek(0, 2))
+
+
+def died(path):
+    """Whether a file is a WAV file, whatever its name, whose recorder did not
+    come to write its length.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    bool
+    """
+    with open(path, "rb") as file:
+        start = file.read(12)
+        is_wav = start[:4] in (b"RIFF", b"RF64") and start[8:] == b"WAVE"
+        return is_wav and _unfinished(file, file.seek(0, 2))
 
 
 def _several_streams(file, size):
@@ -90,10 +109,14 @@ def _joined(file, size):
 def _unfinished(file, size):
     """Whether samples of a WAV file may follow those that it tells of: no part
     of another kind does, no tag, and no zeros alone."""
-    place = 12
+    place, of_data = 12, None
     while place + 8 <= size:
         file.seek(place)
         name, length = struct.unpack("<4sI", file.read(8))
+        if name == b"ds64":  # of RF64, whose lengths may be beyond 4 GB
+            of_data = struct.unpack("<8xQ", file.read(16).ljust(16, b"\0"))[0]
+        elif name == b"data" and length == 2**32 - 1 and of_data is not None:
+            length = of_data
         place += 8 + length + length % 2
         if name == b"data":
             break

@@ -41,6 +41,7 @@ class AngularPrototypical(Term):
     """
 
     figures = ("contrastive_scale", "contrastive_accuracy")
+    whole_batch = True
 
     def __init__(self, scale=10.0):
         super().__init__()

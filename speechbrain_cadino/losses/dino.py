@@ -84,6 +84,11 @@ class DINOLoss(Term):
         self.student_temp = student_temp
         self.kernel = kernel
 
+    @property
+    def whole_batch(self):
+        """Whether its targets are: see Term."""
+        return getattr(self.target, "whole_batch", False)
+
     def forward(self, student, teacher, position):
         """Computes the loss.
 

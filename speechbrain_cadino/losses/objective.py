@@ -73,6 +73,9 @@ class Term(torch.nn.Module):
     ----------
     figures : tuple of str
         The names of its figures.
+    whole_batch : bool
+        Whether its value is one of the batch as a whole, such as a variance,
+        which the values of its parts do not add up to.
 
     Example
     -------
@@ -84,6 +87,7 @@ class Term(torch.nn.Module):
     """
 
     figures = ()
+    whole_batch = False
 
     def after_step(self):
         """Called once per optimiser step, on all ranks."""
@@ -177,6 +181,19 @@ class Objective(Term):
         self.figures = tuple(self._names())
         self._found = None  # the terms' own figures, in each step
 
+    @property
+    def whole_batch(self):
+        """Whether any of its terms is: see Term."""
+        return bool(self._of_whole_batches())
+
+    def _of_whole_batches(self):
+        """The names of these terms, without those of weight 0."""
+        return [
+            name
+            for name, term in self.terms.items()
+            if getattr(term, "whole_batch", False) and self.weights[name] != 0
+        ]
+
     def _names(self):
         """The names of all figures; raises if two are the same."""
         names = list(self.terms)
@@ -223,6 +240,30 @@ class Objective(Term):
                 "give the same ones in each, such as 0."
             )
         return total, {**values, **figures}
+
+    def accumulation_warnings(self, factor):
+        """Sentences for the log when a training begins.
+
+        Arguments
+        ---------
+        factor : int
+            The number of micro-batches whose gradients are added up in a step.
+
+        Returns
+        -------
+        list of str
+            One if a term, whose weight is not 0, is of the whole batch and
+            sees a part of it.
+        """
+        names = self._of_whole_batches()
+        if factor == 1 or not names:
+            return []
+        return [
+            f"grad_accumulation_factor={factor}: terms that compare the "
+            f"utterances of a batch ({', '.join(names)}) see 1/{factor} of "
+            "them, which is another objective. Set it to 1, with more "
+            "processes or a larger batch_size."
+        ]
 
     def after_step(self):
         """Tells the terms of an optimiser step."""

@@ -48,6 +48,8 @@ class MeanEntropyMaximum(Term):
     ValueError: me-max over out_dim=65536 prototypes would hold the answers ...
     """
 
+    whole_batch = True
+
     def __init__(self, out_dim, student_temp=0.1):
         super().__init__()
         if out_dim > MOST_PROTOTYPES:

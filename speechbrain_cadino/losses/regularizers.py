@@ -43,6 +43,8 @@ class Variance(Term):
     0.99
     """
 
+    whole_batch = True
+
     def __init__(self, of="expanded", deviation=1.0, eps=1e-4):
         super().__init__()
         self.of = of
@@ -105,6 +107,8 @@ class Covariance(Term):
     (tensor(8.), {})
     """
 
+    whole_batch = True
+
     def __init__(self, of="expanded", divisor=None):
         super().__init__()
         self.of = of
@@ -155,6 +159,8 @@ class KoLeo(Term):
     >>> round(value.item(), 4)  # of four views, -ln 2 each
     -2.7726
     """
+
+    whole_batch = True
 
     def __init__(self, of="embeddings", eps=1e-8):
         super().__init__()
@@ -220,6 +226,8 @@ class OffDiagonal(Term):
     tensor(True)
     """
 
+    whole_batch = True
+
     def __init__(self, of="embeddings", eps=1e-8):
         super().__init__()
         self.of = of
@@ -269,6 +277,8 @@ class Frobenius(Term):
     >>> Frobenius()(views, None, position=0.0)
     (tensor(0.), {})
     """
+
+    whole_batch = True
 
     def __init__(self, of="embeddings"):
         super().__init__()

@@ -10,7 +10,7 @@ import soundfile
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import say_opposite
-from speechbrain_cadino.dataio.headers import goes_on
+from speechbrain_cadino.dataio.headers import died
 from speechbrain_cadino.dataio.signal import RATES, to_mono, unusable
 from speechbrain_cadino.prepare.copies import (
     IN_THE_WAY,
@@ -103,8 +103,7 @@ def _convert(source, target, sample_rate):
         return ""
     try:
         # FFmpeg believes the length that a recorder had written last, too
-        died = str(source).lower().endswith(".wav") and goes_on(source, "WAV")
-        options = {"ignore_length": "1"} if died else {}
+        options = {"ignore_length": "1"} if died(source) else {}
         with av.open(str(source), options=options) as container:
             if not container.streams.audio:
                 return "not convertible (no audio in it)"

@@ -4,7 +4,10 @@ import contextlib
 import itertools
 import pathlib
 
+import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from speechbrain.utils.logger import get_logger
@@ -221,19 +224,45 @@ def shared_folders(trials, folders=()):
     Returns
     -------
     set of str
-        Those on the way to both files of a trial of two speakers.
+        Those on the way to both files of a trial of two speakers; and first
+        folders that trials hold to be of one speaker and of two, such as
+        ``enroll`` and ``test``.
 
     Example
     -------
+    >>> columns = ["target", "enrol", "test"]
     >>> trial = (False, "customers/a/1", "customers/b/1")
-    >>> trials = pd.DataFrame([trial], columns=["target", "enrol", "test"])
-    >>> shared_folders(trials)
+    >>> shared_folders(pd.DataFrame([trial], columns=columns))
     {'customers'}
+    >>> trials = [(True, "enroll/a1", "test/a2"), (False, "enroll/a1", "test/b")]
+    >>> sorted(shared_folders(pd.DataFrame(trials, columns=columns)))
+    ['enroll', 'test']
     """
-    inside = {n: set(parts_of(n, folders)[:-1]) for n in trial_names(trials)}
-    others = trials[~trials["target"].to_numpy(bool)]
-    pairs = zip(others["enrol"], others["test"])
-    return set().union(*(inside[enrol] & inside[test] for enrol, test in pairs))
+    inside = {n: parts_of(n, folders)[:-1] for n in trial_names(trials)}
+    first = {name: parts[0] for name, parts in inside.items() if parts}
+    is_target = trials["target"].to_numpy(bool)
+    one_speaker = _joined(trials[is_target], first)
+    shared = set()
+    others = trials[~is_target]
+    for enrol, test in zip(others["enrol"], others["test"]):
+        shared.update(set(inside[enrol]).intersection(inside[test]))
+        pair = first.get(enrol), first.get(test)
+        group = one_speaker.get(pair[0])
+        if group is not None and group == one_speaker.get(pair[1]):
+            shared.update(pair)
+    return shared
+
+
+def _joined(targets, first):
+    """The groups of first folders that target trials hold to be of one
+    speaker: a number for each."""
+    pairs = targets[["enrol", "test"]].map(first.get).dropna()
+    pairs = pairs[pairs["enrol"] != pairs["test"]].drop_duplicates()
+    codes, names = pd.factorize(pairs.to_numpy().ravel())
+    size = len(names)
+    ones = np.ones(len(pairs), bool)
+    edges = coo_array((ones, (codes[::2], codes[1::2])), (size, size))
+    return dict(zip(names, connected_components(edges)[1])) if size else {}
 
 
 def write_trials(path, trials):

@@ -20,6 +20,7 @@ SCRIPT = pathlib.Path(__file__).with_name("take_steps.py")
 def run(*command, ranks=None):
     code, output = forked.run(*command, ranks=ranks)
     assert code == 0, output
+    return output
 
 
 METHODS = ["dino", "rdino", "sdpn", "joint", "contrastive"]
@@ -58,7 +59,11 @@ def test_two_processes_equal_one_on_the_joined_batch(steps):
 def test_two_micro_batches_equal_one_batch(steps):
     """But for terms that are statistics of a batch."""
     method, folder = steps
-    run(SCRIPT, folder / "micro.pt", 2, method, "--grad_accumulation_factor=2")
+    flag = "--grad_accumulation_factor=2"
+    said = run(SCRIPT, folder / "micro.pt", 2, method, flag)
+    assert "which is another objective" not in said
+    said = run(SCRIPT, folder / "sdpn.pt", 2, "sdpn", flag)
+    assert "(dino, me_max, koleo, frobenius, off_diagonal) see 1/2" in said
     assert_same_steps(folder, "micro.pt")
 
 

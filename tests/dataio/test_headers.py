@@ -58,6 +58,18 @@ def test_a_recorder_that_did_not_come_to_its_end(write, tmp_path, subtype):
     assert told(path) == (16000, -1)
 
 
+def test_the_same_of_more_than_4_gb(write, tmp_path):
+    """As if: its length is in a part of its own."""
+    whole = bytearray(write("a.wav", format="RF64"))
+    path = tmp_path / "a.wav"
+    assert told(path) == (48000, 48000)
+    place = whole.find(b"ds64") + 8  # the whole, the data, the samples
+    for where, number in ((0, 32000), (8, 32000), (16, 16000)):
+        struct.pack_into("<Q", whole, place + where, number)
+    path.write_bytes(whole)
+    assert told(path) == (16000, -1)
+
+
 def test_what_follows_the_samples_may_be_something_else(write, tmp_path):
     """Such as names; also where the whole is shorter than it says."""
     whole = write("a.wav")
@@ -83,9 +95,10 @@ def test_they_are_named_or_converted(write, tmp_path, caplog):
     struct.pack_into("<I", died, died.find(b"data") + 4, 32000)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "died.wav").write_bytes(died)
+    (tmp_path / "in" / "other_name.aif").write_bytes(died)
     (tmp_path / "in" / "both.ogg").write_bytes(one + other)
     prepare_folder(tmp_path / "in", tmp_path / "out", min_duration=1)
-    assert "2 of 2 recordings go on where their headers end" in caplog.text
+    assert "3 of 3 recordings go on where their headers end" in caplog.text
     caplog.clear()
     prepare_folder(
         *(tmp_path / "in", tmp_path / "whole"),
@@ -93,6 +106,6 @@ def test_they_are_named_or_converted(write, tmp_path, caplog):
         convert_folder=tmp_path / "copies",
     )
     assert "go on where" not in caplog.text
-    for name, expected in (("both", 6), ("died", 3)):
+    for name, expected in (("both", 6), ("died", 3), ("other_name", 3)):
         seconds = soundfile.info(tmp_path / "copies" / f"{name}.flac").duration
         assert seconds == pytest.approx(expected, abs=0.1)

@@ -3,8 +3,22 @@
 import pytest
 import torch
 
+from speechbrain_cadino.losses.contrastive import AngularPrototypical
 from speechbrain_cadino.losses.dino import CosineLoss, DINOLoss
 from speechbrain_cadino.losses.objective import Objective, Panel, Term, Views
+from speechbrain_cadino.losses.prototypes import MeanEntropyMaximum
+from speechbrain_cadino.losses.regularizers import (
+    Covariance,
+    Frobenius,
+    KoLeo,
+    OffDiagonal,
+    Variance,
+)
+from speechbrain_cadino.losses.targets import (
+    Centering,
+    JointSinkhorn,
+    Sinkhorn,
+)
 
 
 class Length(torch.nn.Module):
@@ -82,6 +96,59 @@ def test_an_objective_is_a_term():
     value, figures = outer(views(), views(2), 0.0)
     torch.testing.assert_close(value, inner(views(), views(2), 0.0)[0] / 2)
     assert list(figures) == ["inner", "length"]
+
+
+def part(views, where):
+    """Some utterances of a batch."""
+    outputs = {
+        name: value if name == "prototypes" else value[:, where]
+        for name, value in views.outputs.items()
+    }
+    return views._replace(
+        embeddings=views.embeddings[:, where], outputs=outputs
+    )
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        CosineLoss(),
+        DINOLoss(6, Centering(6), 0.04),
+        DINOLoss(6, Sinkhorn(), 0.04),
+        DINOLoss(6, JointSinkhorn(), 0.04),
+        AngularPrototypical(),
+        MeanEntropyMaximum(6),
+        Variance("embeddings", deviation=2.0),
+        *(Covariance("embeddings"), KoLeo(), OffDiagonal(), Frobenius()),
+    ],
+    ids=lambda term: type(getattr(term, "target", term)).__name__,
+)
+def test_a_term_says_whether_it_is_the_mean_of_its_parts(term):
+    torch.manual_seed(0)
+    prototypes = torch.nn.functional.normalize(torch.randn(6, 4))
+    student, teacher = (
+        Views(
+            torch.randn(count, 8, 4),
+            {"bottleneck": torch.randn(count, 8, 4), "prototypes": prototypes},
+            2,
+        )
+        for count in (3, 2)
+    )
+    whole, *parts = (
+        term(part(student, where), part(teacher, where), 0.0)[0]
+        for where in (slice(None), slice(0, 4), slice(4, None))
+    )
+    equal = torch.allclose(whole, sum(parts) / 2, rtol=1e-4)
+    assert term.whole_batch != equal
+    inner = Objective(
+        {"term": term, "length": Length()}, {"term": 1, "length": 1}
+    )
+    objective = Objective({"inner": inner}, {"inner": 1})
+    assert inner.whole_batch == objective.whole_batch == term.whole_batch
+    assert objective.accumulation_warnings(1) == []
+    assert len(objective.accumulation_warnings(2)) == (not equal)
+    without = Objective({"term": term}, {"term": 0})
+    assert without.accumulation_warnings(2) == []
 
 
 def test_null_takes_out_a_term_and_its_weight():

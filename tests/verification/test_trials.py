@@ -213,9 +213,7 @@ def test_the_training_set_is_compared_however_names_are_spelled(
     line = " ".join(f"{prefix.format(data=tmp_path)}{name}" for name in names)
     if prefix == "\\":
         line = " ".join(names).replace("/", "\\")
-    trials = read_trials(
-        write(tmp_path / "trials.txt", f"1 {line}\n0 {line}\n")
-    )
+    trials = read_trials(write(tmp_path / "trials.txt", f"0 {line}\n"))
     assert len(trial_files(trials, tmp_path)) == 2
     table = pd.DataFrame({"ID": ["wav/a/1", "wav/b/2"]})
     overlap = training_overlap(trials, tmp_path, table)
@@ -244,6 +242,33 @@ def test_a_first_folder_that_is_of_all_speakers(above, caplog):
     }
     assert "1 of the 1 speakers of the trial list are in the" in caplog.text
     assert f"{above}/c/1.wav names no folder below x that" in caplog.text
+
+
+@pytest.mark.parametrize("below", ["", "anna/"])
+def test_first_folders_that_are_of_a_side(below, caplog):
+    """Target trials are across them: they are no speakers, and who speaks is a
+    further folder's, or not to be told."""
+    lines = [
+        (True, f"enroll/{below}a1.wav", f"test/{below}a2.wav"),
+        (False, f"enroll/{below}a1.wav", "test/bob/b2.wav"),
+    ]
+    trials = pd.DataFrame(lines, columns=["target", "enrol", "test"])
+    table = pd.DataFrame({"ID": ["anna/3", "carl/1"]})
+    found = training_overlap(trials, "x", table)
+    assert found["trained_on"] == bool(below)
+    assert found["unknown_speakers"] == (1 if below else 3)
+    assert "cannot be told" in caplog.text
+
+
+def test_a_speaker_of_two_folders_is_in_both():
+    lines = [
+        (True, "anna/1.wav", "anna_2019/1.wav"),
+        (False, "anna/1.wav", "bob/1.wav"),
+        (False, "anna_2019/1.wav", "bob/1.wav"),
+    ]
+    trials = pd.DataFrame(lines, columns=["target", "enrol", "test"])
+    table = pd.DataFrame({"ID": ["anna/3", "bob/1", "carl/1"]})
+    assert training_overlap(trials, "x", table)["trained_on"] == 2
 
 
 @pytest.mark.parametrize(
