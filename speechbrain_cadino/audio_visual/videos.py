@@ -9,6 +9,7 @@ from PIL import Image, UnidentifiedImageError
 from speechbrain_cadino.prepare.copies import (
     COPY_OF,
     comment_of,
+    decodable,
     in_the_way,
     make_copies,
     require_av,
@@ -91,7 +92,8 @@ def _sample(video, folder, frames_per_second):
             if not container.streams.video:
                 return "not usable (no video in it)"
             with atomic_folder(folder) as temporary:
-                for image in _decode(container, frames_per_second):
+                frames = decodable(container.demux(video=0), video)
+                for image in _thinned(frames, frames_per_second):
                     path = temporary / f"{number:05d}.jpg"
                     image.save(path, quality=QUALITY, comment=made_of.encode())
                     number += 1
@@ -100,10 +102,10 @@ def _sample(video, folder, frames_per_second):
     return "" if number else "not usable (no frame in it)"
 
 
-def _decode(container, frames_per_second):
+def _thinned(frames, frames_per_second):
     """Yields the first image of each stretch of the video."""
     start, due = None, 0
-    for frame in container.decode(video=0):
+    for frame in frames:
         start = frame.time if start is None else start
         # The tolerance is for rounding: 0.3 * 10 is less than 3.
         stretch = int((frame.time - start) * frames_per_second + 1e-6)

@@ -17,6 +17,7 @@ from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
 from speechbrain_cadino.lobes.views import TaskAndViews, UtteranceEncoder
 from speechbrain_cadino.losses.distillation import SelfDistillation
 from speechbrain_cadino.losses.meters import measured, spread_warnings
+from speechbrain_cadino.losses.objective import accumulation_warnings
 from speechbrain_cadino.process.randomness import own_random
 from speechbrain_cadino.process.ranks import (
     ddp_mean,
@@ -420,8 +421,8 @@ class WithDINO:
         """As the Brain's; the teacher begins as the student, or as it is in the
         checkpoint."""
         self.dino.begin()
-        for text in self.dino.objective.accumulation_warnings(
-            self.grad_accumulation_factor
+        for text in accumulation_warnings(
+            self.dino.objective, self.grad_accumulation_factor
         ):
             logger.warning(text)
         super().on_fit_start()

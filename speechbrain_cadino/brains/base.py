@@ -407,13 +407,13 @@ class EncoderBrain(sb.Brain):
 
     def start_clock(self):
         """The seconds of an epoch count from here."""
-        self.stage_started = time.time()
+        self.stage_started = time.monotonic()
         self.clock.start()
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs the epoch, evaluates the encoder and saves a checkpoint."""
         self.keep_or_undo()
-        seconds = time.time() - self.stage_started
+        seconds = time.monotonic() - self.stage_started
         self.record.share(self.device)
         means = in_single_precision(self.record.means())
         counts = {
@@ -631,6 +631,8 @@ class EncoderBrain(sb.Brain):
         minutes = (time.time() - last_ckpt_time) / 60
         due = (
             0 < self.ckpt_interval_minutes < minutes
+            # The clock has been set back, maybe by hours
+            or (minutes < 0 < self.ckpt_interval_minutes)
             or 0 < self.ckpt_interval_steps <= steps_since_ckpt
             # An evaluation, which takes long, ends at once if asked to.
             or (

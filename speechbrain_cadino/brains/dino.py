@@ -17,6 +17,7 @@ from speechbrain_cadino.losses.meters import (
     measured,
     spread_warnings,
 )
+from speechbrain_cadino.losses.objective import accumulation_warnings
 from speechbrain_cadino.process.ranks import share_buffers
 
 logger = get_logger(__name__)
@@ -105,8 +106,8 @@ class DINOBrain(EncoderBrain):
         """As EncoderBrain's; what was wrapped for several processes is
         called in their place. Raises if the encoder could not embed."""
         self.network.check()
-        for text in self.distillation.objective.accumulation_warnings(
-            self.grad_accumulation_factor
+        for text in accumulation_warnings(
+            self.distillation.objective, self.grad_accumulation_factor
         ):
             logger.warning(text)
         super().on_fit_start()

@@ -13,7 +13,13 @@ import numpy as np
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.manifest import COLUMNS, DATA_ROOT, read_csv
+from speechbrain_cadino.dataio.audio import AudioError, read_header
+from speechbrain_cadino.dataio.manifest import (
+    COLUMNS,
+    DATA_ROOT,
+    describe_columns,
+    read_csv,
+)
 from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE, paths_of
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.segments import SHORTEST
@@ -137,10 +143,11 @@ def listed_files(path):
     column = next((name for name in ("file", "wav") if name in table), None)
     if column is None or table.empty:
         raise ValueError(
-            f"{path} is no list of files: a table with the column file, or wav."
+            f"{path} is no list of files: a table with the column file, or "
+            f"wav. It has {describe_columns(table)}."
         )
     names = list(dict.fromkeys(table[column]))
-    if column == "wav" and len(names) < len(table):
+    if column == "wav" and (len(names) < len(table) or _has_pieces(table)):
         raise ValueError(
             f"{path} is a manifest of pieces, and commands hear whole files: "
             "extract.py embeds it."
@@ -156,6 +163,21 @@ def listed_files(path):
                 f"There is no file '{name}', which {path} names."
             )
     return names
+
+
+def _has_pieces(table):
+    """Whether a manifest is of parts of files: one begins later, or of the
+    first ones one is shorter than its file."""
+    numbers = table.reindex(columns=["start", "duration"])
+    numbers = numbers.apply(pd.to_numeric, errors="coerce")
+    if (numbers["start"] > 0).any():
+        return True
+    for name, seconds in zip(table["wav"][:10], numbers["duration"]):
+        with contextlib.suppress(AudioError):
+            header = read_header(name)
+            if seconds < 0.99 * header.frames / header.rate - 0.1:
+                return True
+    return False
 
 
 def _names(files):

@@ -187,6 +187,26 @@ def _entries_hint(key, settings):
     )
 
 
+def is_path(key):
+    """Whether the value of a key is a file or a folder.
+
+    Arguments
+    ---------
+    key : str
+        The name of the key.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_path("data_folder"), is_path("lr")
+    (True, False)
+    """
+    return bool(PATHS.search(key)) or key in PATHS_TOO
+
+
 def _core(name):
     """The words of a name that matter."""
     words = re.split("[_-]+", name.lower())
@@ -202,7 +222,7 @@ def _value(key, value, settings):
         none = "" if key in NEEDED else f", or --{key}=null for none"
         raise ValueError(f"--{key} has no value: --{key}=VALUE{none}.")
     needed = _is_placeholder(default)
-    path = PATHS.search(key) or key in PATHS_TOO or needed
+    path = is_path(key) or needed
     without = default is None or (key in OPTIONAL and not needed)
     if path and without and value in ("null", ""):
         return None

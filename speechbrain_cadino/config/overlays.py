@@ -1,6 +1,7 @@
 """YAML files that are put over others, and the flags of the command line."""
 
 import dataclasses
+import datetime
 import io
 import itertools
 import os
@@ -13,9 +14,14 @@ from ruamel.yaml.error import YAMLError
 
 import speechbrain as sb
 from speechbrain_cadino.config.device import check_device, number_gpu
-from speechbrain_cadino.config.flags import did_you_mean, read_flags
+from speechbrain_cadino.config.flags import (
+    did_you_mean,
+    is_path,
+    read_flags,
+)
 from speechbrain_cadino.config.settings import OWN_FOLDERS
 from speechbrain_cadino.config.usage import find_yaml
+from speechbrain_cadino.process.files import read_text
 
 # The call in YAML files that seeds what is made below it
 SEED = "__set_seed"
@@ -169,7 +175,7 @@ def _load(path):
     """A YAML file, put over its bases if it names any."""
     (_, merged), *overlays = _with_bases(path, {}, []).values()
     for overlay, settings in overlays:
-        text = overlay.read_text(encoding="utf-8")
+        text = read_text(overlay)
         own = settings.pop("own_keys", None) or []
         own = [own] if isinstance(own, str) and own != "all" else own
         for key in settings if own != "all" else []:
@@ -183,10 +189,16 @@ def _load(path):
         merged.ca.comment = None
         head = itertools.takewhile(
             lambda line: line.startswith("#"),
-            path.read_text(encoding="utf-8").splitlines(),
+            read_text(path).splitlines(),
         )
         if text := "\n".join(line[2:] for line in head):
             merged.yaml_set_start_comment(text)
+    for key, value in merged.items():
+        if is_path(key) and isinstance(value, (int, float, datetime.date)):
+            raise ValueError(
+                f"{path}: {key} is {value}, which YAML takes for a number or a "
+                "date: put the path in quotes."
+            )
     return merged
 
 

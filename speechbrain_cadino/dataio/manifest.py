@@ -35,6 +35,9 @@ SEPARATORS = {",": "comma", "\t": "tab"}
 
 SECONDS = " Samples are expected; these look like seconds."
 
+# Seconds that no utterance has: it is a number of samples
+NO_SECONDS = 8000
+
 DTYPES = {
     "ID": str,
     "duration": float,
@@ -409,10 +412,13 @@ def _check_samples(table, path):
         row = table.iloc[bad.argmax()]
         # Faces count frames, of which a second may have but one
         if pathlib.Path(row["wav"]).suffix.lower() in READABLE | CONVERTIBLE:
+            what = SECONDS
+            if row["duration"] >= NO_SECONDS:
+                what = " Of the duration, seconds are; this looks like samples."
             raise ValueError(
                 f"{path}: start {row['start']} and stop {row['stop']} of "
                 f"utterance '{row['ID']}' do not fit its duration of "
-                f"{row['duration']} s.{SECONDS}"
+                f"{row['duration']} s.{what}"
             )
 
 
@@ -448,6 +454,13 @@ def check_rate(table, sample_rate):
         header = read_header(path)
     except AudioError:  # said where it is read
         return
+    if alike(table["stop"].iloc[0], header.frames * sample_rate / header.rate):
+        raise ValueError(
+            f"The manifest gives {path} a duration of "
+            f"{table['duration'].iloc[0]:g} seconds, and it has "
+            f"{header.frames / header.rate:g}: the column is in another unit. "
+            "Prepare again, or give seconds."
+        )
     whole = alike(table["duration"].iloc[0], header.frames / header.rate)
     whole &= (table["wav"] == path).sum() == 1  # no pieces, with its duration
     # Pieces of several lengths that agree on a rate have durations of their own

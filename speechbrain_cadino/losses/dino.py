@@ -87,7 +87,7 @@ class DINOLoss(Term):
     @property
     def whole_batch(self):
         """Whether its targets are: see Term."""
-        return getattr(self.target, "whole_batch", False)
+        return getattr(self.target, "whole_batch", True)
 
     def forward(self, student, teacher, position):
         """Computes the loss.

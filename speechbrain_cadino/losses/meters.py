@@ -104,8 +104,8 @@ def spread_warnings(means):
             "Collapse of the embeddings to a line: they have "
             f"{means['dimensions']:.1f} effective dimensions, where 5 and more "
             "are usual. What usually helps: cosine_weight: 0 where it is "
-            "not, the terms of rdino.yaml, a batch of more than a few "
-            "utterances."
+            "not, koleo of sdpn.yaml or frobenius and off_diagonal of "
+            "sdpn_dr.yaml, a batch of more than a few utterances."
         ]
     return []
 

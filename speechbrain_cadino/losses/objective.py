@@ -182,17 +182,18 @@ class Objective(Term):
         self._found = None  # the terms' own figures, in each step
 
     @property
-    def whole_batch(self):
-        """Whether any of its terms is: see Term."""
-        return bool(self._of_whole_batches())
-
-    def _of_whole_batches(self):
-        """The names of these terms, without those of weight 0."""
+    def over_batch(self):
+        """The names of the terms in force whose value is of the whole batch."""
         return [
             name
             for name, term in self.terms.items()
             if getattr(term, "whole_batch", False) and self.weights[name] != 0
         ]
+
+    @property
+    def whole_batch(self):
+        """Whether there is such a term: see Term."""
+        return bool(self.over_batch)
 
     def _names(self):
         """The names of all figures; raises if two are the same."""
@@ -241,30 +242,6 @@ class Objective(Term):
             )
         return total, {**values, **figures}
 
-    def accumulation_warnings(self, factor):
-        """Sentences for the log when a training begins.
-
-        Arguments
-        ---------
-        factor : int
-            The number of micro-batches whose gradients are added up in a step.
-
-        Returns
-        -------
-        list of str
-            One if a term, whose weight is not 0, is of the whole batch and
-            sees a part of it.
-        """
-        names = self._of_whole_batches()
-        if factor == 1 or not names:
-            return []
-        return [
-            f"grad_accumulation_factor={factor}: terms that compare the "
-            f"utterances of a batch ({', '.join(names)}) see 1/{factor} of "
-            "them, which is another objective. Set it to 1, with more "
-            "processes or a larger batch_size."
-        ]
-
     def after_step(self):
         """Tells the terms of an optimiser step."""
         self._call("after_step")
@@ -290,6 +267,32 @@ class Objective(Term):
             for term in self.terms.values()
             if hasattr(term, name)
         ]
+
+
+def accumulation_warnings(objective, factor):
+    """Sentences for the log when a training begins.
+
+    Arguments
+    ---------
+    objective : torch.nn.Module
+        Objective, or another Term.
+    factor : int
+        The number of micro-batches whose gradients are added up in a step.
+
+    Returns
+    -------
+    list of str
+        One if the objective is of the whole batch, and sees parts of it.
+    """
+    if factor == 1 or not getattr(objective, "whole_batch", False):
+        return []
+    names = getattr(objective, "over_batch", [type(objective).__name__])
+    return [
+        f"grad_accumulation_factor={factor}: terms that compare the utterances "
+        f"of a batch ({', '.join(names)}) see 1/{factor} of them, which is "
+        "another objective. Set it to 1, with more processes or a larger "
+        "batch_size."
+    ]
 
 
 def _check_tensors(term, found):

@@ -15,6 +15,7 @@ from speechbrain_cadino.dataio.signal import RATES, to_mono, unusable
 from speechbrain_cadino.prepare.copies import (
     IN_THE_WAY,
     comment_of,
+    decodable,
     in_the_way,
     make_copies,
     require_av,
@@ -134,8 +135,9 @@ def _decode(container, sample_rate, source):
     # All channels, packed: FFmpeg's own sum of more than two is too loud
     resampler = av.AudioResampler(format="flt", rate=sample_rate)
     channel = None
+    frames = decodable(container.demux(audio=0), source)
     # At the end None makes the resampler give what it still holds.
-    for frame in itertools.chain(_frames(container, source), [None]):
+    for frame in itertools.chain(frames, [None]):
         for resampled in resampler.resample(frame):
             count = len(resampled.layout.channels)
             samples = resampled.to_ndarray().reshape(-1, count)
@@ -146,36 +148,6 @@ def _decode(container, sample_rate, source):
                 say_opposite(str(source))
                 channel = alone
             yield mono
-
-
-def _frames(container, source):
-    """Yields what can be decoded: all of a file but its damaged packets, up to
-    where it was cut short; raises if that is nothing."""
-    import av
-
-    some, damage = False, None
-    packets = container.demux(audio=0)
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.FFmpegError as error:
-            packet, damage = None, error
-        if packet is None:
-            break
-        try:
-            for frame in packet.decode():
-                some = True
-                yield frame
-        except av.FFmpegError as error:  # of many kinds, even EPERM
-            damage = error
-    if damage is not None and not some:
-        raise damage
-    if damage is not None:
-        logger.warning(
-            f"{source} is damaged or cut short: what can be read of it is "
-            "converted.",
-            main_process_only=False,
-        )
 
 
 def _comment(target):

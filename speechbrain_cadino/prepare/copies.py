@@ -150,3 +150,49 @@ def has_av():
     except ImportError:
         return False
     return hasattr(av, "open")  # which a folder of that name has not
+
+
+def decodable(packets, source):
+    """The frames of a file that can be decoded: all but those of damaged
+    packets, up to where it was cut short, which a warning says.
+
+    Arguments
+    ---------
+    packets : iterator of av.Packet
+        Those of one stream of it, as ``demux`` of PyAV gives them.
+    source : str or pathlib.Path
+        The file.
+
+    Yields
+    ------
+    av.AudioFrame or av.VideoFrame
+
+    Raises
+    ------
+    av.FFmpegError
+        If there is none.
+    """
+    import av
+
+    some, damage = False, None
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError as error:
+            packet, damage = None, error
+        if packet is None:
+            break
+        try:
+            for frame in packet.decode():
+                some = True
+                yield frame
+        except av.FFmpegError as error:  # of many kinds, even EPERM
+            damage = error
+    if damage is not None and not some:
+        raise damage
+    if damage is not None:
+        logger.warning(
+            f"{source} is damaged or cut short: what can be read of it is "
+            "taken.",
+            main_process_only=False,
+        )

@@ -8,7 +8,7 @@ import pandas as pd
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.labels import read_labels
-from speechbrain_cadino.dataio.manifest import read_csv
+from speechbrain_cadino.dataio.manifest import describe_columns, read_csv
 from speechbrain_cadino.dataio.names import parts_of
 from speechbrain_cadino.process.console import aligned
 from speechbrain_cadino.process.files import read_json, write_json
@@ -168,12 +168,13 @@ def read_groups(path):
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         separator = "\t" if "\t" in file.readline() else ","
     table = read_csv(path, separator=separator)
+    columns = describe_columns(table)
     table = table.set_index(table.columns[0])
     if not len(table.columns) or table.index.has_duplicates:
         raise ValueError(
             f"{path}: a table of groups has one line for each file or first "
             "folder, which the first column names, and at least one more "
-            "column."
+            f"column; it has {columns}."
         )
     return table
 

@@ -318,9 +318,11 @@ def read_scores(path, trials):
             f"{path} has two different scores for '{enrol} {test}': which one "
             "is meant?"
         )
-    if first.isin([0, 1]).all():
+    values = first.unique()
+    if len(values) <= 2:
+        values = " or ".join(f"{value:g}" for value in sorted(values))
         logger.warning(
-            f"All scores in {path} are 0 or 1: are they labels or decisions? "
+            f"All scores in {path} are {values}: are they labels or decisions? "
             "Error rates need scores."
         )
     return first[places[np.searchsorted(numbers, wanted)]].to_numpy()

@@ -234,8 +234,9 @@ def shared_folders(trials, folders=()):
     >>> trial = (False, "customers/a/1", "customers/b/1")
     >>> shared_folders(pd.DataFrame([trial], columns=columns))
     {'customers'}
-    >>> trials = [(True, "enroll/a1", "test/a2"), (False, "enroll/a1", "test/b")]
-    >>> sorted(shared_folders(pd.DataFrame(trials, columns=columns)))
+    >>> target, other = ("enroll/a1", "test/a2"), ("enroll/a1", "test/b1")
+    >>> sides = [(True, *target), (False, *other)]
+    >>> sorted(shared_folders(pd.DataFrame(sides, columns=columns)))
     ['enroll', 'test']
     """
     inside = {n: parts_of(n, folders)[:-1] for n in trial_names(trials)}
@@ -431,10 +432,19 @@ def trial_files(trials, data_folder, sample_rate=16000):
             f"not below {_or(folders)} or its folder wav; the first is "
             f"{missing[0]}. {_hint(missing[0], folders)}"
         )
-    stops = []
+    stops, problems = [], []
     for name in tqdm(names, desc="Reading headers", unit="file"):
-        paths[name], header = _readable(name, paths[name], folders)
-        stops.append(length_at(sample_rate, header.frames, header.rate))
+        try:
+            paths[name], header = _readable(name, paths[name], folders)
+        except AudioError as error:
+            problems.append(error)
+        else:
+            stops.append(length_at(sample_rate, header.frames, header.rate))
+    if problems:
+        raise AudioError(
+            f"{len(problems)} of the {len(names)} files of the trial list "
+            f"cannot be read; the first: {problems[0]}"
+        ) from problems[0]
     renamed = [n for n in names if paths[n].suffix != pathlib.Path(n).suffix]
     if renamed:
         logger.info(

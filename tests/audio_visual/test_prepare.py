@@ -15,7 +15,7 @@ from PIL import Image
 
 from speechbrain_cadino.audio_visual.faces import FaceReader
 from speechbrain_cadino.audio_visual.prepare import prepare_faces
-from speechbrain_cadino.audio_visual.videos import sample_frames
+from speechbrain_cadino.audio_visual.videos import _sample, sample_frames
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
 
 BLANK = "no image in it that is readable and not blank"
@@ -27,10 +27,10 @@ def write_frames(folder, *names):
         Image.linear_gradient("L").resize((8, 8)).save(folder / name)
 
 
-def write_video(path, seconds=3.0, rate=10, contrast=40):
+def write_video(path, seconds=3.0, rate=10, contrast=40, **options):
     """A video that grows brighter: frame i has the grey levels i and i + 40."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream("mpeg4", rate=rate)
         stream.width = stream.height = 64
         stream.pix_fmt = "yuv420p"
@@ -504,6 +504,21 @@ def test_videos_need_a_folder_and_pyav(videos, save, monkeypatch):
     frames = videos.parent / "frames"
     with pytest.raises(ImportError, match=r"^3 video\(s\) have .*\[convert\]"):
         prepare_faces(videos, save, frame_folder=frames)
+
+
+def test_of_a_damaged_video_is_taken_what_there_is(tmp_path, caplog):
+    """Frames of other stretches than that of the damage."""
+    video = tmp_path / "a.mp4"
+    write_video(video, seconds=20, movflags="faststart")
+    damaged = bytearray(video.read_bytes())
+    place = len(damaged) // 2
+    damaged[place : place + place // 4] = bytes(place // 4)
+    video.write_bytes(damaged)
+    assert sample_frames([video], [tmp_path / "part"], 1) == [""]
+    assert 10 < len(os.listdir(tmp_path / "part")) < 20
+    # In this process, where its words are heard
+    assert not _sample(video, tmp_path / "again", 1)
+    assert f"{video} is damaged or cut short" in caplog.text
 
 
 def test_videos_without_pictures(tmp_path):

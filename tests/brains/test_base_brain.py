@@ -1,4 +1,5 @@
 import functools
+import time
 
 import pytest
 import torch
@@ -116,6 +117,19 @@ def test_a_checkpoint_before_an_evaluation_whatever_is_left_over(monkeypatch):
     for brain.step in range(1, 6):
         due.append(brain._should_save_intra_epoch_ckpt(0, 0))
     assert due == [False, False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "passed", "due"),
+    [(30, 29, False), (30, 31, True), (30, -360, True), (0, -360, False)],
+)
+def test_a_clock_that_is_set_back_delays_no_checkpoint(minutes, passed, due):
+    brain = brain_of(torch.nn.Linear(1, 1))
+    brain.steps_per_epoch, brain.step, brain.epoch = 5, 1, 1
+    brain.ckpt_interval_minutes, brain.ckpt_interval_steps = minutes, 0
+    brain.checkpointer = object()
+    last = time.time() - 60 * passed
+    assert brain._should_save_intra_epoch_ckpt(last, 0) == due
 
 
 def test_features_have_nothing_that_no_checkpoint_keeps():

@@ -210,12 +210,12 @@ def test_what_comes_before_training_comes_once(brain, step, times, monkeypatch):
 
 
 def test_what_comes_before_training_is_no_time_of_an_epoch(brain, monkeypatch):
-    monkeypatch.setattr(brain, "_start_classifiers", lambda: time.sleep(0.3))
+    monkeypatch.setattr(brain, "_start_classifiers", lambda: time.sleep(1))
     brain.step = 0
     brain.on_stage_start(sb.Stage.TRAIN, 1)
     brain.clock.begin_step()
-    assert brain.clock.figures(on_gpu=False)["data_seconds"] < 0.2
-    assert time.time() - brain.stage_started < 0.2
+    assert brain.clock.figures(on_gpu=False)["data_seconds"] < 0.9
+    assert time.monotonic() - brain.stage_started < 0.9
 
 
 def test_a_checkpoint_is_no_wait_for_data(brain, monkeypatch):
@@ -223,12 +223,12 @@ def test_a_checkpoint_is_no_wait_for_data(brain, monkeypatch):
     monkeypatch.setattr(
         type(brain.checkpointer),
         "save_and_keep_only",
-        lambda *args, **options: time.sleep(0.3) or save(*args, **options),
+        lambda *args, **options: time.sleep(1) or save(*args, **options),
     )
     brain.clock.start()
     brain._save_intra_epoch_ckpt()
     brain.clock.begin_step()
-    assert brain.clock.figures(on_gpu=False)["data_seconds"] < 0.2
+    assert brain.clock.figures(on_gpu=False)["data_seconds"] < 0.9
 
 
 def test_the_losses_before_training_are_none_of_an_epoch(brain, monkeypatch):

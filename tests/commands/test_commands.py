@@ -887,6 +887,7 @@ def test_a_table_lists_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ["a.wav", "b.wav", "c.wav"]:
         (tmp_path / name).touch()
+    soundfile.write("long.wav", np.zeros(48000), 16000)
     wavs = ["a.wav", str(tmp_path / "b.wav")]
     table = pd.DataFrame({"ID": ["x", "y"], "wav": wavs})
     table.to_csv("some.csv", index=False)
@@ -896,8 +897,11 @@ def test_a_table_lists_files(tmp_path, monkeypatch):
     for text, sentence in [
         ("file\ngone.wav\n", "no file 'gone.wav', which some.csv names"),
         ("ID\na\n", "some.csv is no list of files"),
+        ("file;n\na.wav;1\n", "It has semicolons between file n"),
         ("wav\n$data_root/a.wav\n", "does not tell the folder"),
         ("wav,start\na.wav,0\na.wav,9\n", "is a manifest of pieces"),
+        ("wav,start\na.wav,9\nb.wav,0\n", "is a manifest of pieces"),
+        ("wav,duration\na.wav,1.0\nlong.wav,1.0\n", "a manifest of pieces"),
     ]:
         (tmp_path / "some.csv").write_text(text)
         with pytest.raises((ValueError, FileNotFoundError), match=sentence):

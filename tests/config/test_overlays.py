@@ -99,6 +99,24 @@ def test_a_circle_and_a_missing_base_are_one_sentence(recipe):
         load(lost)
 
 
+@pytest.mark.parametrize("value", ["2024", "2024-05-01", "1.5"])
+def test_a_folder_that_yaml_takes_for_a_number(recipe, value):
+    text = f"base: dino.yaml\nown_keys: all\noutput_folder: {value}\n"
+    path = write(recipe / "mine" / "a.yaml", text)
+    sentence = rf"a.yaml: output_folder is {value}, .*in quotes"
+    with pytest.raises(ValueError, match=sentence):
+        load(path)
+    write(path, text.replace(value, f'"{value}"'))
+    assert load(path)["output_folder"] == value
+
+
+def test_an_overlay_in_utf_16_is_named(recipe):
+    path = recipe / "mine" / "a.yaml"
+    path.write_text("base: dino.yaml\nlr: 3\n", "utf-16")
+    with pytest.raises(ValueError, match=r"a.yaml is in UTF-16: save it as"):
+        load(path)
+
+
 def test_names_that_are_nearly_right_get_a_hint(recipe):
     path = write(recipe / "mine" / "a.yaml", "center_momentum: 0.9\nlr: 1\n")
     with pytest.raises(ValueError, match=r"mean center_momentum\?"):

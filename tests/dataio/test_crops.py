@@ -148,6 +148,27 @@ def test_pieces_that_count_otherwise_are_refused(tmp_path, unit):
         dataset(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("unit", "sentence"),
+    [
+        (16000, "duration of 48000.0 s. Of the duration, seconds are;"),
+        (1000, "3000 seconds, and it has 3: the column is in another unit"),
+    ],
+)
+def test_durations_in_another_unit_are_named(tmp_path, unit, sentence):
+    """Samples, or milliseconds; start and stop are right."""
+    for name, seconds in (("a", 3), ("b", 5)):
+        noise = np.random.default_rng(0).standard_normal(16000 * seconds)
+        soundfile.write(tmp_path / f"{name}.wav", 0.1 * noise, 16000)
+    (tmp_path / "train.csv").write_text(
+        "ID,duration,wav,start,stop\n"
+        f"a,{3 * unit},$data_root/a.wav,0,48000\n"
+        f"b,{5 * unit},$data_root/b.wav,0,80000\n"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        dataset(tmp_path)
+
+
 def test_crops_stay_between_start_and_stop(folder):
     data = dataset(folder, global_seconds=1.0, local_seconds=0.5)
     firsts = set()

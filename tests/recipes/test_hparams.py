@@ -49,7 +49,7 @@ STAGE_TWO = [
 ]
 ADAPTATION = [
     *("adapt.yaml", "small_adapt.yaml", "demo_adapt.yaml"),
-    "small_adapt_contrastive.yaml",
+    *("adapt_contrastive.yaml", "small_adapt_contrastive.yaml"),
 ]
 OF_RECORDINGS = {"prepare_voxceleb", "prepare_folder", "prepare_noise"}
 SMALL = ["--channels=16", "--out_dim=8", "--head_size=8"]

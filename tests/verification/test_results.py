@@ -105,7 +105,8 @@ def test_groups_of_files_however_they_are_spelled(names, index):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ID\nid0\n", "at least one more column"),
+        ("ID\nid0\n", "at least one more column; it has ID"),
+        ("ID;Gender\nid0;f\n", "it has semicolons between ID Gender"),
         ("ID,a\nid0,x\nid0,y\n", "one line for each"),
         ("", "not a readable CSV"),
     ],

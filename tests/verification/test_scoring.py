@@ -159,12 +159,16 @@ def test_forms_of_other_tools(line, tmp_path):
     assert read_scores(path, trials).tolist() == [0.5, 1, 0]
 
 
-def test_scores_that_are_labels_are_warned_of(tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("other", "told"), [(0, "0 or 1"), (-1, "-1 or 1"), (1, "1"), (0.5, "")]
+)
+def test_scores_that_are_labels_are_warned_of(tmp_path, caplog, other, told):
     path = tmp_path / "scores.txt"
-    path.write_text("a b 1\na c 0\n")
-    trials = pd.DataFrame({"enrol": ["a", "a"], "test": ["b", "c"]})
+    path.write_text(f"a b 1\na c {other}\nb c {0.3 if not told else other}\n")
+    trials = pd.DataFrame({"enrol": [*"aab"], "test": [*"bcc"]})
     read_scores(path, trials)
-    assert "are 0 or 1: are they labels" in caplog.text
+    assert (f"are {told}: are they labels" in caplog.text) == bool(told)
+    assert bool(caplog.text) == bool(told)
 
 
 def test_names_stand_in_a_score_file_as_they_are(tmp_path):

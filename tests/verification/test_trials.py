@@ -180,9 +180,12 @@ def test_m4a_is_to_be_converted(tmp_path):
 
 
 def test_unreadable_file(tmp_path):
-    write(tmp_path / "a.wav", "no audio")
-    trials = read_trials(write(tmp_path / "trials.txt", "1 a.wav a.wav\n"))
-    with pytest.raises(AudioError, match=r"a.wav: not readable"):
+    for name in ("a.wav", "c.wav"):
+        write(tmp_path / name, "no audio")
+    write_wav(tmp_path / "b.wav")
+    text = "1 a.wav b.wav\n0 b.wav c.wav\n"
+    trials = read_trials(write(tmp_path / "trials.txt", text))
+    with pytest.raises(AudioError, match=r"^2 of the 3 .*a.wav: not readable"):
         trial_files(trials, tmp_path)
 
 
