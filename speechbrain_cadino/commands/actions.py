@@ -6,7 +6,6 @@ import os
 import pathlib
 
 import pandas as pd
-from tqdm import tqdm
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.speakers import MOST_LEAVES
@@ -45,6 +44,7 @@ from speechbrain_cadino.encoders.calibration import (
 )
 from speechbrain_cadino.prepare.filter import SCORES, filter_manifest
 from speechbrain_cadino.prepare.folder import prepare_folder
+from speechbrain_cadino.prepare.parallel import in_threads
 from speechbrain_cadino.prepare.rules import rule_of
 from speechbrain_cadino.process.console import printable
 from speechbrain_cadino.process.files import state_of, write_csv
@@ -266,10 +266,7 @@ def _archive(output, files, rate, grows=False):
         )
     with locked(output):
         # Before they are read: what is replaced meanwhile is embedded again
-        states = [
-            _state(file)
-            for file in tqdm(files, "Looking at files", unit="file", delay=1)
-        ]
+        states = in_threads(_state, files, "Looking at files")
         known = pd.DataFrame()
         if grows:
             settle(output)

@@ -26,6 +26,7 @@ from speechbrain_cadino.embeddings.segments import SHORTEST
 from speechbrain_cadino.encoders.calibration import read_calibration
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.prepare.copies import has_av
+from speechbrain_cadino.prepare.parallel import in_threads
 from speechbrain_cadino.prepare.recordings import (
     UNLISTED,
     Recording,
@@ -158,7 +159,10 @@ def listed_files(path):
                 f"{path} does not tell the folder of its files, {DATA_ROOT}: "
                 "give that folder."
             )
-        if not os.path.isfile(name):
+    for name, there in zip(
+        names, in_threads(os.path.isfile, names, "Looking at files")
+    ):
+        if not there:
             raise FileNotFoundError(
                 f"There is no file '{name}', which {path} names."
             )
@@ -370,7 +374,11 @@ def _folder_for_a_while(folder):
 
 def _examine(files, rate, folder):
     """The recordings in files, their headers read."""
-    recordings = [Recording("", file, file, _problem(file)) for file in files]
+    problems = in_threads(_problem, files, "Looking at files")
+    recordings = [
+        Recording("", file, file, problem)
+        for file, problem in zip(files, problems)
+    ]
     named = [recording for recording in recordings if not recording.problem]
     read_headers(named)
     doubtful = [recording for recording in named if recording.is_doubtful]
@@ -503,7 +511,8 @@ def verify_files(encoder, enrol, tests, threshold=None):
             raise ValueError(f"None of the {name} files can be read.")
     points = unit(found.embeddings)
     scores = points[is_test] @ points[is_enrol].T
-    places = np.array([os.path.realpath(file) for file in rows])
+    # Numbers, as one long path would make room for it in all
+    places, _ = pd.factorize(rows.map(os.path.realpath))
     own = places[is_test][:, None] == places[is_enrol]
     itself = own.all(1, keepdims=True)
     if itself.any():

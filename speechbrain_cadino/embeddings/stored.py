@@ -8,6 +8,7 @@ import pandas as pd
 
 from speechbrain.utils.distributed import run_on_main
 from speechbrain_cadino.dataio.manifest import read_csv
+from speechbrain_cadino.dataio.names import match
 from speechbrain_cadino.embeddings.extract import check_kept
 from speechbrain_cadino.embeddings.store import (
     DURATIONS,
@@ -65,6 +66,29 @@ class StoredEmbeddings:
     def replace(self, **options):
         """See ``Embedder.replace``: nothing of it matters here."""
         return self
+
+    def own_names(self, names):
+        """The IDs of names that may be spelled otherwise, such as those of a
+        trial list, which have a suffix.
+
+        Arguments
+        ---------
+        names : sequence of str
+            The names.
+
+        Returns
+        -------
+        list of str
+            For each the ID that is there, or that is skipped, by
+            ``dataio.names.match``; the name itself if there is none.
+        """
+        if self.rows.isin(names).sum() == len(set(names)):
+            return list(names)
+        known = [*self.ids, *sorted(self.skipped())]
+        return [
+            name if row < 0 else known[row]
+            for name, row in zip(names, match(names, known))
+        ]
 
     def check_known(self, names):
         """Raises if there is no embedding of an utterance.

@@ -49,6 +49,9 @@ EXAMPLES = 3
 # What is listened to of a long utterance: so many stretches, in seconds
 STRETCH, STRETCHES = 30, 10
 
+# Utterances that are listened to at once, at least
+BATCH = 64
+
 
 def filter_manifest(
     output_folder,
@@ -262,7 +265,8 @@ def listen(folder, table, detector, embedder=None, shard_size=5_000):
     """
     options = {"sample_rate": detector.sample_rate}
     if isinstance(embedder, Embedder):
-        options["batch_size"] = embedder.batch_size
+        # Its network is small, and its time that of many short calls
+        options["batch_size"] = max(embedder.batch_size, BATCH)
         options["num_workers"] = embedder.num_workers
     logger.info(f"Listening for speech ({type(detector).__name__}).")
     detector.eval()

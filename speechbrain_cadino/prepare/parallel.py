@@ -6,10 +6,15 @@ import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.pool import ThreadPool
 
 from tqdm import tqdm
 
 from speechbrain_cadino.process.ranks import follow_parent, own_processors
+
+# Questions to a disk at once; of fewer files, no thread is worth its start
+THREADS = 32
+FEW = 256
 
 # Where processes are not forked, each of them runs the script first
 UNGUARDED = (
@@ -83,6 +88,36 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
                 * (method is None)
             ) from error
         return results
+
+
+def in_threads(function, items, description):
+    """Calls a function that waits for a disk on each item, in order, with a
+    bar: one of a network takes long for each answer, and gives many at once.
+
+    Arguments
+    ---------
+    function : callable
+        The function of an item.
+    items : list
+        The items.
+    description : str
+        The text of the progress bar.
+
+    Returns
+    -------
+    list
+        What the function returned for each item.
+
+    Example
+    -------
+    >>> in_threads(os.path.isdir, [".", "nowhere"], "Looking")
+    [True, False]
+    """
+    bar = {"total": len(items), "desc": description, "unit": "file", "delay": 1}
+    if len(items) < FEW:
+        return [function(item) for item in tqdm(items, **bar)]
+    with ThreadPool(THREADS) as pool:
+        return [*tqdm(pool.imap(function, items, chunksize=64), **bar)]
 
 
 def _follow(parent):

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from speechbrain_cadino.prepare.parallel import in_threads
+
 EVERYTHING = "**/*"
 
 
@@ -79,7 +81,7 @@ def list_files(folder, glob, suffixes, leave_out=None):
     ['a/1.wav']
     """
     wanted = re.compile(_glob_to_regex(glob))
-    found, links = [], set()
+    found, links, files = [], set(), []
 
     def no_entry(error):
         name = os.path.relpath(error.filename, folder)
@@ -88,7 +90,7 @@ def list_files(folder, glob, suffixes, leave_out=None):
     seen = {_identity(leave_out)} if leave_out else set()
     bar = tqdm(desc="Listing files", unit="file", delay=1)
     for place, root, folders, names in _walk(folder, no_entry):
-        before = len(found)
+        before = len(files)
         if place in seen:
             folders.clear()
             continue
@@ -99,15 +101,16 @@ def list_files(folder, glob, suffixes, leave_out=None):
             if name[0] == "." or not wanted.fullmatch(prefix + name):
                 continue
             if os.path.splitext(name)[1].lower() in suffixes:
-                found.append(_examine(f"{root}/{name}", prefix + name))
+                files.append((f"{root}/{name}", prefix + name))
                 bar.update()
-        taken = len(found) > before
+        taken = len(files) > before
         if taken:
             links |= {prefix + name for name in _links_in(root)}
         # A glob may take it by the name of a link alone
         if taken or glob == EVERYTHING:
             seen.add(place)
     bar.close()
+    found += in_threads(_examine, files, "Looking at files")
     return sorted(_with_targets(folder, found, links))
 
 
@@ -242,8 +245,9 @@ def _identity(folder):
     return status.st_dev, status.st_ino
 
 
-def _examine(path, name):
-    """The ``Found`` of a file."""
+def _examine(file):
+    """The ``Found`` of a file, its path and its name."""
+    path, name = file
     try:
         status = os.stat(path)
     except OSError as error:

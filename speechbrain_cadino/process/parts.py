@@ -12,7 +12,7 @@ from speechbrain.utils.logger import get_logger
 logger = get_logger(__name__)
 
 # A part that finishes while another one joins waits for it so long.
-JOINING = 600  # seconds
+JOINING = 24 * 3600  # seconds
 
 # Beside the name of a part that is none of this work
 OTHER = " (there is one of other files or settings)"

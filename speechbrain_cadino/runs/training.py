@@ -8,6 +8,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.settings import HARMLESS, LIMIT
 from speechbrain_cadino.config.starts import CENTROIDS
 from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.dataio.names import paths_of
 from speechbrain_cadino.prepare.inputs import check_folders
 from speechbrain_cadino.process.memory import keep_freed_memory
 from speechbrain_cadino.process.ranks import LONG_PATIENCE, patience
@@ -62,7 +63,8 @@ def train(
     check_exportable(hparams)
 
     # Dataset prep (folders of audio, noises and rooms to CSV manifests)
-    run_on_main(_prepare, args=[hparams])
+    with patience(LONG_PATIENCE):
+        run_on_main(_prepare, args=[hparams])
 
     # Dataset of crops, read from the manifest
     train_data = hparams["train_data"]()
@@ -124,6 +126,11 @@ def _prepare(hparams):
     # Before the corpus is converted
     for key in ("noise_folder", "rir_folder"):
         check_folders(hparams.get(key), content="noise", key=key)
+    if hparams.get("trials") is not None:
+        made = paths_of(hparams["data_folder"])  # maybe only now, as the demo's
+        for folder in paths_of(hparams.get("trials_folder")):
+            if folder not in made:
+                check_folders(folder, "test recordings", "trials_folder")
     for prepare in hparams["prepare"]:
         prepare()
 

@@ -210,10 +210,12 @@ class TrialEvaluator:
                 f"The encoder takes {embedder.sample_rate} samples a second, "
                 f"and sample_rate={self.sample_rate} was given for the trials."
             )
+        files = self.files
         if not embedder.hears:
-            names = self.files["ID"]
+            names = pd.Series(embedder.own_names(files["ID"]), files.index)
             embedder.check_known(names[~names.isin(embedder.skipped())])
-        embeddings = embedder.embed(self.files, skip_unreadable=True)
+            files = files.assign(ID=names)
+        embeddings = embedder.embed(files, skip_unreadable=True)
         lost = np.isnan(embeddings).any(axis=1)
         if not lost.any():
             return embeddings
@@ -421,7 +423,7 @@ def _timed(trials, embedder):
     files = trials.files
     if embedder.hears:
         return files
-    seconds = embedder.durations(files["ID"].tolist())
+    seconds = embedder.durations(embedder.own_names(files["ID"]))
     if not np.isfinite(seconds).all():
         logger.warning(
             f"{embedder.source} does not tell how long files are: calibration "

@@ -551,7 +551,7 @@ def test_killed_and_started_again(tmp_path):
         video.write_bytes(videos[0].read_bytes())
     # A session of its own, so that its workers are killed too.
     process = multiprocessing.get_context("fork").Process(
-        target=lambda: os.setsid() or sample_frames(videos, folders, 10)
+        target=lambda: os.setsid() or sample_frames(videos, folders, 10, 2)
     )
     process.start()
     while sum(folder.exists() for folder in folders) < 2:

@@ -74,7 +74,7 @@ def test_killed_and_resumed(gpu, speech, tmp_path):
         assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
     run(gpu, *command)
     whole, killed = (
         pd.read_csv(tmp_path / name / "training.csv")["loss"]

@@ -27,12 +27,12 @@ def test_a_killed_rank_ends_the_run(speech, tmp_path):
     log = tmp_path / "log.txt"
     command = commands.train(speech, tmp_path / "run", **FLAGS)
     outcome = faults.strike(
-        [*TORCHRUN, *IMPATIENT, *command],
+        [*TORCHRUN, *command],
         faults.Fault("rank", signal.SIGKILL, 0),
         log,
         ready=lambda: faults.in_epoch(log, 1),
     )
-    assert outcome.struck
+    assert outcome.struck, outcome.output
     assert outcome.code, outcome.output
     assert not outcome.trouble
 

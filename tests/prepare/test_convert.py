@@ -283,7 +283,9 @@ def test_killed_and_started_again(tmp_path):
         source.write_bytes(sources[0].read_bytes())
     # A session of its own, so that its workers are killed too.
     process = multiprocessing.get_context("fork").Process(
-        target=lambda: os.setsid() or convert_files(sources, targets)
+        target=lambda: (
+            os.setsid() or convert_files(sources, targets, num_workers=2)
+        )
     )
     process.start()
     while sum(target.exists() for target in targets) < 2:

@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import pathlib
+import threading
 import time
 
 import forked
@@ -56,3 +57,21 @@ def test_a_process_that_may_have_no_children_does_it_itself():
 def test_a_worker_that_is_killed_is_one_sentence():
     with pytest.raises(ChildProcessError, match=r"Work: .* take fewer CPUs"):
         parallel.in_parallel(os._exit, [3], chunk=1, description="Work")
+
+
+def test_questions_to_a_disk_are_asked_at_once_and_answered_in_order():
+    asked = set()
+
+    def ask(item):
+        asked.add(threading.get_ident())
+        time.sleep(0.001)
+        return -item
+
+    assert parallel.in_threads(ask, range(1000), "Asking") == [
+        -i for i in range(1000)
+    ]
+    assert len(asked) > 2
+    with pytest.raises(ZeroDivisionError):
+        parallel.in_threads(
+            lambda item: 1 / (item - 700), range(1000), "Asking"
+        )

@@ -14,6 +14,7 @@ import re
 import numpy
 import pandas as pd
 import pytest
+import scipy
 import sklearn
 import torch
 from recipe import SPEED, TINY_STAGE_1, script
@@ -29,7 +30,7 @@ COMPARABLE = {"dlg_lc": 1}
 NORMS = {"dino": 1e-5, "ca_dino": 1e-3}
 
 DIGESTS = pathlib.Path(__file__).with_name("digests.json")
-PACKAGES = [torch, numpy, sklearn, speechbrain]
+PACKAGES = [torch, numpy, scipy, pd, sklearn, speechbrain]
 
 # Six steps: with a centre, a cosine term and prototypes that thaw; and with
 # clusters and balanced targets
@@ -82,9 +83,10 @@ def machine():
     info = pathlib.Path("/proc/cpuinfo")
     model = platform.processor()
     if info.is_file():
-        model = "".join(
-            re.findall(r"model name\s*: (.*)", info.read_text())[:1]
-        )
+        # A guest of another machine has but a name that says little
+        first = info.read_text().split("\n\n")[0]
+        keys = "model name|cpu family|model|stepping"
+        model = " ".join(re.findall(rf"(?m)^(?:{keys})\s*: (.*)", first))
     versions = [f"{p.__name__} {p.__version__}" for p in PACKAGES]
     return ", ".join(
         [model, torch.backends.cpu.get_cpu_capability(), *versions]

@@ -84,6 +84,7 @@ def test_a_run_that_was_killed_does_not_keep_the_next_one_away(
         time.sleep(0.01)
     process.kill()
     process.join()
+    assert process.exitcode == -signal.SIGKILL
     code, output = run_script(
         *script("train_dino.py", "small_dino.yaml", **flags)
     )

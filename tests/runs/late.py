@@ -1,4 +1,5 @@
-"""A training without steps, whose report takes longer than processes wait.
+"""A training without steps, whose preparation and report take longer than
+processes wait.
 
 > torchrun --nproc_per_node=2 late.py FOLDER
 """
@@ -11,6 +12,7 @@ import types
 
 import torch
 
+from speechbrain_cadino.process import ranks
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.runs import training
 
@@ -29,8 +31,14 @@ class Brain:
 def main(folder):
     folder = pathlib.Path(folder)
     wait = datetime.timedelta(seconds=3)
-    torch.distributed.init_process_group("gloo", timeout=wait)
+    # Not of the start, where processes come as they come
+    torch.distributed.init_process_group("gloo")
+    ranks._set_patience(wait)
     trials = []
+
+    def prepare():
+        time.sleep(2 * wait.seconds)
+        (folder / "prepared").touch()
 
     def evaluator():
         trials.append("read")
@@ -44,7 +52,7 @@ def main(folder):
     checkpointer = types.SimpleNamespace(checkpoints_dir=folder / "save")
     hparams |= {
         "modules": {},
-        "prepare": [],
+        "prepare": [prepare],
         "train_data": list,
         "evaluator": evaluator,
         "checkpointer": checkpointer,

@@ -43,6 +43,9 @@ import json, os, pathlib, signal, sys, time
 flags = dict(flag[2:].split("=", 1) for flag in sys.argv[2:])
 folder = pathlib.Path(flags.get("output_folder") or flags["run_folder"])
 folder.mkdir(parents=True, exist_ok=True)
+data = pathlib.Path(flags.get("data_folder", "."))
+if (data / "stubborn").exists():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 script = pathlib.Path(sys.argv[0]).stem
 with open(folder / f"{script}.calls", "a") as file:
     rank = os.environ.get("RANK")
@@ -50,9 +53,6 @@ with open(folder / f"{script}.calls", "a") as file:
     call["held"] = os.environ.get("SPEECHBRAIN_CADINO_HELD")
     print(json.dumps(call), file=file, flush=True)
 (folder / "log.txt").touch()
-data = pathlib.Path(flags.get("data_folder", "."))
-if (data / "stubborn").exists():
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 while (data / f"hold_{folder.name}").exists():
     time.sleep(0.01)
 if (data / f"fail_{folder.name}").exists():

@@ -13,19 +13,23 @@ from speechbrain_cadino.verification.evaluate import TrialEvaluator
 LATE = pathlib.Path(__file__).with_name("late.py")
 
 
-def test_a_report_may_take_as_long_as_it_takes(tmp_path):
+def test_preparation_and_report_may_take_as_long_as_they_take(tmp_path):
     """As that of a long list, whose files one process looks at, though all know
     that there is a list."""
     code, output = forked.run(LATE, tmp_path, ranks=2)
     assert code == 0, output
+    assert (tmp_path / "prepared").exists()
     assert (tmp_path / "reported").read_text() == "the list"
 
 
-@pytest.mark.parametrize("key", ["noise_folder", "rir_folder"])
+@pytest.mark.parametrize("key", ["noise_folder", "rir_folder", "trials_folder"])
 def test_noises_are_looked_for_before_a_corpus_is_converted(tmp_path, key):
     hparams = {
         "checkpointer": types.SimpleNamespace(checkpoints_dir=tmp_path),
         "prepare": [lambda: pytest.fail("hours")],
+        "data_folder": "made/now",
+        "trials": "trials.txt",
+        "trials_folder": "made/now",
         key: [str(tmp_path), str(tmp_path / "typo")],
     }
     with pytest.raises(FileNotFoundError, match=f"typo: {key} is where your"):

@@ -31,7 +31,7 @@ from speechbrain_cadino.verification.evaluate import (
 from speechbrain_cadino.verification.metrics import summary
 from speechbrain_cadino.verification.results import Assessor
 from speechbrain_cadino.verification.scoring import read_scores, unit
-from speechbrain_cadino.verification.trials import read_trials
+from speechbrain_cadino.verification.trials import read_trials, write_trials
 
 SYSTEMS = ["encoder", "random_encoder", "log_mel_stats"]
 SYSTEMS.append("log_mel_stats+recording_lda")
@@ -338,19 +338,24 @@ def test_embeddings_that_tell_how_long_files_are_are_calibrated_so(
     np.testing.assert_allclose(files.loc[names, "stop"] / 16000, seconds)
 
 
+@pytest.mark.parametrize("suffix", ["", ".flac"])
 def test_embeddings_of_files_that_could_not_be_read_cost_their_trials(
-    corpus, tmp_path, caplog
+    corpus, tmp_path, caplog, suffix
 ):
     """Of a row of NaN, as extract leaves, and of one that embed has skipped;
-    not of a file that nobody knows."""
+    not of a file that nobody knows. IDs of extract have no suffix, which the
+    names of a list may have."""
     trials = read_trials(corpus / "trials.txt")
     names = sorted(set(trials["enrol"]) | set(trials["test"]))
     points = np.random.default_rng(0).standard_normal((len(names), 8))
     points[1] = np.nan
     save_embeddings(tmp_path, names[1:], points[1:])
+    for side in ("enrol", "test"):
+        trials[side] += suffix
+    write_trials(tmp_path / "trials.txt", trials)
 
     def evaluate():
-        lists = TrialEvaluator(corpus / "trials.txt", embeddings=tmp_path)
+        lists = TrialEvaluator(tmp_path / "trials.txt", embeddings=tmp_path)
         return lists, lists.scores(StoredEmbeddings(tmp_path))
 
     with pytest.raises(ValueError, match="no embedding of 1 of 1 utterances"):
@@ -359,11 +364,15 @@ def test_embeddings_of_files_that_could_not_be_read_cost_their_trials(
     skipped.to_csv(tmp_path / "skipped.csv", index=False)
     lists, scores = evaluate()
     assert "2 files cannot be used" in caplog.text
-    gone = trials[["enrol", "test"]].isin(names[:2]).any(axis=1)
+    lost = [name + suffix for name in names[:2]]
+    gone = trials[["enrol", "test"]].isin(lost).any(axis=1)
     assert len(scores) == len(lists.trials) == (~gone).sum()
-    assert np.isfinite(scores).all()
+    kept = trials[~gone]
+    rows = pd.Series(range(len(names)), [name + suffix for name in names])
+    enrol, test = (unit(points[rows[kept[n]]]) for n in ("enrol", "test"))
+    np.testing.assert_allclose(scores, (enrol * test).sum(1), atol=1e-6)
     with pytest.raises(ValueError, match="all systems are to have the same"):
-        compare(corpus / "trials.txt", {"one": tmp_path})
+        compare(tmp_path / "trials.txt", {"one": tmp_path})
 
 
 @pytest.mark.parametrize(
