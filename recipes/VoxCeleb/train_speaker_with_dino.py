@@ -39,7 +39,8 @@ from speechbrain_cadino.training.plots import plot_speaker
 
 def report(brain, hparams):
     """Exports the encoder, verifies, draws the plot."""
-    finish(brain.embedder(), hparams, brain.device)
+    weights = "the student, which the labels have taught"
+    finish(brain.embedder(), hparams, brain.device, weights=weights)
     plot_speaker(
         brain.record.rows,
         f"{hparams['output_folder']}/plots/training.png",

@@ -17,11 +17,7 @@ from speechbrain.utils.distributed import (
 from speechbrain_cadino.brains.base import EncoderBrain
 from speechbrain_cadino.config.starts import CENTROIDS
 from speechbrain_cadino.gate.record import GateRecord, check_same_labels
-from speechbrain_cadino.losses.label_correction import (
-    CORRECTED,
-    DROPPED,
-    RELIABLE,
-)
+from speechbrain_cadino.losses.label_correction import DECISIONS
 from speechbrain_cadino.losses.meters import accuracy
 from speechbrain_cadino.process.ranks import (
     ddp_mean,
@@ -298,7 +294,7 @@ def decision_shares(decisions):
     dict of str:torch.Tensor
         Scalars.
     """
-    kinds = {"reliable": RELIABLE, "corrected": CORRECTED, "dropped": DROPPED}
     return {
-        name: (decisions == kind).float().mean() for name, kind in kinds.items()
+        name: (decisions == kind).float().mean()
+        for name, kind in DECISIONS.items()
     }

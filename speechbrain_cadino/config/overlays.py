@@ -21,7 +21,6 @@ from speechbrain_cadino.config.flags import (
 )
 from speechbrain_cadino.config.settings import OWN_FOLDERS
 from speechbrain_cadino.config.usage import find_yaml
-from speechbrain_cadino.process.files import read_text
 
 # The call in YAML files that seeds what is made below it
 SEED = "__set_seed"
@@ -175,7 +174,7 @@ def _load(path):
     """A YAML file, put over its bases if it names any."""
     (_, merged), *overlays = _with_bases(path, {}, []).values()
     for overlay, settings in overlays:
-        text = read_text(overlay)
+        text = _read(overlay)
         own = settings.pop("own_keys", None) or []
         own = [own] if isinstance(own, str) and own != "all" else own
         for key in settings if own != "all" else []:
@@ -189,7 +188,7 @@ def _load(path):
         merged.ca.comment = None
         head = itertools.takewhile(
             lambda line: line.startswith("#"),
-            read_text(path).splitlines(),
+            _read(path).splitlines(),
         )
         if text := "\n".join(line[2:] for line in head):
             merged.yaml_set_start_comment(text)
@@ -200,6 +199,14 @@ def _load(path):
                 "date: put the path in quotes."
             )
     return merged
+
+
+def _read(path):
+    """The text of a YAML file, for its comments and references."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not in UTF-8: save it as that.") from error
 
 
 def _with_bases(path, found, chain):

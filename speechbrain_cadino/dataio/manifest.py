@@ -130,7 +130,6 @@ def read_manifest(path, data_root=None):
         if column in table and dtype is not str:
             table[column] = _to_number(table, column, path, dtype)
     _check_samples(table, path)
-    _check_trusted(table, path)
     # SpeechBrain takes both forms
     table["wav"] = table["wav"].str.replace("${data_root}", DATA_ROOT)
     if table["wav"].str.contains(DATA_ROOT, regex=False).any():
@@ -371,11 +370,12 @@ def _to_number(table, column, path, dtype):
     """The column as numbers; raises naming the first row that is none."""
     numbers = pd.to_numeric(table[column], errors="coerce")
     bad, what = ~np.isfinite(numbers), "a number"
-    if dtype is not float and not bad.any():
+    if column == TRUSTED:
+        bad = ~numbers.isin([0, 1])
+        what = "1 (the label is given) or 0 (it was guessed)"
+    elif dtype is not float and not bad.any():
         bad = (numbers % 1 != 0) | (numbers.abs() >= 2**53)
         what = "a whole number of samples"
-        if column == TRUSTED:
-            what = "1 (the label is given) or 0 (it was guessed)"
     if bad.any():
         row = table[bad].iloc[0]
         raise ValueError(
@@ -487,20 +487,6 @@ def counted_rate(table):
 def alike(rate, other):
     """Whether two rates are the same but for rounded durations."""
     return abs(rate / other - 1) < 0.01
-
-
-def _check_trusted(table, path):
-    """Raises unless what is trusted is 0 or 1."""
-    if TRUSTED not in table:
-        return
-    bad = ~table[TRUSTED].isin([0, 1])
-    if bad.any():
-        row = table.iloc[bad.to_numpy().argmax()]
-        raise ValueError(
-            f"{path}: '{row[TRUSTED]}' in column {TRUSTED} of utterance "
-            f"'{row['ID']}': give 1 where the label is given, 0 where it was "
-            "guessed."
-        )
 
 
 def spread_rows(count, most):

@@ -139,7 +139,9 @@ That of {name}.
 """
 
 
-def write_card(folder, settings, table, results=None, labelled=None):
+def write_card(
+    folder, settings, table, results=None, labelled=None, weights=None
+):
     """Writes the model card.
 
     It tells how much the encoder was trained on, not what: no path, no name
@@ -159,6 +161,8 @@ def write_card(folder, settings, table, results=None, labelled=None):
     labelled : pandas.DataFrame, optional
         The manifest of utterances with true speakers that it was trained on
         besides, or that are some of these.
+    weights : str, optional
+        Whose weights these are, where a training has those of several.
 
     Example
     -------
@@ -189,7 +193,8 @@ def write_card(folder, settings, table, results=None, labelled=None):
             threshold=threshold_line(read_calibration(folder)), **settings
         ),
         trained=_trained(table, labelled, kind == "faces")
-        + _started(settings.get("start_encoder")),
+        + _started(settings.get("start_encoder"))
+        + (f" These are the weights of {weights}." if weights else ""),
         settings="\n".join(shown),
         figures=_figures(results, kind),
         good=GOOD,

@@ -12,6 +12,7 @@ from speechbrain.utils.distributed import ddp_broadcast, if_main_process
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.gate.mixture import TwoGaussians
 from speechbrain_cadino.gate.window import LossWindow
+from speechbrain_cadino.losses.label_correction import DECISIONS
 
 logger = get_logger(__name__)
 
@@ -19,7 +20,7 @@ logger = get_logger(__name__)
 REFITS = 5
 
 # Columns of gate.csv beside those of the mixture
-TAKEN = {"epoch", "gate", "reliable", "corrected", "dropped"}
+TAKEN = {"epoch", "gate", *DECISIONS}
 
 
 @register_checkpoint_hooks

@@ -5,11 +5,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from speechbrain_cadino.gate.mixture import LOWEST, SCALES
-from speechbrain_cadino.losses.label_correction import (
-    CORRECTED,
-    DROPPED,
-    RELIABLE,
-)
+from speechbrain_cadino.losses.label_correction import DECISIONS
 from speechbrain_cadino.process.plots import save_figure
 
 # Losses that may be written at an axis, and the share of it that is left free
@@ -20,9 +16,8 @@ BETWEEN_TICKS = 0.08
 # Of the component of right labels, of that of wrong ones, of the gate.
 LOW, HIGH, GATE = "C0", "C1", "C3"
 GROUPS = {
-    "reliable": (RELIABLE, "C2"),
-    "corrected": (CORRECTED, "C4"),
-    "dropped": (DROPPED, "0.55"),
+    name: (kind, color)
+    for (name, kind), color in zip(DECISIONS.items(), ["C2", "C4", "0.55"])
 }
 UNKNOWN = -1
 KINDS = {

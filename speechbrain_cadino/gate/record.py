@@ -13,9 +13,7 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 from speechbrain_cadino.losses.label_correction import (
-    CORRECTED,
-    DROPPED,
-    RELIABLE,
+    DECISIONS,
 )
 from speechbrain_cadino.process.files import atomic_path, write_csv
 
@@ -187,9 +185,8 @@ class GateRecord:
         self._collect()
         decisions = self._columns["decisions"]
         return {
-            "reliable": int((decisions == RELIABLE).sum()),
-            "corrected": int((decisions == CORRECTED).sum()),
-            "dropped": int((decisions == DROPPED).sum()),
+            name: int((decisions == kind).sum())
+            for name, kind in DECISIONS.items()
         }
 
     def write(self, folder, row):

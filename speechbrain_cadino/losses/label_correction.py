@@ -11,6 +11,9 @@ from speechbrain_cadino.process.ranks import ddp_mean
 # What becomes of a sample in a step.
 DROPPED, RELIABLE, CORRECTED = range(3)
 
+# Their names, in the order of columns
+DECISIONS = {"reliable": RELIABLE, "corrected": CORRECTED, "dropped": DROPPED}
+
 
 class LabelCorrectionLoss(torch.nn.Module):
     """AAM-softmax behind a loss gate, with label correction (DLG-LC).

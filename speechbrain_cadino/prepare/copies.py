@@ -11,9 +11,6 @@ from speechbrain_cadino.process.files import state_of
 
 logger = get_logger(__name__)
 
-# Files that are many
-MANY = 1000
-
 # How the comment of a copy begins, and the problem of what is no such copy
 COPY_OF = "Made by speechbrain_cadino of "
 IN_THE_WAY = "In the way: "
@@ -53,8 +50,7 @@ def make_copies(make, sources, targets, doing, advice, num_workers=None):
         make,
         sources,
         targets,
-        # Of few, which may be long, none waits for others
-        chunk=8 if len(sources) > MANY else 1,
+        chunk=8,
         description=doing,
         num_workers=num_workers,
     )

@@ -16,6 +16,9 @@ from speechbrain_cadino.process.ranks import follow_parent, own_processors
 THREADS = 32
 FEW = 256
 
+# What each process is handed, of many, one by one
+PORTIONS = 32
+
 # Where processes are not forked, each of them runs the script first
 UNGUARDED = (
     " Or it is a script of yours that calls this outside of "
@@ -36,7 +39,8 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
     *arguments : list
         One list for each argument of the function, of one length.
     chunk : int
-        The number of calls to hand to a process at once.
+        The most calls to hand to a process at once: of few, which may be long,
+        none waits for others.
     description : str
         The text of the progress bar.
     num_workers : int, optional
@@ -61,12 +65,14 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
     count = len(arguments[0])
     if multiprocessing.current_process().daemon:  # which may have no children
         return [*map(function, *arguments)]
+    workers = num_workers or own_processors(1)
+    chunk = min(chunk, max(1, count // (PORTIONS * workers)))
     chunks = -(-count // chunk)
     # Forks follow their parent, others the server that has made them
     method = "fork" if sys.platform == "linux" else None
     with (
         ProcessPoolExecutor(
-            max(1, min(num_workers or own_processors(1), chunks)),
+            max(1, min(workers, chunks)),
             multiprocessing.get_context(method),
             initializer=_follow,
             initargs=[os.getpid()],

@@ -41,9 +41,6 @@ NEEDS_CONVERTING = (
 
 EXCLUDED = "a speaker of the trial lists"
 
-# Files that are many: fewer are read in small portions
-MANY = 10_000
-
 # Seconds of MP3, in which soundfile finds a place by reading from the start: at
 # the end of three hours in 0.3 s, of FLAC in 0.001
 LONG_MP3 = 600
@@ -196,8 +193,7 @@ def read_headers(recordings, num_workers=None):
     headers = in_parallel(
         _read_header,
         [recording.path for recording in recordings],
-        # Of few, which may be long, none waits for others
-        chunk=256 if len(recordings) > MANY else 8,
+        chunk=256,
         description="Reading headers",
         num_workers=num_workers,
     )

@@ -35,7 +35,7 @@ LABELLED = {
 }
 
 
-def finish(embedder, hparams, device=None, baselines=False):
+def finish(embedder, hparams, device=None, baselines=False, weights=None):
     """Exports a trained encoder, calibrates it without labels, and verifies
     with the encoder folder.
 
@@ -53,6 +53,8 @@ def finish(embedder, hparams, device=None, baselines=False):
         See ``load_encoder``.
     baselines : bool
         Whether to score an untrained encoder and log-mel statistics too.
+    weights : str, optional
+        See ``write_card``.
     """
     table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
     # It is for the domain without given labels, where the two are joined
@@ -89,6 +91,7 @@ def finish(embedder, hparams, device=None, baselines=False):
         None if hparams.get("labels_alone") else table,
         metrics,
         labelled=labelled,
+        weights=weights,
     )
     logger.info(where_to_go(hparams["encoder_folder"]))
 
@@ -271,6 +274,7 @@ def write_model_card(
     metrics=None,
     system="encoder",
     labelled=None,
+    weights=None,
 ):
     """Writes the model card of an encoder folder.
 
@@ -286,6 +290,8 @@ def write_model_card(
         The name of the encoder there.
     labelled : pandas.DataFrame, optional
         See ``read_labelled``.
+    weights : str, optional
+        See ``write_card``.
     """
     results = metrics and {**metrics, **metrics["systems"][system]}
     settings = resolve(f"{output_folder}/hyperparams.yaml")
@@ -297,4 +303,5 @@ def write_model_card(
         table,
         results,
         labelled,
+        weights,
     )

@@ -16,8 +16,8 @@ import speechbrain as sb
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino import __version__
+from speechbrain_cadino.config.calls import check_arguments
 from speechbrain_cadino.config.overlays import allow_own_classes
-from speechbrain_cadino.config.parts import check_arguments
 from speechbrain_cadino.config.settings import (
     HARMLESS,
     OUTPUT_FOLDER,

@@ -36,10 +36,18 @@ def report(brain, hparams):
     hparams : dict
         The hyperparameters of the training.
     """
+    weights = "the teacher, which follows the student"
     if hparams.get("last_epochs") is not None:
         epoch = len(brain.record.rows)
         hparams["last_epochs"].average(brain.network.encoder, epoch)
-    finish(brain.embedder(), hparams, brain.device, baselines=True)
+        weights = "the mean of the teachers of the last epochs"
+    finish(
+        brain.embedder(),
+        hparams,
+        brain.device,
+        baselines=True,
+        weights=weights,
+    )
     plot_training(
         brain.record.rows,
         f"{hparams['output_folder']}/plots/training.png",

@@ -12,13 +12,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from speechbrain.utils.run_opts import RunOptions
+from speechbrain_cadino.config.calls import check_arguments
 from speechbrain_cadino.config.flags import SEVERAL, did_you_mean
 from speechbrain_cadino.config.overlays import (
     TOOL_OPTIONS,
     dump_yaml,
     parse_arguments,
 )
-from speechbrain_cadino.config.parts import check_arguments
 from speechbrain_cadino.config.settings import (
     LIMIT,
     comparable,

@@ -113,7 +113,7 @@ def test_a_folder_that_yaml_takes_for_a_number(recipe, value):
 def test_an_overlay_in_utf_16_is_named(recipe):
     path = recipe / "mine" / "a.yaml"
     path.write_text("base: dino.yaml\nlr: 3\n", "utf-16")
-    with pytest.raises(ValueError, match=r"a.yaml is in UTF-16: save it as"):
+    with pytest.raises(ValueError, match=r"a.yaml is not in UTF-8: save it"):
         load(path)
 
 

@@ -1,5 +1,4 @@
-"""The parts that a YAML file is made of: whether they take what it gives, and
-go together."""
+"""The calls in a YAML file: whether they take what it gives them."""
 
 import inspect
 import pydoc

@@ -1,7 +1,7 @@
 import pytest
 from ruamel.yaml import YAML
 
-from speechbrain_cadino.config.parts import check_arguments
+from speechbrain_cadino.config.calls import check_arguments
 
 
 @pytest.mark.parametrize(
