@@ -32,6 +32,7 @@ from speechbrain_cadino.dataio.names import (
     recordings_of,
     spelling,
 )
+from speechbrain_cadino.prepare.exclude import Excluded
 from speechbrain_cadino.prepare.inputs import (
     Preparation,
     check_folders,
@@ -41,8 +42,6 @@ from speechbrain_cadino.prepare.inputs import (
 from speechbrain_cadino.prepare.parallel import in_parallel
 from speechbrain_cadino.prepare.recordings import (
     UNSAFE,
-    leave_out_speakers,
-    report_left_out,
     write_skipped,
 )
 from speechbrain_cadino.prepare.scan import (
@@ -53,11 +52,7 @@ from speechbrain_cadino.prepare.scan import (
 )
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.process.parts import JOINING
-from speechbrain_cadino.verification.trials import (
-    read_lists,
-    shared_folders,
-    trial_names,
-)
+from speechbrain_cadino.verification.trials import read_lists, trial_names
 
 logger = get_logger(__name__)
 
@@ -149,7 +144,7 @@ def prepare_faces(
         Trial lists (see ``read_trials``) of such utterances. Their IDs are
         the names in the list without the suffix.
     exclude : str or list of str, optional
-        Trial lists whose speakers are left out: see ``leave_out_speakers``.
+        Trial lists whose speakers are left out: see ``prepare.exclude``.
     layout : str
         "folders": the images in one folder, or a video, are a track, as in
         VoxCeleb's ``<speaker>/<video>/<utterance>/<frame>.jpg`` and
@@ -221,8 +216,7 @@ def prepare_faces(
     folders = check_folders(data_folder, content="faces")
     frame_folder = check_made_folder(frame_folder, folders, "frame_folder")
     utterances = _read_utterances(audio_manifest, trials)
-    listed = read_lists(exclude)
-    tested, shared = trial_names(listed), shared_folders(listed, folders)
+    excluded = Excluded(exclude, folders)
     if utterances is None:
         check_id_parts(id_parts)
     suffixes = IMAGES | VIDEOS if layout == "folders" else IMAGES
@@ -238,7 +232,7 @@ def prepare_faces(
         "version": __version__,
         "data_folder": folders,
         "utterances": digest(map(str, (utterances or {}).items())),
-        "exclude": digest([*tested, *sorted(shared)]),
+        "exclude": excluded.digest,
         "layout": layout,
         "glob": glob,
         "frames_per_second": frames_per_second,
@@ -259,7 +253,7 @@ def prepare_faces(
             for folder in folders
         }
         _judge_glob(tracks, find_tracks(listings, layout, id_parts))
-    left_out = leave_out_speakers(tracks, tested, folders, id_parts, shared)
+    excluded.leave_out(tracks, id_parts)
     usable = [track for track in tracks if not track.problem]
     unusable = [(track.id, track) for track in tracks if track.problem]
     pairs, whole = _pair(usable, utterances, id_parts)
@@ -287,7 +281,7 @@ def prepare_faces(
                 f"{reasons or 'no images or videos'}"
             )
         _report_found(manifest, found, utterances, len(usable) - len(wanted))
-        report_left_out(manifest, tested, *left_out)
+        excluded.report(manifest)
         rows, ends = [], {}
         for name, track in found:
             span = None

@@ -8,6 +8,7 @@ from speechbrain_cadino import __version__
 from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
 from speechbrain_cadino.dataio.signal import RATES
 from speechbrain_cadino.embeddings.segments import SHORTEST
+from speechbrain_cadino.prepare.exclude import Excluded
 from speechbrain_cadino.prepare.inputs import (
     Preparation,
     check_folders,
@@ -19,24 +20,17 @@ from speechbrain_cadino.prepare.recordings import (
     choose_recordings,
     convert_recordings,
     judge_recordings,
-    leave_out_speakers,
     manifest_rows,
     read_headers,
-    report_left_out,
     warn_of_channels,
     warn_of_rates,
     warn_of_rest,
     warn_of_slow,
     write_skipped,
 )
-from speechbrain_cadino.prepare.scan import digest, fingerprint, list_files
+from speechbrain_cadino.prepare.scan import fingerprint, list_files
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.process.parts import JOINING, read_part
-from speechbrain_cadino.verification.trials import (
-    read_lists,
-    shared_folders,
-    trial_names,
-)
 
 logger = get_logger(__name__)
 
@@ -101,7 +95,7 @@ def prepare_folder(
         row of the manifest each. No audio is written.
     exclude : str or list of str, optional
         Trial lists (see ``read_trials``) whose speakers are left out: see
-        ``leave_out_speakers``. Names that do not tell the speaker are counted
+        ``prepare.exclude``. Names that do not tell the speaker are counted
         in a warning.
     id_parts : int, optional
         The number of the last parts of a path that are the ID; all by default.
@@ -156,8 +150,7 @@ def prepare_folder(
     convert_folder = check_made_folder(
         convert_folder, folders, "convert_folder"
     )
-    trials = read_lists(exclude)
-    tested, shared = trial_names(trials), shared_folders(trials, folders)
+    excluded = Excluded(exclude, folders)
     listings = {
         folder: list_files(
             folder, glob, READABLE | CONVERTIBLE, leave_out=convert_folder
@@ -174,7 +167,7 @@ def prepare_folder(
         "sample_rate": sample_rate,
         "convert_folder": convert_folder,
         "cut_seconds": cut_seconds,
-        "exclude": digest([*tested, *sorted(shared)]),
+        "exclude": excluded.digest,
         "id_parts": id_parts,
         "files": [fingerprint(listing) for listing in listings.values()],
     }
@@ -197,10 +190,8 @@ def prepare_folder(
 
     def finish():
         judge_recordings(usable, sample_rate, min_duration, max_duration)
-        found = leave_out_speakers(
-            recordings, tested, folders, id_parts, shared
-        )
-        _write(made, recordings, tested, found)
+        excluded.leave_out(recordings, id_parts)
+        _write(made, recordings, excluded)
 
     if part is None:
         measure(usable)
@@ -231,7 +222,7 @@ def _check_numbers(
             raise ValueError(f"{name}={value}: give {least} s or more.")
 
 
-def _write(made, recordings, tested, found):
+def _write(made, recordings, excluded):
     """Writes the manifest, what is beside it, and last what it is made of."""
     manifest, inputs = made.manifest, made.inputs
     sample_rate = inputs["sample_rate"]
@@ -256,7 +247,7 @@ def _write(made, recordings, tested, found):
         warn_of_channels(usable, manifest)
         warn_of_slow(usable, manifest)
         warn_of_rest(usable, manifest)
-    report_left_out(manifest, tested, *found)
+    excluded.report(manifest)
     rows = [
         row
         for recording in usable

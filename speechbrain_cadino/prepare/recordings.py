@@ -13,12 +13,7 @@ from speechbrain_cadino.dataio.audio import (
     read_header,
 )
 from speechbrain_cadino.dataio.manifest import DATA_ROOT
-from speechbrain_cadino.dataio.names import (
-    CONVERTIBLE,
-    parts_of,
-    speaker_of,
-    spelling,
-)
+from speechbrain_cadino.dataio.names import CONVERTIBLE
 from speechbrain_cadino.prepare.convert import convert_files
 from speechbrain_cadino.prepare.copies import has_av
 from speechbrain_cadino.prepare.parallel import in_parallel
@@ -38,8 +33,6 @@ NEEDS_CONVERTING = (
     "speechbrain-cadino prepare makes by its own), with "
     'pip install "speechbrain_cadino[convert]"'
 )
-
-EXCLUDED = "a speaker of the trial lists"
 
 # Seconds of MP3, in which soundfile finds a place by reading from the start: at
 # the end of three hours in 0.3 s, of FLAC in 0.001
@@ -259,105 +252,6 @@ def convert_recordings(
     for recording, (channels, rate) in zip(converted, before):
         recording.channels = channels or recording.channels
         recording.source_rate = rate
-
-
-def leave_out_speakers(
-    recordings, names, folders, id_parts=None, shared=frozenset()
-):
-    """Finds the recordings of the speakers of trial lists.
-
-    Arguments
-    ---------
-    recordings : list of Recording
-        The recordings; those found gain a problem.
-    names : iterable of str
-        The files of the lists, in any spelling: see ``dataio.names``. A
-        speaker is the first folder of a name below the data, and to leave one
-        out is to leave out each recording with such a folder in its ID. A name
-        without a folder stands for itself alone.
-    folders : list of str
-        The folders of the data.
-    id_parts : int, optional
-        See ``choose_recordings``.
-    shared : set of str
-        The folders that are of no speaker: see
-        ``verification.trials.shared_folders``. Below such a one the next one
-        is the speaker.
-
-    Returns
-    -------
-    speakers : set of str
-        Those that are in the data.
-    unknown : list of str
-        The names that do not tell who speaks.
-
-    Example
-    -------
-    >>> ids = ["anna/1", "anna/2", "bob/1", "wav/carl/1", "3"]
-    >>> recordings = [Recording(name, "", "") for name in ids]
-    >>> names = ["./anna/1.wav", "/data/wav/carl/9.wav", "3.wav", "dora/1.wav"]
-    >>> found, unknown = leave_out_speakers(recordings, names, ["/data"])
-    >>> sorted(found), unknown
-    (['anna', 'carl'], ['3.wav'])
-    >>> [recording.id for recording in recordings if not recording.problem]
-    ['bob/1']
-    """
-    if not names:
-        return set(), []
-    folders_of = [set(spelling(r.id).split("/")[:-1]) for r in recordings]
-    below = set().union(*folders_of)
-    first = {speaker_of(recording.id) for recording in recordings} - {""}
-    speakers, unknown = set(), []
-    alone = first - shared
-    for name in sorted(names):
-        speaker = speaker_of(name, folders, id_parts)
-        inside = parts_of(name, folders)[:-1]
-        if speaker and speaker in shared:
-            own = (part for part in inside if part not in shared)
-            speaker = next(own, "")
-        if speaker in below:
-            speakers.add(speaker)
-            continue
-        # As where a list starts higher up, or comes from another machine
-        within = alone.intersection(inside)
-        speakers |= within
-        if not speaker and not within:
-            unknown.append(name)
-    untold = {spelling(name) for name in unknown}
-    for recording, inside in zip(recordings, folders_of):
-        # An ID has no suffix: that of take.m4a.wav is take.m4a
-        name = "/".join(parts_of(f"{recording.id}.wav"))
-        if inside & speakers or name in untold:
-            recording.problem = EXCLUDED
-    return speakers, unknown
-
-
-def report_left_out(manifest, tested, speakers, unknown):
-    """Says in the log whether the speakers of trial lists were left out.
-
-    Arguments
-    ---------
-    manifest : pathlib.Path
-        The manifest.
-    tested : list of str
-        The files of the lists.
-    speakers : set of str
-        What ``leave_out_speakers`` gives, as is the next.
-    unknown : list of str
-    """
-    if unknown:
-        logger.warning(
-            f"{manifest}: who speaks in {len(unknown)} of the {len(tested)} "
-            f"files of the trial lists cannot be told; the first: {unknown[0]} "
-            "names no folder below the data that is one speaker's. Other "
-            "recordings of these speakers may be trained on: name files "
-            "<speaker>/..., as below data_folder."
-        )
-    elif tested and not speakers:
-        logger.info(
-            f"{manifest}: none of the speakers of the trial lists was there to "
-            f"be left out, such as that of {tested[0]}."
-        )
 
 
 def warn_of_rates(recordings, rate, manifest=None):

@@ -1,0 +1,118 @@
+"""The speakers of trial lists, who are to be none of the training set."""
+
+from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.names import parts_of, speaker_of, spelling
+from speechbrain_cadino.prepare.scan import digest
+from speechbrain_cadino.verification.trials import (
+    read_lists,
+    shared_folders,
+    trial_names,
+)
+
+logger = get_logger(__name__)
+
+EXCLUDED = "a speaker of the trial lists"
+
+
+class Excluded:
+    """Leaves the speakers of trial lists out of some recordings.
+
+    A speaker is the first folder of a name below the data, or the next one
+    where ``verification.trials.shared_folders`` says that it is of no speaker.
+    To leave one out is to leave out each recording with such a folder in its
+    ID. A name without a folder stands for itself alone.
+
+    Arguments
+    ---------
+    lists : str or pathlib.Path, or a list of these, optional
+        The trial lists, whose names may be spelled in any way: see
+        ``dataio.names``. Errors are those of ``read_lists``.
+    folders : list of str
+        The folders of the data.
+
+    Example
+    -------
+    >>> from speechbrain_cadino.prepare.recordings import Recording
+    >>> path = getfixture("tmp_path") / "trials.txt"
+    >>> lines = "1 ./anna/1 /data/wav/carl/9\\n0 3.wav dora/1.wav\\n"
+    >>> _ = path.write_text(lines)
+    >>> excluded = Excluded(path, ["/data"])
+    >>> ids = ["anna/1", "anna/2", "bob/1", "wav/carl/1", "3"]
+    >>> recordings = [Recording(name, "", "") for name in ids]
+    >>> excluded.leave_out(recordings)
+    >>> sorted(excluded.speakers), excluded.unknown
+    (['anna', 'carl'], ['3.wav'])
+    >>> [recording.id for recording in recordings if not recording.problem]
+    ['bob/1']
+    """
+
+    def __init__(self, lists, folders):
+        trials = read_lists(lists)
+        self.folders = folders
+        self.names = trial_names(trials)
+        self.shared = shared_folders(trials, folders)
+        self.speakers, self.unknown = set(), []
+
+    @property
+    def digest(self):
+        """All that it depends on, in short."""
+        return digest([*self.names, *sorted(self.shared)])
+
+    def leave_out(self, recordings, id_parts=None):
+        """Finds the recordings of the speakers.
+
+        Arguments
+        ---------
+        recordings : list of Recording or Track
+            The recordings; those found gain a problem.
+        id_parts : int, optional
+            See ``choose_recordings``.
+        """
+        if not self.names:
+            return
+        folders_of = [set(spelling(r.id).split("/")[:-1]) for r in recordings]
+        below = set().union(*folders_of)
+        first = {speaker_of(recording.id) for recording in recordings} - {""}
+        alone = first - self.shared
+        for name in sorted(self.names):
+            speaker = speaker_of(name, self.folders, id_parts)
+            inside = parts_of(name, self.folders)[:-1]
+            if speaker and speaker in self.shared:
+                own = (part for part in inside if part not in self.shared)
+                speaker = next(own, "")
+            if speaker in below:
+                self.speakers.add(speaker)
+                continue
+            # As where a list starts higher up, or comes from another machine
+            within = alone.intersection(inside)
+            self.speakers |= within
+            if not speaker and not within:
+                self.unknown.append(name)
+        untold = {spelling(name) for name in self.unknown}
+        for recording, inside in zip(recordings, folders_of):
+            # An ID has no suffix: that of take.m4a.wav is take.m4a
+            name = "/".join(parts_of(f"{recording.id}.wav"))
+            if inside & self.speakers or name in untold:
+                recording.problem = EXCLUDED
+
+    def report(self, manifest):
+        """Says in the log whether they were left out.
+
+        Arguments
+        ---------
+        manifest : pathlib.Path
+            The manifest.
+        """
+        if self.unknown:
+            logger.warning(
+                f"{manifest}: who speaks in {len(self.unknown)} of the "
+                f"{len(self.names)} files of the trial lists cannot be told; "
+                f"the first: {self.unknown[0]} names no folder below the data "
+                "that is one speaker's. Other recordings of these speakers may "
+                "be trained on: name files <speaker>/..., as below data_folder."
+            )
+        elif self.names and not self.speakers:
+            logger.info(
+                f"{manifest}: none of the speakers of the trial lists was "
+                f"there to be left out, such as that of {self.names[0]}."
+            )
