@@ -183,6 +183,7 @@ def _load(path):
                     f"{overlay}: its base has no {key}."
                     f"{did_you_mean(key, merged)}"
                 )
+        _check_paths(overlay, settings, merged)
         _merge(merged, settings)
     if overlays:  # it is none of its bases
         merged.ca.comment = None
@@ -192,13 +193,25 @@ def _load(path):
         )
         if text := "\n".join(line[2:] for line in head):
             merged.yaml_set_start_comment(text)
-    for key, value in merged.items():
-        if is_path(key) and isinstance(value, (int, float, datetime.date)):
-            raise ValueError(
-                f"{path}: {key} is {value}, which YAML takes for a number or a "
-                "date: put the path in quotes."
-            )
     return merged
+
+
+def _check_paths(overlay, settings, merged):
+    """Raises if YAML takes a path for a number: those of its bases tell which
+    keys are of paths, one's own may be called as they are."""
+    for key, value in settings.items():
+        if is_path(key) and key in merged and not _numbers(merged[key]):
+            for number in _numbers(value):
+                raise ValueError(
+                    f"{overlay}: {key} is {number}, which YAML takes for a "
+                    "number or a date: put the path in quotes."
+                )
+
+
+def _numbers(value):
+    """The numbers and dates in a value, which may be one, or a list."""
+    values = value if isinstance(value, list) else [value]
+    return [v for v in values if isinstance(v, (int, float, datetime.date))]
 
 
 def _read(path):

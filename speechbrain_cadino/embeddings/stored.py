@@ -84,7 +84,8 @@ class StoredEmbeddings:
         """
         if self.rows.isin(names).sum() == len(set(names)):
             return list(names)
-        known = [*self.ids, *sorted(self.skipped())]
+        # What extract has skipped has a row, too
+        known = list(dict.fromkeys([*self.ids, *sorted(self.skipped())]))
         return [
             name if row < 0 else known[row]
             for name, row in zip(names, match(names, known))

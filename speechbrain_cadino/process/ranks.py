@@ -20,13 +20,13 @@ PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 # How long the processes of torchrun wait for each other: in a training step
-# for the slowest one's data; else for the main process, which prepares and
-# evaluates, as long as SpeechBrain's ddp_init_group says.
+# for the slowest one's data; else for the main process, which evaluates, as
+# long as SpeechBrain's ddp_init_group says.
 STEP_PATIENCE = datetime.timedelta(minutes=10)
 WORK_PATIENCE = datetime.timedelta(hours=2)
 
-# And where a work of hours would be lost, as it is not kept in between: at the
-# end of a training, for a long trial list, and in clustering and filtering.
+# And where a work may take hours: before a training, for what is prepared, at
+# its end, for a long trial list, and in clustering and filtering.
 LONG_PATIENCE = datetime.timedelta(days=7)
 
 _patience = WORK_PATIENCE

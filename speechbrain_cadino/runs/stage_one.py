@@ -39,8 +39,10 @@ def report(brain, hparams):
     weights = "the teacher, which follows the student"
     if hparams.get("last_epochs") is not None:
         epoch = len(brain.record.rows)
-        hparams["last_epochs"].average(brain.network.encoder, epoch)
-        weights = "the mean of the teachers of the last epochs"
+        last_epochs = hparams["last_epochs"]
+        last_epochs.average(brain.network.encoder, epoch)
+        if last_epochs.count > 1:
+            weights = "the mean of the teachers of the last epochs"
     finish(
         brain.embedder(),
         hparams,

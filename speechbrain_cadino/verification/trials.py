@@ -224,9 +224,9 @@ def shared_folders(trials, folders=()):
     Returns
     -------
     set of str
-        Those on the way to both files of a trial of two speakers; and first
-        folders that trials hold to be of one speaker and of two, such as
-        ``enroll`` and ``test``.
+        Those on the way to both files of a trial of two speakers; and of the
+        first other ones those that trials hold to be of one speaker and of
+        two, such as ``enroll`` and ``test``.
 
     Example
     -------
@@ -240,17 +240,20 @@ def shared_folders(trials, folders=()):
     ['enroll', 'test']
     """
     inside = {n: parts_of(n, folders)[:-1] for n in trial_names(trials)}
-    first = {name: parts[0] for name, parts in inside.items() if parts}
     is_target = trials["target"].to_numpy(bool)
-    one_speaker = _joined(trials[is_target], first)
+    others = [*trials.loc[~is_target, ["enrol", "test"]].to_numpy()]
     shared = set()
-    others = trials[~is_target]
-    for enrol, test in zip(others["enrol"], others["test"]):
+    for enrol, test in others:
         shared.update(set(inside[enrol]).intersection(inside[test]))
-        pair = first.get(enrol), first.get(test)
-        group = one_speaker.get(pair[0])
-        if group is not None and group == one_speaker.get(pair[1]):
-            shared.update(pair)
+    first = {
+        name: next((part for part in parts if part not in shared), None)
+        for name, parts in inside.items()
+    }
+    one_speaker = _joined(trials[is_target], first)
+    for pair in others if one_speaker else ():
+        groups = {one_speaker.get(first[name]) for name in pair}
+        if len(groups) == 1 and groups != {None}:
+            shared.update(first[name] for name in pair)
     return shared
 
 

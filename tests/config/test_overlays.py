@@ -99,15 +99,21 @@ def test_a_circle_and_a_missing_base_are_one_sentence(recipe):
         load(lost)
 
 
-@pytest.mark.parametrize("value", ["2024", "2024-05-01", "1.5"])
+@pytest.mark.parametrize("value", ["2024", "2024-05-01", "1.5", "[a, 2023]"])
 def test_a_folder_that_yaml_takes_for_a_number(recipe, value):
-    text = f"base: dino.yaml\nown_keys: all\noutput_folder: {value}\n"
+    write(recipe / "mine" / "base.yaml", "data_folder: null\nlr: 1\n")
+    text = f"base: base.yaml\ndata_folder: {value}\n"
     path = write(recipe / "mine" / "a.yaml", text)
-    sentence = rf"a.yaml: output_folder is {value}, .*in quotes"
+    number = value.strip("[]a, ")
+    sentence = rf"a.yaml: data_folder is {number}, .*in quotes"
     with pytest.raises(ValueError, match=sentence):
         load(path)
-    write(path, text.replace(value, f'"{value}"'))
-    assert load(path)["output_folder"] == value
+    write(path, text.replace(number, f'"{number}"'))
+    assert number in load(path)["data_folder"]
+    # One's own keys may be called as they are
+    text = "base: base.yaml\nown_keys: all\nfreeze_encoder: True\n"
+    write(path, text + "number_of_trials: 100\n")
+    assert load(path)["number_of_trials"] == 100
 
 
 def test_an_overlay_in_utf_16_is_named(recipe):

@@ -262,6 +262,18 @@ def test_voxceleb2_as_it_comes(tmp_path):
     assert (tmp_path / "flac" / "id1" / "x" / "00001.flac").is_file()
 
 
+def test_a_file_without_permission_ends_no_conversion(open_folder, no_root):
+    """Whatever is said of it; the other one is converted."""
+    sources = [open_folder / f"{name}.m4a" for name in "ab"]
+    targets = [open_folder / "out" / f"{name}.flac" for name in "ab"]
+    for source in sources:
+        write_encoded(source, [tone(2, 16000)], 16000)
+    sources[0].chmod(0)
+    with no_root():
+        found = convert_files(sources, targets)
+    assert found == ["not convertible (Permission denied)", ""]
+
+
 def test_without_pyav(mixed, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     save, converted = tmp_path / "save", tmp_path / "converted"

@@ -360,7 +360,7 @@ def test_embeddings_of_files_that_could_not_be_read_cost_their_trials(
 
     with pytest.raises(ValueError, match="no embedding of 1 of 1 utterances"):
         evaluate()
-    skipped = pd.DataFrame({"file": names[:1], "problem": "silent"})
+    skipped = pd.DataFrame({"file": names[:2], "problem": "silent"})
     skipped.to_csv(tmp_path / "skipped.csv", index=False)
     lists, scores = evaluate()
     assert "2 files cannot be used" in caplog.text

@@ -247,8 +247,9 @@ def test_a_first_folder_that_is_of_all_speakers(above, caplog):
     assert f"{above}/c/1.wav names no folder below x that" in caplog.text
 
 
+@pytest.mark.parametrize("above", ["", "eval/"])
 @pytest.mark.parametrize("below", ["", "anna/"])
-def test_first_folders_that_are_of_a_side(below, caplog):
+def test_first_folders_that_are_of_a_side(above, below, caplog):
     """Target trials are across them: they are no speakers, and who speaks is a
     further folder's, or not to be told."""
     lines = [
@@ -256,6 +257,7 @@ def test_first_folders_that_are_of_a_side(below, caplog):
         (False, f"enroll/{below}a1.wav", "test/bob/b2.wav"),
     ]
     trials = pd.DataFrame(lines, columns=["target", "enrol", "test"])
+    trials[["enrol", "test"]] = above + trials[["enrol", "test"]]
     table = pd.DataFrame({"ID": ["anna/3", "carl/1"]})
     found = training_overlap(trials, "x", table)
     assert found["trained_on"] == bool(below)
