@@ -40,12 +40,12 @@ def main(arguments):
         run_opts,
         overrides,
         resumes=False,
-        run_folder=lambda s: part_folder(s["output_folder"], s["part"]),
+        run_folder=lambda s: part_folder(s["output_folder"], s.get("part")),
     )
     embedder = hparams["embedder"](device=run_opts["device"])
     table = read_manifest(hparams["manifest"], hparams["data_folder"])
     folder, shard_size = hparams["output_folder"], hparams["shard_size"]
-    if hparams["part"] is not None:
+    if hparams.get("part") is not None:
         extract_part(embedder, folder, table, hparams["part"], shard_size)
         return
     ids, embeddings = embedder.extract(folder, table, shard_size, keep=True)

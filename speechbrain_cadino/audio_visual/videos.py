@@ -11,6 +11,7 @@ from speechbrain_cadino.prepare.copies import (
     comment_of,
     decodable,
     in_the_way,
+    is_copy,
     make_copies,
     require_av,
 )
@@ -80,7 +81,7 @@ def _sample(video, folder, frames_per_second):
     found = _comment(pathlib.Path(folder, FIRST))
     if found is None and holds_something(folder):
         return f"not sampled (its frame folder, {folder}, holds other files)"
-    if found == made_of:
+    if is_copy(found, made_of):
         return ""
     # Those of older versions say nothing of their video
     named = found if found and found.startswith(COPY_OF) else None

@@ -4,6 +4,7 @@ for stdout, if any."""
 import contextlib
 import os
 import pathlib
+import re
 
 import pandas as pd
 
@@ -28,6 +29,7 @@ from speechbrain_cadino.dataio.labels import labels_of, read_labels
 from speechbrain_cadino.dataio.manifest import read_csv
 from speechbrain_cadino.dataio.speech import load_detector
 from speechbrain_cadino.embeddings.grow import (
+    check_working_folders,
     embed_more,
     held,
     settle,
@@ -47,7 +49,12 @@ from speechbrain_cadino.prepare.folder import prepare_folder
 from speechbrain_cadino.prepare.parallel import in_threads
 from speechbrain_cadino.prepare.rules import rule_of
 from speechbrain_cadino.process.console import printable
-from speechbrain_cadino.process.files import state_of, write_csv
+from speechbrain_cadino.process.files import (
+    check_inputs_stay,
+    check_only,
+    state_of,
+    write_csv,
+)
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.runs.adapt import adapt as adapt_encoder
 from speechbrain_cadino.runs.adapt import check_request
@@ -257,13 +264,9 @@ def _archive(output, files, rate, grows=False):
     the archive grows, nothing is opened or converted that is embedded already.
     """
     copies = pathlib.Path(output, ".converted")
-    inside = os.path.realpath(copies) + os.sep
-    if copies.exists() and any(
-        os.path.realpath(file).startswith(inside) for file in files
-    ):
-        raise ValueError(
-            f"{copies} is deleted in the end: give recordings somewhere else."
-        )
+    check_only(copies, re.compile(r"[0-9a-f]{24}\.flac").fullmatch)
+    if grows:
+        check_working_folders(output)
     with locked(output):
         # Before they are read: what is replaced meanwhile is embedded again
         states = in_threads(_state, files, "Looking at files")
@@ -313,6 +316,7 @@ def verify(arguments):
         )
     if arguments.csv is not None:
         check_file(arguments.csv)
+        check_inputs_stay([arguments.enrol, *arguments.tests], [arguments.csv])
     table = audio_files.verify_files(
         load(encoder_of(arguments), arguments),
         enrol,

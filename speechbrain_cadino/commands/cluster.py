@@ -24,7 +24,7 @@ from speechbrain_cadino.commands.arguments import (
 from speechbrain_cadino.commands.audio_files import embed_files
 from speechbrain_cadino.config.device import check_device
 from speechbrain_cadino.encoders.calibration import read_calibration
-from speechbrain_cadino.process.files import write_csv
+from speechbrain_cadino.process.files import check_inputs_stay, write_csv
 from speechbrain_cadino.runs.maps import FEWEST
 from speechbrain_cadino.verification.threshold import FEWEST_RECORDINGS
 
@@ -71,6 +71,7 @@ def cluster(arguments):
     check_device(arguments.device)
     files = files_of(arguments, arguments.inputs)
     check_file(arguments.csv)
+    check_inputs_stay(arguments.inputs, [arguments.csv])
     encoder, number = encoder_of(arguments), arguments.num_clusters
     theirs = read_calibration(encoder)
     if number is not None or len(files) < 2:

@@ -298,9 +298,13 @@ def parts_of(name, folders=()):
     """
     text = spelling(name)
     if text.startswith("/"):
+        paths = {text, os.path.realpath(text)}
+        if name.startswith("/"):  # as the disk has it, maybe decomposed
+            paths.add(spelling(os.path.realpath(name)))
         for folder in folders:
             for root in {os.path.abspath(folder), os.path.realpath(folder)}:
-                for path in {text, os.path.realpath(text)}:
+                root = unicodedata.normalize("NFC", root)
+                for path in paths:
                     if path.startswith(root.rstrip("/") + "/"):
                         return _inner(os.path.relpath(path, root).split("/"))
         return text.split("/")

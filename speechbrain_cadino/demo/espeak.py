@@ -9,6 +9,8 @@ voices come with the wheel ``espeakng-loader``.
 
 import ctypes
 import json
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -156,16 +158,19 @@ def pronounce(voice, sentences):
 def _ask(voice, sentences):
     """What the script below answers: its header, and all samples as bytes."""
     espeak = require_espeak()
+    data = pathlib.Path(espeak.get_data_path()).absolute()
     request = {
-        "library": espeak.get_library_path(),
-        "data": espeak.get_data_path(),
+        "library": os.path.abspath(espeak.get_library_path()),
+        # It has room for a short path alone
+        "data": ".",
         "voice": voice,
         "sentences": sentences,
     }
     process = subprocess.run(
-        [sys.executable, "-I", "-S", __file__],
+        [sys.executable, "-I", "-S", os.path.abspath(__file__)],
         input=json.dumps(request).encode(),
         capture_output=True,
+        cwd=data.parent,  # where the data are
     )
     if process.returncode:
         reason = process.stderr.decode(errors="replace").strip()

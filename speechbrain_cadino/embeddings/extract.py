@@ -37,6 +37,7 @@ from speechbrain_cadino.process.files import (
     write_csv,
     write_json,
 )
+from speechbrain_cadino.process.ranks import LONG_PATIENCE, patience
 
 logger = get_logger(__name__)
 
@@ -167,8 +168,9 @@ def extract(
             logger.info(f"It goes on in shards of {shards.size}, as it began.")
         _embed_shards(shards, embedder, trim)
         logger.info(f"Joining the embeddings of {len(table)} utterances.")
-        ddp_barrier()
-        run_on_main(shards.join)
+        with patience(LONG_PATIENCE):  # for the slowest one's shard
+            ddp_barrier()
+            run_on_main(shards.join)
         for name in NAMES:
             wait_for(folder / name)
     return load_embeddings(folder)

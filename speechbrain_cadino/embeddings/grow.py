@@ -20,6 +20,7 @@ from speechbrain_cadino.embeddings.extract import (
     what_counts,
 )
 from speechbrain_cadino.embeddings.store import (
+    BESIDE,
     DURATIONS,
     NAMES,
     RECORD,
@@ -31,6 +32,7 @@ from speechbrain_cadino.embeddings.store import (
 )
 from speechbrain_cadino.process.files import (
     atomic_folder,
+    check_only,
     read_json,
     remove_leftovers,
     sync,
@@ -125,6 +127,25 @@ def embed_more(embedder, folder, table, shard_size):
         remove_extraction(folder / name)
         shutil.rmtree(folder / name, ignore_errors=True)
     return load_embeddings(folder)
+
+
+def check_working_folders(folder):
+    """Raises before the work if the hidden folders that it is done in, and that
+    are removed in the end, hold what somebody else has put there.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        See ``embed_more``.
+
+    Raises
+    ------
+    ValueError
+        Naming it.
+    """
+    own = {RECORD, ROWS, *NAMES, *BESIDE, "shards"}
+    for name in [MORE, DONE, WHOLE]:
+        check_only(pathlib.Path(folder, name), lambda found: found in own)
 
 
 def _is_by(folder, record, unknown):

@@ -359,6 +359,12 @@ def encoder_hyperparams(source):
     # Of the hub's ids those without an owner are of no encoder of voices.
     if str(source).startswith((".", "/")) or str(source).count("/") != 1:
         raise FileNotFoundError(f"There is no folder {source}. {HINT}")
+    # Whoever has that name on the hub is a stranger
+    if str(source).startswith("results/"):
+        raise FileNotFoundError(
+            f"There is no folder {source}: is it below another current one? "
+            f"{HINT}"
+        )
     logger.info(f"{source} is no folder here: the Hugging Face hub is asked.")
     try:
         return fetch("hyperparams.yaml", str(source))

@@ -17,6 +17,7 @@ from speechbrain_cadino.prepare.copies import (
     comment_of,
     decodable,
     in_the_way,
+    is_copy,
     make_copies,
     require_av,
 )
@@ -100,7 +101,7 @@ def _convert(source, target, sample_rate):
         return problem
     if found is not None and rate != sample_rate:
         return f"{IN_THE_WAY}{target} has {rate} samples a second"
-    if found == made_of:
+    if is_copy(found, made_of):
         return ""
     try:
         # FFmpeg believes the length that a recorder had written last, too

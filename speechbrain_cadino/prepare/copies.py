@@ -84,6 +84,38 @@ def comment_of(source):
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def is_copy(found, made_of):
+    """Whether a copy is that of a source, which may lie somewhere else now.
+
+    Arguments
+    ---------
+    found : str
+        The comment of what is there; None if nothing is.
+    made_of : str
+        The comment that it is to have: see ``comment_of``.
+
+    Returns
+    -------
+    bool
+        Of another path only if that has gone, and the file was of the same
+        name, size and time.
+
+    Example
+    -------
+    >>> old, new = (f"{COPY_OF}/scratch/{n}/a.m4a: 9 7" for n in (1, 2))
+    >>> is_copy(old, new), is_copy(old, new.replace("9", "8"))
+    (True, False)
+    """
+    if found == made_of or found is None or not found.startswith(COPY_OF):
+        return found == made_of
+    (path, state), (own, now) = (
+        (text.removeprefix(COPY_OF).rpartition(": ")[::2])
+        for text in (found, made_of)
+    )
+    same = state == now and os.path.basename(path) == os.path.basename(own)
+    return same and not os.path.exists(path)
+
+
 def in_the_way(target, found, made_of):
     """Why a target must not be replaced.
 
@@ -103,6 +135,11 @@ def in_the_way(target, found, made_of):
     """
     if found is None:
         return ""
+    if not found:
+        return (
+            f"{IN_THE_WAY}{target} does not say what it was made of (a copy of "
+            "a version before 0.3 is to be removed)"
+        )
     if not found.startswith(COPY_OF):
         return f"{IN_THE_WAY}{target} is no copy that was made here"
     path, own = (

@@ -88,7 +88,7 @@ class Excluded:
             self.speakers |= within
             if not speaker and not within:
                 self.unknown.append(name)
-        untold = {spelling(name) for name in self.unknown}
+        untold = {"/".join(parts_of(n, self.folders)) for n in self.unknown}
         for recording, inside in zip(recordings, folders_of):
             # An ID has no suffix: that of take.m4a.wav is take.m4a
             name = "/".join(parts_of(f"{recording.id}.wav"))

@@ -178,9 +178,14 @@ class Preparation:
         ours = isinstance(record, dict) and (
             UNFINISHED in record or {"version", "files"} <= record.keys()
         )
-        if damaged or ours:
+        if damaged:
             return
-        for path in [self.manifest, self.record, *self.beside]:
+        files = [self.manifest, self.record, *self.beside]
+        if ours:
+            # Made where no folder told them, a table of speakers is one's own
+            untold = record.get("id_parts", "") is None
+            files = [n for n in self.beside if untold and "speakers" in n.name]
+        for path in files:
             if path.exists():
                 raise ValueError(
                     f"{path} is there, was not made by this step, and would be "

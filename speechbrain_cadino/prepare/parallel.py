@@ -66,10 +66,13 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
     if multiprocessing.current_process().daemon:  # which may have no children
         return [*map(function, *arguments)]
     workers = num_workers or own_processors(1)
-    chunk = min(chunk, max(1, count // (PORTIONS * workers)))
-    chunks = -(-count // chunk)
     # Forks follow their parent, others the server that has made them
     method = "fork" if sys.platform == "linux" else None
+    if method:  # others import all anew, for seconds: too much for a few calls
+        chunk = min(chunk, max(1, count // (PORTIONS * workers)))
+    chunks = -(-count // chunk)
+    if not method and chunks == 1:
+        return [*map(function, *arguments)]
     with (
         ProcessPoolExecutor(
             max(1, min(workers, chunks)),
@@ -88,8 +91,8 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
             raise ChildProcessError(
                 f"{description}: a process was killed, most likely because "
                 "memory ran out: close other programs, or take fewer CPUs "
-                "(taskset -c 0-3 before the command, or --num_workers of "
-                "speechbrain-cadino prepare), and start it again."
+                "(on Linux taskset -c 0-3 before the command, or --num_workers "
+                "of speechbrain-cadino prepare), and start it again."
                 + UNGUARDED
                 * (method is None)
             ) from error

@@ -180,8 +180,10 @@ def _without_reader():
     for stream in _streams():
         poll = select.poll()
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            poll.register(stream.fileno(), 0)
-            if any(event & select.POLLERR for _, event in poll.poll(0)):
+            # Linux says so by an error, macOS by a hang-up
+            poll.register(stream.fileno(), select.POLLOUT)
+            gone = select.POLLERR | select.POLLHUP
+            if any(event & gone for _, event in poll.poll(0)):
                 found.append(stream)
     return found
 

@@ -12,6 +12,7 @@ import platform
 import re
 import resource
 import shutil
+import stat
 import tempfile
 import time
 import zlib
@@ -205,12 +206,21 @@ def atomic_path(path):
             # Ours: no link that somebody has put there is followed
             options = os.O_CREAT | os.O_EXCL | os.O_WRONLY
             os.close(os.open(temporary, options, 0o666))
+            _take_mode(temporary, path)
             yield temporary
             sync(temporary)
             os.replace(temporary, path)
             sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _take_mode(temporary, path):
+    """Gives what is to replace a file or a folder its permissions: who may not
+    read the one may not read the other."""
+    with contextlib.suppress(OSError):  # not there, or of a disk without any
+        mode = stat.S_IMODE(path.stat().st_mode)
+        temporary.chmod(mode | (0o700 if temporary.is_dir() else 0o600))
 
 
 @contextlib.contextmanager
@@ -254,6 +264,7 @@ def atomic_folder(path):
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(previous, ignore_errors=True)
     temporary.mkdir(parents=True)
+    _take_mode(temporary, path)
     try:
         with removed_if_full(temporary, path):
             yield temporary
@@ -423,6 +434,39 @@ def holds_something(path):
     if not path.is_dir():
         return path.exists()
     return not all(is_temporary(inner.name) for inner in path.iterdir())
+
+
+def check_only(folder, is_own):
+    """Raises if a folder that is to be removed holds what is not ours.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The folder, which may not be there.
+    is_own : callable
+        Whether a name in it is one of ours. Hidden ones are: half of a file
+        that was being written.
+
+    Raises
+    ------
+    ValueError
+        Naming the first that is not.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "mine.wav").touch()
+    >>> check_only(folder, lambda name: name.endswith(".npy"))
+    Traceback (most recent call last):
+    ...
+    ValueError: ...mine.wav was not made here, and would be removed: move ...
+    """
+    for path in sorted(folder.glob("*")):
+        if not (path.name.startswith(".") or is_own(path.name)):
+            raise ValueError(
+                f"{path} was not made here, and would be removed: move it, or "
+                "give another output folder."
+            )
 
 
 def check_inputs_stay(inputs, outputs):

@@ -1,6 +1,7 @@
-"""SIGTERM and SIGINT: a run ends where it can go on, and says so.
+"""SIGTERM, SIGINT, SIGHUP: a run ends where it can go on, and says so.
 
-SLURM, a pre-empted machine and torchrun ask with SIGTERM, Ctrl-C with SIGINT.
+SLURM, a pre-empted machine and torchrun ask with SIGTERM, Ctrl-C with SIGINT, a
+terminal that is closed with SIGHUP.
 """
 
 import contextlib
@@ -8,7 +9,7 @@ import signal
 import threading
 import time
 
-SIGNALS = [signal.SIGTERM, signal.SIGINT]
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 
 # Signals within so many seconds are one request: SLURM may tell every process,
 # and torchrun tells those that it has started once more.
@@ -44,7 +45,7 @@ class Interrupted(SystemExit):
 
 
 class Requests:
-    """What SIGTERM and SIGINT ask for: a handler of both.
+    """What SIGTERM, SIGINT and SIGHUP ask for: a handler of all.
 
     Arguments
     ---------
@@ -88,11 +89,11 @@ class Requests:
 
 @contextlib.contextmanager
 def interruptible(postponed=False):
-    """Makes SIGTERM and SIGINT raise Interrupted within a block.
+    """Makes SIGTERM, SIGINT and SIGHUP raise Interrupted within a block.
 
     After the block, they do what they did before. One that is ignored, as in
-    a shell's background, stays so; and in another thread than the main one,
-    which alone gets signals, nothing changes.
+    a shell's background or by nohup, stays so; and in another thread than the
+    main one, which alone gets signals, nothing changes.
 
     Arguments
     ---------

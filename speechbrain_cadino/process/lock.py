@@ -102,6 +102,8 @@ def _open(folder):
     except OSError:
         os.close(descriptor)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        with contextlib.suppress(OSError):  # it is another's, who has done so
+            os.fchmod(descriptor, 0o666)
     try:
         yield descriptor
     finally:

@@ -169,7 +169,8 @@ def own_processors(processes=None):
 def shield_worker(worker_id):
     """A ``worker_init_fn`` for DataLoader: only its parent ends a worker.
 
-    Ctrl-C and torchrun signal whole process groups. The parent saves a
+    Ctrl-C, torchrun and a terminal that is closed signal whole process
+    groups. The parent saves a
     checkpoint first, and needs its workers until then.
 
     Arguments
@@ -177,7 +178,8 @@ def shield_worker(worker_id):
     worker_id : int
         Not used.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_obey_parent, daemon=True).start()

@@ -29,6 +29,7 @@ from speechbrain_cadino.runs.maps import (
     score_held_out,
     try_maps,
 )
+from speechbrain_cadino.training.checkpoints import has_checkpoint
 from speechbrain_cadino.verification.threshold import (
     check_alike,
     check_calibration,
@@ -153,8 +154,8 @@ def check_request(source, folder, only=None):
     Raises
     ------
     ValueError
-        If the folder is the encoder's own or holds anything but an encoder, or
-        there is no such map.
+        If the folder is the encoder's own, that of a training, or holds
+        anything but an encoder, or there is no such map.
     """
     maps = [name for name in MAPS if name != NONE]
     if only is not None and only not in maps:
@@ -165,3 +166,8 @@ def check_request(source, folder, only=None):
             f"{folder} is the encoder itself: give another folder to write."
         )
     check_replaceable(folder)
+    if folder.name == "encoder" and has_checkpoint(folder.parent / "save"):
+        raise ValueError(
+            f"{folder} is the encoder of a training, and would be replaced: "
+            "give another folder to write."
+        )

@@ -21,6 +21,7 @@ from speechbrain_cadino.config.overlays import allow_own_classes
 from speechbrain_cadino.config.settings import (
     HARMLESS,
     OUTPUT_FOLDER,
+    OWN_FOLDERS,
     comparable,
     differences,
     resolve,
@@ -49,6 +50,9 @@ logger = get_logger(__name__)
 
 # In the output folder: what a run was begun with
 RECORD = "run.json"
+
+# How the settings that a run keeps begin, as SpeechBrain's do
+GENERATED = "# Generated"
 
 # In the environment of the scripts that a pipeline starts: the step's name
 STEP_VARIABLE = "SPEECHBRAIN_CADINO_STEP"
@@ -283,6 +287,12 @@ def check_same(name, record, settings, remove, harmless=HARMLESS, done=False):
             f"be made anew: {remove}. Encoder folders can be loaded as ever."
         )
     begun = record["version"]
+    if begun.startswith("0.2.") and not done:
+        raise ValueError(
+            f"{name} was begun with version {begun}, whose trainings "
+            f"{__version__} does not go on with: let it end with that version, "
+            f"or remove what is to be made anew: {remove}."
+        )
     updated = begun != __version__
     changes = differences(settings_of(record, harmless), settings)
     if changes:
@@ -355,6 +365,7 @@ def load_run(
     settings = run_settings(hparams_file, run_opts, overrides)
     folder = run_folder(settings)
     _check_encoder_folders(folder, settings)
+    _check_yaml_stays(folder, pathlib.Path(hparams_file).name)
     allow_own_classes()
     check_arguments(settings)
     open_run(folder, settings, resumes, harmless)
@@ -377,6 +388,20 @@ def _check_encoder_folders(folder, settings):
                 "give a folder for it alone."
             )
         check_replaceable(place)
+
+
+def _check_yaml_stays(folder, name):
+    """Raises if the YAML file that was given would be replaced by its resolved
+    settings."""
+    kept = pathlib.Path(folder, "hyperparams.yaml")
+    given = [pathlib.Path(own, name) for own in OWN_FOLDERS[:1]]
+    if not kept.is_file() or kept.resolve() not in [g.resolve() for g in given]:
+        return
+    if not kept.read_text("utf-8", errors="replace").startswith(GENERATED):
+        raise ValueError(
+            f"{kept} is your YAML file, and would be replaced by its resolved "
+            "settings: give it another name, or another output_folder."
+        )
 
 
 def make_experiment(folder, hparams_file, overrides):
@@ -408,7 +433,7 @@ def _keep(folder, hparams_file, overrides):
     """Keeps the settings, references resolved, and the script."""
     with open(hparams_file, encoding="utf-8") as fin:
         resolved = resolve_references(fin, overrides).read()
-    head = f"# Generated {date.today()} from:\n# {hparams_file}\n"
+    head = f"{GENERATED} {date.today()} from:\n# {hparams_file}\n"
     write_text(
         pathlib.Path(folder, "hyperparams.yaml"),
         f"{head}# yamllint disable\n{resolved}",

@@ -947,6 +947,10 @@ def test_files_and_folders(tmp_path):
         ("filter ENC BAD --output OUT --density most", "most: give mixture"),
         ("filter ENC BAD --output OUT --density 80", "80% keeps that share"),
         ("embed ENC BAD --output OTHERS", "embeddings.npy would be replaced"),
+        ("embed ENC BAD --output HIDDEN", "mine.wav was not made here, and"),
+        ("filter ENC BAD --output HIDDEN2", "mine.wav was not made here, and"),
+        ("cluster ENC LIST --csv LIST", "list.csv is read, and would be repl"),
+        ("verify ENC BAD LIST --csv LIST", "list.csv is read, and would be"),
         ("adapt ENC BAD --output ''", "name of a file or folder is empty"),
         (
             "calibrate --embeddings OTHERS x --method clusters",
@@ -978,8 +982,15 @@ def test_a_mistake_is_one_sentence(
     """With BAD audio: before it is read, or there would be another."""
     (tmp_path / "empty").mkdir()
     save_embeddings(tmp_path / "others", ["a"], np.ones((1, 4)))
+    for name in ("hidden/.done", "hidden2/.converted"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "mine.wav").touch()
+    (tmp_path / "list.csv").write_text(f"file\n{speech / FILES[0]}\n")
     places = {
         "OTHERS": tmp_path / "others",
+        "HIDDEN": tmp_path / "hidden",
+        "HIDDEN2": tmp_path / "hidden2",
+        "LIST": tmp_path / "list.csv",
         "ENC": encoder_folder,
         "WAV": speech / FILES[0],
         "BAD": speech / "broken.wav",
@@ -1061,7 +1072,7 @@ def test_recordings_where_copies_go_stay(
     words = ["filter", encoder_folder, folder, "--output", tmp_path]
     with pytest.raises(SystemExit, match="1"):
         main([str(word) for word in words])
-    refused = "converted is deleted in the end" in caplog.text
+    refused = "was not made here, and would be removed" in caplog.text
     assert refused == (name == ".converted")
     assert (folder / "mine.wav").is_file()
 

@@ -44,7 +44,7 @@ def test_load_encoder_names_what_is_missing(
         load_encoder(tmp_path / "nowhere")
     # At once: no hub is asked for what is none of its ids
     monkeypatch.setattr(load, "fetch", None)
-    for source in ("encoderx", "results/dino/encoderx"):
+    for source in ("encoderx", "results/dino/encoderx", "results/encoderx"):
         with pytest.raises(FileNotFoundError, match=f"no folder {source}"):
             load_encoder(source)
     with pytest.raises(FileNotFoundError, match=r"has no hyperparams.yaml"):

@@ -1,5 +1,6 @@
 import logging
 import os
+import unicodedata
 
 import pandas as pd
 import pytest
@@ -243,6 +244,49 @@ def test_speakers_are_left_out_however_they_are_spelled(
         (tmp_path / "1.txt").write_text(text)
         prepare_folder(data, save, exclude=tmp_path / "1.txt")
         assert ids(save) == ["wav/carl/1"]
+
+
+@pytest.mark.parametrize("above", ["", "wav/", "calls/"])
+@pytest.mark.parametrize("prefix", ["", "{data}/"])
+def test_files_that_name_no_speaker_are_left_out_however_spelled(
+    tmp_path, save, write_tone, above, prefix
+):
+    data = tmp_path / "Gespräche"
+    for name in "123":
+        write_tone(data / above / f"{name}.wav")
+    one, two = (f"{prefix.format(data=data)}{above}{n}.wav" for n in "12")
+    (tmp_path / "1.txt").write_text(f"0 {one} {two}\n")
+    prepare_folder(data, save, exclude=tmp_path / "1.txt")
+    assert ids(save) == [f"{above}3"]
+
+
+@pytest.mark.parametrize("folder", ["NFC", "NFD"])
+@pytest.mark.parametrize("listed", ["NFC", "NFD"])
+def test_a_data_folder_that_macos_has_decomposed(
+    tmp_path, save, write_tone, folder, listed
+):
+    data = tmp_path / unicodedata.normalize(folder, "Gespräche")
+    for name in ["customers/anna/1", "customers/bob/1", "customers/eve/1"]:
+        write_tone(data / f"{name}.wav")
+    line = f"0 {data}/customers/anna/1.wav {data}/customers/bob/9.wav\n"
+    text = unicodedata.normalize(listed, line)
+    (tmp_path / "1.txt").write_text(text, "utf-8")
+    prepare_folder(data, save, exclude=tmp_path / "1.txt")
+    assert ids(save) == ["customers/eve/1"]
+
+
+def test_speakers_of_ones_own_are_not_replaced(data, save):
+    """By those of folders, once id_parts is given; they were not asked for
+    before."""
+    prepare_folder(data, save)
+    (save / "speakers.csv").write_text("ID,spk_id\na,anna\n")
+    with pytest.raises(
+        ValueError, match=r"speakers.csv is there, was not made"
+    ):
+        prepare_folder(data, save, id_parts=2)
+    (save / "speakers.csv").unlink()
+    prepare_folder(data, save, id_parts=2)
+    prepare_folder(data, save, id_parts=2, min_duration=0.2)  # its own
 
 
 def test_a_name_that_does_not_tell_the_speaker_is_said(

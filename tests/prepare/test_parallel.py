@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import pathlib
+import sys
 import threading
 import time
 
@@ -22,6 +23,7 @@ parallel.in_parallel(work, range(4), chunk=1, description="", num_workers=4)
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 def test_workers_end_with_their_parent(tmp_path):
     process = forked.start("-c", PARENT, tmp_path)
     deadline = time.monotonic() + 60

@@ -218,6 +218,20 @@ def test_what_is_no_plain_file_stays(tmp_path):
     assert os.listdir(tmp_path) == ["pipe"]
 
 
+def test_what_is_replaced_keeps_its_permissions(tmp_path):
+    """Who may not read the one may not read the other."""
+    (tmp_path / "a.csv").touch(0o600)
+    write_csv(tmp_path / "a.csv", pd.DataFrame({"a": [1]}))
+    (tmp_path / "folder").mkdir(0o750)
+    with atomic_folder(tmp_path / "folder"):
+        pass
+    write_csv(tmp_path / "new.csv", pd.DataFrame({"a": [1]}))
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()]
+    umask = os.umask(0o22)
+    os.umask(umask)
+    assert sorted(modes) == sorted([0o600, 0o750, 0o666 & ~umask])
+
+
 def test_a_link_is_written_through(tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "a.csv").write_text("old")

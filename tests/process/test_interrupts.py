@@ -17,16 +17,19 @@ def ask(number=signal.SIGTERM):
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """SIGINT as in a terminal; at the end of a test, all is as before."""
+    """As in a terminal; at the end of a test, all is as before."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     now = [signal.getsignal(number) for number in interrupts.SIGNALS]
     yield
     assert [signal.getsignal(number) for number in interrupts.SIGNALS] == now
     signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGHUP, hangup)
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+    ("number", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)],
 )
 def test_a_script_says_why_it_ends(number, code, caplog):
     with pytest.raises(SystemExit) as end, user_errors():

@@ -47,6 +47,8 @@ def test_a_folder_that_cannot_be_locked_has_a_file_that_can(
         locked(tmp_path, patience=0.1),
     ):
         pass
+    # The group whose folder it is may lock it, too
+    assert stat.S_IMODE((tmp_path / ".lock").stat().st_mode) == 0o666
 
 
 def test_the_folder_of_its_pipeline_is_a_steps_own(tmp_path, monkeypatch):

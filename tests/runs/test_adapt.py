@@ -199,11 +199,16 @@ def test_no_folder_of_others_is_replaced_from_python(
 ):
     embedder, table = load_encoder(encoder_folder), room_table(archive)
     (tmp_path / "thesis.txt").write_text("...")
+    trained = tmp_path / "run" / "encoder"
+    shutil.copytree(encoder_folder, trained)
+    (tmp_path / "run" / "save" / "CKPT+1").mkdir(parents=True)
     for output, only, reason in [
         (tmp_path, None, "other things than an encoder"),
+        (trained, None, "is the encoder of a training, and would be repl"),
         (encoder_folder, None, "is the encoder itself"),
         (tmp_path / "new", "lda", "give one of mean, whitening"),
     ]:
         with pytest.raises(ValueError, match=reason):
             room.adapt(embedder, table, output, only)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["run", "thesis.txt"]
