@@ -88,9 +88,9 @@ class AngularPrototypical(Term):
                 )
             self.utterances = utterances
             logits = self.scale * torch.einsum("aid,bjd->abij", views, views)
-            # By numbers of the host, which would wait for those of a mask
-            one, other = zip(*itertools.permutations(range(count), 2))
-            logits = logits[list(one), list(other)]  # (pairs, utterances, ...)
+            # One by one: the host would wait for a GPU to know those of a mask
+            pairs = itertools.permutations(range(count), 2)
+            logits = torch.stack([logits[pair] for pair in pairs])
             right = torch.arange(utterances, device=logits.device)
             value = F.cross_entropy(
                 logits.flatten(0, 1), right.repeat(len(logits))
