@@ -41,6 +41,7 @@ from speechbrain_cadino.runs.finetune import (
 )
 from speechbrain_cadino.runs.open_run import (
     check_no_training,
+    check_yaml_stays,
     make_experiment,
 )
 from speechbrain_cadino.runs.training import train
@@ -73,6 +74,7 @@ def main():
 
     # One run at a time in the output folder
     output_folder, trainings = plan_shares(hparams_file, run_opts, overrides)
+    check_yaml_stays(output_folder, run_opts)
     run_on_main(check_no_training, args=[output_folder])
     run_on_main(claim, args=[output_folder])
     make_experiment(output_folder, hparams_file, overrides)

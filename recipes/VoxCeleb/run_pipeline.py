@@ -38,6 +38,7 @@ from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.runs.open_run import (
     check_no_training,
+    check_yaml_stays,
     make_experiment,
 )
 from speechbrain_cadino.runs.pipeline import LOCK_SECONDS, check, run
@@ -58,6 +59,7 @@ def main(arguments):
     steps = plan_all()
     with locked(hparams["output_folder"], LOCK_SECONDS) as lock:
         check_no_training(hparams["output_folder"])
+        check_yaml_stays(hparams["output_folder"], run_opts)
         check(hparams["output_folder"], steps)
         make_experiment(hparams["output_folder"], hparams_file, overrides)
         run(hparams["output_folder"], steps, lock, plan_all)

@@ -70,8 +70,8 @@ class EncoderBrain(sb.Brain):
     that a resumed run draws what an uninterrupted one would have drawn. After
     each epoch it logs, evaluates if that is due, and saves a checkpoint.
 
-    Asked to end by SIGTERM or SIGINT, ``fit`` finishes its step, saves a
-    checkpoint and raises Interrupted; asked twice, it raises at once.
+    Asked to end by SIGTERM, SIGINT or SIGHUP, ``fit`` finishes its step, saves
+    a checkpoint and raises Interrupted; asked twice, it raises at once.
 
     A step whose loss or gradients are not finite is undone on all ranks, as if
     it had not been taken, and counted. SpeechBrain's run option
@@ -219,7 +219,8 @@ class EncoderBrain(sb.Brain):
         Raises
         ------
         Interrupted
-            If SIGTERM or SIGINT came. They do afterwards what they did before.
+            If SIGTERM, SIGINT or SIGHUP came. They do afterwards what they did
+            before.
         """
         # SpeechBrain takes any iterable of epochs, a list too
         limit = getattr(epoch_counter, "limit", None)

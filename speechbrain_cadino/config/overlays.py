@@ -22,6 +22,9 @@ from speechbrain_cadino.config.flags import (
 from speechbrain_cadino.config.settings import OWN_FOLDERS
 from speechbrain_cadino.config.usage import find_yaml
 
+# Keys of paths in any file, however it was made
+FOLDERS = ["data_folder", "output_folder"]
+
 # The call in YAML files that seeds what is made below it
 SEED = "__set_seed"
 
@@ -172,7 +175,8 @@ def allow_own_classes():
 
 def _load(path):
     """A YAML file, put over its bases if it names any."""
-    (_, merged), *overlays = _with_bases(path, {}, []).values()
+    (whole, merged), *overlays = _with_bases(path, {}, []).values()
+    _check_paths(whole, merged, dict.fromkeys(FOLDERS))
     for overlay, settings in overlays:
         text = _read(overlay)
         own = settings.pop("own_keys", None) or []

@@ -298,9 +298,10 @@ def parts_of(name, folders=()):
     """
     text = spelling(name)
     if text.startswith("/"):
-        paths = {text, os.path.realpath(text)}
-        if name.startswith("/"):  # as the disk has it, maybe decomposed
-            paths.add(spelling(os.path.realpath(name)))
+        # As it was written first: a link may lead out of a speaker's folder
+        paths = [text, os.path.realpath(text)] if folders else []
+        if name.startswith("/") and folders:  # as macOS has it: decomposed
+            paths.append(spelling(os.path.realpath(name)))
         for folder in folders:
             for root in {os.path.abspath(folder), os.path.realpath(folder)}:
                 root = unicodedata.normalize("NFC", root)

@@ -205,7 +205,7 @@ def _speak(request):
     data = request["data"].encode()
     sample_rate = library.espeak_Initialize(SYNCHRONOUS, 0, data, PHONE_EVENTS)
     if sample_rate < 0:
-        sys.exit(f"no voice data in {request['data']}")
+        sys.exit(f"no voice data in {os.getcwd()}")
     library.espeak_SetSynthCallback(collect)
     if library.espeak_SetVoiceByName(request["voice"].encode()):
         sys.exit("no such voice")

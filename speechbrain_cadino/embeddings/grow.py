@@ -36,6 +36,7 @@ from speechbrain_cadino.process.files import (
     read_json,
     remove_leftovers,
     sync,
+    take_mode,
     write_csv,
     write_json,
 )
@@ -224,6 +225,7 @@ def settle(folder):
         (folder / "ids.txt").unlink(missing_ok=True)
     for name in [RECORD, DURATIONS, *NAMES]:
         if (whole / name).exists():
+            take_mode(whole / name, folder / name)
             (whole / name).replace(folder / name)
     shutil.rmtree(whole)
 

@@ -50,7 +50,7 @@ def make_copies(make, sources, targets, doing, advice, num_workers=None):
         make,
         sources,
         targets,
-        chunk=8,
+        chunk=1,  # they may be long
         description=doing,
         num_workers=num_workers,
     )
@@ -97,8 +97,8 @@ def is_copy(found, made_of):
     Returns
     -------
     bool
-        Of another path only if that has gone, and the file was of the same
-        name, size and time.
+        Of another path only if no other file is there, and the file was of
+        the same name, size and time.
 
     Example
     -------
@@ -113,7 +113,16 @@ def is_copy(found, made_of):
         for text in (found, made_of)
     )
     same = state == now and os.path.basename(path) == os.path.basename(own)
-    return same and not os.path.exists(path)
+    return same and not _is_another(path, own)
+
+
+def _is_another(path, own):
+    """Whether there is a file, and it is not this one: a link may lead there
+    from the place where it was before."""
+    try:
+        return not os.path.samefile(path, own)
+    except OSError:  # gone, or of a name that is not in UTF-8
+        return path != own and os.path.exists(path)
 
 
 def in_the_way(target, found, made_of):
@@ -146,7 +155,7 @@ def in_the_way(target, found, made_of):
         text.removeprefix(COPY_OF).rpartition(": ")[0]
         for text in (found, made_of)
     )
-    if path != own and os.path.exists(path):
+    if _is_another(path, own):
         return f"{IN_THE_WAY}{target} was made of {path}"
     return ""
 

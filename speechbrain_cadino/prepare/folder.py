@@ -10,6 +10,7 @@ from speechbrain_cadino.dataio.signal import RATES
 from speechbrain_cadino.embeddings.segments import SHORTEST
 from speechbrain_cadino.prepare.exclude import Excluded
 from speechbrain_cadino.prepare.inputs import (
+    SPEAKERS,
     Preparation,
     check_folders,
     check_id_parts,
@@ -173,7 +174,7 @@ def prepare_folder(
     }
     beside = [_beside(manifest, "skipped.csv")]
     if id_parts:
-        beside.append(_beside(manifest, "speakers.csv"))
+        beside.append(_beside(manifest, SPEAKERS))
     made = Preparation(manifest, inputs, beside, convert_folder, CONVERTED)
     if made.is_done:
         logger.info(f"{manifest}: nothing has changed, preparation skipped.")
@@ -226,6 +227,8 @@ def _write(made, recordings, excluded):
     """Writes the manifest, what is beside it, and last what it is made of."""
     manifest, inputs = made.manifest, made.inputs
     sample_rate = inputs["sample_rate"]
+    if made.had_speakers and not inputs["id_parts"]:
+        _beside(manifest, SPEAKERS).unlink(missing_ok=True)
     made.begin()
     problems = [(r.wav, r.problem) for r in recordings]
     reasons = write_skipped(_beside(manifest, "skipped.csv"), "wav", problems)
@@ -255,7 +258,7 @@ def _write(made, recordings, excluded):
     ]
     speakers = None
     if inputs["id_parts"]:
-        speakers = _beside(manifest, "speakers.csv")
+        speakers = _beside(manifest, SPEAKERS)
     made.write(rows, speakers)
 
 

@@ -10,6 +10,9 @@ from speechbrain_cadino.dataio.names import paths_of
 from speechbrain_cadino.prepare.scan import fingerprint, list_files
 from speechbrain_cadino.process.files import read_json, write_csv, write_json
 
+# Beside a manifest: the true speaker of each ID, as folders tell it
+SPEAKERS = "speakers.csv"
+
 # In the place of the inputs while a manifest is being made
 UNFINISHED = "unfinished"
 
@@ -161,6 +164,11 @@ class Preparation:
             return False
         return read_json(self.record) == self._made_of()
 
+    @property
+    def had_speakers(self):
+        """Whether the preparation before this one wrote ``speakers.csv``."""
+        return (read_json(self.record) or {}).get("id_parts") is not None
+
     def check_ours(self):
         """Raises if files that are to be written are there, and not of a
         prepare step.
@@ -183,8 +191,9 @@ class Preparation:
         files = [self.manifest, self.record, *self.beside]
         if ours:
             # Made where no folder told them, a table of speakers is one's own
-            untold = record.get("id_parts", "") is None
-            files = [n for n in self.beside if untold and "speakers" in n.name]
+            untold = not self.had_speakers and UNFINISHED not in record
+            speakers = [n for n in self.beside if n.name.endswith(SPEAKERS)]
+            files = speakers if untold else []
         for path in files:
             if path.exists():
                 raise ValueError(

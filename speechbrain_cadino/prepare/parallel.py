@@ -72,7 +72,8 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
         chunk = min(chunk, max(1, count // (PORTIONS * workers)))
     chunks = -(-count // chunk)
     if not method and chunks == 1:
-        return [*map(function, *arguments)]
+        items = tqdm(zip(*arguments), description, count, unit="file", delay=1)
+        return [function(*item) for item in items]
     with (
         ProcessPoolExecutor(
             max(1, min(workers, chunks)),

@@ -38,9 +38,9 @@ def user_errors(goes_on=True):
     ``ValueError``, ``OSError`` and, where an extra is missing, ``ImportError``
     are what this package raises with a message for the user; the traceback
     goes to ``log.txt`` only. So it is if another process of the run is gone.
-    Asked to end by SIGTERM or SIGINT, a script says so in its last line. Where
-    all went well, the process leaves the group of torchrun. Serves as a
-    context manager and as a decorator.
+    Asked to end by a signal (see ``interruptible``), a script says so in its
+    last line. Where all went well, the process leaves the group of torchrun.
+    Serves as a context manager and as a decorator.
 
     Arguments
     ---------

@@ -206,7 +206,7 @@ def atomic_path(path):
             # Ours: no link that somebody has put there is followed
             options = os.O_CREAT | os.O_EXCL | os.O_WRONLY
             os.close(os.open(temporary, options, 0o666))
-            _take_mode(temporary, path)
+            take_mode(temporary, path)
             yield temporary
             sync(temporary)
             os.replace(temporary, path)
@@ -215,9 +215,17 @@ def atomic_path(path):
         temporary.unlink(missing_ok=True)
 
 
-def _take_mode(temporary, path):
+def take_mode(temporary, path):
     """Gives what is to replace a file or a folder its permissions: who may not
-    read the one may not read the other."""
+    read the one may not read the other.
+
+    Arguments
+    ---------
+    temporary : pathlib.Path
+        What is to replace it.
+    path : pathlib.Path
+        What may be there.
+    """
     with contextlib.suppress(OSError):  # not there, or of a disk without any
         mode = stat.S_IMODE(path.stat().st_mode)
         temporary.chmod(mode | (0o700 if temporary.is_dir() else 0o600))
@@ -264,7 +272,7 @@ def atomic_folder(path):
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(previous, ignore_errors=True)
     temporary.mkdir(parents=True)
-    _take_mode(temporary, path)
+    take_mode(temporary, path)
     try:
         with removed_if_full(temporary, path):
             yield temporary

@@ -166,7 +166,8 @@ def check_request(source, folder, only=None):
             f"{folder} is the encoder itself: give another folder to write."
         )
     check_replaceable(folder)
-    if folder.name == "encoder" and has_checkpoint(folder.parent / "save"):
+    place = folder.resolve()
+    if place.name == "encoder" and has_checkpoint(place.parent / "save"):
         raise ValueError(
             f"{folder} is the encoder of a training, and would be replaced: "
             "give another folder to write."

@@ -21,7 +21,6 @@ from speechbrain_cadino.config.overlays import allow_own_classes
 from speechbrain_cadino.config.settings import (
     HARMLESS,
     OUTPUT_FOLDER,
-    OWN_FOLDERS,
     comparable,
     differences,
     resolve,
@@ -290,8 +289,9 @@ def check_same(name, record, settings, remove, harmless=HARMLESS, done=False):
     if begun.startswith("0.2.") and not done:
         raise ValueError(
             f"{name} was begun with version {begun}, whose trainings "
-            f"{__version__} does not go on with: let it end with that version, "
-            f"or remove what is to be made anew: {remove}."
+            f"{__version__} does not go on with: if it has not ended, let it "
+            "end with that version, or remove what is to be made anew: "
+            f"{remove}. Encoder folders can be loaded as ever."
         )
     updated = begun != __version__
     changes = differences(settings_of(record, harmless), settings)
@@ -365,7 +365,7 @@ def load_run(
     settings = run_settings(hparams_file, run_opts, overrides)
     folder = run_folder(settings)
     _check_encoder_folders(folder, settings)
-    _check_yaml_stays(folder, pathlib.Path(hparams_file).name)
+    check_yaml_stays(folder, run_opts)
     allow_own_classes()
     check_arguments(settings)
     open_run(folder, settings, resumes, harmless)
@@ -390,12 +390,24 @@ def _check_encoder_folders(folder, settings):
         check_replaceable(place)
 
 
-def _check_yaml_stays(folder, name):
+def check_yaml_stays(folder, run_opts):
     """Raises if the YAML file that was given would be replaced by its resolved
-    settings."""
+    settings.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The output folder.
+    run_opts : dict
+        The run options of ``parse_arguments``, which name the file.
+
+    Raises
+    ------
+    ValueError
+        If so, unless these are such settings themselves.
+    """
     kept = pathlib.Path(folder, "hyperparams.yaml")
-    given = [pathlib.Path(own, name) for own in OWN_FOLDERS[:1]]
-    if not kept.is_file() or kept.resolve() not in [g.resolve() for g in given]:
+    if kept.resolve() != pathlib.Path(run_opts["param_file"]).resolve():
         return
     if not kept.read_text("utf-8", errors="replace").startswith(GENERATED):
         raise ValueError(

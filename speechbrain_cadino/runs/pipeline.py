@@ -149,8 +149,8 @@ def run(folder, steps, lock, replan):
     ValueError
         If a script fails, or the YAML file of one has changed meanwhile.
     Interrupted
-        If the pipeline is asked to end, by SIGTERM or Ctrl-C. The script was
-        asked too, and has ended.
+        If the pipeline is asked to end, by SIGTERM, Ctrl-C or SIGHUP. The
+        script was asked too, and has ended.
     """
     logger.info(f"\n{outline(steps)}\n")
     steps = list(steps)

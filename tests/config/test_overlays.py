@@ -110,6 +110,9 @@ def test_a_folder_that_yaml_takes_for_a_number(recipe, value):
         load(path)
     write(path, text.replace(number, f'"{number}"'))
     assert number in load(path)["data_folder"]
+    whole = write(recipe / "mine" / "whole.yaml", f"data_folder: {value}\n")
+    with pytest.raises(ValueError, match=r"whole\.yaml: data_folder is"):
+        load(whole)
     # One's own keys may be called as they are
     text = "base: base.yaml\nown_keys: all\nfreeze_encoder: True\n"
     write(path, text + "number_of_trials: 100\n")

@@ -49,6 +49,11 @@ def test_an_absolute_name_has_the_speaker_of_its_place(data):
     assert speaker_of(f"{data}/wav/anna/1.wav", [data]) == "anna"
     assert speaker_of(f"{data}/wav/../wav/anna/1.wav", [data]) == "anna"
     assert speaker_of(f"{data}/wav/anna/1.wav") == ""
+    # Whatever a link leads to, below the data, too
+    (data / "store").mkdir()
+    (data / "store" / "x7.wav").touch()
+    (data / "wav" / "anna" / "7.wav").symlink_to(data / "store" / "x7.wav")
+    assert speaker_of(f"{data}/wav/anna/7.wav", [data]) == "anna"
 
 
 def test_the_first_part_of_an_id_is_its_speaker():

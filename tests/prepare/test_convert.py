@@ -119,7 +119,8 @@ def test_a_copy_is_of_its_source(tmp_path):
     assert soundfile.info(target).duration == 2
 
 
-def test_copies_of_an_archive_that_has_moved_stay(tmp_path):
+@pytest.mark.parametrize("link", [False, True])
+def test_copies_of_an_archive_that_has_moved_stay(tmp_path, link):
     """As on the disk of another job; not of another file of that name."""
     old, new, copies = (tmp_path / name for name in ("job1", "job2", "flac"))
     old.mkdir()
@@ -130,6 +131,8 @@ def test_copies_of_an_archive_that_has_moved_stay(tmp_path):
     assert convert_files(sources, targets) == ["", ""]
     before = [target.stat().st_mtime_ns for target in targets]
     old.rename(new)
+    if link:
+        old.symlink_to(new)
     soundfile.write(new / "b.wav", tone(2, 44100), 44100)
     sources = [new / "a.wav", new / "b.wav"]
     assert convert_files(sources, targets) == ["", ""]

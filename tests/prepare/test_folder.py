@@ -287,6 +287,9 @@ def test_speakers_of_ones_own_are_not_replaced(data, save):
     (save / "speakers.csv").unlink()
     prepare_folder(data, save, id_parts=2)
     prepare_folder(data, save, id_parts=2, min_duration=0.2)  # its own
+    prepare_folder(data, save)
+    assert not (save / "speakers.csv").exists()
+    prepare_folder(data, save, id_parts=2)
 
 
 def test_a_name_that_does_not_tell_the_speaker_is_said(

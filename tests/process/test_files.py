@@ -223,6 +223,7 @@ def test_what_is_replaced_keeps_its_permissions(tmp_path):
     (tmp_path / "a.csv").touch(0o600)
     write_csv(tmp_path / "a.csv", pd.DataFrame({"a": [1]}))
     (tmp_path / "folder").mkdir(0o750)
+    (tmp_path / "folder" / "a").touch()
     with atomic_folder(tmp_path / "folder"):
         pass
     write_csv(tmp_path / "new.csv", pd.DataFrame({"a": [1]}))

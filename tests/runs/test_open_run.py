@@ -1,3 +1,4 @@
+import functools
 import json
 import shutil
 import sys
@@ -81,6 +82,37 @@ def test_another_version_is_told(begin, tmp_path, monkeypatch, caplog):
     caplog.clear()
     begin(lr=1)
     assert "version" not in caplog.text
+
+
+def test_a_run_of_a_version_that_trained_otherwise_is_refused(
+    begin, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as before:
+        before.setattr(runs, "__version__", "0.2.0")
+        begin(lr=1)
+    with pytest.raises(ValueError, match=r"0\.2\.0, whose trainings .* not go"):
+        begin(lr=1)
+    # What is done needs no training
+    record = read_record(tmp_path)
+    settings = {"output_folder": str(tmp_path), "lr": 1}
+    settings = runs.comparable(settings, str(tmp_path))
+    runs.check_same(tmp_path, record, settings, tmp_path, done=True)
+
+
+@pytest.mark.parametrize("kept", ["# Generated 2026-01-01 from:\nlr: 1\n", ""])
+def test_a_yaml_file_in_the_output_folder_is_not_replaced(tmp_path, kept):
+    """But by settings of this kind, which were written there."""
+    path = tmp_path / "hyperparams.yaml"
+    path.write_text(kept or "base: dino.yaml # mine\n")
+    check = functools.partial(
+        runs.check_yaml_stays, tmp_path, {"param_file": str(path)}
+    )
+    if kept:
+        check()
+        return
+    with pytest.raises(ValueError, match="is your YAML file, and would be"):
+        check()
+    runs.check_yaml_stays(tmp_path / "run", {"param_file": str(path)})
 
 
 def test_what_has_trained_nothing_locks_nothing(begin, tmp_path):
