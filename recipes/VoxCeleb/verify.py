@@ -39,11 +39,15 @@ def main(arguments):
         for name, load in hparams["embedders"].items()
     }
     check_kind(embedders["embedder"], "voices")
-    rate = embedders["embedder"].sample_rate
-    trial_lists = {
-        name: read(**{"sample_rate": rate, **read.keywords})
-        for name, read in hparams["trial_lists"].items()
-    }
+    embedder = embedders["embedder"]
+    # A folder of embeddings needs no audio, whichever key has named it
+    stored = None if embedder.hears else embedder.source
+    trial_lists = {}
+    for name, read in hparams["trial_lists"].items():
+        options = {"sample_rate": embedder.sample_rate, **read.keywords}
+        if "embeddings" in options:
+            options["embeddings"] = stored
+        trial_lists[name] = read(**options)
     results = hparams["verify"](**embedders, **trial_lists)
     logger.info(format_results(results))
     logger.info(f"Scores and plots are in {hparams['output_folder']}.")

@@ -262,7 +262,9 @@ class EncoderBrain(sb.Brain):
             yield
 
     def on_fit_start(self):
-        """As SpeechBrain's; tells if a checkpoint is of other settings."""
+        """As SpeechBrain's; tells if a checkpoint is of other settings. Raises
+        if something is trained that no checkpoint keeps."""
+        self._check_kept()
         self._start = hash_parameters(self.trained_weights())
         epochs = getattr(self.hparams, "number_of_epochs", None)
         if epochs is not None:
@@ -561,6 +563,23 @@ class EncoderBrain(sb.Brain):
         """The sum of a count over all processes."""
         count = torch.tensor(float(count), device=self.device)
         return round(ddp_mean(count).item() * self.processes)
+
+    def _check_kept(self):
+        """Raises if a resumed run would begin something anew."""
+        if self.checkpointer is None:
+            return
+        kept = {
+            id(parameter)
+            for module in self.checkpointer.recoverables.values()
+            if isinstance(module, torch.nn.Module)
+            for parameter in module.parameters()
+        }
+        for name, parameter in self.modules.named_parameters():
+            if parameter.requires_grad and id(parameter) not in kept:
+                raise ValueError(
+                    f"{name} is trained, and in no checkpoint: put what it is "
+                    "part of among the recoverables of the checkpointer."
+                )
 
     @property
     def position(self):

@@ -136,7 +136,7 @@ class DINOBrain(EncoderBrain):
         loss, figures = self.distillation.compare(
             student, teacher, self.position
         )
-        terms = self.distillation.objective.terms
+        terms = getattr(self.distillation.objective, "terms", ())
         self.record.add(
             {
                 "loss": loss.detach(),

@@ -45,6 +45,10 @@ def sized(clusterer, number=None, device=None):
     return clusterer
 
 
+class NoClusters(ValueError):
+    """A clusterer has left all utterances out."""
+
+
 def find_clusters(clusterer, embeddings):
     """Clusters embeddings by any clusterer in scikit-learn's form.
 
@@ -80,7 +84,7 @@ def find_clusters(clusterer, embeddings):
     labels = np.asarray(clusterer.fit_predict(embeddings))
     within = labels >= 0
     if not within.any():
-        raise ValueError(
+        raise NoClusters(
             f"{type(clusterer).__name__} leaves all {len(labels)} utterances "
             "out: its settings do not suit these embeddings."
         )

@@ -14,7 +14,11 @@ from speechbrain.utils.checkpoints import (
 )
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.clustering.clusterer import find_clusters, sized
+from speechbrain_cadino.clustering.clusterer import (
+    NoClusters,
+    find_clusters,
+    sized,
+)
 from speechbrain_cadino.clustering.kmeans import (
     SphericalKMeans,
     run_clustering,
@@ -227,7 +231,14 @@ class Reclustering:
         )
         number = self.number(epoch, len(readable))
         clusterer = sized(self.clusterer, number, device)
-        clusters, within = find_clusters(clusterer, embeddings)
+        try:
+            clusters, within = find_clusters(clusterer, embeddings)
+        except NoClusters as error:  # maybe of this epoch alone
+            logger.warning(f"{error} Partners are drawn as they were before.")
+            self.epoch, self.stats = epoch, {"outliers": len(readable)}
+            with atomic_path(result) as temporary:
+                self._save(temporary)
+            return
         rows = np.flatnonzero(readable)[within]
         truth = None if speakers is None else np.asarray(speakers)[rows]
         # Not one more copy of all, where none is left out

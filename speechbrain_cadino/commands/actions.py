@@ -349,7 +349,8 @@ def adapt(arguments):
             trusted=arguments.trusted,
         )
     logger.info(found.verdict)
-    if found.calibration is None:
+    written = None if found.calibration is None else found.choice
+    if written is None:
         logger.info(
             "No map is better than none: nothing is written. "
             "--map=recording_lda takes that one whatever the criteria say: "
@@ -367,7 +368,8 @@ def adapt(arguments):
             f"person is above a score of {found.calibration.threshold:.3f} "
             f"(95% interval {low:.3f} to {high:.3f})."
         )
-    return as_text(found.figures.rename_axis("map").reset_index())
+    figures = found.figures.rename_axis("map").reset_index()
+    return as_text(figures.assign(written=figures["map"] == written))
 
 
 def filter_files(arguments):

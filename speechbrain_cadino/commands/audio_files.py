@@ -491,7 +491,8 @@ def verify_files(encoder, enrol, tests, threshold=None):
     Returns
     -------
     pandas.DataFrame
-        A row for each test file that could be read: ``file``, ``score``, the
+        A row for each test file, last those that cannot be used, whose ``note``
+        says why: ``file``, ``score``, the
         mean cosine from -1 to 1; with a calibration ``llr``, the log-likelihood
         ratio; and with either ``speaker``, "same", "different" or, with a
         calibration, "unsure". Files of less than ``SHORTEST_CLIP`` are unsure.
@@ -543,4 +544,9 @@ def verify_files(encoder, enrol, tests, threshold=None):
             "No answer, only scores: the encoder has no calibration. The "
             "command calibrate makes one of recordings without labels."
         )
+    skipped = [printable(n) for n in tests if printable(n) in found.skipped]
+    if skipped:
+        notes = [found.skipped[name] for name in skipped]
+        skipped = pd.DataFrame({"file": skipped, "note": notes})
+        table = pd.concat([table, skipped], ignore_index=True)
     return table

@@ -114,7 +114,8 @@ def embed(parser):
     """Embeds audio files: embeddings.npy and ids.txt in a folder.
 
     A row of the array belongs to the line of the same number in ids.txt, the
-    path of the file; skipped.csv has the files that cannot be used, and why.
+    path of the file; skipped.csv has the files that cannot be used, and why, as
+    far as a header tells.
     Killed and started again with the same files, it goes on where it was; once
     it has ended, a next start embeds the files that have come or were replaced
     since. It refuses to lose any: where files are not given any longer, cannot
@@ -142,9 +143,10 @@ def verify(parser):
     and "same", "different" or "unsure". Unsure is what has a probability of
     10% to 90%, if both are as likely before anything is heard, and whatever is
     shorter than a second. Of a long file the first five minutes are heard.
-    Calibrate on audio like your own: see calibrate. Of several files of ENROL
-    the score is the mean of those with each. A file of ENROL among the tests is
-    compared with the others of ENROL alone.
+    Files that cannot be used come last, with a note of why. Calibrate on audio
+    like your own: see calibrate. Of several files of ENROL the score is the
+    mean of those with each. A file of ENROL among the tests is compared with
+    the others of ENROL alone.
 
     Examples:
       speechbrain-cadino verify results/encoder anne.wav calls/

@@ -120,7 +120,8 @@ def parse_arguments(arguments, trains=True):
     if shown:
         print(dump_yaml(settings), end="")
         sys.exit(0)
-    OWN_FOLDERS[:] = [str(path.absolute().parent), str(pathlib.Path.cwd())]
+    folders = [file.absolute().parent for file in _files_of(path)]
+    OWN_FOLDERS[:] = dict.fromkeys(map(str, [*folders, pathlib.Path.cwd()]))
     # Gone where a system clears what was not touched for days, as by a step of
     # a pipeline that takes longer
     if _merged_folder is None or not os.path.isdir(_merged_folder.name):
@@ -167,8 +168,9 @@ def _own_device(run_opts):
 
 
 def allow_own_classes():
-    """Puts the folder of the YAML file, then the current one, at the end of
-    the import path: a training may be made of classes in files of one's own.
+    """Puts the folders of the YAML file and of its bases, then the current one,
+    at the end of the import path: a training may be made of classes in files
+    of one's own.
     """
     sys.path += [folder for folder in OWN_FOLDERS if folder not in sys.path]
 
@@ -198,6 +200,11 @@ def _load(path):
         if text := "\n".join(line[2:] for line in head):
             merged.yaml_set_start_comment(text)
     return merged
+
+
+def _files_of(path):
+    """A YAML file, and all that it is based on, the nearest first."""
+    return [file for file, _ in _with_bases(path, {}, []).values()][::-1]
 
 
 def _check_paths(overlay, settings, merged):

@@ -114,7 +114,7 @@ def _is_elsewhere(module, folder):
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return False
-    return folder not in pathlib.Path(spec.origin).parents
+    return folder.resolve() not in pathlib.Path(spec.origin).resolve().parents
 
 
 def _tags(settings):

@@ -78,6 +78,13 @@ class DINOLoss(Term):
                 f"{type(target).__name__} has collect and no forget, by which "
                 "it drops what it has collected in a step that is undone."
             )
+        if hasattr(target, "collect") and not isinstance(
+            target, torch.nn.Module
+        ):
+            raise ValueError(
+                f"{type(target).__name__} has a state and is no "
+                "torch.nn.Module, whose buffers are in the checkpoints."
+            )
         self.out_dim = out_dim
         self.target = target
         self.teacher_temp = teacher_temp

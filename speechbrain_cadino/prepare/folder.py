@@ -5,6 +5,7 @@ import pathlib
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino import __version__
+from speechbrain_cadino.dataio.manifest import DATA_ROOT
 from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
 from speechbrain_cadino.dataio.signal import RATES
 from speechbrain_cadino.embeddings.segments import SHORTEST
@@ -230,7 +231,8 @@ def _write(made, recordings, excluded):
     if made.had_speakers and not inputs["id_parts"]:
         _beside(manifest, SPEAKERS).unlink(missing_ok=True)
     made.begin()
-    problems = [(r.wav, r.problem) for r in recordings]
+    folders = inputs["data_folder"]
+    problems = [(_listed(r, folders), r.problem) for r in recordings]
     reasons = write_skipped(_beside(manifest, "skipped.csv"), "wav", problems)
     usable = [recording for recording in recordings if not recording.problem]
     if not usable:
@@ -260,6 +262,16 @@ def _write(made, recordings, excluded):
     if inputs["id_parts"]:
         speakers = _beside(manifest, SPEAKERS)
     made.write(rows, speakers)
+
+
+def _listed(recording, folders):
+    """The name of a recording among those that are left out: not of a copy of
+    it, and in the words of the manifest."""
+    if not recording.source:
+        return recording.wav
+    if len(folders) > 1:
+        return recording.source
+    return DATA_ROOT + recording.source.removeprefix(folders[0])
 
 
 def _beside(manifest, name):

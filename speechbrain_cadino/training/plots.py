@@ -33,7 +33,7 @@ def plot_training(rows, path, objective):
     loss, *others = axes[:, :columns].flat
     # That of the target is not yet weighted
     losses = ["loss", "source_loss", "target_loss"] if adapted else ["loss"]
-    _lines(loss, table, [*losses, *objective.terms], "")
+    _lines(loss, table, [*losses, *getattr(objective, "terms", ())], "")
     loss.set_title("loss")
     if adapted:
         source, *others = others
@@ -125,7 +125,7 @@ def plot_speaker(rows, path, objective):
         _plot_panel(axis, table, panel)
     if learnt:
         own, spread = others[-2:]
-        _lines(own, table, ["dino_loss", *objective.terms], "")
+        _lines(own, table, ["dino_loss", *getattr(objective, "terms", ())], "")
         own.set_title("DINO, not yet weighted, and its terms")
         _plot_spread(spread, table)
     save_figure(figure, path)

@@ -11,8 +11,11 @@ from scipy import sparse, stats
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
+from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.names import match, parts_of
 from speechbrain_cadino.verification.metrics import SortedTrials
+
+logger = get_logger(__name__)
 
 
 def trial_speakers(trials, speakers=None):
@@ -397,12 +400,38 @@ def interval(replicates, estimate, speakers, level=0.95):
     return float(values[low - 1]), float(values[-high])
 
 
+def warn_of_few(replicates, speakers):
+    """Warns if the ends of ``interval`` are beyond the replicates, and fewer
+    than 1000 more would do.
+
+    Arguments
+    ---------
+    replicates : int
+        How many there are.
+    speakers : int
+        n, above 1.
+
+    Example
+    -------
+    >>> warn_of_few(1000, speakers=10)
+    """
+    reach = stats.t.isf(0.025, speakers - 1) * _expansion(speakers)
+    least = int(np.ceil(1 / stats.norm.cdf(-reach)))
+    if replicates < least <= 1000:
+        logger.warning(
+            f"replicates={replicates} are too few for 95% intervals over "
+            f"{speakers} speakers, and the outermost are taken: give {least} "
+            "or more."
+        )
+
+
 def p_value(differences, estimate, speakers):
     """The two-sided p-value of there being no difference.
 
     One less the level at which ``interval`` begins to hold 0. The fewer the
     replicates, the sooner it can fall no further: 1000 of them give 10
-    speakers 0.017 at least.
+    speakers 0.017 at least where half of them lie below the estimate, and
+    less or more where not, by the bias.
 
     Arguments
     ---------

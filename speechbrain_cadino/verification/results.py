@@ -16,6 +16,7 @@ from speechbrain_cadino.verification.bootstrap import (
     Bootstrap,
     count_speakers,
     trial_speakers,
+    warn_of_few,
 )
 from speechbrain_cadino.verification.metrics import check_prior, summary
 from speechbrain_cadino.verification.plots import plot_det, plot_scores
@@ -81,6 +82,8 @@ class Assessor:
         speakers = None if speakers is None else read_labels(speakers)
         self.groups = trial_groups(trials, groups)
         self.speakers = None
+        if replicates < 0:
+            raise ValueError(f"replicates={replicates}: give 0 or more.")
         if replicates:
             enrol, test = trial_speakers(trials, speakers)
             who = {"targets": trials["target"], "enrol": enrol, "test": test}
@@ -89,6 +92,7 @@ class Assessor:
             except ValueError as reason:
                 logger.warning(f"No intervals: {reason}")
                 return
+            warn_of_few(replicates, self.speakers)
             self.bootstrap = functools.partial(
                 Bootstrap, **who, replicates=replicates, seed=seed
             )

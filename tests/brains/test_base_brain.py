@@ -6,6 +6,7 @@ import torch
 
 import speechbrain as sb
 from speechbrain.processing.features import InputNormalization
+from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain_cadino.brains import base
 
 
@@ -22,6 +23,24 @@ def test_views_are_not_shared_out_over_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ValueError, match="torchrun --nproc_per_node=N"):
         base.EncoderBrain(modules={}, run_opts={"data_parallel_backend": True})
+
+
+def test_what_is_trained_is_in_the_checkpoints(tmp_path):
+    """A resumed run would begin it anew, in silence."""
+    networks = {name: torch.nn.Linear(1, 1) for name in ("encoder", "more")}
+    networks["fixed"] = torch.nn.Linear(1, 1).requires_grad_(False)
+    checkpointer = Checkpointer(tmp_path, {"encoder": networks["encoder"]})
+    brain = base.EncoderBrain(
+        modules=networks,
+        opt_class=functools.partial(torch.optim.SGD, lr=1.0),
+        hparams={"seed": 1},
+        run_opts={"device": "cpu"},
+        checkpointer=checkpointer,
+    )
+    with pytest.raises(ValueError, match=r"more\.weight is trained, and in no"):
+        brain.on_fit_start()
+    checkpointer.add_recoverable("all", torch.nn.ModuleDict(networks))
+    brain._check_kept()
 
 
 def test_a_valid_set_is_refused():

@@ -221,6 +221,24 @@ def test_what_a_clusterer_leaves_out_is_counted(
     assert f"Clustered {len(points) - left_out} utterances" in caplog.text
 
 
+def test_where_a_clusterer_leaves_all_out_the_clusters_before_stay(
+    data, embedder, tmp_path, caplog
+):
+    """The training goes on, and so does one that is started again."""
+    reclustering = make(tmp_path)
+    reclustering(3, embedder, data.table)
+    before = reclustering.labels.copy()
+    reclustering.clusterer = DBSCAN(eps=1e-9, min_samples=2)
+    reclustering(4, embedder, data.table)
+    assert reclustering.epoch == 4
+    assert reclustering.stats == {"outliers": len(data.table)}
+    np.testing.assert_array_equal(reclustering.labels, before)
+    assert "DBSCAN leaves all" in caplog.text
+    first = make(tmp_path / "first", clusterer=reclustering.clusterer)
+    first(3, embedder, data.table)
+    assert first.labels is None
+
+
 def test_the_last_clustering_has_the_last_number(tmp_path):
     """Also where no clustering is due in the last epoch."""
     numbers = {"start_clusters": 100, "num_clusters": 300}

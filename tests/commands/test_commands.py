@@ -432,7 +432,12 @@ def test_a_folder_is_one_speaker(
         *("--threshold", threshold, "--csv", tmp_path / "scores.csv"),
     )
     written = pd.read_csv(tmp_path / "scores.csv")
-    assert list(written) == list(table) == ["file", "score", "speaker"]
+    names = ["file", "score", "speaker", "note"]
+    assert list(written) == list(table) == names
+    # Last those that cannot be used
+    assert written["note"].notna().tolist() == 3 * [False] + 3 * [True]
+    assert written["score"][3:].isna().all()
+    table, written = table[:3], written[:3]
     assert list(written["file"]) == [str(speech / name) for name in FILES]
     np.testing.assert_allclose(written["score"], expected, atol=1e-3)
     np.testing.assert_allclose(table["score"].astype(float), expected, 1e-3)
@@ -872,7 +877,9 @@ def test_what_cannot_be_used_is_skipped_and_named(
     table = call(
         capsys, "verify", encoder_folder, tmp_path / "fine.wav", tmp_path
     )
-    assert list(table["file"]) == [str(tmp_path / "fine.wav")]
+    assert table["file"][0] == str(tmp_path / "fine.wav")
+    assert table["note"].ne("").tolist() == [False, True, True, True]
+    assert "holds samples that are NaN" in table["note"][2]
     for text in [
         "two\\nlines.wav: a name with control characters",
         "latin\\udce9.wav: a name with",

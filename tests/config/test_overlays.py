@@ -178,6 +178,15 @@ def test_own_classes_come_last_on_the_import_path(recipe, monkeypatch):
     assert list(files) == ["my_thing.py"]
     write(recipe / "mine" / "my_thing.py", "class Mine:\n    x = 1\n")
     assert files["my_thing.py"] != resolve(merged)["own_files"]["my_thing.py"]
+    # One based on it, in another folder, finds them too
+    (recipe / "more").mkdir()
+    text = "base: ../mine/a.yaml\nother: null\n"
+    merged, _, overrides = parse_arguments(
+        [str(write(recipe / "more" / "b.yaml", text))]
+    )
+    allow_own_classes()
+    assert set(sys.path) >= {str(recipe / n) for n in ("mine", "more")}
+    assert list(resolve(merged)["own_files"]) == ["my_thing.py"]
     del sys.modules["my_thing"]
 
 

@@ -253,5 +253,14 @@ def test_a_target_that_collects_forgets():
         def collect(self, mean_output):
             pass
 
+    class Plain:
+        def collect(self, mean_output):
+            pass
+
+        def forget(self):
+            pass
+
+    with pytest.raises(ValueError, match="Plain has a state and is no torch"):
+        DINOLoss(6, Plain(), 0.04)
     with pytest.raises(ValueError, match="Hoarder has collect and no forget"):
         DINOLoss(4, Hoarder(), 0.04)

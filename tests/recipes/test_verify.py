@@ -1,7 +1,11 @@
 import json
 
 import forked
+import numpy as np
 from recipe import script
+
+from speechbrain_cadino.embeddings.store import save_embeddings
+from speechbrain_cadino.verification.trials import read_trials, trial_names
 
 
 def verify(tmp_path, **flags):
@@ -33,6 +37,21 @@ def test_with_baselines(encoder_folder, corpus, tmp_path):
     # Nothing but the output folder, and nothing in the encoder folder.
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert len(list(encoder_folder.iterdir())) == 3
+
+
+def test_a_folder_of_embeddings_in_the_place_of_an_encoder(corpus, tmp_path):
+    """It needs no audio, as by --embeddings."""
+    trials = read_trials(corpus / "trials.txt")
+    names = trial_names(trials)
+    points = np.random.default_rng(0).standard_normal((len(names), 8))
+    save_embeddings(tmp_path / "embeddings", names, points)
+    code, output = verify(
+        tmp_path,
+        encoder=tmp_path / "embeddings",
+        trials=corpus / "trials.txt",
+    )
+    assert code == 0, output
+    assert "66 trials, 12 of them targets" in output
 
 
 def test_a_wrong_flag_is_one_sentence(encoder_folder, corpus, tmp_path):

@@ -55,7 +55,10 @@ def test_an_adapted_folder(encoder_folder, archive, tmp_path, capsys, caplog):
         *("--map", "mean"),
     )
     assert f"{output} had a threshold by trials" in caplog.text
-    assert [line.split("\t")[0] for line in lines] == ["map", *room.MAPS]
+    rows = [line.split("\t") for line in lines]
+    assert [row[0] for row in rows] == ["map", *room.MAPS]
+    written = [row[0] for row in rows if row[-1] == "True"]
+    assert (rows[0][-1], written) == ("written", ["mean"])
     found = read_calibration(output)
     assert (
         f"above a score of {found.threshold:.3f} (95% interval" in caplog.text

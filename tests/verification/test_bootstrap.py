@@ -8,6 +8,7 @@ from speechbrain_cadino.verification.bootstrap import (
     interval,
     p_value,
     trial_speakers,
+    warn_of_few,
 )
 from speechbrain_cadino.verification.metrics import summary
 
@@ -329,3 +330,13 @@ def test_a_non_target_trial_of_one_speaker_is_an_error():
     )
     with pytest.raises(ValueError, match=r"'c a' is a non-target.*by other"):
         trial_speakers(trials)
+
+
+@pytest.mark.parametrize(
+    ("replicates", "speakers", "few"),
+    [(30, 3, False), (30, 10, True), (100, 10, True), (120, 10, False)],
+)
+def test_too_few_replicates_are_told(replicates, speakers, few, caplog):
+    """Fewer than 6 speakers are never enough, and known not to be."""
+    warn_of_few(replicates, speakers)
+    assert ("are too few for 95% intervals" in caplog.text) == few

@@ -170,6 +170,8 @@ def test_scores_of_another_run_do_not_stay(trials, scores, tmp_path):
 
 def test_files_and_table(trials, scores, tmp_path):
     systems = {"encoder": scores, "encoder+calibrated": scores}
+    with pytest.raises(ValueError, match="replicates=-1: give 0 or more"):
+        Assessor(trials, replicates=-1)
     assess = Assessor(trials, replicates=30, operating_points=[0.1])
     results = write_results(
         tmp_path, assess, systems, {"encoder": {"note": {"a": 1}}}
