@@ -79,7 +79,7 @@ class Reclustering:
         there are two and more, and, from the second on, ``agreement`` with the
         one before (adjusted Rand index: 1 if nothing changed); ``ami`` if
         speakers are known; ``outliers``, how many the clusterer left out, if
-        any.
+        any: alone where it left all out, and ``labels`` stay as they were.
 
     Raises
     ------
@@ -234,8 +234,11 @@ class Reclustering:
         try:
             clusters, within = find_clusters(clusterer, embeddings)
         except NoClusters as error:  # maybe of this epoch alone
-            logger.warning(f"{error} Partners are drawn as they were before.")
-            self.epoch, self.stats = epoch, {"outliers": len(readable)}
+            partners = "as they were before"
+            if self.labels is None:
+                partners = "of the same utterance until the next clustering"
+            logger.warning(f"{error} Partners are {partners}.")
+            self.epoch, self.stats = epoch, {"outliers": len(embeddings)}
             with atomic_path(result) as temporary:
                 self._save(temporary)
             return

@@ -317,12 +317,13 @@ def verify(arguments):
     if arguments.csv is not None:
         check_file(arguments.csv)
         check_inputs_stay([arguments.enrol, *arguments.tests], [arguments.csv])
-    table = audio_files.verify_files(
-        load(encoder_of(arguments), arguments),
-        enrol,
-        tests,
-        arguments.threshold,
-    )
+    loaded = load(encoder_of(arguments), arguments)
+    table = audio_files.verify_files(loaded, enrol, tests, arguments.threshold)
+    if not arguments.tests:  # what the folder has none of, either
+        others = sorted(loaded.skipped() - {*tests, *enrol})
+        notes = dict.fromkeys(others, audio_files.NO_EMBEDDING)
+        rows = pd.DataFrame(notes.items(), columns=["file", "note"])
+        table = pd.concat([table, rows]) if others else table
     if arguments.csv is not None:
         write_csv(arguments.csv, table)
     return as_text(table)

@@ -53,6 +53,9 @@ NEEDS_AV = 'PyAV reads it: pip install "speechbrain_cadino[convert]"'
 # So many files that cannot be used are named.
 NAMED = 10
 
+# Why files of a folder of embeddings are skipped
+NO_EMBEDDING = "no embedding"
+
 # Shorter clips are too little to tell a voice by.
 SHORTEST_CLIP = 1.0  # seconds
 
@@ -295,7 +298,7 @@ def _stored(loaded, files, calibration):
             f"{loaded.source} and are skipped, the first is "
             f"{printable(files[fine.argmin()])}."
         )
-    skipped = dict.fromkeys(table["ID"][~fine], "no embedding")
+    skipped = dict.fromkeys(map(printable, table["ID"][~fine]), NO_EMBEDDING)
     files = table["ID"][fine].tolist()
     seconds = loaded.durations(files)
     if np.isnan(seconds).any():

@@ -120,7 +120,7 @@ def parse_arguments(arguments, trains=True):
     if shown:
         print(dump_yaml(settings), end="")
         sys.exit(0)
-    folders = [file.absolute().parent for file in _files_of(path)]
+    folders = [file.absolute().parent for file in files_of(path)]
     OWN_FOLDERS[:] = dict.fromkeys(map(str, [*folders, pathlib.Path.cwd()]))
     # Gone where a system clears what was not touched for days, as by a step of
     # a pipeline that takes longer
@@ -202,8 +202,18 @@ def _load(path):
     return merged
 
 
-def _files_of(path):
-    """A YAML file, and all that it is based on, the nearest first."""
+def files_of(path):
+    """A YAML file, and all that it is based on, the nearest first.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        The file.
+
+    Returns
+    -------
+    list of pathlib.Path
+    """
     return [file for file, _ in _with_bases(path, {}, []).values()][::-1]
 
 

@@ -77,7 +77,7 @@ def resolve(hparams_file, overrides=None, run_opts=None):
 
 def own_files(settings):
     """The files of classes that are on the import path of a training only:
-    beside an overlay, or in the current folder.
+    beside an overlay or its bases, or in the current folder.
 
     Arguments
     ---------

@@ -5,6 +5,7 @@ leaves test speakers out, score files and tables of speakers are matched.
 """
 
 import functools
+import itertools
 import os
 import pathlib
 import re
@@ -302,12 +303,14 @@ def parts_of(name, folders=()):
         paths = [text, os.path.realpath(text)] if folders else []
         if name.startswith("/") and folders:  # as macOS has it: decomposed
             paths.append(spelling(os.path.realpath(name)))
-        for folder in folders:
-            for root in {os.path.abspath(folder), os.path.realpath(folder)}:
-                root = unicodedata.normalize("NFC", root)
-                for path in paths:
-                    if path.startswith(root.rstrip("/") + "/"):
-                        return _inner(os.path.relpath(path, root).split("/"))
+        roots = [
+            unicodedata.normalize("NFC", root)
+            for folder in folders
+            for root in (os.path.abspath(folder), os.path.realpath(folder))
+        ]
+        for path, root in itertools.product(paths, roots):
+            if path.startswith(root.rstrip("/") + "/"):
+                return _inner(os.path.relpath(path, root).split("/"))
         return text.split("/")
     if ".." in text.split("/"):
         text = os.path.normpath(text)

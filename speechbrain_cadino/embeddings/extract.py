@@ -33,7 +33,6 @@ from speechbrain_cadino.process.files import (
     atomic_path,
     read_json,
     sync,
-    take_mode,
     wait_for,
     write_csv,
     write_json,
@@ -478,7 +477,6 @@ class _Shards:
         if missing.any():
             self._report(missing)
         sync(path)
-        take_mode(path, final)
         path.replace(final)
         write_ids(self.folder, self.table["ID"].repeat(self.counts))
         _remove_shards(self.folder)

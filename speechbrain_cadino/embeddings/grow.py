@@ -220,13 +220,14 @@ def settle(folder):
     whole = folder / WHOLE
     if not whole.is_dir():
         return
+    there = [n for n in [RECORD, DURATIONS, *NAMES] if (whole / n).exists()]
+    for name in there:
+        take_mode(whole / name, folder / name)
     # Killed in between, it holds no IDs: nobody takes old ones for new rows
     if (whole / "embeddings.npy").exists():
         (folder / "ids.txt").unlink(missing_ok=True)
-    for name in [RECORD, DURATIONS, *NAMES]:
-        if (whole / name).exists():
-            take_mode(whole / name, folder / name)
-            (whole / name).replace(folder / name)
+    for name in there:
+        (whole / name).replace(folder / name)
     shutil.rmtree(whole)
 
 

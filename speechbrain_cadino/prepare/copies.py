@@ -11,6 +11,9 @@ from speechbrain_cadino.process.files import state_of
 
 logger = get_logger(__name__)
 
+# Files that are many
+MANY = 10_000
+
 # How the comment of a copy begins, and the problem of what is no such copy
 COPY_OF = "Made by speechbrain_cadino of "
 IN_THE_WAY = "In the way: "
@@ -50,7 +53,8 @@ def make_copies(make, sources, targets, doing, advice, num_workers=None):
         make,
         sources,
         targets,
-        chunk=1,  # they may be long
+        # Long ones are few; of many, what waits fills the memory
+        chunk=8 if len(sources) > MANY else 1,
         description=doing,
         num_workers=num_workers,
     )

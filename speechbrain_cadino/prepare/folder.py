@@ -228,8 +228,8 @@ def _write(made, recordings, excluded):
     """Writes the manifest, what is beside it, and last what it is made of."""
     manifest, inputs = made.manifest, made.inputs
     sample_rate = inputs["sample_rate"]
-    if made.had_speakers and not inputs["id_parts"]:
-        _beside(manifest, SPEAKERS).unlink(missing_ok=True)
+    if not inputs["id_parts"]:
+        made.remove_speakers(_beside(manifest, SPEAKERS))
     made.begin()
     folders = inputs["data_folder"]
     problems = [(_listed(r, folders), r.problem) for r in recordings]

@@ -113,6 +113,11 @@ def check_made_folder(made_folder, folders, argument):
     return made_folder
 
 
+def _age(path):
+    """When a file was written."""
+    return path.stat().st_mtime_ns
+
+
 class Preparation:
     """The making of a manifest, if it is not there already.
 
@@ -164,10 +169,19 @@ class Preparation:
             return False
         return read_json(self.record) == self._made_of()
 
-    @property
-    def had_speakers(self):
-        """Whether the preparation before this one wrote ``speakers.csv``."""
-        return (read_json(self.record) or {}).get("id_parts") is not None
+    def remove_speakers(self, path):
+        """Removes what the preparation before this one has told of speakers,
+        unless somebody has written there since.
+
+        Arguments
+        ---------
+        path : pathlib.Path
+            Its ``speakers.csv``.
+        """
+        told = (read_json(self.record) or {}).get("id_parts") is not None
+        # The record is written last
+        if told and path.is_file() and _age(path) <= _age(self.record):
+            path.unlink()
 
     def check_ours(self):
         """Raises if files that are to be written are there, and not of a
@@ -191,7 +205,7 @@ class Preparation:
         files = [self.manifest, self.record, *self.beside]
         if ours:
             # Made where no folder told them, a table of speakers is one's own
-            untold = not self.had_speakers and UNFINISHED not in record
+            untold = record.get("id_parts", "") is None
             speakers = [n for n in self.beside if n.name.endswith(SPEAKERS)]
             files = speakers if untold else []
         for path in files:

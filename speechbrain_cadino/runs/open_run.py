@@ -17,7 +17,7 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino import __version__
 from speechbrain_cadino.config.calls import check_arguments
-from speechbrain_cadino.config.overlays import allow_own_classes
+from speechbrain_cadino.config.overlays import allow_own_classes, files_of
 from speechbrain_cadino.config.settings import (
     HARMLESS,
     OUTPUT_FOLDER,
@@ -391,8 +391,8 @@ def _check_encoder_folders(folder, settings):
 
 
 def check_yaml_stays(folder, run_opts):
-    """Raises if the YAML file that was given would be replaced by its resolved
-    settings.
+    """Raises if the YAML file that was given, or one that it is based on, would
+    be replaced by its resolved settings.
 
     Arguments
     ---------
@@ -407,9 +407,11 @@ def check_yaml_stays(folder, run_opts):
         If so, unless these are such settings themselves.
     """
     kept = pathlib.Path(folder, "hyperparams.yaml")
-    if kept.resolve() != pathlib.Path(run_opts["param_file"]).resolve():
+    given = files_of(pathlib.Path(run_opts["param_file"]))
+    if kept.resolve() not in [file.resolve() for file in given]:
         return
-    if not kept.read_text("utf-8", errors="replace").startswith(GENERATED):
+    text = kept.read_text("utf-8-sig", errors="replace")
+    if not text.startswith(GENERATED):
         raise ValueError(
             f"{kept} is your YAML file, and would be replaced by its resolved "
             "settings: give it another name, or another output_folder."

@@ -825,6 +825,8 @@ def test_embeddings_of_anyone(tmp_path, capsys, caplog):
     assert written["note"].dropna().tolist() == ["no embedding"] * 2
     assert written["cluster"].isna().sum() == 2
     assert f"1 of 160 have no embedding in {tmp_path / 'nan'}" in caplog.text
+    table = call(capsys, "verify", "--embeddings", tmp_path / "nan", ids[0])
+    assert table["file"][table["note"] != ""].tolist() == left_out
     one, other = ids[0], ids[9]
     table = call(capsys, "verify", *theirs, one, other, other)
     assert table["file"].tolist() == [other]

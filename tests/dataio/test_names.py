@@ -54,6 +54,8 @@ def test_an_absolute_name_has_the_speaker_of_its_place(data):
     (data / "store" / "x7.wav").touch()
     (data / "wav" / "anna" / "7.wav").symlink_to(data / "store" / "x7.wav")
     assert speaker_of(f"{data}/wav/anna/7.wav", [data]) == "anna"
+    folders = [data / "store", data]
+    assert speaker_of(f"{data}/wav/anna/7.wav", folders) == "anna"
 
 
 def test_the_first_part_of_an_id_is_its_speaker():

@@ -290,6 +290,10 @@ def test_speakers_of_ones_own_are_not_replaced(data, save):
     prepare_folder(data, save)
     assert not (save / "speakers.csv").exists()
     prepare_folder(data, save, id_parts=2)
+    # Corrected since, as folders do not tell
+    (save / "speakers.csv").write_text("ID,spk_id\na,anna\n")
+    prepare_folder(data, save)
+    assert (save / "speakers.csv").read_text() == "ID,spk_id\na,anna\n"
 
 
 def test_a_name_that_does_not_tell_the_speaker_is_said(
