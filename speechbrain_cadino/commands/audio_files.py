@@ -298,7 +298,7 @@ def _stored(loaded, files, calibration):
             f"{loaded.source} and are skipped, the first is "
             f"{printable(files[fine.argmin()])}."
         )
-    skipped = dict.fromkeys(map(printable, table["ID"][~fine]), NO_EMBEDDING)
+    skipped = dict.fromkeys(map(_listed, table["ID"][~fine]), NO_EMBEDDING)
     files = table["ID"][fine].tolist()
     seconds = loaded.durations(files)
     if np.isnan(seconds).any():
@@ -419,6 +419,12 @@ def _problem(file):
     return ""
 
 
+def _listed(file):
+    """The name of a file in a table: as it is, but for what a line of text or
+    UTF-8 cannot hold."""
+    return printable(file) if re.search(f"[{UNLISTED}]", file) else file
+
+
 def _plain(path):
     """A path such that no spreadsheet takes it for a formula, and no reader of
     CSV files drops a blank in front."""
@@ -438,15 +444,15 @@ def warn_of_skipped(files, recordings):
     Returns
     -------
     dict
-        The problem of each of those files, by their names in plain characters.
+        The problem of each of those files, by their names as tables have them.
     """
     problems = {
-        printable(file): recording.problem
+        _listed(file): recording.problem
         for file, recording in zip(files, recordings)
         if recording.problem
     }
     for file, problem in list(problems.items())[:NAMED]:
-        logger.warning(f"Skipped {file}: {problem}.")
+        logger.warning(f"Skipped {printable(file)}: {problem}.")
     if problems:
         more = ", and so on" if len(problems) > NAMED else ""
         logger.warning(
@@ -547,7 +553,7 @@ def verify_files(encoder, enrol, tests, threshold=None):
             "No answer, only scores: the encoder has no calibration. The "
             "command calibrate makes one of recordings without labels."
         )
-    skipped = [printable(n) for n in tests if printable(n) in found.skipped]
+    skipped = [n for n in map(_listed, tests) if n in found.skipped]
     if skipped:
         notes = [found.skipped[name] for name in skipped]
         skipped = pd.DataFrame({"file": skipped, "note": notes})

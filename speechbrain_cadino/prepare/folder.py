@@ -228,8 +228,8 @@ def _write(made, recordings, excluded):
     """Writes the manifest, what is beside it, and last what it is made of."""
     manifest, inputs = made.manifest, made.inputs
     sample_rate = inputs["sample_rate"]
-    if not inputs["id_parts"]:
-        made.remove_speakers(_beside(manifest, SPEAKERS))
+    speakers = _beside(manifest, SPEAKERS)
+    outdated = not inputs["id_parts"] and made.has_told(speakers)
     made.begin()
     folders = inputs["data_folder"]
     problems = [(_listed(r, folders), r.problem) for r in recordings]
@@ -244,6 +244,8 @@ def _write(made, recordings, excluded):
             "without id_parts files in any folders are taken."
             * bool(inputs["id_parts"])
         )
+    if outdated:
+        speakers.unlink()
     _report_usable(manifest, usable, sample_rate)
     if inputs["min_duration"]:  # not of noises
         # Where all are low, none is known by it
@@ -258,10 +260,7 @@ def _write(made, recordings, excluded):
         for recording in usable
         for row in manifest_rows(recording, sample_rate, inputs["cut_seconds"])
     ]
-    speakers = None
-    if inputs["id_parts"]:
-        speakers = _beside(manifest, SPEAKERS)
-    made.write(rows, speakers)
+    made.write(rows, speakers if inputs["id_parts"] else None)
 
 
 def _listed(recording, folders):

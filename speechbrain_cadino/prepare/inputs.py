@@ -169,19 +169,27 @@ class Preparation:
             return False
         return read_json(self.record) == self._made_of()
 
-    def remove_speakers(self, path):
-        """Removes what the preparation before this one has told of speakers,
-        unless somebody has written there since.
+    def has_told(self, speakers):
+        """Whether a table of speakers is of the preparation before this one,
+        and nobody has written there since.
 
         Arguments
         ---------
-        path : pathlib.Path
+        speakers : pathlib.Path
             Its ``speakers.csv``.
+
+        Returns
+        -------
+        bool
         """
         told = (read_json(self.record) or {}).get("id_parts") is not None
-        # The record is written last
-        if told and path.is_file() and _age(path) <= _age(self.record):
-            path.unlink()
+        return told and speakers.is_file() and not self._is_newer(speakers)
+
+    def _is_newer(self, path):
+        """Whether a file was written since the record, which is written last,
+        unless its preparation was killed."""
+        finished = UNFINISHED not in (read_json(self.record) or {})
+        return finished and _age(path) > _age(self.record)
 
     def check_ours(self):
         """Raises if files that are to be written are there, and not of a
@@ -204,22 +212,29 @@ class Preparation:
             return
         files = [self.manifest, self.record, *self.beside]
         if ours:
-            # Made where no folder told them, a table of speakers is one's own
+            # Made where no folder told them, or written since, a table of
+            # speakers is one's own
             untold = record.get("id_parts", "") is None
-            speakers = [n for n in self.beside if n.name.endswith(SPEAKERS)]
-            files = speakers if untold else []
+            files = [
+                path
+                for path in self.beside
+                if path.name.endswith(SPEAKERS) and path.is_file()
+                if untold or self._is_newer(path)
+            ]
         for path in files:
             if path.exists():
                 raise ValueError(
-                    f"{path} is there, was not made by this step, and would be "
-                    "replaced: give another folder or name for the manifest, "
-                    "or --skip_prep=True to a training that is to read it."
+                    f"{path} is there, was not made by this step or has "
+                    "changed since, and would be replaced: give another folder "
+                    "or name for the manifest, or --skip_prep=True to a "
+                    "training that is to read it."
                 )
 
     def begin(self):
         """Notes that it is being made: killed from here on, it is made
         again."""
-        write_json(self.record, {UNFINISHED: True})
+        id_parts = {n: self.inputs[n] for n in self.inputs if n == "id_parts"}
+        write_json(self.record, {UNFINISHED: True, **id_parts})
 
     def write(self, rows, speakers=None):
         """Writes the manifest, and last what it is made of.

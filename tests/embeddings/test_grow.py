@@ -2,6 +2,7 @@
 
 import pathlib
 import shutil
+import stat
 
 import numpy as np
 import pandas as pd
@@ -190,6 +191,8 @@ def test_what_is_embedded_is_moved_in_the_end(
     (tmp_path / "out").mkdir()
     assert embed(*"ab") == 2
     (tmp_path / "out" / CALIBRATION).write_text("of these embeddings")
+    for private in ("ids.txt", "embeddings.npy"):
+        (tmp_path / "out" / private).chmod(0o600)
     write(tmp_path, "a", level=0.2)
     replace = pathlib.Path.replace
 
@@ -209,6 +212,9 @@ def test_what_is_embedded_is_moved_in_the_end(
     text = (tmp_path / "out" / CALIBRATION).read_text()
     assert text == "of these embeddings"
     assert not (tmp_path / "out" / WHOLE).exists()
+    for private in ("ids.txt", "embeddings.npy"):
+        mode = (tmp_path / "out" / private).stat().st_mode
+        assert stat.S_IMODE(mode) == 0o600
 
 
 def test_what_a_killed_run_was_joining_is_removed(embed, tmp_path):

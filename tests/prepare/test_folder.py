@@ -292,6 +292,10 @@ def test_speakers_of_ones_own_are_not_replaced(data, save):
     prepare_folder(data, save, id_parts=2)
     # Corrected since, as folders do not tell
     (save / "speakers.csv").write_text("ID,spk_id\na,anna\n")
+    with pytest.raises(ValueError, match="or has changed since, and would be"):
+        prepare_folder(data, save, id_parts=2, min_duration=0.1)
+    with pytest.raises(ValueError, match="No audio for"):
+        prepare_folder(data, save, glob="*.wavv")
     prepare_folder(data, save)
     assert (save / "speakers.csv").read_text() == "ID,spk_id\na,anna\n"
 

@@ -1,4 +1,3 @@
-import functools
 import json
 import shutil
 import sys
@@ -99,20 +98,23 @@ def test_a_run_of_a_version_that_trained_otherwise_is_refused(
     runs.check_same(tmp_path, record, settings, tmp_path, done=True)
 
 
-@pytest.mark.parametrize("kept", ["# Generated 2026-01-01 from:\nlr: 1\n", ""])
-def test_a_yaml_file_in_the_output_folder_is_not_replaced(tmp_path, kept):
-    """But by settings of this kind, which were written there."""
-    path = tmp_path / "hyperparams.yaml"
-    path.write_text(kept or "base: dino.yaml # mine\n")
-    check = functools.partial(
-        runs.check_yaml_stays, tmp_path, {"param_file": str(path)}
-    )
-    if kept:
-        check()
+@pytest.mark.parametrize("given", ["hyperparams.yaml", "over.yaml"])
+@pytest.mark.parametrize("head", ["", "# Generated 2026-01-01 from:\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_yaml_file_in_the_output_folder_is_not_replaced(
+    tmp_path, given, head, encoding
+):
+    """Nor a base there; but by settings of this kind, which were written
+    there."""
+    (tmp_path / "hyperparams.yaml").write_text(f"{head}lr: 1\n", encoding)
+    (tmp_path / "over.yaml").write_text("base: hyperparams.yaml\nlr: 2\n")
+    options = {"param_file": str(tmp_path / given)}
+    runs.check_yaml_stays(tmp_path / "run", options)
+    if head:
+        runs.check_yaml_stays(tmp_path, options)
         return
     with pytest.raises(ValueError, match="is your YAML file, and would be"):
-        check()
-    runs.check_yaml_stays(tmp_path / "run", {"param_file": str(path)})
+        runs.check_yaml_stays(tmp_path, options)
 
 
 def test_what_has_trained_nothing_locks_nothing(begin, tmp_path):
