@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import pathlib
+import sys
 
 from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
@@ -27,6 +28,12 @@ HARMLESS = {
     *("tqdm_colored_bar", "tqdm_barcolor"),
     *("profile_training", "profile_warmup", "profile_steps"),
     *("train_logger", "tensorboard_logger"),
+}
+
+# Whose classes everybody has who has SpeechBrain
+COMMON = {
+    *("speechbrain", "speechbrain_cadino", "torch", "torchaudio"),
+    *("numpy", "scipy"),
 }
 
 # Where a training ends may change while it is at work
@@ -109,6 +116,40 @@ def own_files(settings):
     return found
 
 
+def own_modules(settings):
+    """What has to be on the import path of whoever builds settings, beside
+    SpeechBrain.
+
+    Arguments
+    ---------
+    settings : dict
+        The settings, as ``YAML().load`` gives them.
+
+    Returns
+    -------
+    list of str
+        The files of ``own_files``, then modules from anywhere else.
+
+    Example
+    -------
+    >>> text = "a: !new:torch.nn.Identity\nb: !new:my_encoder.Net\n"
+    >>> own_modules(YAML().load(text))
+    ['my_encoder']
+    """
+    files = own_files(settings)
+    roots = {_root(tag) for tag in _tags(settings)}
+    here = {name.split("/")[0].removesuffix(".py") for name in files}
+    return [*files, *sorted(roots - here - {""})]
+
+
+def _root(tag):
+    """The module that a tag calls, unless it comes with SpeechBrain."""
+    kind, _, name = tag.partition(":")
+    root = name.split(".")[0] if kind in CALLS else ""
+    known = root in COMMON or root in sys.stdlib_module_names
+    return "" if known else root
+
+
 def _is_elsewhere(module, folder):
     """Whether Python finds a module in another folder first."""
     spec = importlib.util.find_spec(module)
@@ -137,7 +178,8 @@ def comparable(settings, folder, harmless=HARMLESS):
     folder : str
         The output folder; a marker stands for it.
     harmless : set of str
-        Keys to leave out, at any depth.
+        Keys to leave out, at any depth, but for arguments of classes of one's
+        own.
 
     Returns
     -------
@@ -154,10 +196,12 @@ def comparable(settings, folder, harmless=HARMLESS):
     if isinstance(settings, dict):
         # Plain dicts have no tag.
         name = getattr(getattr(settings, "tag", None), "value", None)
+        # To a class of one's own, an argument of such a name may matter
+        left_out = () if _root(name or "") else harmless
         return ({"!": name} if name else {}) | {
             str(key): comparable(item, folder, harmless)
             for key, item in settings.items()
-            if key not in harmless
+            if key not in left_out
         }
     if isinstance(settings, list):
         name = getattr(getattr(settings, "tag", None), "value", None)

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from speechbrain.processing.features import InputNormalization
 from speechbrain.utils.checkpoints import DEFAULT_SAVE_HOOKS, get_default_hook
-from speechbrain_cadino.config.settings import own_files
+from speechbrain_cadino.config.settings import own_modules
 from speechbrain_cadino.process.files import (
     atomic_folder,
     holds_something,
@@ -291,7 +291,7 @@ def _entries(hyperparams_file, section):
             "class of speechbrain_cadino, which the users of the encoder may "
             "not have. Use a class of SpeechBrain or of PyTorch there."
         )
-    own = own_files(YAML().load(text))
+    own = own_modules(YAML().load(text))
     return (OWN_HEADER.format(files=", ".join(own)) if own else HEADER) + text
 
 

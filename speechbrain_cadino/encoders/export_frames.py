@@ -5,7 +5,7 @@ import io
 import torch
 from ruamel.yaml import YAML
 
-from speechbrain_cadino.config.settings import own_files
+from speechbrain_cadino.config.settings import own_modules
 from speechbrain_cadino.encoders.export import check_replaceable, read_entries
 from speechbrain_cadino.process.files import atomic_folder
 
@@ -83,7 +83,7 @@ def export_frame_encoder(
             if not _is_above(name, layer)
         }
     entries["transformer"]["num_encoder_layers"] = layer
-    own = ", ".join(own_files(entries))
+    own = ", ".join(own_modules(entries))
     needed = "only SpeechBrain is needed"
     if own:
         needed = f"SpeechBrain is needed, and {own} on the import path"

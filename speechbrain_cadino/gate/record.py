@@ -12,9 +12,7 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
-from speechbrain_cadino.losses.label_correction import (
-    DECISIONS,
-)
+from speechbrain_cadino.losses.label_correction import DECISIONS
 from speechbrain_cadino.process.files import atomic_path, write_csv
 
 # What each column of the epoch holds for a sample that was not drawn in it.
@@ -90,10 +88,11 @@ class GateRecord:
     Example
     -------
     >>> record = GateRecord(3)
+    >>> kinds = [DECISIONS[name] for name in ("reliable", "corrected")]
     >>> record.add(
     ...     torch.tensor([2, 0]),
     ...     losses=torch.tensor([0.5, 8.0]),
-    ...     decisions=torch.tensor([RELIABLE, CORRECTED]),
+    ...     decisions=torch.tensor(kinds),
     ...     corrected=torch.tensor([-1, 7]),
     ... )
     >>> record.losses

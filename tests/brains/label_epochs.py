@@ -171,7 +171,9 @@ def main(output_folder, parts, window, start, *options):
             "sorting": "ascending",  # batches in order, on every rank
         },
         run_opts=run_opts,
-        checkpointer=AtomicCheckpointer(f"{output_folder}/save"),
+        checkpointer=AtomicCheckpointer(
+            f"{output_folder}/save", {"audio": audio}
+        ),
     )
     # What comes before training is to see to it by itself
     modules["embedding_model"].train()

@@ -1,6 +1,10 @@
 from ruamel.yaml import YAML
 
-from speechbrain_cadino.config.settings import comparable, differences
+from speechbrain_cadino.config.settings import (
+    comparable,
+    differences,
+    own_modules,
+)
 
 SETTINGS = """
 output_folder: out
@@ -10,6 +14,7 @@ save: out/save
 outside: output
 day: 2024-05-01
 data: !new:collections.Counter {speakers: b.csv, files: [out, !ref <save>/x]}
+mine: !new:my_data.Set {speakers: 40} # whatever that is there
 """
 
 
@@ -25,10 +30,28 @@ def test_tags_places_and_what_is_left_out():
             "!": "!new:collections.Counter",
             "files": ["<output_folder>", "!ref <save>/x"],
         },
+        "mine": {"!": "!new:my_data.Set", "speakers": 40},
     }
     assert comparable(settings, "out", harmless={"data", "lr"}).keys() == {
-        *("output_folder", "speakers", "save", "outside", "day")
+        *("output_folder", "speakers", "save", "outside", "day", "mine")
     }
+
+
+def test_modules_of_ones_own_are_named_wherever_they_are(tmp_path, monkeypatch):
+    """As on PYTHONPATH, or installed."""
+    (tmp_path / "my_encoder.py").write_text("class Net: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    text = """
+        embedding_model: !new:my_encoder.Net
+        compute_features: !new:speechbrain.lobes.features.Fbank
+        more: [!new:torch.nn.Identity , !name:functools.partial {a: 1}]
+    """
+    settings = YAML().load(text)
+    assert own_modules(settings) == ["my_encoder"]
+    monkeypatch.setattr(
+        "speechbrain_cadino.config.settings.OWN_FOLDERS", [tmp_path]
+    )
+    assert own_modules(settings) == ["my_encoder.py"]
 
 
 def test_a_key_that_is_null_is_as_if_it_were_not_there():
