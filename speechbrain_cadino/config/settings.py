@@ -132,7 +132,7 @@ def own_modules(settings):
 
     Example
     -------
-    >>> text = "a: !new:torch.nn.Identity\nb: !new:my_encoder.Net\n"
+    >>> text = "a: !new:torch.nn.Identity\\nb: !new:my_encoder.Net\\n"
     >>> own_modules(YAML().load(text))
     ['my_encoder']
     """
