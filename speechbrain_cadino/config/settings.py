@@ -30,7 +30,7 @@ HARMLESS = {
     *("train_logger", "tensorboard_logger"),
 }
 
-# Whose classes everybody has who has SpeechBrain
+# Whose classes are of SpeechBrain, of this package or of what they need
 COMMON = {
     *("speechbrain", "speechbrain_cadino", "torch", "torchaudio"),
     *("numpy", "scipy"),
@@ -194,14 +194,15 @@ def comparable(settings, folder, harmless=HARMLESS):
     if isinstance(settings, TaggedScalar):
         return f"{settings.tag.value} {settings.value}".strip()
     if isinstance(settings, dict):
-        # Plain dicts have no tag.
+        # Plain dicts have no tag, and one of a record has it as a key.
         name = getattr(getattr(settings, "tag", None), "value", None)
+        name = name or settings.get("!")
         # To a class of one's own, an argument of such a name may matter
-        left_out = () if _root(name or "") else harmless
+        harmless = () if _root(name or "") else harmless
         return ({"!": name} if name else {}) | {
             str(key): comparable(item, folder, harmless)
             for key, item in settings.items()
-            if key not in left_out
+            if key not in harmless
         }
     if isinstance(settings, list):
         name = getattr(getattr(settings, "tag", None), "value", None)

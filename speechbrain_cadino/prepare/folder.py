@@ -229,7 +229,8 @@ def _write(made, recordings, excluded):
     manifest, inputs = made.manifest, made.inputs
     sample_rate = inputs["sample_rate"]
     speakers = _beside(manifest, SPEAKERS)
-    outdated = not inputs["id_parts"] and made.has_told(speakers)
+    if not inputs["id_parts"] and made.has_told(speakers):
+        speakers.unlink()
     made.begin()
     folders = inputs["data_folder"]
     problems = [(_listed(r, folders), r.problem) for r in recordings]
@@ -244,8 +245,6 @@ def _write(made, recordings, excluded):
             "without id_parts files in any folders are taken."
             * bool(inputs["id_parts"])
         )
-    if outdated:
-        speakers.unlink()
     _report_usable(manifest, usable, sample_rate)
     if inputs["min_duration"]:  # not of noises
         # Where all are low, none is known by it

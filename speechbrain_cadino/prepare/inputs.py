@@ -226,8 +226,9 @@ class Preparation:
                 raise ValueError(
                     f"{path} is there, was not made by this step or has "
                     "changed since, and would be replaced: give another folder "
-                    "or name for the manifest, or --skip_prep=True to a "
-                    "training that is to read it."
+                    "or name for the manifest, or remove it, to have it made "
+                    "anew, or --skip_prep=True to a training that is to read "
+                    "it."
                 )
 
     def begin(self):

@@ -1,3 +1,5 @@
+import json
+
 from ruamel.yaml import YAML
 
 from speechbrain_cadino.config.settings import (
@@ -14,13 +16,14 @@ save: out/save
 outside: output
 day: 2024-05-01
 data: !new:collections.Counter {speakers: b.csv, files: [out, !ref <save>/x]}
-mine: !new:my_data.Set {speakers: 40} # whatever that is there
+mine: !new:my_data.Set {speakers: 40, options: {device: 3}} # whatever that is
 """
 
 
 def test_tags_places_and_what_is_left_out():
     settings = YAML().load(SETTINGS)
-    assert comparable(settings, "out") == {
+    found = comparable(settings, "out")
+    assert found == {
         "output_folder": "<output_folder>",
         "lr": 1,
         "save": "<output_folder>/save",
@@ -30,8 +33,15 @@ def test_tags_places_and_what_is_left_out():
             "!": "!new:collections.Counter",
             "files": ["<output_folder>", "!ref <save>/x"],
         },
-        "mine": {"!": "!new:my_data.Set", "speakers": 40},
+        "mine": {
+            "!": "!new:my_data.Set",
+            "speakers": 40,
+            "options": {"device": 3},
+        },
     }
+    # As a record is compared, which was written and read
+    record = json.loads(json.dumps(found))
+    assert comparable(record, "<output_folder>") == found
     assert comparable(settings, "out", harmless={"data", "lr"}).keys() == {
         *("output_folder", "speakers", "save", "outside", "day", "mine")
     }
