@@ -38,8 +38,8 @@ def main(arguments):
         name: load(device=run_opts["device"])
         for name, load in hparams["embedders"].items()
     }
-    check_kind(embedders["embedder"], "voices")
     embedder = embedders["embedder"]
+    check_kind(embedder, "voices")
     # A folder of embeddings needs no audio, whichever key has named it
     stored = None if embedder.hears else embedder.source
     trial_lists = {}

@@ -34,6 +34,7 @@ from speechbrain_cadino.dataio.names import (
 )
 from speechbrain_cadino.prepare.exclude import Excluded
 from speechbrain_cadino.prepare.inputs import (
+    SPEAKERS,
     Preparation,
     check_folders,
     check_id_parts,
@@ -226,7 +227,7 @@ def prepare_faces(
     }
     manifest = pathlib.Path(manifest_folder, manifest)
     skipped_path = manifest.with_name(f"{manifest.stem}_skipped.csv")
-    speakers_path = manifest.with_name("speakers.csv")
+    speakers_path = manifest.with_name(SPEAKERS)
     beside = [skipped_path, *([speakers_path] if utterances is None else [])]
     inputs = {
         "version": __version__,

@@ -500,11 +500,11 @@ def verify_files(encoder, enrol, tests, threshold=None):
     Returns
     -------
     pandas.DataFrame
-        A row for each test file, last those that cannot be used, whose ``note``
-        says why: ``file``, ``score``, the
-        mean cosine from -1 to 1; with a calibration ``llr``, the log-likelihood
-        ratio; and with either ``speaker``, "same", "different" or, with a
-        calibration, "unsure". Files of less than ``SHORTEST_CLIP`` are unsure.
+        A row for each test file, last those that cannot be used, whose
+        ``note`` says why: ``file``, ``score``, the mean cosine from -1 to 1;
+        with a calibration ``llr``, the log-likelihood ratio; and with either
+        ``speaker``, "same", "different" or, with a calibration, "unsure".
+        Files of less than ``SHORTEST_CLIP`` are unsure.
 
     Raises
     ------

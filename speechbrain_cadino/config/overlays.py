@@ -103,7 +103,7 @@ def parse_arguments(arguments, trains=True):
     path = pathlib.Path(hparams_file)
     if not path.is_file():
         raise ValueError(f"No hyperparameter file {path}.")
-    settings = _load(path)
+    settings, files = _load(path)
     own = list(arguments)
     own.remove(hparams_file)
     flags = read_flags(own, settings, run_opts.as_dict())
@@ -120,7 +120,7 @@ def parse_arguments(arguments, trains=True):
     if shown:
         print(dump_yaml(settings), end="")
         sys.exit(0)
-    folders = [file.absolute().parent for file in files_of(path)]
+    folders = [file.absolute().parent for file in files]
     OWN_FOLDERS[:] = dict.fromkeys(map(str, [*folders, pathlib.Path.cwd()]))
     # Gone where a system clears what was not touched for days, as by a step of
     # a pipeline that takes longer
@@ -176,8 +176,11 @@ def allow_own_classes():
 
 
 def _load(path):
-    """A YAML file, put over its bases if it names any."""
-    (whole, merged), *overlays = _with_bases(path, {}, []).values()
+    """A YAML file, put over its bases if it names any; and the files of all,
+    the nearest first."""
+    found = list(_with_bases(path, {}, []).values())
+    files = [file for file, _ in reversed(found)]
+    (whole, merged), *overlays = found
     _check_paths(whole, merged, dict.fromkeys(FOLDERS))
     for overlay, settings in overlays:
         text = _read(overlay)
@@ -199,7 +202,7 @@ def _load(path):
         )
         if text := "\n".join(line[2:] for line in head):
             merged.yaml_set_start_comment(text)
-    return merged
+    return merged, files
 
 
 def files_of(path):
@@ -214,7 +217,7 @@ def files_of(path):
     -------
     list of pathlib.Path
     """
-    return [file for file, _ in _with_bases(path, {}, []).values()][::-1]
+    return _load(path)[1]
 
 
 def _check_paths(overlay, settings, merged):

@@ -99,12 +99,9 @@ def own_files(settings):
         import in turn is not looked at.
     """
     found = {}
-    for tag in _tags(settings):
-        kind, _, name = tag.partition(":")
-        module = name.split(".")[0]
-        if module == "speechbrain_cadino":
-            continue  # also where its repository is the current folder
-        for folder in map(pathlib.Path, OWN_FOLDERS if kind in CALLS else []):
+    # Not this package, also where its repository is the current folder
+    for module in filter(None, map(_root, _tags(settings))):
+        for folder in map(pathlib.Path, OWN_FOLDERS):
             files = [folder / f"{module}.py"]
             if (folder / module / "__init__.py").is_file():
                 files = sorted((folder / module).rglob("*.py"))

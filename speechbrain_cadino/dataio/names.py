@@ -5,7 +5,6 @@ leaves test speakers out, score files and tables of speakers are matched.
 """
 
 import functools
-import itertools
 import os
 import pathlib
 import re
@@ -299,22 +298,30 @@ def parts_of(name, folders=()):
     """
     text = spelling(name)
     if text.startswith("/"):
-        # As it was written first: a link may lead out of a speaker's folder
-        paths = [text, os.path.realpath(text)] if folders else []
-        if name.startswith("/") and folders:  # as macOS has it: decomposed
-            paths.append(spelling(os.path.realpath(name)))
         roots = [
             unicodedata.normalize("NFC", root)
             for folder in folders
             for root in (os.path.abspath(folder), os.path.realpath(folder))
         ]
-        for path, root in itertools.product(paths, roots):
-            if path.startswith(root.rstrip("/") + "/"):
-                return _inner(os.path.relpath(path, root).split("/"))
+        for path in _places(name) if roots else ():
+            for root in roots:
+                if path.startswith(root.rstrip("/") + "/"):
+                    return _inner(os.path.relpath(path, root).split("/"))
         return text.split("/")
     if ".." in text.split("/"):
         text = os.path.normpath(text)
     return _inner(text.split("/"))
+
+
+def _places(name):
+    """What an absolute name may be written as, one after the other: a disk is
+    asked only where it has to be. As it was written comes first, as a link may
+    lead out of a speaker's folder."""
+    text = spelling(name)
+    yield text
+    yield os.path.realpath(text)
+    if name.startswith("/"):  # as macOS has it: decomposed
+        yield spelling(os.path.realpath(name))
 
 
 def paths_of(paths):

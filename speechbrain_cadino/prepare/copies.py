@@ -112,12 +112,14 @@ def is_copy(found, made_of):
     """
     if found == made_of or found is None or not found.startswith(COPY_OF):
         return found == made_of
-    (path, state), (own, now) = (
-        (text.removeprefix(COPY_OF).rpartition(": ")[::2])
-        for text in (found, made_of)
-    )
+    (path, state), (own, now) = map(_source_of, (found, made_of))
     same = state == now and os.path.basename(path) == os.path.basename(own)
     return same and not _is_another(path, own)
+
+
+def _source_of(comment):
+    """The path that a comment of ``comment_of`` tells, and the state."""
+    return comment.removeprefix(COPY_OF).rpartition(": ")[::2]
 
 
 def _is_another(path, own):
@@ -155,10 +157,7 @@ def in_the_way(target, found, made_of):
         )
     if not found.startswith(COPY_OF):
         return f"{IN_THE_WAY}{target} is no copy that was made here"
-    path, own = (
-        text.removeprefix(COPY_OF).rpartition(": ")[0]
-        for text in (found, made_of)
-    )
+    path, own = (_source_of(text)[0] for text in (found, made_of))
     if _is_another(path, own):
         return f"{IN_THE_WAY}{target} was made of {path}"
     return ""

@@ -234,8 +234,8 @@ class Preparation:
     def begin(self):
         """Notes that it is being made: killed from here on, it is made
         again."""
-        id_parts = {n: self.inputs[n] for n in self.inputs if n == "id_parts"}
-        write_json(self.record, {UNFINISHED: True, **id_parts})
+        id_parts = self.inputs.get("id_parts")
+        write_json(self.record, {UNFINISHED: True, "id_parts": id_parts})
 
     def write(self, rows, speakers=None):
         """Writes the manifest, and last what it is made of.

@@ -170,8 +170,8 @@ def shield_worker(worker_id):
     """A ``worker_init_fn`` for DataLoader: only its parent ends a worker.
 
     Ctrl-C, torchrun and a terminal that is closed signal whole process
-    groups. The parent saves a
-    checkpoint first, and needs its workers until then.
+    groups. The parent saves a checkpoint first, and needs its workers until
+    then.
 
     Arguments
     ---------

@@ -407,11 +407,13 @@ def check_yaml_stays(folder, run_opts):
         If so, unless these are such settings themselves.
     """
     kept = pathlib.Path(folder, "hyperparams.yaml")
-    given = files_of(pathlib.Path(run_opts["param_file"]))
-    if kept.resolve() not in [file.resolve() for file in given]:
+    if not kept.is_file():
         return
     text = kept.read_text("utf-8-sig", errors="replace")
-    if not text.startswith(GENERATED):
+    if text.startswith(GENERATED):  # which most are: nothing is parsed
+        return
+    given = files_of(pathlib.Path(run_opts["param_file"]))
+    if kept.resolve() in [file.resolve() for file in given]:
         raise ValueError(
             f"{kept} is your YAML file, and would be replaced by its resolved "
             "settings: give it another name, or another output_folder."

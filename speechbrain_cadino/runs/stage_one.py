@@ -37,10 +37,9 @@ def report(brain, hparams):
         The hyperparameters of the training.
     """
     weights = "the teacher, which follows the student"
-    if hparams.get("last_epochs") is not None:
-        epoch = len(brain.record.rows)
-        last_epochs = hparams["last_epochs"]
-        last_epochs.average(brain.network.encoder, epoch)
+    last_epochs = hparams.get("last_epochs")
+    if last_epochs is not None:
+        last_epochs.average(brain.network.encoder, len(brain.record.rows))
         if last_epochs.count > 1:
             weights = "the mean of the teachers of the last epochs"
     finish(

@@ -240,11 +240,12 @@ def shared_folders(trials, folders=()):
     ['enroll', 'test']
     """
     inside = {n: parts_of(n, folders)[:-1] for n in trial_names(trials)}
+    folders_of = {name: set(parts) for name, parts in inside.items()}
     is_target = trials["target"].to_numpy(bool)
     others = [*trials.loc[~is_target, ["enrol", "test"]].to_numpy()]
     shared = set()
     for enrol, test in others:
-        shared.update(set(inside[enrol]).intersection(inside[test]))
+        shared |= folders_of[enrol] & folders_of[test]
     first = {
         name: next((part for part in parts if part not in shared), None)
         for name, parts in inside.items()

@@ -471,7 +471,7 @@ PREPARED = {
 )
 def test_a_key_without_effect_is_told(name):
     """As what it was for is replaced by another entry."""
-    merged = _load(HPARAMS / name)
+    merged, _ = _load(HPARAMS / name)
     comments = " ".join(re.findall("^# (.*)", with_bases(name), re.MULTILINE))
     told = re.findall(r"Without effect: ([^.]*)\.", comments)
     told = set(re.findall(r"\w+", " ".join(told)))
