@@ -229,7 +229,13 @@ def _ready(clusterer, embedder, sweep, count):
     """A copy of a clusterer that knows its device and the number of all
     utterances; raises if it cannot cluster them."""
     clusterer = sized(clusterer, device=embedder.device)
-    _check(clusterer, sweep, count)
+    check_clusterer(clusterer, sweep, count)
+    if sweep and clusterer.n_clusters is not None:
+        logger.warning(
+            "sweep is for its picture alone, as "
+            f"num_clusters={clusterer.n_clusters} is given, and taken: null "
+            "takes the number that it chooses."
+        )
     # Shares are of all utterances, also of those that cannot be read.
     for name in ["n_clusters", "merge_to"]:
         number = whole_number(getattr(clusterer, name, None), count)
@@ -253,8 +259,17 @@ class _Alone:
         return {}
 
 
-def _check(clusterer, sweep, count):
-    """Raises if the clusterer cannot cluster so many utterances."""
+def check_clusterer(clusterer, sweep, count):
+    """Raises if a clusterer cannot cluster so many utterances.
+
+    Arguments
+    ---------
+    clusterer : object
+        See ``pseudo_label``, as for the next one.
+    sweep : list of int
+    count : int
+        The number of utterances.
+    """
     number = getattr(clusterer, "n_clusters", 1)
     if sweep:
         check_candidates(sweep)
@@ -262,11 +277,6 @@ def _check(clusterer, sweep, count):
             raise ValueError(
                 "sweep compares numbers of clusters of SphericalKMeans: leave "
                 f"it out with {type(clusterer).__name__}."
-            )
-        if number is not None:
-            logger.warning(
-                f"sweep is for its picture alone, as num_clusters={number} is "
-                "given, and taken: null takes the number that it chooses."
             )
     elif number is None and isinstance(clusterer, SphericalKMeans):
         raise ValueError("Give num_clusters, or in sweep a list of candidates.")

@@ -16,6 +16,7 @@ from speechbrain_cadino.commands.arguments import (
 )
 from speechbrain_cadino.config.device import check_device
 from speechbrain_cadino.dataio.names import recordings_of
+from speechbrain_cadino.embeddings.extract import PIECES
 from speechbrain_cadino.embeddings.store import RECORD
 from speechbrain_cadino.encoders.calibration import (
     read_calibration,
@@ -23,6 +24,7 @@ from speechbrain_cadino.encoders.calibration import (
 )
 from speechbrain_cadino.encoders.export import WRITTEN
 from speechbrain_cadino.encoders.trust import check_no_links
+from speechbrain_cadino.process.files import read_json
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.evaluate import TrialEvaluator
@@ -117,8 +119,9 @@ def _find(arguments, loaded, before):
         loaded.check_known(arguments.inputs)
         names = sorted(set(arguments.inputs or loaded.ids))
         table = pd.DataFrame({"ID": names})
-        if pathlib.Path(arguments.embeddings, RECORD).is_file():
-            # Of a manifest of ours, some of whose rows may be of one recording
+        record = read_json(pathlib.Path(arguments.embeddings, RECORD))
+        # Of a manifest of ours; records of older versions do not tell
+        if record and record.get(PIECES, True):
             table["wav"] = _recordings(names)
         return threshold.calibrate(loaded, table, *options)
     if not arguments.inputs:

@@ -4,7 +4,7 @@ import inspect
 import pydoc
 
 from speechbrain_cadino.config.flags import did_you_mean
-from speechbrain_cadino.config.settings import CALLS
+from speechbrain_cadino.config.settings import CALLS, nodes, tag_of
 
 
 def check_arguments(settings):
@@ -39,28 +39,17 @@ def check_arguments(settings):
             f"{settings['embeddings']}: give one of them, and null for the "
             "other."
         )
-    for key, name, given in _calls(settings):
+    for key, node in nodes(settings):
+        kind, _, name = tag_of(node).partition(":")
+        if kind not in CALLS or not isinstance(node, dict):
+            continue
         known = _parameters(name)
-        for argument in given if known is not None else ():
+        for argument in node if known is not None else ():
             if argument not in known:
                 raise ValueError(
                     f"{key}: {name} takes no {argument}."
                     f"{did_you_mean(argument, known)}"
                 )
-
-
-def _calls(settings, key=""):
-    """The entries that are made by a call with arguments by name: what each is
-    called, and what it calls with which."""
-    tag = getattr(getattr(settings, "tag", None), "value", None) or ""
-    kind, _, name = tag.partition(":")
-    inner = settings.items() if isinstance(settings, dict) else ()
-    if isinstance(settings, list):
-        inner = enumerate(settings)
-    if kind in CALLS and isinstance(settings, dict):
-        yield key, name, settings
-    for own, part in inner:
-        yield from _calls(part, f"{key}.{own}" if key else str(own))
 
 
 def _parameters(name):

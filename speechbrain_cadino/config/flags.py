@@ -1,5 +1,6 @@
 """Flags of the command line: what the value of each is."""
 
+import contextlib
 import difflib
 import os
 import re
@@ -7,6 +8,8 @@ import re
 import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+
+from speechbrain_cadino.config.settings import tag_of
 
 # Keys whose value is a file or a folder, also where it is null by default
 PATHS = re.compile(
@@ -83,8 +86,8 @@ def read_flags(arguments, settings, elsewhere=()):
     is a text, a path or a placeholder; ``~`` is expanded there. Elsewhere it
     is YAML; where the file has a list, one value is a list of one. Where
     several paths make sense, they are a list: ``[a, b]``. Of a flag that is
-    given twice, the last value counts. Without a value, a flag is True, where
-    the file has True or False.
+    given twice, the last value counts, unless it is an entry of several keys.
+    Without a value, a flag is True, where the file has True or False.
 
     Arguments
     ---------
@@ -103,7 +106,8 @@ def read_flags(arguments, settings, elsewhere=()):
     ------
     ValueError
         If there is no such flag, a value is missing or cannot be read, it is a
-        word where the file has a number, or a word belongs to no flag.
+        word where the file has a number, a word belongs to no flag, or two
+        entries of several keys have one name.
 
     Example
     -------
@@ -117,6 +121,12 @@ def read_flags(arguments, settings, elsewhere=()):
     for word in arguments:
         if word.startswith("--"):
             name, given, value = word[2:].partition("=")
+            if value.startswith("{") and flags.get(name, value) != value:
+                raise ValueError(
+                    f"--{name} is given twice, and the second would take the "
+                    "place of the whole first: give one, with all of its keys "
+                    f"in the braces, --{name}={value[:-1]}, KEY: VALUE}}."
+                )
             flags[name] = value if given else None
         elif name in elsewhere:
             continue
@@ -241,9 +251,15 @@ def _value(key, value, settings):
         if found is None or isinstance(found, dict):
             raise ValueError(f"--{key}={value}: give a list, [A, B].")
         return [found]
-    if isinstance(found, float) and found.is_integer() and key in COUNTS:
-        found = int(found)
-    if _is_number(found) and key in COUNTS:
+    return _checked(key, value, found, default)
+
+
+def _checked(key, value, found, default):
+    """What a value that is no path was found to be; raises if that is of
+    another kind than in the file, or too small."""
+    if key in COUNTS and _is_number(found):
+        if isinstance(found, float) and found.is_integer():
+            found = int(found)
         if isinstance(found, float) or found < COUNTS[key]:
             raise ValueError(
                 f"--{key}={value}: give a whole number, {COUNTS[key]} or more."
@@ -269,8 +285,7 @@ def _default(key, settings, seen=()):
     while key not in seen:
         seen = {key, *seen}
         default = settings.get(key)
-        tag = getattr(getattr(default, "tag", None), "value", None)
-        if tag not in ("!ref", "!copy"):
+        if tag_of(default) not in ("!ref", "!copy"):
             return default
         text = str(default.value)
         if re.fullmatch("<[^<>]*>", text):
@@ -288,8 +303,7 @@ def _default(key, settings, seen=()):
 
 
 def _is_placeholder(default):
-    tag = getattr(getattr(default, "tag", None), "value", None)
-    return tag == "!PLACEHOLDER"
+    return tag_of(default) == "!PLACEHOLDER"
 
 
 def _text(key, value):
@@ -307,11 +321,8 @@ def _path(key, value):
     if value.startswith("[") and value.endswith("]"):
         listed = None
         if not os.path.exists(value):
-            with_texts = yaml.BaseLoader
-            try:
-                listed = yaml.load(value, with_texts)
-            except yaml.YAMLError:
-                pass
+            with contextlib.suppress(yaml.YAMLError):
+                listed = yaml.load(value, yaml.BaseLoader)  # all are texts
         if isinstance(listed, list) and key not in SEVERAL:
             raise ValueError(f"--{key}={value}: give one path.")
         if isinstance(listed, list):

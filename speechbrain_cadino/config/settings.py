@@ -100,7 +100,7 @@ def own_files(settings):
     """
     found = {}
     # Not this package, also where its repository is the current folder
-    for module in filter(None, map(_root, _tags(settings))):
+    for module in filter(None, _roots(settings)):
         for folder in map(pathlib.Path, OWN_FOLDERS):
             files = [folder / f"{module}.py"]
             if (folder / module / "__init__.py").is_file():
@@ -134,9 +134,13 @@ def own_modules(settings):
     ['my_encoder']
     """
     files = own_files(settings)
-    roots = {_root(tag) for tag in _tags(settings)}
+    roots = set(_roots(settings))
     here = {name.split("/")[0].removesuffix(".py") for name in files}
     return [*files, *sorted(roots - here - {""})]
+
+
+def _roots(settings):
+    return [_root(tag_of(node)) for _, node in nodes(settings)]
 
 
 def _root(tag):
@@ -155,14 +159,53 @@ def _is_elsewhere(module, folder):
     return folder.resolve() not in pathlib.Path(spec.origin).resolve().parents
 
 
-def _tags(settings):
-    """All tags in settings."""
-    tag = getattr(settings, "tag", None)
-    if tag is not None and tag.value:
-        yield tag.value
-    parts = settings if isinstance(settings, list) else ()
-    for part in settings.values() if isinstance(settings, dict) else parts:
-        yield from _tags(part)
+def tag_of(node):
+    """The tag of a node of a YAML file.
+
+    Arguments
+    ---------
+    node : object
+        The node, as ``YAML().load`` gives it, or plain data.
+
+    Returns
+    -------
+    str
+        Empty if it has none.
+
+    Example
+    -------
+    >>> tag_of(YAML().load("!new:torch.nn.Identity")), tag_of({"a": 1})
+    ('!new:torch.nn.Identity', '')
+    """
+    return getattr(getattr(node, "tag", None), "value", None) or ""
+
+
+def nodes(settings, key=""):
+    """All nodes of nested settings, each before those in it.
+
+    Arguments
+    ---------
+    settings : object
+        The settings, or a part of them.
+    key : str
+        What the part is called.
+
+    Yields
+    ------
+    tuple
+        A dotted key, and the node.
+
+    Example
+    -------
+    >>> [key for key, _ in nodes({"a": {"b": [7, 8]}})]
+    ['', 'a', 'a.b', 'a.b.0', 'a.b.1']
+    """
+    yield key, settings
+    parts = settings.items() if isinstance(settings, dict) else ()
+    if isinstance(settings, list):
+        parts = enumerate(settings)
+    for name, part in parts:
+        yield from nodes(part, f"{key}.{name}" if key else str(name))
 
 
 def comparable(settings, folder, harmless=HARMLESS):
@@ -192,17 +235,16 @@ def comparable(settings, folder, harmless=HARMLESS):
         return f"{settings.tag.value} {settings.value}".strip()
     if isinstance(settings, dict):
         # Plain dicts have no tag, and one of a record has it as a key.
-        name = getattr(getattr(settings, "tag", None), "value", None)
-        name = name or settings.get("!")
+        name = tag_of(settings) or settings.get("!", "")
         # To a class of one's own, an argument of such a name may matter
-        harmless = () if _root(name or "") else harmless
+        harmless = () if _root(name) else harmless
         return ({"!": name} if name else {}) | {
             str(key): comparable(item, folder, harmless)
             for key, item in settings.items()
             if key not in harmless
         }
     if isinstance(settings, list):
-        name = getattr(getattr(settings, "tag", None), "value", None)
+        name = tag_of(settings)
         parts = [comparable(item, folder, harmless) for item in settings]
         return [name, *parts] if name else parts
     if isinstance(settings, str) and f"{settings}/".startswith(f"{folder}/"):
@@ -232,7 +274,7 @@ def differences(old, new):
     >>> differences({"k": 8, "d": {"e": 8, "f": 1}}, {"k": 9, "d": {"e": 9}})
     'k was 8, is 9; d.f was 1, is not there'
     """
-    old, new = dict(_leaves(old)), dict(_leaves(new))
+    old, new = _leaves(old), _leaves(new)
     pairs = {key: (_show(old, key), _show(new, key)) for key in {**old, **new}}
     changed = {
         key: pair
@@ -259,14 +301,13 @@ def _is_nothing(key, pair):
     return where and set(pair) == {ABSENT, "null"}
 
 
-def _leaves(value, key=""):
-    """Nested plain data as pairs of a dotted key and a value."""
-    items = dict(enumerate(value)) if isinstance(value, list) else value
-    if isinstance(items, dict) and items:
-        for name, item in items.items():
-            yield from _leaves(item, f"{key}.{name}" if key else name)
-    else:
-        yield key, value
+def _leaves(settings):
+    """Nested plain data as one dict of dotted keys."""
+    return {
+        key: node
+        for key, node in nodes(settings)
+        if not (node and isinstance(node, (dict, list)))
+    }
 
 
 def _show(leaves, key):

@@ -208,6 +208,27 @@ def trusted_rows(table):
     return table[TRUSTED].to_numpy() == 1
 
 
+def without_labels(table):
+    """A manifest without its labels, where nothing learns from them.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        The manifest.
+
+    Returns
+    -------
+    pandas.DataFrame
+
+    Example
+    -------
+    >>> without_labels(pd.DataFrame({"ID": ["a"], "spk_id": "anne"}))
+      ID
+    0  a
+    """
+    return table.drop(columns=[LABEL, TRUSTED], errors="ignore")
+
+
 def read_csv(path, dtypes=(), separator=","):
     """Reads a CSV file that somebody else may have written: blanks around
     commas are no part of a value, but at the end of an ``ID`` or a ``file``,

@@ -20,8 +20,8 @@ READABLE = {
 
 # What soundfile cannot read and PyAV can
 CONVERTIBLE = {
-    *(".m4a", ".m4b", ".aac", ".mp4", ".mov", ".3gp", ".webm", ".mkv", ".mka"),
-    *(".wma", ".amr", ".ac3"),
+    *(".m4a", ".m4b", ".aac", ".mp4", ".m4v", ".mov", ".3gp", ".avi"),
+    *(".webm", ".mkv", ".mka", ".wma", ".amr", ".ac3"),
 }
 
 # The same utterance may be at hand in another format than a list says.

@@ -48,6 +48,8 @@ ROWS_OF_TEXT = 100_000
 SIZE = "shard_size"
 # and a hash of what the encoder's YAML file says
 SETTINGS = "settings"
+# and whether some of its utterances are of one file
+PIECES = "pieces"
 
 # What a record tells, in words
 KINDS = {
@@ -236,6 +238,7 @@ def extraction_record(embedder, table, shard_size, trim=True):
         **embedder.fingerprint(),
         "table": hash_table(table),
         SIZE: shard_size,
+        PIECES: bool(table["wav"].duplicated().any()),
     }
     return record if trim else record | {"trim": False}
 
@@ -342,8 +345,9 @@ def is_of(folder, record):
 
 def what_counts(before, record):
     """Two records, less what makes no difference: the size of the shards, as an
-    embedding depends on its own utterance alone; and what the encoder's YAML
-    file says, unless both tell it: older versions do not, nor does a hub id.
+    embedding depends on its own utterance alone; what the table says, too; and
+    what the encoder's YAML file says, unless both tell it: older versions do
+    not, nor does a hub id.
 
     Arguments
     ---------
@@ -365,7 +369,7 @@ def what_counts(before, record):
     True
     """
     told = SETTINGS in before and SETTINGS in record
-    passed_over = {SIZE} if told else {SIZE, SETTINGS}
+    passed_over = {SIZE, PIECES} if told else {SIZE, PIECES, SETTINGS}
     return tuple(
         {name: one[name] for name in one if name not in passed_over}
         for one in (before, record)

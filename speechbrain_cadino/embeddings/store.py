@@ -115,8 +115,8 @@ def check_our_embeddings(folder):
         if (folder / name).exists():
             raise ValueError(
                 f"{folder / name} would be replaced, and has no {RECORD} "
-                "beside it: it is of another tool, or of a version before 0.3. "
-                "Give another folder for the embeddings, or remove it."
+                "beside it: it is of prepare, of another tool, or of a version "
+                "before 0.3. Give another folder for the embeddings."
             )
 
 

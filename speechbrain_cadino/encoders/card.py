@@ -168,7 +168,7 @@ def write_card(
     -------
     >>> import pandas as pd
     >>> folder = getfixture("tmp_path")
-    >>> table = pd.DataFrame({"ID": ["a", "b"], "duration": [3600.0, 1800.0]})
+    >>> table = pd.DataFrame({"ID": ["a", "b"], "start": 0, "stop": 43200000})
     >>> _ = (folder / "hyperparams.yaml").write_text("sample_rate: 16000")
     >>> write_card(folder, {"sample_rate": 16000, "seed": 7}, table)
     >>> print((folder / "README.md").read_text().partition("## Trained on")[2])
@@ -192,7 +192,9 @@ def write_card(
         load=load.format(
             threshold=threshold_line(read_calibration(folder)), **settings
         ),
-        trained=_trained(table, labelled, kind == "faces")
+        trained=_trained(
+            table, labelled, kind != "faces" and settings["sample_rate"]
+        )
         + _started(settings.get("start_encoder"))
         + (f" These are the weights of {weights}." if weights else ""),
         settings="\n".join(shown),
@@ -297,7 +299,7 @@ def _started(encoder):
     )
 
 
-def _trained(table, labelled, faces):
+def _trained(table, labelled, rate):
     """What it was trained on, and which labels it had."""
     if table is None:
         return _labelled(labelled)
@@ -305,17 +307,19 @@ def _trained(table, labelled, faces):
     if given.any():
         labelled = pd.concat([table[given], labelled])
         table, labelled = table[~given], labelled.drop_duplicates("ID")
-    trained = _amount(table, faces)
+    trained = _amount(table, rate)
     if labelled is not None:
         trained += f" And {_labelled(labelled, 'with')}"
     return trained
 
 
-def _amount(table, faces):
-    """How much there is in a manifest, and whether it has labels."""
+def _amount(table, rate):
+    """How much there is in a manifest, of voices at a rate or of faces, and
+    whether it has labels."""
     amount = f"{len(table):,} tracks of faces"
-    if not faces:
-        hours = table["duration"].sum() / 3600
+    if rate:
+        # Durations may be those of whole files, see ``read_manifest``
+        hours = (table["stop"] - table["start"]).sum() / rate / 3600
         amount = f"{_recordings(table)}, {hours:.1f} hours"
     if LABEL not in table:
         return f"{amount}, without speaker labels."

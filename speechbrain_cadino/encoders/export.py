@@ -33,6 +33,9 @@ WRITTEN = {"hyperparams.yaml", "calibration.json", "README.md"}
 # What the hyperparams.yaml of an encoder has, and that of a run has not
 ENCODER = re.compile("^pretrainer:", re.MULTILINE)
 
+# Of the mean, what SpeechBrain 1.0 looks for, and later ones pass over
+OF_SPEAKERS = {f"spk_dict_{name}": {} for name in ("mean", "std", "count")}
+
 # Only an encoder of faces has it: what opens a file, see Embedder
 READER = "reader"
 
@@ -262,6 +265,8 @@ def export_encoder(
         for name, module in loadables.items():
             save = get_default_hook(module, DEFAULT_SAVE_HOOKS)
             save(module, temporary / f"{name}.ckpt")
+        path = temporary / "mean_var_norm_emb.ckpt"
+        torch.save({**torch.load(path), **OF_SPEAKERS}, path)
 
 
 def check_entries(hyperparams_file, section=None):

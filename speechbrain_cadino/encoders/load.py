@@ -32,6 +32,11 @@ HINT = (
     "training run) or a hub id."
 )
 
+STOCK = (
+    " Of a training by SpeechBrain's own recipes, one is made as the manual "
+    "says in 'The encoder in stock SpeechBrain'."
+)
+
 # What encode_batch and from_hparams look up in an encoder's hyperparams.yaml.
 NEEDED = [
     ("modules", "compute_features"),
@@ -367,12 +372,14 @@ def encoder_hyperparams(source):
         )
     logger.info(f"{source} is no folder here: the Hugging Face hub is asked.")
     try:
-        return fetch("hyperparams.yaml", str(source))
+        path = fetch("hyperparams.yaml", str(source))
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"There is no folder {source}, and the Hugging Face hub gives no "
             f"such model either ({error}). {HINT}"
         ) from error
+    _read_entries(path, f"{source} is none that EncoderClassifier loads.")
+    return path
 
 
 def _check_folder(folder):
@@ -382,6 +389,20 @@ def _check_folder(folder):
     hint = f"Did you mean {inner}?" if inner.is_dir() else HINT
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no hyperparams.yaml. {hint}")
+    pretrainer = _read_entries(path, hint)["pretrainer"]
+    elsewhere = pretrainer.get("paths") or {}
+    for name in pretrainer["loadables"]:
+        file = folder / f"{name}.ckpt"
+        if name not in elsewhere and not file.is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {file.name}, which its hyperparams.yaml "
+                "names: copy the encoder folder again, whole."
+            )
+    return path
+
+
+def _read_entries(path, hint):
+    """The content of a hyperparams.yaml; raises if it is that of no encoder."""
     try:
         root = YAML().load(path)
     except (YAMLError, UnicodeDecodeError) as error:
@@ -392,19 +413,11 @@ def _check_folder(folder):
             raise ValueError(
                 f"{path} is not that of an encoder, it has no '{name}' in "
                 f"'{section}'. {hint}"
+                + (STOCK if root and "embedding_model" in root else "")
             )
-    pretrainer = root["pretrainer"]
-    if not isinstance(pretrainer["loadables"], dict):
+    if not isinstance(root["pretrainer"]["loadables"], dict):
         raise ValueError(f"{path} names no weights in 'loadables'. {hint}")
-    elsewhere = pretrainer.get("paths") or {}
-    for name in pretrainer["loadables"]:
-        file = folder / f"{name}.ckpt"
-        if name not in elsewhere and not file.is_file():
-            raise FileNotFoundError(
-                f"{folder} has no {file.name}, which its hyperparams.yaml "
-                "names: copy the encoder folder again, whole."
-            )
-    return path
+    return root
 
 
 def start_from_encoder(module, source):

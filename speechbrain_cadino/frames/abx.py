@@ -195,6 +195,31 @@ def comparable(table):
     return phones.to_numpy() > 1
 
 
+def has_triples(table):
+    """Whether there is a triple to compare: between the same neighbours, a
+    phone that is said twice, and another one by one of its voices.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        As that of ``comparable``, with ``spk_id``, too.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> table = pd.DataFrame({"phone": [*"aao"], "spk_id": [*"vww"]})
+    >>> table[["language", "before", "after"]] = "en", "p", "t"
+    >>> has_triples(table), has_triples(table.iloc[1:])
+    (True, False)
+    """
+    said = table.groupby([*CONTEXT, "phone"])["phone"].transform("size")
+    others = table.groupby([*CONTEXT, "spk_id"])["phone"].transform("nunique")
+    return bool(((said > 1) & (others > 1)).any())
+
+
 def _chunks(groups):
     """Lists of groups of segments, of some thousand or of a single group."""
     chunk, count = [], 0

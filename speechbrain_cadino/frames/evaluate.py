@@ -16,6 +16,7 @@ from speechbrain_cadino.dataio.audio import (
 from speechbrain_cadino.frames.abx import (
     CONTEXT,
     comparable,
+    has_triples,
     score_abx,
     summarise,
 )
@@ -76,11 +77,12 @@ class FrameEvaluator:
         self._leave_out_unreadable(phones)
         # What is compared, and the place of each phone there, or -1
         inside = comparable(self.table)
-        if not inside.any():
+        if not has_triples(self.table):
             raise ValueError(
-                f"{phones} has no two phones between the same neighbours: "
-                "there is nothing to compare. Phones are neighbours where one "
-                f"ends as the next one starts, to {1000 * TOUCH:g} ms."
+                f"{phones} has nothing to compare: no phone is said twice "
+                "between the same neighbours, where one of its voices says "
+                "another one, too. Phones are neighbours where one ends as the "
+                f"next one starts, to {1000 * TOUCH:g} ms. Give more speech."
             )
         self.items = self.table[inside].reset_index(drop=True)
         _say_how_long(self.items, phones)

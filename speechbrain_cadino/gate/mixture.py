@@ -302,8 +302,8 @@ class TwoGaussians:
         values = SCALES[scale].to(values)
         if len(values) < FEWEST_VALUES:
             raise ValueError(
-                f"only {len(values)} of the losses are finite and not below "
-                f"{LOWEST}"
+                f"only {len(values)} of the losses can be fitted, and "
+                f"{FEWEST_VALUES} are needed"
             )
         fitted = len(values) / finite
         count = min(len(values), MOST_VALUES)

@@ -1,5 +1,7 @@
 """The speakers of trial lists, who are to be none of the training set."""
 
+import collections
+
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.names import parts_of, speaker_of, spelling
 from speechbrain_cadino.prepare.scan import digest
@@ -7,6 +9,7 @@ from speechbrain_cadino.verification.trials import (
     read_lists,
     shared_folders,
     trial_names,
+    warn_of_sessions,
 )
 
 logger = get_logger(__name__)
@@ -20,7 +23,9 @@ class Excluded:
     A speaker is the first folder of a name below the data, or the next one
     where ``verification.trials.shared_folders`` says that it is of no speaker.
     To leave one out is to leave out each recording with such a folder in its
-    ID. A name without a folder stands for itself alone.
+    ID. A name that does not tell, as it has no folder, stands for itself alone:
+    the one recording that it may be of, be it spelled from higher up or from
+    lower down than the ID.
 
     Arguments
     ---------
@@ -47,11 +52,11 @@ class Excluded:
     """
 
     def __init__(self, lists, folders):
-        trials = read_lists(lists)
+        self.trials = read_lists(lists)
         self.folders = folders
-        self.names = trial_names(trials)
-        self.shared = shared_folders(trials, folders)
-        self.speakers, self.unknown = set(), []
+        self.names = trial_names(self.trials)
+        self.shared = shared_folders(self.trials, folders)
+        self.speakers, self.unknown, self.missing = set(), [], 0
 
     @property
     def digest(self):
@@ -88,28 +93,47 @@ class Excluded:
             self.speakers |= within
             if not speaker and not within:
                 self.unknown.append(name)
-        untold = {"/".join(parts_of(n, self.folders)) for n in self.unknown}
-        for recording, inside in zip(recordings, folders_of):
-            # An ID has no suffix: that of take.m4a.wav is take.m4a
-            name = "/".join(parts_of(f"{recording.id}.wav"))
-            if inside & self.speakers or name in untold:
+        # An ID has no suffix: that of take.m4a.wav is take.m4a
+        ids = [tuple(parts_of(f"{each.id}.wav")) for each in recordings]
+        named = self._named(set(ids)) if self.unknown else set()
+        for recording, own, inside in zip(recordings, ids, folders_of):
+            if inside & self.speakers or own in named:
                 recording.problem = EXCLUDED
 
+    def _named(self, ids):
+        """The IDs of the names that do not tell who speaks: those that end as
+        one does, or that one ends as; where these are several, none."""
+        names = [tuple(parts_of(n, self.folders)) for n in self.unknown]
+        depths, lengths = set(map(len, ids)), set(map(len, names))
+        known = collections.defaultdict(set)
+        for own in ids:
+            for length in lengths:
+                known[length, own[-length:]].add(own)
+        found = []
+        for name in names:
+            tails = {name[-depth:] for depth in depths}
+            found.append(set().union(*(known[len(name), t] for t in tails)))
+        self.missing = sum(len(each) != 1 for each in found)
+        return set().union(*(each for each in found if len(each) == 1))
+
     def report(self, manifest):
-        """Says in the log whether they were left out.
+        """Says in the log whether they were left out, and what cannot be told.
 
         Arguments
         ---------
         manifest : pathlib.Path
             The manifest.
         """
+        warn_of_sessions(self.trials, self.shared, self.folders)
         if self.unknown:
             logger.warning(
                 f"{manifest}: who speaks in {len(self.unknown)} of the "
                 f"{len(self.names)} files of the trial lists cannot be told; "
                 f"the first: {self.unknown[0]} names no folder below the data "
                 "that is one speaker's. Other recordings of these speakers may "
-                "be trained on: name files <speaker>/..., as below data_folder."
+                "be trained on: name files <speaker>/..., as below "
+                f"data_folder. {self.missing} of these files were not found "
+                "among the recordings, the others are left out."
             )
         elif self.names and not self.speakers:
             logger.info(

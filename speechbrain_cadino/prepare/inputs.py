@@ -5,10 +5,13 @@ import pathlib
 
 import pandas as pd
 
+from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import COLUMNS, LABEL, write_manifest
 from speechbrain_cadino.dataio.names import paths_of
 from speechbrain_cadino.prepare.scan import fingerprint, list_files
 from speechbrain_cadino.process.files import read_json, write_csv, write_json
+
+logger = get_logger(__name__)
 
 # Beside a manifest: the true speaker of each ID, as folders tell it
 SPEAKERS = "speakers.csv"
@@ -253,6 +256,10 @@ class Preparation:
         if speakers is not None:
             table[LABEL] = table["ID"].str.partition("/")[0]
             write_csv(speakers, table[["ID", LABEL]])
+            logger.info(
+                f"{speakers}: {table[LABEL].nunique()} speakers, by the first "
+                f"part of an ID, such as {table[LABEL].iloc[0]}."
+            )
         write_json(self.record, self._made_of())
 
     def _made_of(self):

@@ -6,7 +6,11 @@ import pathlib
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.settings import resolve
-from speechbrain_cadino.dataio.manifest import read_manifest, trusted_rows
+from speechbrain_cadino.dataio.manifest import (
+    read_manifest,
+    trusted_rows,
+    without_labels,
+)
 from speechbrain_cadino.encoders.calibration import (
     read_calibration,
     write_calibration,
@@ -35,7 +39,9 @@ LABELLED = {
 }
 
 
-def finish(embedder, hparams, device=None, baselines=False, weights=None):
+def finish(
+    embedder, hparams, device=None, baselines=False, weights=None, labels=True
+):
     """Exports a trained encoder, calibrates it without labels, and verifies
     with the encoder folder.
 
@@ -55,8 +61,13 @@ def finish(embedder, hparams, device=None, baselines=False, weights=None):
         Whether to score an untrained encoder and log-mel statistics too.
     weights : str, optional
         See ``write_card``.
+    labels : bool
+        Whether it has learnt those of the manifest, which may have some
+        anyway.
     """
     table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
+    if not labels:
+        table = without_labels(table)
     # It is for the domain without given labels, where the two are joined
     own = table[~trusted_rows(table)]
     own = own if len(own) else table

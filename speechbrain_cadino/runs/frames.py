@@ -9,7 +9,7 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.config.settings import resolve
-from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.dataio.manifest import read_manifest, without_labels
 from speechbrain_cadino.encoders.card import replace_figures, write_card
 from speechbrain_cadino.encoders.export_frames import export_frame_encoder
 from speechbrain_cadino.frames.features import (
@@ -56,7 +56,9 @@ def finish_frames(brain, hparams):
     write_card(
         hparams["encoder_folder"],
         resolve(f"{folder}/hyperparams.yaml"),
-        read_manifest(hparams["train_manifest"], hparams["data_folder"]),
+        without_labels(
+            read_manifest(hparams["train_manifest"], hparams["data_folder"])
+        ),
     )
     replace_figures(hparams["encoder_folder"], figures)
     logger.info(where_to_go(hparams["encoder_folder"]))

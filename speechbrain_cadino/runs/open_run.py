@@ -103,6 +103,11 @@ def open_run(folder, settings, resumes=True, harmless=HARMLESS):
 
 
 def _open(folder, settings, resumes, harmless):
+    if "pretrainer" in settings:
+        raise ValueError(
+            "pretrainer: no script here calls it. What a training starts from "
+            "is start_encoder, an encoder folder or a hub id."
+        )
     check_no_encoder(folder)
     claim(folder)
     saved = pathlib.Path(settings.get("save_folder") or folder / "save")

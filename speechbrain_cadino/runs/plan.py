@@ -4,6 +4,7 @@ import hashlib
 import pathlib
 
 from speechbrain_cadino.config.starts import CENTROIDS
+from speechbrain_cadino.dataio.labels import read_labels
 from speechbrain_cadino.dataio.manifest import PSEUDO_LABELS
 from speechbrain_cadino.dataio.names import paths_of
 from speechbrain_cadino.process.files import read_json
@@ -89,8 +90,19 @@ class Plan:
         self.make = make
         self.folder = pathlib.Path(hparams["output_folder"])
         self.speakers = hparams["speakers"]
+        self._check_speakers()
         self.steps = []
         self.iteration = None  # that is being planned
+
+    def _check_speakers(self):
+        """Raises if the true speakers make no sense, unless the run itself
+        is to write them: they are of reports alone, which come late."""
+        made = [self.folder, pathlib.Path(self.hparams["data_folder"])]
+        if self.speakers is None:
+            return
+        to_come = any(_lies_in(folder, self.speakers) for folder in made)
+        if not to_come or pathlib.Path(self.speakers).is_file():
+            read_labels(self.speakers)
 
     def add(self, name, script, entry, quick=False, **own):
         """Adds a step, and returns it."""

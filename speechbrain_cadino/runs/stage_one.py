@@ -48,6 +48,7 @@ def report(brain, hparams):
         brain.device,
         baselines=True,
         weights=weights,
+        labels=False,
     )
     plot_training(
         brain.record.rows,

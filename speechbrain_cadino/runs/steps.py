@@ -12,6 +12,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from speechbrain.utils.run_opts import RunOptions
+from speechbrain_cadino.clustering.kmeans import SphericalKMeans, find_engine
+from speechbrain_cadino.clustering.pseudo_labels import check_clusterer
 from speechbrain_cadino.config.calls import check_arguments
 from speechbrain_cadino.config.flags import SEVERAL, did_you_mean
 from speechbrain_cadino.config.overlays import (
@@ -24,6 +26,7 @@ from speechbrain_cadino.config.settings import (
     comparable,
     own_files,
     resolve,
+    tag_of,
 )
 from speechbrain_cadino.config.starts import check_starts
 from speechbrain_cadino.config.usage import find_yaml
@@ -34,6 +37,9 @@ from speechbrain_cadino.verification.back_ends import (
     check_calibrated,
 )
 from speechbrain_cadino.verification.metrics import check_prior
+
+# Utterances of which there are as many clusters as anybody wants
+MANY = 10**9
 
 # What a step is made of that can be tried at once
 OURS = "!new:speechbrain_cadino."
@@ -310,7 +316,7 @@ def _checked(entry, command, folder, trains):
         check_arguments(resolved)
         _check_parts(resolved)
         _check_values(resolved)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         raise ValueError(f"{entry}: {error}") from error
     _check_encoder(entry, resolved)
     for key, place in PLACES.items():
@@ -320,15 +326,33 @@ def _checked(entry, command, folder, trains):
 
 
 def _check_parts(settings):
-    """Raises what a training would only when its turn comes: by its gate and by
-    its learning rates, if these are of our classes alone."""
+    """Raises what a step would only when its turn comes: by its gate, its
+    learning rates or its clusterer, if these are of our classes alone."""
     for key in ("loss_gate", "lr_schedule"):
-        tag = getattr(settings.get(key), "tag", None)
-        ours = str(getattr(tag, "value", "")).startswith(OURS)
-        if ours and not own_files([settings[key]]):
-            part = load_hyperpyyaml(dump_yaml({key: settings[key]}))[key]
-            if hasattr(part, "check"):
-                part.check(settings["number_of_epochs"])
+        part = _part(settings, key)
+        if hasattr(part, "check"):
+            part.check(settings["number_of_epochs"])
+    if "sweep" in settings:
+        _part(settings, "transform")
+        clusterer = _part(settings, "clusterer")
+        if isinstance(clusterer, SphericalKMeans):
+            _check_numbers(clusterer, settings["sweep"])
+
+
+def _part(settings, key):
+    """A part of our classes alone; None if it is another."""
+    ours = tag_of(settings.get(key)).startswith(OURS)
+    if not ours or own_files([settings[key]]):
+        return None
+    return load_hyperpyyaml(dump_yaml({key: settings[key]}))[key]
+
+
+def _check_numbers(clusterer, sweep):
+    """Raises what pseudo labels would, of however many utterances."""
+    find_engine(clusterer.engine, "cpu")
+    numbers = clusterer.n_clusters, clusterer.merge_to
+    if not any(number is not None and 0 < number < 1 for number in numbers):
+        check_clusterer(clusterer, sweep, MANY)
 
 
 def _check_values(settings):

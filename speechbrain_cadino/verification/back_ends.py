@@ -291,6 +291,7 @@ class BackEnds:
         self.embeddings = embeddings
         self.labels = labels
         vars(self).pop("_whitening", None)
+        self._learnt = {}
         return self
 
     def prepare(self, embedder, background, folder):
@@ -308,7 +309,7 @@ class BackEnds:
         Raises
         ------
         ValueError
-            If there is no training set, and one is needed.
+            If there is no training set, or it is too small, and one is needed.
         """
         if any("recording_lda" in back_end for back_end in self):
             table = background.table("The step recording_lda")
@@ -328,6 +329,8 @@ class BackEnds:
         if mean is None:
             mean = embeddings.mean(0, dtype=np.float64)
         self.learn(mean, embeddings, labels)
+        for back_end in self:  # before the trials are embedded
+            self._scorers(back_end)
 
     def scores(self, back_end, embeddings, enrol, test):
         """Scores of trials; a step ``calibrated`` is left to ``Calibration``.
@@ -348,17 +351,11 @@ class BackEnds:
         numpy.ndarray
             Shape (T,), float32.
         """
-        transform = self._transform(back_end)
-        scorer = cosine
-        if back_end.needs_clusters:
-            training = transform(self.embeddings)
-        if "plda" in back_end:
-            scorer = PLDA(training, self.labels, self.plda_rank)
-        sides = scorer(transform(embeddings))
+        scorer, means = self._scorers(back_end)
+        sides = scorer(self._transform(back_end)(embeddings))
         scores = trial_scores(sides, enrol, test)
-        if "s_norm" in back_end or "as_norm" in back_end:
+        if means is not None:
             top = self.top_cohort if "as_norm" in back_end else None
-            means = cohort_means(training, self.labels)
             if top is not None and len(means) <= top:
                 logger.warning(
                     f"as_norm is s_norm: the cohort is of {len(means)} "
@@ -369,6 +366,20 @@ class BackEnds:
                 scores, enrol, test, *cohort_statistics(sides, cohort, top)
             )
         return scores
+
+    def _scorers(self, back_end):
+        """What a back-end scores by, learnt once: a scorer, and a cohort or
+        None."""
+        if back_end.name not in self._learnt:
+            scorer, means = cosine, None
+            if back_end.needs_clusters:
+                training = self._transform(back_end)(self.embeddings)
+            if "plda" in back_end:
+                scorer = PLDA(training, self.labels, self.plda_rank)
+            if "s_norm" in back_end or "as_norm" in back_end:
+                means = cohort_means(training, self.labels)
+            self._learnt[back_end.name] = scorer, means
+        return self._learnt[back_end.name]
 
     def _transform(self, back_end):
         """The function from embeddings to those that are scored."""

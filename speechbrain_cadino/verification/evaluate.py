@@ -127,7 +127,7 @@ class TrialEvaluator:
         if not keep_unseen:
             known = self.trials[["enrol", "test"]].isin(set(self.files["ID"]))
             self.trials = self.trials[known.all(axis=1)]
-            _check_kinds(self.trials, trials)
+            _check_kinds(self.trials, f"What can be used of {trials}")
         self.sample_rate = sample_rate
         self.data_folder = data_folder
         self.keep_unseen = keep_unseen
@@ -229,7 +229,7 @@ class TrialEvaluator:
         self.files = self.files[~lost].reset_index(drop=True)
         if not self.keep_unseen:
             self.trials = self.trials[~gone]
-            _check_kinds(self.trials, self._source)
+            _check_kinds(self.trials, f"What can be used of {self._source}")
         self._number()
         return embeddings[~lost]
 
@@ -288,13 +288,13 @@ def evaluator_if_any(trials, data_folder, sample_rate=16000, **options):
     return TrialEvaluator(trials, data_folder, sample_rate, **options)
 
 
-def _check_kinds(trials, path):
+def _check_kinds(trials, what):
     """Raises unless there are both kinds of trials."""
     kinds = trials["target"].unique()
     if len(kinds) < 2:
         kind = "target" if kinds.any() else "non-target"
         raise ValueError(
-            f"{path} holds {kind} trials only: error rates need both target "
+            f"{what} holds {kind} trials only: error rates need both target "
             "and non-target trials."
         )
 

@@ -138,7 +138,8 @@ class PLDA:
             raise ValueError(
                 f"PLDA of {width} dimensions cannot be trained on {count} "
                 f"utterances of {len(set(names))} clusters: it takes more "
-                "utterances than dimensions, and two clusters."
+                "utterances than dimensions, and two clusters. Raise "
+                "utterances_per_cluster, or leave plda out."
             )
         nothing = np.full(count, None)
         self.plda = PLDA_LDA.PLDA(rank_f=rank)

@@ -151,20 +151,13 @@ def calibrate_by_trials(embedder, trials):
     """
     _distinct(trials.trials)  # raises before the work
     scores = trials.scores(embedder)
-    chosen = _distinct(trials.trials)
-    scores = scores[chosen]
-    same = trials.trials["target"].to_numpy()[chosen]
-    if min(same.sum(), (~same).sum()) < FEWEST_TRIALS:
-        raise ValueError(
-            f"{same.sum()} trials of one voice and {(~same).sum()} of two are "
-            f"too few for a threshold: give {FEWEST_TRIALS} or more of each."
-        )
-    return fit(scores, same, "trials")
+    chosen, same = _distinct(trials.trials)  # which may be fewer by now
+    return fit(scores[chosen], same, "trials")
 
 
 def _distinct(trials):
-    """The rows of pairs of two files, each once whatever its order; raises if
-    one is of both kinds."""
+    """The rows of pairs of two files, each once whatever its order, and which
+    are targets; raises if one is of both kinds, or there are too few."""
     pairs = pd.DataFrame(np.sort(trials[["enrol", "test"]].to_numpy(str)))
     two = (pairs[0] != pairs[1]).to_numpy()
     kinds = trials["target"].reset_index(drop=True)[two]
@@ -175,7 +168,14 @@ def _distinct(trials):
             f"The pair of {one} and {other} is a target trial and a non-target "
             "trial: correct the one or the other."
         )
-    return np.flatnonzero(two & ~pairs.duplicated().to_numpy())
+    chosen = np.flatnonzero(two & ~pairs.duplicated().to_numpy())
+    same = trials["target"].to_numpy()[chosen]
+    if min(same.sum(), (~same).sum()) < FEWEST_TRIALS:
+        raise ValueError(
+            f"{same.sum()} trials of one voice and {(~same).sum()} of two are "
+            f"too few for a threshold: give {FEWEST_TRIALS} or more of each."
+        )
+    return chosen, same
 
 
 def fit(scores, same, method):

@@ -112,10 +112,10 @@ def _or(folders):
 def read_trials(path):
     """Reads a trial list.
 
-    One trial a line, in one of two forms, fields as of ``dataio.names.
-    fields_of``:
-    ``1|0 enrol test`` (VoxCeleb) or ``enrol test target|nontarget``. A fourth
-    field, if all lines have one, names the group that the trial belongs to.
+    One trial a line, fields as of ``dataio.names.fields_of``:
+    ``1|0 enrol test`` (VoxCeleb), ``enrol test target|nontarget``, or
+    ``enrol test 1|0`` where the first name is neither. A fourth field, if all
+    lines have one, names the group that the trial belongs to.
 
     Arguments
     ---------
@@ -162,10 +162,10 @@ def read_trials(path):
         if trial is None or len(trial) != len((trials or [trial])[0]):
             raise ValueError(
                 f"{path}, line {number}: '{line.strip()[:80]}' is not a trial. "
-                "Write '1 enrol test' or '0 enrol test', or 'enrol test "
-                "target' or 'enrol test nontarget', with tabs between the "
-                "fields if a name has spaces; a fourth field, the group, is "
-                "for all lines or none."
+                "Write '1 enrol test' or '0 enrol test', or put 1 and 0, or "
+                "the words target and nontarget, at the end, with tabs between "
+                "the fields if a name has spaces; a fourth field, the group, "
+                "is for all lines or none."
             )
         trials.append(trial)
     if not trials:
@@ -239,17 +239,14 @@ def shared_folders(trials, folders=()):
     >>> sorted(shared_folders(pd.DataFrame(sides, columns=columns)))
     ['enroll', 'test']
     """
-    inside = {n: parts_of(n, folders)[:-1] for n in trial_names(trials)}
+    inside = _inside(trials, folders)
     folders_of = {name: set(parts) for name, parts in inside.items()}
     is_target = trials["target"].to_numpy(bool)
     others = [*trials.loc[~is_target, ["enrol", "test"]].to_numpy()]
     shared = set()
     for enrol, test in others:
         shared |= folders_of[enrol] & folders_of[test]
-    first = {
-        name: next((part for part in parts if part not in shared), None)
-        for name, parts in inside.items()
-    }
+    first = _first_folders(inside, shared)
     one_speaker = _joined(trials[is_target], first)
     for pair in others if one_speaker else ():
         groups = {one_speaker.get(first[name]) for name in pair}
@@ -258,11 +255,53 @@ def shared_folders(trials, folders=()):
     return shared
 
 
+def warn_of_sessions(trials, shared, folders=()):
+    """Warns if target trials are of two first folders, which may then be those
+    of days or meetings rather than of speakers.
+
+    Arguments
+    ---------
+    trials : pandas.DataFrame
+        See ``shared_folders``, as for the folders.
+    shared : set of str
+        What it gives.
+    folders : iterable of str
+    """
+    first = _first_folders(_inside(trials, folders), shared)
+    pairs = _across(trials[trials["target"].to_numpy(bool)], first)
+    if len(pairs):
+        enrol, test = pairs.iloc[0]
+        logger.warning(
+            f"{len(pairs)} target trials are of two folders, such as {enrol} "
+            f"and {test}. If folders are days or meetings rather than "
+            "speakers, who is tested and who is trained on cannot be told: "
+            "keep recordings of the test voices out of data_folder yourself."
+        )
+
+
+def _inside(trials, folders):
+    """The folders that each file of a list is in."""
+    return {n: parts_of(n, folders)[:-1] for n in trial_names(trials)}
+
+
+def _first_folders(inside, shared):
+    """The first folder of each file that is not shared, if there is one."""
+    return {
+        name: next((part for part in parts if part not in shared), None)
+        for name, parts in inside.items()
+    }
+
+
+def _across(targets, first):
+    """The two folders of each trial whose files are not in one."""
+    pairs = targets[["enrol", "test"]].map(first.get).dropna()
+    return pairs[pairs["enrol"] != pairs["test"]]
+
+
 def _joined(targets, first):
     """The groups of first folders that target trials hold to be of one
     speaker: a number for each."""
-    pairs = targets[["enrol", "test"]].map(first.get).dropna()
-    pairs = pairs[pairs["enrol"] != pairs["test"]].drop_duplicates()
+    pairs = _across(targets, first).drop_duplicates()
     codes, names = pd.factorize(pairs.to_numpy().ravel())
     size = len(names)
     ones = np.ones(len(pairs), bool)
@@ -362,6 +401,7 @@ def _tested(trials, names, folders, trained):
     tell."""
     first = [speaker_of(name, folders) for name in names]
     shared = shared_folders(trials, folders)
+    warn_of_sessions(trials, shared, folders)
     if shared.isdisjoint(first):
         return first
     found = trained - shared
@@ -386,11 +426,13 @@ def _parse(fields):
     the group; None if it is no trial."""
     if len(fields) not in (3, 4):
         return None
-    # First, as an ID may be a number
+    # The words first, as an ID may be a number
     if fields[2] in ("target", "nontarget"):
         return fields[2] == "target", *fields[:2], *fields[3:]
     if fields[0] in ("0", "1"):
         return fields[0] == "1", *fields[1:]
+    if fields[2] in ("0", "1"):
+        return fields[2] == "1", *fields[:2], *fields[3:]
     return None
 
 
@@ -556,4 +598,7 @@ def _hint(name, folders):
         paths = candidates(name, folder)
         if any(path.with_suffix(".m4a").is_file() for path in paths):
             return f"It is there as .m4a. {COPIES}"
-    return "Check data_folder: a file's path is data_folder/<name in the list>."
+    return (
+        "Check that folder (trials_folder of a training, data_folder of "
+        "verify.py): a file's path is that and its name in the list."
+    )

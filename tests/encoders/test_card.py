@@ -17,7 +17,7 @@ from speechbrain_cadino.encoders.calibration import (
 from speechbrain_cadino.encoders.card import write_card
 from speechbrain_cadino.runs.finish import where_to_go
 
-TABLE = pd.DataFrame({"ID": ["a", "b"], "duration": [3600.0, 1800.0]})
+TABLE = pd.DataFrame({"ID": ["a", "b"], "start": 0, "stop": 43_200_000})
 
 
 def example(folder, **names):
@@ -62,7 +62,8 @@ def test_where_labels_have_come_in_is_told(encoder_folder, tmp_path):
     table = pd.DataFrame(
         {
             "ID": list("abcd"),
-            "duration": [3600.0] * 4,
+            "start": 0,
+            "stop": 57_600_000,
             "spk_id": ["anna", "bob", "7", "8"],
             "trusted": [1, 1, 0, 0],
         }

@@ -15,6 +15,7 @@ from speechbrain_cadino.encoders.export import (
     export_encoder,
 )
 from speechbrain_cadino.encoders.export_frames import frame_entries
+from speechbrain_cadino.encoders.load import load_encoder
 
 # Loads the folder as a stranger would, where this package cannot be imported.
 STRANGER = """
@@ -115,6 +116,41 @@ def test_a_pretrainer_of_stock_speechbrain_loads_it(encoder_folder, tmp_path):
     embeddings = hparams["embedding_model"].eval()(feats, lengths)
     expected = EncoderClassifier.from_hparams(encoder_folder).encode_batch(wavs)
     assert torch.equal(embeddings, expected)
+
+
+def test_speechbrain_1_0_finds_what_it_looks_for(encoder_folder):
+    """By its _load_statistics_dict; later versions pass over it."""
+    state = torch.load(encoder_folder / "mean_var_norm_emb.ckpt")
+    assert state["count"] == 1
+    for name in ("mean", "std", "count"):
+        assert state[f"spk_dict_{name}"] == {}
+
+
+# What SpeechBrain's recipe of speaker embeddings keeps of its training
+STOCK = "sample_rate: 16000\n" + VERIFICATION.partition("pretrainer:")[
+    0
+].replace("!PLACEHOLDER", "x")
+
+
+def test_a_training_of_speechbrain_becomes_an_encoder(encoder_folder, tmp_path):
+    """As the manual says; its folder alone is refused with a hint at that."""
+    checkpoint = tmp_path / "run" / "save" / "CKPT+1"
+    checkpoint.mkdir(parents=True)
+    path = tmp_path / "run" / "hyperparams.yaml"
+    path.write_text(STOCK)
+    shutil.copy(encoder_folder / "embedding_model.ckpt", checkpoint)
+    with pytest.raises(ValueError, match="The encoder in stock SpeechBrain"):
+        load_encoder(path.parent)
+    model = load_hyperpyyaml(path.read_text())["embedding_model"]
+    model.load_state_dict(torch.load(checkpoint / "embedding_model.ckpt"))
+    modules = {"embedding_model": model}
+    export_encoder(tmp_path / "stock", path, modules, torch.zeros(12))
+    wavs = torch.randn(3, 8000)
+    expected, found = (
+        load_encoder(folder).encode_batch(wavs, torch.ones(3))
+        for folder in (encoder_folder, tmp_path / "stock")
+    )
+    assert torch.equal(found, expected)
 
 
 @torch.no_grad()

@@ -103,6 +103,10 @@ def test_tables_that_cannot_be_judged_are_refused_at_once(corpus, tmp_path):
         (table.assign(**RATE * table[times]), "in seconds, not in samples"),
         (table.assign(stop=table["start"] + 5e-4), "nothing to compare"),
         (table.assign(wav="gone.wav"), "data_folder of evaluate_frames"),
+        # Each phone of a voice of its own
+        (table.assign(spk_id=table["phone"]), "one of its voices says another"),
+        # Nothing is said twice
+        (table[:4].assign(phone=[*"paka"]), "no phone is said twice"),
     ]:
         other.to_csv(path, index=False)
         with pytest.raises(ValueError, match=sentence):

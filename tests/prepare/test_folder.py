@@ -1,5 +1,6 @@
 import logging
 import os
+import re
 import unicodedata
 
 import pandas as pd
@@ -258,6 +259,71 @@ def test_files_that_name_no_speaker_are_left_out_however_spelled(
     (tmp_path / "1.txt").write_text(f"0 {one} {two}\n")
     prepare_folder(data, save, exclude=tmp_path / "1.txt")
     assert ids(save) == [f"{above}3"]
+
+
+@pytest.mark.parametrize(
+    ("names", "id_parts"),
+    [
+        # As its own list of files has them, from the folder itself or above
+        (["{}", "{}"], None),
+        (["corpus/eval/enroll/{}", "corpus/eval/test/{}"], None),
+        (["eval/enroll/{}", "eval/test/{}"], 2),
+        (["enroll/{}", "test/{}"], 3),
+    ],
+)
+def test_files_that_name_no_speaker_are_left_out_from_wherever_they_start(
+    tmp_path, save, write_tone, caplog, names, id_parts
+):
+    """Here a folder of one side is of no speaker."""
+    data = tmp_path / "data"
+    for name in ["enroll/a1", "test/a2", "test/b1"]:
+        write_tone(data / "eval" / f"{name}.wav")
+    for name in ["id8/x", "id9/x"]:
+        write_tone(data / "data" / f"{name}.wav")
+    one, two = names
+    lines = [
+        f"1 {one.format('a1')} {two.format('a2')}",
+        f"0 {one.format('a1')} {two.format('b1')}",
+    ]
+    (tmp_path / "1.txt").write_text("\n".join([*lines, f"0 {two} {two}"]))
+    prepare_folder(data, save, exclude=tmp_path / "1.txt", id_parts=id_parts)
+    assert len(ids(save)) == 2
+    assert all(name.endswith("/x") for name in ids(save))
+    assert "1 of these files were not found" in caplog.text
+
+
+def test_a_name_that_may_be_of_several_is_of_none(
+    tmp_path, save, write_tone, caplog
+):
+    for name in ["a/1", "b/1", "b/2"]:
+        write_tone(tmp_path / "data" / f"{name}.wav")
+    (tmp_path / "1.txt").write_text("0 1.wav 2.wav\n")
+    prepare_folder(tmp_path / "data", save, exclude=tmp_path / "1.txt")
+    assert ids(save) == ["a/1", "b/1"]
+    assert "1 of these files were not found" in caplog.text
+
+
+def test_folders_of_days_are_told(tmp_path, save, write_tone, caplog):
+    """A voice of two first folders is of two speakers, or they are none."""
+    for name in ["mon/ann", "tue/ann", "tue/bob", "wed/eve", "thu/ann"]:
+        write_tone(tmp_path / "data" / f"{name}.wav")
+    lines = "1 mon/ann.wav tue/ann.wav\n0 mon/ann.wav wed/eve.wav\n"
+    (tmp_path / "1.txt").write_text(lines)
+    prepare_folder(tmp_path / "data", save, exclude=tmp_path / "1.txt")
+    assert ids(save) == ["thu/ann"]
+    assert "1 target trials are of two folders, such as mon" in caplog.text
+
+
+def test_speakers_are_counted(tmp_path, save, write_tone, caplog):
+    """One sees that id_parts is not that of this corpus."""
+    for name in ["data/id1/a", "data/id2/a"]:
+        write_tone(tmp_path / "corpus" / f"{name}.wav")
+    with caplog.at_level(logging.INFO):
+        prepare_folder(tmp_path / "corpus", save, id_parts=3)
+        prepare_folder(tmp_path / "corpus", save, id_parts=2)
+    found = re.findall(r"speakers.csv: (\d+ .* of an ID, .*)", caplog.text)
+    said = "speakers, by the first part of an ID, such as"
+    assert found == [f"1 {said} data.", f"2 {said} id1."]
 
 
 @pytest.mark.parametrize("folder", ["NFC", "NFD"])

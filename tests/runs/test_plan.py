@@ -147,6 +147,11 @@ def test_faces_are_looked_for_before_voices_are_trained(steps, tmp_path):
             "pseudo_label: --precision is for",
         ),
         ("--filter={hparams: filter.yaml, density: 80}", "filter: density=80:"),
+        ("--pseudo_label={engine: fais}", "pseudo_label: There is no engine"),
+        ("--pseudo_label={whitening: 1.5}", "pseudo_label: .*1.5"),
+        ("--pseudo_label={num_clusters: null}", "pseudo_label: Give num_clust"),
+        ("--pseudo_label={sweep: [1]}", r"pseudo_label: sweep=\[1\]: give"),
+        ("--pseudo_label={merge_to: 7500}", "pseudo_label: merge_to is 7500"),
         (
             "--pseudo_label={embeddings: mine}",
             "pseudo_label: encoder=.* and embeddings=mine: give one",
@@ -173,6 +178,18 @@ def test_a_verification_is_looked_at_before_the_trainings(
     sentence = f"verify: .*{re.escape(sentence)}"
     with pytest.raises(ValueError, match=sentence):
         steps("--trials=a", f"--verify={{{flags}}}", yaml="pipeline.yaml")
+
+
+def test_speakers_that_the_run_writes_need_not_be_there(steps, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file .*gone.csv with lab"):
+        steps("--speakers=/elsewhere/gone.csv", yaml="pipeline.yaml")
+    speakers = tmp_path / "run" / "stage_1" / "save" / "speakers.csv"
+    flags = f"--output_folder={tmp_path / 'run'}", f"--speakers={speakers}"
+    assert steps(*flags, yaml="pipeline.yaml")
+    speakers.parent.mkdir(parents=True)
+    speakers.write_text("ID,name\na,anna\n")
+    with pytest.raises(ValueError, match="has to name a column"):
+        steps(*flags, yaml="pipeline.yaml")
 
 
 def test_options_of_trainings_go_to_trainings(steps):

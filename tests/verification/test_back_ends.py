@@ -13,6 +13,8 @@ from speechbrain_cadino.verification.scoring import PLDA, trial_scores
 class Numbers:
     """The embedding of an utterance is its number; one cannot be read."""
 
+    mean = None
+
     def replace(self, **options):
         # Whole utterances, also where segments are compared
         assert options["segment_seconds"] is None
@@ -40,6 +42,25 @@ def test_each_utterance_that_stands_for_its_cluster_keeps_its_label(tmp_path):
     assert 3 not in numbers
     assert 5 <= len(numbers) <= 7
     assert pd.Series(found).value_counts().max() == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("plda", "1 dimensions cannot be trained .* Raise utterances_per_clu"),
+        ("as_norm", "A cohort of 1 cluster"),
+    ],
+)
+def test_what_is_too_small_shows_before_trials_are_embedded(
+    tmp_path, name, said
+):
+    columns = ["ID", "duration", "wav", "start", "stop", "spk_id"]
+    rows = [(f"u{i}", 1.0, f"/x/{i}.wav", 0, 16000, "a") for i in range(9)]
+    path = tmp_path / "pseudo_labels.csv"
+    write_manifest(path, pd.DataFrame(rows, columns=columns))
+    background = Background(path, utterances_per_cluster=1)
+    with pytest.raises(ValueError, match=said):
+        BackEnds(["cosine", name]).prepare(Numbers(), background, tmp_path)
 
 
 def above(scorer, points, cohort, scores):

@@ -70,6 +70,18 @@ def test_one_kind_of_trial_is_refused_at_once(tmp_path):
         TrialEvaluator(tmp_path / "trials.txt", tmp_path)
 
 
+def test_one_kind_that_is_left_is_not_said_of_the_list(tmp_path, write_tone):
+    for name in "ab":
+        write_tone(tmp_path / f"{name}.wav")
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
+    lines = "1 a.wav b.wav\n0 a.wav silent.wav\n"
+    (tmp_path / "trials.txt").write_text(lines)
+    evaluator = TrialEvaluator(tmp_path / "trials.txt", tmp_path)
+    said = r"What can be used of .*trials.txt holds target trials only"
+    with pytest.raises(ValueError, match=said):
+        evaluator(Embedder(LogMelStats()))
+
+
 def test_trials_of_another_rate_are_refused(corpus):
     """They would be a half of each file."""
     trials = TrialEvaluator(corpus / "trials.txt", corpus, sample_rate=8000)

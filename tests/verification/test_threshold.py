@@ -253,6 +253,14 @@ def test_too_few_recordings_are_said(tmp_path):
         calibrate(stored, table, method="clusters")
 
 
+def test_too_few_trials_are_said_before_they_are_embedded(tmp_path):
+    save_embeddings(tmp_path, list("abcde"), np.eye(5))
+    (tmp_path / "trials.txt").write_text("1 a b\n1 b a\n0 a c\n0 a a\n")
+    trials = TrialEvaluator(tmp_path / "trials.txt", embeddings=tmp_path)
+    with pytest.raises(ValueError, match="1 trials of one voice and 1 of two"):
+        calibrate_by_trials(None, trials)
+
+
 def test_a_threshold_that_nothing_can_pass_is_refused(monkeypatch, tmp_path):
     save_embeddings(tmp_path, [str(i) for i in range(30)], np.eye(30))
     stored = StoredEmbeddings(tmp_path)

@@ -35,6 +35,7 @@ def write_wav(path, length=1600):
         "1\ta.wav\tb.wav\r\n\r\n0  a.wav  c.wav",
         "a.wav b.wav target\na.wav c.wav nontarget\n",
         "a.wav\tb.wav\ttarget\na.wav\tc.wav\tnontarget\n",
+        "a.wav b.wav 1\na.wav c.wav 0\n",
         "1\t\ta.wav\tb.wav\n0\ta.wav\t\tc.wav\t\n",
     ],
 )
