@@ -60,7 +60,7 @@ def main(arguments):
     with locked(hparams["output_folder"], LOCK_SECONDS) as lock:
         check_no_training(hparams["output_folder"])
         check_yaml_stays(hparams["output_folder"], run_opts)
-        check(hparams["output_folder"], steps)
+        check(steps)
         make_experiment(hparams["output_folder"], hparams_file, overrides)
         run(hparams["output_folder"], steps, lock, plan_all)
 

@@ -102,7 +102,7 @@ class AudioVisualDataset(PseudoLabelDataset):
             ``has_face``, whether it is one.
         """
         item = super().__getitem__(index)
-        rng = np.random.default_rng((self.seed, self._epoch.item(), index, 1))
+        rng = np.random.default_rng((self.seed, self.epoch, index, 1))
         row = item["sample"] % len(self.ids)
         frame = self._read_frame(self.track_of[row], rng)
         item["has_face"] = frame is not None

@@ -1,7 +1,5 @@
 """The loss of stage II for voices and faces that decide together."""
 
-import math
-
 import torch
 
 from speechbrain_cadino.losses.label_correction import (
@@ -92,10 +90,7 @@ class AudioVisualCorrectionLoss(LabelCorrectionLoss):
             for loss, there in zip(losses, present)
         )
         decisions, corrected = no_corrections(reliable, labels)
-        behind = ()
-        if answer is not None and self.confidence < 1 and min(gates) < math.inf:
-            # A GPU's host would have to wait for which samples these are
-            behind = (~reliable).nonzero().squeeze(1)
+        behind = self.behind(reliable, min(gates), answer)
         if len(behind):
             posteriors = self._fuse(
                 answer(behind), [there[behind] for there in present]

@@ -85,7 +85,7 @@ class AudioVisualPlan(Plan):
 
         def encoders(last):
             if last.name == voices.name:
-                return last / "encoder", self.folder / faces.name / "encoder"
+                return last / "encoder", faces.folder / "encoder"
             return last / "encoder", last / "face_encoder"
 
         def label(name, last):
@@ -116,8 +116,7 @@ class AudioVisualPlan(Plan):
                 **own,
             )
 
-        start = self.folder / voices.name
-        return self.add_iterations("audio_visual/", start, label, train)
+        return self.add_iterations("audio_visual/", voices.folder, label, train)
 
 
 def _check_faces(hparams, step):

@@ -457,7 +457,8 @@ class WithDINO:
             count.
         """
         self.dino_place.step += 1
-        if self.dino_follows() and taken:
+        finite, self._dino_finite = self._dino_finite, []
+        if self.dino_follows(finite) and taken:
             self.dino.distillation.after_step(self.dino_position)
             self.dino_record.mark()
         else:
@@ -465,16 +466,20 @@ class WithDINO:
             self.dino_record.rewind()
             self.dino_record.count("skipped_steps", 1)
 
-    def dino_follows(self):
+    def dino_follows(self, finite):
         """Whether teacher and centre follow the step that was just taken, the
         same on all ranks: not where the loss was not finite, as SpeechBrain
         goes on after such a step.
+
+        Arguments
+        ---------
+        finite : list of torch.Tensor
+            Whether the loss of each of its micro-batches was.
 
         Returns
         -------
         bool
         """
-        finite, self._dino_finite = self._dino_finite, []
         if not finite:
             return True
         return ddp_mean(torch.stack(finite).all().float()).item() == 1
@@ -556,37 +561,41 @@ class WithDINO:
         rank, done = own_rank(), len(self._dino_finite)
         return self.dino.seed, rank, self.dino_place.step, done
 
-    def _check_optimised(self):
-        """Raises if the head, or what the objective learns, is in no
-        optimiser; a warning says so of the encoder, which may join later."""
+    def _optimised(self):
+        """The id of each parameter that an optimiser of the Brain moves; None
+        if there is no optimiser."""
         optimizers = [*(getattr(self, "optimizers_dict", None) or {}).values()]
         # As a Brain's own init_optimizers may leave them
         optimizers += [
             one for one in vars(self).values() if isinstance(one, Optimizer)
         ]
         if not optimizers:
+            return None
+        return {
+            id(parameter)
+            for optimizer in optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+
+    def _check_optimised(self):
+        """Raises if the head, or what the objective learns, is in no
+        optimiser; a warning says so of the encoder, which may join later."""
+        trained = self._optimised()
+        if trained is None:
             logger.warning(
                 "This Brain has no optimiser that is seen here: hand "
                 "self.modules.dino_head.parameters() to one, or the head of "
                 "dino does not learn."
             )
             return
-        trained = {
-            id(parameter)
-            for optimizer in optimizers
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-        }
-        if not any(
-            p.requires_grad and id(p) in trained
-            for p in self.dino.encoder.parameters()
-        ):
+        encoder = [*self.dino.encoder.parameters()]
+        if not any(p.requires_grad and id(p) in trained for p in encoder):
             logger.warning(
                 "The encoder of dino does not learn: it is fixed, or in no "
                 "optimiser. Until it does, DINO changes its head alone."
             )
-        parameters = self.dino.encoder.parameters()
-        fixed = any(not parameter.requires_grad for parameter in parameters)
+        fixed = any(not parameter.requires_grad for parameter in encoder)
         if fixed and self.distributed_launch:
             logger.warning(
                 "Parts of the encoder of dino are fixed by requires_grad: if "

@@ -27,7 +27,6 @@ from speechbrain_cadino.process.randomness import seed_of
 from speechbrain_cadino.process.ranks import (
     STEP_PATIENCE,
     WORK_PATIENCE,
-    ddp_mean,
     own_rank,
     patience,
     refuse_data_parallel,
@@ -290,8 +289,12 @@ class EncoderBrain(sb.Brain):
             logger.info(
                 f"Resumed from a checkpoint, after {epoch} epochs{steps}."
             )
-        # SyncBatchNorm breaks a graph at each of its layers, so that torchrun's
-        # processes would compile for minutes and gain little.
+        self._compile()
+
+    def _compile(self):
+        """Compiles the networks where it pays: SyncBatchNorm breaks a graph at
+        each of its layers, so that torchrun's processes would compile for
+        minutes and gain little."""
         if (
             self.device_type == "cuda"
             and self.processes == 1
@@ -419,8 +422,8 @@ class EncoderBrain(sb.Brain):
         seconds = time.monotonic() - self.stage_started
         self.record.share(self.device)
         means = in_single_precision(self.record.means())
-        counts = {
-            name: self._total(count)
+        counts = {  # of all processes, whose mean was shared
+            name: round(count * self.processes)
             for name, count in self.record.counts.items()
         }
         if counts["skipped_steps"] and not means:
@@ -559,11 +562,6 @@ class EncoderBrain(sb.Brain):
         if self.guard.skipped:
             self.record.count("skipped_steps", 1 / self.processes)
 
-    def _total(self, count):
-        """The sum of a count over all processes."""
-        count = torch.tensor(float(count), device=self.device)
-        return round(ddp_mean(count).item() * self.processes)
-
     def _check_kept(self):
         """Raises if a resumed run would begin something anew."""
         if self.checkpointer is None:
@@ -586,11 +584,16 @@ class EncoderBrain(sb.Brain):
         """How far training is, in epochs."""
         return self.optimizer_step / self.steps_per_epoch
 
+    @property
+    def _evaluation_interval(self):
+        """Epochs from one evaluation to the next; 0 for none."""
+        if getattr(self.hparams, "evaluator", None) is None:
+            return 0
+        return self.hparams.evaluate_every or 0
+
     def _evaluates(self, epoch):
         """Whether the encoder is evaluated after this epoch."""
-        if getattr(self.hparams, "evaluator", None) is None:
-            return False
-        every = self.hparams.evaluate_every
+        every = self._evaluation_interval
         return bool(every) and not epoch % every
 
     def _evaluate(self):
@@ -600,8 +603,7 @@ class EncoderBrain(sb.Brain):
     def _log_epoch(self, meta, means, valid):
         """Writes one epoch to the logs."""
         self.hparams.train_logger.log_stats(meta, means, valid)
-        evaluates = getattr(self.hparams, "evaluator", None) is not None
-        evaluates = evaluates and bool(self.hparams.evaluate_every)
+        evaluates = bool(self._evaluation_interval)
         ends = self._optimizer_step_limit_exceeded
         line = self.progress.line(meta["epoch"], means, valid, evaluates, ends)
         logger.info(line)

@@ -92,9 +92,7 @@ class PseudoLabelBrain(EncoderBrain):
         """The gated loss with label correction."""
         (branch,) = self.branches.values()
         labels = batch["label"].to(self.device)
-        trusted = batch.get("trusted")
-        if trusted is not None:
-            trusted = trusted.to(self.device)
+        trusted = batch["trusted"].to(self.device)
         loss, results = self.hparams.label_loss(
             cosines,
             labels,
@@ -175,13 +173,11 @@ class PseudoLabelBrain(EncoderBrain):
 
     def make_dataloader(self, dataset, stage, **kwargs):
         """As EncoderBrain's; makes room for what becomes of each sample."""
-        trusted = getattr(dataset, "trusted", None)
-        if trusted is not None:
-            trusted = np.tile(trusted, len(dataset.speeds))
+        trusted = np.tile(dataset.trusted, len(dataset.speeds))
         for name, branch in self.branches.items():
-            samples = getattr(dataset, "samples", len(dataset))
-            labels = getattr(dataset, "labels", None)
-            branch.gate_record = GateRecord(samples, trusted, labels)
+            branch.gate_record = GateRecord(
+                dataset.samples, trusted, dataset.labels
+            )
             self.guard.rewindable += [branch.gate_record, branch.loss_gate]
             self._keep({f"{name}_gate_record": branch.gate_record})
         return super().make_dataloader(dataset, stage, **kwargs)
@@ -263,22 +259,22 @@ class PseudoLabelBrain(EncoderBrain):
         record.end_epoch()
 
 
-def guessed(losses, trusted=None):
+def guessed(losses, trusted):
     """The losses that a gate is fitted to: NaN does not count.
 
     Arguments
     ---------
     losses : torch.Tensor
         (B,).
-    trusted : torch.Tensor, optional
-        (B,), bool: whose labels are given. None by default.
+    trusted : torch.Tensor
+        (B,), bool: whose labels are given.
 
     Returns
     -------
     torch.Tensor
         (B,).
     """
-    return losses if trusted is None else losses.where(~trusted, torch.nan)
+    return losses.where(~trusted, torch.nan)
 
 
 def decision_shares(decisions):

@@ -368,7 +368,8 @@ def _start(rows, num_clusters, seed, device=None):
     """K of the rows as the first centroids."""
     rng = np.random.default_rng(seed)
     count = min(rows.count, SAMPLE_PER_CLUSTER * num_clusters)
-    sample = rows.pick(_draw(rng, rows.count, count))
+    # In the order in which memory has them
+    sample = rows.pick(np.sort(rng.choice(rows.count, count, replace=False)))
     state = np.random.RandomState(rng.integers(2**32))
     return rows.from_main(
         lambda: sample[plus_plus(sample, num_clusters, state, device)]
@@ -431,11 +432,6 @@ def plus_plus(points, num_clusters, state, device=None):
 def _squared_distances(points, rows):
     """Of unit points (N, D) to some of them, (N, rows)."""
     return (points @ points[rows].T).mul_(-2).add_(2).clamp_min_(0)
-
-
-def _draw(rng, total, count):
-    """Rows without repetition, in the order in which memory has them."""
-    return np.sort(rng.choice(total, count, replace=False))
 
 
 def _assign(rows, centroids, nearest):

@@ -24,7 +24,6 @@ from speechbrain_cadino.commands.arguments import (
 )
 from speechbrain_cadino.commands.calibrate import calibrate
 from speechbrain_cadino.commands.cluster import cluster
-from speechbrain_cadino.config.device import check_device
 from speechbrain_cadino.dataio.labels import labels_of, read_labels
 from speechbrain_cadino.dataio.manifest import read_csv
 from speechbrain_cadino.dataio.speech import load_detector
@@ -120,7 +119,6 @@ def prepare(arguments):
 
 def embed(arguments):
     """Writes embeddings.npy and ids.txt."""
-    check_device(arguments.device)
     files = audio_files.find_files(arguments.inputs)
     check_output(arguments.output)
     check_our_embeddings(arguments.output)
@@ -285,8 +283,7 @@ def _archive(output, files, rate, grows=False):
         with audio_files.audio_table(
             files, rate, copies, required=known.empty
         ) as (recordings, table):
-            skipped = audio_files.warn_of_skipped(files, recordings)
-            audio_files.warn_of_formats(recordings, rate)
+            skipped = audio_files.warn_of_files(files, recordings, rate)
             converted = [
                 file
                 for file, recording in zip(files, recordings)
@@ -305,7 +302,6 @@ def _archive(output, files, rate, grows=False):
 
 def verify(arguments):
     """Gives a table: test file, score, and where it is known the answer."""
-    check_device(arguments.device)
     enrol = files_of(arguments, [arguments.enrol])
     tests = files_of(arguments, arguments.tests)
     if not arguments.tests:  # all, but the speaker's own
@@ -331,7 +327,6 @@ def verify(arguments):
 
 def adapt(arguments):
     """Writes an adapted encoder, if it is better; gives the figures."""
-    check_device(arguments.device)
     # One result for any order of the inputs: what is drawn is drawn by row
     files = sorted(audio_files.find_files(arguments.inputs))
     files = some_of(files, MOST_LEAVES)
@@ -340,8 +335,7 @@ def adapt(arguments):
     loaded = load(arguments.encoder, arguments)
     rate = loaded.sample_rate
     with audio_files.audio_table(files, rate) as (recordings, table):
-        audio_files.warn_of_skipped(files, recordings)
-        audio_files.warn_of_formats(recordings, rate)
+        audio_files.warn_of_files(files, recordings, rate)
         found = adapt_encoder(
             loaded,
             table,
@@ -375,7 +369,6 @@ def adapt(arguments):
 
 def filter_files(arguments):
     """Writes a manifest of what is one voice; gives what each rule did."""
-    check_device(arguments.device)
     files = audio_files.find_files(arguments.inputs)
     check_output(arguments.output)
     _check_scored(arguments.output, files)

@@ -200,8 +200,8 @@ class Embedded(NamedTuple):
     files: list
     embeddings: np.ndarray
     seconds: np.ndarray
-    calibration: object = None
-    skipped: dict = {}
+    calibration: object
+    skipped: dict
 
 
 def embed_files(
@@ -274,8 +274,7 @@ def embed_files(
     for row, wav in table.loc[~fine, ["ID", "wav"]].to_numpy():
         problem = problems[row].removeprefix(f"{wav}: ").rstrip(".")
         recordings[int(row)].problem = problem
-    skipped = warn_of_skipped(files, recordings)
-    warn_of_formats(recordings, rate)
+    skipped = warn_of_files(files, recordings, rate)
     table, embeddings = table[fine], embeddings[fine]
     return Embedded(
         [files[int(row)] for row in table["ID"]],
@@ -431,7 +430,7 @@ def _plain(path):
     return f"./{path}" if str(path)[0] in "=+-@ " else str(path)
 
 
-def warn_of_skipped(files, recordings):
+def warn_of_files(files, recordings, rate):
     """Counts the files that have no embedding, and names the first ones.
 
     Arguments
@@ -458,24 +457,11 @@ def warn_of_skipped(files, recordings):
         logger.warning(
             f"{len(problems)} of {len(files)} files are skipped{more}."
         )
-    return problems
-
-
-def warn_of_formats(recordings, rate):
-    """Tells which recordings lack what the encoder listens to, or may hold
-    more than one voice.
-
-    Arguments
-    ---------
-    recordings : list of Recording
-        Those of ``audio_table``.
-    rate : int
-        That of the encoder, in Hz.
-    """
     usable = [one for one in recordings if not one.problem]
     warn_of_rates(usable, rate)
     warn_of_channels(usable)
     warn_of_rest(usable)
+    return problems
 
 
 def verify_files(encoder, enrol, tests, threshold=None):

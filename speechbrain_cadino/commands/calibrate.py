@@ -14,7 +14,6 @@ from speechbrain_cadino.commands.arguments import (
     load,
     some_of,
 )
-from speechbrain_cadino.config.device import check_device
 from speechbrain_cadino.dataio.names import recordings_of
 from speechbrain_cadino.embeddings.extract import PIECES
 from speechbrain_cadino.embeddings.store import RECORD
@@ -45,7 +44,6 @@ def calibrate(arguments):
     str
         A table of its figures.
     """
-    check_device(arguments.device)
     folder = _checked_folder(arguments)
     # Neither another calibration nor other embeddings in between
     with locked(folder):
@@ -131,8 +129,7 @@ def _find(arguments, loaded, before):
     files = some_of(files, threshold.MOST_RECORDINGS)
     with audio_files.audio_table(files, loaded.sample_rate) as found:
         recordings, table = found
-        audio_files.warn_of_skipped(files, recordings)
-        audio_files.warn_of_formats(recordings, loaded.sample_rate)
+        audio_files.warn_of_files(files, recordings, loaded.sample_rate)
         return threshold.calibrate(loaded, table, *options)
 
 

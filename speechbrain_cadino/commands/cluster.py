@@ -21,8 +21,7 @@ from speechbrain_cadino.commands.arguments import (
     files_of,
     load,
 )
-from speechbrain_cadino.commands.audio_files import embed_files
-from speechbrain_cadino.config.device import check_device
+from speechbrain_cadino.commands.audio_files import NO_EMBEDDING, embed_files
 from speechbrain_cadino.encoders.calibration import read_calibration
 from speechbrain_cadino.process.files import check_inputs_stay, write_csv
 from speechbrain_cadino.runs.maps import FEWEST
@@ -68,7 +67,6 @@ def cluster(arguments):
     str
         A table of the sizes of the clusters.
     """
-    check_device(arguments.device)
     files = files_of(arguments, arguments.inputs)
     check_file(arguments.csv)
     check_inputs_stay(arguments.inputs, [arguments.csv])
@@ -86,7 +84,7 @@ def cluster(arguments):
     skipped = found.skipped
     if not arguments.inputs:  # all that has been embedded
         others = sorted(loaded.skipped() - {*files})
-        skipped = {**skipped, **dict.fromkeys(others, "no embedding")}
+        skipped = {**skipped, **dict.fromkeys(others, NO_EMBEDDING)}
     long = _long_enough(found.seconds, arguments.shortest)
     choose = functools.partial(
         find_speakers,

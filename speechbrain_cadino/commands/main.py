@@ -559,6 +559,7 @@ def main(arguments=None):
     os.environ["MPLBACKEND"] = "Agg"  # not that of a notebook, not of a window
     from speechbrain_cadino.commands import actions
     from speechbrain_cadino.commands.arguments import check_named
+    from speechbrain_cadino.config.device import check_device
     from speechbrain_cadino.config.usage import show
     from speechbrain_cadino.process.errors import user_errors
 
@@ -568,6 +569,7 @@ def main(arguments=None):
         # SpeechBrain and the models of others may print.
         with contextlib.redirect_stdout(sys.stderr):
             check_named(vars(parsed).values())
+            check_device(getattr(parsed, "device", None))
             output = getattr(actions, parsed.action)(parsed)
         if output is not None:
             show(output)

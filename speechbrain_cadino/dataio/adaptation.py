@@ -70,7 +70,7 @@ class AdaptationDataset(WithLabelled):
             class, and ``source_id``.
         """
         item = super().__getitem__(index)
-        rng = np.random.default_rng((self.seed, self._epoch.item(), index, 2))
+        rng = np.random.default_rng((self.seed, self.epoch, index, 2))
         samples = self.labelled.samples
         # An index of its own for each item: the same utterance, another crop
         place = int(rng.integers(samples)) + index * samples

@@ -148,8 +148,9 @@ class ClipBank:
             table["wav"], table["start"], table["stop"]
         ):
             last = stop - self.clip_samples
-            firsts = [start] if self.impulses or last < start else None
-            firsts = firsts or range(start, last + 1, self.clip_samples)
+            firsts = range(start, last + 1, self.clip_samples)
+            if self.impulses or last < start:
+                firsts = [start]
             pieces.extend((wav, first, stop) for first in firsts)
         return pieces
 

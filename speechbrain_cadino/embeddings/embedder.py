@@ -177,6 +177,22 @@ class Embedder:
             **_hash_settings(self.source),
         }
 
+    def encode(self, wavs):
+        """The embeddings of waveforms of equal length, on the CPU.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            (B, samples).
+
+        Returns
+        -------
+        numpy.ndarray
+            (B, D), float32.
+        """
+        output = self.encode_batch(wavs, torch.ones(len(wavs)))
+        return output.float().cpu().flatten(1).numpy()
+
     def embed(self, table, skip_unreadable=False):
         """Embeds utterances, exactly.
 
@@ -267,10 +283,7 @@ class Embedder:
                 if not batch:
                     continue
                 rows, wavs = zip(*batch)
-                output = self.encode_batch(
-                    torch.stack(wavs), torch.ones(len(wavs))
-                )
-                output = output.float().cpu().flatten(1).numpy()
+                output = self.encode(torch.stack(wavs))
                 if embeddings is None:
                     shape = len(table), output.shape[1]
                     embeddings = np.full(shape, np.nan, np.float32)

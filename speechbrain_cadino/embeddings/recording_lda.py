@@ -177,8 +177,7 @@ class RecordingLDA(LDA):
                         "recording_lda is for voices: it augments waveforms."
                     )
                 wavs = augment(wavs.to(embedder.device or "cpu"))
-                output = embedder.encode_batch(wavs, torch.ones(len(wavs)))
-                found.append(output.float().cpu().flatten(1).numpy())
+                found.append(embedder.encode(wavs))
                 places.append(np.repeat(rows, self.crops))
                 problems += filter(None, problem)
         if problems:

@@ -51,7 +51,7 @@ def read_signal(path, sample_rate, start=0, stop=None):
         (1, samples), float32.
     """
     with AudioReader(path, sample_rate) as audio:
-        return torch.as_tensor(audio.read(start, stop)).float()[None]
+        return audio.read(start, stop)[None]
 
 
 def spectral_features(sample_rate):

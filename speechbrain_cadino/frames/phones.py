@@ -92,7 +92,12 @@ def read_phones(path):
     if pauses.any():
         logger.info(f"{path}: {pauses.sum()} pauses are left out.")
     table = table[~pauses].sort_values(["wav", LABEL, "start"], kind="stable")
-    table = table.reset_index(drop=True)
+    return _with_neighbours(table.reset_index(drop=True))
+
+
+def _with_neighbours(table):
+    """And the phone before and after each in its file; None where it begins or
+    ends."""
     both = ["wav", LABEL]
     follows = (table[both] == table[both].shift()).all(axis=1) & (
         (table["start"] - table["stop"].shift()).abs() < TOUCH

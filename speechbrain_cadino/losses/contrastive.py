@@ -5,7 +5,7 @@ import itertools
 import torch
 import torch.nn.functional as F
 
-from speechbrain_cadino.losses.objective import Term
+from speechbrain_cadino.losses.objective import Panel, Term
 from speechbrain_cadino.losses.regularizers import all_points
 from speechbrain_cadino.process.precision import full_precision
 
@@ -100,6 +100,10 @@ class AngularPrototypical(Term):
             "contrastive_scale": self.scale.detach().clone(),
             "contrastive_accuracy": accuracy,
         }
+
+    def panels(self):
+        """How often the right crop is found."""
+        return [Panel("right crop found", ["contrastive_accuracy"], "", 1.0)]
 
     def warnings(self, means):
         """The sign of collapse: crops are found no better than by chance.

@@ -29,9 +29,9 @@ class DINOLoss(Term):
         K, the number of outputs of the head.
     target : callable
         The function from the teacher's outputs divided by tau_t, (T, B, K), and
-        tau_t to what the student is to answer, of the same shape: Centering,
-        Sinkhorn, or another. Its ``collect`` and ``after_step``, if it has any,
-        follow the training.
+        tau_t to what the student is to answer, of the same shape and with rows
+        that sum to 1: Centering, Sinkhorn, or another. Its ``collect`` and
+        ``after_step``, if it has any, follow the training.
     teacher_temp : float or callable
         tau_t; a number or a function of the position in epochs. 0.04 to 0.07
         in the paper.

@@ -121,10 +121,7 @@ class LabelCorrectionLoss(torch.nn.Module):
             reliable = reliable | trusted
         total = (losses * reliable).sum()
         decisions, corrected = no_corrections(reliable, labels)
-        behind = []
-        # A GPU's host would have to wait for which samples these are
-        if answer is not None and self.confidence < 1 and gate < math.inf:
-            behind = (~reliable).nonzero().squeeze(1)
+        behind = self.behind(reliable, gate, answer)
         if len(behind):
             posteriors = (self.scale * answer(behind).float()).log_softmax(1)
             chosen, classes, targets = self.correct(posteriors)
@@ -208,6 +205,28 @@ class LabelCorrectionLoss(torch.nn.Module):
         else:
             targets = F.one_hot(classes, posteriors.shape[1]).to(posteriors)
         return chosen, classes, targets
+
+    def behind(self, reliable, gate, answer):
+        """The rows of a batch to be corrected, if anything is: a GPU's host
+        would have to wait for which these are.
+
+        Arguments
+        ---------
+        reliable : torch.Tensor
+            (B,), bool.
+        gate : float
+            The lowest gate; inf for none.
+        answer : callable or None
+            See ``forward``.
+
+        Returns
+        -------
+        torch.Tensor
+            (n,), or an empty tuple.
+        """
+        if answer is None or self.confidence == 1 or gate == math.inf:
+            return ()
+        return (~reliable).nonzero().squeeze(1)
 
     def distance(self, cosines, targets):
         """Cross-entropy of the model's posteriors, without margin.

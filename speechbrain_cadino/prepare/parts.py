@@ -6,10 +6,12 @@ beside the manifest. The job that finishes last writes the manifest.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.prepare.recordings import Recording
 from speechbrain_cadino.process.files import (
     read_json,
     remove_leftovers,
@@ -28,9 +30,8 @@ from speechbrain_cadino.process.parts import (
 
 logger = get_logger(__name__)
 
-# What a part finds out of a recording
-FOUND = ["wav", "path", "problem", "frames", "rate", "channels", "told"]
-FOUND += ["source", "source_rate"]
+# What a part finds out of a recording: all but its ID
+FOUND = [field.name for field in dataclasses.fields(Recording)][1:]
 
 
 def parts_folder(manifest):

@@ -120,17 +120,20 @@ def interruptible(postponed=False):
     ...
     speechbrain_cadino.process.interrupts.Interrupted: 143
     """
-    requests, previous = Requests(postponed), {}
+    requests, replaced = Requests(postponed), {}
     if threading.current_thread() is threading.main_thread():
-        previous = {number: signal.getsignal(number) for number in SIGNALS}
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        replaced = {
+            number: handler
+            for number, handler in handlers.items()
+            if handler not in (signal.SIG_IGN, None)
+        }
     try:
-        for number, handler in previous.items():
-            if handler not in (signal.SIG_IGN, None):
-                signal.signal(number, requests)
+        for number in replaced:
+            signal.signal(number, requests)
         yield requests
     finally:
-        for number, handler in previous.items():
-            if handler not in (signal.SIG_IGN, None):
-                signal.signal(number, handler)
+        for number, handler in replaced.items():
+            signal.signal(number, handler)
     if requests.number:
         raise Interrupted(requests.number)

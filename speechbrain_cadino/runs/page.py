@@ -86,17 +86,12 @@ def write_page(folder, cells, plots, tables):
         loader=jinja2.PackageLoader("speechbrain_cadino.runs", ""),
         autoescape=True,
     )
-    pictures = {
-        name: [path for path in paths if path.suffix == ".png"]
-        for name, paths in plots.items()
-    }
-    sections = [
-        (
-            name,
-            [_plot(path, paths) for path in sorted(paths, key=_place)],
-        )
-        for name, paths in pictures.items()
-    ]
+    sections = []
+    for name, paths in plots.items():
+        pictures = sorted((p for p in paths if p.suffix == ".png"), key=_place)
+        if pictures or name in tables:
+            shown = [_plot(path, pictures) for path in pictures]
+            sections.append((name, shown))
     text = environment.get_template("report.html.j2").render(
         title=TITLE,
         folder=folder,
@@ -107,9 +102,7 @@ def write_page(folder, cells, plots, tables):
             if heading in COLUMN_MEANINGS
         ],
         tables=tables,
-        sections=[
-            (name, shown) for name, shown in sections if shown or name in tables
-        ],
+        sections=sections,
     )
     write_text(pathlib.Path(folder, "report.html"), text)
 

@@ -7,7 +7,6 @@ came to its end, is in ``step.json`` in that folder.
 import contextlib
 import itertools
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -61,13 +60,11 @@ SETTLED = (
 LOCK_SECONDS = GRACE_SECONDS
 
 
-def check(folder, steps):
-    """Makes sure that the steps go on from what is in the output folder.
+def check(steps):
+    """Makes sure that the steps go on from what is in their folders.
 
     Arguments
     ---------
-    folder : str or pathlib.Path
-        The output folder.
     steps : list of Step
         The steps of ``plan``.
 
@@ -78,21 +75,21 @@ def check(folder, steps):
         removed while later steps, made from it, are there.
     """
     steps = [step for step in steps if not step.quick]
-    records = [_read_record(folder, step) for step in steps]
+    records = [_read_record(step) for step in steps]
     for step, record in zip(steps, records):
-        if record is None and _has_checkpoint(folder, step):
+        if record is None and has_checkpoint(step.folder / "save"):
             raise ValueError(
                 f"{step.name} was not begun by this pipeline, which cannot "
-                f"tell its settings: remove {_there(folder, [step])}."
+                f"tell its settings: remove {_there([step])}."
             )
     # What has failed before it made anything is no beginning
     records = [
-        record if record and _has_made(folder, step, record) else None
+        record if record and _has_made(step, record) else None
         for step, record in zip(steps, records)
     ]
     for place, (step, record) in enumerate(zip(steps, records)):
         if record:
-            there = _there(folder, steps[place:])
+            there = _there(steps[place:])
             settings, done = _settings(step, record), record["done"]
             check_same(step.name, record, settings, there, done=done)
     begun = [step for step, record in zip(steps, records) if record]
@@ -101,13 +98,13 @@ def check(folder, steps):
         if later and not (record and record["done"]):
             raise ValueError(
                 f"{step.name} is to be made anew, but later steps were made "
-                f"from what it was: remove {_there(folder, later)}."
+                f"from what it was: remove {_there(later)}."
             )
 
 
-def _has_made(folder, step, record):
+def _has_made(step, record):
     """Whether a step has made something that its settings matter to."""
-    return record["done"] or _has_checkpoint(folder, step)
+    return record["done"] or has_checkpoint(step.folder / "save")
 
 
 def _settings(step, record):
@@ -119,14 +116,9 @@ def _settings(step, record):
     return settings | {key: before[key] for key in [free] if key in before}
 
 
-def _has_checkpoint(folder, step):
-    return has_checkpoint(pathlib.Path(folder, step.name, "save"))
-
-
-def _there(folder, steps):
+def _there(steps):
     """The folders of steps that are there, in words."""
-    paths = [pathlib.Path(folder) / step.name for step in steps]
-    return ", ".join(str(path) for path in paths if path.exists())
+    return ", ".join(str(s.folder) for s in steps if s.folder.exists())
 
 
 def run(folder, steps, lock, replan):
@@ -159,7 +151,7 @@ def run(folder, steps, lock, replan):
         with interruptible():
             while place < len(steps):
                 step = steps[place]
-                if _is_done(folder, step):
+                if _is_done(step):
                     logger.info(f"{step.name}: done before.")
                 else:
                     now = replan()[place]
@@ -178,10 +170,10 @@ def run(folder, steps, lock, replan):
         end.place = f" in {step.name}"
         raise
     ends = "verify" if any(step.name == "verify" for step in steps) else None
-    rows = write_report(folder, _stages(folder, steps), ends)
+    rows = write_report(folder, _stages(steps), ends)
     logger.info(f"\nAll done: {folder}/report.html\n\n{format_report(rows)}\n")
     *_, last = (step for step in steps if step.manifest)
-    logger.info(where_to_go(pathlib.Path(folder, last.name, "encoder")))
+    logger.info(where_to_go(last.folder / "encoder"))
 
 
 def _check_unchanged(step, now):
@@ -228,9 +220,9 @@ def _settled(steps):
     ]
 
 
-def _is_done(folder, step):
+def _is_done(step):
     """Whether nothing is left to do of a step."""
-    record = _read_record(folder, step)
+    record = _read_record(step)
     if not (record and record["done"]):
         return False
     now = _settings(step, record)
@@ -244,9 +236,9 @@ def _run_needed(folder, steps, step, lock):
     if not step.quick:
         for later in steps[steps.index(step) :]:
             if later.quick:
-                _record_file(folder, later).unlink(missing_ok=True)
+                _record_file(later).unlink(missing_ok=True)
     _run_step(folder, steps, step, lock)
-    write_report(folder, _stages(folder, steps))
+    write_report(folder, _stages(steps))
 
 
 def _number(steps, step):
@@ -257,7 +249,7 @@ def _number(steps, step):
     return ""
 
 
-def _where(folder, steps, step):
+def _where(steps, step):
     """Where a step is, in words: its number, and how long the trainings from
     here on take, as far as those before tell."""
     number = _number(steps, step)
@@ -266,16 +258,14 @@ def _where(folder, steps, step):
     done = [
         (record["seconds"], other.work)
         for other in steps
-        if other.work
-        and (record := _read_record(folder, other))
-        and record["done"]
+        if other.work and (record := _read_record(other)) and record["done"]
     ]
     coming = [o.work for o in steps[steps.index(step) :] if o.manifest]
     seconds = [seconds for seconds, _ in done]
     share = _share(coming, [work for _, work in done])
     if share is None:
         return [number]
-    own = _read_record(folder, step)
+    own = _read_record(step)
     spent = own["seconds"] if own and step.manifest else 0
     return [number, in_minutes(max(0, sum(seconds) * share - spent))]
 
@@ -298,8 +288,8 @@ def _share(works, others):
 
 def _run_step(folder, steps, step, lock):
     """Runs a step to its end, or goes on with it."""
-    path = _record_file(folder, step)
-    record = _read_record(folder, step)
+    path = _record_file(step)
+    record = _read_record(step)
     half_done = record and not record["done"]
     start = time.monotonic() - (record["seconds"] if half_done else 0)
 
@@ -310,10 +300,10 @@ def _run_step(folder, steps, step, lock):
         write_json(path, record | record_of(step.settings))
 
     command = _for_people(step.command)
-    where = ", ".join([step.name, *_where(folder, steps, step)])
+    where = ", ".join([step.name, *_where(steps, step)])
     logger.info(f"\n{where}:\n{command}")
     save()
-    process = _start(folder, step, lock, steps)
+    process = _start(folder, steps, step, lock)
     # A disk that is full for a moment does no harm to a training
     unwritten = contextlib.suppress(OSError)
     try:
@@ -355,7 +345,7 @@ def _for_people(command):
     return to_copy([names.get(sys.executable, sys.executable), *command])
 
 
-def _start(folder, step, lock, steps):
+def _start(folder, steps, step, lock):
     """Starts a script that ends with this process, even if that is killed."""
     number = _number(steps, step)
     known = {
@@ -405,37 +395,33 @@ def _end(process):
         process.wait()
 
 
-def _record_file(folder, step):
-    return pathlib.Path(folder, step.name, STEP_FILE)
+def _record_file(step):
+    return step.folder / STEP_FILE
 
 
-def _read_record(folder, step):
+def _read_record(step):
     """What ``step.json`` says; None if the step was never begun."""
-    return read_json(_record_file(folder, step))
+    return read_json(_record_file(step))
 
 
-def _stages(folder, steps):
+def _stages(steps):
     """The trainings, and pseudo labels that have none, with the time of all
     steps of their stage."""
-    seconds = {}
+    seconds, settled = {}, _settled(steps)
     for step in steps:
-        record = _read_record(folder, step)
+        record = _read_record(step)
         if record:
             name = _stage_name(step)
             seconds[name] = seconds.get(name, 0) + record["seconds"]
-    manifests = {step.name: step.manifest for step in steps if step.manifest}
-    for name in _settled(steps):
-        labels = pathlib.Path(folder, name, PSEUDO_LABELS)
-        manifests[name] = str(labels)
     return [
         Stage(
             name=_stage_name(step),
-            folder=pathlib.Path(folder, step.name),
-            manifest=manifests[step.name],
+            folder=step.folder,
+            manifest=step.manifest or str(step.folder / PSEUDO_LABELS),
             seconds=seconds.get(_stage_name(step)),
         )
         for step in steps
-        if step.name in manifests
+        if step.manifest or step.name in settled
     ]
 
 

@@ -96,12 +96,12 @@ class Plan:
 
     def _check_speakers(self):
         """Raises if the true speakers make no sense, unless the run itself
-        is to write them: they are of reports alone, which come late."""
-        made = [self.folder, pathlib.Path(self.hparams["data_folder"])]
-        if self.speakers is None:
+        writes them: they are of reports alone, which come late."""
+        if self.speakers is None or _lies_in(self.folder, self.speakers):
             return
-        to_come = any(_lies_in(folder, self.speakers) for folder in made)
-        if not to_come or pathlib.Path(self.speakers).is_file():
+        folders = map(pathlib.Path, paths_of(self.hparams["data_folder"]))
+        to_come = [folder for folder in folders if not folder.exists()]
+        if not any(_lies_in(folder, self.speakers) for folder in to_come):
             read_labels(self.speakers)
 
     def add(self, name, script, entry, quick=False, **own):
@@ -121,7 +121,7 @@ class Plan:
     ):
         """Adds a training of stage II and the reports of its gates, which are
         in these of its folders; returns its folder."""
-        manifest = self.add(name, script, entry, **own).manifest
+        training = self.add(name, script, entry, **own)
         for signal in gates if self.speakers is not None else []:
             gate = pathlib.PurePosixPath(name, signal)
             self.add(
@@ -130,10 +130,10 @@ class Plan:
                 "report_gate",
                 quick=True,
                 run_folder=self.folder / gate,
-                manifest=manifest,
+                manifest=training.manifest,
                 speakers=self.speakers,
             )
-        return self.folder / name
+        return training.folder
 
     def add_iterations(self, prefix, last, label, train):
         """Adds pseudo labels and trainings in turn.
@@ -148,7 +148,7 @@ class Plan:
             self.iteration = iteration
             name = f"{prefix}iteration_{iteration}"
             labels = label(f"{name}/labels", last)
-            manifests.append(self.folder / labels.name / PSEUDO_LABELS)
+            manifests.append(labels.folder / PSEUDO_LABELS)
             if self.settled(manifests):
                 manifests.pop()
                 break
@@ -195,8 +195,7 @@ class Plan:
                 **train_own,
             )
 
-        start = self.folder / first.name
-        return self.add_iterations(prefix, start, label, train)
+        return self.add_iterations(prefix, first.folder, label, train)
 
     def add_first(self):
         """Adds stage I, and returns it: once, or with a filter twice, on
@@ -219,14 +218,14 @@ class Plan:
             f"{everything.name}/filter",
             "filter_manifest.py",
             "filter",
-            encoder=self.folder / everything.name / "encoder",
+            encoder=everything.folder / "encoder",
             manifest=everything.manifest,
         )
         if not all(of_filter):
             raise ValueError(
                 f"pseudo_label: its manifest, {own}, is not what the filter "
                 f"keeps: give {kept}/filtered.csv; or, for pieces, give "
-                f"{self.folder / everything.name}/save/pieces.csv to the "
+                f"{everything.folder}/save/pieces.csv to the "
                 f"filter as its pieces, and {kept}/filtered_pieces.csv here, "
                 "as small_filtered.yaml does."
             )

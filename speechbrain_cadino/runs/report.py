@@ -132,8 +132,9 @@ def write_report(folder, stages, last=None):
     names = [row["name"] for row in rows] + ([last] if last else [])
     plots = _plots(folder, names)
     tables = _tables(folder, last)
-    write_text(folder / "report.md", _markdown(folder, rows, plots, tables))
-    write_page(folder, _cells(rows), plots, tables)
+    cells = _cells(rows)
+    write_text(folder / "report.md", _markdown(folder, cells, plots, tables))
+    write_page(folder, cells, plots, tables)
     return rows
 
 
@@ -302,9 +303,9 @@ def _tables(folder, last):
     return {last: format_results(metrics)} if metrics else {}
 
 
-def _markdown(folder, rows, plots, tables):
+def _markdown(folder, cells, plots, tables):
     """``report.md``."""
-    heading, *lines = _cells(rows)
+    heading, *lines = cells
     rule = ["---", *["---:"] * (len(heading) - 1)]
     table = [f"| {' | '.join(line)} |" for line in [heading, rule, *lines]]
     picture, *stages = plots.values()

@@ -90,6 +90,8 @@ class Step(NamedTuple):
     ---------
     name : str
         The name of the step, and of its folder under the output folder.
+    folder : pathlib.Path
+        That folder.
     command : list of str
         The command line, after ``python``.
     settings : dict
@@ -108,6 +110,7 @@ class Step(NamedTuple):
     """
 
     name: str
+    folder: pathlib.Path
     command: list
     settings: dict
     manifest: str | None = None
@@ -164,6 +167,7 @@ class StepMaker:
         ValueError
             If its YAML file is missing, or does not have a key that is given.
         """
+        trains = script.startswith("train_")
         whole = pathlib.Path(self.hparams["output_folder"])
         folder = whole / name
         yaml_file, known, values = self._read_entry(entry, iteration)
@@ -173,11 +177,10 @@ class StepMaker:
             own["output_folder"] = folder
         common = {key: self.hparams.get(key) for key in COMMON if key in known}
         options = self.options
-        if not script.startswith("train_"):
+        if not trains:
             options = {k: v for k, v in options.items() if k in TOOL_OPTIONS}
         given = {**common, **own, **options}
-        flags = {key: given[key] for key in given if given[key] is not None}
-        flags |= values
+        flags = {k: v for k, v in given.items() if v is not None} | values
         for key in set(flags) - set(known):
             if key not in RUN_OPTIONS:
                 raise ValueError(
@@ -194,18 +197,22 @@ class StepMaker:
                 )
         command = [_from_here(yaml_file)]
         command += [_flag(key, value) for key, value in flags.items()]
-        trains = script.startswith("train_")
         resolved = _checked(entry, command, folder, trains)
         settings = comparable(resolved, str(whole))
         manifest = work = None
-        if script.startswith("train_"):
+        if trains:
             settings["processes"] = self.hparams["processes"]
             manifest = resolved["train_manifest"]
             work = _work(resolved)
         processes = self.hparams["processes"] if script in TORCHRUN else 1
         command = [*self._started(script, processes), *command]
         return Step(
-            *(name, command, settings, manifest, work),
+            name=name,
+            folder=folder,
+            command=command,
+            settings=settings,
+            manifest=manifest,
+            work=work,
             values=values,
             processes=processes,
         )

@@ -147,8 +147,7 @@ class TrainingRecord:
             state = json.load(file)
         self.clear()
         self.rows = state["rows"]
-        # Those of before this was counted have none
-        self.counts.update(state.get("counts", {}))
+        self.counts.update(state["counts"])
         self._count = state["count"]
         self._sums = {
             name: torch.tensor(value, dtype=torch.float64)
@@ -203,12 +202,14 @@ def trim_log(path, epochs):
     'epoch: 1, lr: 0.1\\n'
     """
     text = pathlib.Path(path).read_text(encoding="utf-8")
-    kept = []
-    for line in text.splitlines(keepends=True):
-        epoch = re.match(r"epoch: (\d+),.*\n", line)
-        if epoch and int(epoch[1]) <= epochs:
-            kept.append(line)
-    if kept != text.splitlines(keepends=True):
+    lines = text.splitlines(keepends=True)
+    kept = [
+        line
+        for line in lines
+        if (epoch := re.match(r"epoch: (\d+),.*\n", line))
+        and int(epoch[1]) <= epochs
+    ]
+    if kept != lines:
         write_text(path, "".join(kept))
 
 

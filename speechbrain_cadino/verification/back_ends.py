@@ -33,6 +33,7 @@ GROUPS = [
     ("s_norm", "as_norm"),
     ("calibrated",),
 ]
+PLACES = {step: place for place, group in enumerate(GROUPS) for step in group}
 
 
 class BackEnd:
@@ -69,13 +70,8 @@ class BackEnd:
     def __init__(self, name):
         self.name = name
         self.steps = str(name).split("+")
-        places = [
-            [step in group for group in GROUPS].index(True)
-            for step in self.steps
-            if any(step in group for group in GROUPS)
-        ]
-        known = len(places) == len(self.steps)
-        if not known or places != sorted(set(places)):
+        places = [PLACES.get(step, -1) for step in self.steps]
+        if -1 in places or places != sorted(set(places)):
             form = ", then ".join(" or ".join(group) for group in GROUPS)
             raise ValueError(
                 f"There is no back-end '{name}': join steps by '+', at most "

@@ -1,7 +1,5 @@
 """Baselines that have learned nothing: an encoder has to beat them."""
 
-import functools
-
 import numpy as np
 import torch
 from hyperpyyaml import load_hyperpyyaml
@@ -116,11 +114,10 @@ def random_encoder(embedder, table, seed=0):
         norm.momentum = None  # the plain average over all batches
         norm.train()
     sample_rate = embedder.sample_rate
-    open_file = functools.partial(embedder.reader, sample_rate=sample_rate)
     rng = np.random.default_rng(seed)
     with torch.no_grad():
         for _ in range(CALIBRATION_BATCHES):
-            crops = _random_crops(table, open_file, sample_rate, rng)
+            crops = _random_crops(table, embedder.reader, sample_rate, rng)
             encoder.encode_batch(crops)
     return embedder.replace(
         encode_batch=encoder.eval().encode_batch,
@@ -129,7 +126,7 @@ def random_encoder(embedder, table, seed=0):
     )
 
 
-def _random_crops(table, open_file, sample_rate, rng):
+def _random_crops(table, reader, sample_rate, rng):
     """A batch of random crops of equal length, shape (B, samples)."""
     lengths = table["stop"] - table["start"]
     # 3 s, or where most utterances are shorter, what half of them have.
@@ -141,7 +138,7 @@ def _random_crops(table, open_file, sample_rate, rng):
     for wav, start in zip(rows["wav"], starts):
         # Broken files are few, and are counted where all are embedded.
         try:
-            with open_file(wav) as signal:
+            with reader(wav, sample_rate) as signal:
                 crops.append(signal.read(int(start), int(start) + length))
         except MediaError as error:
             errors.append(error)

@@ -248,13 +248,12 @@ def trial_groups(trials, table=None):
 def _keys(names, table):
     """What the table calls each file: its name or its first folder."""
     parts = {name: parts_of(name) for name in names.unique()}
-    rows = {tuple(parts_of(name)): name for name in table.index}
-    known = {name: rows.get(tuple(words)) for name, words in parts.items()}
+    own = {tuple(parts_of(name)): name for name in table.index}
+    known = {name: own.get(tuple(words)) for name, words in parts.items()}
     if any(known.values()):
         return names.map(known)
     folders = names.map({name: words[0] for name, words in parts.items()})
-    whole = {name: parts_of(name) for name in table.index}
-    spelled = {words[0]: n for n, words in whole.items() if len(words) == 1}
+    spelled = {words[0]: n for words, n in own.items() if len(words) == 1}
     found = folders.map(spelled)
     if found.isna().all():
         raise ValueError(

@@ -1,16 +1,21 @@
-"""What two processes draw of an epoch that has an order of its own.
+"""What two processes draw of an epoch that has an order of its own, and what
+they share.
 
 > torchrun --nproc_per_node=2 order.py FOLDER
 """
 
 import pathlib
 import sys
+import types
+from unittest import mock
 
 import torch
 
 import speechbrain as sb
 from speechbrain.utils.distributed import get_rank
 from speechbrain_cadino.brains.base import EncoderBrain
+from speechbrain_cadino.brains.dino import DINOBrain
+from speechbrain_cadino.brains.ssrl import SSRLBrain
 
 
 class Passes(torch.utils.data.Dataset):
@@ -28,6 +33,24 @@ class Passes(torch.utils.data.Dataset):
         pass
 
 
+def check_statistics():
+    """Those of a teacher are the main process's, by which all embed."""
+    own = get_rank() + 3.0
+    teachers = [torch.nn.BatchNorm1d(2) for _ in range(2)]
+    for teacher in teachers:
+        teacher.running_mean.fill_(own)
+    dino = DINOBrain.__new__(DINOBrain)
+    dino.modules = types.SimpleNamespace(teacher=teachers[0])
+    dino.hparams = types.SimpleNamespace()
+    dino.keep_or_undo = lambda: None
+    with mock.patch.object(EncoderBrain, "on_stage_end"):
+        dino.on_stage_end(sb.Stage.TRAIN, 0.0, 1)
+    ssrl = types.SimpleNamespace(device="cpu", teacher=teachers[1])
+    SSRLBrain._share_statistics(ssrl)
+    for teacher in teachers:
+        assert (teacher.running_mean == 3).all()
+
+
 def main(folder):
     flags = ["none.yaml", "--device=cpu", "--distributed_backend=gloo"]
     _, run_opts, _ = sb.parse_arguments(flags)
@@ -40,6 +63,9 @@ def main(folder):
     loader = brain.make_dataloader(
         Passes(), sb.Stage.TRAIN, batch_size=3, num_workers=0
     )
+    # The clocks of two machines, and a signal that one of them has got
+    assert brain._agree(get_rank() == 0, 15 * get_rank()) == [1, 15]
+    check_statistics()
     lines = [" ".join(batch["id"]) for batch in loader]
     pathlib.Path(folder, f"{get_rank()}.txt").write_text("\n".join(lines))
     # Ended in order: torn down amid its threads, a process aborts at times

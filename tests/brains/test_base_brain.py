@@ -1,6 +1,9 @@
 import functools
+import random
 import time
+import types
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,6 +11,7 @@ import speechbrain as sb
 from speechbrain.processing.features import InputNormalization
 from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain_cadino.brains import base
+from speechbrain_cadino.process import ranks
 
 
 def brain_of(network, **options):
@@ -116,12 +120,43 @@ def test_each_process_epoch_and_step_draws_its_own(monkeypatch):
         monkeypatch.setattr(base, "own_rank", lambda: rank)
         brain.epoch = epoch
         brain.seed_step(step)
-        return torch.rand(1).item()
+        return torch.rand(1).item(), random.random(), np.random.rand()
 
     places = [(0, 1, 1), (1, 1, 1), (0, 2, 1), (0, 1, 2)]
     draws = [drawn(*place) for place in places]
-    assert len(set(draws)) == len(places)
-    assert draws == pytest.approx([drawn(*place) for place in places], abs=0)
+    for of_one in zip(*draws):
+        assert len(set(of_one)) == len(places)
+    assert draws == [drawn(*place) for place in places]
+
+
+def test_noises_and_rooms_are_others_in_each_epoch(monkeypatch):
+    """A bank that was never told would go on with those of its start."""
+    brain, told = brain_of(torch.nn.Linear(1, 1)), []
+    monkeypatch.setattr(base, "refresh_banks", lambda *call: told.append(call))
+    monkeypatch.setattr(brain, "all_augmenters", lambda: ["noises", "rooms"])
+    brain.train_dataset = types.SimpleNamespace(set_epoch=lambda epoch: None)
+    brain.on_stage_start(sb.Stage.TRAIN, 3)
+    assert told == [("noises", 3), ("rooms", 3)]
+
+
+def test_the_others_are_patient_where_one_works_for_hours():
+    brain = brain_of(torch.nn.Linear(1, 1))
+    with ranks.patience(ranks.STEP_PATIENCE):
+        with brain.long_work():
+            assert ranks._patience == ranks.WORK_PATIENCE
+        assert ranks._patience == ranks.STEP_PATIENCE
+
+
+@pytest.mark.parametrize(
+    ("every", "epochs"), [(None, []), (0, []), (2, [2, 4]), (5, [5])]
+)
+@pytest.mark.parametrize("evaluator", [None, "trials"])
+def test_an_encoder_is_evaluated_as_often_as_wanted(every, epochs, evaluator):
+    brain = brain_of(torch.nn.Linear(1, 1))
+    brain.hparams.evaluator = evaluator
+    brain.hparams.evaluate_every = every
+    found = [epoch for epoch in range(1, 6) if brain._evaluates(epoch)]
+    assert found == (epochs if evaluator else [])
 
 
 def test_a_checkpoint_before_an_evaluation_whatever_is_left_over(monkeypatch):

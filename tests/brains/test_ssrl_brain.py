@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import speechbrain as sb
+from speechbrain_cadino.brains.dlg_lc import PseudoLabelBrain
+from speechbrain_cadino.brains.ssrl import SSRLBrain
 from speechbrain_cadino.gate.label_queue import EMPTY
 
 poisoned = runpy.run_path(pathlib.Path(__file__).with_name("poisoned.py"))
@@ -66,6 +68,14 @@ def test_the_loss_weighs_the_labels_of_the_queue(brain, batch, monkeypatch):
     weights = [*(1 / (1 + loss) for loss in losses[:3]), 1.0]
     expected = sum(w * loss for w, loss in zip(weights, losses)) / 4
     assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_classes_that_nobody_answers_any_more_die(brain, monkeypatch):
+    brain.queue.alive[:] = True
+    brain.queue.answers[:] = 0
+    monkeypatch.setattr(PseudoLabelBrain, "on_stage_end", lambda *_: None)
+    SSRLBrain.on_stage_end(brain, sb.Stage.TRAIN, 0.0, 1)
+    assert brain.queue.alive.tolist() == [True, False, False]
 
 
 def test_it_is_the_teacher_that_answers(brain, batch):

@@ -261,20 +261,12 @@ def test_a_supervised_recipe_goes_on_from_our_encoder(
 def test_cluster_aware_dino_goes_on_from_a_stock_encoder(
     start, foreign, tmp_path
 ):
-    def train():
-        return start(
-            *("train_dino.py", "small_ca_dino.yaml"),
-            start_encoder=foreign,
-            **STAGE_ONE,
-        )
-
-    train()
+    start(
+        *("train_dino.py", "small_ca_dino.yaml"),
+        start_encoder=foreign,
+        **STAGE_ONE,
+    )
     assert_went_on_from(foreign, tmp_path / "run")
-    # The clusters of the second epoch are in the checkpoint, too
-    record = tmp_path / "run" / "training.csv"
-    before = record.read_bytes()
-    assert "Resumed from a checkpoint" in train()
-    assert record.read_bytes() == before
 
 
 def test_pseudo_labels_and_stage_two_go_on_from_a_stock_encoder(

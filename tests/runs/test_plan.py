@@ -9,7 +9,7 @@ from recipe import RECIPE
 from speechbrain_cadino.config import overlays
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.dataio.manifest import DATA_ROOT
-from speechbrain_cadino.runs.pipeline import outline
+from speechbrain_cadino.runs.pipeline import _later, outline
 from speechbrain_cadino.runs.plan import plan
 
 
@@ -187,9 +187,12 @@ def test_speakers_that_the_run_writes_need_not_be_there(steps, tmp_path):
     flags = f"--output_folder={tmp_path / 'run'}", f"--speakers={speakers}"
     assert steps(*flags, yaml="pipeline.yaml")
     speakers.parent.mkdir(parents=True)
+    speakers.touch()
+    assert steps(*flags, yaml="pipeline.yaml")
+    speakers = tmp_path / "speakers.csv"
     speakers.write_text("ID,name\na,anna\n")
     with pytest.raises(ValueError, match="has to name a column"):
-        steps(*flags, yaml="pipeline.yaml")
+        steps(flags[0], f"--speakers={speakers}", yaml="pipeline.yaml")
 
 
 def test_options_of_trainings_go_to_trainings(steps):
@@ -343,6 +346,22 @@ def test_work_is_that_of_all_steps_or_of_an_utterance(planned):
     # At three speeds
     assert demo["iteration_1/train"] == (3 * 8 * 3.5 * 2, "utterance")
     assert small["iteration_1/labels"] is None
+
+
+def test_what_is_left_of_a_pipeline_is_told_by_the_work(planned):
+    """As many seconds of speech are as much time."""
+    steps = planned(yaml="demo.yaml")
+    trainings = [step.work.seconds for step in steps if step.manifest]
+    left = [_later(steps, step) for step in steps if step.manifest]
+    expected = [
+        sum(trainings[place + 1 :]) / seconds
+        for place, seconds in enumerate(trainings)
+    ]
+    assert left == pytest.approx(expected)
+    assert left[0] > 1 > left[-1] == 0
+    # Steps and utterances are not to be compared
+    steps = planned("--stage_1={hparams: small_dino.yaml}", yaml="demo.yaml")
+    assert _later(steps, steps[0]) is None
 
 
 def test_stages_are_looked_up_beside_the_overlay_then_in_the_recipe(
