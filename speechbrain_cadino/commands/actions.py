@@ -81,6 +81,11 @@ MAX_SEGMENTS = 6
 
 # What helps where files that were embedded have gone
 DROP = "give --drop_missing if they have been deleted"
+# and where a list leaves some out that were embedded
+LISTED = (
+    " A list that changes, such as that of filter, is for cluster: embed all "
+    "files, and give it beside --embeddings."
+)
 
 # The columns of the list of what is not used
 PROBLEMS = ["file", "problem"]
@@ -119,7 +124,7 @@ def prepare(arguments):
 
 def embed(arguments):
     """Writes embeddings.npy and ids.txt."""
-    files = audio_files.find_files(arguments.inputs)
+    files = audio_files.find_files(arguments.inputs, arguments.drop_missing)
     check_output(arguments.output)
     check_our_embeddings(arguments.output)
     gone = _check_held(arguments, files)
@@ -136,7 +141,7 @@ def embed(arguments):
         audio, _, skipped = found
         # Again, as another run may have ended since
         _check_held(arguments, files)
-        _check_readable(arguments.output, skipped)
+        _check_readable(arguments, skipped)
         ids, embeddings = embed_more(
             loaded, arguments.output, audio, _shard_size(files)
         )
@@ -168,7 +173,9 @@ def _check_hears(embedder):
         )
 
 
-def _check_given(folder, before, files, what="embeddings", otherwise=DROP):
+def _check_given(
+    folder, before, files, what="embeddings", otherwise=DROP, hint=""
+):
     """Raises if what a folder holds of other files would be lost, perhaps of
     hours."""
     lost = before.difference(files)
@@ -177,7 +184,7 @@ def _check_given(folder, before, files, what="embeddings", otherwise=DROP):
             f"{folder} holds {what} of {len(before)} files, {len(lost)} of "
             f"which are not given now, such as {printable(lost[0])}, and would "
             "be lost: give them as they were written then, or another "
-            f"--output, or {otherwise}."
+            f"--output, or {otherwise}.{hint}"
         )
 
 
@@ -194,7 +201,13 @@ def _check_held(arguments, files):
                 f"there, such as {printable(gone[0])}: start from the folder "
                 "that they were named from; or remove it, if all are deleted."
             )
-    _check_given(arguments.output, before.difference(gone), files)
+    listed = any(name.lower().endswith(".csv") for name in arguments.inputs)
+    _check_given(
+        arguments.output,
+        before.difference(gone),
+        files,
+        hint=LISTED if listed else "",
+    )
     return gone
 
 
@@ -217,10 +230,13 @@ def _check_scored(folder, files):
         _check_given(folder, before, files, "scores", f"remove {path}")
 
 
-def _check_readable(folder, problems):
+def _check_readable(arguments, problems):
     """Raises if embeddings of files would be lost that are as they were, and
-    cannot be read here and now."""
-    before = held(folder).reindex(problems).dropna()
+    cannot be read here and now; those of links to files that have gone may be
+    dropped."""
+    before = held(arguments.output).reindex(problems).dropna()
+    if arguments.drop_missing:
+        before = before[[not _has_gone(name) for name in before.index]]
     lost = [
         name
         for name, state in before.items()
@@ -229,9 +245,9 @@ def _check_readable(folder, problems):
     ]
     if lost:
         raise ValueError(
-            f"{folder} holds embeddings of {len(lost)} files that cannot be "
-            f"read now, such as {lost[0]}: {problems[lost[0]]}. They would be "
-            "lost: give another --output, or remove it."
+            f"{arguments.output} holds embeddings of {len(lost)} files that "
+            f"cannot be read now, such as {lost[0]}: {problems[lost[0]]}. They "
+            f"would be lost: give another --output, or remove it, or {DROP}."
         )
 
 
@@ -261,7 +277,8 @@ def _archive(output, files, rate, grows=False):
     they are in a hidden folder of ours, as they are deleted in the end. Where
     the archive grows, nothing is opened or converted that is embedded already.
     """
-    copies = pathlib.Path(output, ".converted")
+    # Absolute, as a record of a filter tells their names
+    copies = pathlib.Path(output, ".converted").absolute()
     check_only(copies, re.compile(r"[0-9a-f]{24}\.flac").fullmatch)
     if grows:
         check_working_folders(output)

@@ -60,7 +60,7 @@ NO_EMBEDDING = "no embedding"
 SHORTEST_CLIP = 1.0  # seconds
 
 
-def find_files(inputs):
+def find_files(inputs, drop_missing=False):
     """The audio files among some files and below some folders.
 
     Arguments
@@ -70,6 +70,9 @@ def find_files(inputs):
         those are taken that have the suffix of an audio format, see
         ``prepare.scan.list_files``; and CSV files that list some: see
         ``listed_files``.
+
+    drop_missing : bool
+        See ``listed_files``.
 
     Returns
     -------
@@ -100,7 +103,7 @@ def find_files(inputs):
             raise FileNotFoundError(f"There is no file or folder '{name}'.")
         found = [path]
         if path.suffix.lower() == ".csv" and path.is_file():
-            found = listed_files(path)
+            found = listed_files(path, drop_missing)
         if path.is_dir():
             listing = list_files(str(path), EVERYTHING, READABLE | CONVERTIBLE)
             found = [path / file.name for file in listing if not file.target]
@@ -114,7 +117,7 @@ def find_files(inputs):
     return list(files.values())
 
 
-def listed_files(path):
+def listed_files(path, drop_missing=False):
     """The files that a table names, such as the manifest of a filter: those of
     its column ``file``, each once, or else ``wav``.
 
@@ -122,6 +125,8 @@ def listed_files(path):
     ---------
     path : str or pathlib.Path
         The CSV file.
+    drop_missing : bool
+        Whether files that are not there are passed over.
 
     Returns
     -------
@@ -154,7 +159,8 @@ def listed_files(path):
     if column == "wav" and (len(names) < len(table) or _has_pieces(table)):
         raise ValueError(
             f"{path} is a manifest of pieces, and commands hear whole files: "
-            "extract.py embeds it."
+            "extract.py embeds it. Or files have become longer since it was "
+            "written: make it again."
         )
     for name in names:
         if name.startswith(DATA_ROOT):
@@ -162,14 +168,14 @@ def listed_files(path):
                 f"{path} does not tell the folder of its files, {DATA_ROOT}: "
                 "give that folder."
             )
-    for name, there in zip(
-        names, in_threads(os.path.isfile, names, "Looking at files")
-    ):
-        if not there:
-            raise FileNotFoundError(
-                f"There is no file '{name}', which {path} names."
-            )
-    return names
+    there = in_threads(os.path.isfile, names, "Looking at files")
+    gone = [name for name, found in zip(names, there) if not found]
+    if gone and not drop_missing:
+        raise FileNotFoundError(
+            f"{len(gone)} of the {len(names)} files that {path} names are not "
+            f"there, such as '{gone[0]}'."
+        )
+    return [name for name, found in zip(names, there) if found]
 
 
 def _has_pieces(table):

@@ -1,6 +1,7 @@
 """The command ``calibrate``: what the scores of an encoder mean."""
 
 import contextlib
+import os
 import pathlib
 
 import pandas as pd
@@ -48,6 +49,7 @@ def calibrate(arguments):
     # Neither another calibration nor other embeddings in between
     with locked(folder):
         loaded = load(folder, arguments)
+        place = os.stat(folder).st_ino
         if not (loaded.hears or arguments.embeddings):
             raise ValueError(
                 f"{folder} holds embeddings alone: give them by "
@@ -57,6 +59,11 @@ def calibrate(arguments):
         with contextlib.suppress(ValueError):  # a damaged file is no loss
             before = read_calibration(folder)
         found = _find(arguments, loaded, before)
+        if os.stat(folder).st_ino != place:
+            raise ValueError(
+                f"{folder} has been made anew meanwhile, as by adapt: this "
+                "calibration is of the encoder before. Start again."
+            )
         write_calibration(folder, found)
     replaced = (
         f", in the place of that of {before.n_pairs} pairs ({before.method})"
@@ -117,9 +124,9 @@ def _find(arguments, loaded, before):
         loaded.check_known(arguments.inputs)
         names = sorted(set(arguments.inputs or loaded.ids))
         table = pd.DataFrame({"ID": names})
-        record = read_json(pathlib.Path(arguments.embeddings, RECORD))
+        path = pathlib.Path(arguments.embeddings, RECORD)
         # Of a manifest of ours; records of older versions do not tell
-        if record and record.get(PIECES, True):
+        if path.is_file() and (read_json(path) or {}).get(PIECES, True):
             table["wav"] = _recordings(names)
         return threshold.calibrate(loaded, table, *options)
     if not arguments.inputs:

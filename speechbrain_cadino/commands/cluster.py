@@ -104,6 +104,12 @@ def cluster(arguments):
         f"{len(labels)} files, {labels.max() + 1} cluster(s): {arguments.csv}"
         + _how_chosen(number, found.calibration, own, arguments.recording_lda)
     )
+    if number is None and labels.max() + 1 > MOST_LEAVES // 2:
+        logger.warning(
+            f"{labels.max() + 1} clusters are near {MOST_LEAVES}, of which no "
+            "more are found: if there may be more voices, say how many, "
+            "--num_clusters."
+        )
     table = pd.DataFrame({"file": found.files})
     table.loc[long, "cluster"] = labels
     table["cluster"] = table["cluster"].astype("Int64")

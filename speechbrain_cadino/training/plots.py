@@ -186,12 +186,17 @@ def _plot_error(axis, table, epochs):
         _lines(axis, table.dropna(subset="EER"), ["EER"], "EER (%)")
         axis.set_title("verification")
         axis.set_xlim(epochs)
-        axis.set_ylim(0, None)
+        _from_zero(axis)
     else:
         axis.set_axis_off()
         axis.text(
             0.5, 0.5, "not verified while training", ha="center", color="0.4"
         )
+
+
+def _from_zero(axis):
+    """Begins the y axis at 0, with room above lines that are level."""
+    axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
 
 
 def _twin(axis, values, label):
@@ -211,7 +216,7 @@ def _plot_clusters(axes, table, epochs):
     change.set_ylim(None, 1)
     _lines(numbers, table, ["clusters", "singletons"], "")
     numbers.set_title("clusters: how many")
-    numbers.set_ylim(0, None)
+    _from_zero(numbers)
     for axis in axes:
         axis.set_xlim(epochs)
 

@@ -15,8 +15,13 @@ from PIL import Image
 
 from speechbrain_cadino.audio_visual.faces import FaceReader
 from speechbrain_cadino.audio_visual.prepare import prepare_faces
-from speechbrain_cadino.audio_visual.videos import _sample, sample_frames
+from speechbrain_cadino.audio_visual.videos import (
+    VIDEOS,
+    _sample,
+    sample_frames,
+)
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
+from speechbrain_cadino.dataio.names import CONVERTIBLE
 
 BLANK = "no image in it that is readable and not blank"
 
@@ -74,6 +79,11 @@ def data(tmp_path):
     write_frames(folder / "1fps" / "id1" / "y" / "00001", ".h.jpg", "c.webp")
     write_frames(folder / "1fps" / "id2" / "z" / "00007", "0.jpg")
     return folder
+
+
+def test_videos_of_faces_have_voices_too():
+    """Else one is left out of the voices without a word."""
+    assert VIDEOS <= CONVERTIBLE
 
 
 @pytest.fixture

@@ -1291,11 +1291,12 @@ def test_pieces_of_a_recording_are_no_pair_without_their_manifest(
         threshold, "_clusters", lambda embedder, table: seen.append(table) or 1
     )
     words = ["calibrate", f"--embeddings={tmp_path}", "--method=clusters"]
-    for ours in (False, True):
-        if ours:
-            (tmp_path / "extraction.json").write_text("{}")
+    for record in (None, '{"pieces": false}', '{"pieces": true}', "{}"):
+        if record is not None:
+            (tmp_path / "extraction.json").write_text(record)
         with pytest.raises(TypeError):
             main(words)
-    others, own = (len(set(threshold.number_recordings(t))) for t in seen)
-    assert (others, own) == (120, 40 + 20)
+    found = [len(set(threshold.number_recordings(table))) for table in seen]
+    # Whole files, numbered by their owner, are pieces of none
+    assert found == [120, 120, 40 + 20, 40 + 20]
     assert "80 of 120 are taken for pieces of 20 recordings" in caplog.text

@@ -120,6 +120,13 @@ def test_the_last_of_a_flag_given_twice_counts(load):
     assert load("--data_folder=x", "--seed=3", "--seed=4")["seed"] == 4
 
 
+def test_an_entry_of_several_keys_is_given_once(load):
+    """The second would take all of the first with it."""
+    twice = [f"--seed={{hparams: {name}.yaml}}" for name in "ab"]
+    with pytest.raises(ValueError, match="--seed is given twice, and the sec"):
+        load(*twice)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -47,6 +47,12 @@ def test_load_encoder_names_what_is_missing(
     for source in ("encoderx", "results/dino/encoderx", "results/encoderx"):
         with pytest.raises(FileNotFoundError, match=f"no folder {source}"):
             load_encoder(source)
+    # A model of the hub that is another one: before its weights are fetched
+    path = tmp_path / "asr.yaml"
+    path.write_text("modules: {encoder: 1}\npretrainer: {loadables: {}}\n")
+    monkeypatch.setattr(load, "fetch", lambda name, source: path)
+    with pytest.raises(ValueError, match="is none that EncoderClassifier loa"):
+        load_encoder("speechbrain/asr")
     with pytest.raises(FileNotFoundError, match=r"has no hyperparams.yaml"):
         load_encoder(tmp_path)
     text = (encoder_folder / "hyperparams.yaml").read_text()

@@ -126,6 +126,7 @@ def test_the_model_card_tells_how_much_not_what(uninterrupted, speech):
     assert f"{len(table)} recordings" in card
     assert f"EER {results['systems']['encoder']['eer']:.2f} %" in card
     assert "| number_of_epochs | 3 |" in card
+    assert "hours, without speaker labels." in card
     assert "These are the weights of the teacher, which follows" in card
     assert str(speech) not in card
     assert not [name for name in table["ID"] if name in card]

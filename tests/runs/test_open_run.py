@@ -117,6 +117,11 @@ def test_a_yaml_file_in_the_output_folder_is_not_replaced(
         runs.check_yaml_stays(tmp_path, options)
 
 
+def test_a_pretrainer_that_nobody_would_call_is_refused(begin):
+    with pytest.raises(ValueError, match="pretrainer: no script here calls it"):
+        begin(pretrainer={"loadables": {}})
+
+
 def test_what_has_trained_nothing_locks_nothing(begin, tmp_path):
     """Such as a run that ended with a mistake in a path."""
     begin(checkpoint=False, data_folder="/nowhere")
