@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.clusterer import find_clusters
 from speechbrain_cadino.clustering.kmeans import Clusters
 from speechbrain_cadino.clustering.pseudo_labels import pseudo_label
@@ -14,8 +15,13 @@ from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.embeddings.store import chunks, readable_embeddings
 from speechbrain_cadino.encoders.load import check_kind
 
+logger = get_logger(__name__)
+
 # What is told of the clusters of voices or of faces alone.
 MEASURES = ["nmi", "ami", "ari", "purity"]
+
+# A larger share of utterances without a face is told
+MOST_UNSEEN = 0.1
 
 
 def pseudo_label_jointly(
@@ -202,13 +208,20 @@ class Joined(NamedTuple):
         within[self.seen] = inside
         labels[self.seen & within] = found.labels
         unseen = np.flatnonzero(~self.seen)
+        if len(unseen) > MOST_UNSEEN * len(labels):
+            logger.warning(
+                f"{len(unseen)} of {len(labels)} utterances have no face, and "
+                "join the clusters of those that have one: somebody who never "
+                "has one is taken for others. pseudo_label.yaml clusters "
+                "voices alone."
+            )
         for piece in chunks(len(unseen)):
             rows = unseen[piece]
             own = self.points[rows, : self.width]
             labels[rows] = (own @ voices.T).argmax(1)
         return Clusters(labels[within], found.centroids), within
 
-    def report(self, clusterer, speakers=None):
+    def report(self, clusterer, speakers=None, clusters=None, within=None):
         """What ``clusters.json`` gets besides.
 
         Arguments
@@ -216,18 +229,26 @@ class Joined(NamedTuple):
         clusterer : object
             See ``find_clusters``.
         speakers : numpy.ndarray, optional
-            Shape (N,), see ``quality``.
+            Shape (N,), see ``quality``, as for the next ones.
+        clusters : Clusters, optional
+            What ``cluster`` has found, as the next one.
+        within : numpy.ndarray, optional
 
         Returns
         -------
         dict
             ``with_face``, their number; with speakers ``alone``, the
-            ``MEASURES`` of clusters of their voices, ``audio``, and of their
-            faces, ``face``.
+            ``MEASURES`` of clusters of their voices, ``audio``, of their
+            faces, ``face``, and, of the same utterances, of ``both``.
         """
         more = {"with_face": int(self.seen.sum())}
         if speakers is not None:
-            more["alone"] = self._alone(clusterer, speakers[self.seen])
+            alone = self._alone(clusterer, speakers[self.seen])
+            seen = self.seen[within]
+            labels = np.unique(clusters.labels[seen], return_inverse=True)[1]
+            both = clusters._replace(labels=labels)
+            alone["both"] = _measures(both, speakers[within][seen])
+            more["alone"] = alone
         return more
 
     def _alone(self, clusterer, speakers):
@@ -240,9 +261,14 @@ class Joined(NamedTuple):
         found = {}
         for signal, part in parts.items():
             clusters, within = find_clusters(clusterer, part)
-            figures = quality(clusters, speakers=speakers[within])
-            found[signal] = {name: figures[name] for name in MEASURES}
+            found[signal] = _measures(clusters, speakers[within])
         return found
+
+
+def _measures(clusters, speakers):
+    """``MEASURES`` of clusters."""
+    figures = quality(clusters, speakers=speakers)
+    return {name: figures[name] for name in MEASURES}
 
 
 def join(voices, faces, weight=1.0):

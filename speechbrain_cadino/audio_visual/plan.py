@@ -1,14 +1,14 @@
 """Plan of the pipeline of voices and faces."""
 
 import os
-import pathlib
 
 from speechbrain_cadino.audio_visual.faces import check_kornia, is_image
 from speechbrain_cadino.audio_visual.videos import VIDEOS
+from speechbrain_cadino.dataio.names import paths_of
 from speechbrain_cadino.prepare.copies import require_av
 from speechbrain_cadino.prepare.inputs import check_folders
 from speechbrain_cadino.process.files import holds_something
-from speechbrain_cadino.runs.plan import Plan
+from speechbrain_cadino.runs.plan import Plan, lies_in
 
 
 class AudioVisualPlan(Plan):
@@ -57,8 +57,7 @@ class AudioVisualPlan(Plan):
             **self.faces,
         )
         # Seen before the training of voices, and not after it
-        if hparams["face_folder"] != hparams["data_folder"]:  # made by that
-            _check_faces(hparams, faces)
+        _check_faces(hparams, faces)
         lasts = {system: add[system]()[0] for system in systems}
         last = lasts.get("audio_visual")
         if hparams["trials"] is not None and last is not None:
@@ -122,9 +121,14 @@ class AudioVisualPlan(Plan):
 def _check_faces(hparams, step):
     """Raises what the preparation of faces would, voices being trained
     then."""
+    data = paths_of(hparams["data_folder"])
+    same = paths_of(hparams["face_folder"]) == data
+    if same and not all(map(os.path.isdir, data)):
+        return  # the preparation of voices makes it, as of the demo
     folders = check_folders(hparams["face_folder"], "faces", "face_folder")
     table = hparams["face_trials_manifest"]
-    if hparams["trials"] is not None and not pathlib.Path(table).is_file():
+    missing = hparams["trials"] is not None and not os.path.isfile(table)
+    if missing and not (same and any(lies_in(f, table) for f in data)):
         raise FileNotFoundError(f"There is no face_trials_manifest {table}.")
     if not all(map(_has_videos_alone, folders)):
         return

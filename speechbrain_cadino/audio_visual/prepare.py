@@ -4,7 +4,7 @@ import itertools
 import math
 import os
 import pathlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image
@@ -268,6 +268,16 @@ def prepare_faces(
         num_workers,
     )
     _judge_tracks([track for track in wanted if not track.problem], num_workers)
+    spans = {name: utterances[name] for name, _ in pairs if name not in whole}
+    ends = {
+        track.wav: (track.frames, spans[name][1] * frames_per_second)
+        for name, track in pairs
+        if name in spans and not track.problem
+    }
+    pairs = [
+        (name, _in_time(track, spans.get(name), frames_per_second))
+        for name, track in pairs
+    ]
 
     # The manifest of one run would come with the settings of another
     with locked(manifest.parent, JOINING):
@@ -283,16 +293,12 @@ def prepare_faces(
             )
         _report_found(manifest, found, utterances, len(usable) - len(wanted))
         excluded.report(manifest)
-        rows, ends = [], {}
+        rows = []
         for name, track in found:
-            span = None
-            if utterances is not None and name not in whole:
-                span = utterances[name]
+            span = spans.get(name)
             start, stop = _frames(track.frames, span, frames_per_second)
             seconds = (stop - start) / frames_per_second
             rows.append((name, seconds, track.wav, start, stop))
-            if span is not None:
-                ends[track.wav] = track.frames, span[1] * frames_per_second
         _judge_ends(manifest, ends.values())
         made.write(rows, speakers_path if utterances is None else None)
 
@@ -308,6 +314,17 @@ def _judge_ends(manifest, ends):
             "them. If these pieces are all there are, frames_per_second is "
             "wrong, and they have the frames of other times."
         )
+
+
+def _in_time(track, span, frames_per_second):
+    """The track of a piece; none if it has ended a second before that begins:
+    a camera may stop before the sound does."""
+    if span is None or track.problem:
+        return track
+    late = (span[0] - 1) * frames_per_second >= track.frames
+    return (
+        replace(track, problem="the track has ended before") if late else track
+    )
 
 
 def _frames(count, span, frames_per_second):

@@ -195,7 +195,7 @@ def pseudo_label(
             if clusterer.n_clusters is None:
                 clusterer.n_clusters = chosen
         clusters, within = joined.cluster(clusterer)
-        more = joined.report(clusterer, truth)
+        more = joined.report(clusterer, truth, clusters, within)
         outliers = int((~within).sum())
         if outliers:
             more["outliers"] = outliers
@@ -255,7 +255,7 @@ class _Alone:
     def cluster(self, clusterer):
         return find_clusters(clusterer, self.points)
 
-    def report(self, clusterer, speakers):
+    def report(self, clusterer, speakers, clusters, within):
         return {}
 
 

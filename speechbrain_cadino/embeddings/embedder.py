@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import AudioReader, MediaError
+from speechbrain_cadino.dataio.crop_reader import shows
 from speechbrain_cadino.dataio.manifest import check_rate, spread_rows
 from speechbrain_cadino.embeddings.extract import SETTINGS, extract
 from speechbrain_cadino.embeddings.segments import SHORTEST, Segments
@@ -451,7 +452,11 @@ class _Utterances(torch.utils.data.Dataset):
                     f"{SHORTEST} s are needed. Leave it out."
                 )
             with self.reader(path, self.sample_rate) as signal:
-                return row, signal.read(start, stop)
+                found = signal.read(start, stop)
+            # Else all that are blank would have one face
+            if found.dim() > 1 and not shows(found.numpy()).any():
+                raise MediaError(f"{path}: frames {start} to {stop} are blank.")
+            return row, found
         except MediaError as error:
             return row, error
 

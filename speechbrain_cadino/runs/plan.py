@@ -1,6 +1,7 @@
 """Plan of a pipeline: its steps in order."""
 
 import hashlib
+import os
 import pathlib
 
 from speechbrain_cadino.config.starts import CENTROIDS
@@ -97,11 +98,11 @@ class Plan:
     def _check_speakers(self):
         """Raises if the true speakers make no sense, unless the run itself
         writes them: they are of reports alone, which come late."""
-        if self.speakers is None or _lies_in(self.folder, self.speakers):
+        if self.speakers is None or lies_in(self.folder, self.speakers):
             return
-        folders = map(pathlib.Path, paths_of(self.hparams["data_folder"]))
-        to_come = [folder for folder in folders if not folder.exists()]
-        if not any(_lies_in(folder, self.speakers) for folder in to_come):
+        data = paths_of(self.hparams["data_folder"])
+        made = any(lies_in(folder, self.speakers) for folder in data)
+        if not made or os.path.isfile(self.speakers):  # the demo's are made
             read_labels(self.speakers)
 
     def add(self, name, script, entry, quick=False, **own):
@@ -203,7 +204,7 @@ class Plan:
         own = read_entry(self.hparams["pseudo_label"]).get("manifest") or []
         manifests = own if isinstance(own, list) else [own]
         kept = self.folder / "unfiltered" / "filter"
-        of_filter = [_lies_in(kept, one) for one in manifests]
+        of_filter = [lies_in(kept, one) for one in manifests]
         if self.hparams.get("filter") is None:
             if any(of_filter):
                 raise ValueError(
@@ -233,7 +234,7 @@ class Plan:
         again = self.add(
             "stage_1", "train_dino.py", "stage_1", train_manifest=filtered
         )
-        if not _lies_in(kept, again.manifest or ""):
+        if not lies_in(kept, again.manifest or ""):
             raise ValueError(
                 f"stage_1: its train_manifest, {again.manifest}, is not what "
                 "the filter keeps: give yours to the training before it, "
@@ -246,7 +247,7 @@ class Plan:
         labelled is made of all of the data folder."""
         own = read_entry(self.hparams["stage_1"]).get("train_manifest")
         save = self.folder / "stage_1" / "save"
-        if own and any(_lies_in(save, one) for one in manifests):
+        if own and any(lies_in(save, one) for one in manifests):
             raise ValueError(
                 f"stage_1: its train_manifest is {own}, and pseudo_label has "
                 f"pieces of all of the data folder, {manifests[0]}: give it "
@@ -300,8 +301,27 @@ class Plan:
         return self.hparams["trials_folder"] or self.hparams["data_folder"]
 
 
-def _lies_in(folder, path):
-    return folder.absolute() in pathlib.Path(path).absolute().parents
+def lies_in(folder, path):
+    """Whether a path is below a folder.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder.
+    path : str or pathlib.Path
+        The path.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> lies_in("a", "a/b/c.csv"), lies_in("a", "ab")
+    (True, False)
+    """
+    folder, path = pathlib.Path(folder), pathlib.Path(path)
+    return folder.absolute() in path.absolute().parents
 
 
 def _is_made(manifest):
