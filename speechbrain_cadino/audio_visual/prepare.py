@@ -321,10 +321,9 @@ def _in_time(track, span, frames_per_second):
     a camera may stop before the sound does."""
     if span is None or track.problem:
         return track
-    late = (span[0] - 1) * frames_per_second >= track.frames
-    return (
-        replace(track, problem="the track has ended before") if late else track
-    )
+    if (span[0] - 1) * frames_per_second < track.frames:
+        return track
+    return replace(track, problem="the track has ended before")
 
 
 def _frames(count, span, frames_per_second):

@@ -289,9 +289,9 @@ class EncoderBrain(sb.Brain):
             logger.info(
                 f"Resumed from a checkpoint, after {epoch} epochs{steps}."
             )
-        self._compile()
+        self._compile_networks()
 
-    def _compile(self):
+    def _compile_networks(self):
         """Compiles the networks where it pays: SyncBatchNorm breaks a graph at
         each of its layers, so that torchrun's processes would compile for
         minutes and gain little."""

@@ -437,7 +437,9 @@ def _plain(path):
 
 
 def warn_of_files(files, recordings, rate):
-    """Counts the files that have no embedding, and names the first ones.
+    """Counts the files that have no embedding, and names the first ones; tells
+    which others lack what the encoder listens to, or may hold more than one
+    voice.
 
     Arguments
     ---------
@@ -445,6 +447,8 @@ def warn_of_files(files, recordings, rate):
         All files.
     recordings : list of Recording
         Those of ``audio_table``: one with a problem has none.
+    rate : int
+        That of the encoder, in Hz.
 
     Returns
     -------

@@ -413,7 +413,8 @@ def _read_entries(path, hint):
             raise ValueError(
                 f"{path} is not that of an encoder, it has no '{name}' in "
                 f"'{section}'. {hint}"
-                + (STOCK if root and "embedding_model" in root else "")
+                + STOCK
+                * (hint == HINT and "embedding_model" in (root or {}))
             )
     if not isinstance(root["pretrainer"]["loadables"], dict):
         raise ValueError(f"{path} names no weights in 'loadables'. {hint}")

@@ -133,7 +133,8 @@ class Excluded:
                 "that is one speaker's. Other recordings of these speakers may "
                 "be trained on: name files <speaker>/..., as below "
                 f"data_folder. {self.missing} of these files were not found "
-                "among the recordings, the others are left out."
+                "among the recordings, or may be several of them, and are not "
+                "left out; the others are."
             )
         elif self.names and not self.speakers:
             logger.info(

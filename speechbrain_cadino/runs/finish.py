@@ -66,8 +66,6 @@ def finish(
         anyway.
     """
     table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
-    if not labels:
-        table = without_labels(table)
     # It is for the domain without given labels, where the two are joined
     own = table[~trusted_rows(table)]
     own = own if len(own) else table
@@ -96,6 +94,8 @@ def finish(
             untrained=hparams.get("untrained"),
         )
         logger.info(format_results(metrics))
+    if not labels:
+        table = without_labels(table)
     write_model_card(
         hparams["output_folder"],
         hparams["encoder_folder"],

@@ -262,6 +262,7 @@ class BackEnds:
         self.top_cohort = top_cohort
         self.plda_rank = plda_rank
         self.recording_lda = recording_lda or RecordingLDA()
+        self._learnt = {}
 
     def __iter__(self):
         return iter(self.back_ends)

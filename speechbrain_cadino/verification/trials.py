@@ -153,12 +153,13 @@ def read_trials(path):
         )
     # A file that is no text fails on its first line below, with a number.
     lines = read_text(path, errors="replace").split("\n")
-    trials = []
+    trials, forms = [], {}
     for number, line in enumerate(lines, 1):
         fields = fields_of(line)
         if not fields:
             continue
         trial = _parse(fields)
+        forms.setdefault(_form(fields), number)
         if trial is None or len(trial) != len((trials or [trial])[0]):
             raise ValueError(
                 f"{path}, line {number}: '{line.strip()[:80]}' is not a trial. "
@@ -170,6 +171,11 @@ def read_trials(path):
         trials.append(trial)
     if not trials:
         raise ValueError(f"{path} is empty: no trials to score.")
+    if {"first", "last"} <= forms.keys():
+        raise ValueError(
+            f"{path} has 0 or 1 first in line {forms['first']}, and last in "
+            f"line {forms['last']}: write target and nontarget at the end."
+        )
     if any("\ufffd" in line for line in lines):
         read_text(path)  # says that it is not in UTF-8
     columns = ["target", "enrol", "test", "group"]
@@ -421,19 +427,28 @@ def _folders_on_the_way(table):
     return set().union(*ids, *(path[above:] for path in paths))
 
 
-def _parse(fields):
-    """The fields of a line as (target, enrol, test) and, if there is one,
-    the group; None if it is no trial."""
+def _form(fields):
+    """Where the fields of a line say whether it is a target trial: in "words",
+    "first" or "last"; None if it is no trial."""
     if len(fields) not in (3, 4):
         return None
     # The words first, as an ID may be a number
     if fields[2] in ("target", "nontarget"):
-        return fields[2] == "target", *fields[:2], *fields[3:]
+        return "words"
     if fields[0] in ("0", "1"):
+        return "first"
+    return "last" if fields[2] in ("0", "1") else None
+
+
+def _parse(fields):
+    """The fields of a line as (target, enrol, test) and, if there is one,
+    the group; None if it is no trial."""
+    form = _form(fields)
+    if form is None:
+        return None
+    if form == "first":
         return fields[0] == "1", *fields[1:]
-    if fields[2] in ("0", "1"):
-        return fields[2] == "1", *fields[:2], *fields[3:]
-    return None
+    return fields[2] in ("target", "1"), *fields[:2], *fields[3:]
 
 
 def trial_files(trials, data_folder, sample_rate=16000):

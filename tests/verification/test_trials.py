@@ -74,6 +74,13 @@ def test_names_may_be_numbers(tmp_path):
     assert trials[["enrol", "test"]].values.tolist() == [["0", "1"], ["1", "5"]]
 
 
+def test_numbers_first_and_last_are_not_mixed(tmp_path):
+    """Of files that are called by numbers, who knows which is the label."""
+    path = write(tmp_path / "trials.txt", "7 5 1\n1 5 0\n")
+    with pytest.raises(ValueError, match="first in line 2, and last in line 1"):
+        read_trials(path)
+
+
 @pytest.mark.parametrize("text", ["1 a b\r0 a c\r", "\ufeff1 a b\r\n0 a c"])
 def test_texts_of_other_machines(tmp_path, text):
     (tmp_path / "trials.txt").write_bytes(text.encode())
