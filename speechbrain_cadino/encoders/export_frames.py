@@ -84,7 +84,8 @@ def export_frame_encoder(
         }
     entries["transformer"]["num_encoder_layers"] = layer
     own = ", ".join(own_modules(entries))
-    needed = "only SpeechBrain is needed"
+    # Older ones do not hand the lengths on to the transformer
+    needed = "only SpeechBrain 1.1.1 or newer is needed"
     if own:
         needed = f"SpeechBrain is needed, and {own} on the import path"
     stream = io.StringIO()

@@ -119,7 +119,8 @@ def check_exportable(hparams):
     Raises
     ------
     ValueError
-        If so, or if ``final_map`` cannot learn from recordings.
+        If so, or if ``final_map`` cannot learn from recordings, or does not
+        keep all dimensions.
     """
     if "embedding_model" not in hparams:
         return
@@ -129,6 +130,13 @@ def check_exportable(hparams):
             f"final_map: {type(final_map).__name__} does not learn from "
             "recordings, which takes a method learn: give RecordingLDA, or "
             "null."
+        )
+    kept = getattr(final_map, "dimensions", None)
+    if kept not in (None, hparams.get("emb_dim")):
+        raise ValueError(
+            f"final_map: it keeps {kept} dimensions, and the last layer of an "
+            "encoder has to keep all: leave dimensions out, or take it as a "
+            "back-end of verify.py."
         )
     path = pathlib.Path(hparams["output_folder"], "hyperparams.yaml")
     branches = hparams.get("branches", {})

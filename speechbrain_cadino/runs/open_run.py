@@ -50,6 +50,9 @@ logger = get_logger(__name__)
 # In the output folder: what a run was begun with
 RECORD = "run.json"
 
+# What a training that has ended can still be given
+AT_THE_END = {"processes", "final_map"}
+
 # How the settings that a run keeps begin, as SpeechBrain's do
 GENERATED = "# Generated"
 
@@ -113,7 +116,7 @@ def _open(folder, settings, resumes, harmless):
     saved = pathlib.Path(settings.get("save_folder") or folder / "save")
     ended = has_ended(saved, settings.get("number_of_epochs"))
     if ended:  # the report is made again, by one process as by many
-        harmless = {*harmless, "processes"}
+        harmless = {*harmless, *AT_THE_END}
     settings = comparable(settings, settings["output_folder"], harmless)
     # Without a checkpoint there is nothing to go on from; and a pipeline has
     # compared its steps itself, also where it was moved.

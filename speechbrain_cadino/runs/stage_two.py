@@ -3,6 +3,8 @@
 ``train_dlg_lc.py``, ``train_av_dlg_lc.py`` and ``finetune.py`` share it.
 """
 
+import pathlib
+
 import torch
 
 from speechbrain_cadino.encoders.load import start_from_encoder, start_from_file
@@ -31,6 +33,9 @@ def finish_voices(brain, hparams):
     """
     if hparams.get("final_map") is None:
         save_classifiers(brain)
+    else:  # one of before the map
+        for branch in brain.branches.values():
+            pathlib.Path(branch.classifier_file).unlink(missing_ok=True)
     finish(brain.embedder(), hparams, brain.device)
 
 

@@ -69,6 +69,18 @@ def test_what_has_ended_is_reported_by_any_number_of_processes(begin, tmp_path):
         begin(number_of_epochs=2, processes=1, lr=1)
 
 
+def test_the_map_at_the_end_may_change_once_a_training_has_ended(
+    begin, tmp_path
+):
+    settings = {"number_of_epochs": 3, "final_map": "lda"}
+    begin(**settings)
+    with pytest.raises(ValueError, match="final_map was"):
+        begin(**{**settings, "final_map": None})
+    meta = tmp_path / "save" / "CKPT+1" / "CKPT.yaml"
+    meta.write_text("epoch: 3\nend-of-epoch: true\n")
+    begin(**{**settings, "final_map": None})
+
+
 def test_another_version_is_told(begin, tmp_path, monkeypatch, caplog):
     begin(lr=1)
     monkeypatch.setattr(runs, "__version__", "99.0")
