@@ -14,7 +14,7 @@ from speechbrain_cadino.encoders.calibration import (
 from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.runs import finish as end
 from speechbrain_cadino.runs import stage_two
-from speechbrain_cadino.runs.finish import finish, fold
+from speechbrain_cadino.runs.finish import check_exportable, finish, fold
 from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.evaluate import TrialEvaluator
 from speechbrain_cadino.verification.threshold import fit
@@ -66,6 +66,13 @@ def test_of_a_joined_manifest_the_target_counts(
     assert heard == 3 * [table["ID"][own].tolist()]
     card = (tmp_path / "encoder" / "README.md").read_text(encoding="utf-8")
     assert "And with speaker labels: 6 recordings of 2 speakers" in card
+
+
+def test_a_map_that_would_not_fit_is_refused_before_the_training(hparams):
+    hparams |= {"embedding_model": None, "emb_dim": 12}
+    check_exportable({**hparams, "final_map": RecordingLDA(dimensions=12)})
+    with pytest.raises(ValueError, match="final_map: it keeps 3 dimensions"):
+        check_exportable({**hparams, "final_map": RecordingLDA(dimensions=3)})
 
 
 @pytest.mark.parametrize("final_map", [None, RecordingLDA(crops=3)])
