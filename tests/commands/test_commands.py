@@ -164,6 +164,37 @@ def test_embeddings_of_deleted_files_may_go(
     with pytest.raises(SystemExit):
         main([*words, "--drop_missing", files[0]])
     assert load_embeddings(tmp_path / "out")[0] == ids
+    # Nor is one that a list does not have any more; its own may have gone
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"file\n{files[0]}\n")
+    with pytest.raises(SystemExit):
+        main([*words, str(listed)])
+    assert "embed all files, and give it beside --embeddings" in caplog.text
+    listed.write_text("\n".join(["file", *files]))
+    with pytest.raises(SystemExit):
+        main([*words, str(listed)])
+    assert f"1 of the 3 files that {listed} names are not there" in caplog.text
+    main([*words, "--drop_missing", str(listed)])
+    assert load_embeddings(tmp_path / "out")[0] == [files[0], files[2]]
+
+
+def test_embeddings_of_links_to_nothing_may_go(
+    encoder_folder, speech, tmp_path, caplog
+):
+    folder = tmp_path / "links"
+    folder.mkdir()
+    for file, name in zip(FILES, ["0.wav", "1.wav"]):
+        shutil.copy(speech / file, tmp_path / name)
+        (folder / name).symlink_to(tmp_path / name)
+    words = ["embed", str(encoder_folder), str(folder)]
+    words.append(f"--output={tmp_path / 'out'}")
+    main(words)
+    (tmp_path / "0.wav").unlink()
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "give --drop_missing if they have been deleted" in caplog.text
+    main([*words, "--drop_missing"])
+    assert load_embeddings(tmp_path / "out")[0] == [str(folder / "1.wav")]
 
 
 def test_what_cannot_be_read_for_a_while_is_not_lost(
@@ -190,8 +221,8 @@ def test_what_cannot_be_read_for_a_while_is_not_lost(
     # Nor where a disk goes after it was listed
     list_files = audio_files.find_files
 
-    def goes(inputs):
-        files = list_files(inputs)
+    def goes(*inputs):
+        files = list_files(*inputs)
         (folder / "b.wav").unlink()
         return files
 
@@ -906,7 +937,10 @@ def test_a_table_lists_files(tmp_path, monkeypatch):
         *("c.wav", "a.wav", str(tmp_path / "b.wav"))
     ]
     for text, sentence in [
-        ("file\ngone.wav\n", "no file 'gone.wav', which some.csv names"),
+        (
+            "file\ngone.wav\na.wav\nalso.wav\n",
+            r"2 of the 3 files that some\.csv names are not there, such as 'g",
+        ),
         ("ID\na\n", "some.csv is no list of files"),
         ("file;n\na.wav;1\n", "It has semicolons between file n"),
         ("wav\n$data_root/a.wav\n", "does not tell the folder"),
