@@ -211,8 +211,8 @@ class Joined(NamedTuple):
         if len(unseen) > MOST_UNSEEN * len(labels):
             logger.warning(
                 f"{len(unseen)} of {len(labels)} utterances have no face, and "
-                "join the clusters of those that have one: somebody who never "
-                "has one is taken for others. pseudo_label.yaml clusters "
+                "join the clusters of those that have one: speakers who never "
+                "have a face are taken for others. pseudo_label.yaml clusters "
                 "voices alone."
             )
         for piece in chunks(len(unseen)):

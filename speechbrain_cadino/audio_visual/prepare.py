@@ -310,9 +310,10 @@ def _judge_ends(manifest, ends):
     if other:
         logger.warning(
             f"{manifest}: {other} of {len(ends)} tracks end at another time "
-            "than twice or half of that of the last piece that is wanted of "
-            "them. If these pieces are all there are, frames_per_second is "
-            "wrong, and they have the frames of other times."
+            "than expected: before half of the time of their last wanted piece "
+            "or after twice that time. If there are no other pieces, "
+            "frames_per_second is wrong, and the pieces have frames of other "
+            "times."
         )
 
 

@@ -357,9 +357,10 @@ def check_options(count, num_clusters, merge_to=None, engine="sklearn"):
     if needed > MOST_OF_MEMORY * memory:
         raise ValueError(
             f"merge_to: to merge {num_clusters} clusters takes "
-            f"{needed / 1e9:.0f} GB, and of the {memory / 1e9:.0f} here it may "
-            f"take {MOST_OF_MEMORY:.0%}. Of so many utterances give numbers, "
-            "not shares, such as num_clusters: 5000 and merge_to: 2500."
+            f"{needed / 1e9:.0f} GB, but may take only {MOST_OF_MEMORY:.0%} of "
+            f"the {memory / 1e9:.0f} GB here. With so many utterances, give "
+            "numbers, not shares, such as num_clusters: 5000 and merge_to: "
+            "2500."
         )
     find_engine(engine, "cpu")
 

@@ -233,8 +233,8 @@ def _ready(clusterer, embedder, sweep, count):
     if sweep and clusterer.n_clusters is not None:
         logger.warning(
             "sweep is for its picture alone, as "
-            f"num_clusters={clusterer.n_clusters} is given, and taken: null "
-            "takes the number that it chooses."
+            f"num_clusters={clusterer.n_clusters} is given and used: with "
+            "null, the number that sweep chooses is used."
         )
     # Shares are of all utterances, also of those that cannot be read.
     for name in ["n_clusters", "merge_to"]:

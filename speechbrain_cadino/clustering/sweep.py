@@ -70,7 +70,7 @@ def choose_number(folder, embeddings, candidates, clusterer, speakers=None):
         if name in table and table[name].notna().any()
     }
     choice = max(picks[name] for name in CRITERIA if name in picks)
-    logger.info(f"Of {candidates} clusters, {choice} are chosen: {picks}")
+    logger.info(f"{choice} clusters are chosen from {candidates}: {picks}")
     folder = pathlib.Path(folder)
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     content = {"choice": choice, "picks": picks, "rows": rows}

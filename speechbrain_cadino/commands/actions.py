@@ -155,8 +155,8 @@ def embed(arguments):
         elif calibration and there != calibration:
             logger.warning(
                 f"{arguments.output} keeps its own calibration, which is not "
-                "that of the encoder: remove its calibration.json, and embed "
-                "again, to take that."
+                "that of the encoder: to take the encoder's, remove "
+                "calibration.json from that folder, and embed again."
             )
     logger.info(
         f"{len(ids)} embeddings of {embeddings.shape[1]} dimensions are in "
@@ -182,9 +182,9 @@ def _check_given(
     if len(lost):
         raise ValueError(
             f"{folder} holds {what} of {len(before)} files, {len(lost)} of "
-            f"which are not given now, such as {printable(lost[0])}, and would "
-            "be lost: give them as they were written then, or another "
-            f"--output, or {otherwise}.{hint}"
+            f"which are not given now, such as {printable(lost[0])}: their "
+            f"{what} would be lost. Give these files under the names they had "
+            f"then, or another --output, or {otherwise}.{hint}"
         )
 
 

@@ -152,15 +152,15 @@ def listed_files(path, drop_missing=False):
     column = next((name for name in ("file", "wav") if name in table), None)
     if column is None or table.empty:
         raise ValueError(
-            f"{path} is no list of files: a table with the column file, or "
-            f"wav. It has {describe_columns(table)}."
+            f"{path} is no list of files, which is a table with a column file "
+            f"or wav. It has {describe_columns(table)}."
         )
     names = list(dict.fromkeys(table[column]))
     if column == "wav" and (len(names) < len(table) or _has_pieces(table)):
         raise ValueError(
-            f"{path} is a manifest of pieces, and commands hear whole files: "
-            "extract.py embeds it. Or files have become longer since it was "
-            "written: make it again."
+            f"{path} is a manifest of pieces, but commands take whole files: "
+            "embed it with extract.py. Or files have become longer since the "
+            "manifest was written: then make it again."
         )
     for name in names:
         if name.startswith(DATA_ROOT):

@@ -53,7 +53,7 @@ def calibrate(arguments):
         if not (loaded.hears or arguments.embeddings):
             raise ValueError(
                 f"{folder} holds embeddings alone: give them by "
-                f"--embeddings={folder}; audio files are IDs then."
+                f"--embeddings={folder}, and IDs in place of audio files."
             )
         before = None
         with contextlib.suppress(ValueError):  # a damaged file is no loss
@@ -61,8 +61,8 @@ def calibrate(arguments):
         found = _find(arguments, loaded, before)
         if os.stat(folder).st_ino != place:
             raise ValueError(
-                f"{folder} has been made anew meanwhile, as by adapt: this "
-                "calibration is of the encoder before. Start again."
+                f"{folder} has been replaced meanwhile, such as by adapt: this "
+                "calibration belongs to the encoder before it. Start again."
             )
         write_calibration(folder, found)
     replaced = (
@@ -152,6 +152,7 @@ def _recordings(names):
     if pieces:
         logger.info(
             f"{pieces} of {len(names)} are taken for pieces of "
-            f"{len(set(found) - known)} recordings: two of one are no pair."
+            f"{len(set(found) - known)} recordings: two pieces of the same "
+            "recording are never compared."
         )
     return found

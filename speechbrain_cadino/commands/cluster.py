@@ -34,7 +34,7 @@ FEWEST_OF_STABILITY = 5
 
 ONE_VOICE = (
     "All are of one voice, by a calibration that was made on other audio. If "
-    "that cannot be, scores mean something else here: "
+    "that cannot be, the calibration does not hold for these files: "
 )
 
 TO_CALIBRATE = (
@@ -106,8 +106,8 @@ def cluster(arguments):
     )
     if number is None and labels.max() + 1 > MOST_LEAVES // 2:
         logger.warning(
-            f"{labels.max() + 1} clusters are near {MOST_LEAVES}, of which no "
-            "more are found: if there may be more voices, say how many, "
+            f"{labels.max() + 1} clusters are near {MOST_LEAVES}, the largest "
+            "number that is found: if there may be more voices, say how many, "
             "--num_clusters."
         )
     table = pd.DataFrame({"file": found.files})
@@ -135,10 +135,10 @@ def _doubt(embeddings, found):
         return
     if silhouettes(unit_rows(embeddings), labels).mean() > APART:
         logger.warning(
-            f"{found} voices, by a calibration on these files, which holds "
-            f"where most of them are of different voices; {apart} clusters lie "
-            f"well apart. If the voices are few, give --num_clusters={apart}, "
-            "or an encoder that has a calibration."
+            f"{found} voices, by a calibration on these files. It holds only "
+            f"where most files are of different voices, and here {apart} "
+            "clusters lie well apart. If the voices are few, give "
+            f"--num_clusters={apart}, or an encoder that has a calibration."
         )
 
 
@@ -163,8 +163,8 @@ def _stability(embeddings, labels, choose):
     values, numbers = stability(embeddings, labels, choose)
     low, high = np.quantile(numbers, [0.1, 0.9], method="nearest")
     logger.info(
-        f"Stability {np.nanmean(values):.2f}: 1 if files stay together where a "
-        "fifth of them is left out, which gives "
+        f"Stability {np.nanmean(values):.2f}: 1 if files stay together when a "
+        "fifth of them is left out. Without that fifth there are "
         f"{low if low == high else f'{low} to {high}'} clusters."
     )
     return values

@@ -29,13 +29,13 @@ HOME = re.compile("(?<==)~[^/=]*(?=/|$)")
 def prepare(parser):
     """Lists the audio of a folder in a manifest, which trainings read.
 
-    Writes train.csv, and what is left out, with the reason, to skipped.csv.
-    Only headers are read; with --convert_folder, flac copies are made of what
-    cannot be read as it is, such as m4a. Jobs of any scheduler can take a part
-    each, and the one that finishes last writes the manifest. A training with
-    the same values in its YAML file takes what it finds: give it
-    --manifest_folder=OUTPUT. The recipes have --min_duration 2, and in
-    dino.yaml --id_parts 3.
+    The manifest is train.csv; skipped.csv lists the files that are left out,
+    with the reason. Only the headers of files are read; with --convert_folder,
+    files that need it, such as m4a, are copied to flac. Each job of a scheduler
+    can take one part (--part), and the job that finishes last writes the
+    manifest. A training reads this manifest if it has
+    --manifest_folder=OUTPUT, and the same values in its YAML file: the recipes
+    have --min_duration 2, and dino.yaml has --id_parts 3.
 
     Examples:
       speechbrain-cadino prepare calls/ --output manifest --min_duration 2
@@ -50,7 +50,7 @@ def prepare(parser):
     parser.add_argument(
         "--part",
         metavar="I/N",
-        help="read, and convert, this part of the files alone, such as 3/8",
+        help="read, and convert, only this part of the files, such as 3/8",
     )
     parser.add_argument(
         "--convert_folder",
@@ -62,7 +62,7 @@ def prepare(parser):
         type=int,
         metavar="HZ",
         default=16000,
-        help="that of the training; 16000 by default",
+        help="sample rate of the training; 16000 by default",
     )
     parser.add_argument(
         "--glob",
@@ -99,8 +99,8 @@ def prepare(parser):
         "--id_parts",
         type=int,
         metavar="N",
-        help="the last parts of a path that are the ID, 3 for VoxCeleb; the "
-        "first is the speaker, who goes to speakers.csv",
+        help="how many last parts of a path make the ID, 3 for VoxCeleb; "
+        "the first of them is the speaker, listed in speakers.csv",
     )
     parser.add_argument(
         "--num_workers",
@@ -113,13 +113,13 @@ def prepare(parser):
 def embed(parser):
     """Embeds audio files: embeddings.npy and ids.txt in a folder.
 
-    A row of the array belongs to the line of the same number in ids.txt, the
-    path of the file; skipped.csv has the files that cannot be used, and why, as
-    far as a header tells.
-    Killed and started again with the same files, it goes on where it was; once
-    it has ended, a next start embeds the files that have come or were replaced
-    since. It refuses to lose any: where files are not given any longer, cannot
-    be read for a while, or are embedded by another encoder.
+    Each row of the array belongs to the line of the same number in ids.txt,
+    which is the path of the file; skipped.csv lists the files that cannot be
+    used, and why. A command that was killed goes on where it was if it is
+    started again with the same files. Once it has ended, another start embeds
+    the files that are new or were replaced since. Embeddings are never lost
+    silently: the command refuses to go on if files that it has embedded are no
+    longer given or cannot be read, or if the encoder is another one.
 
     Example:
       speechbrain-cadino embed results/encoder speech/ \\
@@ -131,22 +131,23 @@ def embed(parser):
     parser.add_argument(
         "--drop_missing",
         action="store_true",
-        help="files that are there no longer lose their embeddings",
+        help="drop the embeddings of files that no longer exist",
     )
 
 
 def verify(parser):
     """Tells whether audio files are of the same speaker as others.
 
-    Prints a table: the file; its score, the cosine of the embeddings from -1
-    to 1; and if the encoder folder has a calibration, the log-likelihood ratio
-    and "same", "different" or "unsure". Unsure is what has a probability of
-    10% to 90%, if both are as likely before anything is heard, and whatever is
-    shorter than a second. Of a long file the first five minutes are heard.
-    Files that cannot be used come last, with a note of why. Calibrate on audio
-    like your own: see calibrate. Of several files of ENROL the score is the
-    mean of those with each. A file of ENROL among the tests is compared with
-    the others of ENROL alone.
+    Prints a table with a row for each file: its score, the cosine of the
+    embeddings, from -1 to 1; and, if the encoder folder has a calibration, the
+    log-likelihood ratio and "same", "different" or "unsure". The answer is
+    "unsure" if the probability of "same" is from 10% to 90%, with a prior of
+    50%, and for files shorter than a second. Only the first five minutes of a
+    long file are heard. Files that cannot be used come last, with a note that
+    says why. A calibration should be made on audio like your own: see
+    calibrate. With several files in ENROL, the score is the mean of the scores
+    with each of them. A test file that is also in ENROL is compared only with
+    the other files of ENROL.
 
     Examples:
       speechbrain-cadino verify results/encoder anne.wav calls/
@@ -165,28 +166,29 @@ def verify(parser):
         "tests",
         metavar="TEST",
         nargs="*" if parser.get_default("stored") else "+",
-        help="audio files and folders; with --embeddings, all others by "
-        "default",
+        help="audio files and folders; with --embeddings, IDs, by default all "
+        "others",
     )
     parser.add_argument(
         "--threshold",
         type=float,
         metavar="X",
-        help="the lowest score of the same speaker, in the place of the "
-        "encoder's calibration",
+        help="the lowest score that counts as the same speaker, in place of "
+        "the encoder's calibration",
     )
     parser.add_argument("--csv", metavar="FILE", help="write the table there")
 
 
 def calibrate(parser):
-    """Finds from which score on it is the same voice, for an encoder folder.
+    """Finds the score from which on two files have the same voice.
 
     Writes calibration.json into the encoder folder, for verify and cluster,
     and the threshold into its hyperparams.yaml and README.md. Without a trial
-    list, no label is needed: pairs of one voice are both halves of a recording
-    (crops), or recordings that the encoder finds alike (clusters), and any two
-    others are taken for two voices: give 20 recordings or more, of many; of
-    trials ten or more of each kind.
+    list, no labels are needed: a pair of one voice is the two halves of a
+    recording (crops), or two recordings that the encoder finds alike
+    (clusters); any two other recordings are taken for two voices. Give 20
+    recordings or more, of many voices; or a list with ten or more trials of
+    one voice and ten or more of two voices.
 
     Examples:
       speechbrain-cadino calibrate results/encoder calls/
@@ -206,9 +208,9 @@ def calibrate(parser):
         "--data_folder",
         metavar="FOLDER",
         action="append",
-        help="where the files of the trial list are; by default beside it. It "
-        "may be given several times; with --embeddings the list has IDs, and "
-        "there are no files",
+        help="folder of the files of the trial list, by default the folder of "
+        "the list; it may be given several times. With --embeddings the list "
+        "has IDs, and no files are needed",
     )
     parser.add_argument(
         "--method",
@@ -222,14 +224,17 @@ def adapt(parser):
 
     Linear maps of the embeddings are learnt from two thirds of the recordings:
     none, mean subtraction, whitening, LDA with each recording as a class
-    (recording_lda), LDA on clusters of 2, 4 and 8 recordings. Each is tried on
-    the rest by two criteria, and the table has both: the error rate at telling
-    noisy crops of a recording from crops of others, and how alike the clusters
-    of first and of last halves are. Writes an encoder folder with the best map
-    in the encoder's last layer, a threshold and a model card; or nothing, if
-    none lowers the error rate surely, or only with clusters that are less alike
-    in every third. It pays where the encoder is weak, or was trained on another
-    kind of audio: give 30 recordings or more, of many voices.
+    (recording_lda), LDA on clusters of 2, 4 and 8 recordings. Each map is tried
+    on the other third, for each third in turn, by two criteria, which the table
+    shows: the error rate at telling augmented crops of a recording from crops
+    of others, and the agreement of the clusters of the recordings' first halves
+    with those of their last halves. A map is refused if it does not surely
+    lower the error rate, or if its clusters agree less than without a map in
+    all three thirds. Writes an encoder folder with the best of the other maps
+    in the encoder's last layer, a threshold and a model card; if all maps are
+    refused, nothing is written. Adaptation helps where the encoder is weak or
+    was trained on another kind of audio: give 30 recordings or more, of many
+    voices.
 
     Example:
       speechbrain-cadino adapt results/encoder calls/ \\
@@ -247,20 +252,20 @@ def adapt(parser):
 
 
 def cluster(parser):
-    """Tells which audio files are of one speaker, and how many there are.
+    """Tells which audio files share a speaker, and how many speakers there are.
 
-    Writes a table, the file, its cluster and how stable that is, and prints how
-    many files each cluster has. Cluster 0 is the largest: numbers are given
+    Writes a table with each file, its cluster and its stability, and prints how
+    many files each cluster has. Cluster 0 is the largest. Clusters are numbered
     anew each time; to keep track of a person, see verify. The number of
-    clusters, which may be one, is the most likely by the encoder's calibration,
-    or by one on these files; without either, the number of two or more whose
-    clusters lie apart the best. Stability is 1 where a file stays with the
-    same ones if a fifth of the files is left out. Files of several speakers at
-    once have to be cut before. More than 5000 files are put into 5000 small
-    clusters first, which are merged then: no more speakers are found, unless
-    --num_clusters says so. What
-    takes hours to embed is better embedded first, by embed, which goes on where
-    it was killed, and clustered by --embeddings.
+    clusters, which may be one, is the most likely one by the encoder's
+    calibration, or by a calibration on these files; without a calibration, it
+    is the number, of two or more, whose clusters are separated best. The
+    stability of a file is 1 if it stays with the same files when a fifth of all
+    files is left out. Files with several speakers have to be cut first. More
+    than 5000 files are first put into 5000 small clusters, which are then
+    merged: no more speakers than that are found, unless --num_clusters asks for
+    more. If embedding takes hours, run embed first, which goes on where it was
+    killed, and then cluster with --embeddings.
 
     Examples:
       speechbrain-cadino cluster results/encoder calls/ \\
@@ -286,8 +291,8 @@ def cluster(parser):
     parser.add_argument(
         "--recording_lda",
         action="store_true",
-        help="learn from these files, thirty or more, first what to ignore: "
-        "see the map of this name in the command adapt",
+        help="first learn from these files, thirty or more, which differences "
+        "to ignore: see the map of this name in the command adapt",
     )
     parser.add_argument(
         "--csv", metavar="FILE", required=True, help="write the table there"
@@ -299,14 +304,15 @@ def filter_files(parser):
 
     The others are noise, music, dead air or several voices. Writes into a
     folder: confidence.csv, each file with its scores and whether it is kept;
-    filtered.csv, the manifest of those that are, for a training; filter.json,
-    figures and examples to listen to; filter_skipped.csv, the files that cannot
-    be used; a plot. The scores are the share of
-    speech, the consistency of the segments of a file to the encoder, and the
-    density of files around it. Prints what each rule has dropped.
+    filtered.csv, the manifest of the files that are kept, for a training;
+    filter.json, figures and examples to listen to; filter_skipped.csv, the
+    files that cannot be used; and a plot. The scores are the share of speech in
+    a file, the consistency of its segments for the encoder, and the density of
+    other files around it. Prints what each rule has dropped.
 
-    A rule is "mixture", which parts two hills if there are two; a share of the
-    files such as 80%; the least score; or null for none.
+    A rule is "mixture", which keeps the higher of two hills of the scores, if
+    there are two; the share of the files to keep, such as 80%; the least score
+    to keep; or null for no rule.
 
     Example:
       speechbrain-cadino filter results/encoder archive/ \\
@@ -316,7 +322,7 @@ def filter_files(parser):
     _add_inputs(parser)
     _add_output(parser)
     for name, default, words in [
-        ("speech", "auto", "share of speech; auto is what suits the detector"),
+        ("speech", "auto", "share of speech (auto: to suit the detector)"),
         ("consistency", "mixture", "consistency of segments"),
         ("density", "null", "density of files"),
     ]:
@@ -324,14 +330,14 @@ def filter_files(parser):
             f"--{name}",
             metavar="RULE",
             default=default,
-            help=f"for the {words}; {default} by default",
+            help=f"rule for the {words}; {default} by default",
         )
     parser.add_argument(
         "--detector",
         choices=["auto", "silero", "modulation"],
         default="auto",
-        help="of speech: Silero VAD by default if it is installed, else the "
-        "modulation",
+        help="what detects speech; auto, the default, is Silero VAD if it is "
+        "installed, and otherwise the modulation",
     )
 
 
@@ -382,15 +388,15 @@ def compare(parser):
         metavar="NAME=FILE",
         nargs="+",
         type=_named_file,
-        help="a name for a system, and its score file, or a folder of "
-        "embeddings of the list's files, whose cosines are scored",
+        help="a name for a system, and its score file; or, in place of that, a "
+        "folder with embeddings of the list's files, whose cosines are scores",
     )
     parser.add_argument(
         "--speakers",
         metavar="CSV",
-        help="file with the columns ID and spk_id: who speaks in each file of "
-        "the list; by default their first folder, as in VoxCeleb, or whatever "
-        "target trials link",
+        help="file with the columns ID and spk_id, the speaker of each file of "
+        "the list; by default the file's first folder, as in VoxCeleb; if "
+        "trials contradict that, files linked by target trials share one",
     )
     parser.add_argument(
         "--output",
@@ -436,14 +442,14 @@ def _add_encoder(parser, text=ENCODER):
         parser.add_argument("encoder", metavar="ENCODER", help=text)
     parser.add_argument(
         "--device",
-        help="such as cpu or cuda:0; SpeechBrain's by default",
+        help="device, such as cpu or cuda:0; SpeechBrain's by default",
     )
     parser.add_argument(
         "--untrusted",
         dest="trusted",
         action="store_false",
-        help="the encoder is a stranger's, whose YAML file must not run code: "
-        "load it only if it is made of well-known parts",
+        help="for an encoder from somebody you do not know: its YAML file must "
+        "not run code, so it is loaded only if it is made of well-known parts",
     )
 
 
@@ -451,8 +457,8 @@ def _add_embeddings(parser):
     parser.add_argument(
         "--embeddings",
         metavar="FOLDER",
-        help="in the place of ENCODER, anyone's embeddings: a folder of "
-        "embeddings.npy, (N, D), and ids.txt; the inputs are IDs then",
+        help="embeddings of any encoder in place of ENCODER: a folder with "
+        "embeddings.npy, (N, D), and ids.txt; the inputs are then IDs",
     )
 
 
@@ -461,8 +467,8 @@ def _add_inputs(parser, nargs="+"):
         "inputs",
         metavar="INPUT",
         nargs=nargs,
-        help="audio files, folders to search for such, of any format, rate "
-        "and number of channels, and CSV files that list some, such as the "
+        help="audio files of any format, sample rate and number of channels, "
+        "folders to search for them, and CSV files that list them, such as the "
         "filtered.csv of filter",
     )
 
@@ -520,7 +526,7 @@ def make_parser(stored=False):
         prog="speechbrain-cadino",
         description="What a speaker encoder says about your audio. Results go "
         "to stdout, all else to stderr.",
-        epilog="COMMAND --help tells more of a command.",
+        epilog="COMMAND --help tells more about a command.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(

@@ -116,7 +116,7 @@ class Whitening(LinearMap):
         if self.power > 0.5 and len(embeddings) <= embeddings.shape[1]:
             logger.warning(
                 f"whitening={self.power:g} of {len(embeddings)} utterances in "
-                f"{embeddings.shape[1]} dimensions: so few vary as much in "
-                "each direction, and all are far apart. Give 0.5 or less, or "
-                "more utterances."
+                f"{embeddings.shape[1]} dimensions: it makes so few utterances "
+                "vary alike in each direction, and all are far apart. "
+                "Give 0.5 or less, or more utterances."
             )

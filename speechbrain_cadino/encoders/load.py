@@ -33,8 +33,8 @@ HINT = (
 )
 
 STOCK = (
-    " Of a training by SpeechBrain's own recipes, one is made as the manual "
-    "says in 'The encoder in stock SpeechBrain'."
+    " The encoder folder of a training by SpeechBrain's own recipes is made as "
+    "the manual says in 'The encoder in stock SpeechBrain'."
 )
 
 # What encode_batch and from_hparams look up in an encoder's hyperparams.yaml.
@@ -367,8 +367,8 @@ def encoder_hyperparams(source):
     # Whoever has that name on the hub is a stranger
     if str(source).startswith("results/"):
         raise FileNotFoundError(
-            f"There is no folder {source}: is it below another current one? "
-            f"{HINT}"
+            f"There is no folder {source} below the current folder. Is it "
+            f"below another one? {HINT}"
         )
     logger.info(f"{source} is no folder here: the Hugging Face hub is asked.")
     try:

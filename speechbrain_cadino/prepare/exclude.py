@@ -131,9 +131,9 @@ class Excluded:
                 f"{len(self.names)} files of the trial lists cannot be told; "
                 f"the first: {self.unknown[0]} names no folder below the data "
                 "that is one speaker's. Other recordings of these speakers may "
-                "be trained on: name files <speaker>/..., as below "
+                "be in the training set: name files <speaker>/..., as below "
                 f"data_folder. {self.missing} of these files were not found "
-                "among the recordings, or may be several of them, and are not "
+                "among the recordings, or match several of them, and are not "
                 "left out; the others are."
             )
         elif self.names and not self.speakers:

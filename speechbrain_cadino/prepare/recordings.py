@@ -166,9 +166,9 @@ def choose_recordings(listings, id_parts=None):
     if clashes:
         logger.warning(
             f"{len(clashes)} of {len(recordings)} files are left out, such as "
-            f"{clashes[0]}: another one has the same last {id_parts} parts of "
-            "its path, which are the ID. Raise id_parts, or leave it out (null "
-            "in a YAML file) for the whole path."
+            f"{clashes[0]}: the last {id_parts} parts of the path, which are "
+            "the ID, are also those of another file. Raise id_parts, or leave "
+            "it out (null in a YAML file) for the whole path."
         )
     return recordings
 
@@ -274,8 +274,8 @@ def warn_of_rates(recordings, rate, manifest=None):
             f"{f'{manifest}: ' if manifest else ''}"
             f"{len(low)} of {len(recordings)} recordings have fewer than "
             f"{rate} samples a second, such as {rates[low[0]]} of "
-            f"{printable(first.source or first.path)}: they are resampled, "
-            "without the upper frequencies, and may be alike for that, whoever "
+            f"{printable(first.source or first.path)}: they are resampled, but "
+            "lack the upper frequencies, which may make them alike, whoever "
             "speaks."
             + " Train on one kind, or bring all to one rate: see Data in "
             "recipes/VoxCeleb/README.md." * bool(manifest)
@@ -319,8 +319,8 @@ def warn_of_channels(recordings, manifest=None):
         logger.warning(
             f"{f'{manifest}: ' if manifest else ''}"
             f"{mixed} of {len(recordings)} recordings have several channels, "
-            "which are mixed. Where each holds a voice of its own, as of "
-            "calls, write them into files first: see Data in "
+            "which are mixed. If each channel holds its own voice, as in "
+            "calls, write each into its own file first: see Data in "
             "recipes/VoxCeleb/README.md."
         )
 

@@ -145,9 +145,9 @@ def _of_input(error):
     if "Not enough GPUs available" in sentence:
         sentence = (
             f"There are {torch.cuda.device_count()} GPUs here, fewer than "
-            "processes: give torchrun's --nproc_per_node, or --processes of a "
-            "pipeline, as many; or, on CPUs, --device=cpu "
-            "--distributed_backend=gloo."
+            "processes: start no more processes than GPUs, by torchrun's "
+            "--nproc_per_node or the pipeline's --processes; or, on CPUs, give "
+            "--device=cpu --distributed_backend=gloo."
         )
     if "!PLACEHOLDER" in sentence:
         sentence += " Give it in the YAML file or as a flag: --NAME=VALUE."
@@ -192,12 +192,11 @@ def _out_of_memory(error):
     """The sentence where memory ran out, on a GPU or on the machine."""
     first = str(error).partition("\n")[0]
     return (
-        f"Memory ran out ({first}): where others use the GPU too, wait for "
-        "them; where a training of voices is compiled, on one GPU, set "
-        "compile_memory to 0.6; or lower batch_size, and with dino.yaml or "
-        "dlg_lc.yaml raise "
-        "grad_accumulation_factor along, in another output_folder where it has "
-        "a checkpoint; else give fewer or shorter files."
+        f"Memory ran out ({first}). If others use the GPU too, wait for them. "
+        "If a training of voices is compiled, on one GPU, set compile_memory "
+        "to 0.6. Or lower batch_size, and with dino.yaml or dlg_lc.yaml raise "
+        "grad_accumulation_factor in turn; if the output_folder has a "
+        "checkpoint, give another one. Else give fewer or shorter files."
     )
 
 

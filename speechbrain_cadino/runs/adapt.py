@@ -116,7 +116,7 @@ def adapt(embedder, table, folder, only=None, trusted=True):
     verdict = in_words(figures, choice)
     if choice == NONE:
         return Adaptation(figures, choice, verdict)
-    logger.info(f"The map is {choice}: its threshold.")
+    logger.info(f"The map is {choice}. Finding its threshold.")
     found = MAPS[choice](heard)
     scores, *pairs = score_held_out(heard, MAPS[choice])
     same = np.equal(*pairs)

@@ -155,7 +155,7 @@ def calibrate_without_labels(encoder, table):
     table : pandas.DataFrame
         The manifest of the training set.
     """
-    logger.info("Finding its threshold, without labels.")
+    logger.info("Finding the encoder's threshold, without labels.")
     try:
         write_calibration(encoder.source, calibrate(encoder, table))
     except ValueError as error:

@@ -51,9 +51,9 @@ GRACE_SECONDS = 40
 
 # Of pseudo labels that end the iterations
 SETTLED = (
-    "they agree with those before hardly better than those had agreed "
-    "(least_growth). There is no training on them, the iteration before is the "
-    "last."
+    "these pseudo labels agree with those before hardly better than those had "
+    "agreed with the ones before them (least_growth). No training uses them: "
+    "the iteration before is the last."
 )
 
 # So long may the script of a killed pipeline take: it is asked to end, too.

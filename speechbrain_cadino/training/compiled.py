@@ -99,8 +99,8 @@ class Compilation:
         result = step()
         # Only now: what fails without it too is no fault of the compilation
         logger.warning(
-            "The encoder is not compiled, and training takes longer on this "
-            f"GPU: with torch.compile, it failed. {reason}"
+            "The encoder is not compiled, as torch.compile failed, and "
+            f"training takes longer on this GPU. {reason}"
         )
         return result
 

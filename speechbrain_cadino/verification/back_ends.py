@@ -356,7 +356,8 @@ class BackEnds:
             if top is not None and len(means) <= top:
                 logger.warning(
                     f"as_norm is s_norm: the cohort is of {len(means)} "
-                    f"clusters, and top_cohort={top} takes all. Give fewer."
+                    f"clusters, and top_cohort={top} takes all of them. Lower "
+                    "top_cohort."
                 )
             cohort = scorer(means)
             scores = normalise(

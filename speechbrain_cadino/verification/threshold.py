@@ -501,8 +501,8 @@ def _clusters(embedder, table):
     same = labels[enrol] == labels[test]
     if not same.any():
         raise ValueError(
-            "No two recordings are in one cluster, but copies: give more "
-            "recordings of each voice, or trials."
+            "No two recordings are in one cluster, apart from copies: give "
+            "more recordings of each voice, or trials."
         )
     return trial_scores(cosine(embeddings), enrol, test), same
 

@@ -280,8 +280,9 @@ def warn_of_sessions(trials, shared, folders=()):
         logger.warning(
             f"{len(pairs)} target trials are of two folders, such as {enrol} "
             f"and {test}. If folders are days or meetings rather than "
-            "speakers, who is tested and who is trained on cannot be told: "
-            "keep recordings of the test voices out of data_folder yourself."
+            "speakers, the speakers of the test and of the training set cannot "
+            "be told: keep recordings of the test voices out of data_folder "
+            "yourself."
         )
 
 
@@ -390,7 +391,7 @@ def training_overlap(trials, data_folder, table):
         logger.warning(
             f"{overlap['trained_on']} of the {len(speakers)} speakers of the "
             f"trial list are in the training set, such as "
-            f"{min(speakers & trained)}: the figures say little of others."
+            f"{min(speakers & trained)}: the figures say little about others."
         )
     if overlap["unknown_speakers"]:
         logger.warning(
