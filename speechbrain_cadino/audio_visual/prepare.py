@@ -272,7 +272,7 @@ def prepare_faces(
     ends = {
         track.wav: (track.frames, spans[name][1] * frames_per_second)
         for name, track in pairs
-        if name in spans and not track.problem
+        if spans.get(name) is not None and not track.problem
     }
     pairs = [
         (name, _in_time(track, spans.get(name), frames_per_second))

@@ -6,7 +6,11 @@ import tempfile
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.commands.audio_files import find_files
-from speechbrain_cadino.dataio.manifest import spread_rows
+from speechbrain_cadino.dataio.manifest import (
+    describe_columns,
+    read_csv,
+    spread_rows,
+)
 from speechbrain_cadino.dataio.names import check_writable_name
 from speechbrain_cadino.embeddings.store import (
     BESIDE,
@@ -97,9 +101,46 @@ def files_of(arguments, inputs):
     """
     if arguments.embeddings is None:
         return find_files(inputs)
-    stored = StoredEmbeddings(arguments.embeddings)
-    stored.check_known(inputs)
-    return list(dict.fromkeys(inputs)) or stored.ids
+    return ids_of(StoredEmbeddings(arguments.embeddings), inputs)
+
+
+def ids_of(stored, inputs):
+    """The IDs of stored embeddings that inputs name.
+
+    Arguments
+    ---------
+    stored : StoredEmbeddings
+        The embeddings.
+    inputs : list of str
+        IDs, and CSV files that list some in a column ``ID``, or else ``file``;
+        none are all.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ValueError
+        If there is no embedding of an ID, or a list has no such column.
+    """
+    names = []
+    for name in inputs:
+        path = pathlib.Path(name)
+        listed = path.suffix.lower() == ".csv" and path.is_file()
+        if name in stored.rows or not listed:
+            names.append(name)
+            continue
+        table = read_csv(path)
+        column = next((c for c in ("ID", "file") if c in table), None)
+        if column is None:
+            raise ValueError(
+                f"{path} is no list of embeddings: a table with the column ID, "
+                f"or file. It has {describe_columns(table)}."
+            )
+        names += table[column].tolist()
+    stored.check_known(names)
+    return list(dict.fromkeys(names)) or stored.ids
 
 
 def some_of(files, wanted):

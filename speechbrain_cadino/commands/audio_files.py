@@ -170,11 +170,14 @@ def listed_files(path, drop_missing=False):
             )
     there = in_threads(os.path.isfile, names, "Looking at files")
     gone = [name for name, found in zip(names, there) if not found]
-    if gone and not drop_missing:
-        raise FileNotFoundError(
+    if gone:
+        said = (
             f"{len(gone)} of the {len(names)} files that {path} names are not "
-            f"there, such as '{gone[0]}'."
+            f"there, such as '{gone[0]}'"
         )
+        if not drop_missing or len(gone) == len(names):
+            raise FileNotFoundError(f"{said}.")
+        logger.warning(f"{said}: they are passed over.")
     return [name for name, found in zip(names, there) if found]
 
 

@@ -12,6 +12,7 @@ from speechbrain_cadino.commands.arguments import (
     as_text,
     check_folder,
     encoder_of,
+    ids_of,
     load,
     some_of,
 )
@@ -48,8 +49,8 @@ def calibrate(arguments):
     folder = _checked_folder(arguments)
     # Neither another calibration nor other embeddings in between
     with locked(folder):
-        loaded = load(folder, arguments)
         place = os.stat(folder).st_ino
+        loaded = load(folder, arguments)
         if not (loaded.hears or arguments.embeddings):
             raise ValueError(
                 f"{folder} holds embeddings alone: give them by "
@@ -121,8 +122,7 @@ def _find(arguments, loaded, before):
         return threshold.calibrate_by_trials(loaded, trials)
     options = arguments.method or "crops", before
     if arguments.embeddings:
-        loaded.check_known(arguments.inputs)
-        names = sorted(set(arguments.inputs or loaded.ids))
+        names = sorted(ids_of(loaded, arguments.inputs))
         table = pd.DataFrame({"ID": names})
         path = pathlib.Path(arguments.embeddings, RECORD)
         # Of a manifest of ours; records of older versions do not tell

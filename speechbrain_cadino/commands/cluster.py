@@ -104,7 +104,8 @@ def cluster(arguments):
         f"{len(labels)} files, {labels.max() + 1} cluster(s): {arguments.csv}"
         + _how_chosen(number, found.calibration, own, arguments.recording_lda)
     )
-    if number is None and labels.max() + 1 > MOST_LEAVES // 2:
+    capped = number is None and len(labels) > MOST_LEAVES
+    if capped and labels.max() + 1 > MOST_LEAVES // 2:
         logger.warning(
             f"{labels.max() + 1} clusters are near {MOST_LEAVES}, the largest "
             "number that is found: if there may be more voices, say how many, "

@@ -454,7 +454,7 @@ class _Utterances(torch.utils.data.Dataset):
             with self.reader(path, self.sample_rate) as signal:
                 found = signal.read(start, stop)
             # Else all that are blank would have one face
-            if found.dim() > 1 and not shows(found.numpy()).any():
+            if found.dim() == 4 and not shows(found.numpy()).any():
                 raise MediaError(f"{path}: frames {start} to {stop} are blank.")
             return row, found
         except MediaError as error:

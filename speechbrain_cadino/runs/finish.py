@@ -131,12 +131,12 @@ def check_exportable(hparams):
             "recordings, which takes a method learn: give RecordingLDA, or "
             "null."
         )
-    kept = getattr(final_map, "dimensions", None)
-    if kept not in (None, hparams.get("emb_dim")):
+    sizes = {getattr(final_map, "dimensions", None), hparams.get("emb_dim")}
+    if len(sizes - {None}) > 1:
         raise ValueError(
-            f"final_map: it keeps {kept} dimensions, and the last layer of an "
-            "encoder has to keep all: leave dimensions out, or take it as a "
-            "back-end of verify.py."
+            f"final_map: it keeps {final_map.dimensions} dimensions, and the "
+            "last layer of an encoder has to keep all: leave dimensions out, "
+            "or take it as a back-end of verify.py."
         )
     path = pathlib.Path(hparams["output_folder"], "hyperparams.yaml")
     branches = hparams.get("branches", {})

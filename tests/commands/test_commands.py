@@ -282,6 +282,29 @@ def test_a_name_that_is_not_utf_8_ends_nothing(
     assert array.read_bytes() == whole
 
 
+def test_lists_of_stored_embeddings(tmp_path, capsys, caplog):
+    """Such as filtered.csv, whose wav are whole paths."""
+    points = np.repeat(np.eye(3), 4, axis=0) + 0.01 * np.eye(12, 3)
+    names = [f"calls/{number}.wav" for number in range(12)]
+    save_embeddings(tmp_path, names, points)
+    stored, csv = f"--embeddings={tmp_path}", f"--csv={tmp_path / 'a.csv'}"
+    listed = tmp_path / "filtered.csv"
+    for text in ("ID,wav\n{},/x/a.wav\n", "file,cluster\n{},0\n"):
+        heading, line = text.splitlines()
+        lines = [heading, *(line.format(name) for name in names[:8])]
+        listed.write_text("\n".join(lines))
+        main(
+            ["cluster", stored, str(listed), names[0], csv, "--num_clusters=2"]
+        )
+        found = pd.read_csv(tmp_path / "a.csv")
+        assert found["file"].tolist() == names[:8]
+        assert found["cluster"].value_counts().tolist() == [4, 4]
+    listed.write_text("wav\n/x/a.wav\n")
+    with pytest.raises(SystemExit):
+        main(["cluster", stored, str(listed), csv])
+    assert "filtered.csv is no list of embeddings" in caplog.text
+
+
 def test_with_embeddings_an_encoder_is_one_thing_too_many(tmp_path, caplog):
     save_embeddings(tmp_path, ["a", "b"], np.eye(2))
     stored, csv = f"--embeddings={tmp_path}", f"--csv={tmp_path / 'a.csv'}"

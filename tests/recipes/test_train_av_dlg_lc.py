@@ -312,6 +312,6 @@ def test_labels_of_voices_and_faces(
     )
     assert code == 0, output
     report = json.loads((tmp_path / "clusters.json").read_text())
-    assert report["with_face"] == 22
+    assert report["with_face"] == 21  # and a blank one
     assert set(report["alone"]) == {"audio", "face", "both"}
     assert len(pd.read_csv(tmp_path / "pseudo_labels.csv")) == 24

@@ -178,10 +178,16 @@ def test_too_few_recordings_for_a_map_leave_the_encoder_as_it_was(
 
 @pytest.mark.parametrize("final_map", [None, RecordingLDA(crops=3)])
 def test_a_classifier_is_kept_where_it_fits_the_encoder(
-    hparams, embedder, final_map, monkeypatch
+    hparams, embedder, final_map, monkeypatch, tmp_path
 ):
-    kept = []
+    """One of before a map goes."""
+    kept, file = [], tmp_path / "classifier.ckpt"
+    file.touch()
+    branches = {"audio": types.SimpleNamespace(classifier_file=file)}
     monkeypatch.setattr(stage_two, "save_classifiers", kept.append)
-    brain = types.SimpleNamespace(embedder=lambda: embedder, device=None)
+    brain = types.SimpleNamespace(
+        embedder=lambda: embedder, device=None, branches=branches
+    )
     stage_two.finish_voices(brain, hparams | {"final_map": final_map})
     assert kept == ([brain] if final_map is None else [])
+    assert file.exists() == (final_map is None)

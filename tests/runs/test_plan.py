@@ -195,6 +195,20 @@ def test_speakers_that_the_run_writes_need_not_be_there(steps, tmp_path):
         steps(flags[0], f"--speakers={speakers}", yaml="pipeline.yaml")
 
 
+def test_speakers_of_a_corpus_that_is_there_are_there(steps, tmp_path):
+    """But of a demo corpus that was killed amid its making."""
+    data = tmp_path / "corpus"
+    words = [f"--data_folder={data}", f"--speakers={data / 'speakers.csv'}"]
+    words.append(f"--output_folder={tmp_path / 'run'}")
+    assert steps(*words, yaml="demo.yaml")
+    data.mkdir()
+    (data / "demo.json").touch()
+    assert steps(*words, yaml="demo.yaml")
+    (data / "train.csv").touch()
+    with pytest.raises(FileNotFoundError, match=r"no file .*speakers.csv with"):
+        steps(*words, yaml="demo.yaml")
+
+
 def test_options_of_trainings_go_to_trainings(steps):
     commands = steps("--noprogressbar", "--device=cpu", yaml="pipeline.yaml")
     labels = commands["iteration_1/labels"]
