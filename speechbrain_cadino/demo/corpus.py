@@ -173,34 +173,6 @@ def prepare_demo(
     logger.info(f"{len(table)} utterances of {len(voices)} voices are ready.")
 
 
-def is_to_come(folder):
-    """Whether a demo corpus may still be made in a folder.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        The folder.
-
-    Returns
-    -------
-    bool
-        False where one is complete, or there is something else.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> is_to_come(folder), is_to_come(folder / "new")
-    (True, True)
-    >>> _ = (folder / "a.wav").touch()
-    >>> is_to_come(folder)
-    False
-    """
-    folder = pathlib.Path(folder)
-    begun = (folder / RECORD).is_file()
-    complete = (folder / "train.csv").exists()  # written last
-    return not holds_something(folder) or (begun and not complete)
-
-
 def draw_voices(count, seed):
     """Draws voices, half of them high and half low, of all languages in turn.
 

@@ -8,7 +8,7 @@ from speechbrain_cadino.config.starts import CENTROIDS
 from speechbrain_cadino.dataio.labels import read_labels
 from speechbrain_cadino.dataio.manifest import PSEUDO_LABELS
 from speechbrain_cadino.dataio.names import paths_of
-from speechbrain_cadino.demo.corpus import is_to_come
+from speechbrain_cadino.prepare.inputs import SPEAKERS
 from speechbrain_cadino.process.files import read_json
 from speechbrain_cadino.runs.report import agreements
 from speechbrain_cadino.runs.steps import StepMaker, read_entry
@@ -101,8 +101,9 @@ class Plan:
         writes them: they are of reports alone, which come late."""
         if self.speakers is None or lies_in(self.folder, self.speakers):
             return
-        made = any(
-            lies_in(folder, self.speakers) and is_to_come(folder)
+        # As a preparation calls it, such as that of the demo
+        made = pathlib.Path(self.speakers).name == SPEAKERS and any(
+            lies_in(folder, self.speakers)
             for folder in paths_of(self.hparams["data_folder"])
         )
         if not made or os.path.isfile(self.speakers):

@@ -195,17 +195,16 @@ def test_speakers_that_the_run_writes_need_not_be_there(steps, tmp_path):
         steps(flags[0], f"--speakers={speakers}", yaml="pipeline.yaml")
 
 
-def test_speakers_of_a_corpus_that_is_there_are_there(steps, tmp_path):
-    """But of a demo corpus that was killed amid its making."""
-    data = tmp_path / "corpus"
-    words = [f"--data_folder={data}", f"--speakers={data / 'speakers.csv'}"]
-    words.append(f"--output_folder={tmp_path / 'run'}")
+def test_speakers_that_a_preparation_writes_need_not_be_there(steps, tmp_path):
+    """As of a demo corpus that was killed amid its making."""
+    (tmp_path / "corpus").mkdir()
+    words = [
+        f"--data_folder={tmp_path / 'corpus'}",
+        f"--output_folder={tmp_path / 'run'}",
+    ]
     assert steps(*words, yaml="demo.yaml")
-    data.mkdir()
-    (data / "demo.json").touch()
-    assert steps(*words, yaml="demo.yaml")
-    (data / "train.csv").touch()
-    with pytest.raises(FileNotFoundError, match=r"no file .*speakers.csv with"):
+    words.append(f"--speakers={tmp_path / 'corpus' / 'speaker.csv'}")
+    with pytest.raises(FileNotFoundError, match=r"no file .*speaker.csv with"):
         steps(*words, yaml="demo.yaml")
 
 
