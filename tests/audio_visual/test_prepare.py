@@ -156,6 +156,17 @@ def test_utterances_with_and_without_a_face(data, save, caplog):
     assert not (save / "speakers.csv").exists()
 
 
+def test_a_list_that_names_a_piece_has_the_face_of_its_recording(
+    data, save, tmp_path
+):
+    """Which tells no times."""
+    (tmp_path / "1.txt").write_text("1 id2/z/00007_0001.wav id1/x/00001.wav\n")
+    prepare_faces(data, save, trials=tmp_path / "1.txt", manifest="t.csv")
+    found = read_manifest(save / "t.csv", data)
+    assert found["ID"].tolist() == ["id1/x/00001", "id2/z/00007_0001"]
+    assert found["start"].tolist() == [0, 0]
+
+
 def test_a_piece_has_the_frames_of_its_time(save, tmp_path, caplog):
     """At two frames a second; the sound is longer than the track."""
     names = [f"{number:02}.jpg" for number in range(10)]

@@ -387,7 +387,7 @@ def test_pseudo_labels_that_have_settled_end_the_iterations(
     run(recipe, **flags)
     first = why()
     assert len(first) == 1
-    assert first[0].startswith("iteration_3/labels: they agree")
+    assert first[0].startswith("iteration_3/labels: these pseudo labels agree")
     out = recipe / "out"
     made = calls(out)
     assert "iteration_3/labels/pseudo_label" in made
