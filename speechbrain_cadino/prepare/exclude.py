@@ -126,15 +126,20 @@ class Excluded:
         """
         warn_of_sessions(self.trials, self.shared, self.folders)
         if self.unknown:
+            out = "These files are left out"
+            if self.missing:
+                out = (
+                    f"{self.missing} of these files were not found among the "
+                    "recordings, or match several of them, the others are left "
+                    "out"
+                )
             logger.warning(
                 f"{manifest}: who speaks in {len(self.unknown)} of the "
                 f"{len(self.names)} files of the trial lists cannot be told; "
                 f"the first: {self.unknown[0]} names no folder below the data "
-                "that is one speaker's. Other recordings of these speakers may "
-                "be in the training set: name files <speaker>/..., as below "
-                f"data_folder. {self.missing} of these files were not found "
-                "among the recordings, or match several of them, and are not "
-                "left out; the others are."
+                f"that is one speaker's. {out}. Other recordings of these "
+                "speakers may be in the training set: name files "
+                "<speaker>/..., as below data_folder."
             )
         elif self.names and not self.speakers:
             logger.info(
