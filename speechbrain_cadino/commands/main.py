@@ -567,6 +567,7 @@ def main(arguments=None):
     from speechbrain_cadino.commands.arguments import check_named
     from speechbrain_cadino.config.device import check_device
     from speechbrain_cadino.config.usage import show
+    from speechbrain_cadino.encoders.load import check_source
     from speechbrain_cadino.process.errors import user_errors
 
     logging.basicConfig(format="%(message)s")
@@ -576,6 +577,9 @@ def main(arguments=None):
         with contextlib.redirect_stdout(sys.stderr):
             check_named(vars(parsed).values())
             check_device(getattr(parsed, "device", None))
+            encoder = getattr(parsed, "encoder", None)
+            if encoder and parsed.trusted:  # a stranger's, with more care
+                check_source(encoder)
             output = getattr(actions, parsed.action)(parsed)
         if output is not None:
             show(output)

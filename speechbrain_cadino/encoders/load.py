@@ -136,6 +136,26 @@ def load_encoder(
     return as_embedder(encoder, source=source, **options)
 
 
+def check_source(source):
+    """Raises if there is no encoder, nor a folder of embeddings, before what
+    takes long is done for it.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path
+        See ``load_encoder``, as for the errors.
+
+    Example
+    -------
+    >>> check_source(getfixture("tmp_path"))
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: ... has no hyperparams.yaml...
+    """
+    if not _holds_embeddings(source):
+        encoder_hyperparams(source)
+
+
 def _holds_embeddings(folder):
     """Whether a folder is one of embeddings. That of extract.py has a
     hyperparams.yaml, too: the extraction's."""

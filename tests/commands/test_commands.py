@@ -178,6 +178,15 @@ def test_embeddings_of_deleted_files_may_go(
     assert load_embeddings(tmp_path / "out")[0] == [files[0], files[2]]
 
 
+def test_an_encoder_is_looked_for_before_an_archive_is(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(audio_files, "find_files", None)
+    with pytest.raises(SystemExit):
+        main(["embed", "./typo", str(tmp_path), f"--output={tmp_path / 'out'}"])
+    assert "There is no folder ./typo" in caplog.text
+
+
 def test_embeddings_of_links_to_nothing_may_go(
     encoder_folder, speech, tmp_path, caplog
 ):
