@@ -388,8 +388,8 @@ def compare(parser):
         metavar="NAME=FILE",
         nargs="+",
         type=_named_file,
-        help="a name for a system, and its score file; or, in place of that, a "
-        "folder with embeddings of the list's files, whose cosines are scores",
+        help="a name for a system, and its score file or a folder with "
+        "embeddings of the list's files, whose cosines are then the scores",
     )
     parser.add_argument(
         "--speakers",

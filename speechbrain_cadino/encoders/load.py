@@ -309,7 +309,8 @@ def as_embedder(encoder, **options):
     _set_rate(encoder)
     norm = getattr(encoder.hparams, "mean_var_norm_emb", None)
     mean = None
-    if norm is not None and norm.count:
+    # Zeros stand for one that nobody knows
+    if norm is not None and norm.count and norm.glob_mean.any():
         mean = norm.glob_mean.flatten().cpu().numpy()
     return Embedder(
         encoder.encode_batch,

@@ -195,8 +195,8 @@ def _out_of_memory(error):
         f"Memory ran out ({first}). If others use the GPU too, wait for them. "
         "If a training of voices is compiled, on one GPU, set compile_memory "
         "to 0.6. Or lower batch_size, and with dino.yaml or dlg_lc.yaml raise "
-        "grad_accumulation_factor in turn; if the output_folder has a "
-        "checkpoint, give another one. Else give fewer or shorter files."
+        "grad_accumulation_factor in turn, in another output_folder if this "
+        "one has a checkpoint. Else give fewer or shorter files."
     )
 
 

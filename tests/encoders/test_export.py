@@ -151,6 +151,8 @@ def test_a_training_of_speechbrain_becomes_an_encoder(encoder_folder, tmp_path):
         for folder in (encoder_folder, tmp_path / "stock")
     )
     assert torch.equal(found, expected)
+    # Nor are zeros a mean, which verify.py would subtract
+    assert load_encoder(tmp_path / "stock").mean is None
 
 
 @torch.no_grad()
