@@ -217,8 +217,8 @@ def export_encoder(
     modules : dict
         The trained modules by the names of these entries:
         ``embedding_model``, and others that have a state to load.
-    mean_embedding : array_like
-        Shape (D,): the mean embedding of the training set.
+    mean_embedding : array_like or None
+        Shape (D,): the mean embedding of the training set, if anybody knows it.
     section : str, optional
         The entry that holds these entries, such as a Branch; by default they
         are at the top.
@@ -253,8 +253,10 @@ def export_encoder(
     ['embedding_model.ckpt', 'hyperparams.yaml', 'mean_var_norm_emb.ckpt']
     """
     norm = InputNormalization(norm_type="global", std_norm=False)
-    norm.count = 1
-    norm.glob_mean = torch.as_tensor(mean_embedding, dtype=torch.float32).cpu()
+    known = mean_embedding is not None
+    mean = mean_embedding if known else torch.zeros(1)  # subtracts nothing
+    norm.count = int(known)
+    norm.glob_mean = torch.as_tensor(mean, dtype=torch.float32).cpu()
     norm.glob_std = torch.ones_like(norm.glob_mean)
     loadables = {**modules, "mean_var_norm_emb": norm}
     text = _entries(hyperparams_file, section) + REST

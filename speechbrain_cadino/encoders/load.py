@@ -309,8 +309,7 @@ def as_embedder(encoder, **options):
     _set_rate(encoder)
     norm = getattr(encoder.hparams, "mean_var_norm_emb", None)
     mean = None
-    # Zeros stand for one that nobody knows
-    if norm is not None and norm.count and norm.glob_mean.any():
+    if norm is not None and norm.count:
         mean = norm.glob_mean.flatten().cpu().numpy()
     return Embedder(
         encoder.encode_batch,
