@@ -221,18 +221,18 @@ class Joined(NamedTuple):
             labels[rows] = (own @ voices.T).argmax(1)
         return Clusters(labels[within], found.centroids), within
 
-    def report(self, clusterer, speakers=None, clusters=None, within=None):
+    def report(self, clusterer, speakers, clusters, within):
         """What ``clusters.json`` gets besides.
 
         Arguments
         ---------
         clusterer : object
             See ``find_clusters``.
-        speakers : numpy.ndarray, optional
-            Shape (N,), see ``quality``, as for the next ones.
-        clusters : Clusters, optional
+        speakers : numpy.ndarray or None
+            Shape (N,), see ``quality``.
+        clusters : Clusters
             What ``cluster`` has found, as the next one.
-        within : numpy.ndarray, optional
+        within : numpy.ndarray
 
         Returns
         -------

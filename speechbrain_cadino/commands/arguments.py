@@ -6,6 +6,7 @@ import tempfile
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.commands.audio_files import find_files
+from speechbrain_cadino.dataio import labels
 from speechbrain_cadino.dataio.manifest import (
     describe_columns,
     read_csv,
@@ -132,11 +133,12 @@ def ids_of(stored, inputs):
             names.append(name)
             continue
         table = read_csv(path)
-        column = next((c for c in ("ID", "file") if c in table), None)
+        column = next((c for c in labels.NAMES if c in table), None)
         if column is None:
             raise ValueError(
-                f"{path} is no list of embeddings: a table with the column ID, "
-                f"or file. It has {describe_columns(table)}."
+                f"{path} is no list of embeddings: a table with the column "
+                f"{', or '.join(labels.NAMES)}. It has "
+                f"{describe_columns(table)}."
             )
         names += table[column].tolist()
     stored.check_known(names)

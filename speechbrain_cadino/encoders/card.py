@@ -186,15 +186,14 @@ def write_card(
     ]
     kind = kind_of(folder)
     what, load = KINDS[kind]
+    rate = None if kind == "faces" else settings["sample_rate"]
     text = TEXT.format(
         what=what,
         version=__version__,
         load=load.format(
             threshold=threshold_line(read_calibration(folder)), **settings
         ),
-        trained=_trained(
-            table, labelled, kind != "faces" and settings["sample_rate"]
-        )
+        trained=_trained(table, labelled, rate)
         + _started(settings.get("start_encoder"))
         + (f" These are the weights of {weights}." if weights else ""),
         settings="\n".join(shown),
@@ -314,8 +313,8 @@ def _trained(table, labelled, rate):
 
 
 def _amount(table, rate):
-    """How much there is in a manifest, of voices at a rate or of faces, and
-    whether it has labels."""
+    """How much there is in a manifest, of voices at a rate or of faces, which
+    have none, and whether it has labels."""
     amount = f"{len(table):,} tracks of faces"
     if rate:
         # Durations may be those of whole files, see ``read_manifest``

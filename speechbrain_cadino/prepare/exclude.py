@@ -93,11 +93,19 @@ class Excluded:
             self.speakers |= within
             if not speaker and not within:
                 self.unknown.append(name)
+        for recording, inside in zip(recordings, folders_of):
+            if inside & self.speakers:
+                recording.problem = EXCLUDED
+        if self.unknown:
+            self._leave_out_named(recordings)
+
+    def _leave_out_named(self, recordings):
+        """Finds the recordings of the names that do not tell who speaks."""
         # An ID has no suffix: that of take.m4a.wav is take.m4a
         ids = [tuple(parts_of(f"{each.id}.wav")) for each in recordings]
-        named = self._named(set(ids)) if self.unknown else set()
-        for recording, own, inside in zip(recordings, ids, folders_of):
-            if inside & self.speakers or own in named:
+        named = self._named(set(ids))
+        for recording, own in zip(recordings, ids):
+            if own in named:
                 recording.problem = EXCLUDED
 
     def _named(self, ids):

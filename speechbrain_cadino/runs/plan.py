@@ -1,5 +1,6 @@
 """Plan of a pipeline: its steps in order."""
 
+import functools
 import hashlib
 import os
 import pathlib
@@ -107,7 +108,7 @@ class Plan:
             for folder in paths_of(self.hparams["data_folder"])
         )
         if not made or os.path.isfile(self.speakers):
-            read_labels(self.speakers)
+            _check_labels(self.speakers)
 
     def add(self, name, script, entry, quick=False, **own):
         """Adds a step, and returns it."""
@@ -326,6 +327,13 @@ def lies_in(folder, path):
     """
     folder, path = pathlib.Path(folder), pathlib.Path(path)
     return folder.absolute() in path.absolute().parents
+
+
+@functools.cache
+def _check_labels(path):
+    """Raises if a table of labels makes no sense. Read once, as a pipeline is
+    planned again before each step."""
+    read_labels(path)
 
 
 def _is_made(manifest):
