@@ -23,6 +23,11 @@ from speechbrain_cadino.encoders.export import export_encoder
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
+# Nor is pytest a rank of a torchrun, whose variables a shell may have
+TORCHRUN = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT"
+for name in TORCHRUN.split():
+    os.environ.pop(name, None)
+
 # A pip that is quick, for env.log
 BIN = Path(__file__).parent / "bin"
 os.environ["PATH"] = os.pathsep.join([str(BIN), os.environ["PATH"]])
@@ -32,7 +37,8 @@ os.environ["PATH"] = os.pathsep.join([str(BIN), os.environ["PATH"]])
 # some is left to pytest's workers, from which they are hidden already.
 if "GPUS_OF_TESTS" not in os.environ:
     gpus = ",".join(map(str, range(torch.cuda.device_count())))
-    os.environ["GPUS_OF_TESTS"] = os.environ.get("CUDA_VISIBLE_DEVICES", gpus)
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", gpus)
+    os.environ["GPUS_OF_TESTS"] = named if gpus else ""
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 # As SpeechBrain writes it for a run: references resolved to anchors, other
@@ -274,7 +280,9 @@ def open_folder():
     """A folder that every user may enter and write to."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o777)
+    umask = os.umask(0o022)  # what is made in it may be read by all
     yield folder
+    os.umask(umask)
     shutil.rmtree(folder)
 
 

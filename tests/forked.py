@@ -43,8 +43,8 @@ def run(*command, cwd=None, ranks=None, audit=None):
     Arguments
     ---------
     *command
-        After ``python``: a script, ``-m`` and a module, or ``-c`` and a
-        program, and its arguments.
+        The words after ``python``: a script, ``-m`` and a module, or ``-c``
+        and a program, and its arguments.
     cwd : str or pathlib.Path, optional
         The working folder.
     ranks : int, optional
@@ -59,7 +59,7 @@ def run(*command, cwd=None, ranks=None, audit=None):
         The exit code, negative for a signal; of several, that of the first one
         that failed.
     str
-        All that they said.
+        The output of all processes.
     """
     with tempfile.TemporaryDirectory() as folder:
         variables = [{}] if ranks is None else environments(ranks)

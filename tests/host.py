@@ -174,7 +174,9 @@ def make(
     if weight is not None:
         kind = SpeakersWithDINO
         hparams["dino"] = auxiliary(
-            *(encoder, modules["compute_features"], modules["mean_var_norm"]),
+            encoder,
+            modules["compute_features"],
+            modules["mean_var_norm"],
             weight,
             **options,
         )

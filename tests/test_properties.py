@@ -1,4 +1,4 @@
-"""What holds for any input: Hypothesis looks for one for which it does not."""
+"""Properties of any input: Hypothesis looks for one that lacks them."""
 
 import itertools
 import math
@@ -346,9 +346,7 @@ def test_an_epoch_has_each_utterance_once_and_crops_stay_inside(
     ramp, stretches, passes, speeds, epoch
 ):
     data = dataset(
-        *(ramp, stretches),
-        passes_per_epoch=passes,
-        speeds=[1.0, 0.8][:speeds],
+        ramp, stretches, passes_per_epoch=passes, speeds=[1.0, 0.8][:speeds]
     )
     data.set_epoch(epoch)
     loader = DataLoader(data, shuffle=True, collate_fn=list)

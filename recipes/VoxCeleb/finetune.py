@@ -92,7 +92,6 @@ def main():
             training.overrides,
             PseudoLabelBrain,
             stage_two.report,
-            stage_two.start,
             harmless=MAY_CHANGE,
         )
         run_on_main(training.finish)

@@ -26,7 +26,7 @@ if __name__ == "__main__":
 
 import speechbrain as sb
 from speechbrain_cadino.audio_visual.brain import AudioVisualBrain
-from speechbrain_cadino.audio_visual.finish import report, start
+from speechbrain_cadino.audio_visual.finish import report
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.encoders.adopt import adopt_encoder
 from speechbrain_cadino.process.errors import user_errors
@@ -51,7 +51,6 @@ def main():
         overrides,
         AudioVisualBrain,
         report,
-        start,
         evaluators=["evaluator", "face_evaluator"],
     )
 

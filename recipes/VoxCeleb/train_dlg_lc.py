@@ -28,7 +28,7 @@ from speechbrain_cadino.brains.dlg_lc import PseudoLabelBrain
 from speechbrain_cadino.config.overlays import parse_arguments
 from speechbrain_cadino.encoders.adopt import adopt_encoder
 from speechbrain_cadino.process.errors import user_errors
-from speechbrain_cadino.runs.stage_two import report, start
+from speechbrain_cadino.runs.stage_two import report
 from speechbrain_cadino.runs.training import train
 
 
@@ -44,7 +44,7 @@ def main():
     # An encoder to start from brings its own features and sizes
     overrides = adopt_encoder(hparams_file, overrides)
 
-    train(hparams_file, run_opts, overrides, PseudoLabelBrain, report, start)
+    train(hparams_file, run_opts, overrides, PseudoLabelBrain, report)
 
 
 if __name__ == "__main__":

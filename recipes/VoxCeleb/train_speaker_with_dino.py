@@ -32,25 +32,25 @@ from speechbrain_cadino.encoders.adopt import adopt_encoder
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.runs.finetune import MAY_CHANGE
 from speechbrain_cadino.runs.finish import finish
-from speechbrain_cadino.runs.stage_one import STARTS
-from speechbrain_cadino.runs.training import start_from, train
+from speechbrain_cadino.runs.training import train
 from speechbrain_cadino.training.plots import plot_speaker
 
 
 def report(brain, hparams):
     """Exports the encoder, verifies, draws the plot."""
     weights = "the student, which the labels have taught"
-    finish(brain.embedder(), hparams, brain.device, weights=weights)
+    finish(
+        brain.embedder(),
+        hparams,
+        brain.device,
+        weights=weights,
+        labels=hparams["labelled_manifest"] == hparams["train_manifest"],
+    )
     plot_speaker(
         brain.record.rows,
         f"{hparams['output_folder']}/plots/training.png",
         hparams["objective"],
     )
-
-
-def start(hparams):
-    """Loads an encoder to start from."""
-    start_from(hparams, STARTS)
 
 
 @user_errors()
@@ -71,7 +71,6 @@ def main():
         overrides,
         SpeakerBrain,
         report,
-        start,
         harmless=MAY_CHANGE | {LIMIT},
     )
 

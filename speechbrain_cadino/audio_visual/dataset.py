@@ -98,8 +98,8 @@ class AudioVisualDataset(PseudoLabelDataset):
         Returns
         -------
         dict
-            As of PseudoLabelDataset; ``face``, (1, 3, size, size), uint8; and
-            ``has_face``, whether it is one.
+            The item of PseudoLabelDataset, with ``face``, (1, 3, size, size),
+            uint8, and ``has_face``, whether it is one.
         """
         item = super().__getitem__(index)
         rng = np.random.default_rng((self.seed, self.epoch, index, 1))

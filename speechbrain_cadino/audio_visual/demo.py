@@ -53,7 +53,7 @@ def prepare_demo_faces(
     frames : int
         The number of images of a track.
     size : int
-        Their height and width.
+        Height and width of the images, in pixels.
     missing : float
         The share of the utterances that have no face.
     num_workers : int, optional

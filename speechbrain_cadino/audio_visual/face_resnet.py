@@ -24,7 +24,7 @@ class FaceNormalization(torch.nn.Module):
         Arguments
         ---------
         frames : torch.Tensor
-            (batch, frames, 3, height, width), from 0 to 255.
+            Pixels, (batch, frames, 3, height, width), from 0 to 255.
         lengths : torch.Tensor, optional
             The relative lengths, ignored: tracks come without padding, see
             Embedder.
@@ -32,7 +32,7 @@ class FaceNormalization(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            The same shape, float32.
+            Normalised frames, (batch, frames, 3, height, width), float32.
         """
         frames = frames.float()
         # A frame of one colour has no variance
@@ -98,7 +98,7 @@ class FaceResNet(torch.nn.Module):
         Arguments
         ---------
         frames : torch.Tensor
-            (batch, frames, 3, height, width), normalised.
+            Frames, (batch, frames, 3, height, width), normalised.
         lengths : torch.Tensor, optional
             The relative lengths, ignored: tracks come without padding, see
             Embedder.
@@ -106,7 +106,7 @@ class FaceResNet(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            (batch, 1, D).
+            Embeddings, (batch, 1, D).
         """
         maps = self.layers(self.stem(frames.flatten(0, 1)))
         pooled = self.norm(maps).relu().mean((2, 3))

@@ -19,7 +19,10 @@ IMAGES = {".jpg", ".jpeg", ".png", ".webp"}
 
 # What Pillow raises for a file that is no image, is cut off or is broken.
 IMAGE_ERRORS = (
-    *(OSError, SyntaxError, ValueError, Image.DecompressionBombError),
+    OSError,
+    SyntaxError,
+    ValueError,
+    Image.DecompressionBombError,
     struct.error,  # of what a camera has written about itself
 )
 
@@ -90,7 +93,7 @@ def flat_track(name):
     Returns
     -------
     str
-        What is before the last ``_``; an empty text if there is none.
+        The name before the last ``_``; an empty text if there is none.
 
     Example
     -------
@@ -168,7 +171,7 @@ class FaceReader:
         Returns
         -------
         torch.Tensor
-            Shape (stop - start, 3, size, size), uint8.
+            Frames, shape (stop - start, 3, size, size), uint8.
 
         Raises
         ------
@@ -324,12 +327,13 @@ class FaceAugmenter(torch.nn.Module):
         Arguments
         ---------
         faces : torch.Tensor
-            (batch, frames, 3, height, width), pixels from 0 to 255.
+            Frames, (batch, frames, 3, height, width), pixels from 0 to 255.
 
         Returns
         -------
         torch.Tensor
-            (batch, frames, 3, size, size), float, pixels from 0 to 255.
+            Frames, (batch, frames, 3, size, size), float, pixels from 0 to
+            255.
         """
         images = faces.flatten(0, 1).float() / 255
         images = self.augmentations(images).clamp(0, 1) * 255

@@ -1,49 +1,23 @@
-"""How a training of voices and faces starts, and what it leaves."""
+"""Training of voices and faces: what it leaves."""
+
+import functools
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.audio_visual.fusion import verify_fused
 from speechbrain_cadino.dataio.manifest import LABEL, read_manifest
-from speechbrain_cadino.encoders.load import load_encoder, start_from_encoder
+from speechbrain_cadino.encoders.export import export_encoder
+from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.runs import stage_two
 from speechbrain_cadino.runs.finish import (
+    average_last_epochs,
     calibrate_without_labels,
-    export,
     say_what_is_lost,
     where_to_go,
     write_model_card,
 )
-from speechbrain_cadino.runs.training import start_from
 from speechbrain_cadino.verification.results import format_results
 
 logger = get_logger(__name__)
-
-FACE_START = {
-    "start_face_encoder": (start_from_encoder, "face_embedding_model")
-}
-
-
-def start(hparams):
-    """Loads weights to start from.
-
-    Arguments
-    ---------
-    hparams : dict
-        See ``start_from``, and ``start_face_encoder``.
-    """
-    start_from(hparams, {**stage_two.STARTS, **FACE_START})
-
-
-def report(brain, hparams):
-    """The files at the end of a training: see ``stage_two.report``.
-
-    Arguments
-    ---------
-    brain : AudioVisualBrain
-        The Brain, trained.
-    hparams : dict
-        See ``finish_both``.
-    """
-    stage_two.report(brain, hparams, finish_both)
 
 
 def finish_both(brain, hparams):
@@ -64,13 +38,15 @@ def finish_both(brain, hparams):
     ]
     for branch in brain.branches.values():
         say_what_is_lost(branch.encoder_folder)
+    averaged = average_last_epochs(brain, hparams)
     stage_two.save_classifiers(brain)
     for (name, branch), table in zip(brain.branches.items(), tables):
-        export(
-            brain.embedder(branch),
-            hparams["output_folder"],
+        embedder = brain.embedder(branch)
+        export_encoder(
             branch.encoder_folder,
-            table,
+            f"{hparams['output_folder']}/hyperparams.yaml",
+            {"embedding_model": embedder.weights},
+            embedder.mean_embedding(table),
             section=name,
         )
     encoders = [
@@ -102,7 +78,12 @@ def finish_both(brain, hparams):
             table,
             metrics,
             name,
+            weights=stage_two.MEAN if averaged else None,
         )
     faces = hparams["face_encoder_folder"]
     logger.info(f"The encoder of faces is in {faces}.")
     logger.info(where_to_go(hparams["encoder_folder"]))
+
+
+# The files at the end of a training
+report = functools.partial(stage_two.report, end=finish_both)

@@ -18,14 +18,15 @@ def fuse(audio, face):
     Arguments
     ---------
     audio : numpy.ndarray
-        Shape (T,).
+        Scores by voice, shape (T,).
     face : numpy.ndarray
-        Shape (T,), NaN where a face of the trial was not seen.
+        Scores by face, shape (T,), NaN where a face of the trial was not
+        seen.
 
     Returns
     -------
     numpy.ndarray
-        Shape (T,).
+        Scores, shape (T,).
 
     Example
     -------

@@ -61,7 +61,7 @@ def pseudo_label_jointly(
     Returns
     -------
     dict
-        What is in ``clusters.json``.
+        The content of ``clusters.json``.
     """
     check_kind(face_embedder, "faces")
     faces = Faces(face_embedder, face_manifest, face_folder, face_weight)
@@ -130,7 +130,7 @@ class Faces:
         ids : list of str
             The N utterances.
         voices : numpy.ndarray
-            Shape (N, D).
+            Embeddings of the voices, shape (N, D).
         transform : object, optional
             See ``pseudo_label``.
 
@@ -194,7 +194,7 @@ class Joined(NamedTuple):
         Returns
         -------
         clusters : Clusters
-            Of the utterances that are in.
+            The clusters of the utterances that are ``within``.
         within : numpy.ndarray
             Shape (N,), bool: all but the utterances with a face that the
             clusterer leaves out.
@@ -231,7 +231,7 @@ class Joined(NamedTuple):
         speakers : numpy.ndarray or None
             Shape (N,), see ``quality``.
         clusters : Clusters
-            What ``cluster`` has found, as the next one.
+            The clusters that ``cluster`` has found, as the next one.
         within : numpy.ndarray
 
         Returns
@@ -277,9 +277,10 @@ def join(voices, faces, weight=1.0):
     Arguments
     ---------
     voices : numpy.ndarray
-        Shape (N, D), of any length.
+        Embeddings of the voices, shape (N, D), of any length.
     faces : numpy.ndarray
-        Shape (N, E), of any length; NaN where there is no face.
+        Embeddings of the faces, shape (N, E), of any length; NaN where there
+        is no face.
     weight : float
         The length of the face's part beside that of the voice, which is 1.
 

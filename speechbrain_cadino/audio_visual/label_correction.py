@@ -81,7 +81,8 @@ class AudioVisualCorrectionLoss(LabelCorrectionLoss):
         loss : torch.Tensor
             Scalar: the sum over the signals.
         results : list of dict
-            Of each signal, see LabelCorrectionLoss; the decisions are the same.
+            The results of each signal: see LabelCorrectionLoss; the decisions
+            are the same.
         """
         losses = [self.aam_losses(each, labels) for each in cosines]
         reliable = self._reliable(losses, gates, present)

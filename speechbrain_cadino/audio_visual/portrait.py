@@ -76,7 +76,7 @@ def draw_person(rng):
     Returns
     -------
     dict of str to float
-        One for each entry of ``PERSON``.
+        The measures, one for each entry of ``PERSON``.
     """
     return {
         name: float(rng.uniform(*limits)) for name, limits in PERSON.items()

@@ -71,18 +71,18 @@ class Track:
     Arguments
     ---------
     id : str
-        Its ID.
+        The ID of the track.
     wav : str
-        Its path, in the words of the manifest.
+        The path of the track, in the words of the manifest.
     folder : str
-        The folder of its files.
+        The folder of the track's files.
     problem : str
         The reason why it cannot be used; empty as long as nothing is known
         against it.
     video : str
-        Its video, below the folder; empty if there is none.
+        The video of the track, below the folder; empty if there is none.
     frames : int
-        The number of its images.
+        The number of the track's images.
     images : list of str
         The images that may be readable, below the folder.
     """
@@ -226,9 +226,9 @@ def prepare_faces(
         for folder in folders
     }
     manifest = pathlib.Path(manifest_folder, manifest)
-    skipped_path = manifest.with_name(f"{manifest.stem}_skipped.csv")
-    speakers_path = manifest.with_name(SPEAKERS)
-    beside = [skipped_path, *([speakers_path] if utterances is None else [])]
+    beside = [manifest.with_name(f"{manifest.stem}_skipped.csv")]
+    if utterances is None:
+        beside.append(manifest.with_name(SPEAKERS))
     inputs = {
         "version": __version__,
         "data_folder": folders,
@@ -269,6 +269,17 @@ def prepare_faces(
     )
     _judge_tracks([track for track in wanted if not track.problem], num_workers)
     spans = {name: utterances[name] for name, _ in pairs if name not in whole}
+    others = len(usable) - len(wanted)
+    # The manifest of one run would come with the settings of another
+    with locked(manifest.parent, JOINING):
+        _write(made, unusable + pairs, spans, utterances, others, excluded)
+
+
+def _write(made, pairs, spans, utterances, others, excluded):
+    """Writes the manifest, what is beside it, and last what it is made of."""
+    manifest, inputs = made.manifest, made.inputs
+    skipped, *speakers = made.beside
+    frames_per_second = inputs["frames_per_second"]
     ends = {
         track.wav: (track.frames, spans[name][1] * frames_per_second)
         for name, track in pairs
@@ -278,29 +289,27 @@ def prepare_faces(
         (name, _in_time(track, spans.get(name), frames_per_second))
         for name, track in pairs
     ]
-
-    # The manifest of one run would come with the settings of another
-    with locked(manifest.parent, JOINING):
-        made.begin()
-        problems = [(name, track.problem) for name, track in unusable + pairs]
-        reasons = write_skipped(skipped_path, "ID", problems)
-        found = [(name, track) for name, track in pairs if not track.problem]
-        if not found:
-            raise ValueError(
-                f"No face tracks for {manifest} in {', '.join(folders)} with "
-                f"the layout {layout} and the glob {glob}: "
-                f"{reasons or 'no images or videos'}"
-            )
-        _report_found(manifest, found, utterances, len(usable) - len(wanted))
-        excluded.report(manifest)
-        rows = []
-        for name, track in found:
-            span = spans.get(name)
-            start, stop = _frames(track.frames, span, frames_per_second)
-            seconds = (stop - start) / frames_per_second
-            rows.append((name, seconds, track.wav, start, stop))
-        _judge_ends(manifest, ends.values())
-        made.write(rows, speakers_path if utterances is None else None)
+    made.begin()
+    problems = [(name, track.problem) for name, track in pairs]
+    reasons = write_skipped(skipped, "ID", problems)
+    found = [(name, track) for name, track in pairs if not track.problem]
+    if not found:
+        raise ValueError(
+            f"No face tracks for {manifest} in "
+            f"{', '.join(inputs['data_folder'])} with the layout "
+            f"{inputs['layout']} and the glob {inputs['glob']}: "
+            f"{reasons or 'no images or videos'}"
+        )
+    _report_found(manifest, found, utterances, others)
+    excluded.report(manifest)
+    rows = []
+    for name, track in found:
+        span = spans.get(name)
+        start, stop = _frames(track.frames, span, frames_per_second)
+        seconds = (stop - start) / frames_per_second
+        rows.append((name, seconds, track.wav, start, stop))
+    _judge_ends(manifest, ends.values())
+    made.write(rows, *speakers)
 
 
 def _judge_ends(manifest, ends):
@@ -455,10 +464,11 @@ def _pair(tracks, utterances, id_parts):
     of_pieces = match(recordings_of(names), known)
     places = np.where(places < 0, of_pieces, places)
     _check_apart(
-        *(
-            [side[row] for row in np.flatnonzero(places >= 0)]
-            for side in (names, list(utterances))
-        )
+        [
+            (name, utterance)
+            for name, utterance, place in zip(names, utterances, places)
+            if place >= 0
+        ]
     )
     pairs = [
         (name, NO_TRACK if place < 0 else tracks[place])
@@ -467,11 +477,12 @@ def _pair(tracks, utterances, id_parts):
     return pairs, whole
 
 
-def _check_apart(names, utterances):
-    """Raises if utterances that have a face are told apart by what comes before
-    the last parts of their IDs alone: one would have the face of the other."""
+def _check_apart(pairs):
+    """Raises if utterances that have a face, each the last parts of its ID and
+    the whole ID, are told apart by what comes before those parts alone: one
+    would have the face of the other."""
     longest = {}
-    for name, whole in sorted(zip(names, utterances), key=lambda p: -len(p[1])):
+    for name, whole in sorted(pairs, key=lambda pair: -len(pair[1])):
         other = longest.setdefault(name, whole)
         # One of them may be the other below more folders
         if not f"/{other}".endswith(f"/{whole}"):

@@ -46,7 +46,7 @@ def sample_frames(videos, folders, frames_per_second=1, num_workers=None):
     Returns
     -------
     list of str
-        For each video why it failed; an empty text if it did not.
+        The reason why each video failed; an empty text if it did not.
 
     Raises
     ------

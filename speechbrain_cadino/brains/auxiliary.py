@@ -187,7 +187,7 @@ class AuxiliaryDINO:
         Arguments
         ---------
         modules : dict of str:torch.nn.Module
-            Those of ``modules``, maybe in DistributedDataParallel.
+            The networks of ``modules``, maybe in DistributedDataParallel.
         """
         self._head = modules["dino_head"]
         self.distillation.bind(
@@ -204,7 +204,7 @@ class AuxiliaryDINO:
         Arguments
         ---------
         wavs : torch.Tensor
-            (batch, samples), on the device.
+            Signals, (batch, samples), on the device.
         lengths : torch.Tensor
             Relative lengths, (batch,), or None.
         where : tuple
@@ -227,17 +227,13 @@ class AuxiliaryDINO:
         finally:
             norm.train(training)
 
-    def loss(self, embeddings, views, batch_size, position, where):
+    def loss(self, views, position, where):
         """The loss of what the student has said of the views.
 
         Arguments
         ---------
-        embeddings : torch.Tensor
-            The student's, of the views that it sees, (sum of the groups, D).
-        views : list of torch.Tensor
-            Those of ``views``.
-        batch_size : int
-            The number of signals.
+        views : EncodedViews
+            The views, and what the student says of those that it sees.
         position : float
             The position in training, in epochs.
         where : tuple
@@ -251,9 +247,12 @@ class AuxiliaryDINO:
             Detached scalars: those of the objective, and METERS of the
             teacher's embeddings.
         """
+        embeddings = views.embeddings
         with own_random((*where, "loss"), embeddings.device):
             student, teacher = self.distillation.answered(
-                (embeddings, self._head(embeddings)), views, batch_size
+                (embeddings, self._head(embeddings)),
+                views.features,
+                views.batch_size,
             )
             value, figures = self.distillation.compare(
                 student, teacher, position
@@ -269,7 +268,8 @@ class EncodedViews(NamedTuple):
     features : list of torch.Tensor
         See ``AuxiliaryDINO.views``.
     embeddings : torch.Tensor
-        Those of the student.
+        The student's embeddings of the views that it sees, (sum of the groups,
+        D).
     batch_size : int
         The number of signals.
     """
@@ -355,22 +355,22 @@ class WithDINO:
         Arguments
         ---------
         *args
-            What the encoder takes for its task, such as features and lengths.
+            The encoder's arguments for its task, such as features and lengths.
         wavs : torch.Tensor
             The signals to cut views from, on the device, (batch, samples):
             those of the task, or others.
         wav_lens : torch.Tensor, optional
-            Their lengths, relative to ``samples``, (batch,).
+            The lengths of ``wavs``, relative to ``samples``, (batch,).
         **kwargs
-            What the encoder takes for its task.
+            The encoder's named arguments for its task.
 
         Returns
         -------
         own : torch.Tensor
-            What the encoder gives.
+            The encoder's output for its task.
         views : EncodedViews
-            For ``dino_loss``; None outside of training, and where the weight
-            is 0.
+            The views for ``dino_loss``; None outside of training, and where
+            the weight is 0.
         """
         network = self.modules[self._dino_encoder]
         learns = torch.is_grad_enabled()
@@ -394,7 +394,7 @@ class WithDINO:
         Arguments
         ---------
         views : EncodedViews
-            Those of ``encode_with_dino``.
+            The views of ``encode_with_dino``.
 
         Returns
         -------
@@ -404,13 +404,7 @@ class WithDINO:
         if views is None:
             return 0.0
         position = self.dino_position
-        value, figures = self.dino.loss(
-            views.embeddings,
-            views.features,
-            views.batch_size,
-            position,
-            self._dino_where(),
-        )
+        value, figures = self.dino.loss(views, position, self._dino_where())
         self._dino_finite.append(value.detach().isfinite())
         if len(self._dino_finite) == LONG * self.grad_accumulation_factor:
             logger.warning(UNFOLLOWED)

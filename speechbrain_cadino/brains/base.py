@@ -81,8 +81,10 @@ class EncoderBrain(sb.Brain):
     * hparams: ``seed``, ``lr_schedule`` (a function of the epoch),
       ``output_folder``, ``train_logger``; optionally ``augment``
       (CropAugmenter), ``evaluator`` (TrialEvaluator) with ``evaluate_every``
-      (epochs), ``tensorboard_logger``, ``compile_encoder``, False for no
-      ``torch.compile`` on a GPU, and ``compile_memory``, see Compilation.
+      (epochs), ``last_epochs`` (LastEpochs), whose mean a report takes by
+      ``runs.finish.average_last_epochs``, ``tensorboard_logger``,
+      ``compile_encoder``, False for no ``torch.compile`` on a GPU, and
+      ``compile_memory``, see Compilation.
 
     A subclass has ``compute_forward`` and ``compute_objectives``, adds the
     figures of each step to ``record``, and gives an ``embedder``. What else a
@@ -97,18 +99,18 @@ class EncoderBrain(sb.Brain):
         refuse_data_parallel(self)
         _check_features(self.modules)
         self.record = TrainingRecord()
-        self.unreadable = Unreadable(self.record)
+        folder = getattr(self.hparams, "output_folder", ".")
+        self.unreadable = Unreadable(self.record, folder)
         self.guard = StepGuard([self.record, Buffers(self.modules)])
-        if self.checkpointer is not None:
-            self.checkpointer.add_recoverable("record", self.record)
-            if self._tensorboard is not None:
-                self.checkpointer.add_recoverable(
-                    "tensorboard",
-                    self._tensorboard,
-                    load_steps,
-                    save_steps,
-                    optional_load=True,
-                )
+        self._keep({"record": self.record})
+        if self.checkpointer is not None and self._tensorboard is not None:
+            self.checkpointer.add_recoverable(
+                "tensorboard",
+                self._tensorboard,
+                load_steps,
+                save_steps,
+                optional_load=True,
+            )
         # Of crops by kind; None for as they are
         self.augmenters = {"all": getattr(self.hparams, "augment", None)}
         self.clock = StepClock()
@@ -120,6 +122,12 @@ class EncoderBrain(sb.Brain):
         self.processes = 1
         if self.distributed_launch:
             self.processes = torch.distributed.get_world_size()
+
+    def _keep(self, recoverables):
+        """Puts more into the checkpoints, by name."""
+        if self.checkpointer is not None:
+            for name, recoverable in recoverables.items():
+                self.checkpointer.add_recoverable(name, recoverable)
 
     @property
     def _tensorboard(self):
@@ -148,6 +156,15 @@ class EncoderBrain(sb.Brain):
         torch.nn.Module
         """
         return self.embedder().weights
+
+    def averaged(self):
+        """What LastEpochs averages: see it.
+
+        Returns
+        -------
+        torch.nn.Module
+        """
+        return self.trained_weights()
 
     def make_embedder(self, network, sample_rate, reader, **options):
         """An encoder in training, to embed with.
@@ -392,7 +409,7 @@ class EncoderBrain(sb.Brain):
         Arguments
         ---------
         step : int
-            Its number.
+            The number of the step in the epoch.
         """
         where = (self.hparams.seed, own_rank(), self.epoch, step)
         step_seed = seed_of(where)
@@ -419,6 +436,9 @@ class EncoderBrain(sb.Brain):
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs the epoch, evaluates the encoder and saves a checkpoint."""
         self.keep_or_undo()
+        last_epochs = getattr(self.hparams, "last_epochs", None)
+        if last_epochs is not None:
+            run_on_main(last_epochs.keep, args=[epoch, self.averaged()])
         seconds = time.monotonic() - self.stage_started
         self.record.share(self.device)
         means = in_single_precision(self.record.means())
@@ -472,12 +492,8 @@ class EncoderBrain(sb.Brain):
             kwargs["sampler"] = torch.utils.data.SequentialSampler(dataset)
         loader = super().make_dataloader(dataset, stage, **kwargs)
         self.train_dataset = dataset
-        if self.checkpointer is not None and hasattr(dataset, "fingerprint"):
-            self.checkpointer.add_recoverable(
-                "data",
-                SameData(dataset.fingerprint()),
-                optional_load=True,  # of before there was one
-            )
+        if hasattr(dataset, "fingerprint"):
+            self._keep({"data": SameData(dataset.fingerprint())})
         self.batches_per_epoch = len(loader)
         self.items_per_epoch = len(dataset) / self.processes
         self.steps_per_epoch = len(loader) // self.grad_accumulation_factor
@@ -501,8 +517,7 @@ class EncoderBrain(sb.Brain):
             [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
         )
         self.optimizers_dict = {"opt_class": self.optimizer}
-        if self.checkpointer is not None:
-            self.checkpointer.add_recoverable("optimizer", self.optimizer)
+        self._keep({"optimizer": self.optimizer})
 
     def decays(self, parameter):
         """Whether weight decay is for a parameter: not biases and norms.
@@ -510,7 +525,7 @@ class EncoderBrain(sb.Brain):
         Arguments
         ---------
         parameter : torch.nn.Parameter
-            One that is trained.
+            A parameter that is trained.
 
         Returns
         -------
@@ -538,12 +553,12 @@ class EncoderBrain(sb.Brain):
         Arguments
         ---------
         params : list of torch.nn.Parameter
-            All that are trained.
+            All parameters that are trained.
 
         Returns
         -------
         torch.Tensor
-            One norm or several, finite if all gradients are.
+            One norm of the gradients or several, finite if all gradients are.
         """
         most = self.max_grad_norm if self.max_grad_norm > 0 else float("inf")
         return torch.nn.utils.clip_grad_norm_(params, most)

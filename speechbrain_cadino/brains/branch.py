@@ -31,7 +31,7 @@ class Branch(torch.nn.Module):
         The network from embeddings to cosines, (batch, 1, C), such as
         SpeechBrain's of ECAPA-TDNN.
     loss_gate : DynamicLossGate
-        Its own.
+        The loss gate of this signal.
     manifest : str or pathlib.Path
         The manifest that it is trained on, for the mean embedding.
     data_folder : str or pathlib.Path
@@ -50,7 +50,7 @@ class Branch(torch.nn.Module):
     Attributes
     ----------
     gate_record : GateRecord
-        What becomes of each sample; made with the data loader.
+        The record of what becomes of each sample; made with the data loader.
     """
 
     def __init__(
@@ -101,12 +101,12 @@ class Branch(torch.nn.Module):
         Arguments
         ---------
         crops : torch.Tensor
-            (batch, ...), on the device.
+            Crops, (batch, ...), on the device.
 
         Returns
         -------
         torch.Tensor
-            (batch, C).
+            Cosines, (batch, C).
         """
         feats = self.network.features(crops, self.augment)
         return classify(self.classifier, self.embedding_model(feats))
@@ -128,12 +128,12 @@ class Branch(torch.nn.Module):
         Arguments
         ---------
         crops : torch.Tensor
-            (batch, ...), on the device.
+            Crops, (batch, ...), on the device.
 
         Returns
         -------
         torch.Tensor
-            (batch, D).
+            Embeddings, (batch, D).
         """
         feats = self.network.features(crops)
         return F.normalize(self.embedding_model(feats).float().squeeze(1))

@@ -5,7 +5,6 @@ Cluster-Aware DINO is the same step on other crops.
 
 import torch
 
-from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.brains.base import EncoderBrain
 from speechbrain_cadino.dataio.audio import AudioReader
@@ -36,14 +35,14 @@ class DINOBrain(EncoderBrain):
     * modules: ``compute_features``, ``mean_var_norm``, ``student``
       (MultiCropNetwork), ``teacher`` (Teacher) and ``objective`` (Objective);
     * hparams: ``distillation`` (SelfDistillation) of these, ``sample_rate``;
-      optionally ``reader`` (see Embedder); ``last_epochs`` (LastEpochs);
-      ``augment_globals`` and ``augment_locals``, if these crops need another
-      augmenter than ``augment``, or none; ``erase_locals``, which changes the
-      features of the local crops; and ``reclustering`` (Reclustering), which
-      makes it Cluster-Aware DINO: it takes ``batch_size`` and ``num_workers``
-      of ``dataloader_options``; ``free_prototypes``, see ``is_free``.
-      ``speakers``, the file of the true ones, adds
-      to its figures and changes nothing else.
+      optionally ``reader`` (see Embedder); ``augment_globals`` and
+      ``augment_locals``, if these crops need another augmenter than
+      ``augment``, or none; ``erase_locals``, which changes the features of the
+      local crops; ``free_prototypes``, see ``is_free``; and ``reclustering``
+      (Reclustering), which makes it Cluster-Aware DINO: it takes
+      ``batch_size`` and ``num_workers`` of ``dataloader_options``, and
+      ``speakers``, the file of the true ones, adds to its figures and changes
+      nothing else.
 
     The training set is a MultiCropDataset.
     """
@@ -60,8 +59,8 @@ class DINOBrain(EncoderBrain):
             "locals": getattr(self.hparams, "augment_locals", augment),
         }
         self.erase = {"locals": getattr(self.hparams, "erase_locals", None)}
-        if self.checkpointer is not None and self.reclustering is not None:
-            self.checkpointer.add_recoverable("reclustering", self.reclustering)
+        if self.reclustering is not None:
+            self._keep({"reclustering": self.reclustering})
 
     def all_augmenters(self):
         """As EncoderBrain's, and what erases parts of features."""
@@ -168,9 +167,6 @@ class DINOBrain(EncoderBrain):
         """
         self.keep_or_undo()
         share_buffers(self.modules.teacher)
-        last_epochs = getattr(self.hparams, "last_epochs", None)
-        if last_epochs is not None:
-            run_on_main(last_epochs.keep, args=[epoch, self.network.encoder])
         super().on_stage_end(stage, stage_loss, epoch)
 
     def make_dataloader(self, dataset, stage, **kwargs):
@@ -207,7 +203,7 @@ class DINOBrain(EncoderBrain):
         Arguments
         ---------
         parameter : torch.nn.Parameter
-            One that is trained.
+            A parameter that is trained.
 
         Returns
         -------

@@ -74,6 +74,10 @@ class PseudoLabelBrain(EncoderBrain):
         branch."""
         return branch
 
+    def averaged(self):
+        """As EncoderBrain's: encoders and classifiers of all branches."""
+        return torch.nn.ModuleList(map(self.exported, self.branches.values()))
+
     def on_fit_start(self):
         """As EncoderBrain's; raises if training ends before there is a
         gate, or an encoder could not embed in the end."""
@@ -161,15 +165,11 @@ class PseudoLabelBrain(EncoderBrain):
         ]
 
     def _save_intra_epoch_ckpt(self):
-        self._gather()
-        super()._save_intra_epoch_ckpt()
-
-    def _gather(self):
-        """Brings together what the processes have seen, before it is
-        saved."""
+        # The main process saves what all have seen
         for branch in self.branches.values():
             branch.gate_record.gather(self.device)
             branch.loss_gate.gather()
+        super()._save_intra_epoch_ckpt()
 
     def make_dataloader(self, dataset, stage, **kwargs):
         """As EncoderBrain's; makes room for what becomes of each sample."""
@@ -181,11 +181,6 @@ class PseudoLabelBrain(EncoderBrain):
             self.guard.rewindable += [branch.gate_record, branch.loss_gate]
             self._keep({f"{name}_gate_record": branch.gate_record})
         return super().make_dataloader(dataset, stage, **kwargs)
-
-    def _keep(self, recoverables):
-        """Puts more into the checkpoints, by name."""
-        if self.checkpointer is not None:
-            self.checkpointer.add_recoverables(recoverables)
 
     def _look_first(self):
         """Fits the gates to the losses of the weights that training starts
@@ -265,14 +260,14 @@ def guessed(losses, trusted):
     Arguments
     ---------
     losses : torch.Tensor
-        (B,).
+        Losses in nats, (B,).
     trusted : torch.Tensor
-        (B,), bool: whose labels are given.
+        The utterances whose labels are given, (B,), bool.
 
     Returns
     -------
     torch.Tensor
-        (B,).
+        Losses in nats, (B,), NaN where ``trusted``.
     """
     return losses.where(~trusted, torch.nan)
 
@@ -283,12 +278,12 @@ def decision_shares(decisions):
     Arguments
     ---------
     decisions : torch.Tensor
-        (batch,), see LabelCorrectionLoss.
+        Decisions, (batch,): see LabelCorrectionLoss.
 
     Returns
     -------
     dict of str:torch.Tensor
-        Scalars.
+        The share of each decision by its name, a scalar.
     """
     return {
         name: (decisions == kind).float().mean()

@@ -67,9 +67,9 @@ class FrameBrain(EncoderBrain):
         Returns
         -------
         logits : list of torch.Tensor
-            Of each head, (frames hidden, codes).
+            The logits of each head, (frames hidden, codes).
         codes : torch.Tensor
-            (heads, frames hidden).
+            The codes of the hidden frames, (heads, frames hidden).
         """
         wavs = batch["globals"][:, 0].to(self.device, non_blocking=True)
         augment = self.augmenters["all"]

@@ -43,13 +43,13 @@ class SSRLBrain(PseudoLabelBrain):
     Arguments
     ---------
     *args
-        Those of PseudoLabelBrain.
+        The arguments of PseudoLabelBrain.
     queue_length : int
         See LabelQueue.
     teacher_momentum : float
         The momentum of the teacher, between 0 and 1.
     **kwargs
-        Those of PseudoLabelBrain.
+        The named arguments of PseudoLabelBrain.
     """
 
     def __init__(self, *args, queue_length=5, teacher_momentum=0.999, **kwargs):
@@ -168,7 +168,7 @@ def average_buffers(network, other, momentum):
     other : torch.nn.Module
         The network of the same shape that they follow.
     momentum : float
-        Between 0 and 1.
+        The momentum, between 0 and 1.
 
     Example
     -------

@@ -3,12 +3,8 @@
 import numpy as np
 from sklearn.base import clone
 
-from speechbrain_cadino.clustering.kmeans import (
-    Clusters,
-    SphericalKMeans,
-    mean_directions,
-)
-from speechbrain_cadino.clustering.rows import unit_rows
+from speechbrain_cadino.clustering.kmeans import Clusters, SphericalKMeans
+from speechbrain_cadino.clustering.rows import sums_of_members, unit_rows
 
 
 def sized(clusterer, number=None, device=None):
@@ -20,10 +16,11 @@ def sized(clusterer, number=None, device=None):
     clusterer : object
         See ``find_clusters``.
     number : int, optional
-        Its ``n_clusters``; by default that stays. So it does where it is None
-        and another one than SphericalKMeans finds the number by itself.
+        The ``n_clusters`` of the copy; by default that stays. So it does where
+        it is None and another one than SphericalKMeans finds the number by
+        itself.
     device : str, optional
-        Its ``device``, where it has one and nobody has chosen it.
+        The ``device`` of the copy, where it has one and nobody has chosen it.
 
     Returns
     -------
@@ -58,13 +55,13 @@ def find_clusters(clusterer, embeddings):
         The clusterer, which has ``fit_predict``, from (N, D) to (N,): a label
         that is negative leaves an utterance out.
     embeddings : numpy.ndarray
-        Shape (N, D).
+        Embeddings, shape (N, D).
 
     Returns
     -------
     clusters : Clusters
-        Of the utterances that are in; their centroids are those of
-        SphericalKMeans, of any other clusterer the mean directions.
+        The clusters of the utterances that are in; their centroids are those
+        of SphericalKMeans, of any other clusterer the mean directions.
     within : numpy.ndarray
         Shape (N,), bool: which utterances are in.
 
@@ -92,6 +89,8 @@ def find_clusters(clusterer, embeddings):
         return Clusters(labels, clusterer.cluster_centers_), within
     _, labels = np.unique(labels[within], return_inverse=True)
     points = unit_rows(embeddings[within])
-    nothing = np.zeros((labels.max() + 1, points.shape[1]), np.float32)
-    centroids = mean_directions(points, labels, nothing)
+    sums = sums_of_members(points, labels, labels.max() + 1)
+    norms = np.linalg.norm(sums, axis=1, keepdims=True)
+    # Zero where the members cancel each other out
+    centroids = np.divide(sums, norms, np.zeros_like(sums), where=norms > 0)
     return Clusters(labels.astype(np.int64), centroids), within

@@ -16,11 +16,7 @@ from tqdm import tqdm
 
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.clustering.rows import (
-    rows_of,
-    run_shared,
-    sums_of_members,
-)
+from speechbrain_cadino.clustering.rows import rows_of, run_shared
 from speechbrain_cadino.process.memory import memory_here
 from speechbrain_cadino.process.precision import full_precision
 
@@ -95,8 +91,8 @@ def cluster(
     Returns
     -------
     Clusters
-        Every utterance has the label of the nearest centroid, if no cluster
-        was left empty and ``merge_to`` is not given.
+        The clusters: every utterance has the label of the nearest centroid, if
+        no cluster was left empty and ``merge_to`` is not given.
 
     Raises
     ------
@@ -175,7 +171,7 @@ def run_clustering(function, **options):
     Returns
     -------
     object
-        What it returns, on all processes.
+        The result of the function, on all processes.
 
     Example
     -------
@@ -203,7 +199,7 @@ class SphericalKMeans(ClusterMixin, BaseEstimator):
     Attributes
     ----------
     labels_ : numpy.ndarray
-        Shape (N,), int64.
+        The clusters of the utterances, shape (N,), int64.
     cluster_centers_ : numpy.ndarray
         Shape (K, D), float32, of unit length.
 
@@ -237,14 +233,14 @@ class SphericalKMeans(ClusterMixin, BaseEstimator):
         Arguments
         ---------
         embeddings : numpy.ndarray
-            Shape (N, D).
+            Embeddings, shape (N, D).
         y : optional
             Not used.
 
         Returns
         -------
         SphericalKMeans
-            Itself.
+            This clusterer.
         """
         found = cluster(embeddings, **self.options(len(embeddings)))
         self.labels_, self.cluster_centers_ = found
@@ -493,34 +489,6 @@ def fill_empty(labels, cosines, num_clusters):
     return empty, rows
 
 
-def mean_directions(points, labels, centroids):
-    """The centroids of spherical k-means: normalised sums of the members.
-
-    Arguments
-    ---------
-    points : numpy.ndarray
-        Shape (N, D), float32, of unit length.
-    labels : numpy.ndarray
-        Shape (N,), int64, of K values.
-    centroids : numpy.ndarray
-        Shape (K, D), float32: kept where the members cancel each other out.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (K, D), float32, of unit length.
-
-    Example
-    -------
-    >>> points = np.eye(3, dtype=np.float32)
-    >>> mean_directions(points, np.array([0, 1, 1]), points[:2]).round(2)
-    array([[1.  , 0.  , 0.  ],
-           [0.  , 0.71, 0.71]], dtype=float32)
-    """
-    sums = sums_of_members(points, labels, len(centroids))
-    return _directions(sums, centroids)
-
-
 def _directions(sums, centroids):
     """Sums (K, D) as centroids; where one is zero, that of before."""
     length = np.linalg.norm(sums, axis=1, keepdims=True)
@@ -554,9 +522,9 @@ def find_engine(name, device=None):
     Returns
     -------
     callable
-        From points (N, D) and centroids (K, D), float32 and of unit length,
-        to the labels of the nearest centroids (N,), int64, and the cosines to
-        them (N,), float32.
+        The function from points (N, D) and centroids (K, D), float32 and of
+        unit length, to the labels of the nearest centroids (N,), int64, and
+        the cosines to them (N,), float32.
 
     Example
     -------

@@ -124,9 +124,9 @@ def pseudo_label(
     data_folder : str or pathlib.Path, optional
         The folder that ``$data_root`` stands for.
     transform : object, optional
-        Its ``fit_transform`` changes the embeddings before they are
-        clustered, such as that of Whitening. A ``learn(embedder, table)``, if
-        it has one, is called first: RecordingLDA embeds crops of its own.
+        The object whose ``fit_transform`` changes the embeddings before they
+        are clustered, such as Whitening. A ``learn(embedder, table)``, if it
+        has one, is called first: RecordingLDA embeds crops of its own.
     sweep : list of int
         Numbers of clusters to compare first, before any merging: see
         ``clustering.sweep``. Writes ``sweep.json`` and ``plots/sweep.png``;
@@ -145,7 +145,7 @@ def pseudo_label(
     Returns
     -------
     dict
-        What is in ``clusters.json``.
+        The content of ``clusters.json``.
 
     Raises
     ------

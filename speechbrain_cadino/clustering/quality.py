@@ -39,7 +39,7 @@ def quality(clusters, embeddings=None, speakers=None):
     clusters : Clusters
         The K clusters of N utterances.
     embeddings : numpy.ndarray, optional
-        Shape (N, D).
+        Embeddings, shape (N, D).
     speakers : array_like, optional
         Shape (N,): the true speaker of each utterance, None or NaN where
         nobody knows. Such utterances are left out of the measures that need
@@ -246,15 +246,15 @@ def adjusted_mutual_information(labels, other):
     Arguments
     ---------
     labels : array_like
-        Shape (N,).
+        Labels of the utterances, shape (N,).
     other : array_like
-        Shape (N,).
+        Other labels of the same utterances, shape (N,).
 
     Returns
     -------
     float
-        1 if they are the same, about 0 if they are no more alike than by
-        chance.
+        The figure: 1 if they are the same, about 0 if they are no more alike
+        than by chance.
 
     Example
     -------
@@ -312,7 +312,7 @@ def write_clusters(
     Returns
     -------
     dict
-        What is in ``clusters.json``: the result of ``quality``, and
+        The content of ``clusters.json``: the result of ``quality``, and
         ``largest``, a few utterances of the largest clusters to listen to.
 
     Raises

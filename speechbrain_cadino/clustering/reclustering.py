@@ -66,8 +66,8 @@ class Reclustering:
         See ``find_clusters``; SphericalKMeans by default. Its ``n_clusters``,
         if it has one, is set at each clustering: see ``sized``.
     transform : object, optional
-        Its ``fit_transform`` changes the embeddings before they are
-        clustered, such as that of Whitening.
+        The object whose ``fit_transform`` changes the embeddings before they
+        are clustered, such as Whitening.
 
     Attributes
     ----------
@@ -75,11 +75,12 @@ class Reclustering:
         The cluster of each utterance, (N,), -1 for one that could not be
         read; None before the first clustering.
     stats : dict
-        Of the last clustering: ``clusters``, ``singletons``, ``silhouette`` if
-        there are two and more, and, from the second on, ``agreement`` with the
-        one before (adjusted Rand index: 1 if nothing changed); ``ami`` if
-        speakers are known; ``outliers``, how many the clusterer left out, if
-        any: alone where it left all out, and ``labels`` stay as they were.
+        Figures of the last clustering: ``clusters``, ``singletons``,
+        ``silhouette`` if there are two and more, and, from the second on,
+        ``agreement`` with the one before (adjusted Rand index: 1 if nothing
+        changed); ``ami`` if speakers are known; ``outliers``, how many the
+        clusterer left out, if any: alone where it left all out, and ``labels``
+        stay as they were.
 
     Raises
     ------
@@ -142,8 +143,8 @@ class Reclustering:
         Returns
         -------
         bool
-            False also if it is done: an epoch that is resumed in its midst
-            goes on with the clusters it began with.
+            Whether it is due; not so once it is done: an epoch that is resumed
+            in its midst goes on with the clusters it began with.
         """
         since = epoch - self.first_epoch
         return since >= 0 and since % self.every == 0 and epoch != self.epoch

@@ -53,7 +53,7 @@ class Rows:
         Returns
         -------
         numpy.ndarray
-            Shape (k, D).
+            The rows, shape (k, D), float32.
         """
         return self.points[rows]
 
@@ -85,7 +85,7 @@ class Rows:
         Returns
         -------
         numpy.ndarray
-            The same for all.
+            The sum over the processes, the same for all.
         """
         return values
 
@@ -100,7 +100,7 @@ class Rows:
         Returns
         -------
         numpy.ndarray
-            Shape (N,).
+            The numbers of all rows, shape (N,).
         """
         return values
 
@@ -110,12 +110,12 @@ class Rows:
         Arguments
         ---------
         values : numpy.ndarray
-            Shape (N,).
+            The numbers of all rows, shape (N,).
 
         Returns
         -------
         numpy.ndarray
-            Shape (n,).
+            The numbers of this process's rows, shape (n,).
         """
         return values
 
@@ -142,7 +142,7 @@ class SharedRows(Rows):
     points : numpy.ndarray
         Shape (n, D), float32: those of this process.
     count : int
-        N.
+        N, the number of rows in all processes.
     group : torch.distributed.ProcessGroup
         The group of all processes, for tensors on the CPU.
     """
@@ -215,8 +215,8 @@ def rows_of(embeddings, task):
     embeddings : numpy.ndarray
         Shape (N, D), of any length; a ``numpy.memmap`` is read in pieces.
     task : dict
-        What the other processes are told to do with theirs, if they take part:
-        see ``run_shared``.
+        The task that the other processes are told to do with theirs, if they
+        take part: see ``run_shared``.
 
     Returns
     -------
@@ -252,7 +252,7 @@ def run_shared(lead, follow, args=(), **options):
     Returns
     -------
     object
-        What ``lead`` returns, on all processes.
+        The result of ``lead``, on all processes.
 
     Example
     -------
@@ -381,16 +381,16 @@ def sums_of_members(points, labels, num_clusters):
     Arguments
     ---------
     points : numpy.ndarray
-        Shape (N, D).
+        Points, shape (N, D).
     labels : numpy.ndarray
-        Shape (N,), int64, of 0 ... K - 1.
+        Clusters of the points, shape (N,), int64, of 0 ... K - 1.
     num_clusters : int
         K, the number of clusters.
 
     Returns
     -------
     numpy.ndarray
-        Shape (K, D), of the type of the points.
+        Sums, shape (K, D), of the type of the points.
 
     Example
     -------

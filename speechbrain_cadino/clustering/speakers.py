@@ -26,7 +26,7 @@ FEWER_REPLICATES = 10
 MANY = 1000
 
 
-def find_speakers(embeddings, num_clusters=None, calibration=None):
+def find_speakers(embeddings, num_clusters=None, calibration=None, device=None):
     """Clusters the embeddings of files, so that a cluster is a speaker.
 
     Up to ``MOST_LEAVES`` files are merged step by step (Ward linkage), which
@@ -43,11 +43,13 @@ def find_speakers(embeddings, num_clusters=None, calibration=None):
     Arguments
     ---------
     embeddings : numpy.ndarray
-        Shape (N, D).
+        Embeddings of the files, shape (N, D).
     num_clusters : int, optional
         K, the number of clusters; chosen by default.
     calibration : ScoreCalibration, optional
         The calibration, which tells what the cosine of two embeddings means.
+    device : str, optional
+        The device of k-means, such as "cuda:0"; the CPU by default.
 
     Returns
     -------
@@ -71,12 +73,12 @@ def find_speakers(embeddings, num_clusters=None, calibration=None):
     order = np.lexsort(points.T)
     labels = np.empty(len(points), np.int64)
     labels[order] = _largest_first(
-        _partition(points[order], num_clusters, calibration)
+        _partition(points[order], num_clusters, calibration, device)
     )
     return labels
 
 
-def _partition(points, num_clusters, calibration):
+def _partition(points, num_clusters, calibration, device):
     """Cluster numbers of points of unit length."""
     count = len(points)
     if num_clusters == 1 or count == 1:
@@ -84,7 +86,8 @@ def _partition(points, num_clusters, calibration):
     leaves, centres = np.arange(count), points
     if count > MOST_LEAVES:
         number = max(num_clusters or 0, MOST_LEAVES)
-        leaves, centres = cluster(points, number)
+        engine = "torch" if str(device).startswith("cuda") else "sklearn"
+        leaves, centres = cluster(points, number, engine=engine, device=device)
         if number == num_clusters:
             return leaves
     tree = linkage(centres, "ward")
@@ -119,7 +122,7 @@ def most_likely_number(points, tree, leaves, calibration):
     Returns
     -------
     int
-        From 1 to K.
+        The number of clusters, from 1 to K.
 
     Example
     -------
@@ -165,7 +168,7 @@ def best_silhouette(points, tree, leaves):
     Returns
     -------
     int
-        From 2 to K, or N - 1.
+        The number of clusters, from 2 to K, or N - 1.
     """
     numbers = _candidates(min(len(tree) + 1, len(points) - 1))
     values = [
@@ -190,7 +193,7 @@ def stability(embeddings, labels, choose):
     Arguments
     ---------
     embeddings : numpy.ndarray
-        Shape (N, D).
+        Embeddings of the files, shape (N, D).
     labels : numpy.ndarray
         Shape (N,): the clusters.
     choose : callable

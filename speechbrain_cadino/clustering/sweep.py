@@ -49,7 +49,7 @@ def choose_number(folder, embeddings, candidates, clusterer, speakers=None):
     Returns
     -------
     int
-        The choice.
+        The number of clusters that is chosen.
 
     Example
     -------
@@ -85,11 +85,12 @@ def compare_numbers(embeddings, candidates, clusterer, speakers=None):
     Arguments
     ---------
     embeddings : numpy.ndarray
-        Shape (N, D).
+        Embeddings, shape (N, D).
     candidates : list of int
         Numbers of clusters, from 2 to N.
     clusterer : SphericalKMeans
-        What they are compared for; its ``merge_to`` does not count.
+        The clusterer that the numbers are for; its ``merge_to`` does not
+        count.
     speakers : array_like, optional
         Shape (N,), see ``quality``: to check the criteria, which do not look
         at them.
@@ -177,7 +178,8 @@ def stability_of_halves(points, clusterer):
     points : numpy.ndarray
         Shape (N, D), of unit length.
     clusterer : SphericalKMeans
-        Of K clusters, at most N / 2. Its seed is that of the halves, too.
+        The clusterer into K clusters, at most N / 2. Its seed is that of the
+        halves, too.
 
     Returns
     -------

@@ -19,7 +19,7 @@ MOST_POINTS = 3000
 PERPLEXITY = 30
 
 # Grey is for points without a label.
-COLOURS = [*("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9"), "black"]
+COLOURS = ["C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9", "black"]
 MARKERS = ["o", "^"]
 
 # Fewer have no neighbourhood.

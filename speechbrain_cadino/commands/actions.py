@@ -31,7 +31,7 @@ from speechbrain_cadino.embeddings.grow import (
     check_working_folders,
     embed_more,
     held,
-    settle,
+    move_finished,
     told_before,
 )
 from speechbrain_cadino.embeddings.store import (
@@ -244,10 +244,11 @@ def _check_readable(arguments, problems):
         if _state(name) is None or state in ("", _state(name))
     ]
     if lost:
+        gone = "" if arguments.drop_missing else f", or {DROP}"
         raise ValueError(
             f"{arguments.output} holds embeddings of {len(lost)} files that "
             f"cannot be read now, such as {lost[0]}: {problems[lost[0]]}. They "
-            f"would be lost: give another --output, or remove it, or {DROP}."
+            f"would be lost: give another --output, or remove it{gone}."
         )
 
 
@@ -287,7 +288,7 @@ def _archive(output, files, rate, grows=False):
         states = in_threads(_state, files, "Looking at files")
         known = pd.DataFrame()
         if grows:
-            settle(output)
+            move_finished(output)
             known = told_before(output, dict(zip(files, states)), rate)
         there = {} if known.empty else set(known["ID"])
         new = [row for row, file in enumerate(files) if file not in there]
@@ -322,7 +323,8 @@ def verify(arguments):
     enrol = files_of(arguments, [arguments.enrol])
     tests = files_of(arguments, arguments.tests)
     if not arguments.tests:  # all, but the speaker's own
-        tests = [name for name in tests if name not in enrol]
+        own = set(enrol)
+        tests = [name for name in tests if name not in own]
     if arguments.threshold is not None and not -1 <= arguments.threshold <= 1:
         raise ValueError(
             f"--threshold={arguments.threshold}: scores are from -1 to 1."

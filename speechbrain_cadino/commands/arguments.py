@@ -1,5 +1,5 @@
-"""What the arguments of several commands mean, and what is checked before the
-work that takes long."""
+"""Arguments of several commands: what they mean, and what is checked before
+the work that takes long."""
 
 import pathlib
 import tempfile
@@ -38,7 +38,7 @@ def load(source, arguments, **options):
     source : str
         See ``load_encoder``, as for the options.
     arguments : argparse.Namespace
-        With ``device`` and ``trusted``.
+        The parsed arguments, with ``device`` and ``trusted``.
     **options
 
     Returns
@@ -70,7 +70,7 @@ def encoder_of(arguments):
     Arguments
     ---------
     arguments : argparse.Namespace
-        With ``encoder`` and ``embeddings``.
+        The parsed arguments, with ``encoder`` and ``embeddings``.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def files_of(arguments, inputs):
     Arguments
     ---------
     arguments : argparse.Namespace
-        With ``embeddings``.
+        The parsed arguments, with ``embeddings``.
     inputs : list of str
         Files and folders, or IDs.
 
@@ -123,8 +123,11 @@ def ids_of(stored, inputs):
     Raises
     ------
     ValueError
-        If there is no embedding of an ID, or a list has no such column.
+        If there is no embedding of an ID, or a list has no such column or no
+        row.
     """
+    if not inputs:
+        return stored.ids
     names = []
     for name in inputs:
         path = pathlib.Path(name)
@@ -134,7 +137,7 @@ def ids_of(stored, inputs):
             continue
         table = read_csv(path)
         column = next((c for c in labels.NAMES if c in table), None)
-        if column is None:
+        if column is None or table.empty:
             raise ValueError(
                 f"{path} is no list of embeddings: a table with the column "
                 f"{', or '.join(labels.NAMES)}. It has "
@@ -142,7 +145,7 @@ def ids_of(stored, inputs):
             )
         names += table[column].tolist()
     stored.check_known(names)
-    return list(dict.fromkeys(names)) or stored.ids
+    return list(dict.fromkeys(names))
 
 
 def some_of(files, wanted):
@@ -193,7 +196,7 @@ def check_named(values):
     Arguments
     ---------
     values : iterable
-        Those of all options and inputs; some are lists.
+        The values of all options and inputs; some are lists.
 
     Example
     -------
@@ -231,7 +234,7 @@ def check_folder(folder, advice="give another place for the results"):
     folder : str or pathlib.Path
         The folder.
     advice : str
-        What helps where nothing can.
+        The remedy, for the error.
     """
     try:
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)

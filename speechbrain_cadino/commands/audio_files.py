@@ -35,9 +35,7 @@ from speechbrain_cadino.prepare.recordings import (
     manifest_rows,
     needs_av,
     read_headers,
-    warn_of_channels,
-    warn_of_rates,
-    warn_of_rest,
+    warn_of_kinds,
 )
 from speechbrain_cadino.prepare.scan import EVERYTHING, list_files
 from speechbrain_cadino.process.console import printable
@@ -55,6 +53,9 @@ NAMED = 10
 
 # Why files of a folder of embeddings are skipped
 NO_EMBEDDING = "no embedding"
+
+# Scores that are held at once
+SCORES = 2**22
 
 # Shorter clips are too little to tell a voice by.
 SHORTEST_CLIP = 1.0  # seconds
@@ -77,8 +78,8 @@ def find_files(inputs, drop_missing=False):
     Returns
     -------
     list of str
-        Their paths, in the order of the inputs, each once, however it is
-        spelled.
+        The paths of the files, in the order of the inputs, each once, however
+        it is spelled.
 
     Raises
     ------
@@ -119,7 +120,8 @@ def find_files(inputs, drop_missing=False):
 
 def listed_files(path, drop_missing=False):
     """The files that a table names, such as the manifest of a filter: those of
-    its column ``file``, each once, or else ``wav``.
+    its column ``file``, each once, or else ``wav``, or where ``ID`` is the same
+    file seen from here, that.
 
     Arguments
     ---------
@@ -156,6 +158,13 @@ def listed_files(path, drop_missing=False):
             f"or wav. It has {describe_columns(table)}."
         )
     names = list(dict.fromkeys(table[column]))
+    if column == "wav" and "ID" in table:
+        # A filter's IDs are names of files, and those of its other tables
+        whole = dict(zip(table["wav"], table["ID"]))
+        names = [
+            whole[name] if os.path.abspath(whole[name]) == name else name
+            for name in names
+        ]
     if column == "wav" and (len(names) < len(table) or _has_pieces(table)):
         raise ValueError(
             f"{path} is a manifest of pieces, but commands take whole files: "
@@ -243,8 +252,8 @@ def embed_files(
     Returns
     -------
     Embedded
-        Of the files that could be read. The log names the first of the others,
-        ``skipped`` has all.
+        The embeddings of the files that could be read. The log names the first
+        of the others, ``skipped`` has all.
 
     Raises
     ------
@@ -279,7 +288,10 @@ def embed_files(
         if calibration is None and self_calibrate:
             calibrates = calibrate_lda if recording_lda else calibrate
             learnt = table.iloc[order[fine[order]]]
-            calibration = _own_calibration(calibrates, loaded, learnt)
+            try:
+                calibration = calibrates(loaded, learnt)
+            except ValueError as error:  # too few
+                logger.warning(f"No calibration on these files: {error}")
     for row, wav in table.loc[~fine, ["ID", "wav"]].to_numpy():
         problem = problems[row].removeprefix(f"{wav}: ").rstrip(".")
         recordings[int(row)].problem = problem
@@ -315,16 +327,6 @@ def _stored(loaded, files, calibration):
             "as too short to tell."
         )
     return Embedded(files, embeddings[fine], seconds, calibration, skipped)
-
-
-def _own_calibration(calibrates, embedder, table):
-    """A calibration on a few files; None, with a word, where they are too
-    few."""
-    try:
-        return calibrates(embedder, table)
-    except ValueError as error:
-        logger.warning(f"No calibration on these files: {error}")
-        return None
 
 
 @contextlib.contextmanager
@@ -449,9 +451,9 @@ def warn_of_files(files, recordings, rate):
     files : list of str
         All files.
     recordings : list of Recording
-        Those of ``audio_table``: one with a problem has none.
+        The recordings of ``audio_table``: one with a problem has no embedding.
     rate : int
-        That of the encoder, in Hz.
+        The sample rate of the encoder, in Hz.
 
     Returns
     -------
@@ -471,9 +473,7 @@ def warn_of_files(files, recordings, rate):
             f"{len(problems)} of {len(files)} files are skipped{more}."
         )
     usable = [one for one in recordings if not one.problem]
-    warn_of_rates(usable, rate)
-    warn_of_channels(usable)
-    warn_of_rest(usable)
+    warn_of_kinds(usable, rate)
     return problems
 
 
@@ -519,18 +519,22 @@ def verify_files(encoder, enrol, tests, threshold=None):
         if not side.any():
             raise ValueError(f"None of the {name} files can be read.")
     points = unit(found.embeddings)
-    scores = points[is_test] @ points[is_enrol].T
     # Numbers, as one long path would make room for it in all
     places, _ = pd.factorize(rows.map(os.path.realpath))
-    own = places[is_test][:, None] == places[is_enrol]
-    itself = own.all(1, keepdims=True)
+    short = found.seconds < SHORTEST_CLIP
+    enrolled = [each[is_enrol] for each in (points, places, short)]
+    tested = [each[is_test] for each in (points, places)]
+    step = max(1, SCORES // is_enrol.sum())
+    found_in = [
+        _compare(*(each[row : row + step] for each in tested), *enrolled)
+        for row in range(0, is_test.sum(), step)
+    ]
+    scores, itself, too_short = map(np.concatenate, zip(*found_in))
     if itself.any():
         logger.warning(
             f"{printable(rows[is_test][itself.argmax()])} is the recording of "
             "the speaker itself: its score tells nothing."
         )
-    heard = ~own | itself
-    scores = np.nanmean(np.where(heard, scores, np.nan), axis=1)
     table = pd.DataFrame({"file": rows[is_test], "score": scores})
     if threshold is not None:
         same = scores >= threshold
@@ -538,8 +542,7 @@ def verify_files(encoder, enrol, tests, threshold=None):
     elif found.calibration is not None:
         table["llr"] = found.calibration.llr(scores)
         answers = found.calibration.answers(scores)
-        short = found.seconds < SHORTEST_CLIP
-        short = short[is_test] | (short[is_enrol] | ~heard).all(1)
+        short = short[is_test] | too_short
         if short.any():
             logger.warning(
                 f"{short.sum()} of {len(short)} are unsure whatever the score: "
@@ -558,3 +561,13 @@ def verify_files(encoder, enrol, tests, threshold=None):
         skipped = pd.DataFrame({"file": skipped, "note": notes})
         table = pd.concat([table, skipped], ignore_index=True)
     return table
+
+
+def _compare(points, places, enrolled, their_places, short):
+    """Of some test files the mean score, whether a file is all that there is of
+    the speaker, and whether all that it is compared with are short."""
+    own = places[:, None] == their_places
+    itself = own.all(1)
+    heard = ~own | itself[:, None]
+    scores = np.where(heard, points @ enrolled.T, np.nan)
+    return np.nanmean(scores, axis=1), itself, (short | ~heard).all(1)

@@ -39,12 +39,12 @@ def calibrate(arguments):
     Arguments
     ---------
     arguments : argparse.Namespace
-        Those of the command.
+        The parsed arguments of the command.
 
     Returns
     -------
     str
-        A table of its figures.
+        A table of the calibration's figures.
     """
     folder = _checked_folder(arguments)
     # Neither another calibration nor other embeddings in between

@@ -60,7 +60,7 @@ def cluster(arguments):
     Arguments
     ---------
     arguments : argparse.Namespace
-        Those of the command.
+        The parsed arguments of the command.
 
     Returns
     -------
@@ -90,27 +90,19 @@ def cluster(arguments):
         find_speakers,
         num_clusters=number,
         calibration=found.calibration,
+        device=loaded.device,
     )
     embeddings = found.embeddings[long]
     labels = choose(embeddings)
-    by_theirs = number is None and theirs and found.calibration == theirs
-    if by_theirs and len(labels) > 1 and labels.max() == 0:
-        few = arguments.embeddings or len(labels) < FEWEST_RECORDINGS
-        logger.warning(ONE_VOICE + (TO_TELL if few else TO_CALIBRATE))
-    own = number is None and found.calibration not in (None, theirs)
-    if own and FEWEST_OF_DOUBT <= len(labels) <= MOST_LEAVES:
-        _doubt(embeddings, labels.max() + 1)
+    chosen = ""
+    if number is None:
+        _judge_number(arguments, embeddings, labels, found.calibration, theirs)
+        own = found.calibration != theirs
+        chosen = _how_chosen(found.calibration, own, arguments.recording_lda)
     logger.info(
         f"{len(labels)} files, {labels.max() + 1} cluster(s): {arguments.csv}"
-        + _how_chosen(number, found.calibration, own, arguments.recording_lda)
+        f"{chosen}"
     )
-    capped = number is None and len(labels) > MOST_LEAVES
-    if capped and labels.max() + 1 > MOST_LEAVES // 2:
-        logger.warning(
-            f"{labels.max() + 1} clusters are near {MOST_LEAVES}, the largest "
-            "number that is found: if there may be more voices, say how many, "
-            "--num_clusters."
-        )
     table = pd.DataFrame({"file": found.files})
     table.loc[long, "cluster"] = labels
     table["cluster"] = table["cluster"].astype("Int64")
@@ -127,19 +119,50 @@ def cluster(arguments):
     return as_text(table.groupby("cluster").agg(**figures).reset_index())
 
 
+def _judge_number(arguments, embeddings, labels, calibration, theirs):
+    """Warns where the number of clusters that was found may be wrong.
+
+    Arguments
+    ---------
+    arguments : argparse.Namespace
+        The parsed arguments of the command.
+    embeddings : numpy.ndarray
+        Embeddings of the files, shape (N, D).
+    labels : numpy.ndarray
+        Shape (N,): the cluster of each.
+    calibration, theirs : ScoreCalibration or None
+        The calibration by which the number was found, and the encoder's.
+    """
+    count, number = len(labels), labels.max() + 1
+    if count > MOST_LEAVES:
+        if number > MOST_LEAVES // 2:
+            logger.warning(
+                f"{number} clusters are near {MOST_LEAVES}, the largest number "
+                "that is found: if there may be more voices, say how many, "
+                "--num_clusters."
+            )
+    elif calibration is not None and calibration.method != "trials":
+        _doubt(embeddings, number)
+    if calibration and calibration == theirs and count > 1 and number == 1:
+        few = arguments.embeddings or count < FEWEST_RECORDINGS
+        logger.warning(ONE_VOICE + (TO_TELL if few else TO_CALIBRATE))
+
+
 def _doubt(embeddings, found):
-    """Warns if a calibration on files of few voices finds too many: it has
-    taken every two files for two voices."""
+    """Warns if a calibration without labels finds too many voices, as one does
+    that was made on files of few: it has taken every two of them for two."""
+    if len(embeddings) < FEWEST_OF_DOUBT:
+        return
     labels = find_speakers(embeddings)
     apart = labels.max() + 1
     if found <= SUSPICIOUS * apart:
         return
     if silhouettes(unit_rows(embeddings), labels).mean() > APART:
         logger.warning(
-            f"{found} voices, by a calibration on these files. It holds only "
-            f"where most files are of different voices, and here {apart} "
-            "clusters lie well apart. If the voices are few, give "
-            f"--num_clusters={apart}, or an encoder that has a calibration."
+            f"{found} voices, by a calibration without labels. It holds only "
+            "if most files that it was made on are of different voices, and "
+            f"here {apart} clusters lie well apart. If the voices are few, "
+            f"give --num_clusters={apart}, or calibrate by trials."
         )
 
 
@@ -171,10 +194,8 @@ def _stability(embeddings, labels, choose):
     return values
 
 
-def _how_chosen(number, calibration, own, mapped):
-    """What the log says of the number of clusters."""
-    if number is not None:
-        return ""
+def _how_chosen(calibration, own, mapped):
+    """What the log says of how the number of clusters was found."""
     if calibration is None:
         could = "with a calibration of the encoder it could"
         if mapped:  # after which that of the encoder does not hold

@@ -159,15 +159,15 @@ def verify(parser):
     parser.add_argument(
         "enrol",
         metavar="ENROL",
-        help="audio file of the speaker, or a folder of such files; with "
-        "--embeddings, an ID, as are the tests",
+        help="audio file of the speaker, or a folder or CSV list of such "
+        "files; with --embeddings, an ID or a CSV list of IDs",
     )
     parser.add_argument(
         "tests",
         metavar="TEST",
         nargs="*" if parser.get_default("stored") else "+",
-        help="audio files and folders; with --embeddings, IDs, by default all "
-        "others",
+        help="audio files, folders and CSV lists; with --embeddings, IDs and "
+        "CSV lists of IDs, by default all others",
     )
     parser.add_argument(
         "--threshold",
@@ -418,11 +418,6 @@ COMMANDS = {
 }
 
 
-def _at_home(found):
-    """The folder that a ~ stands for."""
-    return os.path.expanduser(found[0])
-
-
 def _named_file(text):
     """A name and a file."""
     name, separator, path = text.partition("=")
@@ -520,7 +515,8 @@ def make_parser(stored=False):
     Returns
     -------
     argparse.ArgumentParser
-        It sets ``action``, the name of a function in ``actions``.
+        The parser, which sets ``action``, the name of a function in
+        ``actions``.
     """
     parser = Parser(
         prog="speechbrain-cadino",
@@ -557,7 +553,10 @@ def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
     flags = [argument.partition("=")[0] for argument in arguments]
     # In --csv=~/a.csv no shell expands it
-    words = [HOME.sub(_at_home, word) for word in arguments]
+    words = [
+        HOME.sub(lambda home: os.path.expanduser(home[0]), word)
+        for word in arguments
+    ]
     parsed = make_parser("--embeddings" in flags).parse_args(words)
     # An encoder may be made of classes in files here, as in the scripts
     if getattr(parsed, "trusted", False) and os.getcwd() not in sys.path:
@@ -578,7 +577,8 @@ def main(arguments=None):
             check_named(vars(parsed).values())
             check_device(getattr(parsed, "device", None))
             encoder = getattr(parsed, "encoder", None)
-            if encoder and parsed.trusted:  # a stranger's, with more care
+            # A stranger's with more care, and to calibrate takes a folder
+            if encoder and parsed.trusted and parsed.action != "calibrate":
                 check_source(encoder)
             output = getattr(actions, parsed.action)(parsed)
         if output is not None:

@@ -55,9 +55,9 @@ def number_gpu(device=None):
     Returns
     -------
     str
-        Of "cuda", that with the number of the process on its machine, which
-        SpeechBrain takes without a warning and torchrun's processes need; None
-        if nobody has named one and there is no GPU.
+        The device: of "cuda", that with the number of the process on its
+        machine, which SpeechBrain takes without a warning and torchrun's
+        processes need; None if nobody has named one and there is no GPU.
 
     Example
     -------

@@ -16,14 +16,22 @@ PATHS = re.compile(
     "(^|_)(folder|file|manifest|(?<!compile_)encoder|trials|log)$"
 )
 PATHS_TOO = {
-    *("speakers", "groups", "phones", "start_classifier"),
-    *("embeddings", "pieces"),
+    "speakers",
+    "groups",
+    "phones",
+    "start_classifier",
+    "embeddings",
+    "pieces",
 }
 
 # Those of them that any training can do without
 OPTIONAL = {
-    *("trials", "trials_manifest", "face_trials_manifest"),
-    *("speakers", "phones", "start_classifier"),
+    "trials",
+    "trials_manifest",
+    "face_trials_manifest",
+    "speakers",
+    "phones",
+    "start_classifier",
 }
 
 # Keys whose value is a number, also where it is null by default
@@ -40,9 +48,20 @@ ONE_TOO = {"share"}
 
 # Numbers without which nothing works
 NEEDED = {
-    *("batch_size", "shard_size", "max_segments", "passes_per_epoch"),
-    *("number_of_epochs", "iterations", "num_workers", "replicates", "seed"),
-    *("lr", "sample_rate", "min_duration", "global_crops", "local_crops"),
+    "batch_size",
+    "shard_size",
+    "max_segments",
+    "passes_per_epoch",
+    "number_of_epochs",
+    "iterations",
+    "num_workers",
+    "replicates",
+    "seed",
+    "lr",
+    "sample_rate",
+    "min_duration",
+    "global_crops",
+    "local_crops",
 }
 
 # Numbers that count something, and the least of each
@@ -68,8 +87,12 @@ COUNTS = {
 
 # Paths of which several make sense
 SEVERAL = {
-    *("data_folder", "train_data_folder", "trials_folder", "face_folder"),
-    *("noise_folder", "rir_folder"),
+    "data_folder",
+    "train_data_folder",
+    "trials_folder",
+    "face_folder",
+    "noise_folder",
+    "rir_folder",
 }
 
 # What HyperPyYAML takes for a reference, wherever it stands
@@ -161,7 +184,7 @@ def did_you_mean(name, names):
     Returns
     -------
     str
-        Empty if none is alike.
+        The end of the sentence; empty if none is alike.
 
     Example
     -------

@@ -72,9 +72,9 @@ def parse_arguments(arguments, trains=True):
     hparams_file : str
         The YAML file, merged with its base if it has one.
     run_opts : dict
-        As SpeechBrain's.
+        The run options, as SpeechBrain's.
     overrides : str
-        As SpeechBrain's.
+        The overrides of the YAML file, as SpeechBrain's.
 
     Raises
     ------

@@ -19,21 +19,38 @@ CALLS = {"!new", "!name", "!apply", "!module"}
 
 # May differ between two runs: their result stays the same.
 HARMLESS = {
-    *("num_workers", "ckpt_interval_minutes", "ckpt_interval_steps"),
-    *("shard_size", "evaluate_every", "skip_prep", "speakers"),
+    "num_workers",
+    "ckpt_interval_minutes",
+    "ckpt_interval_steps",
+    "shard_size",
+    "evaluate_every",
+    "skip_prep",
+    "speakers",
     "labels_alone",
-    *("device", "distributed_backend", "find_unused_parameters"),
-    *("compile_encoder", "compile_memory"),
-    *("nonfinite_patience", "noprogressbar"),
-    *("tqdm_colored_bar", "tqdm_barcolor"),
-    *("profile_training", "profile_warmup", "profile_steps"),
-    *("train_logger", "tensorboard_logger"),
+    "device",
+    "distributed_backend",
+    "find_unused_parameters",
+    "compile_encoder",
+    "compile_memory",
+    "nonfinite_patience",
+    "noprogressbar",
+    "tqdm_colored_bar",
+    "tqdm_barcolor",
+    "profile_training",
+    "profile_warmup",
+    "profile_steps",
+    "train_logger",
+    "tensorboard_logger",
 }
 
 # Whose classes are of SpeechBrain, of this package or of what they need
 COMMON = {
-    *("speechbrain", "speechbrain_cadino", "torch", "torchaudio"),
-    *("numpy", "scipy"),
+    "speechbrain",
+    "speechbrain_cadino",
+    "torch",
+    "torchaudio",
+    "numpy",
+    "scipy",
 }
 
 # Where a training ends may change while it is at work
@@ -69,8 +86,8 @@ def resolve(hparams_file, overrides=None, run_opts=None):
     Returns
     -------
     dict
-        As ``YAML().load`` gives them; ``own_files`` are the files of classes
-        of one's own, see ``own_files``.
+        The settings, as ``YAML().load`` gives them; ``own_files`` are the
+        files of classes of one's own, see ``own_files``.
     """
     with open(hparams_file, encoding="utf-8") as fin:
         settings = YAML().load(resolve_references(fin, overrides))
@@ -170,7 +187,7 @@ def tag_of(node):
     Returns
     -------
     str
-        Empty if it has none.
+        The tag; empty if it has none.
 
     Example
     -------
@@ -188,7 +205,7 @@ def nodes(settings, key=""):
     settings : object
         The settings, or a part of them.
     key : str
-        What the part is called.
+        The dotted key of the part.
 
     Yields
     ------
@@ -224,7 +241,7 @@ def comparable(settings, folder, harmless=HARMLESS):
     Returns
     -------
     dict
-        Fit for JSON.
+        The settings as plain data, fit for JSON.
 
     Example
     -------
@@ -267,7 +284,7 @@ def differences(old, new):
     Returns
     -------
     str
-        Empty if nothing has changed.
+        The changes, with semicolons between them; empty if there are none.
 
     Example
     -------

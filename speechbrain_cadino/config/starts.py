@@ -1,4 +1,4 @@
-"""What a training starts from: the keys start_*."""
+"""Weights that a training starts from: the keys start_*."""
 
 # As start_classifier: the classes start as the means of their members
 CENTROIDS = "centroids"

@@ -90,7 +90,7 @@ def header(path):
     Returns
     -------
     str
-        Without the signs of a comment, and without rows of them.
+        The text, without the signs of a comment, and without rows of them.
 
     Example
     -------
@@ -116,19 +116,19 @@ def find_yaml(name, folder, recipe=None, but=None):
     Arguments
     ---------
     name : str
-        Its name.
+        The name of the file to find.
     folder : str or pathlib.Path
-        The folder of the other one, which is looked into first.
+        The folder of the file that names it, which is looked into first.
     recipe : str or pathlib.Path, optional
         The recipe's folder, whose hparams are next; by default that of the
         script.
     but : pathlib.Path, optional
-        The other one itself, which it never is.
+        The file that names it, which is never taken.
 
     Returns
     -------
     pathlib.Path
-        Where it is; if it is nowhere, where it should be.
+        The path of the file; where it should be, if it is nowhere.
     """
     recipe = pathlib.Path(recipe or pathlib.Path(sys.argv[0]).parent)
     places = [pathlib.Path(folder, name), recipe / "hparams" / name]

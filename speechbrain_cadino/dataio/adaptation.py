@@ -21,8 +21,8 @@ class AdaptationDataset(WithLabelled):
     source : callable
         The function that makes the source, a PseudoLabelDataset.
     manifest : str or pathlib.Path
-        That of the target: see MultiCropDataset. Labels in it are not looked
-        at.
+        The manifest of the target: see MultiCropDataset. Labels in it are not
+        looked at.
     **options
         The other arguments of MultiCropDataset.
 
@@ -66,8 +66,8 @@ class AdaptationDataset(WithLabelled):
         Returns
         -------
         dict
-            As of MultiCropDataset; ``source``, (samples,), ``label``, its
-            class, and ``source_id``.
+            The item of MultiCropDataset, with ``source``, (samples,),
+            ``label``, its class, and ``source_id``.
         """
         item = super().__getitem__(index)
         rng = np.random.default_rng((self.seed, self.epoch, index, 2))
@@ -90,9 +90,9 @@ def check_disjoint(source, target, what):
     Arguments
     ---------
     source, target : iterable of str
-        The names of what is in each.
+        The names of what is on each side.
     what : str
-        What these are, for the error.
+        The word for what is named, for the error, such as "files".
 
     Example
     -------
@@ -117,7 +117,7 @@ def check_files_apart(source, target):
     Arguments
     ---------
     source, target : iterable of str
-        The paths of each.
+        The paths of the files on each side.
 
     Example
     -------

@@ -30,8 +30,14 @@ UNKNOWN = 2**63 - 1
 
 # The bytes of a sample in WAV, whose header cannot tell of 4 GB and more
 WIDTHS = {
-    **{"PCM_U8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3},
-    **{"PCM_32": 4, "FLOAT": 4, "DOUBLE": 8},
+    "PCM_U8": 1,
+    "ULAW": 1,
+    "ALAW": 1,
+    "PCM_16": 2,
+    "PCM_24": 3,
+    "PCM_32": 4,
+    "FLOAT": 4,
+    "DOUBLE": 8,
 }
 
 # Samples that are decoded at a time to count them
@@ -227,20 +233,19 @@ def _has_sample(audio, place):
 def _count(path, count=0, step=BLOCK):
     """How many samples of a file can be decoded, of which so many are known to
     be."""
-    first = count
     with open_audio(path) as audio:
-        while True:
-            try:
-                if first and count == first:
-                    audio.seek(first)
+        try:
+            if count:
+                audio.seek(count)
+            while True:
                 block = len(audio.read(step, "float32", always_2d=True))
-            except (soundfile.LibsndfileError, RuntimeError):
-                # What it had decoded of this block is not told: sample by
-                # sample would take for ever, so in small blocks.
-                return count if step < BLOCK else _count(path, count, step=256)
-            count += block
-            if block < step:
-                return count
+                count += block
+                if block < step:
+                    return count
+        except (soundfile.LibsndfileError, RuntimeError):
+            # What it had decoded of this block is not told: sample by sample
+            # would take for ever, so in small blocks.
+            return count if step < BLOCK else _count(path, count, step=256)
 
 
 class AudioReader:
@@ -300,7 +305,7 @@ class AudioReader:
         Returns
         -------
         torch.Tensor
-            Shape (stop - start,), float32.
+            Samples, shape (stop - start,), float32.
 
         Raises
         ------

@@ -72,7 +72,7 @@ class CropAugmenter(torch.nn.Module):
         Arguments
         ---------
         wavs : torch.Tensor
-            (batch, samples).
+            Signals, (batch, samples).
 
         Returns
         -------

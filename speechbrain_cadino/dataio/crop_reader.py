@@ -27,7 +27,7 @@ def crop_samples(seconds, sample_rate):
     Arguments
     ---------
     seconds : float
-        Its length, in seconds.
+        The length of the crop, in seconds.
     sample_rate : int
         The sample rate, in Hz.
 
@@ -90,7 +90,7 @@ class CropReader:
         Arguments
         ---------
         row : int
-            The anchor.
+            The row of the anchor.
         speed : Fraction
             The factor by which it is played faster.
         rng : numpy.random.Generator
@@ -101,11 +101,11 @@ class CropReader:
         Returns
         -------
         row : int
-            The anchor, or the one that replaced it.
+            The row of the anchor, or of the utterance that replaced it.
         crops : list of numpy.ndarray
-            As long as ``lengths`` says.
+            The crops, one of each of ``lengths``.
         problem : str
-            Empty, or why an utterance was replaced.
+            The reason why an utterance was replaced; empty if none was.
 
         Raises
         ------
@@ -209,12 +209,12 @@ def shows(frames):
     Arguments
     ---------
     frames : numpy.ndarray
-        Shape (frames, channels, height, width).
+        Pictures, shape (frames, channels, height, width).
 
     Returns
     -------
     numpy.ndarray
-        Shape (frames,), bool.
+        The answer for each picture, shape (frames,), bool.
 
     Example
     -------

@@ -59,7 +59,7 @@ class MultiCropDataset(Dataset):
         The number of crops of each kind. 2 and 4 in WeSpeaker's DINO recipe for
         VoxCeleb.
     global_seconds, local_seconds : float
-        Their lengths. 3 and 2 seconds there.
+        The length of a crop of each kind, in seconds. 3 and 2 there.
     sampling : Sampling, optional
         The rule by which utterances make the items: each alone by default.
     speeds : list of float
@@ -332,7 +332,7 @@ class PseudoLabelDataset(MultiCropDataset):
     data_root : str or pathlib.Path, optional
         The folder that ``$data_root`` in the manifest stands for.
     crop_seconds : float
-        The length of a crop.
+        The length of a crop, in seconds.
     speeds : list of float
         See MultiCropDataset.
     samples_per_epoch : int, optional
@@ -349,7 +349,7 @@ class PseudoLabelDataset(MultiCropDataset):
     labels : numpy.ndarray
         The label of each row, (N,): its place among the sorted ``spk_id``.
     trusted : numpy.ndarray
-        Which of them are given, (N,), bool: see ``trusted_rows``.
+        Mask of the given labels, (N,), bool: see ``trusted_rows``.
     classes : int
         The number of classes, at all speeds.
 
@@ -456,7 +456,7 @@ def count_classes(manifest, speeds=(1.0,)):
     manifest : str or pathlib.Path
         See PseudoLabelDataset, as for the errors.
     speeds : list of float
-        See there.
+        See PseudoLabelDataset.
 
     Returns
     -------

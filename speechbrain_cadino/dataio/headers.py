@@ -28,7 +28,7 @@ def goes_on(path, kind):
     path : str or pathlib.Path
         The file.
     kind : str
-        Its format, as soundfile calls it.
+        The format of the file, as soundfile calls it.
 
     Returns
     -------

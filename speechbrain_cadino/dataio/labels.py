@@ -138,7 +138,7 @@ def check_speakers(labels, source):
     labels : array_like
         The labels.
     source : str or pathlib.Path
-        What they are of, for the error.
+        The source of the labels, for the error.
 
     Example
     -------

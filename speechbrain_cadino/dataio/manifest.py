@@ -158,7 +158,7 @@ def pseudo_labels(table, path):
     table : pandas.DataFrame
         The manifest, as ``read_manifest`` gives it.
     path : str or pathlib.Path
-        Its file, for the message.
+        The file of the manifest, for the message.
 
     Returns
     -------
@@ -242,12 +242,13 @@ def read_csv(path, dtypes=(), separator=","):
     dtypes : dict, optional
         The types of some columns. If one does not fit, all are text.
     separator : str
-        What is between the columns, of ``SEPARATORS``.
+        The separator of the columns, of ``SEPARATORS``.
 
     Returns
     -------
     pandas.DataFrame
-        All other columns are text, and what is empty is an empty text.
+        The table: all other columns are text, and what is empty is an empty
+        text.
 
     Raises
     ------

@@ -14,14 +14,36 @@ import pandas as pd
 
 # What soundfile reads
 READABLE = {
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
-    *(".aiff", ".aif", ".au", ".caf", ".sph", ".w64"),
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".mp3",
+    ".aiff",
+    ".aif",
+    ".au",
+    ".caf",
+    ".sph",
+    ".w64",
 }
 
 # What soundfile cannot read and PyAV can
 CONVERTIBLE = {
-    *(".m4a", ".m4b", ".aac", ".mp4", ".m4v", ".mov", ".3gp", ".avi"),
-    *(".webm", ".mkv", ".mka", ".wma", ".amr", ".ac3"),
+    ".m4a",
+    ".m4b",
+    ".aac",
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".3gp",
+    ".avi",
+    ".webm",
+    ".mkv",
+    ".mka",
+    ".wma",
+    ".amr",
+    ".ac3",
 }
 
 # The same utterance may be at hand in another format than a list says.
@@ -157,8 +179,9 @@ def recordings_of(names):
     Returns
     -------
     list of str
-        Of a piece the name without its number; other names as they are. Where
-        a manifest has a recording whole, it has no pieces of it.
+        The recordings: of a piece the name without its number; other names as
+        they are. Where a manifest has a recording whole, it has no pieces of
+        it.
 
     Example
     -------
@@ -191,7 +214,7 @@ def find_file(name, folder):
     Returns
     -------
     pathlib.Path
-        None if there is none.
+        The path of the file; None if there is none.
 
     Example
     -------
@@ -220,7 +243,7 @@ def candidates(name, folder):
     Yields
     ------
     pathlib.Path
-        The most literal first.
+        The paths, the most literal first.
     """
     composed, decomposed = (
         unicodedata.normalize(form, name) for form in ("NFC", "NFD")
@@ -230,15 +253,11 @@ def candidates(name, folder):
     for form in dict.fromkeys(forms):
         paths = [pathlib.Path(folder, form), pathlib.Path(folder, INNER, form)]
         yield from paths
-        for change in [
-            lambda path: path,
-            lambda path: path.with_name(_stem(path.name)),
-        ]:
-            for path in map(change, paths):
-                if not path.name:
-                    continue
-                for suffix in [*SUFFIXES, *map(str.upper, SUFFIXES)]:
-                    yield path.with_name(path.name + suffix)
+        named = [path for path in paths if path.name]  # as / has none
+        stems = [path.with_name(_stem(path.name)) for path in named]
+        for path in named + stems:
+            for suffix in [*SUFFIXES, *map(str.upper, SUFFIXES)]:
+                yield path.with_name(path.name + suffix)
 
 
 def speaker_of(name, folders=(), id_parts=None):
@@ -258,8 +277,8 @@ def speaker_of(name, folders=(), id_parts=None):
     Returns
     -------
     str
-        Empty if the name does not tell: it has no folder, or is absolute and
-        not below the data.
+        The speaker; empty if the name does not tell: it has no folder, or is
+        absolute and not below the data.
 
     Example
     -------
@@ -289,7 +308,8 @@ def parts_of(name, folders=()):
     Returns
     -------
     list of str
-        Of an absolute name that is not below the data, the first is empty.
+        The parts; of an absolute name that is not below the data, the first is
+        empty.
 
     Example
     -------

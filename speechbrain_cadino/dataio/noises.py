@@ -80,7 +80,7 @@ class ClipBank:
         Returns
         -------
         torch.Tensor
-            (count, samples), float32.
+            Pieces, (count, samples), float32.
 
         Raises
         ------
@@ -184,7 +184,7 @@ def made_noise(count, samples, device):
     Returns
     -------
     torch.Tensor
-        (count, samples).
+        Noises, (count, samples).
 
     Example
     -------
@@ -219,7 +219,7 @@ def made_rirs(count, samples, sample_rate, device):
     Returns
     -------
     torch.Tensor
-        (count, samples), the direct sound first.
+        Impulse responses, (count, samples), the direct sound first.
 
     Example
     -------

@@ -61,7 +61,7 @@ class Sampling:
         Returns
         -------
         Sampling
-            Itself.
+            This sampling.
         """
         self.size = size
         return self

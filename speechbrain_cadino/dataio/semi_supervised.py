@@ -17,12 +17,12 @@ class SemiSupervisedDataset(WithLabelled):
     labelled : callable
         The function that makes the labelled set, a PseudoLabelDataset.
     manifest : str or pathlib.Path
-        That of the others: see MultiCropDataset. Labels in it are not looked
-        at.
+        The manifest of the others: see MultiCropDataset. Labels in it are not
+        looked at.
     data_root : str or pathlib.Path, optional
-        See there.
+        See MultiCropDataset.
     other_seconds : float
-        The length of a stretch of the others.
+        The length of a stretch of the others, in seconds.
     **options
         The other arguments of MultiCropDataset, but for the crops.
 

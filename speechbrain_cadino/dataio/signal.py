@@ -40,12 +40,12 @@ def movement(samples):
     Arguments
     ---------
     samples : numpy.ndarray
-        Shape (N,) or (N, channels).
+        Samples, shape (N,) or (N, channels).
 
     Returns
     -------
     float or numpy.ndarray
-        Of each channel; 0 if there are no samples.
+        The RMS of each channel; 0 if there are no samples.
 
     Example
     -------
@@ -63,12 +63,12 @@ def problem_of(samples):
     Arguments
     ---------
     samples : numpy.ndarray
-        Shape (N,), mono.
+        Samples, shape (N,), mono.
 
     Returns
     -------
     str
-        Empty if it can.
+        The reason; empty if it can be used.
 
     Example
     -------
@@ -89,12 +89,12 @@ def unusable(samples):
     Arguments
     ---------
     samples : numpy.ndarray
-        Of any shape.
+        Samples, of any shape.
 
     Returns
     -------
     str
-        Empty if they are.
+        The reason; empty if they are sound or silence.
 
     Example
     -------
@@ -124,17 +124,17 @@ def to_mono(samples, channel=None):
     Arguments
     ---------
     samples : numpy.ndarray
-        Shape (N, channels).
+        Samples, shape (N, channels).
     channel : int, optional
-        The one to take in the place of the stronger one, so that all parts
+        The channel to take in the place of the stronger one, so that all parts
         that cancel each other out come from the same.
 
     Returns
     -------
     mono : numpy.ndarray
-        Shape (N,).
+        Samples, shape (N,).
     channel : int
-        The one that was taken; None if they do not cancel each other out.
+        The channel that was taken; None if they do not cancel each other out.
 
     Example
     -------
@@ -170,16 +170,16 @@ def resampled(samples, rate, wanted):
     Arguments
     ---------
     samples : numpy.ndarray
-        Shape (N,), float32.
+        Samples, shape (N,), float32.
     rate : int
-        Its rate, in Hz.
+        The rate of the samples, in Hz.
     wanted : int
         The rate wanted, in Hz.
 
     Returns
     -------
     numpy.ndarray
-        Shape (about N * wanted / rate,), float32.
+        Samples, shape (about N * wanted / rate,), float32.
 
     Example
     -------

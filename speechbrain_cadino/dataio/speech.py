@@ -23,13 +23,14 @@ class Silero(torch.nn.Module):
     Arguments
     ---------
     sample_rate : int
-        8000 or 16000, in Hz.
+        The sample rate, 8000 or 16000 Hz.
 
     Attributes
     ----------
     least : float
-        What is below is no utterance. Ours: 279 clips of Common Voice have
-        0.34 to 0.98; 50 of rain, sea, fire, clocks and engines 0.05 at most.
+        The score below which a signal is no utterance. Ours: 279 clips of
+        Common Voice have 0.34 to 0.98; 50 of rain, sea, fire, clocks and
+        engines 0.05 at most.
 
     Raises
     ------
@@ -64,13 +65,14 @@ class Silero(torch.nn.Module):
         Arguments
         ---------
         wavs : torch.Tensor
-            Shape (B, samples), float32.
+            Signals, shape (B, samples), float32.
 
         Returns
         -------
         torch.Tensor
-            Shape (B, frames): of each 32 ms. Of an end that fills no frame
-            there is none, unless there is nothing else.
+            Probabilities of speech, shape (B, frames): of each 32 ms. Of an
+            end that fills no frame there is none, unless there is nothing
+            else.
         """
         size = self.FRAMES[self.sample_rate]
         missing = max(size - wavs.shape[1], 0)
@@ -103,9 +105,9 @@ class Modulation(torch.nn.Module):
     Attributes
     ----------
     least : float
-        What is below is no utterance. Ours: 95% of the clips of Common Voice
-        have 0.42 and more, rain, sea, fire and engines 0.22 in the median. It
-        takes no chord for speech, but a dog or a clock.
+        The score below which a signal is no utterance. Ours: 95% of the clips
+        of Common Voice have 0.42 and more, rain, sea, fire and engines 0.22 in
+        the median. It takes no chord for speech, but a dog or a clock.
 
     Example
     -------
@@ -182,8 +184,8 @@ def load_detector(name="auto", sample_rate=16000):
     Returns
     -------
     torch.nn.Module
-        From (B, samples) to (B, 1); what has less than its ``least`` is no
-        utterance. None for none.
+        The detector, from (B, samples) to (B, 1); what has less than its
+        ``least`` is no utterance. None for none.
 
     Raises
     ------

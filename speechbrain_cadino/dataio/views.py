@@ -26,7 +26,7 @@ class ViewCutter:
         The number of crops of each kind. 2 and 4 in WeSpeaker's DINO recipe for
         VoxCeleb, 2 and 0 in DINO-VITS.
     global_seconds, local_seconds : float
-        Their lengths. 3 and 2 seconds in WeSpeaker's.
+        The length of a crop of each kind, in seconds. 3 and 2 in WeSpeaker's.
 
     Raises
     ------
@@ -74,7 +74,7 @@ class ViewCutter:
         Arguments
         ---------
         wavs : torch.Tensor
-            (batch, samples), on any device.
+            Signals, (batch, samples), on any device.
         lengths : torch.Tensor, optional
             The true lengths, relative to ``samples`` as SpeechBrain has them,
             (batch,). Without them, the signals are not padded.

@@ -14,10 +14,10 @@ class WithLabelled(MultiCropDataset):
     labelled : callable
         The function that makes the labelled set, a PseudoLabelDataset.
     name : str
-        What it is, for errors.
+        The name of the labelled set, for errors.
     manifest : str or pathlib.Path
-        That of the utterances: see MultiCropDataset. Labels in it are not
-        looked at.
+        The manifest of the utterances: see MultiCropDataset. Labels in it are
+        not looked at.
     *args, **options
         The other arguments of MultiCropDataset.
 

@@ -29,14 +29,14 @@ def degrade(signal, rng):
     Arguments
     ---------
     signal : numpy.ndarray
-        Shape (samples,), at 16 kHz, not all zero.
+        Samples, shape (samples,), at 16 kHz, not all zero.
     rng : numpy.random.Generator
         The source of all that is random.
 
     Returns
     -------
     numpy.ndarray
-        Shape (samples,), int16.
+        Samples, shape (samples,), int16.
 
     Example
     -------

@@ -316,7 +316,7 @@ def draw_sentences(voice, utterances, seed):
     list of dict
         The sentences, as ``synthesise`` takes them.
     list of numpy.random.Generator
-        What draws the channel of each.
+        The generator that draws the channel of each.
     """
     rngs = [
         np.random.default_rng([seed, 1, voice.number, i])

@@ -42,7 +42,9 @@ class Event(ctypes.Structure):
 
 
 CALLBACK = ctypes.CFUNCTYPE(
-    *(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int),
+    ctypes.c_int,
+    ctypes.POINTER(ctypes.c_short),
+    ctypes.c_int,
     ctypes.POINTER(Event),
 )
 
@@ -86,7 +88,7 @@ def synthesise(voice, sentences):
     list of numpy.ndarray
         An int16 signal for each sentence.
     int
-        Their sample rate in Hz.
+        The sample rate of the signals, in Hz.
 
     Raises
     ------
@@ -123,9 +125,9 @@ def pronounce(voice, sentences):
     Returns
     -------
     list of list of tuple
-        For each sentence its phones in order: the name in the phonetic
-        alphabet (IPA) without stress, the first sample, and the first sample
-        after it. What is not covered is silence or a glide without a name.
+        The phones of each sentence in order: the name in the phonetic alphabet
+        (IPA) without stress, the first sample, and the first sample after it.
+        What is not covered is silence or a glide without a name.
     int
         The sample rate in Hz.
 

@@ -85,7 +85,10 @@ def _phones_of(voice, utterances, seed):
     return pd.DataFrame(
         [
             (
-                *(f"wav/{file}", voice.name, voice.language, name),
+                f"wav/{file}",
+                voice.name,
+                voice.language,
+                name,
                 *(round(float(place * factor), 6) for place in (start, stop)),
             )
             for file, said in zip(files, phones)

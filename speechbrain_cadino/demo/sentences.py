@@ -100,7 +100,7 @@ def make_sentence(language, rng):
     Arguments
     ---------
     language : str
-        One of ``LANGUAGES``.
+        The language, one of ``LANGUAGES``.
     rng : numpy.random.Generator
         The source of all that is random.
 

@@ -92,7 +92,7 @@ class SegmentRows:
         Arguments
         ---------
         utterances : numpy.ndarray
-            Their places among the IDs.
+            The places of the utterances among the IDs, (n,), int.
 
         Returns
         -------
@@ -145,7 +145,7 @@ def score(folder, ids, labels=None):
     ids : sequence of str
         The N utterances.
     labels : array_like, optional
-        Their labels, (N,); NaN or None where there is none.
+        The labels of the utterances, (N,); NaN or None where there is none.
 
     Returns
     -------

@@ -161,7 +161,8 @@ class Embedder:
         Returns
         -------
         dict
-            Plain data: a hash of the weights, and what else they depend on.
+            The fingerprint as plain data: a hash of the weights, and what else
+            the embeddings depend on.
         """
         segmented = self.segment_seconds is not None
         averaged = segmented and not self.keep_segments
@@ -184,12 +185,12 @@ class Embedder:
         Arguments
         ---------
         wavs : torch.Tensor
-            (B, samples).
+            Waveforms, (B, samples).
 
         Returns
         -------
         numpy.ndarray
-            (B, D), float32.
+            Embeddings, (B, D), float32.
         """
         output = self.encode_batch(wavs, torch.ones(len(wavs)))
         return output.float().cpu().flatten(1).numpy()
@@ -213,7 +214,7 @@ class Embedder:
         Returns
         -------
         numpy.ndarray
-            Shape (N, D), float32, in the order of the table.
+            Embeddings, shape (N, D), float32, in the order of the table.
 
         Raises
         ------
@@ -263,7 +264,7 @@ class Embedder:
         Returns
         -------
         numpy.ndarray
-            Shape (N, D), float32.
+            Embeddings, shape (N, D), float32.
         """
         table = _without_ends(table, LONGEST * self.sample_rate)
         embeddings, errors, self.problems = None, [], {}
@@ -369,7 +370,7 @@ class Embedder:
         Returns
         -------
         numpy.ndarray
-            Shape (D,), float32.
+            The mean embedding, shape (D,), float32.
 
         Example
         -------

@@ -186,7 +186,7 @@ def check_kept(folder, record):
     folder : str or pathlib.Path
         The embedding folder.
     record : dict
-        What is to be in it: see ``extraction_record``.
+        The record that is to be in it: see ``extraction_record``.
 
     Raises
     ------
@@ -359,7 +359,7 @@ def what_counts(before, record):
     Returns
     -------
     tuple of dict
-        Both of them.
+        Both records, without what makes no difference.
 
     Example
     -------

@@ -86,7 +86,7 @@ def embed_more(embedder, folder, table, shard_size):
     """
     folder = pathlib.Path(folder)
     remove_leftovers(folder)
-    settle(folder)
+    move_finished(folder)
     # Wherever the copies of converted files were
     named = table.assign(wav=table["ID"])
     record = extraction_record(embedder, named, shard_size, trim=False)
@@ -112,7 +112,10 @@ def embed_more(embedder, folder, table, shard_size):
             rest = table[~kept].reset_index(drop=True)
             write_csv(folder / MORE / ROWS, rest)
             extract(
-                *(embedder, folder / MORE, rest, shard_size),
+                embedder,
+                folder / MORE,
+                rest,
+                shard_size,
                 whole=not kept.any(),
                 trim=False,
             )
@@ -122,7 +125,7 @@ def embed_more(embedder, folder, table, shard_size):
             told = _told(table, embedder.sample_rate)
             _join(whole, told, origin, map(load_embeddings, sources))
             write_json(whole / RECORD, record)
-        settle(folder)
+        move_finished(folder)
     for name in [MORE, DONE]:
         # Its record goes last: what is left of it, if killed, is still ours
         remove_extraction(folder / name)
@@ -208,7 +211,7 @@ def _told(table, sample_rate):
     return table[["ID", "state"]].assign(duration=lengths)
 
 
-def settle(folder):
+def move_finished(folder):
     """Moves what was embedded into its folder, if that is left to do.
 
     Arguments

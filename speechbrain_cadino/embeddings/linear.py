@@ -40,12 +40,12 @@ class LinearMap:
         Arguments
         ---------
         embeddings : numpy.ndarray
-            Shape (N, D).
+            Embeddings, shape (N, D).
 
         Returns
         -------
         numpy.ndarray
-            Shape (N, d), float32.
+            Mapped embeddings, shape (N, d), float32.
         """
         shape = *embeddings.shape[:-1], self.axes.shape[1]
         result = np.empty(shape, np.float32)
@@ -59,7 +59,7 @@ class LinearMap:
         Returns
         -------
         torch.nn.Linear
-            From D to d dimensions.
+            The layer, from D to d dimensions.
         """
         layer = torch.nn.Linear(*self.axes.shape)
         with torch.no_grad():
@@ -78,7 +78,8 @@ class LinearMap:
         Returns
         -------
         Embedder
-            Its embeddings have d dimensions, and a mean near 0.
+            The encoder with the map: its embeddings have d dimensions, and a
+            mean near 0.
         """
         layer, encode = self.linear(), embedder.encode_batch
 
@@ -147,7 +148,7 @@ class LDA(LinearMap):
         Arguments
         ---------
         embeddings : numpy.ndarray
-            Shape (N, D).
+            Embeddings, shape (N, D).
         classes : numpy.ndarray
             Shape (N,): the class of each, such as the recording that it is a
             crop of, or its cluster.
@@ -155,7 +156,7 @@ class LDA(LinearMap):
         Returns
         -------
         LDA
-            Itself.
+            This map.
 
         Raises
         ------

@@ -48,7 +48,7 @@ class RecordingLDA(LDA):
     crops : int
         The number of crops of each row of a manifest.
     crop_seconds : float
-        Their length; a shorter row is repeated.
+        The length of a crop, in seconds; a shorter row is repeated.
     augment : torch.nn.Module, optional
         The augmentation that makes crops of a recording differ, (B, samples) to
         (B, samples): rooms half of the time and three kinds of noise a quarter
@@ -104,7 +104,7 @@ class RecordingLDA(LDA):
         Returns
         -------
         RecordingLDA
-            Itself.
+            This map.
 
         Raises
         ------
@@ -146,7 +146,7 @@ class RecordingLDA(LDA):
         Returns
         -------
         embeddings : numpy.ndarray
-            Shape (N, D).
+            Embeddings of the crops, shape (N, D).
         rows : numpy.ndarray
             Shape (N,): the row that each is a crop of.
 

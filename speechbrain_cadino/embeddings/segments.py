@@ -57,7 +57,7 @@ class Segments:
         Arguments
         ---------
         table : pandas.DataFrame
-            As for ``counts``.
+            A manifest with the columns ``start,stop``, in samples.
 
         Returns
         -------
@@ -73,7 +73,7 @@ class Segments:
         Arguments
         ---------
         table : pandas.DataFrame
-            The columns ``start,stop``, in samples.
+            A manifest with the columns ``start,stop``, in samples.
 
         Returns
         -------

@@ -291,12 +291,12 @@ def readable_rows(embeddings):
     Arguments
     ---------
     embeddings : numpy.ndarray
-        Shape (N, D); a ``numpy.memmap`` is read in pieces.
+        Embeddings, shape (N, D); a ``numpy.memmap`` is read in pieces.
 
     Returns
     -------
     numpy.ndarray
-        Shape (N,), bool.
+        Mask of the rows that are embeddings, shape (N,), bool.
 
     Example
     -------
@@ -317,16 +317,16 @@ def readable_embeddings(folder, transform=None):
     folder : str or pathlib.Path
         The folder of ``extract``.
     transform : object, optional
-        With ``fit_transform``, such as Whitening.
+        The object whose ``fit_transform`` changes them, such as Whitening.
 
     Returns
     -------
     readable : numpy.ndarray
         Shape (N,), bool: which rows are there.
     ids : list of str
-        Their IDs.
+        The IDs of these n rows.
     points : numpy.ndarray
-        Shape (n, D), transformed.
+        The embeddings of these rows, shape (n, D), transformed.
     """
     ids, embeddings = load_embeddings(folder)
     readable = readable_rows(embeddings)

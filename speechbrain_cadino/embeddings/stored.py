@@ -79,7 +79,7 @@ class StoredEmbeddings:
         Returns
         -------
         list of str
-            For each the ID that is there, or that is skipped, by
+            The ID of each that is there, or that is skipped, by
             ``dataio.names.match``; the name itself if there is none.
         """
         if self.rows.isin(names).sum() == len(set(names)):
@@ -92,11 +92,12 @@ class StoredEmbeddings:
         ]
 
     def check_known(self, names):
-        """Raises if there is no embedding of an utterance.
+        """Raises if there is no embedding of an utterance, but for those that
+        are skipped.
 
         Arguments
         ---------
-        names : iterable of str
+        names : sequence of str
             The IDs.
 
         Raises
@@ -104,9 +105,21 @@ class StoredEmbeddings:
         ValueError
             Naming one that is not there.
         """
-        unknown = [name for name in names if name not in self.rows]
-        if unknown:
-            self.embed(pd.DataFrame({"ID": unknown}))  # says so
+        names = pd.Index(names)
+        unknown = ~names.isin(self.rows)
+        if unknown.any():
+            unknown &= ~names.isin(self.skipped())
+        if unknown.any():
+            raise self._missing(names, unknown)
+
+    def _missing(self, names, missing):
+        """The error that some names have no embedding."""
+        return ValueError(
+            f"{self.source} has no embedding of {missing.sum()} of "
+            f"{len(names)} utterances, such as {names[missing][0]}: give names "
+            "as its ids.txt has them, in a manifest or a trial list too, and "
+            "no encoder beside it."
+        )
 
     def skipped(self):
         """The files that had no embedding, as they could not be read.
@@ -114,7 +127,7 @@ class StoredEmbeddings:
         Returns
         -------
         set of str
-            What is in ``skipped.csv``, if that is there.
+            The names in ``skipped.csv``, if that is there.
         """
         path = pathlib.Path(self.source, SKIPPED)
         if not path.is_file():
@@ -158,7 +171,7 @@ class StoredEmbeddings:
         Returns
         -------
         numpy.ndarray
-            Shape (N, D), float32.
+            Embeddings, shape (N, D), float32.
 
         Raises
         ------
@@ -169,13 +182,7 @@ class StoredEmbeddings:
         rows = self.rows.get_indexer(table["ID"])
         missing = rows < 0
         if missing.all() or (missing.any() and not skip_unreadable):
-            name = table["ID"].iloc[missing.argmax()]
-            raise ValueError(
-                f"{self.source} has no embedding of {missing.sum()} of "
-                f"{len(table)} utterances, such as {name}: give names as its "
-                "ids.txt has them, in a manifest or a trial list too, and no "
-                "encoder beside it."
-            )
+            raise self._missing(pd.Index(table["ID"]), missing)
         found = np.asarray(self.embeddings[rows], np.float32)
         fine = np.isfinite(found).all(1) & found.any(1)
         broken = ~fine & ~missing

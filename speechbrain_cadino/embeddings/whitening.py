@@ -51,12 +51,12 @@ class Whitening(LinearMap):
         Arguments
         ---------
         embeddings : numpy.ndarray
-            Shape (N, D).
+            Embeddings, shape (N, D).
 
         Returns
         -------
         Whitening
-            Itself.
+            This map.
 
         Raises
         ------
@@ -92,13 +92,13 @@ class Whitening(LinearMap):
         Arguments
         ---------
         embeddings : numpy.ndarray
-            Shape (N, D).
+            Embeddings, shape (N, D).
 
         Returns
         -------
         numpy.ndarray
-            Shape (N, D), float32; with power 0 the embeddings as they are, of
-            which nothing is learnt.
+            Whitened embeddings, shape (N, D), float32; with power 0 the
+            embeddings as they are, of which nothing is learnt.
         """
         if not self.power:
             return embeddings
@@ -111,7 +111,7 @@ class Whitening(LinearMap):
         Arguments
         ---------
         embeddings : numpy.ndarray
-            Shape (N, D).
+            Embeddings, shape (N, D).
         """
         if self.power > 0.5 and len(embeddings) <= embeddings.shape[1]:
             logger.warning(

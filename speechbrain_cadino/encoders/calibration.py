@@ -69,12 +69,12 @@ class ScoreCalibration(NamedTuple):
         Arguments
         ---------
         scores : numpy.ndarray
-            Shape (T,).
+            Scores, shape (T,).
 
         Returns
         -------
         numpy.ndarray
-            Shape (T,).
+            Natural log-likelihood ratios, shape (T,).
         """
         return self.offset + self.slope * np.asarray(scores)
 
@@ -84,13 +84,13 @@ class ScoreCalibration(NamedTuple):
         Arguments
         ---------
         scores : numpy.ndarray
-            Shape (T,).
+            Scores, shape (T,).
 
         Returns
         -------
         numpy.ndarray
-            Shape (T,), str: "same" or "different", or "unsure" where the
-            posterior probability at even odds is between 1 - ``SURE`` and
+            Answers, shape (T,), str: "same" or "different", or "unsure" where
+            the posterior probability at even odds is between 1 - ``SURE`` and
             ``SURE``.
         """
         llr, sure = self.llr(scores), math.log(SURE / (1 - SURE))
@@ -212,7 +212,7 @@ def read_calibration(folder):
     Returns
     -------
     ScoreCalibration
-        None if there is none.
+        The calibration; None if there is none.
 
     Raises
     ------

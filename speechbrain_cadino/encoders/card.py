@@ -18,12 +18,30 @@ CARD = "README.md"
 
 # The settings that a reader asks for first, where a training has them
 SETTINGS = [
-    *("number_of_epochs", "batch_size", "processes"),
-    *("precision", "lr", "seed", "cut_seconds", "speeds"),
-    *("teacher_temp", "out_dim", "target", "num_clusters", "num_classes"),
-    *("correction_temp", "confidence", "gate", "gate_rule"),
-    *("target_weight", "train_only"),
-    *("codebooks", "codes", "targets", "heads_at", "export_layer"),
+    "number_of_epochs",
+    "batch_size",
+    "processes",
+    "precision",
+    "lr",
+    "seed",
+    "cut_seconds",
+    "speeds",
+    "teacher_temp",
+    "out_dim",
+    "target",
+    "num_clusters",
+    "num_classes",
+    "correction_temp",
+    "confidence",
+    "gate",
+    "gate_rule",
+    "target_weight",
+    "train_only",
+    "codebooks",
+    "codes",
+    "targets",
+    "heads_at",
+    "export_layer",
 ]
 
 LOAD = """\
@@ -162,7 +180,8 @@ def write_card(
         The manifest of utterances with true speakers that it was trained on
         besides, or that are some of these.
     weights : str, optional
-        Whose weights these are, where a training has those of several.
+        The network whose weights these are, where a training has those of
+        several.
 
     Example
     -------
@@ -226,7 +245,7 @@ def follow_card(source, folder, sample_rate, why):
     sample_rate : int
         The sample rate, in Hz.
     why : str
-        What stands in the place of the figures.
+        The text in the place of the figures.
 
     Example
     -------
@@ -267,7 +286,7 @@ def replace_figures(folder, text):
     folder : str or pathlib.Path
         The encoder folder, with a card of ``write_card`` or ``follow_card``.
     text : str
-        What stands there instead.
+        The text in the place of the figures.
 
     Example
     -------

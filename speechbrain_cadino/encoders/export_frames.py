@@ -57,9 +57,9 @@ def export_frame_encoder(
         The resolved ``hyperparams.yaml`` of the training run. Its entries
         ``sample_rate``, ``front_end`` and ``transformer`` are taken over.
     front_end : torch.nn.Module
-        As trained.
+        The trained front end.
     transformer : TransformerASR
-        As trained.
+        The trained transformer.
     layer : int, optional
         The layer whose frames are given, counted from 1; those above are left
         out. The last one by default; of another one, each frame is given with
@@ -133,7 +133,7 @@ def exported_layer(transformer, layer=None):
     Returns
     -------
     int
-        Counted from 1.
+        The layer, counted from 1.
 
     Raises
     ------

@@ -115,12 +115,12 @@ def last_linear(encoder, source):
     encoder : speechbrain.inference.classifiers.EncoderClassifier
         The encoder.
     source : str or pathlib.Path
-        Its folder or hub id, for the error.
+        The folder or hub id of the encoder, for the error.
 
     Returns
     -------
     torch.nn.Linear or torch.nn.Conv1d
-        With a bias.
+        The layer, which has a bias.
 
     Raises
     ------

@@ -51,8 +51,13 @@ POINTER = b"version https://git-lfs"
 # What sizes and names that make no sense, and arguments that a class does not
 # know, raise
 SENSELESS = (
-    *(TypeError, AttributeError, KeyError, IndexError, NameError),
-    *(AssertionError, ArithmeticError),
+    TypeError,
+    AttributeError,
+    KeyError,
+    IndexError,
+    NameError,
+    AssertionError,
+    ArithmeticError,
 )
 
 # Encoder folders of faces made before 0.2.0 name these.
@@ -94,8 +99,8 @@ def load_encoder(
     Returns
     -------
     Embedder
-        Its ``encoder`` is the EncoderClassifier, in eval mode. Of a folder of
-        embeddings, StoredEmbeddings.
+        The encoder as an Embedder; its ``encoder`` is the EncoderClassifier,
+        in eval mode. Of a folder of embeddings, StoredEmbeddings.
 
     Raises
     ------
@@ -181,7 +186,7 @@ def load_classifier(source, device=None, trusted=True):
     Returns
     -------
     speechbrain.inference.classifiers.EncoderClassifier
-        In eval mode.
+        The encoder, in eval mode.
     """
     if not trusted:
         with checked_copy(source) as folder:
@@ -302,9 +307,9 @@ def as_embedder(encoder, **options):
     Returns
     -------
     Embedder
-        Its reader is what the encoder folder names as its ``reader``, or else
-        ``AudioReader``; its mean is that of the training set if the folder
-        has one.
+        The Embedder. Its reader is what the encoder folder names as its
+        ``reader``, or else ``AudioReader``; its mean is that of the training
+        set if the folder has one.
     """
     _set_rate(encoder)
     norm = getattr(encoder.hparams, "mean_var_norm_emb", None)

@@ -242,9 +242,6 @@ def _wait(child):
             if found:
                 return os.waitstatus_to_exitcode(status)
             time.sleep(0.01)
-    except BaseException:
-        deadline = 0
-        raise
     finally:
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             os.kill(child, signal.SIGKILL)

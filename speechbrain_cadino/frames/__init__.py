@@ -1,1 +1,1 @@
-"""What encoders say of each frame of speech: phones, ABX, units."""
+"""Frames of speech, and what encoders say of each: phones, ABX, units."""

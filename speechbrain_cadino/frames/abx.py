@@ -40,7 +40,7 @@ def distances(segments, first, second):
     Arguments
     ---------
     segments : list of numpy.ndarray
-        Each (frames, features), of one frame or more.
+        The segments, each (frames, features), of one frame or more.
     first : numpy.ndarray
         Shape (pairs,), int: one segment of each pair.
     second : numpy.ndarray
@@ -49,7 +49,7 @@ def distances(segments, first, second):
     Returns
     -------
     numpy.ndarray
-        Shape (pairs,), float64, from 0 to 1.
+        Distances, shape (pairs,), float64, from 0 to 1.
 
     Example
     -------
@@ -182,7 +182,7 @@ def comparable(table):
     Returns
     -------
     numpy.ndarray
-        Shape (phones,), bool.
+        The answer for each phone, shape (phones,), bool.
 
     Example
     -------
@@ -202,7 +202,7 @@ def has_triples(table):
     Arguments
     ---------
     table : pandas.DataFrame
-        As that of ``comparable``, with ``spk_id``, too.
+        The table of ``comparable``, with ``spk_id``, too.
 
     Returns
     -------
@@ -311,9 +311,10 @@ def summarise(scores, draws=1000, seed=0):
     Returns
     -------
     dict of str:dict
-        For ``within`` and ``across``, where there is such a triple: ``error``,
-        ``low`` and ``high`` (the 95% interval; NaN if there are fewer than
-        five voices), ``triples``, and ``draws``, (draws,), the error of each.
+        The figures of ``within`` and ``across``, where there is such a triple:
+        ``error``, ``low`` and ``high`` (the 95% interval; NaN if there are
+        fewer than five voices), ``triples``, and ``draws``, (draws,), the
+        error of each.
     """
     voices = sorted({*scores["voice"], *scores["voice_x"]})
     if len(voices) < LEAST_VOICES:

@@ -147,10 +147,10 @@ class FrameEvaluator:
         Arguments
         ---------
         system : str
-            Its name, for the table and the progress bar.
+            The name of the system, for the table and the progress bar.
         features : Features
-            What it says: of names that begin with "codes", probabilities of
-            codes, which are judged as units, too.
+            The features of the system: under names that begin with "codes",
+            probabilities of codes, which are judged as units, too.
 
         Returns
         -------
@@ -182,7 +182,7 @@ class FrameEvaluator:
         name : str
             The name of the codes.
         codes : Features
-            One code for each frame, (1, frames, 1).
+            The code of each frame, (1, frames, 1).
         size : int
             The number of codes.
 
@@ -301,14 +301,14 @@ def evaluator_if_any(phones=None, **options):
     Arguments
     ---------
     phones : str, optional
-        The table.
+        The table of phones: see FrameEvaluator.
     **options
         See FrameEvaluator.
 
     Returns
     -------
     FrameEvaluator
-        None without a table.
+        The evaluator; None without a table.
 
     Example
     -------

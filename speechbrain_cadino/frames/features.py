@@ -48,7 +48,7 @@ def read_signal(path, sample_rate, start=0, stop=None):
     Returns
     -------
     torch.Tensor
-        (1, samples), float32.
+        Samples, (1, samples), float32.
     """
     with AudioReader(path, sample_rate) as audio:
         return audio.read(start, stop)[None]

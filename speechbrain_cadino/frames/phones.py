@@ -129,7 +129,7 @@ def frames_of(table, features, hop, offset):
     Returns
     -------
     list of numpy.ndarray
-        Those of each row, (frames, features).
+        The frames of each row, (frames, features).
 
     Example
     -------

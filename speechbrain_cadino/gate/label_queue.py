@@ -33,14 +33,14 @@ class LabelQueue:
     labels : torch.Tensor
         The labels of the S samples by the clusters, (S,).
     classes : int
-        C, how many classes there are.
+        C, the number of classes.
     length : int
-        The number of answers that are kept of each.
+        The number of answers that are kept of each sample.
 
     Attributes
     ----------
     alive : torch.Tensor
-        Which classes are still the label of a sample, (C,), bool.
+        Mask of the classes that still label a sample, (C,), bool.
 
     Raises
     ------
@@ -74,7 +74,7 @@ class LabelQueue:
         Arguments
         ---------
         device : torch.device
-            Where the samples and answers of ``push`` are.
+            The device of the samples and answers of ``push``.
         """
         for name in ["answers", "alive"]:
             setattr(self, name, getattr(self, name).to(device))
@@ -86,9 +86,9 @@ class LabelQueue:
         Arguments
         ---------
         samples : torch.Tensor
-            Their numbers, (B,), as many on all processes.
+            The numbers of the samples, (B,), as many on all processes.
         answers : torch.Tensor
-            Classes that are alive, (B,).
+            The classes of the answers, which are alive, (B,).
 
         Returns
         -------

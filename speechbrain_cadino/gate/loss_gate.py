@@ -119,7 +119,7 @@ class DynamicLossGate:
         Arguments
         ---------
         epochs : int
-            How many there are.
+            The number of epochs of the training.
         """
         if self.gate != "none" and self.first_epoch > epochs:
             raise ValueError(
@@ -137,12 +137,18 @@ class DynamicLossGate:
             The epoch, counted from 1.
         """
         self._epoch = epoch
+        before = self.threshold
         if self.gate == "none" or epoch < self.first_epoch:
             self.threshold = math.inf
         elif self.gate == "dynamic":
             self.threshold = self._crossing
         else:
             self.threshold = self.gate
+        if math.isfinite(self.threshold) and not math.isfinite(before):
+            logger.info(
+                f"The loss gate is {self.threshold:.3g} from epoch {epoch} on: "
+                "labels with a loss above it are doubtful."
+            )
 
     def update(self, losses):
         """Takes the losses of an epoch, for the next one.
@@ -153,7 +159,7 @@ class DynamicLossGate:
         Arguments
         ---------
         losses : array_like
-            (N,), in nats; NaN for a sample that was not drawn.
+            Losses, (N,), in nats; NaN for a sample that was not drawn.
 
         Returns
         -------
@@ -186,7 +192,7 @@ class DynamicLossGate:
         Arguments
         ---------
         losses : torch.Tensor
-            (B,), of this process.
+            Losses, (B,), of this process, in nats.
         """
         if self.window is not None:
             self.window.add(losses)

@@ -37,7 +37,7 @@ def log_odds(losses):
     Returns
     -------
     numpy.ndarray
-        Of the same shape.
+        The log-odds, of the shape of the losses, float64.
 
     Example
     -------
@@ -54,12 +54,12 @@ def losses_of(odds):
     Arguments
     ---------
     odds : array_like
-        Log-odds.
+        The log-odds, of any shape.
 
     Returns
     -------
     numpy.ndarray
-        Of the same shape, in nats.
+        The losses in nats, of the shape of the log-odds.
 
     Example
     -------
@@ -223,8 +223,13 @@ class TwoGaussians:
     """
 
     columns = (
-        *("mean_low", "mean_high", "variance_low", "variance_high"),
-        *("weight_low", "weight_high", "crossing"),
+        "mean_low",
+        "mean_high",
+        "variance_low",
+        "variance_high",
+        "weight_low",
+        "weight_high",
+        "crossing",
     )
 
     def __init__(
@@ -255,8 +260,8 @@ class TwoGaussians:
         Arguments
         ---------
         losses : array_like
-            (N,), in nats. What is not finite or below ``LOWEST`` does not
-            count.
+            Losses, (N,), in nats. What is not finite or below ``LOWEST`` does
+            not count.
 
         Returns
         -------
@@ -288,7 +293,7 @@ class TwoGaussians:
         Returns
         -------
         LossMixture
-            It has a crossing.
+            The mixture, which has a crossing.
 
         Raises
         ------

@@ -15,12 +15,12 @@ from speechbrain.utils.checkpoints import (
 from speechbrain_cadino.losses.label_correction import DECISIONS
 from speechbrain_cadino.process.files import atomic_path, write_csv
 
-# What each column of the epoch holds for a sample that was not drawn in it.
-NOT_DRAWN = {"losses": -torch.inf, "decisions": -1, "corrected": -1}
-TYPES = {
-    "losses": torch.float32,
-    "decisions": torch.int8,
-    "corrected": torch.int32,
+# What each column of the epoch holds for a sample that was not drawn in it,
+# and its type
+COLUMNS = {
+    "losses": (-torch.inf, torch.float32),
+    "decisions": (-1, torch.int8),
+    "corrected": (-1, torch.int32),
 }
 
 # What became of each sample, in the output folder; of a training of voices and
@@ -40,10 +40,10 @@ def check_same_labels(folder, checksum):
     Arguments
     ---------
     folder : str or pathlib.Path
-        Its output folder. Where no record of its labels is in there, nothing
-        can be told.
+        The output folder of the training. Where no record of its labels is in
+        there, nothing can be told.
     checksum : int
-        That of the labels now: see ``checksum_of``.
+        The checksum of the labels now: see ``checksum_of``.
 
     Raises
     ------
@@ -77,7 +77,7 @@ class GateRecord:
     Arguments
     ---------
     samples : int
-        S, how many there are.
+        S, the number of samples.
     trusted : numpy.ndarray, optional
         Shape (S,), bool: whose labels are given, so that the gate has nothing
         to judge. None is by default.
@@ -113,8 +113,8 @@ class GateRecord:
         # The place of the last draw of each: its step, then its rank
         self._drawn = torch.full((self.samples,), -1)
         self._columns = {
-            name: torch.full((self.samples,), missing, dtype=TYPES[name])
-            for name, missing in NOT_DRAWN.items()
+            name: torch.full((self.samples,), missing, dtype=dtype)
+            for name, (missing, dtype) in COLUMNS.items()
         }
 
     def add(self, samples, **results):
@@ -162,7 +162,8 @@ class GateRecord:
         own = drawn == last
         for name, column in self._columns.items():
             # Drawn beats not drawn
-            column = column.to(device).where(own, NOT_DRAWN[name])
+            missing, _ = COLUMNS[name]
+            column = column.to(device).where(own, missing)
             torch.distributed.all_reduce(column, most)
             self._columns[name] = column.cpu()
         self._drawn = last.cpu()

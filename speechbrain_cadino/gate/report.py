@@ -55,7 +55,7 @@ def report_gate(output_folder, manifest, speakers=None):
     Returns
     -------
     pandas.DataFrame
-        What is in ``gate.csv``, and as NaN what another mixture lacks.
+        The content of ``gate.csv``, and NaN for what another mixture lacks.
 
     Raises
     ------

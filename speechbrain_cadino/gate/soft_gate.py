@@ -71,12 +71,12 @@ class SoftLossGate(DynamicLossGate):
         Arguments
         ---------
         losses : torch.Tensor
-            (B,), in nats.
+            Losses, (B,), in nats.
 
         Returns
         -------
         torch.Tensor
-            (B,), from 0 to 1; 1 as long as there is no gate.
+            Weights, (B,), from 0 to 1; 1 as long as there is no gate.
         """
         if self.gate != "dynamic" or math.isinf(self.threshold):
             return (losses < self.threshold).float()

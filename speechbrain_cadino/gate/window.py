@@ -49,7 +49,7 @@ class LossWindow:
         Arguments
         ---------
         losses : torch.Tensor
-            (B,).
+            Losses, (B,), in nats.
         """
         # Left on the device until they are needed: no step waits for them
         self._step.append(losses.detach())

@@ -15,7 +15,8 @@ class EmbeddingNorm(torch.nn.Module):
     Arguments
     ---------
     encoder : torch.nn.Module
-        (batch, time, features) to (batch, 1, D), as SpeechBrain's encoders.
+        The encoder, from (batch, time, features) to (batch, 1, D), as
+        SpeechBrain's.
     size : int
         D, the size of the embedding.
     last_layer : str
@@ -64,7 +65,7 @@ class EmbeddingNorm(torch.nn.Module):
         Returns
         -------
         torch.nn.Module
-            Of the class of the encoder, a copy.
+            A copy of the encoder, the norm folded into its last layer.
         """
         encoder, norm = copy.deepcopy(self.encoder), self.norm
         layer = encoder.get_submodule(self.last_layer)
@@ -99,12 +100,12 @@ def without_norm(encoder):
     Arguments
     ---------
     encoder : torch.nn.Module
-        Any encoder.
+        The encoder, with such a norm or without.
 
     Returns
     -------
     torch.nn.Module
-        Itself if it has none.
+        The encoder without the norm; itself if it has none.
     """
     normed = isinstance(encoder, EmbeddingNorm)
     return encoder.folded() if normed else encoder

@@ -73,7 +73,7 @@ class ContextNetwork(torch.nn.Module):
         Arguments
         ---------
         latents : torch.Tensor
-            (batch, frames, size).
+            Latents, (batch, frames, size).
         feed_forward : bool
             Whether to return what the (last) feed-forward network of each
             layer adds, in place of the layer's output.
@@ -81,7 +81,7 @@ class ContextNetwork(torch.nn.Module):
         Returns
         -------
         list of torch.Tensor
-            For each layer, (batch, frames, d_model).
+            The frames of each layer, (batch, frames, d_model).
         """
         with self._listening() as added:
             last, hidden = self.transformer.encode(latents)
@@ -181,7 +181,7 @@ class SpanMask:
         batch : int
             The number of rows.
         frames : int
-            The length of each.
+            The number of frames of each row.
         generator : torch.Generator, optional
             The source of all that is random, on the CPU: that of PyTorch by
             default, which a Brain seeds in each step.
@@ -189,7 +189,8 @@ class SpanMask:
         Returns
         -------
         torch.Tensor
-            (batch, frames), bool: True where the student does not see.
+            The mask, (batch, frames), bool: True where the student does not
+            see.
 
         Raises
         ------
@@ -225,9 +226,10 @@ class FrameStudent(torch.nn.Module):
     Arguments
     ---------
     front_end : torch.nn.Module
-        From signals, (batch, samples), to latents, (batch, frames, size).
+        The front end, from signals, (batch, samples), to latents, (batch,
+        frames, size).
     context : ContextNetwork
-        What is above.
+        The context network, from latents to the frames of each layer.
     size : int
         The size of the latents.
     d_model : int
@@ -235,7 +237,7 @@ class FrameStudent(torch.nn.Module):
     heads : int
         The number of codebooks.
     codes : int
-        The number of codes in each.
+        The number of codes in each codebook.
     heads_at : str
         "last": all heads read the last layer, as in DinoSR (Liu et al., 2023);
         "each": the heads of the last ``heads`` layers read what their own
@@ -306,9 +308,10 @@ class FrameStudent(torch.nn.Module):
         Arguments
         ---------
         wavs : torch.Tensor
-            (batch, samples).
+            Signals, (batch, samples).
         mask : torch.Tensor, optional
-            (batch, frames), bool: what is hidden; drawn if it is not given.
+            The frames that are hidden, (batch, frames), bool; drawn if not
+            given.
 
         Returns
         -------
@@ -339,14 +342,14 @@ class FrameStudent(torch.nn.Module):
         Arguments
         ---------
         wavs : torch.Tensor
-            (batch, samples).
+            Signals, (batch, samples).
 
         Returns
         -------
         layers : list of torch.Tensor
-            For each layer, (batch, frames, d_model).
+            The frames of each layer, (batch, frames, d_model).
         codes : list of torch.Tensor
-            For each head, the probabilities of its codes, (batch, frames,
+            The probabilities of the codes of each head, (batch, frames,
             codes).
         """
         layers = self.context(self.front_end(wavs))

@@ -11,14 +11,14 @@ def classify(classifier, embeddings):
     Arguments
     ---------
     classifier : torch.nn.Module
-        From (batch, 1, D) to (batch, 1, C), as SpeechBrain's Classifier.
+        The classifier, from (batch, 1, D) to (batch, 1, C), as SpeechBrain's.
     embeddings : torch.Tensor
-        (batch, 1, D).
+        Embeddings, (batch, 1, D).
 
     Returns
     -------
     torch.Tensor
-        (batch, C).
+        Cosines, (batch, C), fp32.
 
     Example
     -------
@@ -118,7 +118,7 @@ class DINOHead(torch.nn.Module):
         Arguments
         ---------
         embeddings : torch.Tensor
-            (batch, input_size).
+            Embeddings, (batch, input_size).
 
         Returns
         -------
@@ -148,7 +148,7 @@ class NoHead(torch.nn.Module):
     Attributes
     ----------
     shared : tuple
-        Empty: see DINOHead.
+        The names of outputs that all samples share: none, see DINOHead.
     prototypes : torch.nn.Module
         A module without parameters.
 
@@ -170,7 +170,7 @@ class NoHead(torch.nn.Module):
         Arguments
         ---------
         embeddings : torch.Tensor
-            Shape (batch, D).
+            Embeddings, shape (batch, D).
 
         Returns
         -------

@@ -70,14 +70,14 @@ class SignalEncoder(NamedTuple):
         Arguments
         ---------
         crops : torch.Tensor
-            (batch, samples), on the device.
+            Crops of signals, (batch, samples), on the device.
         augment : callable, optional
             The augmentation, which changes each crop on its own.
 
         Returns
         -------
         torch.Tensor
-            (batch, time, bands).
+            Normalised features, (batch, time, bands).
         """
         # In fp32 whatever the precision of the networks
         with torch.no_grad(), torch.autocast(crops.device.type, enabled=False):
@@ -91,14 +91,14 @@ class SignalEncoder(NamedTuple):
         Arguments
         ---------
         signals : torch.Tensor
-            (batch, samples), on the device.
+            Signals, (batch, samples), on the device.
         lengths : torch.Tensor, optional
             Relative lengths, (batch,).
 
         Returns
         -------
         torch.Tensor
-            (batch, 1, D).
+            Embeddings, (batch, 1, D).
         """
         if lengths is None:
             lengths = torch.ones(len(signals), device=signals.device)

@@ -26,7 +26,8 @@ class MultiCropNetwork(torch.nn.Module):
     Arguments
     ---------
     encoder : torch.nn.Module
-        (batch, time, features) to (batch, 1, D), as SpeechBrain's encoders.
+        The encoder, from (batch, time, features) to (batch, 1, D), as
+        SpeechBrain's.
     head : torch.nn.Module
         The head, from embeddings, (batch, D), to what the loss compares: see
         DINOHead.
@@ -56,14 +57,14 @@ class MultiCropNetwork(torch.nn.Module):
         Arguments
         ---------
         crops : list of torch.Tensor
-            Features, each (batch, time, features).
+            Features of crops, each (batch, time, features).
 
         Returns
         -------
         embeddings : torch.Tensor
-            (sum of batches, D).
+            Embeddings, (sum of batches, D).
         outputs : dict of str:torch.Tensor
-            Those of the head, by name.
+            The outputs of the head, by name.
         """
         embeddings = torch.cat([self.encoder(feats) for feats in crops])
         embeddings = embeddings.squeeze(1)
@@ -118,9 +119,10 @@ class JointNetwork(MultiCropNetwork):
         Returns
         -------
         embeddings : torch.Tensor
-            See there, as for the next: without the labelled crops.
+            The embeddings, as of MultiCropNetwork: without the labelled crops.
         outputs : dict of str:torch.Tensor
-            And ``cosines``, (B, C), of the labelled ones.
+            The outputs of the head, and ``cosines``, (B, C), of the labelled
+            crops.
         """
         if source is None:
             return super().forward(crops)

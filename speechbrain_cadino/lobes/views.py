@@ -49,12 +49,12 @@ class UtteranceEncoder(torch.nn.Module):
         Arguments
         ---------
         feats : torch.Tensor
-            (batch, time, features), not padded.
+            Features, (batch, time, features), not padded.
 
         Returns
         -------
         torch.Tensor
-            (batch, D).
+            Embeddings, (batch, D).
 
         Raises
         ------
@@ -110,20 +110,20 @@ class TaskAndViews(torch.nn.Module):
         Arguments
         ---------
         *args
-            What the encoder takes for its task.
+            The encoder's arguments for its task.
         views : list of torch.Tensor
             Features of groups of views, each (views * batch, time, features).
         where : tuple
             See ``own_random``, for what the encoder draws for the views.
         **kwargs
-            What the encoder takes for its task.
+            The encoder's named arguments for its task.
 
         Returns
         -------
         own : torch.Tensor
-            What the encoder gives for its task; this alone without views.
+            The encoder's output for its task; this alone without views.
         embeddings : torch.Tensor
-            (sum of the groups, D).
+            Embeddings of the views, (sum of the groups, D).
         """
         own = self.utterances.encoder(*args, **kwargs)
         if not views:

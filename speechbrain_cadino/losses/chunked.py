@@ -31,15 +31,15 @@ def chunked(student, teacher, pairs, target, teacher_temp, student_temp):
     teacher : dict of str:torch.Tensor
     pairs : torch.Tensor
     target : callable
-        One whose ``whole_batch`` is False may be called with a part of the
-        batch.
+        The target, which may be called with a part of the batch if its
+        ``whole_batch`` is False.
     teacher_temp : float
     student_temp : float
 
     Returns
     -------
     loss, teacher_entropy, student_entropy : torch.Tensor
-        Scalars.
+        Scalars, as of ``losses.dino.plain``.
     """
     student = student["bottleneck"], student["prototypes"]
     teacher = teacher["bottleneck"], teacher["prototypes"]

@@ -234,7 +234,7 @@ class CosineLoss(Term):
         loss : torch.Tensor
             Scalar between 0 and 2.
         figures : dict
-            Empty.
+            An empty dict: there are none.
         """
         pairs = different_views(student, teacher)
         embeddings = student.embeddings
@@ -255,7 +255,7 @@ def plain(student, teacher, pairs, target, teacher_temp, student_temp):
     student : dict of str:torch.Tensor
         ``bottleneck``, (S, B, D), and ``prototypes``, (K, D).
     teacher : dict of str:torch.Tensor
-        The same, of T views.
+        The same outputs of T views.
     pairs : torch.Tensor
         (T, S), 1 for each pair that counts.
     target : callable
@@ -323,7 +323,7 @@ def mean_output(outputs):
     Returns
     -------
     torch.Tensor
-        (K,).
+        Mean cosines, (K,).
 
     Example
     -------
@@ -353,7 +353,7 @@ def different_views(student, teacher):
     Returns
     -------
     torch.Tensor
-        (T, S).
+        The pairs, (T, S), of 0 and 1.
 
     Raises
     ------
@@ -385,14 +385,14 @@ def mean_over_pairs(values, pairs):
     Arguments
     ---------
     values : torch.Tensor
-        (B, T, S).
+        Values, (B, T, S).
     pairs : torch.Tensor
-        (T, S) of 0 and 1.
+        The pairs that count, (T, S), of 0 and 1.
 
     Returns
     -------
     torch.Tensor
-        Scalar.
+        The mean, a scalar.
 
     Example
     -------

@@ -121,7 +121,7 @@ class SelfDistillation:
         Returns
         -------
         value : torch.Tensor
-            Scalar.
+            The loss, a scalar.
         figures : dict of str:torch.Tensor
             Detached scalars, see Objective.
         """
@@ -177,7 +177,7 @@ class SelfDistillation:
         Arguments
         ---------
         student : tuple
-            What MultiCropNetwork gives for the crops that are ``seen``.
+            The result of MultiCropNetwork for the crops that are ``seen``.
         crops : list of torch.Tensor
             See ``views``.
         batch_size : int

@@ -33,7 +33,7 @@ class TeacherTargets(torch.nn.Module):
         "ffn": what the feed-forward network of a layer adds, as in the authors'
         code; "layer": what the layer says.
     freeze_epochs : float, optional
-        The teacher stays as it is from then on.
+        The position, in epochs, from which on the teacher stays as it is.
 
     Raises
     ------
@@ -82,12 +82,12 @@ class TeacherTargets(torch.nn.Module):
         Arguments
         ---------
         latents : torch.Tensor
-            (batch, frames, size), without a mask.
+            Latents, (batch, frames, size), without a mask.
 
         Returns
         -------
         torch.Tensor
-            (codebooks, batch, frames, d_model).
+            Normalised frames, (codebooks, batch, frames, d_model).
         """
         layers = self.teacher(latents, self.targets == "ffn")
         return torch.stack(
@@ -101,16 +101,16 @@ class TeacherTargets(torch.nn.Module):
         Arguments
         ---------
         wavs : torch.Tensor
-            (batch, samples). Not used.
+            Signals, (batch, samples). Not used.
         latents : torch.Tensor
-            (batch, frames, size), without a mask.
+            Latents, (batch, frames, size), without a mask.
         mask : torch.Tensor
-            (batch, frames), bool: the frames that are asked for.
+            The frames that are asked for, (batch, frames), bool.
 
         Returns
         -------
         torch.Tensor
-            (codebooks, frames), int64.
+            Codes, (codebooks, frames), int64.
         """
         return self.codebook(self.said(latents.detach())[:, mask])
 
@@ -122,7 +122,7 @@ class TeacherTargets(torch.nn.Module):
         position : float
             The position in training, in epochs.
         context : ContextNetwork
-            The student's.
+            The context network of the student.
         """
         self.codebook.after_step()
         momentum = self._momentum(position)
@@ -175,7 +175,8 @@ class RandomTargets(torch.nn.Module):
     Arguments
     ---------
     features : torch.nn.Module
-        From signals, (batch, samples), to (batch, frames, bands).
+        The module that computes the features, from signals, (batch, samples),
+        to (batch, frames, bands).
     bands : int
         The size of the features.
     stack : int
@@ -205,16 +206,17 @@ class RandomTargets(torch.nn.Module):
         Arguments
         ---------
         wavs : torch.Tensor
-            (batch, samples).
+            Signals, (batch, samples).
         latents : torch.Tensor
-            (batch, frames, size); they tell how many frames there are.
+            Latents, (batch, frames, size); they tell how many frames there
+            are.
         mask : torch.Tensor
-            (batch, frames), bool.
+            The frames that are asked for, (batch, frames), bool.
 
         Returns
         -------
         torch.Tensor
-            (1, frames), int64.
+            Codes, (1, frames), int64.
         """
         with full_precision(wavs.device.type):  # as nearest neighbours need
             return self._codes(wavs, latents, mask)
@@ -242,7 +244,7 @@ class RandomTargets(torch.nn.Module):
         position : float
             The position in training, in epochs.
         context : ContextNetwork
-            The student's.
+            The context network of the student.
         """
         total = torch.distributed.ReduceOp.SUM
         self.hits += ddp_all_reduce(self._collected, total).to(self.hits.device)

@@ -44,9 +44,9 @@ class LabelCorrectionLoss(torch.nn.Module):
         The probability that a class must have; 0.5 in the papers. 1 corrects
         nothing.
     mean_over : str
-        What the sum is divided by: "batch", all samples, so that a step is
-        the smaller the more are dropped; "selected", those that are not
-        dropped, of all processes. Without any, the loss is 0.
+        The divisor of the sum: "batch", all samples, so that a step is the
+        smaller the more are dropped; "selected", those that are not dropped,
+        of all processes. Without any, the loss is 0.
 
     Raises
     ------
@@ -104,16 +104,16 @@ class LabelCorrectionLoss(torch.nn.Module):
             the cosines (n, C) of their clean crops, without gradient. Not
             called where there is nothing to correct.
         trusted : torch.Tensor, optional
-            (B,), bool: which labels are given. None is by default.
+            The samples whose labels are given, (B,), bool. None is by default.
 
         Returns
         -------
         loss : torch.Tensor
-            Scalar.
+            The loss, a scalar.
         results : dict of str:torch.Tensor
-            For each sample, (B,): ``losses`` of AAM-softmax, ``decisions``
-            (DROPPED, RELIABLE or CORRECTED) and ``corrected``, the class that
-            a label was corrected to, else -1.
+            Figures of each sample, (B,): ``losses`` of AAM-softmax,
+            ``decisions`` (DROPPED, RELIABLE or CORRECTED) and ``corrected``,
+            the class that a label was corrected to, else -1.
         """
         losses = self.aam_losses(cosines, labels)
         reliable = losses.detach() < gate
@@ -142,15 +142,15 @@ class LabelCorrectionLoss(torch.nn.Module):
         Arguments
         ---------
         total : torch.Tensor
-            Scalar.
+            The sum over the samples, a scalar.
         decisions : torch.Tensor
-            (B,): see ``forward``.
+            Decisions, (B,): see ``forward``.
 
         Returns
         -------
         torch.Tensor
-            Scalar: see ``mean_over``. The mean of it over the processes is
-            what one process has of the whole batch.
+            The mean, a scalar: see ``mean_over``. The mean of it over the
+            processes is what one process has of the whole batch.
         """
         if self.mean_over == "batch":
             return total / len(decisions)
@@ -166,14 +166,14 @@ class LabelCorrectionLoss(torch.nn.Module):
         Arguments
         ---------
         cosines : torch.Tensor
-            (B, C).
+            Cosines, (B, C).
         labels : torch.Tensor
-            (B,).
+            Pseudo labels, (B,).
 
         Returns
         -------
         torch.Tensor
-            (B,), in nats.
+            Losses, (B,), in nats.
         """
         cosines = cosines.float()
         one_hot = F.one_hot(labels, cosines.shape[1]).to(cosines)
@@ -191,11 +191,11 @@ class LabelCorrectionLoss(torch.nn.Module):
         Returns
         -------
         chosen : torch.Tensor
-            (n,), bool: the confident ones, of which there are m.
+            The confident samples, (n,), bool, of which there are m.
         classes : torch.Tensor
-            (m,): their most probable classes.
+            Their most probable classes, (m,).
         targets : torch.Tensor
-            (m, C): their posteriors, sharpened.
+            Their posteriors, (m, C), sharpened.
         """
         confidences, classes = posteriors.max(1)
         chosen = confidences.exp() > self.confidence
@@ -213,7 +213,7 @@ class LabelCorrectionLoss(torch.nn.Module):
         Arguments
         ---------
         reliable : torch.Tensor
-            (B,), bool.
+            The samples that are reliable, (B,), bool.
         gate : float
             The lowest gate; inf for none.
         answer : callable or None
@@ -222,7 +222,7 @@ class LabelCorrectionLoss(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            (n,), or an empty tuple.
+            Rows, (n,), or an empty tuple.
         """
         if answer is None or self.confidence == 1 or gate == math.inf:
             return ()
@@ -234,14 +234,14 @@ class LabelCorrectionLoss(torch.nn.Module):
         Arguments
         ---------
         cosines : torch.Tensor
-            (m, C).
+            Cosines, (m, C).
         targets : torch.Tensor
-            (m, C), probabilities.
+            Target probabilities, (m, C).
 
         Returns
         -------
         torch.Tensor
-            (m,).
+            Cross-entropies, (m,), in nats.
         """
         outputs = self.scale * cosines.float()
         return F.cross_entropy(outputs, targets, reduction="none")

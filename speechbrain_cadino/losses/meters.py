@@ -14,12 +14,12 @@ def embedding_spread(embeddings):
     Arguments
     ---------
     embeddings : torch.Tensor
-        (views, batch, D).
+        Embeddings, (views, batch, D).
 
     Returns
     -------
     torch.Tensor
-        Scalar.
+        The spread, a scalar.
 
     Example
     -------
@@ -45,12 +45,12 @@ def effective_dimensions(embeddings):
     Arguments
     ---------
     embeddings : torch.Tensor
-        (views, batch, D).
+        Embeddings, (views, batch, D).
 
     Returns
     -------
     torch.Tensor
-        Scalar, the mean over the views.
+        The number of dimensions, a scalar, the mean over the views.
 
     Example
     -------
@@ -120,12 +120,12 @@ def measured(embeddings):
     Arguments
     ---------
     embeddings : torch.Tensor
-        The teacher's, (views, batch, D).
+        The teacher's embeddings, (views, batch, D).
 
     Returns
     -------
     dict of str:torch.Tensor
-        Detached scalars.
+        The value of each meter by its name, a detached scalar.
 
     Example
     -------
@@ -141,14 +141,14 @@ def accuracy(cosines, labels):
     Arguments
     ---------
     cosines : torch.Tensor
-        (batch, C).
+        Cosines, (batch, C).
     labels : torch.Tensor
-        (batch,).
+        Labels, (batch,).
 
     Returns
     -------
     torch.Tensor
-        Detached scalar.
+        The share, a detached scalar.
 
     Example
     -------

@@ -9,10 +9,25 @@ from speechbrain_cadino.losses.meters import METERS
 
 # Other columns of training.csv
 TAKEN = {
-    *("epoch", "loss", "lr", "momentum", "seconds", "data_seconds", "EER"),
-    *("device_seconds", "utts_per_second", "replaced", "skipped_steps"),
-    *("clusters", "singletons", "silhouette", "agreement", "ami", "outliers"),
-    *("partners", "partner_precision"),
+    "epoch",
+    "loss",
+    "lr",
+    "momentum",
+    "seconds",
+    "data_seconds",
+    "EER",
+    "device_seconds",
+    "utts_per_second",
+    "replaced",
+    "skipped_steps",
+    "clusters",
+    "singletons",
+    "silhouette",
+    "agreement",
+    "ami",
+    "outliers",
+    "partners",
+    "partner_precision",
 }
 
 
@@ -22,7 +37,7 @@ class Views(NamedTuple):
     Arguments
     ---------
     embeddings : torch.Tensor
-        (views, batch, D).
+        Embeddings, (views, batch, D).
     outputs : dict of str:torch.Tensor
         The outputs of the head by name, such as ``bottleneck``, (views,
         batch, B), and ``prototypes``, (K, B): see the head.
@@ -218,7 +233,7 @@ class Objective(Term):
         Returns
         -------
         value : torch.Tensor
-            Scalar.
+            The weighted sum, a scalar.
         figures : dict of str:torch.Tensor
             The value of each term by its name, then the terms' own figures.
         """
@@ -282,7 +297,8 @@ def accumulation_warnings(objective, factor):
     Returns
     -------
     list of str
-        One if the objective is of the whole batch, and sees parts of it.
+        One sentence if the objective is of the whole batch, and sees parts of
+        it.
     """
     if factor == 1 or not getattr(objective, "whole_batch", False):
         return []

@@ -25,13 +25,13 @@ class OnlineCodebook(torch.nn.Module):
     codebooks : int
         The number of layers.
     codes : int
-        The number of codes in each. 256 in the paper.
+        The number of codes in each codebook. 256 in the paper.
     size : int
         The size of the frames.
     decay : float
         t, from 0 to 1. 0.9 in the authors' code.
     start : str
-        Where the codes begin: "noise", of mean 0 and variance 1 in each
+        The start of the codes: "noise", of mean 0 and variance 1 in each
         dimension, as in the authors' code; "frames", frames of the first
         batch, drawn at random (ours: where frames spread over few directions,
         most of the others are never the nearest).
@@ -91,13 +91,13 @@ class OnlineCodebook(torch.nn.Module):
         Arguments
         ---------
         frames : torch.Tensor
-            (codebooks, frames, size).
+            Frames, (codebooks, frames, size).
 
         Returns
         -------
         torch.Tensor
-            (codebooks, frames), int64: the nearest, the first of those that
-            are equally near.
+            Codes, (codebooks, frames), int64: the nearest, the first of those
+            that are equally near.
         """
         # Whatever the precision of training: sums over many frames
         with full_precision(frames.device.type):
@@ -177,12 +177,12 @@ def over_time(frames):
     Arguments
     ---------
     frames : torch.Tensor
-        (batch, frames, size).
+        Frames, (batch, frames, size).
 
     Returns
     -------
     torch.Tensor
-        (batch, frames, size), of single precision or more.
+        Normalised frames, (batch, frames, size), of single precision or more.
 
     Example
     -------
@@ -201,9 +201,9 @@ def code_loss(logits, codes):
     Arguments
     ---------
     logits : list of torch.Tensor
-        Of each head, (frames, codes).
+        The logits of each head, (frames, codes).
     codes : torch.Tensor
-        (heads, frames).
+        The codes of the frames, (heads, frames).
 
     Returns
     -------

@@ -57,7 +57,7 @@ class MeanEntropyMaximum(Term):
                 f"me-max over out_dim={out_dim} prototypes would hold the "
                 "answers of a whole batch in memory: take out_dim "
                 f"{MOST_PROTOTYPES} or less (1024 in SDPN), or leave the term "
-                "out."
+                "out, --me_max=null."
             )
         self.out_dim = out_dim
         self.student_temp = student_temp
@@ -80,7 +80,7 @@ class MeanEntropyMaximum(Term):
         value : torch.Tensor
             Scalar: 0 (all prototypes in use) to ln K (one of them).
         figures : dict
-            Empty.
+            An empty dict: there are none.
         """
         with full_precision(student.embeddings.device.type):
             logits = cosines(student.outputs) / self.student_temp

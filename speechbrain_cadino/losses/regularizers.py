@@ -57,7 +57,8 @@ class Variance(Term):
         Arguments
         ---------
         student : Views
-            Its global views count; all of them if it saw no global crop.
+            The student's views, of which the global ones count; all of them if
+            it saw no global crop.
         teacher : Views
             The teacher's views, without gradient.
         position : float
@@ -68,7 +69,7 @@ class Variance(Term):
         value : torch.Tensor
             Scalar, between 0 and ``deviation``.
         figures : dict
-            Empty.
+            An empty dict: there are none.
 
         Raises
         ------
@@ -122,7 +123,7 @@ class Covariance(Term):
         value : torch.Tensor
             Scalar, 0 or more.
         figures : dict
-            Empty.
+            An empty dict: there are none.
         """
         with full_precision(student.embeddings.device.type):
             values = []
@@ -173,7 +174,7 @@ class KoLeo(Term):
         Arguments
         ---------
         student : Views
-            All views count.
+            The student's views, all of which count.
         teacher : Views
             Not used.
         position : float
@@ -184,7 +185,7 @@ class KoLeo(Term):
         value : torch.Tensor
             Scalar; 0 if the batch is one utterance.
         figures : dict
-            Empty.
+            An empty dict: there are none.
         """
         with full_precision(student.embeddings.device.type):
             x = F.normalize(all_points(student, self.of), dim=-1, eps=self.eps)
@@ -241,7 +242,7 @@ class OffDiagonal(Term):
         value : torch.Tensor
             Scalar, 0 or more; that of independent dimensions is about D / N.
         figures : dict
-            Empty.
+            An empty dict: there are none.
         """
         with full_precision(student.embeddings.device.type):
             x = F.normalize(all_points(student, self.of), dim=-1)
@@ -293,7 +294,7 @@ class Frobenius(Term):
             Scalar, at most D - 1, which it is if all points are the same, at
             least 0 and D / N - 1.
         figures : dict
-            Empty.
+            An empty dict: there are none.
         """
         with full_precision(student.embeddings.device.type):
             x = F.normalize(all_points(student, self.of), dim=-1)
@@ -313,7 +314,7 @@ def points(views, of):
     Returns
     -------
     torch.Tensor
-        (V, batch, D), in fp32 or more.
+        Points, (V, batch, D), in fp32 or more.
 
     Raises
     ------
@@ -349,7 +350,7 @@ def mean_points(student, teacher, of):
     Arguments
     ---------
     student : Views
-        All of its views count if it saw no global crop.
+        The student's views, all of which count if it saw no global crop.
     teacher : Views
     of : str
         See ``points``.
@@ -357,7 +358,7 @@ def mean_points(student, teacher, of):
     Returns
     -------
     list of torch.Tensor
-        The student's and the teacher's, (N, D).
+        The student's means and the teacher's, (N, D).
 
     Raises
     ------
@@ -381,12 +382,12 @@ def squared_products(x):
     Arguments
     ---------
     x : torch.Tensor
-        (..., N, D).
+        Points, (..., N, D).
 
     Returns
     -------
     total, own : torch.Tensor
-        (...): of all pairs, and of each dimension with itself.
+        The sums, (...): of all pairs, and of each dimension with itself.
 
     Example
     -------

@@ -140,7 +140,7 @@ class Sinkhorn(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            (views, batch, K), summing to one over K.
+            Probabilities, (views, batch, K), summing to one over K.
         """
         log_p = logits - logits.logsumexp(-1, keepdim=True)
         for _ in range(self.rounds):

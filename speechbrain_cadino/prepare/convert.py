@@ -50,7 +50,7 @@ def convert_files(sources, targets, sample_rate=16000, num_workers=None):
     Returns
     -------
     list of str
-        For each source why it failed; an empty text if it did not.
+        The reason why each source failed; an empty text if it did not.
 
     Raises
     ------

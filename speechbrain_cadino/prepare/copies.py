@@ -35,14 +35,14 @@ def make_copies(make, sources, targets, doing, advice, num_workers=None):
     doing : str
         The word for it, beside the progress bar.
     advice : str
-        What to do where a target is of others.
+        The remedy where a target is of others, for the error.
     num_workers : int, optional
         The number of processes; as many as there are CPUs by default.
 
     Returns
     -------
     list of str
-        For each source why it failed; an empty text if it did not.
+        The reason why each source failed; an empty text if it did not.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def comment_of(source):
     Returns
     -------
     str
-        Its path, size and time.
+        The path, size and time of the source.
     """
     text = f"{COPY_OF}{os.path.realpath(source)}: {state_of(source)}"
     # A folder above it may have a name that is not in UTF-8
@@ -101,8 +101,8 @@ def is_copy(found, made_of):
     Returns
     -------
     bool
-        Of another path only if no other file is there, and the file was of
-        the same name, size and time.
+        Whether it is; of another path only if no other file is there, and the
+        file was of the same name, size and time.
 
     Example
     -------
@@ -146,7 +146,7 @@ def in_the_way(target, found, made_of):
     Returns
     -------
     str
-        For ``make_copies``; empty if it may be replaced.
+        The reason, for ``make_copies``; empty if it may be replaced.
     """
     if found is None:
         return ""
@@ -204,7 +204,7 @@ def decodable(packets, source):
     Arguments
     ---------
     packets : iterator of av.Packet
-        Those of one stream of it, as ``demux`` of PyAV gives them.
+        The packets of one stream of the file, as ``demux`` of PyAV gives them.
     source : str or pathlib.Path
         The file.
 

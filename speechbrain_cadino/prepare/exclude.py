@@ -103,14 +103,21 @@ class Excluded:
         """Finds the recordings of the names that do not tell who speaks."""
         # An ID has no suffix: that of take.m4a.wav is take.m4a
         ids = [tuple(parts_of(f"{each.id}.wav")) for each in recordings]
-        named = self._named(set(ids))
+        # What is left out anyway, such as a link to another, is no second one
+        may_train = {
+            own
+            for own, each in zip(ids, recordings)
+            if each.problem in ("", EXCLUDED)
+        }
+        named = self._named(may_train)
         for recording, own in zip(recordings, ids):
             if own in named:
                 recording.problem = EXCLUDED
 
     def _named(self, ids):
-        """The IDs of the names that do not tell who speaks: those that end as
-        one does, or that one ends as; where these are several, none."""
+        """The IDs of the names that do not tell who speaks: that which is the
+        name, or else those that end as it does, or that it ends as; where
+        these are several, none."""
         names = [tuple(parts_of(n, self.folders)) for n in self.unknown]
         depths, lengths = set(map(len, ids)), set(map(len, names))
         known = collections.defaultdict(set)
@@ -119,6 +126,9 @@ class Excluded:
                 known[length, own[-length:]].add(own)
         found = []
         for name in names:
+            if name in ids:
+                found.append({name})
+                continue
             tails = {name[-depth:] for depth in depths}
             found.append(set().union(*(known[len(name), t] for t in tails)))
         self.missing = sum(len(each) != 1 for each in found)

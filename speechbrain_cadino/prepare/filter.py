@@ -117,7 +117,7 @@ def filter_manifest(
     Returns
     -------
     dict
-        What is in ``filter.json``.
+        The content of ``filter.json``.
 
     Raises
     ------
@@ -299,7 +299,7 @@ def decide(ids, scores, rules):
     Returns
     -------
     kept : numpy.ndarray
-        (N,), bool.
+        The utterances that are kept, (N,), bool.
     report : dict
         ``utterances``, ``kept``, ``unreadable``, ``one_segment``; and of each
         score in ``scores`` the ``threshold`` (None where there is none), what
@@ -385,8 +385,8 @@ def within(pieces, table):
     Returns
     -------
     numpy.ndarray
-        A bool of each piece. One across the border of two utterances of a file
-        is in none.
+        The answer for each piece, bool. One across the border of two
+        utterances of a file is in none.
 
     Example
     -------
@@ -420,7 +420,7 @@ def describe_filter(report):
     Returns
     -------
     str
-        Lines for the log.
+        The lines for the log.
 
     Example
     -------

@@ -24,10 +24,7 @@ from speechbrain_cadino.prepare.recordings import (
     judge_recordings,
     manifest_rows,
     read_headers,
-    warn_of_channels,
-    warn_of_rates,
-    warn_of_rest,
-    warn_of_slow,
+    warn_of_kinds,
     write_skipped,
 )
 from speechbrain_cadino.prepare.scan import fingerprint, list_files
@@ -247,12 +244,7 @@ def _write(made, recordings, excluded):
         )
     _report_usable(manifest, usable, sample_rate)
     if inputs["min_duration"]:  # not of noises
-        # Where all are low, none is known by it
-        if any(one.recorded_rate >= sample_rate for one in usable):
-            warn_of_rates(usable, sample_rate, manifest)
-        warn_of_channels(usable, manifest)
-        warn_of_slow(usable, manifest)
-        warn_of_rest(usable, manifest)
+        warn_of_kinds(usable, sample_rate, manifest)
     excluded.report(manifest)
     rows = [
         row

@@ -28,7 +28,7 @@ def check_folders(data_folder, content="audio", key="data_folder"):
     data_folder : str or list of str
         The folder or folders that the user gave.
     content : str
-        Its content, for the message.
+        The content of the folder, for the message.
     key : str
         The key that gave it, for the message.
 
@@ -132,14 +132,14 @@ class Preparation:
     manifest : pathlib.Path
         The manifest.
     inputs : dict
-        What it is made of.
+        The settings and files that the manifest is made of.
     beside : list of pathlib.Path
         The files that are made with it.
     made_folder : str, optional
         The folder of what was converted, of ``check_made_folder``: should a
         file of it be gone, all is made anew.
     suffixes : set of str
-        The suffixes of these.
+        The suffixes of the converted files.
 
     Example
     -------
@@ -179,7 +179,7 @@ class Preparation:
         Arguments
         ---------
         speakers : pathlib.Path
-            Its ``speakers.csv``.
+            The table of speakers, ``speakers.csv``.
 
         Returns
         -------
@@ -246,9 +246,9 @@ class Preparation:
         Arguments
         ---------
         rows : list of tuple
-            Its rows, in the order of ``COLUMNS``.
+            The rows of the manifest, in the order of ``COLUMNS``.
         speakers : pathlib.Path, optional
-            Where the first part of each ID goes to as its true speaker
+            The file of the true speakers, which gets the first part of each ID
             (``ID,spk_id``).
         """
         table = pd.DataFrame(rows, columns=COLUMNS).sort_values("ID")

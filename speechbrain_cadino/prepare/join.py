@@ -41,12 +41,12 @@ def join_manifests(
     source : str or pathlib.Path
         The manifest with true labels as ``spk_id``.
     target : str or pathlib.Path
-        That with pseudo labels, such as ``pseudo_label.py`` writes.
+        The manifest with pseudo labels, such as ``pseudo_label.py`` writes.
     output : str or pathlib.Path
         The manifest to write.
     source_folder, target_folder : str or pathlib.Path, optional
-        What stands in the place of ``$data_root`` in each; by default it stays,
-        and is one folder of both.
+        The folder in the place of ``$data_root`` in each; by default
+        ``$data_root`` stays, and is one folder of both.
 
     Raises
     ------

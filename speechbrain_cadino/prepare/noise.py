@@ -16,7 +16,7 @@ def prepare_noise(data_folder, manifest_folder, manifest, **options):
     manifest_folder : str or pathlib.Path
         The folder that the manifest goes to.
     manifest : str
-        Its file name, such as ``noise.csv``.
+        The file name of the manifest, such as ``noise.csv``.
     **options
         Further arguments of ``prepare_folder``: ``glob`` picks a subset.
 

@@ -50,7 +50,7 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
     Returns
     -------
     list
-        What the function returned for each item.
+        The result of the function for each item.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def in_threads(function, items, description):
     Returns
     -------
     list
-        What the function returned for each item.
+        The result of the function for each item.
 
     Example
     -------

@@ -34,21 +34,6 @@ logger = get_logger(__name__)
 FOUND = [field.name for field in dataclasses.fields(Recording)][1:]
 
 
-def parts_folder(manifest):
-    """Where the parts of a manifest are.
-
-    Arguments
-    ---------
-    manifest : pathlib.Path
-        The manifest.
-
-    Returns
-    -------
-    pathlib.Path
-    """
-    return manifest.with_name(f"{manifest.stem}_parts")
-
-
 def prepare_part(made, part, recordings, measure, finish):
     """Measures a part of the recordings, and writes the manifest if it was the
     last.
@@ -60,7 +45,7 @@ def prepare_part(made, part, recordings, measure, finish):
     part : str
         See ``read_part``.
     recordings : list of Recording
-        All that can be used, in the same order in each job.
+        All recordings that can be used, in the same order in each job.
     measure : callable
         The function that reads the headers of some of them, and converts what
         has to be.
@@ -74,7 +59,7 @@ def prepare_part(made, part, recordings, measure, finish):
     """
     number, parts = read_part(part)
     check_parts(part, len(recordings), "recordings")
-    folder = parts_folder(made.manifest)
+    folder = made.manifest.with_name(f"{made.manifest.stem}_parts")
     remove_leftovers(folder)
     pieces = {
         folder / f"{part_name(i, parts)}.json": recordings[first:last]

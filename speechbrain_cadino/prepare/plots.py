@@ -16,7 +16,7 @@ def plot_filter(path, scores, kept, report):
     scores : pandas.DataFrame
         The scores of N utterances.
     kept : numpy.ndarray
-        (N,), bool.
+        The utterances that are kept, (N,), bool.
     report : dict
         The report of ``filter.decide``: it says which scores are drawn.
     """

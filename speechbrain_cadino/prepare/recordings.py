@@ -46,11 +46,11 @@ class Recording:
     Arguments
     ---------
     id : str
-        Its ID.
+        The ID of the recording.
     wav : str
-        Its path, in the words of the manifest.
+        The path in the words of the manifest.
     path : str
-        Its path.
+        The path of the file.
     problem : str
         The reason why it cannot be used; empty as long as nothing is known
         against it.
@@ -65,9 +65,9 @@ class Recording:
         Samples per channel by the header, which may be wrong: see
         ``dataio.audio.Header``.
     source : str
-        Of a converted copy the path of its source.
+        The path of the source, of a converted copy.
     source_rate : int
-        The rate of that, as far as soundfile tells.
+        The rate of the source, in Hz, as far as soundfile tells.
     """
 
     id: str
@@ -254,25 +254,29 @@ def convert_recordings(
         recording.source_rate = rate
 
 
-def warn_of_rates(recordings, rate, manifest=None):
-    """Says how many recordings lack the upper frequencies.
+def warn_of_kinds(recordings, rate, manifest=None):
+    """Says how many recordings lack the upper frequencies, are mixed (a call
+    may have a voice on each channel), are those that a training will wait for,
+    or are read in part alone.
 
     Arguments
     ---------
     recordings : list of Recording
-        Those that are used, with their headers read.
+        The recordings that are used, with their headers read.
     rate : int
         The sample rate that they are heard at, in Hz.
     manifest : pathlib.Path, optional
-        Their manifest.
+        The manifest of the recordings, if a training will read them from it.
     """
+    where = f"{manifest}: " if manifest else ""
+    count = len(recordings)
     rates = [one.recorded_rate for one in recordings]
     low = [row for row, own in enumerate(rates) if own < rate]
-    if low:
+    # In a manifest where all are low, none is known by it
+    if low and not (manifest and len(low) == count):
         first = recordings[low[0]]
         logger.warning(
-            f"{f'{manifest}: ' if manifest else ''}"
-            f"{len(low)} of {len(recordings)} recordings have fewer than "
+            f"{where}{len(low)} of {count} recordings have fewer than "
             f"{rate} samples a second, such as {rates[low[0]]} of "
             f"{printable(first.source or first.path)}: they are resampled, but "
             "lack the upper frequencies, which may make them alike, whoever "
@@ -280,65 +284,27 @@ def warn_of_rates(recordings, rate, manifest=None):
             + " Train on one kind, or bring all to one rate: see Data in "
             "recipes/VoxCeleb/README.md." * bool(manifest)
         )
-
-
-def warn_of_slow(recordings, manifest):
-    """Says how many recordings a training will wait for.
-
-    Arguments
-    ---------
-    recordings : list of Recording
-        See ``warn_of_channels``.
-    manifest : pathlib.Path
-        Their manifest.
-    """
-    slow = [recording for recording in recordings if recording.is_slow]
-    if slow:
+    mixed = sum(recording.channels > 1 for recording in recordings)
+    if mixed:
         logger.warning(
-            f"{manifest}: {len(slow)} of {len(recordings)} recordings are MP3 "
+            f"{where}{mixed} of {count} recordings have several channels, "
+            "which are mixed. If each channel holds its own voice, as in "
+            "calls, write each into its own file first: see Data in "
+            "recipes/VoxCeleb/README.md."
+        )
+    slow = [recording for recording in recordings if recording.is_slow]
+    if slow and manifest:
+        logger.warning(
+            f"{where}{len(slow)} of {count} recordings are MP3 "
             f"of more than {LONG_MP3 // 60} minutes, such as "
             f"{printable(slow[0].path)}: each crop is found by reading from "
             "the start. Give convert_folder, for copies that are fast, with "
             'pip install "speechbrain_cadino[convert]".'
         )
-
-
-def warn_of_channels(recordings, manifest=None):
-    """Says how many recordings are mixed: a call may have a voice on each
-    channel.
-
-    Arguments
-    ---------
-    recordings : list of Recording
-        Those that are used, with their headers read.
-    manifest : pathlib.Path, optional
-        Their manifest.
-    """
-    mixed = sum(recording.channels > 1 for recording in recordings)
-    if mixed:
-        logger.warning(
-            f"{f'{manifest}: ' if manifest else ''}"
-            f"{mixed} of {len(recordings)} recordings have several channels, "
-            "which are mixed. If each channel holds its own voice, as in "
-            "calls, write each into its own file first: see Data in "
-            "recipes/VoxCeleb/README.md."
-        )
-
-
-def warn_of_rest(recordings, manifest=None):
-    """Says how many recordings are read in part alone.
-
-    Arguments
-    ---------
-    recordings : list of Recording
-        See ``warn_of_channels``, as for the manifest.
-    manifest : pathlib.Path, optional
-    """
     parts = [one for one in recordings if one.told == -1]
     if parts:
         logger.warning(
-            f"{f'{manifest}: ' if manifest else ''}"
-            f"{len(parts)} of {len(recordings)} recordings go on where their "
+            f"{where}{len(parts)} of {count} recordings go on where their "
             f"headers end, such as {printable(parts[0].path)}: their beginning "
             "alone is read. Converted, they are read whole: by convert_folder, "
             'and by commands after pip install "speechbrain_cadino[convert]".'
@@ -395,8 +361,8 @@ def write_skipped(path, name, problems):
     name : str
         The heading of what is left out.
     problems : list of tuple
-        Of everything, what it is called, and why it is left out; an empty
-        reason for what is not.
+        The name of each thing, and the reason why it is left out; an empty
+        reason if it is not.
 
     Returns
     -------

@@ -124,8 +124,8 @@ def rule_of(name, value, mixture=None, detector=None):
     Returns
     -------
     object
-        One with ``threshold``, from scores (n,) to the least that is kept and
-        figures, or to None and a reason. None for no rule.
+        The rule, whose ``threshold`` goes from scores (n,) to the least that
+        is kept and figures, or to None and a reason. None for no rule.
 
     Raises
     ------

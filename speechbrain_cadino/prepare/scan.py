@@ -29,7 +29,7 @@ class Found(NamedTuple):
     problem : str
         The reason why it cannot be used; empty if nothing is known against it.
     target : str
-        Of a link to another one of the files that are listed, the name of that.
+        The name of the other listed file that it is a link to, if any.
     """
 
     name: str
@@ -67,7 +67,7 @@ def list_files(folder, glob, suffixes, leave_out=None):
     Returns
     -------
     list of Found
-        Sorted by name.
+        The files, sorted by name.
 
     Example
     -------
@@ -213,7 +213,7 @@ def digest(texts):
     Returns
     -------
     str
-        Empty if there are none.
+        The digest; empty if there are none.
     """
     total, some = hashlib.sha256(), False
     for text in texts:

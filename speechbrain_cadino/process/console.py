@@ -130,7 +130,7 @@ def to_copy(command):
     Arguments
     ---------
     command : list
-        Its words.
+        The words of the command.
 
     Returns
     -------

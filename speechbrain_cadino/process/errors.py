@@ -64,7 +64,7 @@ def user_errors(goes_on=True):
     ...
     SystemExit: 1
     """
-    for stream in _streams():
+    for stream in (sys.stdout, sys.stderr):
         # Names of files in a terminal that has no such letters
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -91,11 +91,6 @@ def user_errors(goes_on=True):
         _exit(sentence)
     finally:
         release_all(well)
-
-
-def _streams():
-    """Those of what is printed."""
-    return sys.stdout, sys.stderr
 
 
 def _sentence_of(error, goes_on):
@@ -177,7 +172,7 @@ def _without_reader():
     """The streams of what is printed that go into a pipe which nobody reads
     any more."""
     found = []
-    for stream in _streams():
+    for stream in (sys.stdout, sys.stderr):
         poll = select.poll()
         with contextlib.suppress(OSError, ValueError, AttributeError):
             # Linux says so by an error, macOS by a hang-up

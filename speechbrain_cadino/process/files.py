@@ -222,9 +222,9 @@ def take_mode(temporary, path):
     Arguments
     ---------
     temporary : pathlib.Path
-        What is to replace it.
+        The file or folder that is to replace it.
     path : pathlib.Path
-        What may be there.
+        The file or folder that may be there.
     """
     with contextlib.suppress(OSError):  # not there, or of a disk without any
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -343,7 +343,7 @@ def is_temporary(name):
     Returns
     -------
     re.Match
-        With the host and the process; None if it is not.
+        The match, with the host and the process; None if it is not.
 
     Example
     -------
@@ -408,7 +408,7 @@ def state_of(path):
     Returns
     -------
     str
-        Its size, and when it was modified.
+        The size of the file, and when it was modified.
     """
     info = os.stat(path)
     return f"{info.st_size} bytes, {info.st_mtime_ns} ns"
@@ -425,8 +425,8 @@ def holds_something(path):
     Returns
     -------
     bool
-        Not if there is nothing, or a folder that is empty or holds only what
-        killed processes have not finished.
+        Whether anything would; not if there is nothing, or a folder that is
+        empty or holds only what killed processes have not finished.
 
     Example
     -------
@@ -483,7 +483,7 @@ def check_inputs_stay(inputs, outputs):
     Arguments
     ---------
     inputs : list
-        What is read: paths, and None or tables, which are no files.
+        The inputs: paths, and None or tables, which are no files.
     outputs : list of pathlib.Path
         The files to write.
 
@@ -521,7 +521,7 @@ def read_json(path):
     Returns
     -------
     dict or list
-        None if there is no such file, or it is damaged.
+        The content; None if there is no such file, or it is damaged.
 
     Example
     -------
@@ -566,7 +566,7 @@ def read_text(path, errors="strict"):
     Returns
     -------
     str
-        Lines end in ``\\n``.
+        The text, whose lines end in ``\\n``.
 
     Raises
     ------

@@ -22,14 +22,14 @@ class Interrupted(SystemExit):
     Arguments
     ---------
     number : int
-        The signal.
+        The number of the signal.
 
     Attributes
     ----------
     signal : signal.Signals
         The signal.
     place : str
-        Where the run was, in words, if somebody knew.
+        The place of the run, in words, if somebody knew.
 
     Example
     -------

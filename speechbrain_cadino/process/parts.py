@@ -90,7 +90,7 @@ def stretches(count, parts):
     Returns
     -------
     list of tuple
-        Of each part the first thing, and that after the last.
+        The first thing of each part, and the one after its last.
 
     Example
     -------
@@ -111,7 +111,7 @@ def check_parts(part, count, things):
     count : int
         The number of things.
     things : str
-        What they are, for the message.
+        The word for the things, for the message.
 
     Example
     -------
@@ -133,9 +133,9 @@ def say_missing(part, missing):
     Arguments
     ---------
     part : str
-        The one that is done.
+        The part that is done.
     missing : list of str
-        The names of those that are not.
+        The names of the parts that are not.
     """
     logger.info(
         f"Part {part} is done; to come: {', '.join(missing[:8])}"

@@ -18,7 +18,7 @@ def seed_of(where):
     Returns
     -------
     int
-        Below 2^63.
+        The seed, below 2^63.
 
     Example
     -------

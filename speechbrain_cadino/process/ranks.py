@@ -54,7 +54,7 @@ def launched_processes():
     Returns
     -------
     int
-        Its WORLD_SIZE; 1 without it.
+        The WORLD_SIZE of torchrun; 1 without it.
 
     Example
     -------
@@ -70,7 +70,8 @@ def own_rank():
     Returns
     -------
     int
-        0 if there are no others, also where a scheduler numbers its tasks.
+        The rank; 0 if there are no others, also where a scheduler numbers its
+        tasks.
 
     Example
     -------
@@ -108,7 +109,7 @@ def share_buffers(module):
     Arguments
     ---------
     module : torch.nn.Module
-        The module that they are of.
+        The module of the buffers.
 
     Example
     -------
@@ -125,13 +126,13 @@ def worth_while(num_workers):
     Arguments
     ---------
     num_workers : int
-        The number that is asked for.
+        The number of workers that is asked for.
 
     Returns
     -------
     int
-        No more than there are processors for this process, which shares
-        them with the others of torchrun on its machine.
+        The number, no more than there are processors for this process, which
+        shares them with the others of torchrun on its machine.
 
     Example
     -------
@@ -152,7 +153,7 @@ def own_processors(processes=None):
     Returns
     -------
     int
-        1 or more.
+        The number of processors, 1 or more.
 
     Example
     -------
@@ -236,7 +237,7 @@ def ddp_mean(tensor):
     Returns
     -------
     torch.Tensor
-        The same on all ranks.
+        The mean, the same on all ranks.
 
     Example
     -------
@@ -266,7 +267,8 @@ def ddp_gather(tensor, dim=0):
     Returns
     -------
     torch.Tensor
-        The same on all ranks; the tensor itself without DDP.
+        The tensors side by side, the same on all ranks; the tensor itself
+        without DDP.
 
     Example
     -------

@@ -57,9 +57,9 @@ class Adaptation(NamedTuple):
     choice : str
         The map; "none" if no one is better.
     verdict : str
-        In words.
+        The reasons for the choice, in words.
     calibration : ScoreCalibration
-        What scores mean after the map; None without one.
+        The calibration of scores after the map; None without one.
     interval : tuple of float
         The 95% interval of its threshold; None without one.
     """

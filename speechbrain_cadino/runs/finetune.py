@@ -75,7 +75,7 @@ def draw_labels(path, manifest, speakers, share, seed=0):
     Returns
     -------
     str
-        The path.
+        The path of the labelled manifest.
 
     Raises
     ------
@@ -143,9 +143,9 @@ class Training(NamedTuple):
     share : float
         The share of the labels.
     folder : pathlib.Path
-        Its output folder.
+        The output folder of the training.
     overrides : str
-        Its flags.
+        The flags of the training.
     start : str, optional
         A hash of the encoder that it starts from.
     """
@@ -200,7 +200,7 @@ class Training(NamedTuple):
         }
         metrics = self.folder / "metrics.json"
         if metrics.is_file():
-            row |= _read_json(metrics)["systems"]["encoder"]
+            row |= read_json(metrics)["systems"]["encoder"]
         write_json(self.result, row)
 
 
@@ -218,9 +218,9 @@ def plan_shares(hparams_file, run_opts, overrides):
     Returns
     -------
     output_folder : pathlib.Path
-        For the table.
+        The folder for the table.
     trainings : list of Training
-        One for each share.
+        The trainings, one for each share.
 
     Raises
     ------
@@ -338,21 +338,14 @@ def write_shares(output_folder, trainings):
     Returns
     -------
     list of dict
-        What ``shares`` is in ``results.json``: ``share``, ``utterances``,
+        The ``shares`` of ``results.json``: ``share``, ``utterances``,
         ``speakers`` and, if there are trials, the error rates.
     """
     rows = [
-        _read_json(training.result) for training in trainings if training.done
+        read_json(training.result) for training in trainings if training.done
     ]
     write_json(pathlib.Path(output_folder) / "results.json", {"shares": rows})
     return rows
-
-
-def _read_json(path):
-    content = read_json(path)
-    if content is None:
-        raise ValueError(f"{path} is damaged: remove it, and start again.")
-    return content
 
 
 def format_shares(rows):

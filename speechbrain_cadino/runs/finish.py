@@ -71,7 +71,12 @@ def finish(
     own = own if len(own) else table
     say_what_is_lost(hparams["encoder_folder"])
     logger.info("Exporting the encoder, and the mean of its embeddings.")
-    export(embedder, hparams["output_folder"], hparams["encoder_folder"], own)
+    export_encoder(
+        hparams["encoder_folder"],
+        f"{hparams['output_folder']}/hyperparams.yaml",
+        {"embedding_model": embedder.weights},
+        embedder.mean_embedding(own),
+    )
     encoder = load_encoder(
         hparams["encoder_folder"], device, num_workers=embedder.num_workers
     )
@@ -105,6 +110,29 @@ def finish(
         weights=weights,
     )
     logger.info(where_to_go(hparams["encoder_folder"]))
+
+
+def average_last_epochs(brain, hparams):
+    """Gives a Brain the mean of its last epochs, if that is wanted.
+
+    Arguments
+    ---------
+    brain : EncoderBrain
+        The Brain, trained.
+    hparams : dict
+        The hyperparameters of the training, optionally with ``last_epochs``
+        (LastEpochs).
+
+    Returns
+    -------
+    bool
+        Whether it has that now.
+    """
+    last_epochs = hparams.get("last_epochs")
+    if last_epochs is None or last_epochs.count == 1:
+        return False
+    last_epochs.average(brain.averaged(), len(brain.record.rows))
+    return True
 
 
 def check_exportable(hparams):
@@ -210,7 +238,7 @@ def fold(encoder, final_map, table):
         all where it does not end in a linear layer or the recordings are too
         few. The log says so.
     final_map : LinearMap
-        With ``learn``, such as RecordingLDA.
+        The map, with ``learn``, such as RecordingLDA.
     table : pandas.DataFrame
         The manifest to learn from.
 
@@ -240,8 +268,8 @@ def where_to_go(encoder_folder):
     Returns
     -------
     str
-        Of a step of a pipeline, which goes on by itself, where alone; and so of
-        an encoder that has been moved since.
+        The lines; of a step of a pipeline, which goes on by itself, only where
+        the encoder is; and so of an encoder that has been moved since.
 
     Example
     -------
@@ -261,31 +289,6 @@ def where_to_go(encoder_folder):
     return f"{where}\nNext, with audio of yours:\n{command}"
 
 
-def export(embedder, output_folder, encoder_folder, table, section=None):
-    """Writes an encoder folder, with the mean embedding of the training set.
-
-    Arguments
-    ---------
-    embedder : Embedder
-        The trained encoder; its ``weights`` are the ``embedding_model``.
-    output_folder : str or pathlib.Path
-        The output folder of the training, with its ``hyperparams.yaml``.
-    encoder_folder : str or pathlib.Path
-        The folder to write.
-    table : pandas.DataFrame
-        The manifest that it was trained on.
-    section : str, optional
-        See ``export_encoder``.
-    """
-    export_encoder(
-        encoder_folder,
-        f"{output_folder}/hyperparams.yaml",
-        {"embedding_model": embedder.weights},
-        embedder.mean_embedding(table),
-        section,
-    )
-
-
 def write_model_card(
     output_folder,
     encoder_folder,
@@ -300,9 +303,11 @@ def write_model_card(
     Arguments
     ---------
     output_folder : str or pathlib.Path
-        See ``export``, as for the next two.
+        The output folder of the training, with its ``hyperparams.yaml``.
     encoder_folder : str or pathlib.Path
-    table : pandas.DataFrame
+        The folder to write into.
+    table : pandas.DataFrame or None
+        The manifest that it was trained on, see ``write_card``.
     metrics : dict, optional
         The figures of ``verify``, if there are trials.
     system : str

@@ -65,13 +65,13 @@ class Heard(NamedTuple):
     Arguments
     ---------
     halves : numpy.ndarray
-        (2, N, D): of both halves of each.
+        Embeddings of both halves of each recording, (2, N, D).
     crops : numpy.ndarray
-        (M, D): of augmented crops.
+        Embeddings of augmented crops, (M, D).
     recordings : numpy.ndarray
-        (M,): the recording that each is a crop of.
+        The recording that each crop is of, (M,), int.
     parts : numpy.ndarray
-        (M,): the half that it is from, 0 or 1.
+        The half that each crop is from, 0 or 1, (M,), int.
 
     Example
     -------
@@ -133,7 +133,7 @@ def hear(embedder, table):
     Returns
     -------
     Heard
-        Of the recordings that are long enough and can be read.
+        The embeddings of the recordings that are long enough and can be read.
 
     Raises
     ------
@@ -275,7 +275,7 @@ def score_held_out(heard, learn):
     heard : Heard
         The recordings. Of more than ``MOST_RECORDINGS``, as many are scored.
     learn : callable
-        One of ``MAPS``.
+        The function that learns the map, one of ``MAPS``.
 
     Returns
     -------
@@ -386,9 +386,9 @@ def choose(figures):
     Returns
     -------
     str
-        Of the maps whose EER is surely lower, its interval without 0, and
-        whose clusters do not agree less in every third, that of the lowest
-        EER; "none" if there is no such map.
+        The name of a map: of those whose EER is surely lower, its interval
+        without 0, and whose clusters do not agree less in every third, that of
+        the lowest EER; "none" if there is no such map.
 
     Example
     -------
@@ -420,7 +420,7 @@ def in_words(figures, choice):
     Returns
     -------
     str
-        Sentences.
+        The sentences.
     """
     none, others = figures.loc[NONE], figures.drop(NONE)
     if choice != NONE:

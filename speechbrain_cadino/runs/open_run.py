@@ -138,7 +138,7 @@ def check_no_training(folder, save_folder=None):
     folder : str or pathlib.Path
         The folder of some results.
     save_folder : str or pathlib.Path, optional
-        Where its checkpoints would be; its ``save`` by default.
+        The folder of its checkpoints; its ``save`` by default.
 
     Raises
     ------
@@ -207,7 +207,7 @@ def record_of(settings):
     Returns
     -------
     dict
-        Fit for JSON.
+        The record, fit for JSON.
     """
     return {"version": __version__, "settings": settings}
 
@@ -287,19 +287,15 @@ def check_same(name, record, settings, remove, harmless=HARMLESS, done=False):
     ValueError
         Naming what has changed; or if there was no record yet when it began.
     """
-    if record is None or "version" not in record:
+    begun = (record or {}).get("version")
+    if begun is None or (begun.startswith("0.2.") and not done):
+        when = f"with version {begun}" if begun else "before version 0.2.0"
         raise ValueError(
-            f"{name} was begun before version 0.2.0, and {__version__} cannot "
-            "go on with it: give another output_folder, or remove what is to "
-            f"be made anew: {remove}. Encoder folders can be loaded as ever."
-        )
-    begun = record["version"]
-    if begun.startswith("0.2.") and not done:
-        raise ValueError(
-            f"{name} was begun with version {begun}, whose trainings "
-            f"{__version__} does not go on with: if it has not ended, let it "
-            "end with that version, or remove what is to be made anew: "
-            f"{remove}. Encoder folders can be loaded as ever."
+            f"{name} was begun {when}, whose trainings {__version__} does not "
+            "go on with: if it has not ended, let it end with the version "
+            "that began it, or give another output_folder, or remove what is "
+            f"to be made anew: {remove}. Encoder folders can be loaded as "
+            "ever."
         )
     updated = begun != __version__
     changes = differences(settings_of(record, harmless), settings)

@@ -72,7 +72,7 @@ def write_page(folder, cells, plots, tables):
         The paths of the plots, by the name of their section; what is no PNG
         file is left out.
     tables : dict of str:str
-        What stands above the plots of some sections.
+        The text above the plots of some sections, by their name.
 
     Example
     -------

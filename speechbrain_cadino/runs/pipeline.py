@@ -75,18 +75,18 @@ def check(steps):
         removed while later steps, made from it, are there.
     """
     steps = [step for step in steps if not step.quick]
-    records = [_read_record(step) for step in steps]
-    for step, record in zip(steps, records):
-        if record is None and has_checkpoint(step.folder / "save"):
+    records = []
+    for step in steps:
+        record = _read_record(step)
+        saved = has_checkpoint(step.folder / "save")
+        if record is None and saved:
             raise ValueError(
                 f"{step.name} was not begun by this pipeline, which cannot "
                 f"tell its settings: remove {_there([step])}."
             )
-    # What has failed before it made anything is no beginning
-    records = [
-        record if record and _has_made(step, record) else None
-        for step, record in zip(steps, records)
-    ]
+        # What has failed before it made anything is no beginning
+        made = record and (record["done"] or saved)
+        records.append(record if made else None)
     for place, (step, record) in enumerate(zip(steps, records)):
         if record:
             there = _there(steps[place:])
@@ -100,11 +100,6 @@ def check(steps):
                 f"{step.name} is to be made anew, but later steps were made "
                 f"from what it was: remove {_there(later)}."
             )
-
-
-def _has_made(step, record):
-    """Whether a step has made something that its settings matter to."""
-    return record["done"] or has_checkpoint(step.folder / "save")
 
 
 def _settings(step, record):

@@ -19,8 +19,11 @@ STEP_FILE = "step.json"
 
 # Files that a step of a moment reads: where one was edited, it is done anew
 READ_QUICKLY = [
-    *("trials", "calibration_trials", "trials_manifest"),
-    *("groups", "speakers"),
+    "trials",
+    "calibration_trials",
+    "trials_manifest",
+    "groups",
+    "speakers",
 ]
 
 
@@ -85,7 +88,7 @@ class Plan:
     hparams : dict
         The content of ``pipeline.yaml``.
     make : StepMaker
-        Makes each Step.
+        The maker of the steps.
     """
 
     def __init__(self, hparams, make):
@@ -102,10 +105,14 @@ class Plan:
         writes them: they are of reports alone, which come late."""
         if self.speakers is None or lies_in(self.folder, self.speakers):
             return
+        stage_1 = read_entry(self.hparams["stage_1"])
         # As a preparation calls it, such as that of the demo
+        folders = [
+            *paths_of(self.hparams["data_folder"]),
+            *paths_of(stage_1.get("manifest_folder")),
+        ]
         made = pathlib.Path(self.speakers).name == SPEAKERS and any(
-            lies_in(folder, self.speakers)
-            for folder in paths_of(self.hparams["data_folder"])
+            lies_in(folder, self.speakers) for folder in folders
         )
         if not made or os.path.isfile(self.speakers):
             _check_labels(self.speakers)

@@ -26,7 +26,7 @@ from speechbrain_cadino.process.files import (
     write_text,
 )
 from speechbrain_cadino.process.plots import save_figure
-from speechbrain_cadino.runs.page import write_page
+from speechbrain_cadino.runs.page import TITLE, write_page
 from speechbrain_cadino.verification.results import format_results
 
 # Figure, heading of its column, format, how many of its unit make one
@@ -71,7 +71,7 @@ class Stage(NamedTuple):
     name : str
         The name of the training.
     folder : pathlib.Path
-        Its output folder.
+        The output folder of the training.
     manifest : str
         The manifest that it trains on.
     seconds : float, optional
@@ -93,7 +93,7 @@ def write_report(folder, stages, last=None):
     folder : str or pathlib.Path
         The folder to write to.
     stages : list of Stage
-        All of the pipeline; those still to come, too.
+        All stages of the pipeline; those still to come, too.
     last : str, optional
         The name of the verification at the end, and of its folder, if there is
         one: its table and plots stand below those of the stages.
@@ -187,8 +187,15 @@ def _sizes(known):
 
 def _row(name, **figures):
     names = [
-        *("seconds", "utterances", "clusters", "nmi", "ami"),
-        *("eer", "min_dcf_0.01", "agreement", "reliable"),
+        "seconds",
+        "utterances",
+        "clusters",
+        "nmi",
+        "ami",
+        "eer",
+        "min_dcf_0.01",
+        "agreement",
+        "reliable",
     ]
     names += [name for name in OPTIONAL if name in figures]
     return {"name": name} | {key: figures.get(key) for key in names}
@@ -315,7 +322,7 @@ def _markdown(folder, cells, plots, tables):
         for path in paths
     ]
     parts = [
-        "# From stage to stage",
+        f"# {TITLE}",
         "\n".join(table),
         *(["![](plots/pipeline.png)"] if picture else []),
         NOTE,

@@ -1,15 +1,11 @@
-"""How a training of stage I starts, and what it leaves.
+"""Stage I: the weights that a training starts from, and what it leaves.
 
-``train_dino.py`` and ``train_adapt.py`` share it; its starts are those of
-``train_speaker_with_dino.py``, too.
+``train_dino.py`` and ``train_adapt.py`` share it.
 """
 
-from speechbrain_cadino.encoders.load import start_from_encoder
-from speechbrain_cadino.runs.finish import finish
+from speechbrain_cadino.runs.finish import average_last_epochs, finish
 from speechbrain_cadino.runs.training import start_from
 from speechbrain_cadino.training.plots import plot_training
-
-STARTS = {"start_encoder": (start_from_encoder, "embedding_model")}
 
 
 def start(hparams):
@@ -20,7 +16,7 @@ def start(hparams):
     hparams : dict
         See ``start_from``, and ``student`` and ``teacher``.
     """
-    start_from(hparams, STARTS)
+    start_from(hparams)
     student, teacher = hparams["student"], hparams["teacher"]
     teacher.network.load_state_dict(student.state_dict())
 
@@ -37,11 +33,8 @@ def report(brain, hparams):
         The hyperparameters of the training.
     """
     weights = "the teacher, which follows the student"
-    last_epochs = hparams.get("last_epochs")
-    if last_epochs is not None:
-        last_epochs.average(brain.network.encoder, len(brain.record.rows))
-        if last_epochs.count > 1:
-            weights = "the mean of the teachers of the last epochs"
+    if average_last_epochs(brain, hparams):
+        weights = "the mean of the teachers of the last epochs"
     finish(
         brain.embedder(),
         hparams,

@@ -1,4 +1,4 @@
-"""How a training on pseudo labels starts, and what it leaves.
+"""Stage II: what a training on pseudo labels leaves.
 
 ``train_dlg_lc.py``, ``train_av_dlg_lc.py`` and ``finetune.py`` share it.
 """
@@ -7,17 +7,13 @@ import pathlib
 
 import torch
 
-from speechbrain_cadino.encoders.load import start_from_encoder, start_from_file
 from speechbrain_cadino.gate.report import report_gate
 from speechbrain_cadino.process.files import atomic_path
-from speechbrain_cadino.runs.finish import finish
-from speechbrain_cadino.runs.training import start_from
+from speechbrain_cadino.runs.finish import average_last_epochs, finish
 from speechbrain_cadino.training.plots import plot_stage_two
 
-STARTS = {
-    "start_encoder": (start_from_encoder, "embedding_model"),
-    "start_classifier": (start_from_file, "classifier"),
-}
+# Whose weights are exported, where they are averaged
+MEAN = "the mean of what the last epochs would have exported"
 
 
 def finish_voices(brain, hparams):
@@ -31,12 +27,13 @@ def finish_voices(brain, hparams):
         See ``finish``. With a ``final_map`` there is no classifier: it would
         not fit the encoder.
     """
+    weights = MEAN if average_last_epochs(brain, hparams) else None
     if hparams.get("final_map") is None:
         save_classifiers(brain)
     else:  # one of before the map
         for branch in brain.branches.values():
             pathlib.Path(branch.classifier_file).unlink(missing_ok=True)
-    finish(brain.embedder(), hparams, brain.device)
+    finish(brain.embedder(), hparams, brain.device, weights=weights)
 
 
 def save_classifiers(brain):
@@ -51,17 +48,6 @@ def save_classifiers(brain):
         with atomic_path(branch.classifier_file) as temporary:
             classifier = brain.exported(branch).classifier
             torch.save(classifier.state_dict(), temporary)
-
-
-def start(hparams):
-    """Loads weights to start from.
-
-    Arguments
-    ---------
-    hparams : dict
-        See ``start_from``, and ``start_encoder`` and ``start_classifier``.
-    """
-    start_from(hparams, STARTS)
 
 
 def report(brain, hparams, end=finish_voices):

@@ -14,6 +14,7 @@ from ruamel.yaml.error import YAMLError
 from speechbrain.utils.run_opts import RunOptions
 from speechbrain_cadino.clustering.kmeans import SphericalKMeans, find_engine
 from speechbrain_cadino.clustering.pseudo_labels import check_clusterer
+from speechbrain_cadino.clustering.sweep import check_candidates
 from speechbrain_cadino.config.calls import check_arguments
 from speechbrain_cadino.config.flags import SEVERAL, did_you_mean
 from speechbrain_cadino.config.overlays import (
@@ -46,15 +47,27 @@ OURS = "!new:speechbrain_cadino."
 
 # Go to each script whose YAML file knows them, unless they are null.
 COMMON = [
-    *("seed", "data_folder", "convert_folder", "noise_folder", "rir_folder"),
-    *("trials", "trials_folder", "precision", "compile_encoder"),
+    "seed",
+    "data_folder",
+    "convert_folder",
+    "noise_folder",
+    "rir_folder",
+    "trials",
+    "trials_folder",
+    "precision",
+    "compile_encoder",
 ]
 
 # Share their work between the processes of torchrun
 TORCHRUN = {
-    *("train_dino.py", "pseudo_label.py", "filter_manifest.py"),
-    *("train_dlg_lc.py", "train_av_dlg_lc.py", "train_adapt.py"),
-    *("train_speaker_with_dino.py", "train_dinosr.py"),
+    "train_dino.py",
+    "pseudo_label.py",
+    "filter_manifest.py",
+    "train_dlg_lc.py",
+    "train_av_dlg_lc.py",
+    "train_adapt.py",
+    "train_speaker_with_dino.py",
+    "train_dinosr.py",
 }
 
 # Where later steps look for what a training has made
@@ -91,11 +104,11 @@ class Step(NamedTuple):
     name : str
         The name of the step, and of its folder under the output folder.
     folder : pathlib.Path
-        That folder.
+        The folder of the step.
     command : list of str
         The command line, after ``python``.
     settings : dict
-        Plain data: all that its result depends on.
+        All that the result of the step depends on, as plain data.
     manifest : str, optional
         The manifest that it trains on, if it is a training.
     work : Work, optional
@@ -104,7 +117,7 @@ class Step(NamedTuple):
         Whether it takes a moment and no step needs its result: it is simply
         done again when its settings change or a step before it runs.
     values : dict
-        What its entry in the pipeline's YAML file sets.
+        The flags that its entry in the pipeline's YAML file sets.
     processes : int
         The number of processes that share its work.
     """
@@ -156,7 +169,7 @@ class StepMaker:
         iteration : int, optional
             The number of the iteration that it belongs to.
         **own
-            What the pipeline knows of its own.
+            The settings that the pipeline knows of its own.
 
         Returns
         -------
@@ -170,31 +183,9 @@ class StepMaker:
         trains = script.startswith("train_")
         whole = pathlib.Path(self.hparams["output_folder"])
         folder = whole / name
-        yaml_file, known, values = self._read_entry(entry, iteration)
-        if "output_folder" in values:
-            raise ValueError(f"{entry}: its output_folder is {folder}.")
-        if "output_folder" in known:
-            own["output_folder"] = folder
-        common = {key: self.hparams.get(key) for key in COMMON if key in known}
-        options = self.options
-        if not trains:
-            options = {k: v for k, v in options.items() if k in TOOL_OPTIONS}
-        given = {**common, **own, **options}
-        flags = {k: v for k, v in given.items() if v is not None} | values
-        for key in set(flags) - set(known):
-            if key not in RUN_OPTIONS:
-                raise ValueError(
-                    f"{entry}: {yaml_file} has no {key}."
-                    f"{did_you_mean(key, known)}"
-                )
-            if flags[key] is None:  # as it is without it
-                del flags[key]
-        for key in WITHOUT_ENCODER:
-            if flags.get(key):
-                raise ValueError(
-                    f"{entry}: with {key} a training leaves no encoder: give "
-                    "it to the script itself."
-                )
+        yaml_file, flags, values = self._flags(
+            entry, iteration, folder, own, trains
+        )
         command = [_from_here(yaml_file)]
         command += [_flag(key, value) for key, value in flags.items()]
         resolved = _checked(entry, command, folder, trains)
@@ -216,6 +207,35 @@ class StepMaker:
             values=values,
             processes=processes,
         )
+
+    def _flags(self, entry, iteration, folder, own, trains):
+        """The YAML file of a step, all its flags, and those of its entry."""
+        yaml_file, known, values = self._read_entry(entry, iteration)
+        if "output_folder" in values:
+            raise ValueError(f"{entry}: its output_folder is {folder}.")
+        if "output_folder" in known:
+            own = {**own, "output_folder": folder}
+        common = {key: self.hparams.get(key) for key in COMMON if key in known}
+        options = self.options
+        if not trains:
+            options = {k: v for k, v in options.items() if k in TOOL_OPTIONS}
+        given = {**common, **own, **options}
+        flags = {k: v for k, v in given.items() if v is not None} | values
+        for key in set(flags) - set(known):
+            if key not in RUN_OPTIONS:
+                raise ValueError(
+                    f"{entry}: {yaml_file} has no {key}."
+                    f"{did_you_mean(key, known)}"
+                )
+            if flags[key] is None:  # as it is without it
+                del flags[key]
+        for key in WITHOUT_ENCODER:
+            if flags.get(key):
+                raise ValueError(
+                    f"{entry}: with {key} a training leaves no encoder: give "
+                    "it to the script itself."
+                )
+        return yaml_file, flags, values
 
     def _started(self, script, processes):
         """How a script is started: maybe by torchrun."""
@@ -286,7 +306,7 @@ def read_entry(value):
     Returns
     -------
     dict
-        Its keys; ``hparams`` is the file.
+        The keys of the entry; ``hparams`` is the file.
 
     Raises
     ------
@@ -318,7 +338,8 @@ def read_entry(value):
 def _checked(entry, command, folder, trains):
     """The settings of a command; raises where they do not fit its step."""
     try:
-        resolved = _resolve(command, trains)
+        merged, run_opts, overrides = parse_arguments(command, trains)
+        resolved = resolve(merged, overrides, run_opts)
         check_starts(resolved)
         check_arguments(resolved)
         _check_parts(resolved)
@@ -356,10 +377,13 @@ def _part(settings, key):
 
 def _check_numbers(clusterer, sweep):
     """Raises what pseudo labels would, of however many utterances."""
-    find_engine(clusterer.engine, "cpu")
     numbers = clusterer.n_clusters, clusterer.merge_to
     if not any(number is not None and 0 < number < 1 for number in numbers):
         check_clusterer(clusterer, sweep, MANY)
+        return
+    find_engine(clusterer.engine, "cpu")
+    if sweep:
+        check_candidates(sweep)
 
 
 def _check_values(settings):
@@ -416,12 +440,6 @@ def _defaults(yaml_file):
     """The keys of a YAML file and of its bases, with their values there."""
     merged, _, _ = parse_arguments([str(yaml_file)])
     return YAML().load(pathlib.Path(merged))
-
-
-def _resolve(command, trains):
-    """The settings that a YAML file and flags make, references resolved."""
-    merged, run_opts, overrides = parse_arguments(command, trains)
-    return resolve(merged, overrides, run_opts)
 
 
 def _flag(name, value):

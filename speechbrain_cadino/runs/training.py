@@ -9,6 +9,10 @@ from speechbrain_cadino.config.settings import HARMLESS, LIMIT
 from speechbrain_cadino.config.starts import CENTROIDS
 from speechbrain_cadino.dataio.manifest import read_manifest
 from speechbrain_cadino.dataio.names import paths_of
+from speechbrain_cadino.encoders.load import (
+    start_from_encoder,
+    start_from_file,
+)
 from speechbrain_cadino.prepare.inputs import check_folders
 from speechbrain_cadino.process.memory import keep_freed_memory
 from speechbrain_cadino.process.ranks import LONG_PATIENCE, patience
@@ -20,6 +24,30 @@ from speechbrain_cadino.verification.evaluate import TrialEvaluator
 
 logger = get_logger(__name__)
 
+# For each key of a YAML file that may name weights to start from, the function
+# that copies them, and the key of the module that gets them
+STARTS = {
+    "start_encoder": (start_from_encoder, "embedding_model"),
+    "start_classifier": (start_from_file, "classifier"),
+    "start_face_encoder": (start_from_encoder, "face_embedding_model"),
+}
+
+
+def start_from(hparams):
+    """Loads the weights that a training starts from, and fixes those that it
+    leaves as they are.
+
+    Arguments
+    ---------
+    hparams : dict
+        The hyperparameters: ``embedding_model``, and optionally ``train_only``
+        and the keys of ``STARTS``.
+    """
+    for source, (load, module) in STARTS.items():
+        if hparams.get(source) not in (None, CENTROIDS):
+            load(hparams[module], hparams[source])
+    train_only(hparams["embedding_model"], hparams.get("train_only"))
+
 
 def train(
     hparams_file,
@@ -27,7 +55,7 @@ def train(
     overrides,
     brain_class,
     report,
-    start=None,
+    start=start_from,
     evaluators=("evaluator",),
     harmless=HARMLESS | {LIMIT},
 ):
@@ -48,7 +76,7 @@ def train(
     report : callable
         The function of the trained Brain and the hyperparameters that writes
         what is left; the main process calls it.
-    start : callable, optional
+    start : callable
         The function of the hyperparameters that loads weights to start from.
     evaluators : list of str
         The keys of the trial lists, read once the data are prepared.
@@ -78,8 +106,7 @@ def train(
     run_on_main(_warn_of_tested, args=[hparams])
 
     # Weights to start from
-    if start is not None:
-        start(hparams)
+    start(hparams)
 
     # Brain and training
     keep_freed_memory()
@@ -142,22 +169,3 @@ def _warn_of_tested(hparams):
     if isinstance(trials, TrialEvaluator):
         table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
         trials.overlap(table, read_labelled(hparams))
-
-
-def start_from(hparams, starts):
-    """Loads the weights that a training starts from, and fixes those that it
-    leaves as they are.
-
-    Arguments
-    ---------
-    hparams : dict
-        The hyperparameters: ``embedding_model``, and optionally ``train_only``
-        and the keys of ``starts``.
-    starts : dict of str:tuple
-        The function that copies weights, and the key of the module that gets
-        them, for each key of the YAML file that may name such weights.
-    """
-    for source, (load, module) in starts.items():
-        if hparams.get(source) not in (None, CENTROIDS):
-            load(hparams[module], hparams[source])
-    train_only(hparams["embedding_model"], hparams.get("train_only"))

@@ -1,1 +1,1 @@
-"""Around the training step: record, checkpoints, schedules, plots."""
+"""Record, checkpoints, schedules and plots: all around the training step."""

@@ -13,8 +13,8 @@ logger = get_logger(__name__)
 class LastEpochs:
     """Keeps the weights of the last epochs, a file each, and averages them.
 
-    WeSpeaker scores with the mean of the last ten teachers of its DINO recipe
-    (``num_avg``).
+    WeSpeaker scores with the mean of the last ten teachers of its DINO recipe,
+    and of the last ten models of its supervised one (``num_avg``).
 
     Arguments
     ---------

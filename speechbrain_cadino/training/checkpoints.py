@@ -97,7 +97,7 @@ def checkpoint_errors(checkpointer):
     Arguments
     ---------
     checkpointer : Checkpointer
-        The one that loads it.
+        The checkpointer that loads it.
 
     Raises
     ------
@@ -244,7 +244,7 @@ class AtomicCheckpointer(Checkpointer):
         Returns
         -------
         Checkpoint
-            None if there is none.
+            The checkpoint; None if there is none.
         """
         for _ in range(ATTEMPTS - 1):
             with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
@@ -375,15 +375,12 @@ def _checksum(path):
 def _problem(folder):
     """What is wrong with a checkpoint; empty if it is whole."""
     try:
-        if (folder / CHECKSUMS).is_file():
-            expected = json.loads((folder / CHECKSUMS).read_text("utf-8"))
-            for name, checksum in expected.items():
-                if _checksum(folder / name) != checksum:
-                    return f"{name} is not what was written"
-        # One of before there were checksums has this at least
-        meta = yaml.safe_load((folder / METAFNAME).read_text("utf-8"))
-        return "" if "unixtime" in meta else f"{METAFNAME} is damaged"
+        expected = json.loads((folder / CHECKSUMS).read_text("utf-8"))
+        for name, checksum in expected.items():
+            if _checksum(folder / name) != checksum:
+                return f"{name} is not what was written"
     except OSError as error:
         return f"{pathlib.Path(error.filename).name}: {error.strerror}"
-    except (ValueError, TypeError, AttributeError, yaml.YAMLError):
-        return f"{CHECKSUMS} or {METAFNAME} is damaged"
+    except (ValueError, AttributeError):
+        return f"{CHECKSUMS} is damaged"
+    return ""

@@ -83,7 +83,7 @@ def bottleneck(figures):
     Returns
     -------
     str
-        Empty if there is nothing to be done about it.
+        The sentence; empty if there is nothing to be done about it.
 
     Example
     -------

@@ -26,7 +26,7 @@ class Compilation:
     Arguments
     ---------
     modules : torch.nn.Module
-        All networks of a training.
+        All networks of the training.
     graphs : bool
         Whether to use CUDA graphs. They write each step's gradients to the
         same memory: not where gradients of several batches are added up.
@@ -69,14 +69,14 @@ class Compilation:
         Arguments
         ---------
         step : callable
-            The function that takes it.
+            The function that takes the step.
         undo : callable
             The function that undoes what it did before it failed.
 
         Returns
         -------
         object
-            What the step returns.
+            The result of the step.
         """
         self._begin_step()
         try:
@@ -130,12 +130,13 @@ class Compilation:
         Arguments
         ---------
         error : Exception
-            The error that it failed with.
+            The error of the step.
 
         Returns
         -------
         str
-            What the error says, if the step is worth a second try; else None.
+            The first line of the error, if the step is worth a second try;
+            else None.
         """
         if self.steps >= FIRST_STEPS:
             return None

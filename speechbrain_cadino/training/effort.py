@@ -1,4 +1,4 @@
-"""How much a training does: told before it begins, and checked at its end."""
+"""Effort of a training: told before it begins, and checked at its end."""
 
 import hashlib
 
@@ -25,11 +25,11 @@ def say_how_much(dataset, epochs, steps_per_epoch, device, wanted=None):
     epochs : int
         The number of epochs.
     steps_per_epoch : int
-        The steps of each.
+        The number of steps of an epoch.
     device : str
-        Where it runs: of a GPU that PyTorch does not find, "cpu".
+        The device of the training: "cpu" for a GPU that PyTorch does not find.
     wanted : int, optional
-        What the YAML file's ``steps_per_epoch`` says, if anything.
+        The ``steps_per_epoch`` of the YAML file, if it has any.
     """
     steps = epochs * steps_per_epoch
     text = f"{len(getattr(dataset, 'ids', dataset))} utterances"
@@ -98,15 +98,15 @@ def check_moved(before, network, steps, rates, momentum=None):
     Arguments
     ---------
     before : str
-        What ``hash_parameters`` was before it.
+        The ``hash_parameters`` of the network before the training.
     network : torch.nn.Module
-        The network, after it.
+        The network after the training.
     steps : int
-        How many there were.
+        The number of steps of the training.
     rates : list of float
         The learning rates of some steps, for the error.
     momentum : float, optional
-        With which a teacher began to follow, for the error.
+        The momentum with which a teacher began to follow, for the error.
 
     Raises
     ------

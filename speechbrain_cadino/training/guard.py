@@ -72,7 +72,7 @@ class StepGuard:
     Arguments
     ---------
     rewindable : list
-        All that a step changes before its end, each with ``mark`` and
+        The objects that a step changes before its end, each with ``mark`` and
         ``rewind``.
 
     Attributes
@@ -110,7 +110,7 @@ class StepGuard:
         Arguments
         ---------
         ids : list of str
-            The utterances in it.
+            The IDs of the utterances in it.
         """
         if not self._finite:
             self._ids = []
@@ -125,7 +125,7 @@ class StepGuard:
         Arguments
         ---------
         loss : torch.Tensor
-            Scalar.
+            The loss, a scalar.
         """
         self._finite.append(loss.detach().isfinite().all())
 

@@ -79,9 +79,4 @@ class Place:
     @mark_as_loader
     def _load(self, path, end_of_epoch):
         with open(path, encoding="utf-8") as file:
-            state = json.load(file)
-        if not isinstance(state, list):
-            raise ValueError(
-                f"{path} is of an earlier version: give another output_folder."
-            )
-        self.epoch, self.first, self.step = state
+            self.epoch, self.first, self.step = json.load(file)

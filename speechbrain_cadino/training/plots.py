@@ -17,7 +17,8 @@ def plot_training(rows, path, objective):
     path : str or pathlib.Path
         The PNG file.
     objective : Objective
-        Its terms are lines, and it knows pictures of their figures.
+        The objective, whose terms are lines; it knows pictures of their
+        figures.
     """
     table = pd.DataFrame(rows).set_index("epoch")
     panels = objective.panels()
@@ -107,7 +108,7 @@ def plot_speaker(rows, path, objective):
     path : str or pathlib.Path
         The PNG file.
     objective : Objective
-        That of DINO, which knows pictures of its figures.
+        The objective of DINO, which knows pictures of its figures.
     """
     table = pd.DataFrame(rows).set_index("epoch")
     learnt = "dino_loss" in table  # not where its weight is 0

@@ -118,7 +118,7 @@ class TrainingRecord:
         Arguments
         ---------
         row : dict
-            The figures that are kept of it.
+            The figures of the epoch that are kept.
         """
         self.rows.append(row)
         self.clear()
@@ -163,7 +163,7 @@ def in_single_precision(means):
     Arguments
     ---------
     means : dict of str:float
-        Those of ``TrainingRecord.means``.
+        The means of ``TrainingRecord.means``.
 
     Returns
     -------
@@ -219,7 +219,7 @@ def save_steps(logger, path):
     Arguments
     ---------
     logger : TensorboardLogger
-        Its counters are saved.
+        The logger whose counters are saved.
     path : pathlib.Path
         The path of the file in the checkpoint.
     """
@@ -232,7 +232,7 @@ def load_steps(logger, path, end_of_epoch):
     Arguments
     ---------
     logger : TensorboardLogger
-        Its counters are set.
+        The logger whose counters are set.
     path : pathlib.Path
         The path of the file in the checkpoint.
     end_of_epoch : bool

@@ -282,7 +282,7 @@ class BackEnds:
         Returns
         -------
         BackEnds
-            Itself.
+            These back-ends.
         """
         self.mean = mean
         self.embeddings = embeddings
@@ -327,6 +327,7 @@ class BackEnds:
             mean = embeddings.mean(0, dtype=np.float64)
         self.learn(mean, embeddings, labels)
         for back_end in self:  # before the trials are embedded
+            self._transform(back_end)
             self._scorers(back_end)
 
     def scores(self, back_end, embeddings, enrol, test):
@@ -337,7 +338,7 @@ class BackEnds:
         back_end : BackEnd
             The steps.
         embeddings : numpy.ndarray
-            Shape (M, D).
+            Embeddings of the files, shape (M, D).
         enrol : numpy.ndarray
             Shape (T,): the row of each trial's one side.
         test : numpy.ndarray
@@ -346,7 +347,7 @@ class BackEnds:
         Returns
         -------
         numpy.ndarray
-            Shape (T,), float32.
+            Scores, shape (T,), float32.
         """
         scorer, means = self._scorers(back_end)
         sides = scorer(self._transform(back_end)(embeddings))

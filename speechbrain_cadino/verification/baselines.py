@@ -49,7 +49,7 @@ class LogMelStats(torch.nn.Module):
         Arguments
         ---------
         wavs : torch.Tensor
-            Shape (B, samples).
+            Waveforms, shape (B, samples).
         wav_lens : torch.Tensor, optional
             The relative lengths, ignored: waveforms come without padding, see
             Embedder.
@@ -57,7 +57,7 @@ class LogMelStats(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            Shape (B, 2 n_mels).
+            Means and deviations of the bands, shape (B, 2 n_mels).
         """
         bands = self.compute_features(wavs)
         return torch.cat([bands.mean(1), bands.std(1)], dim=1)
@@ -82,7 +82,7 @@ def random_encoder(embedder, table, seed=0):
     Returns
     -------
     Embedder
-        As the trained one, in eval mode.
+        The untrained encoder, in eval mode.
 
     Raises
     ------

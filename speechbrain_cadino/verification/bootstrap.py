@@ -37,9 +37,9 @@ def trial_speakers(trials, speakers=None):
     Returns
     -------
     enrol : numpy.ndarray
-        Shape (T,), int: speakers numbered from 0.
+        The speakers of the one side, shape (T,), int, numbered from 0.
     test : numpy.ndarray
-        Shape (T,), int.
+        The speakers of the other side, shape (T,), int.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def count_speakers(targets, enrol, test):
     Arguments
     ---------
     targets : array_like
-        Shape (T,), bool.
+        Mask of the target trials, shape (T,), bool.
     enrol : numpy.ndarray
         Shape (T,), int, of ``trial_speakers``.
     test : numpy.ndarray
@@ -131,8 +131,8 @@ def count_speakers(targets, enrol, test):
     Returns
     -------
     int
-        Those with target trials, or those with non-target trials, whichever
-        are fewer.
+        The number of speakers with target trials, or with non-target trials,
+        whichever is lower.
 
     Raises
     ------
@@ -174,7 +174,7 @@ class Bootstrap:
     scores : dict
         The scores of each system by its name, shape (T,).
     targets : array_like
-        Shape (T,), bool.
+        Mask of the target trials, shape (T,), bool.
     enrol : numpy.ndarray
         Shape (T,), int, of ``trial_speakers``.
     test : numpy.ndarray
@@ -209,7 +209,9 @@ class Bootstrap:
     >>> noise = rng.standard_normal(len(targets))
     >>> bootstrap = Bootstrap(
     ...     {"good": noise + 3 * targets, "bad": noise + targets},
-    ...     *(targets, speaker[enrol], speaker[test]),
+    ...     targets,
+    ...     speaker[enrol],
+    ...     speaker[test],
     ...     replicates=200,
     ... )
     >>> low, high = bootstrap.intervals()["good"]["eer"]
@@ -260,7 +262,8 @@ class Bootstrap:
         Returns
         -------
         dict
-            Of each system, a dict from the figure's name to (low, high).
+            The intervals of each system: a dict from the figure's name to
+            (low, high).
         """
         return {
             name: {
@@ -283,7 +286,7 @@ class Bootstrap:
         Returns
         -------
         dict
-            For each figure a dict: ``difference``, its 95% ``interval`` as
+            A dict for each figure: ``difference``, its 95% ``interval`` as
             (low, high), and the two-sided ``p_value`` of there being none. Two
             figures that are both infinite do not differ.
         """
@@ -317,7 +320,7 @@ def trial_weights(targets, enrol, test, rng):
     Arguments
     ---------
     targets : numpy.ndarray
-        Shape (T,), bool.
+        Mask of the target trials, shape (T,), bool.
     enrol, test : numpy.ndarray
         Shape (T,), int: the speakers.
     rng : numpy.random.Generator
@@ -326,7 +329,7 @@ def trial_weights(targets, enrol, test, rng):
     Yields
     ------
     numpy.ndarray
-        Shape (T,), whole numbers as floats.
+        Weights of the trials, shape (T,), whole numbers as floats.
 
     Example
     -------
@@ -370,7 +373,7 @@ def interval(replicates, estimate, speakers, level=0.95):
     estimate : float
         The figure in the sample.
     speakers : int
-        n, above 1.
+        n, the number of speakers, above 1.
     level : float
         The confidence level of the interval, between 0 and 1.
 
@@ -407,9 +410,9 @@ def warn_of_few(replicates, speakers):
     Arguments
     ---------
     replicates : int
-        How many there are.
+        The number of replicates.
     speakers : int
-        n, above 1.
+        n, the number of speakers, above 1.
 
     Example
     -------
@@ -436,16 +439,16 @@ def p_value(differences, estimate, speakers):
     Arguments
     ---------
     differences : array_like
-        Shape (R,): of two systems' figures in each replicate.
+        The difference of two systems' figures in each replicate, shape (R,).
     estimate : float
-        Their difference in the sample.
+        The difference of the figures in the sample.
     speakers : int
         See ``interval``.
 
     Returns
     -------
     float
-        Up to 1, which two systems without any difference have.
+        The p-value, up to 1, which two systems without any difference have.
 
     Example
     -------

@@ -34,7 +34,7 @@ def quality_measures(files, embeddings, enrol, test, sample_rate=16000):
     files : pandas.DataFrame
         The columns ``start,stop`` of N files, in samples.
     embeddings : numpy.ndarray
-        Shape (N, D).
+        Embeddings of the files, shape (N, D).
     enrol : numpy.ndarray
         Shape (T,): the row of each trial's one side.
     test : numpy.ndarray
@@ -78,11 +78,11 @@ class Calibration:
     Arguments
     ---------
     scores : numpy.ndarray
-        Shape (T,).
+        Scores, shape (T,).
     targets : array_like
-        Shape (T,), bool.
+        Mask of the target trials, shape (T,), bool.
     quality : numpy.ndarray, optional
-        Shape (T, Q).
+        Quality measures, shape (T, Q).
 
     Example
     -------
@@ -103,14 +103,15 @@ class Calibration:
         Arguments
         ---------
         scores : numpy.ndarray
-            Shape (T,).
+            Scores, shape (T,).
         quality : numpy.ndarray, optional
-            Shape (T, Q): as it has learnt from.
+            Quality measures, shape (T, Q), of the kinds that it has learnt
+            from.
 
         Returns
         -------
         numpy.ndarray
-            Shape (T,): natural log-likelihood ratios.
+            Natural log-likelihood ratios, shape (T,).
         """
         return self.model.decision_function(_columns(scores, quality))
 
@@ -141,13 +142,13 @@ def weights_of(model):
     Arguments
     ---------
     model : sklearn.pipeline.Pipeline
-        That of ``logistic``.
+        The model of ``logistic``.
 
     Returns
     -------
     offset : float
     weights : list of float
-        One for each feature.
+        The weight of each feature.
 
     Example
     -------
@@ -170,9 +171,9 @@ def logistic(features, targets):
     Arguments
     ---------
     features : numpy.ndarray
-        Shape (T, F).
+        Features of the trials, shape (T, F).
     targets : array_like
-        Shape (T,), bool.
+        Mask of the target trials, shape (T,), bool.
 
     Returns
     -------

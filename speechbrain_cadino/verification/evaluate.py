@@ -146,7 +146,7 @@ class TrialEvaluator:
         Arguments
         ---------
         *tables : pandas.DataFrame
-            Its manifests; None for one that is not there.
+            The manifests of the training set; None for one that is not there.
 
         Returns
         -------
@@ -198,7 +198,7 @@ class TrialEvaluator:
         Returns
         -------
         numpy.ndarray
-            Shape (N, D), of ``files``.
+            Embeddings, shape (N, D), of ``files``.
 
         Raises
         ------
@@ -213,7 +213,7 @@ class TrialEvaluator:
         files = self.files
         if not embedder.hears:
             names = pd.Series(embedder.own_names(files["ID"]), files.index)
-            embedder.check_known(names[~names.isin(embedder.skipped())])
+            embedder.check_known(names)
             files = files.assign(ID=names)
         embeddings = embedder.embed(files, skip_unreadable=True)
         lost = np.isnan(embeddings).any(axis=1)
@@ -244,7 +244,7 @@ class TrialEvaluator:
         Returns
         -------
         numpy.ndarray
-            Shape (T,), float32, in the order of the trials.
+            Scores, shape (T,), float32, in the order of the trials.
         """
         sides = cosine(self.embed(embedder))
         scores = trial_scores(sides, self.enrol, self.test)
@@ -281,7 +281,7 @@ def evaluator_if_any(trials, data_folder, sample_rate=16000, **options):
     Returns
     -------
     TrialEvaluator
-        None if ``trials`` is None.
+        The evaluator; None if ``trials`` is None.
     """
     if trials is None:
         return None
@@ -398,14 +398,15 @@ def keep_scored(folder, trials, assess, assessor):
     trials : TrialEvaluator
         The trials, scored.
     assess : callable
-        What ``assessor`` made of the trials before they were scored.
+        The Assessor that ``assessor`` made of the trials before they were
+        scored.
     assessor : callable
         See ``verify``.
 
     Returns
     -------
     callable
-        What it makes of those with a score.
+        The Assessor of those with a score.
     """
     scored = pathlib.Path(folder, SCORED)
     scored.unlink(missing_ok=True)

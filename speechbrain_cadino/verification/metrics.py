@@ -222,7 +222,7 @@ def eer(p_miss, p_fa):
     Returns
     -------
     float
-        Between 0 and 1.
+        The rate, between 0 and 1.
 
     Example
     -------
@@ -260,7 +260,7 @@ def min_dcf(p_miss, p_fa, p_target, c_miss=1, c_fa=1):
     Returns
     -------
     float
-        Between 0 and 1.
+        The cost, between 0 and 1.
 
     Example
     -------
@@ -284,7 +284,7 @@ def act_dcf(scores, targets, p_target, c_miss=1, c_fa=1):
     scores : array_like
         Shape (N,): natural log-likelihood ratios. They may be infinite.
     targets : array_like
-        Shape (N,), bool.
+        Mask of the target trials, shape (N,), bool.
     p_target : float
         Prior probability of a target.
     c_miss : float
@@ -295,7 +295,7 @@ def act_dcf(scores, targets, p_target, c_miss=1, c_fa=1):
     Returns
     -------
     float
-        0 or more.
+        The cost, 0 or more.
 
     Raises
     ------
@@ -374,12 +374,12 @@ def cllr(scores, targets):
         Shape (N,): natural log-likelihood ratios. They may be infinite: one
         that is so on the wrong side costs infinitely much.
     targets : array_like
-        Shape (N,), bool.
+        Mask of the target trials, shape (N,), bool.
 
     Returns
     -------
     float
-        In bits, 0 or more.
+        The cost in bits, 0 or more.
 
     Raises
     ------
@@ -414,7 +414,7 @@ def min_cllr(p_miss, p_fa):
     Returns
     -------
     float
-        In bits, between 0 and 1.
+        The cost in bits, between 0 and 1.
 
     Example
     -------
@@ -446,9 +446,9 @@ def summary(
     Arguments
     ---------
     scores : array_like
-        Shape (N,).
+        Scores, shape (N,).
     targets : array_like
-        Shape (N,), bool.
+        Mask of the target trials, shape (N,), bool.
     operating_points : sequence
         Effective priors of a target.
     convex_hull : bool

@@ -15,7 +15,7 @@ def cohort_means(embeddings, labels):
     Arguments
     ---------
     embeddings : numpy.ndarray
-        Shape (N, D).
+        Embeddings, shape (N, D).
     labels : array_like
         Shape (N,): speakers or pseudo labels.
 
@@ -62,9 +62,9 @@ def cohort_statistics(sides, cohort, top=None):
     Returns
     -------
     mean : numpy.ndarray
-        Shape (N,), float32.
+        Means of the scores, shape (N,), float32.
     std : numpy.ndarray
-        Shape (N,), float32, above 0.
+        Standard deviations, shape (N,), float32, above 0.
 
     Raises
     ------
@@ -107,20 +107,20 @@ def normalise(scores, enrol, test, mean, std):
     Arguments
     ---------
     scores : numpy.ndarray
-        Shape (T,).
+        Scores, shape (T,).
     enrol : numpy.ndarray
         Shape (T,): the row of each trial's one side.
     test : numpy.ndarray
         Shape (T,): the row of its other side.
     mean : numpy.ndarray
-        Shape (N,), of ``cohort_statistics``.
+        Means, shape (N,), of ``cohort_statistics``.
     std : numpy.ndarray
-        Shape (N,).
+        Standard deviations, shape (N,), of ``cohort_statistics``.
 
     Returns
     -------
     numpy.ndarray
-        Shape (T,).
+        Normalised scores, shape (T,).
 
     Example
     -------

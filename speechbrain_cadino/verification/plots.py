@@ -34,7 +34,7 @@ def plot_det(path, scores, targets, hull=False):
     scores : dict
         The systems' names, and the scores (T,) of each.
     targets : array_like
-        Shape (T,), bool.
+        Mask of the target trials, shape (T,), bool.
     hull : bool
         Whether to draw the ROC's convex hulls, and tell their EERs: see
         ``metrics.eer``.
@@ -81,7 +81,7 @@ def plot_scores(path, scores, targets):
     scores : dict
         The systems' names, and the scores (T,) of each: a panel for each.
     targets : array_like
-        Shape (T,), bool.
+        Mask of the target trials, shape (T,), bool.
     """
     targets = np.asarray(targets, bool)
     columns = min(len(scores), 3)

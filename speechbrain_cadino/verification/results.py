@@ -103,7 +103,7 @@ class Assessor:
         Arguments
         ---------
         scores : array_like
-            Shape (T,).
+            Scores, shape (T,).
         calibrated : bool
             Whether they are log-likelihood ratios.
 
@@ -147,7 +147,7 @@ def read_groups(path):
     Returns
     -------
     pandas.DataFrame
-        Indexed by the first column.
+        The table, indexed by the first column.
 
     Raises
     ------
@@ -199,8 +199,8 @@ def trial_groups(trials, table=None):
     Returns
     -------
     dict
-        Names such as ``Gender=f``, or what the list itself says, and bool
-        arrays (T,).
+        The trials of each group, a bool array (T,), by names such as
+        ``Gender=f``, or what the list itself says.
 
     Raises
     ------
@@ -284,8 +284,8 @@ def write_results(folder, assess, scores, details=None, overlap=None):
     Returns
     -------
     dict
-        What is in ``metrics.json``: the counts ``trials``, ``targets`` and,
-        if there are intervals, ``speakers``; ``training_overlap``, if the
+        The content of ``metrics.json``: the counts ``trials``, ``targets``
+        and, if there are intervals, ``speakers``; ``training_overlap``, if the
         training set is known; and ``systems`` with the figures of each.
 
     Example

@@ -52,12 +52,12 @@ def unit(embeddings):
     Arguments
     ---------
     embeddings : numpy.ndarray
-        Shape (N, D).
+        Embeddings, shape (N, D).
 
     Returns
     -------
     numpy.ndarray
-        Shape (N, D), float32; null where the embedding is null.
+        Unit vectors, shape (N, D), float32; null where the embedding is null.
 
     Example
     -------
@@ -76,12 +76,12 @@ def cosine(embeddings):
     Arguments
     ---------
     embeddings : numpy.ndarray
-        Shape (N, D).
+        Embeddings, shape (N, D).
 
     Returns
     -------
     Sides
-        For ``trial_scores``.
+        The two sides, for ``trial_scores``.
 
     Example
     -------
@@ -172,12 +172,12 @@ class PLDA:
         Arguments
         ---------
         embeddings : numpy.ndarray
-            Shape (N, D).
+            Embeddings, shape (N, D).
 
         Returns
         -------
         Sides
-            For ``trial_scores``.
+            The two sides, for ``trial_scores``.
         """
         right = unit(embeddings) - self.plda.mean
         bias = np.einsum("nd,nd->n", right @ self.quadratic, right)
@@ -200,7 +200,7 @@ def trial_scores(sides, enrol, test):
     Returns
     -------
     numpy.ndarray
-        Shape (T,), float32.
+        Scores, shape (T,), float32.
     """
     scores = sides.bias[enrol] + sides.bias[test]
     for first in range(0, len(enrol), CHUNK):

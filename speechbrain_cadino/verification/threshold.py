@@ -34,6 +34,14 @@ ALIKE = (
     "first."
 )
 
+# Of a draw, clusters may be of recordings that are merely near
+DRAWN = (
+    "{} of {} recordings are drawn. If most voices have but a few recordings, "
+    "hardly two of one voice are among them, and the threshold gets too low: "
+    "give all recordings of some voices, such as those of one folder, or "
+    "trials."
+)
+
 # Pairs of other recordings for each recording
 OTHERS = 10
 
@@ -87,6 +95,8 @@ def calibrate(embedder, table, method="crops", before=None):
             f"method={method}: give one of {', '.join(pairs)}, or trials."
         )
     rows = spread_rows(len(table), MOST_RECORDINGS)
+    if method == "clusters" and len(rows) < len(table):
+        logger.warning(DRAWN.format(len(rows), len(table)))
     scores, same = pairs[method](embedder, table.iloc[rows])
     found = fit(scores, same, method)
     check_calibration(found)
@@ -120,7 +130,7 @@ def check_alike(scores, calibration, sentence):
     scores : numpy.ndarray
         Shape (T,), of pairs that are taken for two voices.
     calibration : ScoreCalibration
-        What they mean.
+        The calibration of the scores.
     sentence : str
         The error, with {alike} for the share.
     """
@@ -184,9 +194,9 @@ def fit(scores, same, method):
     Arguments
     ---------
     scores : numpy.ndarray
-        Shape (T,).
+        Scores, shape (T,).
     same : numpy.ndarray
-        Shape (T,), bool: which are taken for pairs of one voice.
+        The pairs that are taken for those of one voice, shape (T,), bool.
     method : str
         The origin of the pairs.
 
@@ -237,7 +247,7 @@ def number_recordings(table):
     Returns
     -------
     numpy.ndarray
-        Shape (N,).
+        The number of each row's recording, shape (N,), int.
 
     Example
     -------
@@ -397,7 +407,7 @@ def leave_out_copies(points, enrol, test):
     Returns
     -------
     enrol, test : numpy.ndarray
-        Those of the other pairs, and of each recording and itself.
+        The rows of the other pairs, and of each recording and itself.
 
     Example
     -------
@@ -428,14 +438,14 @@ def score_halves(halves, enrol, test):
     Arguments
     ---------
     halves : numpy.ndarray
-        Shape (2, N, D).
+        Embeddings of both halves of the recordings, shape (2, N, D).
     enrol, test : numpy.ndarray
         Shape (T,): rows, of ``pairs_of``.
 
     Returns
     -------
     numpy.ndarray
-        Shape (T,).
+        Cosines, shape (T,).
     """
     sides = cosine(halves.reshape(-1, halves.shape[-1]))
     return trial_scores(sides, enrol, test + halves.shape[1])

@@ -158,8 +158,9 @@ def read_trials(path):
         fields = fields_of(line)
         if not fields:
             continue
-        trial = _parse(fields)
-        forms.setdefault(_form(fields), number)
+        form = _form(fields)
+        trial = form and _parse(form, fields)
+        forms.setdefault(form, number)
         if trial is None or len(trial) != len((trials or [trial])[0]):
             raise ValueError(
                 f"{path}, line {number}: '{line.strip()[:80]}' is not a trial. "
@@ -193,7 +194,7 @@ def trial_names(trials):
     Returns
     -------
     list of str
-        Sorted.
+        The names of the files, sorted.
     """
     return sorted(set(trials["enrol"]) | set(trials["test"]))
 
@@ -230,8 +231,8 @@ def shared_folders(trials, folders=()):
     Returns
     -------
     set of str
-        Those on the way to both files of a trial of two speakers; and of the
-        first other ones those that trials hold to be of one speaker and of
+        The folders on the way to both files of a trial of two speakers; and of
+        the first other ones those that trials hold to be of one speaker and of
         two, such as ``enroll`` and ``test``.
 
     Example
@@ -270,7 +271,7 @@ def warn_of_sessions(trials, shared, folders=()):
     trials : pandas.DataFrame
         See ``shared_folders``, as for the folders.
     shared : set of str
-        What it gives.
+        The folders of ``shared_folders``.
     folders : iterable of str
     """
     first = _first_folders(_inside(trials, folders), shared)
@@ -281,8 +282,8 @@ def warn_of_sessions(trials, shared, folders=()):
             f"{len(pairs)} target trials are of two folders, such as {enrol} "
             f"and {test}. If folders are days or meetings rather than "
             "speakers, the speakers of the test and of the training set cannot "
-            "be told: keep recordings of the test voices out of data_folder "
-            "yourself."
+            "be told: keep recordings of the test voices out of the training "
+            "set yourself."
         )
 
 
@@ -441,12 +442,9 @@ def _form(fields):
     return "last" if fields[2] in ("0", "1") else None
 
 
-def _parse(fields):
+def _parse(form, fields):
     """The fields of a line as (target, enrol, test) and, if there is one,
-    the group; None if it is no trial."""
-    form = _form(fields)
-    if form is None:
-        return None
+    the group."""
     if form == "first":
         return fields[0] == "1", *fields[1:]
     return fields[2] in ("target", "1"), *fields[:2], *fields[3:]
@@ -549,7 +547,8 @@ def trial_table(trials):
     Returns
     -------
     pandas.DataFrame
-        As of ``trial_files``, without ``wav``, all of the same length.
+        The manifest, as of ``trial_files``, without ``wav``, all of the same
+        length.
     """
     return pd.DataFrame({"ID": trial_names(trials), "start": 0, "stop": 1})
 
@@ -570,7 +569,8 @@ def trial_tracks(trials, manifest, data_folder):
     Returns
     -------
     pandas.DataFrame
-        As of ``trial_files``, less the files whose face was not seen.
+        The manifest, as of ``trial_files``, less the files whose face was not
+        seen.
 
     Raises
     ------
@@ -611,7 +611,7 @@ def trial_tracks(trials, manifest, data_folder):
 def _hint(name, folders):
     """What to do about a missing file."""
     for folder in folders:
-        paths = candidates(name, folder)
+        paths = [path for path in candidates(name, folder) if path.name]
         if any(path.with_suffix(".m4a").is_file() for path in paths):
             return f"It is there as .m4a. {COPIES}"
     return (

@@ -143,7 +143,8 @@ def test_a_track_that_is_shorter_than_a_crop_is_repeated(tmp_path, seconds):
         "ID,duration,wav,start,stop\na,2,$data_root/track,0,2\n"
     )
     data = MultiCropDataset(
-        *(tmp_path / "faces.csv", tmp_path),
+        tmp_path / "faces.csv",
+        tmp_path,
         global_seconds=seconds,
         local_seconds=1,
         sample_rate=1,
@@ -164,7 +165,8 @@ def test_a_frame_of_one_colour_is_no_face(heard_and_seen, tmp_path, colour):
     assert not heard_and_seen()[0]["has_face"]
     table = tmp_path / "faces.csv"
     data = MultiCropDataset(
-        *(table, tmp_path),
+        table,
+        tmp_path,
         global_seconds=1,
         local_seconds=1,
         sample_rate=1,

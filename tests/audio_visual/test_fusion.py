@@ -52,7 +52,7 @@ def faces(corpus, tmp_path_factory):
 def lists_of(trials, corpus, faces):
     """A trial list by voice and by face."""
     seen = TrialEvaluator(
-        *(trials, faces, 1), manifest=faces / "faces.csv", keep_unseen=True
+        trials, faces, 1, manifest=faces / "faces.csv", keep_unseen=True
     )
     return TrialEvaluator(trials, corpus), seen
 
@@ -78,7 +78,9 @@ def test_the_table_of_voice_face_and_both(
     corpus, encoder_folder, face_encoder, faces, tmp_path
 ):
     results = verify_fused(
-        *(tmp_path, load_encoder(encoder_folder), load_encoder(face_encoder)),
+        tmp_path,
+        load_encoder(encoder_folder),
+        load_encoder(face_encoder),
         *lists_of(corpus / "trials.txt", corpus, faces),
     )
     assert list(results["systems"]) == ["audio", "face", "fused"]
@@ -99,7 +101,7 @@ def test_the_table_of_voice_face_and_both(
             assert fused == pytest.approx((audio + face) / 2, abs=1e-4)
     # Patterns without much noise are told apart even by an untrained encoder
     tracks = TrialEvaluator(
-        *(corpus / "trials.txt", faces, 1), manifest=faces / "faces.csv"
+        corpus / "trials.txt", faces, 1, manifest=faces / "faces.csv"
     )
     alone = verify(tmp_path / "face", load_encoder(face_encoder), tracks)
     assert alone["trials"] == 55

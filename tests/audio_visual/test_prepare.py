@@ -136,8 +136,11 @@ def test_true_speakers_are_kept_out_of_the_manifest(data, save):
 def test_utterances_with_and_without_a_face(data, save, caplog):
     audio = write_audio_manifest(
         save / "train.csv",
-        *("id1/x/00001", "wav/id2/z/00007_0001", "wav/id2/z/00007_0002"),
-        *("id3/z/00001", "id1/x/00002"),
+        "id1/x/00001",
+        "wav/id2/z/00007_0001",
+        "wav/id2/z/00007_0002",
+        "id3/z/00001",
+        "id1/x/00002",
     )
     with caplog.at_level(logging.INFO):
         prepare_faces(data, save, audio)

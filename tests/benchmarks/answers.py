@@ -1,4 +1,4 @@
-"""How right the answers are: the same voice or not, and how many voices.
+"""Quality of the answers: the same voice or not, and how many voices.
 
 > python tests/benchmarks/answers.py DATA TRAIN ENCODER [ENCODER ...] \
     [--train_folder=FOLDER] [--recording_lda]

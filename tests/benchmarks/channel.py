@@ -1,4 +1,4 @@
-"""How much of an embedding is the voice, and how much the microphone.
+"""Shares of an embedding that are of the voice, and of the microphone.
 
 > python tests/benchmarks/channel.py DATA TRAIN OUTPUT ENCODER [ENCODER ...]
 

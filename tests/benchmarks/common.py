@@ -1,4 +1,4 @@
-"""What several benchmarks need: recipes, peers, memory."""
+"""Needs of several benchmarks: recipes, peers, memory."""
 
 import importlib.util
 import multiprocessing

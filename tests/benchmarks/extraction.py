@@ -88,7 +88,9 @@ def run_ours(table, arguments):
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         embedder = Embedder(
-            *(encode, encoder, RATE),
+            encode,
+            encoder,
+            RATE,
             batch_size=arguments.batch,
             num_workers=arguments.num_workers,
         )

@@ -1,5 +1,5 @@
-r"""How long a training of stage I takes, and how much memory: the table of
-RUNNING.md, by encoder and batch.
+r"""Time and memory of a training of stage I, by encoder and batch: the table
+of RUNNING.md.
 
 > python tests/benchmarks/how_long.py
 > python tests/benchmarks/how_long.py --device=cuda --precision=bf16 \

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How often a 95 % interval over speakers holds the figure of all speakers.
+"""Coverage of 95 % intervals over speakers: do they hold the true figure?
 
 > python tests/benchmarks/intervals.py --speakers 10 40 --lists 1000
 

@@ -23,7 +23,7 @@ class Lists:
     Attributes
     ----------
     trials : dict of str:pandas.DataFrame
-        Each list.
+        The trials of each list, by its name.
     files : pandas.DataFrame
         The files of all lists, as a manifest.
     """

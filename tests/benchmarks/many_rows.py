@@ -1,5 +1,4 @@
-"""How long `train_dino.py` takes to begin and to resume on a manifest of many
-rows, and how much memory.
+"""Time and memory of `train_dino.py`, begun and resumed, with many rows.
 
 > python tests/benchmarks/many_rows.py --rows 1000000 10000000
 

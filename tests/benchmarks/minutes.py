@@ -1,4 +1,4 @@
-"""What adaptation in minutes brings, and whether its criteria are right.
+"""Gain of adaptation in minutes, and whether its criteria are right.
 
 > python tests/benchmarks/minutes.py ENCODER [ENCODER ...] \\
     --list NAME LIST FOLDER [--list ...] [--output FOLDER]

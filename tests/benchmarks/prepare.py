@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How long it takes to prepare a folder in VoxCeleb's shape.
+"""Time of the preparation of a folder in VoxCeleb's shape.
 
 Writes short wav files into a temporary folder (TMPDIR says where), prepares
 them and, if given, has SpeechBrain's own script prepare them, in turn.

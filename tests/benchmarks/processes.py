@@ -83,9 +83,13 @@ def utterances_per_second(processes, folder, flags, output="run"):
     """Of the second epoch: the first one warms up."""
     output = folder / f"{output}_{processes}"
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
         f"--nproc_per_node={processes}",
-        *(str(RECIPE / "train_dino.py"), *recipe_flags(folder, flags)),
+        str(RECIPE / "train_dino.py"),
+        *recipe_flags(folder, flags),
         f"--output_folder={output}",
         "--number_of_epochs=2",
         "--warmup_epochs=1",

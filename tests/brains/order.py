@@ -1,4 +1,4 @@
-"""What two processes draw of an epoch that has an order of its own, and what
+"""Draws of two processes from an epoch that has an order of its own, and what
 they share.
 
 > torchrun --nproc_per_node=2 order.py FOLDER

@@ -64,7 +64,8 @@ def frame_parts(width):
     """A student of frames of so many samples, and its target."""
     context = ContextNetwork(
         TransformerASR(
-            *(1, 6),
+            tgt_vocab=1,
+            input_size=6,
             d_model=8,
             nhead=2,
             d_ffn=16,
@@ -80,8 +81,12 @@ def frame_parts(width):
         torch.nn.Unflatten(1, (-1, width)), torch.nn.Linear(width, 6)
     )
     student = FrameStudent(
-        *(front_end, context),
-        **{"size": 6, "d_model": 8, "heads": 2, "codes": 5},
+        front_end,
+        context,
+        size=6,
+        d_model=8,
+        heads=2,
+        codes=5,
         heads_at="each",
         mask=draw,
     )

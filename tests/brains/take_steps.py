@@ -113,7 +113,8 @@ def main(output, parts, method, *options):
     sb.utils.distributed.ddp_init_group(run_opts)
     torch.manual_seed(0)
     head = DINOHead(
-        *(8, 24),
+        input_size=8,
+        out_dim=24,
         hidden_size=16,
         bottleneck_size=6,
         expander_size=32 if method == "rdino" else None,
@@ -143,7 +144,9 @@ def main(output, parts, method, *options):
             "sample_rate": 16000,
             "student": student,
             "distillation": SelfDistillation(
-                *(student, teacher, objective),
+                student,
+                teacher,
+                objective,
                 CosineSchedule(0.9, 1.0, epochs=10),
                 **views,
             ),

@@ -118,3 +118,22 @@ def test_without_weight_the_target_teaches_nothing():
     loss.backward()
     assert brain.modules.objective.terms["ap"].scale.grad == 0
     assert brain.modules.student.classifier.weight.grad.abs().sum() > 0
+
+
+def test_without_weight_the_gradient_is_that_of_the_source_alone():
+    """Bit for bit, where both domains are in batches of their own."""
+    brain = brain_of(0.0)
+    brain.optimizer_step, brain.steps_per_epoch = 5, 10
+    brain.modules.eval()
+    data = {**batch(), "source": torch.randn(4, 3500)}
+    predictions = brain.compute_forward(data, None)
+    brain.compute_objectives(predictions, data, None).backward()
+    student = brain.modules.student
+    found = [parameter.grad for parameter in student.parameters()]
+    student.zero_grad(set_to_none=True)
+    feats = brain._features(data["source"][:, None], "source")
+    cosines = student.classifier(student.encoder(feats)).squeeze(1)
+    loss, _ = brain.hparams.label_loss(cosines, data["label"])
+    loss.backward()
+    for gradient, parameter in zip(found, student.parameters()):
+        assert torch.equal(gradient, parameter.grad)

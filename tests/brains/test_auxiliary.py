@@ -207,8 +207,11 @@ def test_two_micro_batches_equal_one_batch():
 def test_two_processes_equal_one_on_the_joined_batch(flags, tmp_path):
     options = {**EXACT, "loader": {"equal": True, "batch_size": 2}}
     code, output = run(
-        *(host.__file__, tmp_path / "two.pt", json.dumps(options)),
-        *("--distributed_backend=gloo", *flags),
+        host.__file__,
+        tmp_path / "two.pt",
+        json.dumps(options),
+        "--distributed_backend=gloo",
+        *flags,
         ranks=2,
     )
     assert code == 0, output
@@ -233,7 +236,10 @@ def test_a_killed_run_goes_on_as_if_it_was_not(parts, tmp_path):
     for killed_after, expected in [(6, -9), (None, 0)]:
         text = json.dumps({**options, "killed_after": killed_after})
         code, output = run(
-            *(host.__file__, end, text, "--ckpt_interval_steps=1"),
+            host.__file__,
+            end,
+            text,
+            "--ckpt_interval_steps=1",
             f"--grad_accumulation_factor={parts}",
         )
         assert code == expected, output

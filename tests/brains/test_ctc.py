@@ -81,7 +81,9 @@ def recogniser(**options):
         "ctc_lin": torch.nn.Linear(6, 4),
     }
     dino = host.auxiliary(
-        *(encoder, modules["compute_features"], modules["normalize"]),
+        encoder,
+        modules["compute_features"],
+        modules["normalize"],
         weight=0.1,
         augment=True,
         cutter={"local_crops": 0},

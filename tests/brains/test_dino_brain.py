@@ -117,7 +117,7 @@ def test_prototypes_may_be_spared_decay_and_clipping(free):
     assert prototypes.grad.norm().item() == pytest.approx(expected)
 
 
-def test_what_erases_features_follows_its_schedule(monkeypatch):
+def test_what_erases_features_follows_its_schedule(monkeypatch, tmp_path):
     erase = CropAugmenter([AddNoise()], [1.0], LinearSchedule(0, 1, 10))
     augment = CropAugmenter([AddNoise()], [1.0], LinearSchedule(0, 1, 10))
     brain = object.__new__(DINOBrain)
@@ -128,7 +128,7 @@ def test_what_erases_features_follows_its_schedule(monkeypatch):
     brain.record = types.SimpleNamespace(
         count=lambda name, number: None, counts={"replaced": 0}
     )
-    brain.unreadable = Unreadable(brain.record)
+    brain.unreadable = Unreadable(brain.record, tmp_path)
     brain.epoch, brain.items_per_epoch, brain.utterances = 1, 1, 0
     monkeypatch.setattr(DINOBrain, "position", 10.0)
     brain.on_fit_batch_start({"id": ["a"], "problem": [""]}, True)

@@ -61,7 +61,7 @@ def test_processes_skip_together(tmp_path):
     """Only one of them has seen what is not finite."""
     for name, batches in [("bad", "1,2,-3,4"), ("good", "1,2,4")]:
         code, output = forked.run(
-            *(SCRIPT, "dino", tmp_path / name, batches, "--device=cpu"), ranks=2
+            SCRIPT, "dino", tmp_path / name, batches, "--device=cpu", ranks=2
         )
         assert code == 0, output
         if name == "bad":

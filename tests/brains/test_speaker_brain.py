@@ -1,4 +1,4 @@
-"""Which signals a Brain with labels of a few hears, and how."""
+"""Signals that a Brain with labels of a few hears, and how."""
 
 import types
 

@@ -1,4 +1,4 @@
-"""What SSRL does in a step, by hand."""
+"""A step of SSRL, by hand."""
 
 import collections
 import math

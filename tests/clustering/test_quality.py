@@ -59,6 +59,14 @@ def test_figures_worked_out_by_hand():
     assert figures["speakers_per_cluster"] == 4 / 3
 
 
+def test_more_clusters_than_speakers():
+    """Each of two speakers in two of three clusters, one of which has both."""
+    clusters = Clusters(np.array([0, 0, 1, 1, 2]), np.eye(3, dtype=np.float32))
+    figures = quality(clusters, speakers=["a", "a", "a", "b", "b"])
+    assert figures["clusters_per_speaker"] == 4 / 2
+    assert figures["speakers_per_cluster"] == 4 / 3
+
+
 def test_figures_with_speakers_are_those_of_sklearn():
     clusters, speakers = hand_made()
     pair = speakers[:-1], clusters.labels[:-1]
@@ -139,6 +147,7 @@ def test_report(num_clusters, embeddings, tmp_path):
     assert "NaN" not in text
     figures = quality(clusters, embeddings, speakers)
     assert figures.items() <= report.items()
+    assert len(report["largest"]) == min(5, num_clusters)
     largest = report["largest"][0]
     assert largest["utterances"] == report["sizes"]["max"]
     rows = [ids.index(name) for name in largest["examples"]]

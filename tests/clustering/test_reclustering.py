@@ -27,8 +27,11 @@ def test_two_processes_agree_with_each_other_and_with_one(
 ):
     run(SCRIPT, corpus, encoder_folder, tmp_path / "one")
     run(
-        *(SCRIPT, corpus, encoder_folder, tmp_path / "two"),
-        *("--distributed_backend=gloo",),
+        SCRIPT,
+        corpus,
+        encoder_folder,
+        tmp_path / "two",
+        "--distributed_backend=gloo",
         ranks=2,
     )
     one = torch.load(tmp_path / "one" / "0.pt")

@@ -3,6 +3,7 @@ import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 
 from speechbrain_cadino.clustering import speakers
+from speechbrain_cadino.clustering.kmeans import cluster
 from speechbrain_cadino.clustering.speakers import (
     find_speakers,
     most_likely_number,
@@ -21,6 +22,21 @@ def voices(number, files, noise=0.5, seed=0):
     embeddings = centres[owners]
     embeddings = embeddings + noise * rng.standard_normal(embeddings.shape)
     return embeddings, owners
+
+
+def test_many_files_are_clustered_on_the_device(monkeypatch):
+    points, _ = voices(4, 6)
+    monkeypatch.setattr(speakers, "MOST_LEAVES", 8)
+    found = []
+    for device, engine in [(None, "sklearn"), ("cuda:1", "torch")]:
+
+        def on_the_cpu(*args, expected=(engine, device), **options):
+            assert (options["engine"], options["device"]) == expected
+            return cluster(*args)
+
+        monkeypatch.setattr(speakers, "cluster", on_the_cpu)
+        found.append(find_speakers(points, 4, device=device))
+    np.testing.assert_array_equal(*found)
 
 
 def test_stability_is_the_share_of_those_in_either():
@@ -78,6 +94,12 @@ def test_many_files_are_leaves_of_several(number, calibration, monkeypatch):
     assert len(set(zip(labels, owners))) == labels.max() + 1 == number
     given = find_speakers(embeddings, 2 * number)
     assert given.max() + 1 == 2 * number
+
+
+def test_more_speakers_than_leaves_are_made_if_asked_for(monkeypatch):
+    monkeypatch.setattr(speakers, "MOST_LEAVES", 10)
+    embeddings, _ = voices(20, 2)
+    assert set(find_speakers(embeddings, 15)) == set(range(15))
 
 
 def test_likelihoods_of_leaves_are_those_of_their_points():

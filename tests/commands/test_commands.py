@@ -143,7 +143,7 @@ def test_embeddings_of_other_files_are_not_lost(
 
 
 def test_embeddings_of_deleted_files_may_go(
-    encoder_folder, speech, tmp_path, caplog
+    encoder_folder, speech, tmp_path, caplog, monkeypatch
 ):
     words = ["embed", str(encoder_folder), f"--output={tmp_path / 'out'}"]
     files = [str(tmp_path / f"{number}.wav") for number in range(3)]
@@ -160,6 +160,17 @@ def test_embeddings_of_deleted_files_may_go(
     ids, embeddings = load_embeddings(tmp_path / "out")
     assert ids == [files[2], files[0]]
     np.testing.assert_array_equal(embeddings[1], np.load(io.BytesIO(before))[0])
+    # One that cannot be looked at is none that was deleted
+    whole = pathlib.Path(files[0]).read_bytes()
+    pathlib.Path(files[0]).write_bytes(b"")
+    caplog.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(actions, "_state", lambda file: None)
+        with pytest.raises(SystemExit):
+            main([*words, "--drop_missing", files[2], files[0]])
+    pathlib.Path(files[0]).write_bytes(whole)
+    assert "cannot be read now" in caplog.text
+    assert "drop_missing" not in caplog.text
     # One that is there has been forgotten, not deleted
     with pytest.raises(SystemExit):
         main([*words, "--drop_missing", files[0]])
@@ -308,10 +319,28 @@ def test_lists_of_stored_embeddings(tmp_path, capsys, caplog):
         found = pd.read_csv(tmp_path / "a.csv")
         assert found["file"].tolist() == names[:8]
         assert found["cluster"].value_counts().tolist() == [4, 4]
-    listed.write_text("wav\n/x/a.wav\n")
+    # An empty one is not all that there is
+    for text in ("wav\n/x/a.wav\n", "file\n"):
+        listed.write_text(text)
+        caplog.clear()
+        with pytest.raises(SystemExit):
+            main(["cluster", stored, str(listed), csv])
+        assert "filtered.csv is no list of embeddings" in caplog.text
+
+
+def test_a_list_may_name_what_could_not_be_embedded(tmp_path, capsys, caplog):
+    save_embeddings(tmp_path, ["a.wav", "b.wav"], np.eye(2))
+    (tmp_path / "skipped.csv").write_text("file,problem\nbad.wav,cut off\n")
+    listed = tmp_path / "new.csv"
+    listed.write_text("file\nb.wav\nbad.wav\n")
+    stored = f"--embeddings={tmp_path}"
+    table = call(capsys, "verify", stored, "a.wav", listed)
+    assert table["file"].tolist() == ["b.wav", "bad.wav"]
+    assert table["note"].tolist() == ["", "no embedding"]
+    listed.write_text("file\nb.wav\nbad.wav\nnobody.wav\n")
     with pytest.raises(SystemExit):
-        main(["cluster", stored, str(listed), csv])
-    assert "filtered.csv is no list of embeddings" in caplog.text
+        main(["verify", stored, "a.wav", str(listed)])
+    assert "no embedding of 1 of 3 utterances, such as nob" in caplog.text
 
 
 def test_with_embeddings_an_encoder_is_one_thing_too_many(tmp_path, caplog):
@@ -491,8 +520,14 @@ def test_a_folder_is_one_speaker(
     threshold = (max(expected) + min(expected)) / 2
     table = call(
         capsys,
-        *("verify", encoder_folder, speech / "anne", speech),
-        *("--threshold", threshold, "--csv", tmp_path / "scores.csv"),
+        "verify",
+        encoder_folder,
+        speech / "anne",
+        speech,
+        "--threshold",
+        threshold,
+        "--csv",
+        tmp_path / "scores.csv",
     )
     written = pd.read_csv(tmp_path / "scores.csv")
     names = ["file", "score", "speaker", "note"]
@@ -510,6 +545,25 @@ def test_a_folder_is_one_speaker(
     assert "3 of 6 files are skipped" in caplog.text
 
 
+def test_many_scores_are_not_held_at_once(tmp_path, monkeypatch):
+    """Whatever the size of a part, where a test file is of the speaker too."""
+    rng = np.random.default_rng(0)
+    names = [f"{number}.wav" for number in range(9)]
+    points = rng.standard_normal((9, 4)).astype(np.float32)
+    save_embeddings(tmp_path, names, points)
+    loaded = load_encoder(tmp_path)
+    found = []
+    for scores in (1, 7, 2**22):
+        monkeypatch.setattr(audio_files, "SCORES", scores)
+        table = audio_files.verify_files(loaded, names[:3], names[2:])
+        found.append(table["score"].to_numpy())
+    unit = points / np.linalg.norm(points, axis=1, keepdims=True)
+    cosines = unit @ unit.T
+    expected = [cosines[2, :2].mean(), *cosines[3:, :3].mean(1)]
+    for scores in found:
+        np.testing.assert_allclose(scores, expected, atol=1e-6)
+
+
 def test_from_files_to_clusters_to_a_map(
     encoder_folder, corpus, tmp_path, capsys
 ):
@@ -517,8 +571,15 @@ def test_from_files_to_clusters_to_a_map(
     inputs = [corpus / "wav" / "b", corpus / "wav", corpus / "wav/b/0.wav"]
     table = call(
         capsys,
-        *("cluster", encoder_folder, *inputs, "--num_clusters", 4),
-        *("--csv", clusters, "--shortest", 0.1),
+        "cluster",
+        encoder_folder,
+        *inputs,
+        "--num_clusters",
+        4,
+        "--csv",
+        clusters,
+        "--shortest",
+        0.1,
     )
     assert list(table) == ["cluster", "files"]
     sizes = table["files"].astype(int)
@@ -822,8 +883,7 @@ def test_a_file_of_no_use_where_a_calibration_is_made(
     soundfile.write(speech / "silent.wav", np.zeros(40000), 16000)
     (speech / "text.wav").write_text("no audio")
     table = call(
-        *(capsys, "cluster", encoder, speech),
-        *("--csv", tmp_path / "clusters.csv"),
+        capsys, "cluster", encoder, speech, "--csv", tmp_path / "clusters.csv"
     )
     assert table["files"].astype(int).sum() == 25
     assert "silent.wav: silent" in caplog.text
@@ -966,8 +1026,20 @@ def test_a_table_lists_files(tmp_path, monkeypatch):
     table = pd.DataFrame({"ID": ["x", "y"], "wav": wavs})
     table.to_csv("some.csv", index=False)
     assert find_files(["c.wav", "some.csv", "a.wav"]) == [
-        *("c.wav", "a.wav", str(tmp_path / "b.wav"))
+        "c.wav",
+        "a.wav",
+        str(tmp_path / "b.wav"),
     ]
+    # As the other tables of a filter have them, from where it ran
+    table["ID"] = ["a.wav", "b.wav"]
+    table.to_csv("some.csv", index=False)
+    assert find_files(["some.csv"]) == ["a.wav", "b.wav"]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    table["wav"] = [str(tmp_path / "a.wav"), wavs[1]]
+    table.to_csv(tmp_path / "some.csv", index=False)
+    assert find_files(tmp_path / "some.csv") == table["wav"].tolist()
+    monkeypatch.chdir(tmp_path)
     for text, sentence in [
         (
             "file\ngone.wav\na.wav\nalso.wav\n",
@@ -1093,12 +1165,20 @@ def test_help_waits_for_no_library(command):
     )
     process = subprocess.run(
         [sys.executable, "-c", code, *command, "--help"],
+        env={**os.environ, "NO_COLOR": "1"},
         capture_output=True,
         encoding="utf-8",
         check=True,
     )
     assert process.stdout.startswith("usage: speechbrain-cadino")
     assert process.stdout.endswith("[]\n")
+
+
+def test_calibrate_asks_no_hub(caplog):
+    with pytest.raises(SystemExit):
+        main(["calibrate", "speechbrain/spkrec-ecapa-voxceleb", "calls"])
+    assert "a calibration is kept in the encoder's, so copy" in caplog.text
+    assert "hub" not in caplog.text
 
 
 def test_which_system_is_better(tmp_path, capsys):
@@ -1241,8 +1321,14 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path):
     os.close(reads)
     process = subprocess.run(
         [
-            *(sys.executable, "-m", "speechbrain_cadino"),
-            *("verify", "--embeddings", tmp_path, "a", "b"),
+            sys.executable,
+            "-m",
+            "speechbrain_cadino",
+            "verify",
+            "--embeddings",
+            tmp_path,
+            "a",
+            "b",
         ],
         stdout=writes,
         stderr=subprocess.PIPE,
@@ -1306,8 +1392,14 @@ def test_a_notebook_has_a_backend_that_is_not_here(tmp_path):
     backend = "module://matplotlib_inline_of_the_notebook"
     process = subprocess.run(
         [
-            *(sys.executable, "-m", "speechbrain_cadino"),
-            *("verify", "--embeddings", tmp_path, "a", "b"),
+            sys.executable,
+            "-m",
+            "speechbrain_cadino",
+            "verify",
+            "--embeddings",
+            tmp_path,
+            "a",
+            "b",
         ],
         env={**os.environ, "MPLBACKEND": backend},
         capture_output=True,
@@ -1328,6 +1420,24 @@ def test_what_pyav_would_read_says_so(
     assert found.files == [str(tmp_path / "a.wav")]
     assert "call.m4a: PyAV reads it: pip install" in caplog.text
     assert "convert_folder" not in caplog.text
+
+
+@pytest.mark.parametrize("method", ["crops", "trials"])
+def test_a_calibration_of_the_encoder_is_doubted_too(tmp_path, caplog, method):
+    """As after ``calibrate`` of a few informants, but not by true pairs."""
+    rng = np.random.default_rng(0)
+    points = np.repeat(rng.standard_normal((3, 64)), 10, axis=0)
+    points += 0.3 * rng.standard_normal(points.shape)
+    names = [f"{number}.wav" for number in range(30)]
+    save_embeddings(tmp_path, names, points)
+    write_calibration(
+        tmp_path, ScoreCalibration(-99.0, 100.0, method, 400, 100)
+    )
+    csv = f"--csv={tmp_path / 'clusters.csv'}"
+    main(["cluster", f"--embeddings={tmp_path}", csv])
+    doubted = "30 voices, by a calibration without labels" in caplog.text
+    assert doubted == (method == "crops")
+    assert ("--num_clusters=3" in caplog.text) == doubted
 
 
 @pytest.mark.parametrize(

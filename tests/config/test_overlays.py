@@ -232,7 +232,8 @@ def test_checkpoints_by_steps_take_the_place_of_those_by_minutes(recipe):
 def test_keys_without_a_value_are_as_if_they_were_not_there(recipe):
     text = "base:\nown_keys:\nlr: 3\n"
     assert load(write(recipe / "mine" / "a.yaml", text)) == {
-        **{"own_keys": None, "lr": 3}
+        "own_keys": None,
+        "lr": 3,
     }
     text = "base: dino.yaml\nown_keys:\nlr: 3\n"
     mine = write(recipe / "mine" / "b.yaml", text)

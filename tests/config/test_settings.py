@@ -43,7 +43,12 @@ def test_tags_places_and_what_is_left_out():
     record = json.loads(json.dumps(found))
     assert comparable(record, "<output_folder>") == found
     assert comparable(settings, "out", harmless={"data", "lr"}).keys() == {
-        *("output_folder", "speakers", "save", "outside", "day", "mine")
+        "output_folder",
+        "speakers",
+        "save",
+        "outside",
+        "day",
+        "mine",
     }
 
 

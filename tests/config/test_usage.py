@@ -17,10 +17,11 @@ def show(tmp_path, *command, stdout=subprocess.PIPE):
     """Starts a script where torch and SpeechBrain cannot be imported."""
     for name in ["torch", "speechbrain"]:
         (tmp_path / f"{name}.py").write_text("raise ImportError('too early')")
+    plain = {"COLUMNS": "80", "NO_COLOR": "1", "PYTHONPATH": str(tmp_path)}
     return subprocess.run(
         [sys.executable, *command],
         cwd=RECIPE,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, **plain},
         stdout=stdout,
         stderr=subprocess.PIPE,
         encoding="utf-8",

@@ -1,4 +1,4 @@
-"""What test_cuda.py has a process of its own do on a GPU; prints "right"."""
+"""Tasks of test_cuda.py for a process of its own on a GPU; prints "right"."""
 
 import copy
 import sys

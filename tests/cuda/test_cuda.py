@@ -1,4 +1,4 @@
-"""What a GPU decides, on a GPU: each test is a process that sees it."""
+"""Decisions of a GPU, on a GPU: each test is a process that sees it."""
 
 import pathlib
 import signal

@@ -180,6 +180,23 @@ def test_equaliser_differs_between_crops_and_keeps_the_level():
     assert level.std(0).mean() > 2.0
 
 
+def test_an_equaliser_is_linear_in_decibel_from_octave_to_octave():
+    """From 62.5 Hz to 8 kHz; what is below is as at 62.5 Hz."""
+    clicks = torch.eye(1, 1000).repeat(3, 1)
+    torch.manual_seed(1)
+    filtered = Equalise(gain=6.0, band_limit_prob=0)(clicks)
+    level = 20 * torch.fft.rfft(filtered).abs().log10().numpy()
+    torch.manual_seed(1)
+    points = 6 * torch.randn(3, 8).numpy()
+    octaves = np.log2(np.linspace(0, 8000, 501).clip(62.5) / 62.5)
+    for found, drawn in zip(level, points):
+        expected = np.interp(octaves, np.arange(8), drawn)
+        # All but the level, which is kept
+        np.testing.assert_allclose(
+            found - found[0], expected - expected[0], atol=0.01
+        )
+
+
 @pytest.mark.parametrize("limited", [0, 1])
 def test_a_band_limit_keeps_what_is_inside(limited):
     noise = torch.randn(8, RATE)

@@ -101,7 +101,8 @@ def test_they_are_named_or_converted(write, tmp_path, caplog):
     assert "3 of 3 recordings go on where their headers end" in caplog.text
     caplog.clear()
     prepare_folder(
-        *(tmp_path / "in", tmp_path / "whole"),
+        tmp_path / "in",
+        tmp_path / "whole",
         min_duration=1,
         convert_folder=tmp_path / "copies",
     )

@@ -144,6 +144,14 @@ def test_how_often_partners_share_a_speaker():
     assert np.isnan(alone["partner_precision"])
 
 
+def test_partners_are_judged_by_anchors_of_all_parts(monkeypatch):
+    """Only the first half has any."""
+    monkeypatch.setattr("speechbrain_cadino.dataio.sampling.MOST_ANCHORS", 4)
+    sampling = ClusterSampling(2).attach(8)
+    sampling.set_clusters([0, 0, 0, 0, 1, 2, 3, 4])
+    assert partner_precision(sampling, ["a"] * 8)["partners"] == 0.5
+
+
 @pytest.mark.parametrize("of_speakers", [True, False])
 def test_folders_of_speakers_are_no_recordings(of_speakers, caplog):
     """All partners in other folders would be of other voices."""
@@ -155,6 +163,14 @@ def test_folders_of_speakers_are_no_recordings(of_speakers, caplog):
     sampling.set_clusters(np.roll(labels, 1))
     said = "leave other_recordings out" in caplog.text
     assert said == of_speakers
+
+
+def test_the_share_of_pairs_of_one_folder_is_that_of_all_pairs(caplog):
+    """Of four in one folder and a fifth: six pairs of ten."""
+    sampling = ClusterSampling(2, other_recordings=True)
+    sampling.attach(5, ["a/1", "a/2", "a/3", "a/4", "b/1"])
+    sampling.set_clusters([0] * 5)
+    assert "60% of the pairs of utterances in a cluster" in caplog.text
 
 
 def test_partners_may_come_as_an_array():

@@ -65,8 +65,11 @@ def test_parts_of_jobs_side_by_side_are_the_whole(command, tmp_path):
     csv = tmp_path / "clusters.csv"
     main(
         [
-            *("cluster", "--embeddings", str(tmp_path / "whole")),
-            *("--num_clusters=2", f"--csv={csv}"),
+            "cluster",
+            "--embeddings",
+            str(tmp_path / "whole"),
+            "--num_clusters=2",
+            f"--csv={csv}",
         ]
     )
     assert pd.read_csv(csv)["file"].tolist() == whole[0]

@@ -18,25 +18,48 @@ import zipfile
 import numpy as np
 
 WATCHED = {
-    *("open", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen"),
-    *("socket.connect", "socket.getaddrinfo"),
+    "open",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "subprocess.Popen",
+    "socket.connect",
+    "socket.getaddrinfo",
 }
 VALUES = [
-    *("9**9**9", "'x' * 999999999", "999999999", "-1", "1e308", ".nan", "null"),
-    *("!apply:os.system [touch OUT]", "!name:os.system", "!new:os._exit [3]"),
-    *("!ref <embedding_model>", "!ref <modules>", "!ref <sample_rate> ** 99"),
-    *("!include:/etc/passwd", "/etc/passwd", "https://example.org/a.ckpt"),
-    *("[[[[[[[[1]]]]]]]]", "{a: {b: {c: 1}}}", "!copy <modules>", "(1, 2)"),
-    *("speechbrain/spkrec-ecapa-voxceleb", "../../outside.ckpt", "[]", "true"),
+    "9**9**9",
+    "'x' * 999999999",
+    "999999999",
+    "-1",
+    "1e308",
+    ".nan",
+    "null",
+    "!apply:os.system [touch OUT]",
+    "!name:os.system",
+    "!new:os._exit [3]",
+    "!ref <embedding_model>",
+    "!ref <modules>",
+    "!ref <sample_rate> ** 99",
+    "!include:/etc/passwd",
+    "/etc/passwd",
+    "https://example.org/a.ckpt",
+    "[[[[[[[[1]]]]]]]]",
+    "{a: {b: {c: 1}}}",
+    "!copy <modules>",
+    "(1, 2)",
+    "speechbrain/spkrec-ecapa-voxceleb",
+    "../../outside.ckpt",
+    "[]",
+    "true",
 ]
 LINES = [
-    *(
-        "compile: true",
-        "device: cuda",
-        "jit: true",
-        "x: !!python/name:os.system",
-    ),
-    *("a: &a [*a]", "x: !apply:os.system [touch OUT]", "debug: true"),
+    "compile: true",
+    "device: cuda",
+    "jit: true",
+    "x: !!python/name:os.system",
+    "a: &a [*a]",
+    "x: !apply:os.system [touch OUT]",
+    "debug: true",
     "b0: &b0 [x,x]\n"
     + "\n".join(
         f"b{i}: &b{i} [{', '.join([f'*b{i - 1}'] * 9)}]" for i in range(1, 12)

@@ -1,4 +1,4 @@
-"""What a model card says can be done."""
+"""Instructions of a model card: what it says can be done."""
 
 import re
 import shutil
@@ -51,7 +51,9 @@ def test_settings_are_numbers_words_and_lists_of_these(
     card = (folder / "README.md").read_text(encoding="utf-8")
     rows = [line for line in card.splitlines() if line.startswith("|")]
     assert rows[2:] == [
-        *("| lr | 0.001 |", "| speeds | 1.0, 0.9, 1.1 |", "| gate | a/b |"),
+        "| lr | 0.001 |",
+        "| speeds | 1.0, 0.9, 1.1 |",
+        "| gate | a/b |",
     ]
 
 

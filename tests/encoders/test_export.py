@@ -302,7 +302,9 @@ def test_what_users_of_frames_may_not_have_shows_before_a_training(tmp_path):
     text = "sample_rate: 16000\ntransformer: !new:torch.nn.Identity\n"
     path.write_text(f"{text}front_end: !new:torch.nn.Identity\n")
     assert list(frame_entries(path)) == [
-        *("sample_rate", "front_end", "transformer"),
+        "sample_rate",
+        "front_end",
+        "transformer",
     ]
     path.write_text(
         f"{text}front_end: !new:speechbrain_cadino.lobes.ecapa.ECAPA_TDNN\n"

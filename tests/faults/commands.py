@@ -111,11 +111,11 @@ def scripts(speech, foreign, encoder, manifest, labels, trained):
     encoder : pathlib.Path
         An encoder folder.
     manifest : pathlib.Path
-        Of the corpus.
+        The manifest of the corpus.
     labels : pathlib.Path
-        The same with pseudo labels.
+        The manifest with pseudo labels.
     trained : callable
-        Makes the folder of a finished training of stage II, with gates.
+        The maker of the folder of a finished training of stage II, with gates.
     """
     reading = {"data_folder": speech, "num_workers": 1}
     embedding = {"encoder": encoder, "manifest": manifest, **reading}

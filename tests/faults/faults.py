@@ -31,8 +31,16 @@ SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 
 # What is of the run rather than of its result
 IGNORED = [
-    *("*log.txt", "*.log", "*.py", ".lock", "*hyperparams.yaml", "*.png"),
-    *("*step.json", "*run.json", "*report.*", "*/CKPT+*"),
+    "*log.txt",
+    "*.log",
+    "*.py",
+    ".lock",
+    "*hyperparams.yaml",
+    "*.png",
+    "*step.json",
+    "*run.json",
+    "*report.*",
+    "*/CKPT+*",
 ]
 SPEED = ["seconds", "data_seconds", "utts_per_second"]
 
@@ -43,8 +51,8 @@ class Fault(NamedTuple):
     Arguments
     ---------
     target : str
-        ``command``, or a role of ``roles``, or ``all``: every process, as
-        SLURM may do.
+        The process: ``command``, or a role of ``roles``, or ``all``: every
+        process, as SLURM may do.
     number : signal.Signals
         The signal.
     delay : float
@@ -67,13 +75,14 @@ class Outcome(NamedTuple):
     fault : Fault
         The kill.
     struck : bool
-        False if the command ended before.
+        Whether the fault was carried out; not if the command ended before.
     code : int
-        Its exit code.
+        The exit code of the command.
     output : str
-        What it said.
+        The output of the command.
     trouble : str
-        Empty, or what should not be: a process that hangs or stays behind.
+        The trouble, such as a process that hangs or stays behind; empty for
+        none.
     """
 
     fault: Fault
@@ -178,15 +187,15 @@ def strike(command, fault, log, rng=random, ready=lambda: True):
     Arguments
     ---------
     command : list
-        After ``python``.
+        The command line after ``python``.
     fault : Fault
         The kill.
     log : pathlib.Path
-        Gets what the command says.
+        The file for the output of the command.
     rng : random.Random
-        Which one if there are several of the target.
+        The source of the choice if there are several of the target.
     ready : callable
-        Not before this is true.
+        The condition: the fault waits until it is true.
 
     Returns
     -------
@@ -249,18 +258,19 @@ def harass(command, logs, faults, kills):
     Arguments
     ---------
     command : list
-        After ``python``.
+        The command line after ``python``.
     logs : pathlib.Path
         A folder for what it says, a file for each start.
     faults : iterator of Fault
-        As of ``draw``.
+        The faults, as of ``draw``.
     kills : int
-        How many.
+        The number of kills.
 
     Returns
     -------
     list of Outcome
-        Of the kills, and of the last start: its code is 0 if all is well.
+        The outcomes of the kills, and of the last start: its code is 0 if all
+        is well.
     """
     logs.mkdir(parents=True, exist_ok=True)
     outcomes = []
@@ -338,8 +348,8 @@ def table(rows):
     Arguments
     ---------
     rows : list of tuple
-        For each kill its kind, whether the run survived it, and how many
-        files differed at the end.
+        The kind of each kill, whether the run survived it, and how many files
+        differed at the end.
 
     Returns
     -------

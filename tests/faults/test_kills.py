@@ -40,8 +40,15 @@ TARGETS = {
 
 # Single scripts: see commands.scripts
 SCRIPTS = [
-    *("prepare", "convert", "extract", "cluster", "export", "verify"),
-    *("finetune", "report", "filter"),
+    "prepare",
+    "convert",
+    "extract",
+    "cluster",
+    "export",
+    "verify",
+    "finetune",
+    "report",
+    "filter",
 ]
 
 
@@ -106,7 +113,9 @@ def test_stage_1_ends_as_if_it_was_not_killed(
     delay = random.Random(0).uniform(3, 6)
     outcomes = [
         faults.strike(
-            *(command, faults.Fault("worker", signal.SIGKILL, 0), log),
+            command,
+            faults.Fault("worker", signal.SIGKILL, 0),
+            log,
             ready=lambda: faults.in_epoch(log, 1),
         ),
         faults.strike(
@@ -173,7 +182,8 @@ def scripts(speech, encoder_folder, tmp_path_factory):
     gated = folder / "gated"
     flags = {**commands.STAGE_2, "data_folder": speech, "output_folder": gated}
     training = script(
-        *("train_dlg_lc.py", "small_dlg_lc.yaml"),
+        "train_dlg_lc.py",
+        "small_dlg_lc.yaml",
         **{**flags, "train_manifest": labels},
     )
     (outcome,) = faults.harass(training, folder / "logs", None, 0)
@@ -185,7 +195,7 @@ def scripts(speech, encoder_folder, tmp_path_factory):
         return output
 
     return commands.scripts(
-        *(speech, foreign, encoder_folder, manifest, labels, trained)
+        speech, foreign, encoder_folder, manifest, labels, trained
     )
 
 
@@ -208,8 +218,7 @@ def test_a_script_killed_at_random(
     record_property("kills", rows)  # as far as they come
     while len(rows) < kills:
         outcomes = faults.harass(
-            *(scripts[single](folder), logs, draws),
-            min(KILLS, kills - len(rows)),
+            scripts[single](folder), logs, draws, min(KILLS, kills - len(rows))
         )
         found, wrong = judge(outcomes, folder, whole)
         rows += [(f"{kind}, {single}", *rest) for kind, *rest in found]

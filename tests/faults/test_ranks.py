@@ -46,7 +46,9 @@ def test_a_lost_rank_ends_the_run_and_loses_nothing(
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     (outcome,) = faults.harass(
         [*TORCHRUN, *commands.train(speech, whole, **FLAGS)],
-        *(tmp_path / "logs", None, 0),
+        tmp_path / "logs",
+        faults=None,
+        kills=0,
     )
     assert outcome.code == 0, outcome.output
     command = commands.train(speech, killed, **FLAGS)
@@ -54,7 +56,9 @@ def test_a_lost_rank_ends_the_run_and_loses_nothing(
     log = tmp_path / "log.txt"
 
     outcome = faults.strike(
-        *(command, faults.Fault("rank", signal.SIGKILL, 0), log),
+        command,
+        faults.Fault("rank", signal.SIGKILL, 0),
+        log,
         ready=lambda: faults.in_epoch(log, 1),
     )
     assert outcome.code, outcome.output
@@ -65,7 +69,9 @@ def test_a_lost_rank_ends_the_run_and_loses_nothing(
     assert not any(witness.alive() for witness in witnesses)
 
     outcome = faults.strike(
-        *(command, faults.Fault("command", signal.SIGTERM, 0), log),
+        command,
+        faults.Fault("command", signal.SIGTERM, 0),
+        log,
         ready=lambda: faults.in_epoch(log, 3),
     )
     assert outcome.code, outcome.output

@@ -80,10 +80,17 @@ def test_a_table_that_cannot_be_used_is_named(text, said, tmp_path):
 def test_pauses_are_gaps_and_voices_have_their_own_neighbours(tmp_path):
     """As of a forced aligner, and of a dialogue in one file."""
     rows = [
-        *("a.wav,v,t,0.0,0.1", "a.wav,v,SIL,0.1,0.2", "a.wav,v,o,0.2,0.3"),
-        *("a.wav,v,m,0.3,0.4", "a.wav,v,,0.4,0.5", "a.wav,w,i,0.4,0.6"),
-        *("a.wav,w,[sp],0.6,0.7", "a.wav,w,u,0.65,0.8", "a.wav,v,e,0.8,0.9"),
-        *("a.wav,v,s,0.9,1.0", "a.wav,w,<eps>,1.0,1.1"),
+        "a.wav,v,t,0.0,0.1",
+        "a.wav,v,SIL,0.1,0.2",
+        "a.wav,v,o,0.2,0.3",
+        "a.wav,v,m,0.3,0.4",
+        "a.wav,v,,0.4,0.5",
+        "a.wav,w,i,0.4,0.6",
+        "a.wav,w,[sp],0.6,0.7",
+        "a.wav,w,u,0.65,0.8",
+        "a.wav,v,e,0.8,0.9",
+        "a.wav,v,s,0.9,1.0",
+        "a.wav,w,<eps>,1.0,1.1",
     ]
     path = tmp_path / "phones.csv"
     path.write_text("wav,spk_id,phone,start,stop\n" + "\n".join(rows) + "\n")

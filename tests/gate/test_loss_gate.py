@@ -90,6 +90,12 @@ def test_crossing_of_almost_equal_variances(difference):
     assert mixture.crossing == pytest.approx(expected, abs=1e-8)
 
 
+def test_separation_is_in_units_of_the_root_mean_square_deviation():
+    """Of deviations 1 and 7, which is 5."""
+    mixture = LossMixture((-1.0, 9.0), (1.0, 49.0), (0.5, 0.5))
+    assert mixture.separation == 2
+
+
 def test_log_odds_are_those_against_the_label():
     probabilities = np.array([1e-30, 0.01, 0.5, 0.9, 1 - 1e-4])
     odds = log_odds(-np.log(probabilities))
@@ -242,7 +248,8 @@ def test_losses_without_two_modes(losses, reason, caplog):
     assert reason in caplog.text
     assert f"The loss gate stays {last:.3g}: " in caplog.text
     assert "a tail" not in caplog.text
-    assert len(caplog.records) == 1
+    levels = [record.levelname for record in caplog.records]
+    assert levels.count("WARNING") == 1
     caplog.clear()
     gate = DynamicLossGate(first_epoch=3)
     gate.start_epoch(1)
@@ -251,6 +258,15 @@ def test_losses_without_two_modes(losses, reason, caplog):
     gate.start_epoch(2)
     gate.update(losses)
     assert "No loss gate yet: " in caplog.text
+
+
+def test_the_log_tells_when_a_gate_begins(caplog):
+    gate = DynamicLossGate(gate=3.0, first_epoch=2)
+    with caplog.at_level(logging.INFO):
+        for epoch in (1, 2, 3):
+            gate.start_epoch(epoch)
+    (record,) = caplog.records
+    assert "The loss gate is 3 from epoch 2 on" in record.getMessage()
 
 
 def test_ten_losses():

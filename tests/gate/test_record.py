@@ -6,7 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
-from speechbrain_cadino.gate.record import GateRecord
+from speechbrain_cadino.gate.record import (
+    GateRecord,
+    check_same_labels,
+    checksum_of,
+)
 from speechbrain_cadino.losses.label_correction import (
     CORRECTED,
     DROPPED,
@@ -68,6 +72,15 @@ def test_an_epoch_forgets_the_one_before(tmp_path):
     record.end_epoch()
     assert np.isnan(record.losses).all()
     assert sum(record.counts().values()) == 0
+
+
+def test_a_classifier_is_of_the_labels_of_the_last_epoch(tmp_path):
+    first, last = [0, 1, 1], [0, 1, 2]
+    for epoch, labels in enumerate([first, last], 1):
+        GateRecord(3, labels=labels).write(tmp_path, {"epoch": epoch})
+    check_same_labels(tmp_path, checksum_of(last))
+    with pytest.raises(ValueError, match="was trained on other labels"):
+        check_same_labels(tmp_path, checksum_of(first))
 
 
 def test_goes_on_from_a_checkpoint(tmp_path):

@@ -19,13 +19,26 @@ UTTERANCES = 60
 # As text, "10" comes before "2".
 CLUSTERS = ["0", "1", "10", "2", "3", "4"]
 TRAINED = [
-    *("epoch", "gate", "mean_low", "mean_high", "variance_low"),
-    *("variance_high", "weight_low", "weight_high", "crossing"),
-    *("reliable", "corrected", "dropped"),
+    "epoch",
+    "gate",
+    "mean_low",
+    "mean_high",
+    "variance_low",
+    "variance_high",
+    "weight_low",
+    "weight_high",
+    "crossing",
+    "reliable",
+    "corrected",
+    "dropped",
 ]
 JUDGED = [
-    *("right", "reliable_right", "corrected_right", "dropped_right"),
-    *("recall", "wrong_recall"),
+    "right",
+    "reliable_right",
+    "corrected_right",
+    "dropped_right",
+    "recall",
+    "wrong_recall",
 ]
 
 
@@ -194,8 +207,13 @@ def test_run_twice_gives_the_same_files(manifest, speakers, tmp_path):
         before
     )
     assert {path.name for path in folder.rglob("*")} == {
-        *("gate", "epoch001.npz", "epoch002.npz", "epoch003.npz"),
-        *("gate.csv", "plots", "gate.png"),
+        "gate",
+        "epoch001.npz",
+        "epoch002.npz",
+        "epoch003.npz",
+        "gate.csv",
+        "plots",
+        "gate.png",
     }
 
 
@@ -309,8 +327,12 @@ def figures(monkeypatch):
 @pytest.mark.parametrize(
     ("epochs", "fitted", "judged"),
     [
-        *((1, True, True), (1, False, False), (2, True, False)),
-        *((2, False, True), (3, True, False), (45, True, True)),
+        (1, True, True),
+        (1, False, False),
+        (2, True, False),
+        (2, False, True),
+        (3, True, False),
+        (45, True, True),
     ],
 )
 def test_picture_has_the_panels_that_have_content(
@@ -458,6 +480,9 @@ def test_script(manifest, speakers, tmp_path):
     # The run folder is the training's, and the script has no other.
     assert (folder / "hyperparams.yaml").read_text() == "seed: 1986\n"
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("gate", "gate.csv", "hyperparams.yaml", "plots")
+        "gate",
+        "gate.csv",
+        "hyperparams.yaml",
+        "plots",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "same"]

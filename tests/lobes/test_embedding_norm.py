@@ -15,8 +15,14 @@ SMALL = {"channels": [16] * 5, "lin_neurons": 6}
 def test_folded_into_the_last_layer_of_any_encoder():
     torch.manual_seed(0)
     x_vector = Xvector(
-        *("cpu", torch.nn.LeakyReLU, 1, [8] * 5, [5, 3, 3, 1, 1]),
-        *([1, 2, 3, 1, 1], 6, 24),
+        device="cpu",
+        activation=torch.nn.LeakyReLU,
+        tdnn_blocks=1,
+        tdnn_channels=[8] * 5,
+        tdnn_kernel_sizes=[5, 3, 3, 1, 1],
+        tdnn_dilations=[1, 2, 3, 1, 1],
+        lin_neurons=6,
+        in_channels=24,
     )
     last = [
         name

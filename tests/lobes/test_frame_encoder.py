@@ -21,7 +21,8 @@ def make_context(kind="conformer", **options):
     torch.manual_seed(0)
     return ContextNetwork(
         TransformerASR(
-            *(1, 6),
+            tgt_vocab=1,
+            input_size=6,
             d_model=8,
             nhead=2,
             d_ffn=16,
@@ -182,8 +183,10 @@ def test_the_teacher_never_sees_the_mask(targets):
 def test_codes_are_of_the_last_layers_over_time(targets):
     context = make_context().eval()
     target = TeacherTargets(
-        *(ContextTeacher(context), OnlineCodebook(2, 5, 8)),
-        *(lambda position: 0.9, targets),
+        ContextTeacher(context),
+        OnlineCodebook(2, 5, 8),
+        lambda position: 0.9,
+        targets,
     ).eval()
     assert target.layers == [2, 3]
     latents = torch.randn(3, 20, 6)
@@ -196,15 +199,18 @@ def test_codes_are_of_the_last_layers_over_time(targets):
             torch.testing.assert_close(
                 said[number, row].double(),
                 (frames - frames.mean(0)) / spread,
-                **{"rtol": 1e-4, "atol": 1e-4},
+                rtol=1e-4,
+                atol=1e-4,
             )
 
 
 def test_a_teacher_that_is_frozen_stays():
     context = make_context()
     target = TeacherTargets(
-        *(ContextTeacher(context), OnlineCodebook(2, 5, 8)),
-        *(lambda position: 0.5, "ffn"),
+        ContextTeacher(context),
+        OnlineCodebook(2, 5, 8),
+        lambda position: 0.5,
+        "ffn",
         freeze_epochs=2,
     )
     with torch.no_grad():

@@ -84,7 +84,10 @@ def test_batch_norm_is_an_option():
 def test_the_expanded_output_is_before_the_bottleneck():
     torch.manual_seed(0)
     head = DINOHead(
-        *(4, 8, 6, 5),
+        input_size=4,
+        out_dim=8,
+        hidden_size=6,
+        bottleneck_size=5,
         expander_size=12,
         init_prototypes=lambda weight: torch.nn.init.constant_(weight, 0.5),
     )

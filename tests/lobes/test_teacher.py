@@ -1,8 +1,14 @@
+import pytest
 import torch
 
-from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
 from speechbrain_cadino.lobes.heads import DINOHead
-from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
+from speechbrain_cadino.lobes.teacher import (
+    JointNetwork,
+    MultiCropNetwork,
+    Teacher,
+)
+from speechbrain_cadino.losses.distillation import SelfDistillation
 
 
 def tiny_network():
@@ -68,3 +74,28 @@ def test_crops_of_different_lengths_keep_their_order():
     torch.testing.assert_close(
         outputs["bottleneck"][2:], network.head(alone)["bottleneck"]
     )
+
+
+@pytest.mark.parametrize("frames", [20, 25])
+def test_labelled_crops_and_local_ones_are_as_each_alone(frames):
+    """In one batch if they are equally long, where the student sees no global
+    crop."""
+    parts = tiny_network()
+    student = JointNetwork(
+        parts.encoder, parts.head, Classifier(6, out_neurons=3)
+    ).eval()
+    distillation = SelfDistillation(
+        student,
+        Teacher(student).eval(),
+        objective=None,
+        momentum_schedule=None,
+        student_sees_globals=False,
+    )
+    crops = [torch.randn(2, 30, 8), torch.randn(6, 20, 8)]
+    source = torch.randn(5, frames, 8)
+    said, _ = distillation.views(crops, batch_size=2, source=source)
+    alone = student.encoder(crops[1]).reshape(3, 2, 6)
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(said.embeddings, alone, **close)
+    cosines = student.classifier(student.encoder(source)).squeeze(1)
+    torch.testing.assert_close(said.outputs["cosines"], cosines, **close)

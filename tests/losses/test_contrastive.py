@@ -49,6 +49,15 @@ def test_figures_are_the_scale_and_the_share_of_crops_that_are_found():
     assert figures["contrastive_accuracy"].item() == pytest.approx(1 / 3)
 
 
+def test_crops_that_are_found_by_chance_are_told():
+    term = AngularPrototypical()
+    assert term.warnings({"contrastive_accuracy": 0.0}) == []  # of no batch
+    term(Views(torch.eye(8).expand(2, 8, 8), {}, 2), None, 0.0)
+    assert term.warnings({"contrastive_accuracy": 0.2}) == []
+    (told,) = term.warnings({"contrastive_accuracy": 0.125})
+    assert "among 8 no oftener (0.125) than by chance" in told
+
+
 @pytest.mark.parametrize("shape", [(1, 4, 3), (2, 1, 3)])
 def test_nothing_to_compare_is_said(shape):
     with pytest.raises(ValueError, match=r"Set global_crops \+ local_crops"):

@@ -87,7 +87,9 @@ def test_value_and_gradient_equal_the_double_loop(
     expected = loop_dino(
         cosines(*loops),
         cosines(*(part.double() for part in teacher)),
-        *(target.center.double(), 0.1, teacher_temp),
+        target.center.double(),
+        0.1,
+        teacher_temp,
     )
     (3 * expected).backward()
 
@@ -143,6 +145,20 @@ def test_entropies_at_the_two_collapses():
         .item(),
         rel=1e-4,
     )
+
+
+def test_which_entropies_are_a_collapse():
+    loss = DINOLoss(1024, Centering(1024), 0.04)
+
+    def told(share, kl):
+        means = {"teacher_entropy": share * math.log(1024), "kl": kl}
+        return [text.split(":")[0] for text in loss.warnings(means)]
+
+    assert told(0.995, kl=0.0) == ["Collapse to uniform"]
+    assert told(0.98, kl=0.0) == []
+    assert told(0.02, kl=0.0) == []
+    assert told(0.005, kl=0.0) == ["Collapse to one prototype"]
+    assert told(0.005, kl=0.1) == []  # sharp, and not all the same
 
 
 def test_one_view_is_refused_with_the_remedy():
@@ -251,6 +267,7 @@ def test_sinkhorn_equals_alternate_normalisation():
             for b in range(6):
                 q[b] /= q[b].sum() * 6
         torch.testing.assert_close(ours.double(), 6 * q, rtol=1e-5, atol=1e-6)
+    assert torch.equal(Sinkhorn()(logits), Sinkhorn(rounds=3)(logits))
 
 
 def test_sinkhorn_targets_make_the_loss(monkeypatch):

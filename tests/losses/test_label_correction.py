@@ -228,12 +228,14 @@ def test_voice_and_face_equal_the_loop(rule, gates, seed):
         rule, margin=0.2, scale=10.0, temperature=0.2, confidence=0.5
     )
     value, results = loss(
-        *([heard, seen], labels, list(gates), present),
+        [heard, seen],
+        labels,
+        list(gates),
+        present,
         lambda rows: [clean[rows], clean_seen[rows]],
     )
     expected, decisions, corrected = fused_loop(
-        *([heard, seen], labels, [clean, clean_seen], gates, present),
-        *(rule, 0.2),
+        [heard, seen], labels, [clean, clean_seen], gates, present, rule, 0.2
     )
     assert value.item() == pytest.approx(expected, rel=1e-4)
     for result in results:

@@ -125,7 +125,10 @@ def part(views, where):
         AngularPrototypical(),
         MeanEntropyMaximum(6),
         Variance("embeddings", deviation=2.0),
-        *(Covariance("embeddings"), KoLeo(), OffDiagonal(), Frobenius()),
+        Covariance("embeddings"),
+        KoLeo(),
+        OffDiagonal(),
+        Frobenius(),
     ],
     ids=lambda term: type(getattr(term, "target", term)).__name__,
 )

@@ -69,6 +69,12 @@ def test_of_equally_near_codes_the_first_is_given(codebook):
     assert (codebook(codebook.centers[:, [3, 1]]) == 1).all()
 
 
+def test_codes_begin_with_mean_0_and_variance_1_in_each_dimension():
+    codes = OnlineCodebook(2, 50, 3).centers
+    torch.testing.assert_close(codes.mean(1), torch.zeros(2, 3))
+    torch.testing.assert_close(codes.square().mean(1), torch.ones(2, 3))
+
+
 def test_micro_batches_are_one_update_and_undone_steps_none(codebook):
     other = OnlineCodebook(2, 5, 3, decay=0.8).double()
     other.load_state_dict(codebook.state_dict())

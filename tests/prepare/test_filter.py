@@ -104,7 +104,9 @@ def test_what_has_no_label_passes(tmp_path, caplog):
     assert report["kept"] == 40
     assert "nobody looks for" not in caplog.text
     filter_manifest(
-        *(tmp_path / "out", None, tmp_path / "a.csv"),
+        tmp_path / "out",
+        None,
+        tmp_path / "a.csv",
         embeddings=tmp_path / "stored",
     )
     assert "No utterance has two segments: there is no consis" in caplog.text
@@ -216,7 +218,8 @@ def test_all_of_a_long_recording_is_listened_to(tmp_path):
     filter_manifest(
         tmp_path / "out",
         Embedder(lambda wavs, lengths: wavs[:, :3], detector, 1000),
-        *(tmp_path / "converted.csv", table),
+        tmp_path / "converted.csv",
+        table,
         detector=detector,
         speech=0.1,
         consistency=None,

@@ -138,8 +138,21 @@ def test_file_without_permission(open_folder, no_root, write_tone):
 
 def test_names_survive(tmp_path, save, write_tone):
     good = [
-        *("plain", "with space", "a,b", 'q"u"o', '"quoted"', "naïve 語", "'"),
-        *("#1", "NA", "1e5", "00", "a;b\\c", "x.y.z", "trailing ", "%s{}"),
+        "plain",
+        "with space",
+        "a,b",
+        'q"u"o',
+        '"quoted"',
+        "naïve 語",
+        "'",
+        "#1",
+        "NA",
+        "1e5",
+        "00",
+        "a;b\\c",
+        "x.y.z",
+        "trailing ",
+        "%s{}",
     ]
     bad = ["new\nline", "re\rturn", "$name", " in front", "\u2028", "\x07"]
     for name in good + bad:
@@ -158,8 +171,13 @@ def test_names_survive(tmp_path, save, write_tone):
         assert os.path.basename(row.wav) == f"{row.ID}.wav"
         assert os.path.isfile(row.wav)
     assert set(skipped(save)) == {
-        *("new\\nline.wav", "re\\rturn.wav", "$name.wav", " in front.wav"),
-        *("\\u2028.wav", "\\x07.wav", "\\udcff.wav"),
+        "new\\nline.wav",
+        "re\\rturn.wav",
+        "$name.wav",
+        " in front.wav",
+        "\\u2028.wav",
+        "\\x07.wav",
+        "\\udcff.wav",
     }
 
 
@@ -197,8 +215,12 @@ def test_cut_covers_the_file_in_equal_pieces(tmp_path, save, write_tone):
     prepare_folder(tmp_path / "data", save, cut_seconds=3)
     table = read_manifest(save / "train.csv", "")
     assert list(table["ID"]) == [
-        *("1.0_0001", "10.3_0001", "10.3_0002", "10.3_0003"),
-        *("4.9_0001", "4.9_0002"),
+        "1.0_0001",
+        "10.3_0001",
+        "10.3_0002",
+        "10.3_0003",
+        "4.9_0001",
+        "4.9_0002",
     ]
     assert table["duration"].max() < 4.5
     for wav, pieces in table.groupby("wav"):
@@ -301,6 +323,19 @@ def test_a_name_that_may_be_of_several_is_of_none(
     prepare_folder(tmp_path / "data", save, exclude=tmp_path / "1.txt")
     assert ids(save) == ["a/1", "b/1"]
     assert "1 of these files were not found" in caplog.text
+
+
+def test_a_name_that_is_an_id_is_of_that(tmp_path, save, write_tone, caplog):
+    """And a link, which is left out anyway, is no second one."""
+    data = tmp_path / "data"
+    for name in ["1", "a/1", "a/2", "b/3"]:
+        write_tone(data / f"{name}.wav")
+    (data / "eval").mkdir()
+    (data / "eval" / "3.wav").symlink_to(data / "b" / "3.wav")
+    (tmp_path / "1.txt").write_text("0 1.wav 3.wav\n")
+    prepare_folder(data, save, exclude=tmp_path / "1.txt")
+    assert ids(save) == ["a/1", "a/2"]
+    assert "These files are left out" in caplog.text
 
 
 def test_folders_of_days_are_told(tmp_path, save, write_tone, caplog):
@@ -546,8 +581,12 @@ def test_several_manifests_in_one_folder(data, save, write_tone):
     )
     before = written(save)
     assert sorted(before) == [
-        *("rir.csv", "rir.json", "rir_skipped.csv"),
-        *("skipped.csv", "train.csv", "train.json"),
+        "rir.csv",
+        "rir.json",
+        "rir_skipped.csv",
+        "skipped.csv",
+        "train.csv",
+        "train.json",
     ]
     assert list(skipped(save)) == ["rir/short.wav"]
     assert skipped(save, "rir_skipped.csv") == {}

@@ -17,7 +17,7 @@ from speechbrain_cadino.prepare import parallel
 
 def work(number):
     open(f"{sys.argv[1]}/{os.getpid()}", "w").close()
-    time.sleep(60)
+    time.sleep(3600)
 
 parallel.in_parallel(work, range(4), chunk=1, description="", num_workers=4)
 """
@@ -26,14 +26,14 @@ parallel.in_parallel(work, range(4), chunk=1, description="", num_workers=4)
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 def test_workers_end_with_their_parent(tmp_path):
     process = forked.start("-c", PARENT, tmp_path)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + forked.LONGEST
     while len(list(tmp_path.iterdir())) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     workers = [int(path.name) for path in tmp_path.iterdir()]
     assert len(workers) == 4
     process.kill()
     process.join()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + forked.LONGEST
     while any(map(is_running, workers)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not any(map(is_running, workers))

@@ -47,10 +47,24 @@ def options(folder, data):
 def command(folder, data, part):
     """A job, by the command line."""
     return forked.run(
-        *("-m", "speechbrain_cadino", "prepare", data),
-        *("--output", folder / "save", "--convert_folder", folder / "flac"),
-        *("--cut_seconds", 1, "--exclude", data.parent / "trials.txt"),
-        *("--id_parts", 3, "--num_workers", 1, "--part", part),
+        "-m",
+        "speechbrain_cadino",
+        "prepare",
+        data,
+        "--output",
+        folder / "save",
+        "--convert_folder",
+        folder / "flac",
+        "--cut_seconds",
+        1,
+        "--exclude",
+        data.parent / "trials.txt",
+        "--id_parts",
+        3,
+        "--num_workers",
+        1,
+        "--part",
+        part,
     )
 
 

@@ -222,7 +222,8 @@ def test_what_is_replaced_keeps_its_permissions(tmp_path):
     """Who may not read the one may not read the other."""
     (tmp_path / "a.csv").touch(0o600)
     write_csv(tmp_path / "a.csv", pd.DataFrame({"a": [1]}))
-    (tmp_path / "folder").mkdir(0o750)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder").chmod(0o750)  # whatever the umask
     (tmp_path / "folder" / "a").touch()
     with atomic_folder(tmp_path / "folder"):
         pass

@@ -96,9 +96,8 @@ def test_who_outlives_a_killed_run_has_no_part_in_its_lock(tmp_path):
     if not run:
         try:
             claim(tmp_path)
-            worker = os.fork()
-            if worker:
-                os.write(ends[1], str(worker).encode())
+            if not os.fork():  # its hooks have run
+                os.write(ends[1], str(os.getpid()).encode())
             time.sleep(60)
         finally:  # never on as another pytest
             os._exit(0)

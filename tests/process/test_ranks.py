@@ -58,7 +58,9 @@ def test_only_its_parent_ends_a_data_worker(number, method):
     batches = iter(loader)
     worker = next(batches).item()
     assert worker != os.getpid()
-    subprocess.run(["kill", f"-{number.value}", str(worker)], check=True)
+    # Another process than its parent
+    kill = f"import os; os.kill({worker}, {number.value})"
+    subprocess.run([sys.executable, "-c", kill], check=True)
     assert [batch.item() for batch in batches] == [worker] * 59
 
     batches = iter(loader)

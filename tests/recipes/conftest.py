@@ -1,4 +1,4 @@
-"""What the tests of the real scripts share: ways to run and to kill them."""
+"""Fixtures of the tests of the real scripts: ways to run and to kill them."""
 
 import signal
 import time
@@ -52,7 +52,7 @@ def kill_when():
     def kill(condition, *command, ranks=None):
         variables = [{}] if ranks is None else forked.environments(ranks)
         processes = [forked.start(*command, environment=e) for e in variables]
-        deadline = time.time() + 120
+        deadline = time.time() + forked.LONGEST
         while not _holds(condition):
             for process in processes:
                 assert process.is_alive(), "ended before it could be killed"

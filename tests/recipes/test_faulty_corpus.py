@@ -67,8 +67,19 @@ def write_hours(path, hours=2, rate=4000):
     size = hours * 3600 * rate
     header = struct.pack(
         "<4sI4s4sIHHIIHH4sI",
-        *(b"RIFF", 36 + size, b"WAVE", b"fmt ", 16, 1, 1, rate, rate, 1, 8),
-        *(b"data", size),
+        b"RIFF",
+        36 + size,
+        b"WAVE",
+        b"fmt ",
+        16,
+        1,
+        1,
+        rate,
+        rate,
+        1,
+        8,
+        b"data",
+        size,
     )
     noise = np.random.default_rng(0).integers(100, 156, 60 * rate, np.uint8)
     with open(path, "wb") as file:
@@ -192,7 +203,9 @@ def labelled(faulty, trained, run_script, tmp_path_factory):
         f"--manifest={run / 'save' / 'train.csv'}",
         f"--data_folder={faulty}",
         f"--output_folder={folder}",
-        *("--num_clusters=4", "--num_workers=0", "--device=cpu"),
+        "--num_clusters=4",
+        "--num_workers=0",
+        "--device=cpu",
     )
     assert code == 0, output
     return folder
@@ -218,8 +231,12 @@ def test_stage_two_ends_too(faulty, labelled, run_script, tmp_path):
         f"--data_folder={faulty}",
         f"--train_manifest={labelled / 'pseudo_labels.csv'}",
         f"--output_folder={tmp_path}",
-        *("--number_of_epochs=2", "--first_gated_epoch=2", "--batch_size=8"),
-        *("--crop_seconds=0.4", "--channels=16", "--warmup_epochs=1"),
+        "--number_of_epochs=2",
+        "--first_gated_epoch=2",
+        "--batch_size=8",
+        "--crop_seconds=0.4",
+        "--channels=16",
+        "--warmup_epochs=1",
         "--steps_per_epoch=null",
     )
     assert code == 0, output
@@ -261,3 +278,9 @@ def test_a_tenth_of_unreadable_files_stops_the_run(faulty, trained, tmp_path):
     # At once, but for the rest of a batch
     assert 0.1 * count < int(found[1]) < 0.1 * count + 8
     assert "another one had to stand in. The first: " in output
+    listed = again / "unreadable.txt"
+    assert f"All are in {listed}." in output
+    lines = listed.read_text("utf-8").splitlines()
+    assert len(set(lines)) == len(lines) >= int(found[1])
+    first = re.search(r"The first: (.*?\.wav): ", output)[1]
+    assert any(line.startswith(first) for line in lines)

@@ -106,8 +106,12 @@ def test_the_command_says_the_same_of_files(
 ):
     main(
         [
-            *("filter", str(encoder_folder), str(wild), "--device=cpu"),
-            *("--detector=modulation", f"--output={tmp_path}"),
+            "filter",
+            str(encoder_folder),
+            str(wild),
+            "--device=cpu",
+            "--detector=modulation",
+            f"--output={tmp_path}",
         ]
     )
     lines = capsys.readouterr().out.splitlines()
@@ -125,8 +129,11 @@ def test_the_command_embeds_what_was_converted_once(
     write_m4a(path.with_suffix(".m4a"), soundfile.read(path)[0])
     path.unlink()
     command = [
-        *("filter", str(encoder_folder), str(tmp_path / "wild")),
-        *("--device=cpu", f"--output={tmp_path / 'out'}"),
+        "filter",
+        str(encoder_folder),
+        str(tmp_path / "wild"),
+        "--device=cpu",
+        f"--output={tmp_path / 'out'}",
         "--detector=modulation",
     ]
     main(command)

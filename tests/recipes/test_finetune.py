@@ -271,9 +271,12 @@ def test_yaml_loads(tables, tmp_path, name):
     path, _, overrides = parse_arguments(
         [
             str(RECIPE / "hparams" / f"{name}.yaml"),
-            *(f"--data_folder={tmp_path}", f"--output_folder={tmp_path}"),
-            *(f"--train_manifest={manifest}", f"--speakers={speakers}"),
-            *("--share=0.1", "--channels=16"),
+            f"--data_folder={tmp_path}",
+            f"--output_folder={tmp_path}",
+            f"--train_manifest={manifest}",
+            f"--speakers={speakers}",
+            "--share=0.1",
+            "--channels=16",
         ]
     )
     with open(path, encoding="utf-8") as fin:

@@ -27,14 +27,28 @@ from speechbrain_cadino.runs.training import _check_windows
 ROOT = pathlib.Path(__file__).parents[2]
 HPARAMS = ROOT / "recipes" / "VoxCeleb" / "hparams"
 TRAINING = [
-    *("dino.yaml", "small_dino.yaml", "demo_dino.yaml"),
-    *("ca_dino.yaml", "small_ca_dino.yaml", "demo_ca_dino.yaml"),
-    *("rdino.yaml", "small_rdino.yaml", "demo_rdino.yaml"),
-    *("sdpn.yaml", "small_sdpn.yaml", "demo_sdpn.yaml"),
-    *("dino_wespeaker.yaml", "one_gpu.yaml", "ca_dino_one_gpu.yaml"),
-    *("sdpn_dr.yaml", "small_sdpn_dr.yaml", "demo_sdpn_dr.yaml"),
+    "dino.yaml",
+    "small_dino.yaml",
+    "demo_dino.yaml",
+    "ca_dino.yaml",
+    "small_ca_dino.yaml",
+    "demo_ca_dino.yaml",
+    "rdino.yaml",
+    "small_rdino.yaml",
+    "demo_rdino.yaml",
+    "sdpn.yaml",
+    "small_sdpn.yaml",
+    "demo_sdpn.yaml",
+    "dino_wespeaker.yaml",
+    "one_gpu.yaml",
+    "ca_dino_one_gpu.yaml",
+    "sdpn_dr.yaml",
+    "small_sdpn_dr.yaml",
+    "demo_sdpn_dr.yaml",
     "small_contrastive.yaml",
-    *("curriculum.yaml", "small_curriculum.yaml", "demo_curriculum.yaml"),
+    "curriculum.yaml",
+    "small_curriculum.yaml",
+    "demo_curriculum.yaml",
 ]
 DINO = ["dino", "cosine"]
 TERMS = {
@@ -43,13 +57,22 @@ TERMS = {
     "sdpn_dr": ["me_max", "frobenius", "off_diagonal"],
 }
 STAGE_TWO = [
-    *("dlg_lc.yaml", "small_dlg_lc.yaml", "demo_dlg_lc.yaml"),
-    *("large_margin.yaml", "small_large_margin.yaml", "lgl.yaml"),
-    *("ssrl.yaml", "small_ssrl.yaml", "demo_ssrl.yaml"),
+    "dlg_lc.yaml",
+    "small_dlg_lc.yaml",
+    "demo_dlg_lc.yaml",
+    "large_margin.yaml",
+    "small_large_margin.yaml",
+    "lgl.yaml",
+    "ssrl.yaml",
+    "small_ssrl.yaml",
+    "demo_ssrl.yaml",
 ]
 ADAPTATION = [
-    *("adapt.yaml", "small_adapt.yaml", "demo_adapt.yaml"),
-    *("adapt_contrastive.yaml", "small_adapt_contrastive.yaml"),
+    "adapt.yaml",
+    "small_adapt.yaml",
+    "demo_adapt.yaml",
+    "adapt_contrastive.yaml",
+    "small_adapt_contrastive.yaml",
 ]
 OF_RECORDINGS = {"prepare_voxceleb", "prepare_folder", "prepare_noise"}
 SMALL = ["--channels=16", "--out_dim=8", "--head_size=8"]
@@ -108,6 +131,7 @@ WEIGHTS = {  # where training starts, and after the warm-up
 METHOD = {
     "dino": {"student_sees_globals": True, "shared_prototypes": False},
     "sdpn": {
+        "global_crops": 1,
         "student_sees_globals": False,
         "shared_prototypes": True,
         "augment_globals": None,
@@ -136,14 +160,52 @@ def test_a_file_is_of_its_method(method, name, tmp_path):
         assert found.get(key) == value, key
 
 
+@pytest.mark.parametrize("name", ["rdino.yaml", "sdpn.yaml"])
+def test_crops_are_damaged_as_in_3d_speaker(name, tmp_path):
+    """A sixth is clean, a half has reverberation (of four, one) or noise, a
+    third has both; each band is normalised."""
+    found = resolved(name, tmp_path)
+    assert found["mean_var_norm"]["std_norm"]
+    noises = [found[f"add_{kind}"] for kind in ("noise", "music", "babble")]
+    assert found["any_noise"]["augmentations"] == noises
+    augment = found["augment"]
+    parts = [found["add_reverb"], found["any_noise"]]
+    assert augment["augmentations"] == parts
+    shares = [1 / 2 * 1 / 4 + 1 / 3, 1 / 2 * 3 / 4 + 1 / 3]
+    assert augment["probs"] == pytest.approx(shares, abs=0.005)
+    limits = [[noise["snr_low"], noise["snr_high"]] for noise in noises]
+    assert limits == [[0, 15], [5, 15], [13, 20]]
+    assert found["add_babble"]["clips"] == [1, 1]
+
+
+def test_nine_frames_and_five_bands_at_most_are_erased():
+    """One stretch of each, in a fifth of the crops but for lengths of 0."""
+    entries = YAML().load(HPARAMS / "sdpn.yaml")
+    erase = load_hyperpyyaml(dumped(entries["erase_locals"]))["entry"]
+    torch.manual_seed(0)
+    erased = erase(torch.full((1000, 60, 24), 3.0))
+    zeros = erased == 0
+    assert (zeros | (erased == 3)).all()
+    frames, bands = zeros.all(2), zeros.all(1)
+    assert torch.equal(zeros, frames.unsqueeze(2) | bands.unsqueeze(1))
+    for places, most in [(frames, 9), (bands, 5)]:
+        assert places.sum(1).max() == most
+        edges = places.int().diff(dim=1, prepend=torch.zeros(1000, 1).int())
+        assert (edges == 1).sum(1).max() == 1
+    share = zeros.any(2).any(1).float().mean()
+    assert 0.14 < share < 0.26
+
+
 @pytest.mark.parametrize(
     "name", ["dino.yaml", "dlg_lc.yaml", "small_dinosr.yaml"]
 )
 def test_an_epoch_has_as_many_steps_as_said(name, tmp_path):
     """Each of several batches, on each process."""
     arguments = [
-        *(f"--data_folder={tmp_path}", f"--output_folder={tmp_path}"),
-        *("--steps_per_epoch=10", "--grad_accumulation_factor=2"),
+        f"--data_folder={tmp_path}",
+        f"--output_folder={tmp_path}",
+        "--steps_per_epoch=10",
+        "--grad_accumulation_factor=2",
     ]
     if name == "dlg_lc.yaml":
         manifest = tmp_path / "pseudo_labels.csv"
@@ -186,8 +248,10 @@ def test_noises_are_those_of_their_folders(tmp_path):
     hparams = load(
         "dino.yaml",
         *SMALL,
-        *(f"--data_folder={tmp_path}", f"--output_folder={tmp_path / 'out'}"),
-        *(f"--noise_folder={tmp_path / 'musan'}", "--id_parts=null"),
+        f"--data_folder={tmp_path}",
+        f"--output_folder={tmp_path / 'out'}",
+        f"--noise_folder={tmp_path / 'musan'}",
+        "--id_parts=null",
         f"--rir_folder={tmp_path / 'rirs'}",
     )
     for prepare in hparams["prepare"]:
@@ -352,8 +416,10 @@ def test_stage_two_loads(name, tmp_path):
         "b,4.0,$data_root/b.wav,0,64000,5\n"
     )
     arguments = [
-        *("--channels=16", f"--data_folder={tmp_path}"),
-        *(f"--train_manifest={manifest}", f"--output_folder={tmp_path}"),
+        "--channels=16",
+        f"--data_folder={tmp_path}",
+        f"--train_manifest={manifest}",
+        f"--output_folder={tmp_path}",
     ]
     if "margin" in name:
         arguments += ["--start_encoder=a", "--start_classifier=b"]
@@ -398,14 +464,19 @@ def assert_grows(name, arguments, folder):
 @pytest.mark.parametrize(
     ("name", "depth"),
     [
-        *(("dinosr.yaml", 8), ("small_dinosr.yaml", 4)),
-        *(("demo_dinosr.yaml", 3), ("demo_bestrq.yaml", 1)),
+        ("dinosr.yaml", 8),
+        ("small_dinosr.yaml", 4),
+        ("demo_dinosr.yaml", 3),
+        ("demo_bestrq.yaml", 1),
     ],
 )
 def test_frames_load(name, depth, tmp_path):
     arguments = [
-        *(f"--data_folder={tmp_path}", f"--output_folder={tmp_path}"),
-        *("--d_model=24", "--d_ffn=8", "--latent_size=512"),
+        f"--data_folder={tmp_path}",
+        f"--output_folder={tmp_path}",
+        "--d_model=24",
+        "--d_ffn=8",
+        "--latent_size=512",
     ]
     hparams = load(name, *arguments)
     student = hparams["student"].eval()
@@ -460,9 +531,16 @@ def test_each_key_is_used(name):
 
 # Keys of the preparation, in the place of which demo files have their own
 PREPARED = {
-    *("glob", "id_parts", "cut_seconds", "convert_folder", "layout"),
-    *("min_duration", "max_duration", "frames_per_second"),
-    *("audio_manifest", "manifest_folder"),
+    "glob",
+    "id_parts",
+    "cut_seconds",
+    "convert_folder",
+    "layout",
+    "min_duration",
+    "max_duration",
+    "frames_per_second",
+    "audio_manifest",
+    "manifest_folder",
 }
 
 

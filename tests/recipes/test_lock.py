@@ -24,7 +24,7 @@ def training(speech, tmp_path):
         *script("train_dino.py", "small_dino.yaml", **flags),
         output=tmp_path / "output",
     )
-    deadline = time.time() + 120
+    deadline = time.time() + forked.LONGEST
     while not (tmp_path / "run" / "save").exists():
         assert process.is_alive(), forked.said(process)
         assert time.time() < deadline

@@ -213,7 +213,7 @@ def test_dino_in_a_brain_of_speechbrain(folder, host, corpus, tmp_path):
         torch.manual_seed(0)
         (tmp_path / name).mkdir()
         data, speakers = host.dataio_prep(
-            *(tmp_path / "labelled.csv", corpus, tmp_path / name)
+            tmp_path / "labelled.csv", corpus, tmp_path / name
         )
         text = host.HPARAMS + (dino if weight is not None else "")
         text = text.replace("weight: 0.5", f"weight: {weight}")

@@ -79,7 +79,9 @@ def test_speakers_change_nothing_but_the_report(
 
 def test_two_processes_equal_one(labelled, encoder_folder, corpus, tmp_path):
     code, output = label(
-        *(encoder_folder, corpus, tmp_path),
+        encoder_folder,
+        corpus,
+        tmp_path,
         ranks=2,
         distributed_backend="gloo",
         shard_size=6,

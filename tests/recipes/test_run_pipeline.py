@@ -79,7 +79,10 @@ def test_the_whole_system(whole, speech):
     folder, output = whole
     stages = figures(folder)
     assert [stage.pop("name") for stage in stages] == [
-        *("random_encoder", "stage_1", "iteration_1", "large_margin"),
+        "random_encoder",
+        "stage_1",
+        "iteration_1",
+        "large_margin",
     ]
     assert all(0 <= stage["eer"] <= 100 for stage in stages)
     assert stages[1]["utterances"] == 24

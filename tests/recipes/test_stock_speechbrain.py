@@ -214,8 +214,11 @@ def test_a_supervised_recipe_trains_on_pseudo_labels(
     assert "speechbrain_cadino" not in SCRIPT.read_text()
     manifest = corpus / "train.csv"
     pseudo_label(
-        *(tmp_path, load_encoder(encoder_folder, "cpu"), manifest),
-        *(SphericalKMeans(4), corpus),
+        tmp_path,
+        load_encoder(encoder_folder, "cpu"),
+        manifest,
+        SphericalKMeans(4),
+        corpus,
     )
     manifest = tmp_path / "pseudo_labels.csv"
     process = subprocess.run(
@@ -262,7 +265,8 @@ def test_cluster_aware_dino_goes_on_from_a_stock_encoder(
     start, foreign, tmp_path
 ):
     start(
-        *("train_dino.py", "small_ca_dino.yaml"),
+        "train_dino.py",
+        "small_ca_dino.yaml",
         start_encoder=foreign,
         **STAGE_ONE,
     )
@@ -281,7 +285,8 @@ def test_pseudo_labels_and_stage_two_go_on_from_a_stock_encoder(
     pd.DataFrame(rows, columns=columns).to_csv(manifest, index=False)
     labels = tmp_path / "labels"
     start(
-        *("pseudo_label.py", "pseudo_label.yaml"),
+        "pseudo_label.py",
+        "pseudo_label.yaml",
         encoder=foreign,
         manifest=manifest,
         output_folder=labels,
@@ -296,7 +301,8 @@ def test_pseudo_labels_and_stage_two_go_on_from_a_stock_encoder(
     np.testing.assert_allclose(embeddings[5:6], expected, atol=1e-4)
 
     output = start(
-        *("train_dlg_lc.py", "small_dlg_lc.yaml"),
+        "train_dlg_lc.py",
+        "small_dlg_lc.yaml",
         train_manifest=labels / "pseudo_labels.csv",
         start_encoder=foreign,
         first_gated_epoch=2,
@@ -324,7 +330,8 @@ def test_what_training_cannot_start_from(
         path, _, overrides = parse_arguments(
             [
                 str(RECIPE / "hparams" / "small_dino.yaml"),
-                *(f"--data_folder={corpus}", f"--start_encoder={encoder}"),
+                f"--data_folder={corpus}",
+                f"--start_encoder={encoder}",
                 *flags,
             ]
         )

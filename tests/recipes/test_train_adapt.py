@@ -139,7 +139,9 @@ def test_another_objective(command, run_script, tmp_path):
         *command(
             tmp_path,
             yaml="small_adapt_contrastive.yaml",
-            **{"number_of_epochs": 1, "warmup_epochs": 0.5, "local_crops": 0},
+            number_of_epochs=1,
+            warmup_epochs=0.5,
+            local_crops=0,
             trials=None,
         )
     )

@@ -164,13 +164,13 @@ def test_asked_to_end_it_saves_its_step_and_goes_on(
     folder = tmp_path / "run"
     line = command(data, folder, ckpt_interval_steps=0)
     process = forked.start(*line, output=tmp_path / "output")
-    deadline = time.time() + 120
+    deadline = time.time() + forked.LONGEST
     while not (folder / "train_log.txt").exists():
         assert process.is_alive(), forked.said(process)
         assert time.time() < deadline
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGTERM)
-    process.join(60)
+    process.join(forked.LONGEST)
     assert process.exitcode == 128 + signal.SIGTERM, forked.said(process)
     last = forked.said(process).splitlines()[-1]
     assert "Ended by SIGTERM" in last

@@ -216,8 +216,12 @@ def test_stock_speechbrain_gives_the_frames(whole, tmp_path):
     torch.save(wavs, tmp_path / "wavs.pt")
     subprocess.run(
         [
-            *(sys.executable, "-c", STRANGER, folder / "encoder"),
-            *(tmp_path / "wavs.pt", tmp_path / "frames.pt"),
+            sys.executable,
+            "-c",
+            STRANGER,
+            folder / "encoder",
+            tmp_path / "wavs.pt",
+            tmp_path / "frames.pt",
         ],
         check=True,
         cwd=tmp_path,

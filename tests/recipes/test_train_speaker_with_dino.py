@@ -139,7 +139,8 @@ def test_each_labelled_utterance_is_drawn_equally_often(
     write_manifest(few, table)
     data = SemiSupervisedDataset(
         lambda: PseudoLabelDataset(few, speech, crop_seconds=0.2),
-        *(manifest, speech),
+        manifest,
+        speech,
         other_seconds=0.3,
     )
     orders = []
@@ -169,9 +170,13 @@ def test_yaml_loads(speech, manifest, tmp_path, name):
     path, _, overrides = parse_arguments(
         [
             str(RECIPE / "hparams" / f"{name}.yaml"),
-            *(f"--data_folder={speech}", f"--output_folder={tmp_path}"),
-            *(f"--train_manifest={manifest}", "--channels=16", "--out_dim=8"),
-            *(f"--speakers={speech / 'speakers.csv'}", "--head_size=8"),
+            f"--data_folder={speech}",
+            f"--output_folder={tmp_path}",
+            f"--train_manifest={manifest}",
+            "--channels=16",
+            "--out_dim=8",
+            f"--speakers={speech / 'speakers.csv'}",
+            "--head_size=8",
         ]
     )
     with open(path, encoding="utf-8") as fin:

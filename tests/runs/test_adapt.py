@@ -50,9 +50,7 @@ def test_an_adapted_folder(encoder_folder, archive, tmp_path, capsys, caplog):
     shutil.copytree(encoder_folder, output)
     write_calibration(output, ScoreCalibration(0.0, 9.0, "trials", 400, 40))
     lines = run(
-        capsys,
-        *(encoder_folder, archive, "--output", output),
-        *("--map", "mean"),
+        capsys, encoder_folder, archive, "--output", output, "--map", "mean"
     )
     assert f"{output} had a threshold by trials" in caplog.text
     rows = [line.split("\t") for line in lines]

@@ -50,14 +50,18 @@ def test_of_a_joined_manifest_the_target_counts(
     labelled = table.assign(spk_id=table["ID"].str[0], trusted=1 - own)
     write_manifest(tmp_path / "joined.csv", labelled)
     heard = []
-    for name in ("export", "fold", "calibrate_without_labels"):
-        real = getattr(end, name)
+    for place, name in [
+        (embedder, "mean_embedding"),
+        (end, "fold"),
+        (end, "calibrate_without_labels"),
+    ]:
+        real = getattr(place, name)
 
         def note(*arguments, real=real):
             heard.append(arguments[-1]["ID"].tolist())
             return real(*arguments)
 
-        monkeypatch.setattr(end, name, note)
+        monkeypatch.setattr(place, name, note)
     hparams |= {
         "train_manifest": tmp_path / "joined.csv",
         "final_map": RecordingLDA(crops=3),

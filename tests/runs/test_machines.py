@@ -33,12 +33,16 @@ def test_machines_without_a_common_disk_are_one_sentence(speech, tmp_path):
         }
         # What torchrun tells them
         environment = {
-            **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
-            **{"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"},
-            **{"RANK": str(number), "LOCAL_RANK": "0"},
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "1",
+            "RANK": str(number),
+            "LOCAL_RANK": "0",
         }
         machine = forked.start(
-            *("-c", PROGRAM),
+            "-c",
+            PROGRAM,
             *script("train_dino.py", "small_dino.yaml", **flags),
             cwd=folder,
             output=tmp_path / f"output{number}",

@@ -151,6 +151,10 @@ def test_faces_are_looked_for_before_voices_are_trained(steps, tmp_path):
         ("--pseudo_label={whitening: 1.5}", "pseudo_label: .*1.5"),
         ("--pseudo_label={num_clusters: null}", "pseudo_label: Give num_clust"),
         ("--pseudo_label={sweep: [1]}", r"pseudo_label: sweep=\[1\]: give"),
+        (
+            "--pseudo_label={num_clusters: 0.7, sweep: [1]}",
+            r"pseudo_label: sweep=\[1\]: give",
+        ),
         ("--pseudo_label={merge_to: 7500}", "pseudo_label: merge_to is 7500"),
         (
             "--pseudo_label={embeddings: mine}",
@@ -203,6 +207,12 @@ def test_speakers_that_a_preparation_writes_need_not_be_there(steps, tmp_path):
         f"--output_folder={tmp_path / 'run'}",
     ]
     assert steps(*words, yaml="demo.yaml")
+    manifests = tmp_path / "manifests"
+    own = [*words, f"--speakers={manifests / 'speakers.csv'}"]
+    with pytest.raises(FileNotFoundError, match=r"no file .*speakers.csv with"):
+        steps(*own, yaml="demo.yaml")
+    stage_1 = f"{{hparams: demo_ca_dino.yaml, manifest_folder: {manifests}}}"
+    assert steps(*own, f"--stage_1={stage_1}", yaml="demo.yaml")
     words.append(f"--speakers={tmp_path / 'corpus' / 'speaker.csv'}")
     with pytest.raises(FileNotFoundError, match=r"no file .*speaker.csv with"):
         steps(*words, yaml="demo.yaml")
@@ -284,8 +294,10 @@ def test_little_data_is_learnt_whole_and_labelled_in_pieces(steps):
 def test_pieces_of_what_is_kept_are_labelled(steps):
     commands = steps(yaml="small_filtered.yaml")
     assert list(commands)[:4] == [
-        *("unfiltered", "unfiltered/filter"),
-        *("stage_1", "iteration_1/labels"),
+        "unfiltered",
+        "unfiltered/filter",
+        "stage_1",
+        "iteration_1/labels",
     ]
     kept = "unfiltered/filter/filtered"
     pieces = "--pieces=unfiltered/save/pieces.csv"
@@ -471,7 +483,9 @@ def test_sdpn_that_stops_early_has_the_last_training_and_its_labels(
         (folder / "step.json").write_text('{"done": true}')
     commands = steps(*flags, yaml="pipeline_sdpn.yaml")
     assert list(commands)[-3:] == [
-        *("iteration_3/labels", "large_margin", "verify"),
+        "iteration_3/labels",
+        "large_margin",
+        "verify",
     ]
     labels = "--train_manifest=iteration_2/labels/pseudo_labels.csv"
     assert labels in commands["large_margin"]

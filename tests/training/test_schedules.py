@@ -55,3 +55,8 @@ def test_shares_that_leave_no_decay_are_refused(shares):
 def test_nothing_decays_exponentially_to_zero():
     with pytest.raises(ValueError, match=r"lr=0.1, final_lr=0.*above 0"):
         TriStageSchedule(0.1, 0, epochs=10)
+
+
+def test_a_decay_ends_where_training_does():
+    schedule = TriStageSchedule(1.0, 0.01, epochs=100)
+    assert schedule(120) == schedule(100) == pytest.approx(0.01)

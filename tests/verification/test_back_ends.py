@@ -1,4 +1,4 @@
-"""What back-ends learn of a training set."""
+"""Back-ends, and what they learn of a training set."""
 
 import numpy as np
 import pandas as pd

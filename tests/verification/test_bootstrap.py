@@ -96,7 +96,7 @@ def test_options_reach_the_figures():
         calibrated=True,
     )
     assert bootstrap.figures["a"] == summary(
-        *(scores, trials[0], [0.1]), convex_hull=True, calibrated=True
+        scores, trials[0], [0.1], convex_hull=True, calibrated=True
     )
     intervals = bootstrap.intervals()["a"]
     assert list(intervals) == list(bootstrap.figures["a"])
@@ -137,7 +137,8 @@ def test_comparison_with_a_better_system():
     scores, targets, *speakers = draw()
     bootstrap = Bootstrap(
         {"bad": scores, "good": scores + 1.5 * targets},
-        *(targets, *speakers),
+        targets,
+        *speakers,
         replicates=400,
     )
     there, back = (
@@ -161,7 +162,9 @@ def test_comparison_with_a_system_that_is_better_for_some_speakers():
     shift = np.where(enrol % 2, 1.0, -1.0)
     bootstrap = Bootstrap(
         {"a": scores + shift * targets, "b": scores - shift * targets},
-        *(targets, enrol, test),
+        targets,
+        enrol,
+        test,
         replicates=400,
     )
     comparison = bootstrap.compare("a", "b")["eer"]
@@ -176,7 +179,7 @@ def test_comparison_of_systems_that_are_both_infinitely_wrong():
         systems[name] = scores.copy()
         systems[name][trial] = -np.inf
     bootstrap = Bootstrap(
-        *(systems, targets, *speakers), replicates=200, calibrated=True
+        systems, targets, *speakers, replicates=200, calibrated=True
     )
     # Each is finite where its one speaker is not drawn: neither is better.
     both = bootstrap.compare("a", "b")["cllr"]

@@ -119,8 +119,10 @@ def test_verify_writes_all_systems(encoder_folder, corpus, tmp_path):
     log_mel = Embedder(LogMelStats())
     lda = RecordingLDA(seed=3).learn(log_mel, table)
     expected = [
-        *(embedder, random_encoder(embedder, table, 3)),
-        *(log_mel, lda.after(log_mel)),
+        embedder,
+        random_encoder(embedder, table, 3),
+        log_mel,
+        lda.after(log_mel),
     ]
     evaluator = TrialEvaluator(corpus / "trials.txt", corpus)
     for (system, figures), one in zip(results["systems"].items(), expected):
@@ -160,7 +162,8 @@ def labelled(corpus, tmp_path_factory):
 def run(folder, encoder_folder, corpus, **options):
     """Verifies; the results, and the scores of each system."""
     results = verify(
-        *(folder, load_encoder(encoder_folder)),
+        folder,
+        load_encoder(encoder_folder),
         TrialEvaluator(corpus / "trials.txt", corpus),
         **options,
     )
@@ -175,7 +178,9 @@ def test_recording_lda_learns_on_crops_of_the_training_set(
 ):
     lda = RecordingLDA(crop_seconds=0.3, seed=5)
     _, scores = run(
-        *(tmp_path, encoder_folder, corpus),
+        tmp_path,
+        encoder_folder,
+        corpus,
         back_ends=BackEnds(["recording_lda"], recording_lda=lda),
         background=Background(corpus / "train.csv", corpus),
     )
@@ -197,7 +202,9 @@ def test_back_ends_of_an_encoder(encoder_folder, corpus, labelled, tmp_path):
     """Each row is what its name says, worked out by hand."""
     names = ["cosine", "mean", "s_norm", "mean+as_norm"]
     _, scores = run(
-        *(tmp_path, encoder_folder, corpus),
+        tmp_path,
+        encoder_folder,
+        corpus,
         back_ends=BackEnds(names, top_cohort=3),
         background=Background(labelled),
     )
@@ -239,7 +246,9 @@ def test_a_cohort_of_few_clusters_makes_no_adaptive_norm(
     encoder_folder, corpus, labelled, tmp_path, caplog
 ):
     run(
-        *(tmp_path, encoder_folder, corpus),
+        tmp_path,
+        encoder_folder,
+        corpus,
         back_ends=BackEnds(["as_norm"]),
         background=Background(labelled, corpus),
     )
@@ -294,7 +303,10 @@ def test_calibration_on_other_files(encoder_folder, corpus, tmp_path):
     embedder = load_encoder(encoder_folder)
     evaluator = TrialEvaluator(tmp_path / "test", corpus)
     results = verify(
-        *(tmp_path, embedder, evaluator, BackEnds(["cosine", "calibrated"])),
+        tmp_path,
+        embedder,
+        evaluator,
+        BackEnds(["cosine", "calibrated"]),
         calibration_trials=TrialEvaluator(tmp_path / "fit", corpus),
     )
     # Learnt on the other list
@@ -411,7 +423,9 @@ def test_mistakes(back_end, given, message, encoder_folder, corpus, tmp_path):
     }
     with pytest.raises(ValueError, match=message):
         run(
-            *(tmp_path, encoder_folder, corpus),
+            tmp_path,
+            encoder_folder,
+            corpus,
             back_ends=BackEnds([back_end]),
             **{name: options[name] for name in given},
         )
@@ -429,7 +443,9 @@ def test_an_encoder_without_a_mean(encoder_folder, corpus, tmp_path):
     with pytest.raises(ValueError, match="mean needs train_manifest"):
         run(tmp_path, folder, corpus, back_ends=BackEnds(["mean"]))
     _, scores = run(
-        *(tmp_path, folder, corpus),
+        tmp_path,
+        folder,
+        corpus,
         back_ends=BackEnds(["mean"]),
         background=Background(corpus / "train.csv", corpus),
     )

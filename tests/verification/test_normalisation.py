@@ -20,7 +20,7 @@ def test_equals_a_loop_over_trials_and_impostors(top, monkeypatch):
     sides = cosine(embeddings)
     plain = trial_scores(sides, enrol, test)
     found = normalise(
-        *(plain, enrol, test), *cohort_statistics(sides, cosine(impostors), top)
+        plain, enrol, test, *cohort_statistics(sides, cosine(impostors), top)
     )
 
     def similarity(a, b):

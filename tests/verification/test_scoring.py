@@ -74,8 +74,12 @@ def test_plda_scores_as_speechbrain_does(plda):
         stat1=points,
     )
     expected = PLDA_LDA.fast_PLDA_scoring(
-        *(stat, stat, PLDA_LDA.Ndx(models=names, testsegs=names)),
-        *(plda.plda.mean, plda.plda.F, plda.plda.Sigma),
+        stat,
+        stat,
+        PLDA_LDA.Ndx(models=names, testsegs=names),
+        plda.plda.mean,
+        plda.plda.F,
+        plda.plda.Sigma,
     ).scoremat
     enrol, test = map(np.ravel, np.indices((7, 7)))
     scores = trial_scores(plda(embeddings), enrol, test)

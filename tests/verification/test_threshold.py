@@ -49,6 +49,22 @@ def test_the_penalty_does_not_flatten_the_slope_of_four_hundred_trials():
     assert found.slope == pytest.approx(w[1], rel=0.002)
 
 
+def test_an_interval_is_over_recordings_and_not_over_their_pairs(monkeypatch):
+    """Over five, the outermost draws are its ends. The mean score stands in
+    for a threshold."""
+    found = []
+
+    def mean(scores, same, method):
+        found.append(scores.mean())
+        return types.SimpleNamespace(threshold=found[-1])
+
+    monkeypatch.setattr(threshold, "fit", mean)
+    enrol, test = threshold.pairs_of(5)
+    scores = np.random.default_rng(0).standard_normal(len(enrol))
+    ends = threshold.threshold_interval(scores, enrol, test, replicates=200)
+    assert ends == (min(found), max(found))
+
+
 def test_crops_are_halves_of_recordings(encoder_folder, corpus, monkeypatch):
     monkeypatch.setattr(threshold, "SHORTEST_HALF", 0.15)
     monkeypatch.setattr(threshold, "FEWEST_RECORDINGS", 12)
@@ -95,8 +111,26 @@ def test_clusters_are_pairs_that_the_encoder_finds_alike(tmp_path):
     answers = found.answers(scores[one, other])
     assert (answers[same] == "same").mean() > 0.9
     assert (answers[~same] == "different").mean() > 0.9
+    # Ten others of each
+    assert found.n_pairs - found.n_same == 600
     with pytest.raises(ValueError, match="embeddings alone"):
         calibrate(stored, table)
+
+
+def test_a_draw_may_have_no_two_recordings_of_a_voice(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(threshold, "MOST_RECORDINGS", 40)
+    rng = np.random.default_rng(0)
+    points = np.repeat(rng.standard_normal((20, 16)), 4, axis=0)
+    points += 0.1 * rng.standard_normal(points.shape)
+    names = [f"{number}.wav" for number in range(80)]
+    save_embeddings(tmp_path, names, points)
+    stored = StoredEmbeddings(tmp_path)
+    for count, told in [(40, False), (80, True)]:
+        table = pd.DataFrame({"ID": names[:count]})
+        threshold.calibrate(stored, table, "clusters")
+        assert ("40 of 80 recordings are drawn" in caplog.text) == told
 
 
 def test_a_copy_is_not_another_voice(tmp_path, caplog, monkeypatch):

@@ -1,5 +1,6 @@
 import logging
 import pathlib
+import re
 
 import numpy as np
 import pandas as pd
@@ -185,6 +186,17 @@ def test_m4a_is_to_be_converted(tmp_path):
     trials = read_trials(write(tmp_path / "trials.txt", "1 a.wav b.wav\n"))
     with pytest.raises(FileNotFoundError, match=r"as .m4a. .*--convert_folder"):
         trial_files(trials, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/", "."])
+def test_a_name_of_no_file_is_missing(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_wav(tmp_path / "a.wav")
+    text = f"1 a.wav {name}\n"
+    trials = read_trials(write(tmp_path / "trials.txt", text))
+    message = rf"^1 of the 2 .*first is {re.escape(name)}\. Check that folder"
+    with pytest.raises(FileNotFoundError, match=message):
+        trial_files(trials, ".")
 
 
 def test_unreadable_file(tmp_path):
