@@ -9,6 +9,9 @@ reads flags, the table of phones and audio is needed.
 To run this recipe:
 > python ctc_frames.py hparams/ctc_frames.yaml --encoder=FOLDER \
     --phones=FILE --data_folder=FOLDER
+
+Authors
+ * The speechbrain_cadino developers 2026
 """
 
 import sys

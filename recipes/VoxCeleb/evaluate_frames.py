@@ -8,6 +8,9 @@ shows the table.
 To run this recipe:
 > python evaluate_frames.py hparams/evaluate_frames.yaml --run_folder=FOLDER \
     --phones=FILE --data_folder=FOLDER
+
+Authors
+ * The speechbrain_cadino developers 2026
 """
 
 import sys

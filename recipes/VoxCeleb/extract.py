@@ -8,6 +8,9 @@ To run this recipe, use one of the following commands:
 > python extract.py hparams/extract.yaml ... --part=3/8
 
 Killed and started again, the same command goes on where it was.
+
+Authors
+ * The speechbrain_cadino developers 2026
 """
 
 import sys

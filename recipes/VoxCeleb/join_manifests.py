@@ -9,6 +9,9 @@ To run this recipe:
 
 SOURCE.csv has the true speakers as spk_id, TARGET.csv is the pseudo_labels.csv
 of pseudo_label.py. Where $data_root in them stands for two folders, give both.
+
+Authors
+ * The speechbrain_cadino developers 2026
 """
 
 import argparse

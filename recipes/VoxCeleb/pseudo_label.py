@@ -13,6 +13,9 @@ To run this recipe, use one of the following commands:
 
 Writes pseudo_labels.csv, clusters.json and plots/clusters.png. Killed and
 started again, the same command goes on embedding where it was.
+
+Authors
+ * The speechbrain_cadino developers 2026
 """
 
 import sys

@@ -10,6 +10,9 @@ To run this recipe:
 Adds columns to gate.csv in the run folder, draws plots/gate.png again, with
 the right and the wrong labels apart, and shows the last epoch. Run again, it
 gives the same files.
+
+Authors
+ * The speechbrain_cadino developers 2026
 """
 
 import logging

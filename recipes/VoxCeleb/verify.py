@@ -10,6 +10,9 @@ To run this recipe:
 > python verify.py hparams/av_verify.yaml --encoder=FOLDER \
     --face_encoder=FOLDER --trials=FILE --data_folder=FOLDER \
     --trials_manifest=FILE --face_folder=FOLDER
+
+Authors
+ * The speechbrain_cadino developers 2026
 """
 
 import sys

@@ -78,7 +78,8 @@ class EncoderBrain(sb.Brain):
 
     What the YAML must hold:
 
-    * hparams: ``seed``, ``lr_schedule`` (a function of the epoch),
+    * hparams: ``seed``, ``lr_schedule`` (a function from the position in
+      epochs, a float, to the learning rate),
       ``output_folder``, ``train_logger``; optionally ``augment``
       (CropAugmenter), ``evaluator`` (TrialEvaluator) with ``evaluate_every``
       (epochs), ``last_epochs`` (LastEpochs), whose mean a report takes by
@@ -92,6 +93,10 @@ class EncoderBrain(sb.Brain):
     has ``set_epoch``, its items ``id`` and ``problem``; a MultiCropDataset has
     ``ids`` and ``hours`` too, for the log, and a ``fingerprint``, by which a
     checkpoint of other data is refused.
+
+    SpeechBrain's ``check_loss_isfinite``, ``check_gradients`` and
+    ``freeze_optimizers`` are not called: a step that is not finite is undone as
+    a whole, and ``train_only`` in the YAML freezes parts of the encoder.
     """
 
     def __init__(self, *args, **kwargs):
@@ -111,7 +116,7 @@ class EncoderBrain(sb.Brain):
                 save_steps,
                 optional_load=True,
             )
-        # Of crops by kind; None for as they are
+        # The augmenter of each kind of crops; None leaves them as they are
         self.augmenters = {"all": getattr(self.hparams, "augment", None)}
         self.clock = StepClock()
         self.compilation = None
@@ -174,9 +179,11 @@ class EncoderBrain(sb.Brain):
         network : SignalEncoder
             The encoder.
         sample_rate : int
-            See Embedder, as for the others.
+            The sample rate of the signals, in Hz.
         reader : callable
+            The opener of a file: see Embedder.
         **options
+            Further arguments of Embedder.
 
         Returns
         -------
@@ -247,7 +254,7 @@ class EncoderBrain(sb.Brain):
         with interruptible(postponed=postponed) as self.requests:
             with patience(STEP_PATIENCE):
                 super().fit(epoch_counter, *args, **kwargs)
-        if self.debug:
+        if self.debug or self.test_only:
             return
         rates = [
             self.hparams.lr_schedule(place / self.steps_per_epoch)
@@ -291,7 +298,7 @@ class EncoderBrain(sb.Brain):
                 self.device,
                 getattr(self.hparams, "steps_per_epoch", None),
             )
-            # A classifier that something is known by starts otherwise
+            # A classifier that does not start at random needs fewer crops
             if getattr(self.hparams, "start_classifier", None) is None:
                 say_how_often(self.train_dataset, epochs)
         with checkpoint_errors(self.checkpointer):
@@ -350,7 +357,8 @@ class EncoderBrain(sb.Brain):
             logger.info(told)
 
     def _take_step(self, batch, should_step):
-        """What SpeechBrain's ``fit_batch`` does."""
+        """What SpeechBrain's ``fit_batch`` does, but that StepGuard takes the
+        place of its ``check_loss_isfinite``."""
         self.seed_step(self.step)
         with self.no_sync(not should_step):
             with self.training_ctx:
@@ -479,7 +487,7 @@ class EncoderBrain(sb.Brain):
         """As SpeechBrain's; checks that there are utterances enough."""
         if stage != sb.Stage.TRAIN:
             raise ValueError(
-                "A training here is judged by trials: give an evaluator in the "
+                "This Brain is evaluated by trials: give an evaluator in the "
                 "place of a valid_set."
             )
         kwargs.setdefault("worker_init_fn", shield_worker)
@@ -507,7 +515,7 @@ class EncoderBrain(sb.Brain):
         return loader
 
     def init_optimizers(self):
-        """As SpeechBrain's; no weight decay where ``decays`` says so."""
+        """As SpeechBrain's; weight decay only where ``decays`` says so."""
         decayed, others = [], []
         for parameter in self.modules.parameters():
             if parameter.requires_grad:
@@ -684,7 +692,7 @@ class EncoderBrain(sb.Brain):
     def _agree(self, *numbers):
         """The largest of each number on all processes, the same on all.
 
-        In place of SpeechBrain's broadcast of two objects in each step.
+        In place of SpeechBrain's broadcast of its decision, as an object.
         """
         if not self.distributed_launch:
             return numbers

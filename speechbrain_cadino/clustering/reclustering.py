@@ -60,8 +60,8 @@ class Reclustering:
         utterances.
     start_clusters : int or float
         The number of clusters in the first one. Between the two the number
-        grows or shrinks in a straight line, which is CA-DINO's progressive
-        strategy; with both equal it is its fixed one.
+        grows or shrinks in a straight line, as progressive clustering; with
+        both equal it is fixed.
     clusterer : object, optional
         See ``find_clusters``; SphericalKMeans by default. Its ``n_clusters``,
         if it has one, is set at each clustering: see ``sized``.

@@ -32,6 +32,8 @@ SEED = "__set_seed"
 REFUSED = {
     "test_only": "an encoder is verified by verify.py; to end a training where "
     "it is, see RUNNING.md",
+    "skip_nonfinite_grads": "leave it out: a step that is not finite is "
+    "undone anyway, see nonfinite_patience",
     "jit": "leave it out: on a GPU the encoder is compiled by itself, see "
     "compile_encoder",
     "jit_module_keys": "leave it out, as --jit",
@@ -190,7 +192,8 @@ def _load(path):
             if key not in (*merged, *own) and f"<{key}>" not in text:
                 raise ValueError(
                     f"{overlay}: its base has no {key}."
-                    f"{did_you_mean(key, merged)}"
+                    f"{did_you_mean(key, merged)} A key of your own is named "
+                    "in own_keys: [...]."
                 )
         _check_paths(overlay, settings, merged)
         _merge(merged, settings)

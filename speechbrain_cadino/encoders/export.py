@@ -33,7 +33,7 @@ WRITTEN = {"hyperparams.yaml", "calibration.json", "README.md"}
 # What the hyperparams.yaml of an encoder has, and that of a run has not
 ENCODER = re.compile("^pretrainer:", re.MULTILINE)
 
-# Of the mean, what SpeechBrain 1.0 looks for, and later ones pass over
+# Entries of the mean that SpeechBrain 1.0 looks for, and later ones pass over
 OF_SPEAKERS = {f"spk_dict_{name}": {} for name in ("mean", "std", "count")}
 
 # Only an encoder of faces has it: what opens a file, see Embedder
@@ -277,8 +277,9 @@ def check_entries(hyperparams_file, section=None):
     Arguments
     ---------
     hyperparams_file : str or pathlib.Path
-        See ``export_encoder``, as for the other and for the errors.
+        The YAML file: see ``export_encoder``, also for the errors.
     section : str, optional
+        The entry of the YAML file that holds them, if they are not at its top.
     """
     _entries(hyperparams_file, section)
 

@@ -179,9 +179,11 @@ def load_classifier(source, device=None, trusted=True):
     Arguments
     ---------
     source : str or pathlib.Path
-        See ``load_encoder``, as for the others and for the errors.
+        The encoder: see ``load_encoder``, also for the errors.
     device : str, optional
+        The device that the encoder is on.
     trusted : bool
+        Whether its folder may run code.
 
     Returns
     -------
@@ -201,12 +203,12 @@ def load_classifier(source, device=None, trusted=True):
             overrides=_beside(source),
             run_opts={"device": device} if device else None,
         )
-    # What is said of weights that do not fit or are none, and of no YAML
+    # Weights that do not fit or are damaged, and what is no YAML
     except (RuntimeError, EOFError, UnpicklingError, YAMLError) as error:
         raise ValueError(f"{source} cannot be loaded: {error}") from error
     except FileNotFoundError:
         raise
-    # Half of a file
+    # A file that was cut short
     except (*SENSELESS, OSError) as error:
         raise ValueError(f"{source} cannot be loaded: {error!r}") from error
     _set_rate(encoder)
@@ -365,8 +367,8 @@ def _know_old_names(path):
     for old, new in OLD_NAMES.items():
         if f":{old}." in text:
             sys.modules[old] = importlib.import_module(new)
-            room, _, name = old.rpartition(".")
-            setattr(importlib.import_module(room), name, sys.modules[old])
+            above, _, name = old.rpartition(".")
+            setattr(importlib.import_module(above), name, sys.modules[old])
 
 
 def encoder_hyperparams(source):
@@ -389,7 +391,7 @@ def encoder_hyperparams(source):
     # Of the hub's ids those without an owner are of no encoder of voices.
     if str(source).startswith((".", "/")) or str(source).count("/") != 1:
         raise FileNotFoundError(f"There is no folder {source}. {HINT}")
-    # Whoever has that name on the hub is a stranger
+    # Who has that name on the hub is not the user
     if str(source).startswith("results/"):
         raise FileNotFoundError(
             f"There is no folder {source} below the current folder. Is it "

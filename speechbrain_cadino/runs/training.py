@@ -59,7 +59,7 @@ def train(
     evaluators=("evaluator",),
     harmless=HARMLESS | {LIMIT},
 ):
-    """Prepares, trains, and reports, unless it only debugs or tests.
+    """Prepares, trains, and reports, unless it only debugs.
 
     The YAML file is to have ``prepare``, ``train_data``, ``modules``,
     ``opt_class``, ``checkpointer``, ``epoch_counter``, ``dataloader_options``,
@@ -83,11 +83,12 @@ def train(
     harmless : set of str
         See ``open_run``.
     """
-    # One run at a time in the output folder, of one mould
+    # One run at a time in the output folder, always of the same settings
     hparams = load_run(hparams_file, run_opts, overrides, harmless=harmless)
 
     # What could not be trained or exported shows before the work
     _check_windows(hparams)
+    _check_schedule(hparams)
     check_exportable(hparams)
 
     # Dataset prep (folders of audio, noises and rooms to CSV manifests)
@@ -102,7 +103,7 @@ def train(
     for name in evaluators:
         hparams[name] = run_on_main(hparams[name])
 
-    # An error rate on speakers that are trained on would please for hours
+    # The EER of speakers that are trained on would look too good for hours
     run_on_main(_warn_of_tested, args=[hparams])
 
     # Weights to start from
@@ -127,6 +128,18 @@ def train(
     if not brain.debug:
         with patience(LONG_PATIENCE):
             run_on_main(report, args=[brain, hparams])
+
+
+def _check_schedule(hparams):
+    """Raises if the learning rate is no function of the position alone."""
+    try:
+        float(hparams["lr_schedule"](0.0))
+    except (AttributeError, TypeError) as error:
+        raise ValueError(
+            "lr_schedule: give a function from the position in epochs to the "
+            "learning rate, such as CosineSchedule; SpeechBrain's schedulers "
+            "take other arguments."
+        ) from error
 
 
 def _check_windows(hparams):

@@ -129,7 +129,8 @@ CHECKSUMS = "checksums.json"
 # Should the disk damage the newest, there is the one before.
 KEPT = 2
 
-# So often a checkpoint is looked for that is deleted while it is read
+# So often the newest checkpoint is looked for: a training may delete one while
+# it is read
 ATTEMPTS = 3
 
 
@@ -286,8 +287,8 @@ class AtomicCheckpointer(Checkpointer):
             folder.rename(aside)
             logger.warning(
                 f"{folder} is damaged, {problems[folder]}: the checkpoint "
-                f"before it is used. Its remains are {aside}; nobody needs "
-                "them."
+                f"before it is used. What is left of it is {aside}, and may "
+                "be deleted."
             )
 
     def save_checkpoint(
