@@ -1,9 +1,14 @@
 import types
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from speechbrain_cadino.audio_visual.brain import AudioVisualBrain, at_speed
+from speechbrain_cadino.audio_visual.label_correction import (
+    AudioVisualCorrectionLoss,
+)
+from speechbrain_cadino.gate.record import GateRecord
 from speechbrain_cadino.losses.label_correction import LabelCorrectionLoss
 
 
@@ -76,3 +81,18 @@ def test_a_face_is_compared_at_the_speed_of_its_own_utterance(faces):
     rows = torch.tensor([1, 3])
     _, seen = brain._answer(batch, rows)
     assert torch.equal(seen, expected[rows])
+
+
+def test_a_gate_of_faces_is_fitted_to_faces_that_were_seen(faces):
+    cosines, labels = faces[0], faces[1] % 5
+    has_face = torch.arange(8) % 3 != 1
+    brain, added = object.__new__(AudioVisualBrain), []
+    brain.device, brain.record = "cpu", SimpleNamespace(add=dict)
+    gate = SimpleNamespace(threshold=float("inf"), add=added.append)
+    branch = SimpleNamespace(loss_gate=gate, gate_record=GateRecord(8))
+    brain.branches = {"audio": branch, "face": branch}
+    brain.hparams = SimpleNamespace(label_loss=AudioVisualCorrectionLoss())
+    batch = {"label": labels, "has_face": has_face, "sample": torch.arange(8)}
+    brain.compute_objectives([cosines, cosines], batch, None)
+    assert added[0].isfinite().all()
+    assert torch.equal(added[1].isnan(), ~has_face)

@@ -86,3 +86,15 @@ def test_a_face_is_put_beside_its_voice(tmp_path):
 def test_a_map_of_voices_is_not_one_of_faces():
     with pytest.raises(ValueError, match="RecordingLDA learns from recordings"):
         Faces(None, "faces.csv").check(RecordingLDA())
+
+
+def test_the_nearest_voice_is_by_its_angle():
+    """Where faces of a cluster differ, its mean has more of the voice."""
+
+    class Pairs:
+        fit_predict = staticmethod(lambda points: np.array([0, 0, 1, 1]))
+
+    voices = np.array([[1, 0], [1, 0], [0, 1], [0, 1], [1, 0.9]])
+    faces = np.array([[1, 0], [1, 0], [1, 0], [-1, 0], [np.nan, np.nan]])
+    clusters, _ = join(voices, faces).cluster(Pairs())
+    assert clusters.labels.tolist() == [0, 0, 1, 1, 0]

@@ -434,3 +434,18 @@ def test_what_a_brain_has_forgotten(caplog):
     with caplog.at_level(logging.WARNING):
         host.train(brain, [1])
     assert "does not follow" not in caplog.text
+
+
+def test_views_are_not_cut_from_padding(monkeypatch):
+    brain, _ = host.make(weight=0.5)
+    given, views = [], brain.dino.views
+
+    def spy(wavs, lengths, where):
+        given.append(lengths)
+        return views(wavs, lengths, where)
+
+    monkeypatch.setattr(brain.dino, "views", spy)
+    host.train(brain, [1])
+    # Of 2000, 2500 samples and so on, four in a batch
+    expected = [torch.arange(4, 8) / 7, torch.arange(8, 12) / 11]
+    torch.testing.assert_close(given, expected)

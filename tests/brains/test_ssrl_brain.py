@@ -12,6 +12,7 @@ import speechbrain as sb
 from speechbrain_cadino.brains.dlg_lc import PseudoLabelBrain
 from speechbrain_cadino.brains.ssrl import SSRLBrain
 from speechbrain_cadino.gate.label_queue import EMPTY
+from speechbrain_cadino.losses.label_correction import DROPPED
 
 poisoned = runpy.run_path(pathlib.Path(__file__).with_name("poisoned.py"))
 DEAD = 2
@@ -112,3 +113,17 @@ def test_the_teacher_follows_and_is_what_is_exported(brain, batch):
         expected = 0.8 * before[name] + 0.2 * student[name]
         torch.testing.assert_close(teacher.state_dict()[name], expected)
     assert brain.trained_weights() is teacher.embedding_model
+
+
+def test_what_weighs_less_than_a_half_is_told_as_dropped(
+    brain, batch, monkeypatch
+):
+    weights, told = torch.tensor([0.1, 0.9, 0.4, 0.2]), {}
+    monkeypatch.setattr(brain.branch.loss_gate, "weigh", lambda losses: weights)
+    record = brain.branch.gate_record
+    monkeypatch.setattr(record, "add", lambda _, **found: told.update(found))
+    outputs = brain.compute_forward(batch, sb.Stage.TRAIN)
+    brain.compute_objectives(outputs, batch, sb.Stage.TRAIN)
+    dropped = told["decisions"] == DROPPED
+    assert dropped.tolist() == [True, False, True, False]  # the last is given
+    assert (told["corrected"][dropped] == -1).all()

@@ -1476,3 +1476,14 @@ def test_pieces_of_a_recording_are_no_pair_without_their_manifest(
     # Whole files, numbered by their owner, are pieces of none
     assert found == [120, 120, 40 + 20, 40 + 20]
     assert "80 of 120 are taken for pieces of 20 recordings" in caplog.text
+
+
+def test_what_is_unsure_is_told(voices, capsys):
+    encoder, speech = voices
+    table = call(capsys, "calibrate", encoder, speech)
+    low, high = (
+        float(table[name][0]) for name in ("different_below", "same_above")
+    )
+    scores = [low - 0.01, (low + high) / 2, high + 0.01]
+    answers = read_calibration(encoder).answers(scores)
+    assert answers.tolist() == ["different", "unsure", "same"]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from speechbrain_cadino.dataio.manifest import spread_rows
 from speechbrain_cadino.embeddings import confidence
 from speechbrain_cadino.embeddings.store import save_embeddings
 
@@ -123,3 +124,17 @@ def test_without_any_label_there_is_no_agreement(made):
     folder, segments, _ = made
     found = confidence.score(folder, list(segments), [None] * len(segments))
     assert found["agreement"].isna().all()
+
+
+def test_neighbours_are_of_the_sample_but_for_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(confidence, "SAMPLE", 4)
+    monkeypatch.setattr(confidence, "NEIGHBOURS", 2)
+    points = np.random.default_rng(0).standard_normal((9, 5))
+    save_embeddings(tmp_path, list("abcdefghi"), points)
+    found = confidence.score(tmp_path, list("abcdefghi"))["density"]
+    some, units = spread_rows(9, 4), [unit(point) for point in points]
+    mean = np.mean([units[other] for other in some], 0)
+    points = [unit(point - mean) for point in units]
+    for row, density in enumerate(found):
+        cosines = [points[row] @ points[i] for i in some if i != row]
+        assert density == pytest.approx(np.mean(sorted(cosines)[-2:]), abs=1e-5)

@@ -296,3 +296,10 @@ def test_of_a_long_utterance_the_first_part_is_embedded(tmp_path, monkeypatch):
 def test_the_device_is_that_of_the_weights():
     assert Embedder(level, torch.nn.Linear(1, 1)).device == "cpu"
     assert Embedder(level, torch.nn.Identity()).device is None
+
+
+def test_the_mean_is_of_what_can_be_read(tmp_path):
+    """Or one file would make the mean of an encoder folder NaN."""
+    table = table_of(tmp_path, [2000] * 3)
+    (tmp_path / "1.wav").write_text("no audio")
+    assert Embedder(level).mean_embedding(table) == pytest.approx(0.01)

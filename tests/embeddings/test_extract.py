@@ -498,3 +498,40 @@ def test_ids_that_are_no_text_are_refused(tmp_path, weights):
     table = table_of(tmp_path, [8000] * 2).assign(ID=[1, 2])
     with pytest.raises(ValueError, match="ID 1 is no text"):
         extract(Embedder(first_and_length, weights), tmp_path / "out", table)
+
+
+def test_a_manifest_of_another_rate_is_not_extracted(tmp_path, weights):
+    """It would be a half of each file."""
+    wav = np.random.default_rng(0).uniform(-0.3, 0.3, 32000)
+    soundfile.write(tmp_path / "a.wav", wav, 16000)
+    table = pd.DataFrame({"ID": ["a"], "wav": [str(tmp_path / "a.wav")]})
+    table = table.assign(start=0, stop=16000, duration=2.0)
+    with pytest.raises(ValueError, match=r"counts 8000 .* stop by 2"):
+        extract(Embedder(Counter(), weights), tmp_path / "out", table)
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_segments_are_other_embeddings(tmp_path, weights):
+    table = table_of(tmp_path, [16000, 16000])
+    counts = []
+    for most in (1, 2, 2):
+        encode = Counter()
+        options = {"segment_seconds": 0.5, "max_segments": most}
+        embedder = Embedder(encode, weights, **options)
+        extract(embedder, tmp_path / "out", table)
+        counts.append(encode.count)
+    assert counts == [2, 4, 0]
+
+
+def test_of_kept_segments_one_that_can_be_read_is_enough(tmp_path, weights):
+    table = table_of(tmp_path, [16000, 16000])
+    # Cut off within the second segment
+    whole = AudioReader(table["wav"][0]).read()[:12000].numpy()
+    soundfile.write(table["wav"][0], whole, 16000, "FLOAT")
+    pathlib.Path(table["wav"][1]).write_text("no audio")
+    options = {"segment_seconds": 0.5, "keep_segments": True}
+    embedder = Embedder(first_and_length, weights, **options)
+    _, embeddings = extract(embedder, tmp_path / "out", table)
+    assert np.isnan(embeddings).any(1).tolist() == [False, True, True, True]
+    skipped = pd.read_csv(tmp_path / "out" / "skipped.csv")
+    assert skipped["ID"].tolist() == ["u1"]

@@ -7,6 +7,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.embeddings import recording_lda as module
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.linear import LDA
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
@@ -141,3 +142,18 @@ def test_what_follows_an_encoder_can_be_extracted(corpus, tmp_path):
     np.testing.assert_allclose(found, whole.embed(table), rtol=1e-5)
     other = LDA().fit(np.eye(3), [0, 1, 1]).after(Embedder(encode, encoder))
     assert other.fingerprint() != whole.fingerprint()
+
+
+def test_rooms_and_noises_are_of_the_rate_of_the_encoder(corpus, monkeypatch):
+    made, rates = module.default_augment, []
+
+    def spy(sample_rate=16000):
+        rates.append(sample_rate)
+        return made(sample_rate)
+
+    monkeypatch.setattr(module, "default_augment", spy)
+    table = read_manifest(corpus / "train.csv", corpus)
+    encode = lambda wavs, lens: wavs.unfold(1, 8, 8).std(1)  # noqa: E731
+    embedder = Embedder(encode, sample_rate=8000)
+    RecordingLDA(crop_seconds=0.3).learn(embedder, table.assign(stop=3000))
+    assert rates == [8000]

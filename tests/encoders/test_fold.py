@@ -167,3 +167,13 @@ def test_of_a_stranger_what_was_checked_is_what_is_written(
     expected = layer(load_encoder(encoder_folder).encode_batch(wavs, None))
     found = load_encoder(written, trusted=False).encode_batch(wavs, None)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_of_a_stranger_the_mean_that_is_given_counts(encoder_folder, tmp_path):
+    """That of the recordings that it is adapted to."""
+    layer, folder = torch.nn.Linear(12, 12), tmp_path / "folded"
+    mean = np.full(12, 3.0)
+    fold_linear(encoder_folder, layer, folder, mean, trusted=False)
+    expected = layer(torch.full((12,), 3.0)).detach().numpy()
+    found = load_encoder(folder).mean
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -176,3 +176,16 @@ def test_clusters_are_learnt_of_the_beginning_of_long_files(
         codes.append(said.describe(probe[None])["codes"])
     assert torch.equal(*codes)
     assert len(codes[0].unique()) > 1
+
+
+def test_layers_have_mean_0_and_variance_1_over_a_file():
+    """As the MFCC that they are compared with: angles depend on it."""
+    student = torch.nn.Linear(1, 1)
+    student.describe = lambda wavs: ([3 * wavs.unfold(1, 4, 4) + 5], [])
+    heard = features.network_features(student, HOP / RATE, 0)
+    signal = torch.as_tensor(np.random.default_rng(0).normal(size=(1, 4000)))
+    frames = heard.describe(signal.float())["layer_1"][0]
+    torch.testing.assert_close(
+        frames.mean(0), torch.zeros(4), atol=1e-3, rtol=0
+    )
+    torch.testing.assert_close(frames.std(0), torch.ones(4), atol=1e-2, rtol=0)

@@ -11,6 +11,7 @@ from speechbrain_cadino.embeddings.store import save_embeddings
 from speechbrain_cadino.prepare.filter import (
     DIGITS,
     SCORES,
+    _scores,
     decide,
     filter_manifest,
     within,
@@ -227,3 +228,28 @@ def test_all_of_a_long_recording_is_listened_to(tmp_path):
     found = pd.read_csv(tmp_path / "out" / "confidence.csv", index_col="ID")
     expected = {"late": 0.7, "early": 0.3, "short": 0.5, "whole": 0.25}
     assert found["speech"].to_dict() == pytest.approx(expected, abs=0.01)
+
+
+def test_a_silent_stretch_counts_as_one_without_speech(tmp_path):
+    """Where all are silent, nothing is known."""
+    shares = np.array([[0.8], [np.nan], [np.nan], [np.nan]])
+    save_embeddings(tmp_path / "speech", list("aabb"), shares)
+    save_embeddings(tmp_path / "segments", list("ab"), np.eye(2))
+    table = pd.DataFrame({"ID": list("ab")})
+    found = _scores(tmp_path / "segments", tmp_path / "speech", table)
+    assert found["speech"][0] == pytest.approx(0.4)
+    assert np.isnan(found["speech"][1])
+
+
+def test_pieces_of_what_is_dropped_go_with_it(tmp_path):
+    stored = tmp_path / "stored"
+    save_embeddings(stored, list("aabbcc"), np.eye(4)[[0, 0, 1, 1, 2, 3]])
+    names = list("abc")  # the last one: two voices
+    rows = {"ID": names, "duration": 1.0, "wav": names, "start": 0}
+    whole = pd.DataFrame(rows).assign(stop=16000)
+    path = tmp_path / "pieces.csv"
+    write_manifest(path, whole.assign(ID=whole["ID"] + "1", stop=8000))
+    options = {"consistency": 0.5, "embeddings": stored, "pieces": path}
+    filter_manifest(tmp_path, None, whole, **options)
+    kept = pd.read_csv(tmp_path / "filtered_pieces.csv")
+    assert kept["ID"].tolist() == ["a1", "b1"]

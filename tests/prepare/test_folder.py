@@ -671,3 +671,15 @@ def test_pieces_beside_recordings_have_speakers_of_their_own(
         == read_manifest(save / "pieces.csv", "")["ID"].tolist()
     )
     assert pieces["spk_id"].tolist() == ["anne", "anne", "bob", "bob"]
+
+
+def test_the_longest_duration_is_in_seconds_at_any_rate(
+    tmp_path, save, write_tone
+):
+    for rate in (8000, 48000):
+        for seconds in (3.0, 5.0):
+            path = tmp_path / "data" / f"{rate}_{seconds:.0f}.wav"
+            write_tone(path, seconds, rate)
+    prepare_folder(tmp_path / "data", save, max_duration=4)
+    assert ids(save) == ["48000_3", "8000_3"]
+    assert set(skipped(save)) == {"48000_5.wav", "8000_5.wav"}

@@ -155,3 +155,17 @@ def test_senseless_parts_are_refused(data, tmp_path, part, sentence):
     assert code == 1
     assert sentence in said
     assert "Traceback" not in said
+
+
+def test_a_copy_that_has_gone_is_made_again(tmp_path, write_tone):
+    """Or the manifest would name a file that is not there."""
+    for name in "ab":
+        write_tone(tmp_path / "in" / f"{name}.wav", rate=8000)
+    folders, copy = [tmp_path / "in", tmp_path], tmp_path / "flac" / "a.flac"
+    prepare_folder(*folders, convert_folder=copy.parent, part="1/2")
+    copy.unlink()
+    prepare_folder(*folders, convert_folder=copy.parent, part="2/2")
+    assert not (tmp_path / "train.csv").exists()
+    prepare_folder(*folders, convert_folder=copy.parent, part="1/2")
+    assert (tmp_path / "train.csv").exists()
+    assert copy.is_file()

@@ -169,3 +169,31 @@ def test_crops_are_of_the_halves_that_they_are_said_to_be_of(
     same = heard.recordings[enrol] == heard.recordings[test]
     assert same.any()
     assert not same.all()
+
+
+def test_recordings_of_each_third_are_others(monkeypatch):
+    """Intervals are over recordings: those of two thirds are no one."""
+    seen, real = [], maps.Bootstrap
+
+    def spy(scores, targets, enrol, test, replicates):
+        seen.extend([enrol, test])
+        return real(scores, targets, enrol, test, replicates)
+
+    monkeypatch.setattr(maps, "Bootstrap", spy)
+    monkeypatch.setattr(maps, "MAPS", {NONE: maps.learn_nothing})
+    try_maps(heard(nuisance=1, count=60))
+    assert [len(np.unique(side)) for side in seen] == [60, 60]
+
+
+def test_recordings_that_are_too_short_have_no_crops(monkeypatch):
+    """They would be taken for crops of the next ones."""
+    stops = np.where(np.arange(40) % 4 == 1, 1000, 64000)
+    table = pd.DataFrame({"start": 0, "stop": stops, "row": range(40)})
+    rows = np.flatnonzero(stops == 64000)
+    halves = lambda embedder, table: (np.ones((2, 30, 4)), rows)  # noqa: E731
+    crops = lambda lda, _, table: (table[["row"]], np.arange(len(table)))  # noqa: E731
+    monkeypatch.setattr(maps, "embed_halves", halves)
+    monkeypatch.setattr(maps.RecordingLDA, "embed_crops", crops)
+    found = maps.hear(Embedder(None), table)
+    assert found.crops["row"].tolist() == [*rows, *rows]
+    assert found.recordings.tolist() == [*range(30)] * 2
