@@ -47,6 +47,7 @@ def in_order(names):
     Returns
     -------
     list of str
+        The names, sorted with numbers as numbers: 2 is before 10.
 
     Example
     -------
@@ -73,6 +74,7 @@ def is_image(name):
     Returns
     -------
     bool
+        Whether it has the suffix of an image, and starts with no dot.
 
     Example
     -------
@@ -221,6 +223,7 @@ def upright_rgb(image):
     Returns
     -------
     PIL.Image.Image
+        The image, upright, in mode RGB.
 
     Example
     -------

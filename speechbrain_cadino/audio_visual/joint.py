@@ -40,9 +40,10 @@ def pseudo_label_jointly(
     Arguments
     ---------
     output_folder : str or pathlib.Path
-        See ``pseudo_label``, as for what is not said here. It gets
-        ``face_embeddings/``, too; with speakers, ``clusters.json`` also tells
-        how good the clusters of voices alone and of faces alone would be.
+        The folder that gets what ``pseudo_label`` writes, and
+        ``face_embeddings/``; with speakers, ``clusters.json`` also tells how
+        good the clusters of voices alone and of faces alone would be. See
+        ``pseudo_label``, also for the errors.
     embedder : Embedder
         The encoder of voices.
     face_embedder : Embedder
@@ -50,11 +51,14 @@ def pseudo_label_jointly(
     manifest : str or pathlib.Path
         The manifest of the voices.
     face_manifest : str or pathlib.Path
-        See Faces, as for ``face_folder`` and ``face_weight``.
+        The manifest of the faces: tracks under the IDs of the voices. See
+        Faces.
     clusterer : object
         See ``pseudo_label``.
     face_folder : str or pathlib.Path, optional
+        The folder that ``$data_root`` in ``face_manifest`` stands for.
     face_weight : float
+        The weight of a face beside a voice, above 0: 1 for as much.
     **options
         Further arguments of ``pseudo_label``.
 
@@ -137,6 +141,7 @@ class Faces:
         Returns
         -------
         Joined
+            The voices and faces of the N utterances, side by side.
         """
         _, names, found = readable_embeddings(
             folder / "face_embeddings", transform
@@ -231,8 +236,9 @@ class Joined(NamedTuple):
         speakers : numpy.ndarray or None
             Shape (N,), see ``quality``.
         clusters : Clusters
-            The clusters that ``cluster`` has found, as the next one.
+            The clusters that ``cluster`` has found.
         within : numpy.ndarray
+            Shape (N,), bool: which utterances are in them, of ``cluster``.
 
         Returns
         -------
@@ -287,6 +293,7 @@ def join(voices, faces, weight=1.0):
     Returns
     -------
     Joined
+        The points, (N, D + E), which of them have a face, and D.
 
     Raises
     ------

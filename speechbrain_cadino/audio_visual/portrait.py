@@ -94,6 +94,7 @@ def draw_setting(rng):
     Returns
     -------
     Setting
+        The clothes, hat and glasses (None without), pose, centre and scale.
     """
     return Setting(
         clothes=np.full(3, rng.uniform(0.1, 0.3)),
@@ -122,6 +123,7 @@ def draw_portrait(person, setting, rng, size=64):
     Returns
     -------
     PIL.Image.Image
+        The frame, in mode RGB.
 
     Example
     -------

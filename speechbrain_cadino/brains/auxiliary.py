@@ -173,6 +173,7 @@ class AuxiliaryDINO:
         Returns
         -------
         float
+            The weight: a factor of the loss.
         """
         return self.weight(position) if callable(self.weight) else self.weight
 
@@ -473,6 +474,7 @@ class WithDINO:
         Returns
         -------
         bool
+            Whether they do: if all these losses were finite, on all ranks.
         """
         if not finite:
             return True

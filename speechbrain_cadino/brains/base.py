@@ -150,6 +150,7 @@ class EncoderBrain(sb.Brain):
         Returns
         -------
         Embedder
+            The encoder as an Embedder.
         """
         raise NotImplementedError
 
@@ -159,6 +160,7 @@ class EncoderBrain(sb.Brain):
         Returns
         -------
         torch.nn.Module
+            The network; by default the ``weights`` of ``embedder``.
         """
         return self.embedder().weights
 
@@ -168,6 +170,7 @@ class EncoderBrain(sb.Brain):
         Returns
         -------
         torch.nn.Module
+            The network; by default that of ``trained_weights``.
         """
         return self.trained_weights()
 
@@ -188,6 +191,7 @@ class EncoderBrain(sb.Brain):
         Returns
         -------
         Embedder
+            The Embedder; all modules are in eval mode while it embeds a batch.
         """
         network.check()
 
@@ -219,6 +223,7 @@ class EncoderBrain(sb.Brain):
         Returns
         -------
         dict of str:float
+            The figures by name; none by default.
         """
         return {}
 
@@ -233,6 +238,7 @@ class EncoderBrain(sb.Brain):
         Returns
         -------
         list of str
+            The sentences; none by default.
         """
         return []
 
@@ -395,6 +401,7 @@ class EncoderBrain(sb.Brain):
         Returns
         -------
         list of torch.nn.Module
+            The augmenters, in any order; empty if there is none.
         """
         return [*filter(None, {*self.augmenters.values()})]
 
@@ -538,6 +545,7 @@ class EncoderBrain(sb.Brain):
         Returns
         -------
         bool
+            Whether it has more than one dimension, and so decays.
         """
         return parameter.ndim > 1
 

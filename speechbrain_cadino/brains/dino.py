@@ -118,6 +118,7 @@ class DINOBrain(EncoderBrain):
         Returns
         -------
         student, teacher : Views
+            The embeddings and head outputs of each, by view.
         """
         return self.distillation.views(self._crops(batch), len(batch["id"]))
 
@@ -208,6 +209,7 @@ class DINOBrain(EncoderBrain):
         Returns
         -------
         bool
+            Whether it is spared; without ``free_prototypes`` none is.
         """
         free = getattr(self.hparams, "free_prototypes", False)
         return free and parameter is self.distillation.head.prototypes.weight

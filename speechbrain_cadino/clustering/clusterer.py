@@ -25,6 +25,7 @@ def sized(clusterer, number=None, device=None):
     Returns
     -------
     object
+        The copy; the clusterer itself stays as it is.
 
     Example
     -------

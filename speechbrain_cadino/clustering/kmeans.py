@@ -189,12 +189,16 @@ class SphericalKMeans(ClusterMixin, BaseEstimator):
     n_clusters : int or float
         K; below 1, the share of the utterances that it is.
     merge_to : int or float, optional
-        See ``cluster``, as for the following ones; a share, too, if it is
-        below 1.
+        The number of clusters to merge the K into; below 1, the share of the
+        utterances that it is; None for no merging. See ``cluster``.
     engine : str
+        The engine of k-means: "sklearn", "faiss" or "torch". See ``cluster``.
     iterations : int
+        The number of iterations, at most.
     seed : int
+        The seed of the start.
     device : str, optional
+        The device of the torch engine; a GPU by default if there is one.
 
     Attributes
     ----------
@@ -257,6 +261,7 @@ class SphericalKMeans(ClusterMixin, BaseEstimator):
         Returns
         -------
         dict
+            The arguments by name, all but ``embeddings``.
         """
         options = self.get_params()
         number = whole_number(options.pop("n_clusters"), count)
@@ -291,6 +296,7 @@ def whole_number(number, count):
     Returns
     -------
     int, float or None
+        The whole number, of a share at least 1; any other value as it is.
 
     Example
     -------
@@ -312,9 +318,11 @@ def check_options(count, num_clusters, merge_to=None, engine="sklearn"):
     count : int
         N, the number of utterances.
     num_clusters : int
-        See ``cluster``, as for the others and for the errors.
+        K, the number of clusters. See ``cluster``, also for the errors.
     merge_to : int, optional
+        The number of clusters to merge the K into; None for no merging.
     engine : str
+        The engine of k-means: "sklearn", "faiss" or "torch".
 
     Example
     -------
@@ -516,8 +524,10 @@ def find_engine(name, device=None):
     Arguments
     ---------
     name : str
-        See ``cluster``, as for the device and the errors.
+        The engine: "sklearn", "faiss" or "torch". See ``cluster``, also for
+        the errors.
     device : str, optional
+        The device of the torch engine; a GPU by default if there is one.
 
     Returns
     -------

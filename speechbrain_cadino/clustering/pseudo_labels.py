@@ -265,8 +265,10 @@ def check_clusterer(clusterer, sweep, count):
     Arguments
     ---------
     clusterer : object
-        See ``pseudo_label``, as for the next one.
+        The clusterer: SphericalKMeans, or any with ``fit_predict``. See
+        ``pseudo_label``.
     sweep : list of int
+        The numbers of clusters to compare first; empty for none.
     count : int
         The number of utterances.
     """

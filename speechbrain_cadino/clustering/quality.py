@@ -303,9 +303,11 @@ def write_clusters(
     ids : list of str
         The N utterances.
     clusters : Clusters
-        See ``quality``, as for the following ones and for the errors.
+        The K clusters of the utterances. See ``quality``, also for the errors.
     embeddings : numpy.ndarray, optional
+        Embeddings, shape (N, D), for the figures of cosines.
     speakers : array_like, optional
+        The true speakers, shape (N,); None or NaN where nobody knows.
     more : dict, optional
         The entries that ``clusters.json`` gets besides.
 

@@ -162,6 +162,7 @@ class Reclustering:
         Returns
         -------
         int
+            The number, on a straight line from the first one to the last.
         """
         first, last = (
             whole_number(number, count)

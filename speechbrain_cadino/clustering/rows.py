@@ -130,6 +130,7 @@ class Rows:
         Returns
         -------
         object
+            The result of ``make``, the same in all processes.
         """
         return make()
 
@@ -221,6 +222,7 @@ def rows_of(embeddings, task):
     Returns
     -------
     Rows
+        The rows, of unit length: all, or a stretch if processes share them.
 
     Raises
     ------

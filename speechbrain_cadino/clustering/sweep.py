@@ -41,10 +41,13 @@ def choose_number(folder, embeddings, candidates, clusterer, speakers=None):
     folder : str or pathlib.Path
         The folder to write to.
     embeddings : numpy.ndarray
-        See ``compare_numbers``, as for the following ones and for the errors.
+        Embeddings, shape (N, D). See ``compare_numbers``, also for the errors.
     candidates : list of int
+        The numbers of clusters to compare, from 2 to N.
     clusterer : SphericalKMeans
+        The clusterer that they are for; its ``merge_to`` does not count.
     speakers : array_like, optional
+        The true speakers, shape (N,), to check the criteria.
 
     Returns
     -------

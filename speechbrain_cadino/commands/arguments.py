@@ -36,14 +36,17 @@ def load(source, arguments, **options):
     Arguments
     ---------
     source : str
-        See ``load_encoder``, as for the options.
+        The encoder folder or hub id, or a folder of embeddings. See
+        ``load_encoder``.
     arguments : argparse.Namespace
         The parsed arguments, with ``device`` and ``trusted``.
     **options
+        Further arguments of Embedder, such as ``batch_size``.
 
     Returns
     -------
     Embedder or StoredEmbeddings
+        The encoder, or the embeddings in its place.
 
     Raises
     ------
@@ -75,6 +78,7 @@ def encoder_of(arguments):
     Returns
     -------
     str
+        The folder of embeddings if one is given, else the encoder.
     """
     if arguments.embeddings is None:
         return arguments.encoder
@@ -94,6 +98,7 @@ def files_of(arguments, inputs):
     Returns
     -------
     list of str
+        The audio files, or the IDs of stored embeddings.
 
     Raises
     ------
@@ -119,6 +124,7 @@ def ids_of(stored, inputs):
     Returns
     -------
     list of str
+        The IDs, each once, in the order in which they are named.
 
     Raises
     ------
@@ -162,6 +168,7 @@ def some_of(files, wanted):
     Returns
     -------
     list of str
+        The files, in their order; all if there are not so many.
     """
     rows = spread_rows(len(files), 2 * wanted)
     if len(rows) < len(files):
@@ -257,6 +264,7 @@ def as_text(table):
     Returns
     -------
     str
+        The lines, the names of the columns first; floats have 4 decimals.
 
     Example
     -------

@@ -133,6 +133,7 @@ def listed_files(path, drop_missing=False):
     Returns
     -------
     list of str
+        The files that are there, in the order of the table.
 
     Raises
     ------

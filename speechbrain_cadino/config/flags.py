@@ -124,6 +124,7 @@ def read_flags(arguments, settings, elsewhere=()):
     Returns
     -------
     dict
+        The value of each flag, by its name.
 
     Raises
     ------
@@ -231,6 +232,7 @@ def is_path(key):
     Returns
     -------
     bool
+        Whether it is, judged by the name of the key.
 
     Example
     -------

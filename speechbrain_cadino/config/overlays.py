@@ -219,6 +219,7 @@ def files_of(path):
     Returns
     -------
     list of pathlib.Path
+        The files, ``path`` first.
     """
     return _load(path)[1]
 
@@ -316,6 +317,7 @@ def change_overrides(overrides, without=(), **values):
     Returns
     -------
     str
+        The changed overrides, as YAML text.
 
     Example
     -------
@@ -340,6 +342,7 @@ def dump_yaml(settings):
     Returns
     -------
     str
+        The text, in which no long line is broken.
     """
     yaml = YAML()
     yaml.width = sys.maxsize  # no line is broken

@@ -130,6 +130,7 @@ def read_header(path):
     Returns
     -------
     Header
+        The samples, rate and channels, and what the header tells.
 
     Raises
     ------
@@ -168,6 +169,7 @@ def open_audio(path):
     Returns
     -------
     soundfile.SoundFile
+        The open file, to be closed by the caller.
     """
     try:
         status = pathlib.Path(path).stat()

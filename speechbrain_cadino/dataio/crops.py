@@ -461,6 +461,7 @@ def count_classes(manifest, speeds=(1.0,)):
     Returns
     -------
     int
+        The number of labels times that of speeds.
 
     Raises
     ------

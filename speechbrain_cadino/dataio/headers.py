@@ -33,6 +33,7 @@ def goes_on(path, kind):
     Returns
     -------
     bool
+        Whether it has; False for any format but MP3, Ogg and WAV.
 
     Example
     -------
@@ -68,6 +69,7 @@ def died(path):
     Returns
     -------
     bool
+        Whether it is one; False if it cannot be read.
     """
     try:
         with open(path, "rb") as file:

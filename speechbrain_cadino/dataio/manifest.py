@@ -219,6 +219,7 @@ def without_labels(table):
     Returns
     -------
     pandas.DataFrame
+        The manifest without the columns ``spk_id`` and ``trusted``.
 
     Example
     -------
@@ -373,6 +374,7 @@ def describe_columns(table):
     Returns
     -------
     str
+        The names; with them, what separates them if that is no comma.
     """
     names = list(table.columns)
     other = _other_separator(names)

@@ -69,6 +69,7 @@ def spelling(name):
     Returns
     -------
     str
+        The name, so spelled; that of an absolute path starts with ``/``.
 
     Example
     -------
@@ -136,6 +137,7 @@ def fields_of(line):
     Returns
     -------
     list of str
+        The fields, none of them empty, without blanks around them.
 
     Example
     -------
@@ -355,6 +357,7 @@ def paths_of(paths):
     Returns
     -------
     list
+        The paths as they were given; empty for None.
 
     Example
     -------

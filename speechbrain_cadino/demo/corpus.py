@@ -189,6 +189,7 @@ def draw_voices(count, seed):
     Returns
     -------
     list of Voice
+        The voices, numbered from 0.
 
     Example
     -------
@@ -275,6 +276,7 @@ def utterance_files(voice, utterances):
     Returns
     -------
     list of str
+        The path of each utterance, with ``/`` between its parts.
     """
     return [f"{voice.name}/s{i:02d}/00001.flac" for i in range(utterances)]
 

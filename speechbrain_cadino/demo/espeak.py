@@ -119,8 +119,10 @@ def pronounce(voice, sentences):
     Arguments
     ---------
     voice : str
-        See ``synthesise``, as for the others.
+        A language and a variant of eSpeak NG, as in ``en-us+Annie``.
     sentences : list of dict
+        The sentences to say: ``text``, ``rate``, ``pitch`` and ``range``. See
+        ``synthesise``.
 
     Returns
     -------

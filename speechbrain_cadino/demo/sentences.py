@@ -107,6 +107,7 @@ def make_sentence(language, rng):
     Returns
     -------
     str
+        The sentence, with a full stop.
 
     Example
     -------

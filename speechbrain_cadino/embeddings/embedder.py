@@ -149,6 +149,7 @@ class Embedder:
         Returns
         -------
         Embedder
+            The new Embedder; this one stays as it is.
         """
         names = inspect.signature(Embedder).parameters
         return Embedder(

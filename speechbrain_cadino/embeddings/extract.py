@@ -224,10 +224,14 @@ def extraction_record(embedder, table, shard_size, trim=True):
     Arguments
     ---------
     embedder : Embedder
-        See ``extract``, as for the others.
+        The encoder.
     table : pandas.DataFrame
+        A manifest: the columns ``ID,wav,start,stop``; and, maybe, ``state``.
+        See ``extract``.
     shard_size : int
+        The number of utterances in a shard.
     trim : bool
+        Whether whole utterances are cut to the grid of ``extract``.
 
     Returns
     -------
@@ -254,6 +258,7 @@ def hash_table(table):
     Returns
     -------
     str
+        The SHA-256 hash, in hexadecimal digits.
     """
     columns = ["ID", "wav", "start", "stop"]
     columns += table.columns.intersection(["state"]).tolist()
@@ -274,9 +279,10 @@ def finished_shards(folder, table, embedder):
     folder : str or pathlib.Path
         The embedding folder.
     table : pandas.DataFrame
-        The N files that were to be embedded, see ``extract``, as for the
-        others; one embedding each.
+        The N files that were to be embedded, a manifest; one embedding each.
+        See ``extract``.
     embedder : Embedder
+        The encoder that embedded them.
 
     Returns
     -------
@@ -316,6 +322,7 @@ def is_extracted(folder, record):
     Returns
     -------
     bool
+        Whether they are all there, and of this record.
     """
     if not is_of(pathlib.Path(folder), record):
         return False
@@ -332,12 +339,14 @@ def is_of(folder, record):
     Arguments
     ---------
     folder : pathlib.Path
-        See ``is_extracted``, as for the record.
+        The embedding folder.
     record : dict
+        The record. See ``extraction_record``.
 
     Returns
     -------
     bool
+        Whether the folder's own record is the same in what counts.
     """
     before, record = what_counts(read_json(folder / RECORD) or {}, record)
     return before == record
@@ -524,6 +533,7 @@ def none_readable(table):
     Returns
     -------
     MediaError
+        The error, to be raised.
     """
     return MediaError(
         f"None of the {len(table)} utterances can be read, the first is "

@@ -62,6 +62,7 @@ def part_folder(folder, part):
     Returns
     -------
     pathlib.Path
+        The folder of the part, below that of all; without a part, the latter.
 
     Example
     -------
@@ -87,6 +88,7 @@ def extract_part(embedder, folder, table, part, shard_size=5_000):
     part : str
         See ``read_part``.
     shard_size : int
+        The number of utterances in a shard.
 
     Returns
     -------

@@ -140,8 +140,10 @@ class RecordingLDA(LDA):
         Arguments
         ---------
         embedder : Embedder
-            See ``learn``, as for the next.
+            The encoder.
         table : pandas.DataFrame
+            A manifest, a recording or a stretch of one in each row. See
+            ``learn``.
 
         Returns
         -------
@@ -202,6 +204,7 @@ def default_augment(sample_rate=16000):
     Returns
     -------
     CropAugmenter
+        The augmenter: reverberation, then noise at three ranges of levels.
     """
     levels = [(0, 15), (5, 15), (13, 20)]
     noises = [

@@ -276,6 +276,7 @@ def chunks(count):
     Returns
     -------
     list of slice
+        The slices, in order, of at most ``CHUNK`` rows each.
 
     Example
     -------

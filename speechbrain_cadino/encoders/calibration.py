@@ -152,6 +152,7 @@ def threshold_line(calibration):
     Returns
     -------
     str
+        The line; without a calibration, one that names the command for it.
 
     Example
     -------

@@ -320,6 +320,7 @@ def read_entries(path, names, section=None):
     Returns
     -------
     str
+        The YAML text of these entries, in that order.
 
     Raises
     ------

@@ -127,8 +127,9 @@ def exported_layer(transformer, layer=None):
     Arguments
     ---------
     transformer : TransformerASR
-        See ``export_frame_encoder``, as for the next.
+        The trained transformer. See ``export_frame_encoder``.
     layer : int, optional
+        The layer whose frames are given, counted from 1; by default the last.
 
     Returns
     -------

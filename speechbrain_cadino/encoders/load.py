@@ -483,6 +483,7 @@ def with_weights(encoder, names):
     Returns
     -------
     dict of str:torch.nn.Module
+        The modules that have some, by name, in the order of ``names``.
     """
     loaded = {*map(id, encoder.hparams.pretrainer.loadables.values())}
     return {

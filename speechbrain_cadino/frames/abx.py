@@ -207,6 +207,7 @@ def has_triples(table):
     Returns
     -------
     bool
+        Whether there is at least one.
 
     Example
     -------

@@ -149,8 +149,9 @@ def network_features(student, hop, offset, heads=True):
     student : FrameStudent
         The encoder; it is put into evaluation mode.
     hop : float
-        See Features, as for the next.
+        The seconds from one frame to the next. See Features.
     offset : float
+        The middle of the first frame, in seconds.
     heads : bool
         Whether to give the codes, too.
 

@@ -23,11 +23,15 @@ class SoftLossGate(DynamicLossGate):
     Arguments
     ---------
     gate : str or float
-        See DynamicLossGate, as for the others. Only what is "dynamic" is soft.
+        The gate: "dynamic", "none", or a constant in nats. Only what is
+        "dynamic" is soft. See DynamicLossGate.
     first_epoch : int
+        The first epoch with a gate, counted from 1.
     mixture : object, optional
         TwoGaussians, or another one with its figures.
     window : int
+        The number of the last optimiser steps whose losses a dynamic gate is
+        of; 0 for those of the epoch before.
 
     Raises
     ------

@@ -81,15 +81,18 @@ def with_norm(encoder, size, wanted=True, last_layer="fc.conv"):
     Arguments
     ---------
     encoder : torch.nn.Module
-        See EmbeddingNorm, as for the others.
+        The encoder, from (batch, time, features) to (batch, 1, D).
     size : int
+        D, the size of the embedding.
     wanted : bool
         Whether it gets one; else the encoder is returned as it is.
     last_layer : str
+        The name of the encoder's last layer. See EmbeddingNorm.
 
     Returns
     -------
     torch.nn.Module
+        The encoder, in an EmbeddingNorm if wanted.
     """
     return EmbeddingNorm(encoder, size, last_layer) if wanted else encoder
 

@@ -316,6 +316,7 @@ class FrameStudent(torch.nn.Module):
         Returns
         -------
         FrameOutputs
+            The latents, the mask, and the logits of each head.
         """
         latents = self.front_end(wavs)
         if mask is None:

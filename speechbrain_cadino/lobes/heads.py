@@ -175,5 +175,6 @@ class NoHead(torch.nn.Module):
         Returns
         -------
         dict
+            The outputs by name: none.
         """
         return {}

@@ -178,6 +178,7 @@ class Teacher(torch.nn.Module):
         Returns
         -------
         Teacher
+            This teacher.
         """
         super().train(mode)
         for module in self.modules():

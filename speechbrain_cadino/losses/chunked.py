@@ -27,14 +27,19 @@ def chunked(student, teacher, pairs, target, teacher_temp, student_temp):
     Arguments
     ---------
     student : dict of str:torch.Tensor
-        See ``losses.dino.plain``, as for the others.
+        The outputs of S views: ``bottleneck``, (S, B, D), and ``prototypes``,
+        (K, D). See ``losses.dino.plain``.
     teacher : dict of str:torch.Tensor
+        The same outputs of T views.
     pairs : torch.Tensor
+        Mask of the pairs, (T, S), 1 for each that counts.
     target : callable
         The target, which may be called with a part of the batch if its
         ``whole_batch`` is False.
     teacher_temp : float
+        tau_t, the teacher's temperature.
     student_temp : float
+        tau_s, the student's temperature.
 
     Returns
     -------

@@ -144,6 +144,7 @@ class SelfDistillation:
         Returns
         -------
         student, teacher : Views
+            The embeddings and head outputs of each, by view.
 
         Raises
         ------
@@ -186,6 +187,7 @@ class SelfDistillation:
         Returns
         -------
         student, teacher : Views
+            The embeddings and head outputs of each, by view.
         """
         count = len(crops[0]) // batch_size
         common = count if self.student_sees_globals else 0

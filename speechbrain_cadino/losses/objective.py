@@ -121,6 +121,7 @@ class Term(torch.nn.Module):
         Returns
         -------
         list of str
+            The sentences; none by default.
         """
         return []
 
@@ -130,6 +131,7 @@ class Term(torch.nn.Module):
         Returns
         -------
         list of Panel
+            The pictures; none by default.
         """
         return []
 

@@ -352,6 +352,7 @@ def mean_points(student, teacher, of):
     student : Views
         The student's views, all of which count if it saw no global crop.
     teacher : Views
+        The teacher's views, all of them global.
     of : str
         See ``points``.
 

@@ -189,6 +189,7 @@ def has_av():
     Returns
     -------
     bool
+        Whether it is; a mere folder of its name does not count.
     """
     try:
         import av
@@ -211,6 +212,7 @@ def decodable(packets, source):
     Yields
     ------
     av.AudioFrame or av.VideoFrame
+        The decoded frames, in the order of the packets.
 
     Raises
     ------

@@ -35,6 +35,7 @@ def check_folders(data_folder, content="audio", key="data_folder"):
     Returns
     -------
     list of str
+        The absolute paths, in the order in which they are given.
 
     Raises
     ------
@@ -98,6 +99,7 @@ def check_made_folder(made_folder, folders, argument):
     Returns
     -------
     str or None
+        The absolute path; None if no folder is given.
 
     Raises
     ------
@@ -184,6 +186,7 @@ class Preparation:
         Returns
         -------
         bool
+            Whether it is such a table, and no newer than that preparation.
         """
         told = (read_json(self.record) or {}).get("id_parts") is not None
         return told and speakers.is_file() and not self._is_newer(speakers)

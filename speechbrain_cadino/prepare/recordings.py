@@ -322,6 +322,7 @@ def needs_av(path):
     Returns
     -------
     bool
+        Whether it has one, in small letters or capitals.
     """
     return os.path.splitext(path)[1].lower() in CONVERTIBLE
 
@@ -367,6 +368,7 @@ def write_skipped(path, name, problems):
     Returns
     -------
     str
+        The number for each reason, apart by semicolons; empty if nothing is.
 
     Example
     -------

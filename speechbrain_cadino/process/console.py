@@ -57,6 +57,7 @@ def printable(text, kept=""):
     Returns
     -------
     str
+        The text, with escapes in the place of these characters.
 
     Example
     -------
@@ -83,6 +84,7 @@ def aligned(rows):
     Returns
     -------
     list of str
+        The lines, one for each row, two blanks between the columns.
 
     Example
     -------
@@ -111,6 +113,7 @@ def in_minutes(seconds):
     Returns
     -------
     str
+        The words: in minutes, from two hours on in hours.
 
     Example
     -------
@@ -135,6 +138,7 @@ def to_copy(command):
     Returns
     -------
     str
+        The command line, quoted for a shell, on one line or more.
 
     Example
     -------

@@ -104,6 +104,7 @@ def interruptible(postponed=False):
     Yields
     ------
     Requests
+        The handler, whose ``number`` is the signal that came first, or 0.
 
     Raises
     ------

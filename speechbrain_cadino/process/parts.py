@@ -29,6 +29,7 @@ def read_part(part):
     Returns
     -------
     int, int
+        The part, counted from 1, and the number of parts.
 
     Raises
     ------
@@ -68,6 +69,7 @@ def part_name(number, parts):
     Returns
     -------
     str
+        The name, such as ``part_3_of_8``.
 
     Example
     -------

@@ -17,6 +17,7 @@ def as_label(name):
     Returns
     -------
     str
+        The label: ``$`` escaped, a blank before an underscore at its start.
 
     Example
     -------

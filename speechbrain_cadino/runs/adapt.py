@@ -92,6 +92,7 @@ def adapt(embedder, table, folder, only=None, trusted=True):
     Returns
     -------
     Adaptation
+        The figures, the choice and its reasons; with a map, its calibration.
 
     Raises
     ------
@@ -148,8 +149,9 @@ def check_request(source, folder, only=None):
     source : str or pathlib.Path
         The encoder folder or hub id that is to be adapted.
     folder : str or pathlib.Path
-        See ``adapt``, as for the others.
+        The encoder folder to write. See ``adapt``.
     only : str, optional
+        The map to take, of ``MAPS``; by default the criteria choose.
 
     Raises
     ------

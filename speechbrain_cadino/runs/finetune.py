@@ -210,10 +210,12 @@ def plan_shares(hparams_file, run_opts, overrides):
     Arguments
     ---------
     hparams_file : str
-        The YAML file of ``parse_arguments``, as for the next two, for ``share``
-        and ``output_folder``.
+        The YAML file of ``parse_arguments``, with ``share`` and
+        ``output_folder``.
     run_opts : dict
+        The run options of ``parse_arguments``.
     overrides : str
+        The overrides of ``parse_arguments``.
 
     Returns
     -------

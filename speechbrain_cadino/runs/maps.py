@@ -196,6 +196,7 @@ def learn_cluster_lda(heard, size):
     Returns
     -------
     LDA
+        The map, with all axes.
     """
     centred = learn_mean(heard).transform(heard.halves.mean(0))
     return LDA().fit(heard.flat, np.tile(_clusters(centred, size), 2))
@@ -308,6 +309,7 @@ def calibrate_lda(embedder, table):
     Returns
     -------
     ScoreCalibration
+        The calibration of the scores after the map, of method "crops".
 
     Raises
     ------

@@ -255,6 +255,7 @@ def settings_of(record, harmless=HARMLESS):
     Returns
     -------
     dict
+        The settings, less those that are harmless.
 
     Example
     -------
@@ -323,9 +324,11 @@ def run_settings(hparams_file, run_opts, overrides):
     Arguments
     ---------
     hparams_file : str
-        The YAML file of ``parse_arguments``, as for the next two.
+        The YAML file of ``parse_arguments``.
     run_opts : dict
+        The run options of ``parse_arguments``.
     overrides : str
+        The overrides of ``parse_arguments``.
 
     Returns
     -------
@@ -351,9 +354,11 @@ def load_run(
     Arguments
     ---------
     hparams_file : str
-        The YAML file of ``parse_arguments``, as for the next two.
+        The YAML file of ``parse_arguments``.
     run_opts : dict
+        The run options of ``parse_arguments``.
     overrides : str
+        The overrides of ``parse_arguments``.
     resumes : bool
         See ``open_run``, also for the errors.
     harmless : set of str
@@ -433,8 +438,9 @@ def make_experiment(folder, hparams_file, overrides):
     folder : str or pathlib.Path
         The output folder.
     hparams_file : str
-        The YAML file of ``parse_arguments``, as for the next.
+        The YAML file of ``parse_arguments``.
     overrides : str
+        The overrides of ``parse_arguments``.
 
     Raises
     ------

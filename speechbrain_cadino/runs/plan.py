@@ -44,6 +44,7 @@ def plan(hparams, hparams_folder, recipe, run_opts):
     Returns
     -------
     list of Step
+        The steps, in the order in which they run.
 
     Raises
     ------
@@ -326,6 +327,7 @@ def lies_in(folder, path):
     Returns
     -------
     bool
+        Whether it is, at any depth; a folder is not below itself.
 
     Example
     -------

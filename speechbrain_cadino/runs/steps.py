@@ -174,6 +174,7 @@ class StepMaker:
         Returns
         -------
         Step
+            The step, with its command, its folder and its settings.
 
         Raises
         ------

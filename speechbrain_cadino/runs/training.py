@@ -68,9 +68,11 @@ def train(
     Arguments
     ---------
     hparams_file : str
-        The YAML file of ``parse_arguments``, as for the next two.
+        The YAML file of ``parse_arguments``.
     run_opts : dict
+        The run options of ``parse_arguments``.
     overrides : str
+        The overrides of ``parse_arguments``.
     brain_class : callable
         The class of the Brain; ``brain`` in the YAML file has the last word.
     report : callable

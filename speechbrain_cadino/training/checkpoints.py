@@ -50,6 +50,7 @@ def has_checkpoint(folder):
     Returns
     -------
     bool
+        Whether there is a checkpoint, whole or damaged.
 
     Example
     -------
@@ -72,6 +73,7 @@ def has_ended(folder, epochs):
     Returns
     -------
     bool
+        Whether there is a checkpoint of the end of that epoch.
 
     Example
     -------

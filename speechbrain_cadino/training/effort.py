@@ -85,6 +85,7 @@ def hash_parameters(network):
     Returns
     -------
     str
+        The SHA-256 hash, in hexadecimal digits.
     """
     digest = hashlib.sha256()
     for value in network.parameters():

@@ -70,6 +70,7 @@ class Progress:
         Returns
         -------
         str or None
+            The line; None at other times, or if the time left is not known.
         """
         if self._told or self.now() - self._start < EARLY:
             return None
@@ -98,6 +99,7 @@ class Progress:
         Returns
         -------
         str
+            The line: EER, loss, epoch and time left, where they are known.
         """
         left = self._left(epoch, ends)
         self._told = self._told or left > 0

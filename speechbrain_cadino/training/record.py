@@ -89,6 +89,7 @@ class TrainingRecord:
         Returns
         -------
         dict of str:float
+            The means, by the name of the figure.
         """
         return {
             name: float(value) / self._count
@@ -168,6 +169,7 @@ def in_single_precision(means):
     Returns
     -------
     dict of str:float
+        The means by name, rounded to float32.
 
     Example
     -------

@@ -170,6 +170,7 @@ class Background:
         Returns
         -------
         pandas.DataFrame
+            The manifest, with ``data_folder`` for its ``$data_root``.
 
         Raises
         ------

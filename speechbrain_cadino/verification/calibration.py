@@ -147,6 +147,7 @@ def weights_of(model):
     Returns
     -------
     offset : float
+        The log-likelihood ratio where all features are 0.
     weights : list of float
         The weight of each feature.
 

@@ -273,10 +273,14 @@ def evaluator_if_any(trials, data_folder, sample_rate=16000, **options):
     Arguments
     ---------
     trials : str or pathlib.Path, optional
-        See TrialEvaluator, as for the others and for the errors.
+        The trial list; None if there is none. See TrialEvaluator, also for the
+        errors.
     data_folder : str or pathlib.Path
+        The folder that its names start from.
     sample_rate : int
+        The rate of the encoder, in Hz.
     **options
+        Further arguments of TrialEvaluator, such as ``manifest``.
 
     Returns
     -------

@@ -82,6 +82,7 @@ def calibrate(embedder, table, method="crops", before=None):
     Returns
     -------
     ScoreCalibration
+        The calibration, of this method.
 
     Raises
     ------
@@ -152,6 +153,7 @@ def calibrate_by_trials(embedder, trials):
     Returns
     -------
     ScoreCalibration
+        The calibration, of method "trials".
 
     Raises
     ------
@@ -203,6 +205,7 @@ def fit(scores, same, method):
     Returns
     -------
     ScoreCalibration
+        The calibration, with the method and the numbers of pairs.
 
     Raises
     ------
@@ -466,6 +469,7 @@ def threshold_interval(scores, enrol, test, replicates=100):
     Returns
     -------
     low, high : float
+        The ends of the interval, which may be inf.
 
     Example
     -------

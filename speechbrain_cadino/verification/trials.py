@@ -269,10 +269,11 @@ def warn_of_sessions(trials, shared, folders=()):
     Arguments
     ---------
     trials : pandas.DataFrame
-        See ``shared_folders``, as for the folders.
+        The trials, as ``read_trials`` gives them. See ``shared_folders``.
     shared : set of str
         The folders of ``shared_folders``.
     folders : iterable of str
+        The folders of the data.
     """
     first = _first_folders(_inside(trials, folders), shared)
     pairs = _across(trials[trials["target"].to_numpy(bool)], first)
