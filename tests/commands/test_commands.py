@@ -963,7 +963,7 @@ def test_embeddings_of_anyone(tmp_path, capsys, caplog):
         (
             "theirs",
             ["nobody.wav", ids[0]],
-            "no embedding of 1 of 1 .*nobody.wav",
+            "no embedding of 1 of 2 .*nobody.wav",
         ),
         ("twice", [], "more than once"),
     ]:

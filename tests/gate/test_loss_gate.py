@@ -425,6 +425,7 @@ def test_a_window_opens_the_gate_with_the_first_gated_epoch():
 def test_a_window_that_moves_the_gate_no_more_is_told(caplog):
     """Once in an epoch; not in one of which a step has moved it, whatever its
     losses together look like."""
+    caplog.set_level(logging.WARNING, "speechbrain_cadino")
     rng = np.random.default_rng(1)
     alike = [
         torch.tensor(rng.normal(13, 2, 20)).float().clamp(min=1)
