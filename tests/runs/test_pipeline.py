@@ -1093,40 +1093,34 @@ def test_the_report_ends_in_the_last_verification(stages, tmp_path):
 
 
 @pytest.fixture
-def browser(tmp_path):
-    """Skips where there is none, or one that may write no picture."""
-    blank = tmp_path / "blank.png"
-    if BROWSER is not None:
+def screenshot(tmp_path):
+    """A function that gives the picture of a page; skips where there is no
+    browser, or one that may write none."""
+
+    def draw(page):
+        shot = tmp_path / "page.png"
         command = [
             BROWSER,
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
             f"--user-data-dir={tmp_path / 'browser'}",
-            f"--screenshot={blank}",
-            "about:blank",
+            "--window-size=1200,1600",
+            f"--screenshot={shot}",
+            page,
         ]
         with contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run(command, capture_output=True, timeout=60)
-    if not blank.exists():
+        return shot
+
+    if BROWSER is None or not draw("about:blank").exists():
         pytest.skip("There is no Chromium that draws here.")
+    return draw
 
 
-@pytest.mark.usefixtures("browser")
-def test_a_browser_draws_the_page(stages, tmp_path):
+def test_a_browser_draws_the_page(stages, tmp_path, screenshot):
     write_report(tmp_path, stages)
-    shot = tmp_path / "page.png"
-    command = [
-        BROWSER,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        f"--user-data-dir={tmp_path / 'browser'}",
-        "--window-size=1200,1600",
-        f"--screenshot={shot}",
-        f"file://{tmp_path}/report.html",
-    ]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    shot = screenshot(f"file://{tmp_path}/report.html")
     with Image.open(shot) as picture:
         # More than a white page with some words: the plots have colours
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 100
