@@ -3,18 +3,23 @@ import torch
 
 from speechbrain_cadino.process.precision import full_precision
 
+MATMUL = torch.backends.cuda.matmul
 
-@pytest.mark.parametrize("allowed", [True, False])
-def test_tf32_is_off_within_a_block_and_as_before_after_it(
-    allowed, monkeypatch
-):
+
+@pytest.fixture(params=[True, False])
+def allowed(request):
+    before = MATMUL.allow_tf32
+    MATMUL.allow_tf32 = request.param
+    yield request.param
+    MATMUL.allow_tf32 = before
+
+
+def test_tf32_is_off_within_a_block_and_as_before_after_it(allowed):
     """Also after one that fails; no GPU is needed to set it."""
-    matmul = torch.backends.cuda.matmul
-    monkeypatch.setattr(matmul, "allow_tf32", allowed)
     with full_precision("cuda"):
-        within = matmul.allow_tf32
+        within = MATMUL.allow_tf32
     assert not within
-    assert matmul.allow_tf32 == allowed
+    assert MATMUL.allow_tf32 == allowed
     with pytest.raises(KeyError), full_precision("cuda"):
         raise KeyError
-    assert matmul.allow_tf32 == allowed
+    assert MATMUL.allow_tf32 == allowed
