@@ -6,8 +6,10 @@ import types
 import forked
 import pytest
 
+from speechbrain.nnet.schedulers import LinearScheduler, NoamScheduler
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
 from speechbrain_cadino.runs import training
+from speechbrain_cadino.training.schedules import CosineSchedule
 from speechbrain_cadino.verification.evaluate import TrialEvaluator
 
 LATE = pathlib.Path(__file__).with_name("late.py")
@@ -34,6 +36,13 @@ def test_noises_are_looked_for_before_a_corpus_is_converted(tmp_path, key):
     }
     with pytest.raises(FileNotFoundError, match=f"typo: {key} is where your"):
         training._prepare(hparams)
+
+
+def test_a_schedule_of_speechbrain_is_refused_at_once():
+    training._check_schedule({"lr_schedule": CosineSchedule(0.1, 0.0, 3)})
+    for schedule in [NoamScheduler(0.1, 2), LinearScheduler(0.1, 0.0, 3)]:
+        with pytest.raises(ValueError, match="such as CosineSchedule; Speech"):
+            training._check_schedule({"lr_schedule": schedule})
 
 
 def test_speakers_that_are_trained_on_and_tested_show_before(

@@ -382,7 +382,7 @@ def test_embeddings_of_files_that_could_not_be_read_cost_their_trials(
         lists = TrialEvaluator(tmp_path / "trials.txt", embeddings=tmp_path)
         return lists, lists.scores(StoredEmbeddings(tmp_path))
 
-    with pytest.raises(ValueError, match="no embedding of 1 of 1 utterances"):
+    with pytest.raises(ValueError, match="no embedding of 1 of 12 utter"):
         evaluate()
     skipped = pd.DataFrame({"file": names[:2], "problem": "silent"})
     skipped.to_csv(tmp_path / "skipped.csv", index=False)
