@@ -94,9 +94,10 @@ class EncoderBrain(sb.Brain):
     ``ids`` and ``hours`` too, for the log, and a ``fingerprint``, by which a
     checkpoint of other data is refused.
 
-    SpeechBrain's ``check_loss_isfinite``, ``check_gradients`` and
-    ``freeze_optimizers`` are not called: a step that is not finite is undone as
-    a whole, and ``train_only`` in the YAML freezes parts of the encoder.
+    SpeechBrain's ``check_loss_isfinite`` and ``check_gradients`` are not
+    called, and ``freeze_optimizers`` freezes nothing: a step that is not finite
+    is undone as a whole, and ``train_only`` in the YAML freezes parts of the
+    encoder.
     """
 
     def __init__(self, *args, **kwargs):

@@ -33,7 +33,7 @@ REFUSED = {
     "test_only": "an encoder is verified by verify.py; to end a training where "
     "it is, see RUNNING.md",
     "skip_nonfinite_grads": "leave it out: a step that is not finite is "
-    "undone anyway, see nonfinite_patience",
+    "undone anyway, see --nonfinite_patience in RUNNING.md",
     "jit": "leave it out: on a GPU the encoder is compiled by itself, see "
     "compile_encoder",
     "jit_module_keys": "leave it out, as --jit",

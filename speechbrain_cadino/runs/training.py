@@ -133,14 +133,18 @@ def train(
 
 
 def _check_schedule(hparams):
-    """Raises if the learning rate is no function of the position alone."""
+    """Raises if the learning rate is no function of the position alone; a Brain
+    of one's own may have none."""
+    schedule = hparams.get("lr_schedule")
+    if schedule is None:
+        return
     try:
-        float(hparams["lr_schedule"](0.0))
+        float(schedule(0.0))
     except (AttributeError, TypeError) as error:
         raise ValueError(
             "lr_schedule: give a function from the position in epochs to the "
             "learning rate, such as CosineSchedule; SpeechBrain's schedulers "
-            "take other arguments."
+            f"take other arguments. ({error})"
         ) from error
 
 

@@ -202,6 +202,7 @@ def test_an_overlay_switches_on_what_its_base_declares(recipe):
         (["--test_only"], True, "--test_only: an encoder is verified by ver"),
         (["--jit"], False, "--jit: leave it out"),
         (["--log_config=a"], True, "--log_config: leave it out"),
+        (["--skip_nonfinite_grads"], True, "grads: leave it out: a step"),
         (["--precision=bf16"], False, "--precision is for trainings"),
         (["--debug"], False, "--debug is for trainings"),
         (["--precision=bf16", "--debug"], True, None),

@@ -52,7 +52,6 @@ def main(folder):
     checkpointer = types.SimpleNamespace(checkpoints_dir=folder / "save")
     hparams |= {
         "modules": {},
-        "lr_schedule": float,
         "prepare": [prepare],
         "train_data": list,
         "evaluator": evaluator,

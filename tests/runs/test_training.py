@@ -43,6 +43,8 @@ def test_a_schedule_of_speechbrain_is_refused_at_once():
     for schedule in [NoamScheduler(0.1, 2), LinearScheduler(0.1, 0.0, 3)]:
         with pytest.raises(ValueError, match="such as CosineSchedule; Speech"):
             training._check_schedule({"lr_schedule": schedule})
+    for none in [{}, {"lr_schedule": None}]:
+        training._check_schedule(none)
 
 
 def test_speakers_that_are_trained_on_and_tested_show_before(
