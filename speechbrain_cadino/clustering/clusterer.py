@@ -3,7 +3,11 @@
 import numpy as np
 from sklearn.base import clone
 
-from speechbrain_cadino.clustering.kmeans import Clusters, SphericalKMeans
+from speechbrain_cadino.clustering.kmeans import (
+    Clusters,
+    SphericalKMeans,
+    directions,
+)
 from speechbrain_cadino.clustering.rows import sums_of_members, unit_rows
 
 
@@ -91,7 +95,5 @@ def find_clusters(clusterer, embeddings):
     _, labels = np.unique(labels[within], return_inverse=True)
     points = unit_rows(embeddings[within])
     sums = sums_of_members(points, labels, labels.max() + 1)
-    norms = np.linalg.norm(sums, axis=1, keepdims=True)
-    # Zero where the members cancel each other out
-    centroids = np.divide(sums, norms, np.zeros_like(sums), where=norms > 0)
+    centroids = directions(sums, np.zeros_like(sums))
     return Clusters(labels.astype(np.int64), centroids), within

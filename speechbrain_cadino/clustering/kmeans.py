@@ -142,7 +142,7 @@ def _cluster(rows, num_clusters, merge_to, engine, iterations, seed, device):
         bar.update()
         for _ in range(iterations):
             previous = clusters
-            centroids = _directions(
+            centroids = directions(
                 rows.sums(previous.labels, num_clusters), previous.centroids
             )
             clusters, fit = _assign(rows, centroids, nearest)
@@ -497,8 +497,29 @@ def fill_empty(labels, cosines, num_clusters):
     return empty, rows
 
 
-def _directions(sums, centroids):
-    """Sums (K, D) as centroids; where one is zero, that of before."""
+def directions(sums, centroids):
+    """The centroids of spherical k-means, from the sums of their members.
+
+    Arguments
+    ---------
+    sums : numpy.ndarray
+        Sums of the members, shape (K, D), float32.
+    centroids : numpy.ndarray
+        The centroids of before, shape (K, D), float32: one stays where its
+        members cancel each other out.
+
+    Returns
+    -------
+    numpy.ndarray
+        Centroids of unit length, shape (K, D), float32.
+
+    Example
+    -------
+    >>> sums = np.array([[3, 4], [0, 0]], np.float32)
+    >>> directions(sums, np.eye(2, dtype=np.float32))
+    array([[0.6, 0.8],
+           [0. , 1. ]], dtype=float32)
+    """
     length = np.linalg.norm(sums, axis=1, keepdims=True)
     return np.where(length > 0, sums / np.maximum(length, 1e-30), centroids)
 
@@ -512,7 +533,7 @@ def _merge(rows, clusters, merge_to):
     )
     labels = merged[clusters.labels]
     _, first = np.unique(merged, return_index=True)
-    centroids = _directions(
+    centroids = directions(
         rows.sums(labels, merge_to), clusters.centroids[first]
     )
     return Clusters(labels, centroids)

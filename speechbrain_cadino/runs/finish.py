@@ -129,10 +129,9 @@ def average_last_epochs(brain, hparams):
         Whether it has that now.
     """
     last_epochs = hparams.get("last_epochs")
-    if last_epochs is None or last_epochs.count == 1:
+    if last_epochs is None:
         return False
-    last_epochs.average(brain.averaged(), len(brain.record.rows))
-    return True
+    return last_epochs.average(brain.averaged(), len(brain.record.rows))
 
 
 def check_exportable(hparams):

@@ -37,6 +37,7 @@ class LastEpochs:
     ...     _ = torch.nn.init.constant_(layer.weight, epoch)
     ...     last.keep(epoch, layer)
     >>> last.average(layer, epoch=3)
+    True
     >>> layer.weight.item()
     2.5
     """
@@ -75,13 +76,18 @@ class LastEpochs:
         epoch : int
             The last epoch.
 
+        Returns
+        -------
+        bool
+            Whether it has: not of one epoch alone.
+
         Raises
         ------
         ValueError
             If a file of the last epochs is gone.
         """
         if self.count == 1:
-            return
+            return False
         first = max(1, epoch - self.count + 1)
         paths = [self._path(each) for each in range(first, epoch + 1)]
         missing = [str(path) for path in paths if not path.is_file()]
@@ -99,6 +105,7 @@ class LastEpochs:
                 mean[name] = value
         module.load_state_dict(mean)
         logger.info(f"The mean of the last {len(paths)} epochs is evaluated.")
+        return True
 
     def _path(self, epoch):
         return self.folder / f"epoch{epoch:03}.ckpt"

@@ -84,14 +84,15 @@ class Unreadable:
 
     def _list(self, problems):
         """Adds those to the list that are not in it."""
-        found = [PLACE.sub(".", printable(each)) for each in problems]
-        new = [each for each in found if each not in self.listed]
-        if not new:
+        found = dict.fromkeys(
+            PLACE.sub(".", printable(each)) for each in problems
+        )
+        if self.listed.issuperset(found):
             return
         if self.path.is_file():  # of another process, or an earlier start
             text = self.path.read_text(encoding="utf-8", errors="replace")
             self.listed.update(text.splitlines())
-        new = [n for n in dict.fromkeys(new) if n not in self.listed]
+        new = [each for each in found if each not in self.listed]
         self.listed.update(new)
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(f"{problem}\n" for problem in new)

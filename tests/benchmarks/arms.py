@@ -323,8 +323,7 @@ def table(cells, first, name, kind, trials):
             if "first" in pair:
                 eer = found.compare("own", "first")["eer"]
                 differences.append(shown_difference(**eer))
-                drawn = (found.samples[one]["eer"] for one in pair)
-                samples.append((eer["difference"], np.subtract(*drawn)))
+                samples.append(drawn_difference(found))
         last = [cell.last() for cell in own]
         lines.append(
             [
@@ -339,6 +338,13 @@ def table(cells, first, name, kind, trials):
             ]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def drawn_difference(found):
+    """The difference of two EERs, "own" less "first", and its replicates."""
+    drawn = (found.samples[name]["eer"] for name in ("own", "first"))
+    eer = found.compare("own", "first")["eer"]
+    return eer["difference"], np.subtract(*drawn)
 
 
 def mean_difference(samples, speakers):

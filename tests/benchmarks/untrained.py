@@ -5,18 +5,17 @@
     voxmulti/contrastive-1986 [--keep 0=FOLDER 1=FOLDER]
 
 DATA has meta/veri_{cross,within}_{hard,easy}.txt; the arms are cells of
-arms.py.
-The draws are in results/cells/untrained/DRAW.npz, the scores of each list
-(float16): ``--keep`` takes them from the folder that channel.py has written for
-``untrained:ENCODER`` with ``--seed DRAW``. Intervals are of 95%; each is over
-the same draws of speakers.
+arms.py. The draws are in results/cells/untrained/DRAW.npz, the scores of each
+list (float16): ``--keep`` takes them from the folder that channel.py has
+written for ``untrained:ENCODER`` with ``--seed DRAW``. Intervals are of 95%;
+each is over the same draws of speakers.
 """
 
 import argparse
 import pathlib
 
 import numpy as np
-from arms import mean_difference
+from arms import drawn_difference, mean_difference
 from channel import LISTS
 from lists import of_voxmulti
 
@@ -77,12 +76,10 @@ def difference(trials, key, scores, draws):
     enrol, test = trial_speakers(trials)
     samples = []
     for draw in draws:
-        pair = {"own": scores[key], "draw": draw[key]}
+        pair = {"own": scores[key], "first": draw[key]}
         pair = {name: one.astype(np.float32) for name, one in pair.items()}
         found = Bootstrap(pair, targets, enrol, test, 1000, 0)
-        drawn = (found.samples[name]["eer"] for name in pair)
-        eer = found.compare("own", "draw")["eer"]["difference"]
-        samples.append((eer, np.subtract(*drawn)))
+        samples.append(drawn_difference(found))
     return mean_difference(samples, found.speakers)
 
 
