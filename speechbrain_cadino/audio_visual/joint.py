@@ -7,7 +7,7 @@ import pandas as pd
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.clusterer import find_clusters
-from speechbrain_cadino.clustering.kmeans import Clusters
+from speechbrain_cadino.clustering.kmeans import Clusters, directions
 from speechbrain_cadino.clustering.pseudo_labels import pseudo_label
 from speechbrain_cadino.clustering.quality import quality
 from speechbrain_cadino.clustering.rows import unit_rows
@@ -206,8 +206,7 @@ class Joined(NamedTuple):
         """
         found, inside = find_clusters(clusterer, self.points[self.seen])
         voices = found.centroids[:, : self.width]
-        norms = np.linalg.norm(voices, axis=1)
-        voices = voices / np.maximum(norms, 1e-12)[:, None]
+        voices = directions(voices, np.zeros_like(voices))
         labels = np.empty(len(self.points), np.int64)
         within = np.full(len(self.points), True)
         within[self.seen] = inside

@@ -338,8 +338,9 @@ class EncoderBrain(sb.Brain):
             )
 
     def fit_batch(self, batch):
-        """As SpeechBrain's, but the host waits for the device once a step; a
-        first step that cannot be compiled is taken without."""
+        """As SpeechBrain's, but the host waits for the device once a step,
+        under torchrun twice; a first step that cannot be compiled is taken
+        without."""
         self.clock.begin_step()
         should_step = not self.step % self.grad_accumulation_factor
         self.on_fit_batch_start(batch, should_step)
@@ -436,6 +437,10 @@ class EncoderBrain(sb.Brain):
     def on_stage_start(self, stage, epoch=None):
         """Tells the data which epoch begins."""
         self.epoch = epoch
+        if not self.step:
+            # One that --optimizer_step_limit ended early counts as a whole
+            # epoch, or the schedules would not come to their end
+            self.optimizer_step = (epoch - 1) * self.steps_per_epoch
         self.utterances = 0
         self.unreadable.forget()
         self.guard.forget()

@@ -16,7 +16,11 @@ from speechbrain.utils.distributed import (
 )
 from speechbrain_cadino.brains.base import EncoderBrain
 from speechbrain_cadino.config.starts import CENTROIDS
-from speechbrain_cadino.gate.record import GateRecord, check_same_labels
+from speechbrain_cadino.gate.record import (
+    GateRecord,
+    check_same_classes,
+    checksum_of,
+)
 from speechbrain_cadino.losses.label_correction import DECISIONS
 from speechbrain_cadino.losses.meters import accuracy
 from speechbrain_cadino.process.ranks import (
@@ -43,7 +47,9 @@ class PseudoLabelBrain(EncoderBrain):
 
     * modules: a Branch, by name;
     * hparams: ``branches``, a dict of the same, and ``label_loss``
-      (LabelCorrectionLoss).
+      (LabelCorrectionLoss); ``dataloader_options``, for a gate that begins with
+      the first epoch and classifiers that start from centroids; optionally
+      ``start_classifier``: "centroids", or the file that one was loaded from.
 
     The training set is a PseudoLabelDataset.
     """
@@ -174,10 +180,12 @@ class PseudoLabelBrain(EncoderBrain):
     def make_dataloader(self, dataset, stage, **kwargs):
         """As EncoderBrain's; makes room for what becomes of each sample."""
         trusted = np.tile(dataset.trusted, len(dataset.speeds))
+        classes = {
+            "labels": checksum_of(dataset.labels),
+            "speeds": [float(speed) for speed in dataset.speeds],
+        }
         for name, branch in self.branches.items():
-            branch.gate_record = GateRecord(
-                dataset.samples, trusted, dataset.labels
-            )
+            branch.gate_record = GateRecord(dataset.samples, trusted, classes)
             self.guard.rewindable += [branch.gate_record, branch.loss_gate]
             self._keep({f"{name}_gate_record": branch.gate_record})
         return super().make_dataloader(dataset, stage, **kwargs)
@@ -206,7 +214,7 @@ class PseudoLabelBrain(EncoderBrain):
         elif source is not None:
             branch = next(iter(self.branches.values()))
             folder = pathlib.Path(source).parent
-            check_same_labels(folder, branch.gate_record.checksum)
+            check_same_classes(folder, branch.gate_record.classes)
 
     def _start_from_centroids(self):
         """Gives each class the mean of its members, each of unit length, as

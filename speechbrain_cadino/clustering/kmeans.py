@@ -69,12 +69,13 @@ def cluster(
     ---------
     embeddings : numpy.ndarray
         Shape (N, D), of any length; a ``numpy.memmap`` is read in pieces.
-    num_clusters : int
-        K, the number of clusters.
-    merge_to : int, optional
-        The number of clusters to merge the K into, by agglomerative clustering
-        of their centroids (Ward linkage, as Thienpondt et al. 2021, "The IDLab
-        VoxCeleb Speaker Recognition Challenge 2020 System Description").
+    num_clusters : int or float
+        K, the number of clusters, or below 1 its share of the utterances.
+    merge_to : int or float, optional
+        The number, or the share, of clusters to merge the K into, by
+        agglomerative clustering of their centroids (Ward linkage, as Thienpondt
+        et al. 2021, "The IDLab VoxCeleb Speaker Recognition Challenge 2020
+        System Description").
     engine : str
         "sklearn" (on the CPU), "faiss" (on the CPU, the extra of this name)
         or "torch".
@@ -111,6 +112,10 @@ def cluster(
     >>> centroids[labels[0]].round(2)
     array([1.  , 0.07], dtype=float32)
     """
+    num_clusters, merge_to = (
+        whole_number(number, len(embeddings))
+        for number in (num_clusters, merge_to)
+    )
     check_options(len(embeddings), num_clusters, merge_to, engine)
     task = {
         "num_clusters": num_clusters,

@@ -97,7 +97,7 @@ def _clusters_per_speaker(axis, table):
 
 
 def _purity(axis, table):
-    sizes = table.sum(0).A1
+    sizes = np.asarray(table.sum(0)).ravel()
     purest = table.max(axis=0).toarray().ravel()
     axis.hist(purest / sizes, np.linspace(0, 1, 21), weights=sizes)
     axis.set_xlabel("share of the cluster's most frequent speaker")

@@ -266,7 +266,7 @@ def adjusted_mutual_information(labels, other):
     table = contingency_matrix(labels, other, sparse=True)
     if table.shape == (table.nnz, table.nnz):
         return 1.0
-    left, right = table.sum(1).A1, table.sum(0).A1
+    left, right = (np.asarray(table.sum(axis)).ravel() for axis in (1, 0))
     chance = _mutual_information_by_chance(left, right)
     highest = (entropy(left) + entropy(right)) / 2
     found = mutual_info_score(None, None, contingency=table)

@@ -1,5 +1,6 @@
 """Sweep over numbers of clusters, by criteria that need no true speaker."""
 
+import numbers
 import pathlib
 
 import numpy as np
@@ -161,7 +162,8 @@ def check_candidates(candidates):
     """
     is_list = isinstance(candidates, (list, tuple)) and len(candidates)
     if not is_list or not all(
-        isinstance(number, int) and number >= 2 for number in candidates
+        isinstance(number, numbers.Integral) and number >= 2
+        for number in candidates
     ):
         raise ValueError(
             f"sweep={candidates}: give a list of whole numbers, each 2 or more."

@@ -285,7 +285,7 @@ def _archive(output, files, rate, grows=False):
         check_working_folders(output)
     with locked(output):
         # Before they are read: what is replaced meanwhile is embedded again
-        states = in_threads(_state, files, "Looking at files")
+        states = in_threads(_state, files)
         known = pd.DataFrame()
         if grows:
             move_finished(output)

@@ -178,7 +178,7 @@ def listed_files(path, drop_missing=False):
                 f"{path} does not tell the folder of its files, {DATA_ROOT}: "
                 "give that folder."
             )
-    there = in_threads(os.path.isfile, names, "Looking at files")
+    there = in_threads(os.path.isfile, names)
     gone = [name for name, found in zip(names, there) if not found]
     if gone:
         said = (
@@ -388,7 +388,7 @@ def _folder_for_a_while(folder):
 
 def _examine(files, rate, folder):
     """The recordings in files, their headers read."""
-    problems = in_threads(_problem, files, "Looking at files")
+    problems = in_threads(_problem, files)
     recordings = [
         Recording("", file, file, problem)
         for file, problem in zip(files, problems)

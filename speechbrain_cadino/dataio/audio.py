@@ -1,5 +1,7 @@
 """Reading audio: any rate, any number of channels, only the samples needed."""
 
+import errno
+import os
 import pathlib
 import stat
 from typing import NamedTuple
@@ -156,6 +158,33 @@ def read_header(path):
     except OSError as error:
         raise AudioError(f"{path}: not readable ({error.strerror}).") from error
     return Header(frames, rate, channels, told)
+
+
+def check_written(path, frames):
+    """Raises if the last samples of a file found no room, of which libsndfile
+    says nothing.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file, written and closed.
+    frames : int
+        The number of samples, of all channels at once, that it is to have.
+
+    Raises
+    ------
+    OSError
+        As of a full disk.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "tone.wav"
+    >>> soundfile.write(path, np.zeros(8000), 8000)
+    >>> check_written(path, 8000)
+    """
+    # An empty FLAC does not tell its length
+    if frames and soundfile.info(str(path)).frames != frames:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def open_audio(path):

@@ -155,10 +155,11 @@ class AddNoise(torch.nn.Module):
         Folder of the noise files. Without it, noise of a random spectral slope
         and random slow level changes is made.
     manifest : str or pathlib.Path, optional
-        The files to use of that folder.
+        The files to use of that folder; without a folder it is not looked at.
     snr_low, snr_high : float
-        The limits of the ratio, in dB. 0 to 15 for noise, 5 to 15 for music and
-        13 to 20 for babble in the x-vector recipe (Snyder et al., 2018).
+        The limits of the ratio, in dB, of all that is added. 0 to 15 for noise
+        and 5 to 15 for music in the x-vector recipe (Snyder et al., 2018),
+        where each clip of babble has 13 to 20, so that the sum is louder.
     clips : list of int
         The least and the largest number of files that are mixed: [1, 1] for
         noise, [3, 7] of speech for babble there.
@@ -248,7 +249,7 @@ class AddReverb(torch.nn.Module):
         noise after a direct sound is made, as in a room of a random
         reverberation time.
     manifest : str or pathlib.Path, optional
-        The files to use of that folder.
+        The files to use of that folder; without a folder it is not looked at.
     max_seconds : float
         The greatest length of a response: longer ones are cut.
     bank_size : int

@@ -124,6 +124,12 @@ class MultiCropDataset(Dataset):
                 "1 or more global ones, which the teacher sees, and 0 or more "
                 "local ones."
             )
+        if passes_per_epoch < 1 or samples_per_epoch == 0 or seed < 0:
+            raise ValueError(
+                f"passes_per_epoch={passes_per_epoch}, samples_per_epoch="
+                f"{samples_per_epoch}, seed={seed}: give 1 or more passes and "
+                "samples, and a seed of 0 or more."
+            )
         sampling = Sampling() if sampling is None else sampling
         most = global_crops + local_crops
         if not 1 <= sampling.utterances_per_sample <= most:

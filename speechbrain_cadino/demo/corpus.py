@@ -4,7 +4,6 @@ It takes the shape of VoxCeleb, and the place of it where there is no real
 speech at hand: made on the machine in half a minute, the same bytes each time.
 """
 
-import os
 import pathlib
 from fractions import Fraction
 from functools import partial
@@ -18,6 +17,7 @@ from scipy.signal import resample_poly
 from tqdm import tqdm
 
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.audio import check_written
 from speechbrain_cadino.dataio.manifest import DATA_ROOT, LABEL, write_manifest
 from speechbrain_cadino.demo.channel import SAMPLE_RATE, degrade
 from speechbrain_cadino.demo.espeak import require_espeak, synthesise
@@ -31,6 +31,7 @@ from speechbrain_cadino.process.files import (
     write_json,
     write_text,
 )
+from speechbrain_cadino.process.ranks import own_processors
 
 logger = get_logger(__name__)
 
@@ -162,7 +163,7 @@ def prepare_demo(
     speak = partial(_speak, folder / "wav", utterances=utterances, seed=seed)
     # Threads do: eSpeak NG runs in processes of its own, and numpy and
     # soundfile let go of the interpreter lock while they compute.
-    with ThreadPool(num_workers or os.cpu_count()) as pool:
+    with ThreadPool(num_workers or own_processors(1)) as pool:
         tables = pool.imap(speak, voices)
         bar = tqdm(tables, "Demo corpus", total=len(voices), unit="voice")
         table = pd.concat(bar, ignore_index=True)
@@ -252,7 +253,9 @@ def _speak(folder, voice, utterances, seed):
                 signal.astype(np.float32), longer.numerator, longer.denominator
             )
             with atomic_path(folder / file) as temporary:
-                soundfile.write(temporary, degrade(signal, rng), SAMPLE_RATE)
+                samples = degrade(signal, rng)
+                soundfile.write(temporary, samples, SAMPLE_RATE)
+                check_written(temporary, len(samples))
     return pd.DataFrame(
         {
             "file": files,

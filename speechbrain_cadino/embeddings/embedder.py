@@ -4,6 +4,7 @@ import copy
 import hashlib
 import inspect
 import pathlib
+import re
 
 import numpy as np
 import torch
@@ -164,7 +165,17 @@ class Embedder:
         dict
             The fingerprint as plain data: a hash of the weights, and what else
             the embeddings depend on.
+
+        Raises
+        ------
+        ValueError
+            If the Embedder was made without ``weights``.
         """
+        if self.weights is None:
+            raise ValueError(
+                "Encoders are told apart by their weights: give Embedder "
+                "weights, the networks behind encode_batch."
+            )
         segmented = self.segment_seconds is not None
         averaged = segmented and not self.keep_segments
         return {
@@ -172,7 +183,8 @@ class Embedder:
             "sample_rate": self.sample_rate,
             "segment_seconds": self.segment_seconds,
             "max_segments": self.max_segments if segmented else None,
-            "reader": str(self.reader),
+            # Without the address of a function, another one in each process
+            "reader": re.sub(r" at 0x[0-9a-f]+", "", str(self.reader)),
             # Not of an embedder without: its embeddings have been kept so
             **({"keep_segments": True} if self.keep_segments else {}),
             # Until version 0.2.0 the means were of unit vectors

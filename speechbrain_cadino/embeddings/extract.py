@@ -576,5 +576,7 @@ def _embed_shards(shards, embedder, trim):
             unreadable += len(embedder.problems)
             if unreadable:
                 bar.set_postfix(unreadable=unreadable)
-            with atomic_path(shards.path(number)) as temporary:
-                np.save(temporary, segments.mean(embeddings, counts))
+            embeddings = segments.mean(embeddings, counts)
+            path = shards.path(number)
+            with atomic_path(path) as temporary:
+                write_joined(temporary, path, [embeddings], embeddings.shape)

@@ -69,7 +69,9 @@ def save_embeddings(folder, ids, embeddings):
         atomic_path(folder / "embeddings.npy") as array,
     ):
         names.write_text(_lines(ids), encoding="utf-8")
-        np.save(array, embeddings)
+        write_joined(
+            array, folder / "embeddings.npy", [embeddings], embeddings.shape
+        )
         pathlib.Path(os.path.realpath(folder / "ids.txt")).unlink(
             missing_ok=True
         )
@@ -204,7 +206,9 @@ def write_joined(path, final, parts, shape):
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for part in parts:
-            np.broadcast_to(part, (len(part), shape[1])).tofile(file)
+            rows = np.broadcast_to(part, (len(part), shape[1]))
+            # tofile and np.save do not say that the last 4 KB found no room
+            file.write(np.ascontiguousarray(rows, "<f4"))
 
 
 def load_embeddings(folder):

@@ -179,6 +179,8 @@ class StoredEmbeddings:
             If an utterance has no embedding, or one that is zero or not finite,
             unless that is skipped; or if there is none of them at all.
         """
+        if not len(table):
+            raise ValueError("There is no utterance to look up.")
         rows = self.rows.get_indexer(table["ID"])
         missing = rows < 0
         if missing.all() or (missing.any() and not skip_unreadable):

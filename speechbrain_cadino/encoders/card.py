@@ -64,6 +64,8 @@ encoder's own."""
 # Headings between which there are figures
 GOOD = "## How good it is"
 LICENCE = "## Licence"
+# In their place, of an encoder that was made of another one
+FOLDED = "Not evaluated since a linear map was folded into its last layer."
 
 LOAD_FACES = """\
 ```python
@@ -230,7 +232,7 @@ def _setting(value):
     return str(value) if isinstance(value, (int, float, str)) else ""
 
 
-def follow_card(source, folder, sample_rate, why):
+def follow_card(source, folder, sample_rate):
     """Writes the model card of an encoder that was made of another one.
 
     It is that of the other one without its figures; a short one if that has
@@ -244,19 +246,17 @@ def follow_card(source, folder, sample_rate, why):
         The encoder folder.
     sample_rate : int
         The sample rate, in Hz.
-    why : str
-        The text in the place of the figures.
 
     Example
     -------
     >>> folder = getfixture("tmp_path")
     >>> _ = (folder / "hyperparams.yaml").write_text("")
-    >>> follow_card("mine/encoder", folder, 16000, "Not evaluated.")
+    >>> follow_card("mine/encoder", folder, 16000)
     >>> print((folder / "README.md").read_text())
     # A speaker encoder
     <BLANKLINE>
     encoder with a linear map ...
-    Not evaluated.
+    Not evaluated since a linear map was folded into its last layer.
     ...
     """
     path = pathlib.Path(source, CARD)
@@ -275,7 +275,7 @@ def follow_card(source, folder, sample_rate, why):
             licence=LICENCE,
         )
     write_text(pathlib.Path(folder, CARD), text)
-    replace_figures(folder, why)
+    replace_figures(folder, FOLDED)
 
 
 def replace_figures(folder, text):

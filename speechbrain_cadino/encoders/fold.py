@@ -65,7 +65,9 @@ def fold_linear(source, layer, folder, mean=None, trusted=True):
     with torch.no_grad():
         weight = layer.weight.double()
         flat = weight @ last.weight.double().flatten(1)
-        bias = weight @ last.bias.double() + layer.bias.double()
+        bias = weight @ last.bias.double()
+        if layer.bias is not None:
+            bias += layer.bias.double()
         last.weight.copy_(flat.view_as(last.weight))
         last.bias.copy_(bias)
         norm = getattr(encoder.hparams, "mean_var_norm_emb", None)
@@ -73,7 +75,8 @@ def fold_linear(source, layer, folder, mean=None, trusted=True):
             mean = norm.glob_mean
         if mean is None:
             mean = torch.zeros(len(last.bias))
-        mean = layer(torch.as_tensor(mean, dtype=torch.float32).view(-1))
+        mean = torch.as_tensor(mean, dtype=layer.weight.dtype).view(-1)
+        mean = layer(mean).float()
     parts = with_weights(encoder, ENTRIES)
     if "embedding_model" not in parts:
         raise ValueError(
@@ -86,13 +89,7 @@ def fold_linear(source, layer, folder, mean=None, trusted=True):
         write_text(described, _description(source, rate))
         with atomic_folder(folder) as temporary:
             export_encoder(temporary, described, parts, mean)
-            follow_card(
-                source,
-                temporary,
-                rate,
-                "Not evaluated since a linear map was folded into its last "
-                "layer.",
-            )
+            follow_card(source, temporary, rate)
             forget_calibration(temporary)
 
 

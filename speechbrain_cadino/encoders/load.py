@@ -18,7 +18,7 @@ from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.utils.fetching import fetch
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.config.device import number_gpu
+from speechbrain_cadino.config.device import check_device, number_gpu
 from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.store import RECORD
@@ -196,7 +196,8 @@ def load_classifier(source, device=None, trusted=True):
     path = encoder_hyperparams(source)
     _know_old_names(path)
     _check_weights(source)
-    device = number_gpu(device)
+    device = number_gpu(device if device is None else str(device))
+    check_device(device)
     try:
         encoder = EncoderClassifier.from_hparams(
             source=str(source),

@@ -33,17 +33,18 @@ def checksum_of(labels):
     return zlib.crc32(np.asarray(labels, np.int64).tobytes())
 
 
-def check_same_labels(folder, checksum):
-    """Raises if a training had other labels: what its classifier takes for a
-    class is then somebody else.
+def check_same_classes(folder, classes):
+    """Raises if a training had other labels, or other speeds, at each of which
+    a label is another class: what its classifier takes for a class is then
+    somebody else.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        The output folder of the training. Where no record of its labels is in
+        The output folder of the training. Where no record of its classes is in
         there, nothing can be told.
-    checksum : int
-        The checksum of the labels now: see ``checksum_of``.
+    classes : dict
+        Those of now: see ``GateRecord``.
 
     Raises
     ------
@@ -52,19 +53,21 @@ def check_same_labels(folder, checksum):
 
     Example
     -------
-    >>> check_same_labels(getfixture("tmp_path"), checksum_of([0, 1]))
+    >>> classes = {"labels": checksum_of([0, 1]), "speeds": [1.0, 0.9]}
+    >>> check_same_classes(getfixture("tmp_path"), classes)
     """
     folder = pathlib.Path(folder)
     paths = [path for epochs in EPOCHS for path in folder.glob(epochs)]
     for path in sorted(paths)[-1:]:
         with np.load(path) as columns:
-            before = columns["labels"] if "labels" in columns else checksum
-        if before != checksum:
-            raise ValueError(
-                f"The classifier in {folder} was trained on other labels than "
-                "there are now: give start_classifier=centroids, or the "
-                "manifest that it was trained on."
-            )
+            for name, now in classes.items():
+                if name in columns and not np.array_equal(columns[name], now):
+                    raise ValueError(
+                        f"The classifier in {folder} was trained on other "
+                        f"{name} than there are now: give "
+                        "start_classifier=centroids, or those that it was "
+                        "trained on."
+                    )
 
 
 @register_checkpoint_hooks
@@ -81,9 +84,10 @@ class GateRecord:
     trusted : numpy.ndarray, optional
         Shape (S,), bool: whose labels are given, so that the gate has nothing
         to judge. None is by default.
-    labels : numpy.ndarray, optional
-        The classes of the utterances, whose checksum is written beside what
-        becomes of the samples.
+    classes : dict, optional
+        What tells the classes from those of other trainings, written beside
+        what becomes of the samples: ``labels``, the checksum of those of the
+        utterances, and ``speeds``, at each of which a label is a class.
 
     Example
     -------
@@ -101,9 +105,9 @@ class GateRecord:
     {'reliable': 1, 'corrected': 1, 'dropped': 0}
     """
 
-    def __init__(self, samples, trusted=None, labels=None):
+    def __init__(self, samples, trusted=None, classes=None):
         self.samples = samples
-        self.checksum = None if labels is None else checksum_of(labels)
+        self.classes = classes or {}
         self.trusted = np.zeros(samples, bool) if trusted is None else trusted
         self.rows = []
         self._clear()
@@ -215,10 +219,9 @@ class GateRecord:
         }
         if self.trusted.any():
             columns["trusted"] = self.trusted
-        if self.checksum is not None:
-            columns["labels"] = self.checksum
+        columns |= {**self.classes, "losses": self.losses}
         with atomic_path(path) as temporary:
-            np.savez_compressed(temporary, **{**columns, "losses": self.losses})
+            np.savez_compressed(temporary, **columns)
 
     def end_epoch(self):
         """Forgets the samples of the epoch."""

@@ -54,9 +54,10 @@ class EmbeddingNorm(torch.nn.Module):
         self.norm = torch.nn.BatchNorm1d(size)
         self.last_layer = last_layer
 
-    def forward(self, *args):
+    def forward(self, *args, **kwargs):
         """As the encoder's: embeddings, (batch, 1, D)."""
-        return self.norm(self.encoder(*args).squeeze(1)).unsqueeze(1)
+        embeddings = self.encoder(*args, **kwargs)
+        return self.norm(embeddings.squeeze(1)).unsqueeze(1)
 
     @torch.no_grad()
     def folded(self):

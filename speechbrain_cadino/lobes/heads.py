@@ -86,11 +86,16 @@ class DINOHead(torch.nn.Module):
         init_prototypes=None,
     ):
         super().__init__()
-        if min(out_dim, hidden_size, bottleneck_size) < 1:
-            raise ValueError(
-                f"A head of out_dim={out_dim}, hidden_size={hidden_size}, "
-                f"bottleneck_size={bottleneck_size}: give 1 or more of each."
-            )
+        sizes = {
+            "input_size": input_size,
+            "out_dim": out_dim,
+            "hidden_size": hidden_size,
+            "bottleneck_size": bottleneck_size,
+            "expander_size": expander_size or 1,
+        }
+        if min(sizes.values()) < 1:
+            sizes = ", ".join(f"{key}={size}" for key, size in sizes.items())
+            raise ValueError(f"A head of {sizes}: give 1 or more of each.")
         layers = []
         for size in (input_size, hidden_size):
             layers.append(torch.nn.Linear(size, hidden_size))

@@ -371,7 +371,7 @@ def different_views(student, teacher):
     shape = len(teacher.embeddings), len(student.embeddings)
     pairs = torch.ones(shape, device=student.embeddings.device)
     pairs.diagonal()[: student.globals] = 0
-    if student.globals == shape[1] == 1:
+    if student.globals == shape[1] == shape[0] == 1:
         raise ValueError(
             "DINO compares different views of a sample, and there is only "
             "one: set global_crops + local_crops to 2 or more."

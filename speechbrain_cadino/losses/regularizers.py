@@ -16,7 +16,50 @@ from speechbrain_cadino.process.precision import full_precision
 from speechbrain_cadino.process.ranks import ddp_gather
 
 
-class Variance(Term):
+class Regularizer(Term):
+    """A term of the points of a batch: the base of ours.
+
+    Arguments
+    ---------
+    of : str
+        "embeddings", or the name of an output of the head.
+    """
+
+    whole_batch = True
+
+    def __init__(self, of):
+        super().__init__()
+        self.of = of
+
+    def forward(self, student, teacher, position):
+        """Computes the term.
+
+        Arguments
+        ---------
+        student : Views
+            The student's views.
+        teacher : Views
+            The teacher's views, without gradient.
+        position : float
+            Not used.
+
+        Returns
+        -------
+        value : torch.Tensor
+            Scalar: see the class.
+        figures : dict
+            An empty dict: there are none.
+
+        Raises
+        ------
+        ValueError
+            If the head has no such output.
+        """
+        with full_precision(student.embeddings.device.type):
+            return self._value(student, teacher), {}
+
+
+class Variance(Regularizer):
     """How far the dimensions' standard deviations are below a wanted one.
 
     ``1/2 mean_d max(0, 1 - sqrt(var_d(x) + eps))`` and the same of the
@@ -43,48 +86,22 @@ class Variance(Term):
     0.99
     """
 
-    whole_batch = True
-
     def __init__(self, of="expanded", deviation=1.0, eps=1e-4):
-        super().__init__()
-        self.of = of
+        super().__init__(of)
         self.deviation = deviation
         self.eps = eps
 
-    def forward(self, student, teacher, position):
-        """Computes the term.
-
-        Arguments
-        ---------
-        student : Views
-            The student's views, of which the global ones count; all of them if
-            it saw no global crop.
-        teacher : Views
-            The teacher's views, without gradient.
-        position : float
-            Not used.
-
-        Returns
-        -------
-        value : torch.Tensor
-            Scalar, between 0 and ``deviation``.
-        figures : dict
-            An empty dict: there are none.
-
-        Raises
-        ------
-        ValueError
-            If the batch is one utterance, or the head has no such output.
-        """
-        with full_precision(student.embeddings.device.type):
-            values = [
-                F.relu(self.deviation - (x.var(0) + self.eps).sqrt()).mean()
-                for x in mean_points(student, teacher, self.of)
-            ]
-            return sum(values) / 2, {}
+    def _value(self, student, teacher):
+        """Between 0 and ``deviation``, of the global views; of all if the
+        student saw no global crop."""
+        values = [
+            F.relu(self.deviation - (x.var(0) + self.eps).sqrt()).mean()
+            for x in mean_points(student, teacher, self.of)
+        ]
+        return sum(values) / 2
 
 
-class Covariance(Term):
+class Covariance(Regularizer):
     """The squared covariances of different dimensions.
 
     ``sum_{i != j} Cov(x)_ij^2 / divisor`` and the same of the teacher, which
@@ -108,34 +125,22 @@ class Covariance(Term):
     (tensor(8.), {})
     """
 
-    whole_batch = True
-
     def __init__(self, of="expanded", divisor=None):
-        super().__init__()
-        self.of = of
+        super().__init__(of)
         self.divisor = divisor
 
-    def forward(self, student, teacher, position):
-        """Computes the term: see Variance.
-
-        Returns
-        -------
-        value : torch.Tensor
-            Scalar, 0 or more.
-        figures : dict
-            An empty dict: there are none.
-        """
-        with full_precision(student.embeddings.device.type):
-            values = []
-            for x in mean_points(student, teacher, self.of):
-                x = x - x.mean(0)
-                total, own = squared_products(x)
-                squares = (total - own) / (len(x) - 1) ** 2
-                values.append(squares / (self.divisor or x.shape[-1]))
-            return sum(values), {}
+    def _value(self, student, teacher):
+        """0 or more, of the same views as Variance."""
+        values = []
+        for x in mean_points(student, teacher, self.of):
+            x = x - x.mean(0)
+            total, own = squared_products(x)
+            squares = (total - own) / (len(x) - 1) ** 2
+            values.append(squares / (self.divisor or x.shape[-1]))
+        return sum(values)
 
 
-class KoLeo(Term):
+class KoLeo(Regularizer):
     """The Kozachenko-Leonenko regulariser: no utterance beside another one.
 
     ``-mean_i log(|e_i - e_n(i)| + eps)`` of points of unit length, where n(i)
@@ -161,47 +166,24 @@ class KoLeo(Term):
     -2.7726
     """
 
-    whole_batch = True
-
     def __init__(self, of="embeddings", eps=1e-8):
-        super().__init__()
-        self.of = of
+        super().__init__(of)
         self.eps = eps
 
-    def forward(self, student, teacher, position):
-        """Computes the term.
-
-        Arguments
-        ---------
-        student : Views
-            The student's views, all of which count.
-        teacher : Views
-            Not used.
-        position : float
-            Not used.
-
-        Returns
-        -------
-        value : torch.Tensor
-            Scalar; 0 if the batch is one utterance.
-        figures : dict
-            An empty dict: there are none.
-        """
-        with full_precision(student.embeddings.device.type):
-            x = F.normalize(all_points(student, self.of), dim=-1, eps=self.eps)
-            if x.shape[1] == 1:
-                return 0 * x.sum(), {}
-            with torch.no_grad():
-                cosines = x @ x.mT
-                cosines.diagonal(dim1=1, dim2=2).fill_(-2)
-                nearest = cosines.argmax(-1, keepdim=True).expand_as(x)
-            distances = F.pairwise_distance(
-                x, x.gather(1, nearest), eps=self.eps
-            )
-            return -(distances + self.eps).log().mean(1).sum(), {}
+    def _value(self, student, teacher):
+        """Of all views of the student; 0 if the batch is one utterance."""
+        x = F.normalize(all_points(student, self.of), dim=-1, eps=self.eps)
+        if x.shape[1] == 1:
+            return 0 * x.sum()
+        with torch.no_grad():
+            cosines = x @ x.mT
+            cosines.diagonal(dim1=1, dim2=2).fill_(-2)
+            nearest = cosines.argmax(-1, keepdim=True).expand_as(x)
+        distances = F.pairwise_distance(x, x.gather(1, nearest), eps=self.eps)
+        return -(distances + self.eps).log().mean(1).sum()
 
 
-class OffDiagonal(Term):
+class OffDiagonal(Regularizer):
     """The squared correlations of different dimensions.
 
     ``sum_{i != j} C_ij^2 / D``, where C is the matrix of correlations of the
@@ -227,33 +209,21 @@ class OffDiagonal(Term):
     tensor(True)
     """
 
-    whole_batch = True
-
     def __init__(self, of="embeddings", eps=1e-8):
-        super().__init__()
-        self.of = of
+        super().__init__(of)
         self.eps = eps
 
-    def forward(self, student, teacher, position):
-        """Computes the term: see KoLeo.
-
-        Returns
-        -------
-        value : torch.Tensor
-            Scalar, 0 or more; that of independent dimensions is about D / N.
-        figures : dict
-            An empty dict: there are none.
-        """
-        with full_precision(student.embeddings.device.type):
-            x = F.normalize(all_points(student, self.of), dim=-1)
-            x = x - x.mean(1, keepdim=True)
-            variance = x.var(1, correction=0, keepdim=True)
-            total, own = squared_products(x * (variance + self.eps).rsqrt())
-            size, dimensions = x.shape[1:]
-            return ((total - own) / size**2 / dimensions).mean(), {}
+    def _value(self, student, teacher):
+        """0 or more; that of independent dimensions is about D / N."""
+        x = F.normalize(all_points(student, self.of), dim=-1)
+        x = x - x.mean(1, keepdim=True)
+        variance = x.var(1, correction=0, keepdim=True)
+        total, own = squared_products(x * (variance + self.eps).rsqrt())
+        size, dimensions = x.shape[1:]
+        return ((total - own) / size**2 / dimensions).mean()
 
 
-class Frobenius(Term):
+class Frobenius(Regularizer):
     """How far the points of a batch are from filling the sphere evenly.
 
     ``|D M - I|_F^2 / D``, where M is the mean of ``e e^T`` over the batch, e
@@ -279,26 +249,14 @@ class Frobenius(Term):
     (tensor(0.), {})
     """
 
-    whole_batch = True
-
     def __init__(self, of="embeddings"):
-        super().__init__()
-        self.of = of
+        super().__init__(of)
 
-    def forward(self, student, teacher, position):
-        """Computes the term: see KoLeo.
-
-        Returns
-        -------
-        value : torch.Tensor
-            Scalar, at most D - 1, which it is if all points are the same, at
-            least 0 and D / N - 1.
-        figures : dict
-            An empty dict: there are none.
-        """
-        with full_precision(student.embeddings.device.type):
-            x = F.normalize(all_points(student, self.of), dim=-1)
-            return x.shape[-1] * (x @ x.mT).square().mean() - 1, {}
+    def _value(self, student, teacher):
+        """At most D - 1, which it is if all points are the same, at least 0
+        and D / N - 1."""
+        x = F.normalize(all_points(student, self.of), dim=-1)
+        return x.shape[-1] * (x @ x.mT).square().mean() - 1
 
 
 def points(views, of):

@@ -91,6 +91,11 @@ class Centering(torch.nn.Module):
         self.collected.clear()
 
 
+def _single(logits):
+    """In single precision at least: half of it has no number for a share."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 class Sinkhorn(torch.nn.Module):
     """Distributions that use all prototypes equally over the batch.
 
@@ -142,6 +147,7 @@ class Sinkhorn(torch.nn.Module):
         torch.Tensor
             Probabilities, (views, batch, K), summing to one over K.
         """
+        logits = _single(logits)
         log_p = logits - logits.logsumexp(-1, keepdim=True)
         for _ in range(self.rounds):
             share = ddp_mean(log_p.exp().mean(1, keepdim=True))
@@ -174,6 +180,7 @@ class JointSinkhorn(Sinkhorn):
 
     def forward(self, logits, temperature=None):
         """The targets of a batch: see Sinkhorn."""
+        logits = _single(logits)
         for _ in range(self.rounds):
             # Logarithms throughout: exp(1 / 0.01) is no number of fp32
             share = ddp_gather(logits.logsumexp(1, keepdim=True), dim=1)

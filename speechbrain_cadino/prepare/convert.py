@@ -9,7 +9,7 @@ import stat
 import soundfile
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.audio import say_opposite
+from speechbrain_cadino.dataio.audio import check_written, say_opposite
 from speechbrain_cadino.dataio.headers import died
 from speechbrain_cadino.dataio.signal import RATES, to_mono, unusable
 from speechbrain_cadino.prepare.copies import (
@@ -112,13 +112,14 @@ def _convert(source, target, sample_rate):
             rate = container.streams.audio[0].codec_context.sample_rate
             if rate not in RATES:
                 return f"not convertible (a rate of {rate} Hz is none of audio)"
-            with (
-                atomic_path(target) as path,
-                soundfile.SoundFile(path, "w", sample_rate, 1) as output,
-            ):
-                output.comment = made_of
-                for samples in _decode(container, sample_rate, source):
-                    output.write(samples)
+            with atomic_path(target) as path:
+                frames = 0
+                with soundfile.SoundFile(path, "w", sample_rate, 1) as output:
+                    output.comment = made_of
+                    for samples in _decode(container, sample_rate, source):
+                        output.write(samples)
+                        frames += len(samples)
+                check_written(path, frames)
     # PyAV's resampler raises a ValueError when a stream changes midway.
     except (av.FFmpegError, ValueError) as error:
         return f"not convertible ({getattr(error, 'strerror', error)})"

@@ -78,8 +78,8 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
         ProcessPoolExecutor(
             max(1, min(workers, chunks)),
             multiprocessing.get_context(method),
-            initializer=_follow,
-            initargs=[os.getpid()],
+            initializer=follow_parent,  # else it would wait for ever
+            initargs=[signal.SIGKILL, os.getpid()],
         ) as pool,
         tqdm(total=count, desc=description, unit="file", delay=1) as bar,
     ):
@@ -100,7 +100,7 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
         return results
 
 
-def in_threads(function, items, description):
+def in_threads(function, items):
     """Calls a function that waits for a disk on each item, in order, with a
     bar: one of a network takes long for each answer, and gives many at once.
 
@@ -110,8 +110,6 @@ def in_threads(function, items, description):
         The function of an item.
     items : list
         The items.
-    description : str
-        The text of the progress bar.
 
     Returns
     -------
@@ -120,18 +118,12 @@ def in_threads(function, items, description):
 
     Example
     -------
-    >>> in_threads(os.path.isdir, [".", "nowhere"], "Looking")
+    >>> in_threads(os.path.isdir, [".", "nowhere"])
     [True, False]
     """
-    bar = {"total": len(items), "desc": description, "unit": "file", "delay": 1}
+    bar = {"total": len(items), "desc": "Looking at files"}
+    bar |= {"unit": "file", "delay": 1}
     if len(items) < FEW:
         return [function(item) for item in tqdm(items, **bar)]
     with ThreadPool(THREADS) as pool:
         return [*tqdm(pool.imap(function, items, chunksize=64), **bar)]
-
-
-def _follow(parent):
-    # A pool whose parent was killed would wait for work for ever.
-    follow_parent(signal.SIGKILL)
-    if sys.platform == "linux" and os.getppid() != parent:
-        os._exit(1)

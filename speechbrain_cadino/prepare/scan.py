@@ -110,7 +110,7 @@ def list_files(folder, glob, suffixes, leave_out=None):
         if taken or glob == EVERYTHING:
             seen.add(place)
     bar.close()
-    found += in_threads(_examine, files, "Looking at files")
+    found += in_threads(_examine, files)
     return sorted(_with_targets(folder, found, links))
 
 

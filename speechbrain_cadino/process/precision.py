@@ -30,8 +30,14 @@ def full_precision(device_type):
             yield
             return
         matmul = torch.backends.cuda.matmul
-        allowed, matmul.allow_tf32 = matmul.allow_tf32, False
+        name, full = "allow_tf32", False
+        try:
+            before = getattr(matmul, name)
+        except RuntimeError:  # somebody has set PyTorch's newer switch
+            name, full = "fp32_precision", "ieee"
+            before = getattr(matmul, name)
+        setattr(matmul, name, full)
         try:
             yield
         finally:
-            matmul.allow_tf32 = allowed
+            setattr(matmul, name, before)

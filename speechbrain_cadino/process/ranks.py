@@ -32,13 +32,16 @@ LONG_PATIENCE = datetime.timedelta(days=7)
 _patience = WORK_PATIENCE
 
 
-def follow_parent(number):
+def follow_parent(number, parent=None):
     """This process gets a signal when its parent dies, on Linux.
 
     Arguments
     ---------
     number : int
         The signal.
+    parent : int, optional
+        The number of the parent, as that knows it: if it has died already,
+        this process ends at once.
 
     Example
     -------
@@ -46,6 +49,8 @@ def follow_parent(number):
     """
     if _libc is not None:
         _libc.prctl(PR_SET_PDEATHSIG, int(number))
+        if parent not in (None, os.getppid()):
+            os._exit(1)
 
 
 def launched_processes():
@@ -54,13 +59,16 @@ def launched_processes():
     Returns
     -------
     int
-        The WORLD_SIZE of torchrun; 1 without it.
+        The WORLD_SIZE of torchrun; 1 without it, also where a job script
+        exports one.
 
     Example
     -------
     >>> launched_processes()
     1
     """
+    if "LOCAL_RANK" not in os.environ:  # by which SpeechBrain knows torchrun
+        return 1
     return int(os.environ.get("WORLD_SIZE", 1))
 
 

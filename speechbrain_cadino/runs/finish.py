@@ -69,6 +69,8 @@ def finish(
     # It is for the domain without given labels, where the two are joined
     own = table[~trusted_rows(table)]
     own = own if len(own) else table
+    if not labels:
+        table, own = without_labels(table), without_labels(own)
     say_what_is_lost(hparams["encoder_folder"])
     logger.info("Exporting the encoder, and the mean of its embeddings.")
     export_encoder(
@@ -99,8 +101,6 @@ def finish(
             untrained=hparams.get("untrained"),
         )
         logger.info(format_results(metrics))
-    if not labels:
-        table = without_labels(table)
     write_model_card(
         hparams["output_folder"],
         hparams["encoder_folder"],

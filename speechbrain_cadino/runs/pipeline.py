@@ -5,6 +5,7 @@ came to its end, is in ``step.json`` in that folder.
 """
 
 import contextlib
+import functools
 import itertools
 import os
 import shutil
@@ -360,20 +361,10 @@ def _start(folder, steps, step, lock):
         pass_fds=[lock],
         # Ctrl-C reaches it through us only: once, and without a traceback.
         start_new_session=True,
-        preexec_fn=_follower(),
+        preexec_fn=functools.partial(
+            follow_parent, signal.SIGTERM, os.getpid()
+        ),
     )
-
-
-def _follower():
-    """What a child runs first to be asked to end when this process dies."""
-    parent = os.getpid()
-
-    def follow():
-        follow_parent(signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return follow
 
 
 def _end(process):

@@ -259,6 +259,11 @@ class BackEnds:
         recording_lda=None,
     ):
         self.back_ends = [BackEnd(name) for name in names]
+        if not self.back_ends or top_cohort < 2:
+            raise ValueError(
+                f"back_ends={list(names)}, top_cohort={top_cohort}: give 1 "
+                "back-end or more, and 2 or more impostors."
+            )
         self.whitening = whitening
         self.top_cohort = top_cohort
         self.plda_rank = plda_rank

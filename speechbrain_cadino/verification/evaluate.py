@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
+from speechbrain_cadino.dataio.manifest import without_labels
 from speechbrain_cadino.dataio.names import parts_of, paths_of
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.verification.back_ends import (
@@ -384,7 +385,8 @@ def verify(
         if untrained is None:
             system = embedder.replace(encode_batch=LogMelStats(rate))
             try:
-                lda = RecordingLDA(seed=background.seed).learn(system, table)
+                lda = RecordingLDA(seed=background.seed)
+                lda = lda.learn(system, without_labels(table))
                 scores[LEARNT] = trials.scores(lda.after(system))
             except ValueError as error:  # of one recording, say
                 logger.warning(f"There is no {LEARNT}: {error}")

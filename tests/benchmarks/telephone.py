@@ -8,7 +8,7 @@ those to test; VOXMULTI the same and meta/veri_cross_hard.txt. OUTPUT gets
 * ``source/``: every other speaker of VOXMINI's that is not tested, as it is,
   and ``source.csv``, its manifest with the true speakers;
 * ``target/``: the other half through the channel, and ``target.csv``, its
-  manifest, without labels, with ``speakers.csv`` for the ceiling alone:
+  manifest, without labels, with ``speakers.csv`` for one arm alone:
   ``target_labels.csv`` is the manifest with them;
 * ``test/``: the files of both lists, as ``SPEAKER/clean`` and
   ``SPEAKER/phone``, and the lists ``{mini,multi}_{clean,phone}.txt``.

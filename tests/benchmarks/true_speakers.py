@@ -1,6 +1,6 @@
 """True speakers in the place of CA-DINO's clusters: what could partners give?
 
-See the arm ``ca_dino_oracle`` of voxmulti.yaml.
+See the arm ``ca_dino_426_oracle`` of voxmulti.yaml.
 """
 
 import pandas as pd

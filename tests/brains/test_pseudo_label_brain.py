@@ -279,12 +279,12 @@ def test_a_gate_that_lets_nothing_through_is_told(brain):
 def test_a_classifier_of_other_labels_is_refused(brain, tmp_path):
     """Of as many classes, each of which is somebody else."""
     record = brain.branches["audio"].gate_record
-    record.checksum = checksum_of([0, 1, 0, 1])
+    record.classes = {"labels": checksum_of([0, 1, 0, 1])}
     brain.hparams.start_classifier = tmp_path / "run" / "classifier.ckpt"
     brain._start_classifiers()  # nothing is known of its labels
     record.write(tmp_path / "run", {"epoch": 1, "gate": 1.0})
     brain._start_classifiers()
-    record.checksum = checksum_of([1, 0, 1, 0])
+    record.classes = {"labels": checksum_of([1, 0, 1, 0])}
     with pytest.raises(ValueError, match="trained on other labels"):
         brain._start_classifiers()
 
@@ -298,11 +298,11 @@ def test_a_classifier_of_voices_is_looked_at_where_there_are_faces(
     branches = brain.branches
     brain.branches = {**branches, "face": branches["audio"]}
     record = branches["audio"].gate_record
-    record.checksum = checksum_of([0, 1])
+    record.classes = {"labels": checksum_of([0, 1])}
     record.write(tmp_path / folder, {"epoch": 1, "gate": 1.0})
     brain.hparams.start_classifier = tmp_path / "classifier.ckpt"
     brain._start_classifiers()
-    record.checksum = checksum_of([1, 0])
+    record.classes = {"labels": checksum_of([1, 0])}
     with pytest.raises(ValueError, match="trained on other labels"):
         brain._start_classifiers()
 

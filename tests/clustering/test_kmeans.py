@@ -172,6 +172,13 @@ def test_merging():
         np.testing.assert_allclose(centroids[label], expected, atol=1e-5)
 
 
+def test_numbers_may_be_shares():
+    embeddings = speech_like(spread=0.2)
+    shares = cluster(embeddings, 40 / 180, merge_to=12 / 180)
+    for found, expected in zip(shares, cluster(embeddings, 40.0, merge_to=12)):
+        np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("similarities", [1, 50, 9 * 100, 10**6])
 def test_chunks_do_not_change_what_torch_finds(similarities):
     points = unit_rows(speech_like())

@@ -111,6 +111,12 @@ def test_senseless_candidates(candidates):
         compare_numbers(voices(5, 4, 0.1), candidates, SphericalKMeans())
 
 
+def test_candidates_may_be_of_numpy():
+    candidates = list(np.arange(4, 6))
+    table = compare_numbers(voices(5, 4, 0.1), candidates, SphericalKMeans())
+    assert table["num_clusters"].tolist() == [4, 5]
+
+
 def test_more_clusters_than_utterances():
     with pytest.raises(ValueError, match="20 utterances cannot make 21"):
         compare_numbers(voices(5, 4, 0.1), [21], SphericalKMeans())

@@ -574,6 +574,14 @@ def test_a_teacher_needs_a_global_crop(folder, crops):
         MultiCropDataset(folder / "train.csv", folder, **counts)
 
 
+@pytest.mark.parametrize(
+    "option", [{"passes_per_epoch": 0}, {"samples_per_epoch": 0}, {"seed": -1}]
+)
+def test_an_epoch_of_nothing_is_refused(folder, option):
+    with pytest.raises(ValueError, match="1 or more passes and samples"):
+        MultiCropDataset(folder / "train.csv", folder, **option)
+
+
 @pytest.mark.parametrize(("speed", "frequency"), [(0.8, 800), (1.25, 1250)])
 def test_a_slower_voice_is_a_lower_one(tmp_path, speed, frequency):
     """A tone of 1000 Hz whose level rises, so that what is heard twice

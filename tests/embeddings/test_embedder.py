@@ -1,3 +1,4 @@
+import functools
 import logging
 
 import numpy as np
@@ -113,6 +114,29 @@ def test_all_unreadable(tmp_path):
         Embedder(level).embed(table, skip_unreadable=True)
 
 
+def test_without_weights_nothing_is_kept(tmp_path):
+    """Embeddings on disk are those of an encoder, which has a fingerprint."""
+    table = table_of(tmp_path, [3000])
+    with pytest.raises(ValueError, match="give Embedder weights"):
+        Embedder(level).extract(tmp_path / "kept", table)
+
+
+def test_a_reader_that_is_a_function_is_the_same_in_each_process(tmp_path):
+    def reader_of(number):
+        def read(*arguments):
+            return number
+
+        return functools.partial(read, number)
+
+    weights = torch.nn.Linear(1, 1)
+    found = [
+        Embedder(level, weights=weights, reader=reader_of(1)).fingerprint()
+        for _ in range(2)
+    ]
+    assert found[0] == found[1]
+    assert "reader_of" in found[0]["reader"]
+
+
 def test_too_short(tmp_path):
     table = table_of(tmp_path, [3000, 0])
     with pytest.raises(MediaError, match=r"1.wav: 0 samples are too short"):
@@ -208,6 +232,8 @@ def test_an_id_without_a_stored_embedding_is_named_or_skipped(stored):
         ValueError, match="no embedding of 2 of 2 utterances, such as x"
     ):
         embedder.embed(table[1:], skip_unreadable=True)
+    with pytest.raises(ValueError, match="no utterance to look up"):
+        embedder.embed(table[:0])
 
 
 def test_load_encoder_takes_a_folder_of_embeddings(stored):

@@ -141,7 +141,7 @@ def test_goes_on_although_files_have_come_or_changed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(extract, "write_joined", ends)
+        patch.setattr(extract, "sync", ends)
         with pytest.raises(KeyboardInterrupt):
             embed(*"abdefgh")  # e anew, g, h
     encoder.count = 0

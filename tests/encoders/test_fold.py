@@ -177,3 +177,22 @@ def test_of_a_stranger_the_mean_that_is_given_counts(encoder_folder, tmp_path):
     expected = layer(torch.full((12,), 3.0)).detach().numpy()
     found = load_encoder(folder).mean
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        torch.nn.Linear(12, 12, bias=False),
+        torch.nn.Linear(12, 12, dtype=torch.float64),
+    ],
+)
+def test_any_linear_layer_is_a_map(encoder_folder, tmp_path, layer):
+    fold_linear(encoder_folder, layer, tmp_path / "folded")
+    wavs = torch.randn(2, 9000)
+    before, after = map(load_encoder, (encoder_folder, tmp_path / "folded"))
+    expected = layer.float()(before.encode_batch(wavs, torch.ones(2)))
+    torch.testing.assert_close(
+        after.encode_batch(wavs, torch.ones(2)), expected, rtol=1e-4, atol=1e-5
+    )
+    mean = layer(torch.from_numpy(before.mean)).detach().numpy()
+    np.testing.assert_allclose(after.mean, mean, rtol=1e-5, atol=1e-6)

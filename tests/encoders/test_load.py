@@ -37,6 +37,13 @@ def test_load_encoder_leaves_no_files_behind(
     np.testing.assert_array_equal(embedder.mean, expected)
 
 
+def test_load_encoder_knows_devices_from_encoders(encoder_folder):
+    device = torch.device("cpu")
+    assert str(load_encoder(encoder_folder, device).device) == "cpu"
+    with pytest.raises(ValueError, match="No device warp:9"):
+        load_encoder(encoder_folder, device="warp:9")
+
+
 def test_load_encoder_names_what_is_missing(
     encoder_folder, tmp_path, monkeypatch
 ):

@@ -8,7 +8,7 @@ import torch
 
 from speechbrain_cadino.gate.record import (
     GateRecord,
-    check_same_labels,
+    check_same_classes,
     checksum_of,
 )
 from speechbrain_cadino.losses.label_correction import (
@@ -75,12 +75,18 @@ def test_an_epoch_forgets_the_one_before(tmp_path):
 
 
 def test_a_classifier_is_of_the_labels_of_the_last_epoch(tmp_path):
-    first, last = [0, 1, 1], [0, 1, 2]
-    for epoch, labels in enumerate([first, last], 1):
-        GateRecord(3, labels=labels).write(tmp_path, {"epoch": epoch})
-    check_same_labels(tmp_path, checksum_of(last))
+    first, last = (
+        {"labels": checksum_of(labels), "speeds": [1.0, 0.9]}
+        for labels in ([0, 1, 1], [0, 1, 2])
+    )
+    for epoch, classes in enumerate([first, last], 1):
+        GateRecord(6, classes=classes).write(tmp_path, {"epoch": epoch})
+    check_same_classes(tmp_path, last)
     with pytest.raises(ValueError, match="was trained on other labels"):
-        check_same_labels(tmp_path, checksum_of(first))
+        check_same_classes(tmp_path, first)
+    for speeds in ([1.0, 1.1], [1.0]):
+        with pytest.raises(ValueError, match="was trained on other speeds"):
+            check_same_classes(tmp_path, last | {"speeds": speeds})
 
 
 def test_goes_on_from_a_checkpoint(tmp_path):

@@ -54,6 +54,9 @@ def test_folded_into_the_last_layer_of_any_encoder():
 def test_only_if_wanted_and_possible():
     encoder = ECAPA_TDNN(24, **SMALL)
     assert with_norm(encoder, 6, wanted=False) is encoder
+    normed = with_norm(encoder, 6).eval()
+    feats, lengths = torch.randn(2, 30, 24), torch.tensor([1.0, 0.5])
+    assert torch.equal(normed(feats, lengths), normed(feats, lengths=lengths))
     for size, layer in [(5, "fc.conv"), (6, "head")]:
         with pytest.raises(ValueError, match="give last_layer of student_enc"):
             with_norm(encoder, size, last_layer=layer)

@@ -191,6 +191,11 @@ def test_a_student_that_sees_no_global_crop_is_compared_with_all(kernel_of):
     torch.testing.assert_close(value, expected)
     one = student[:1], prototypes  # which is another crop
     assert compare(loss, one, (teacher, prototypes), 0)[0].isfinite()
+    # Of two that the teacher sees, the student's one global crop is the first
+    both = torch.cat([student[:1], teacher])
+    value, _ = compare(loss, one, (both, prototypes), 1)
+    expected = -(p * log_q[0]).sum(-1).mean()
+    torch.testing.assert_close(value, expected)
 
 
 @pytest.mark.parametrize("kernel_of", [chunked, plain])
@@ -268,6 +273,14 @@ def test_sinkhorn_equals_alternate_normalisation():
                 q[b] /= q[b].sum() * 6
         torch.testing.assert_close(ours.double(), 6 * q, rtol=1e-5, atol=1e-6)
     assert torch.equal(Sinkhorn()(logits), Sinkhorn(rounds=3)(logits))
+
+
+@pytest.mark.parametrize("target", [Sinkhorn(), JointSinkhorn()])
+def test_sinkhorn_knows_shares_that_half_precision_does_not(target):
+    logits = torch.tensor([[[25.0, -25.0, -25.0]]])
+    half = target(logits.half())
+    assert half.isfinite().all()
+    torch.testing.assert_close(half, target(logits))
 
 
 def test_sinkhorn_targets_make_the_loss(monkeypatch):

@@ -69,11 +69,7 @@ def test_questions_to_a_disk_are_asked_at_once_and_answered_in_order():
         time.sleep(0.001)
         return -item
 
-    assert parallel.in_threads(ask, range(1000), "Asking") == [
-        -i for i in range(1000)
-    ]
+    assert parallel.in_threads(ask, range(1000)) == [-i for i in range(1000)]
     assert len(asked) > 2
     with pytest.raises(ZeroDivisionError):
-        parallel.in_threads(
-            lambda item: 1 / (item - 700), range(1000), "Asking"
-        )
+        parallel.in_threads(lambda item: 1 / (item - 700), range(1000))

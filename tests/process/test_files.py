@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import pathlib
+import shutil
 import signal
 import stat
 import subprocess
@@ -15,12 +16,14 @@ import forked
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 
 from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
 from speechbrain_cadino.encoders.export import export_encoder
+from speechbrain_cadino.prepare.convert import convert_files
 from speechbrain_cadino.process.errors import user_errors
 from speechbrain_cadino.process.files import (
     HOST,
@@ -190,6 +193,39 @@ def test_a_planted_link_is_not_followed(tmp_path, monkeypatch):
         write_text(tmp_path / "a.txt", "mine")
     assert victim.read_text() == "precious"
     assert (tmp_path / "a.txt").read_text() == "mine"
+
+
+def leave(disk, pages):
+    """Fills a disk, but for some pages of memory, of which it is made."""
+    filler = disk / "filler"
+    filler.write_bytes(b"")
+    free = shutil.disk_usage(disk).free
+    filler.write_bytes(bytes(free - pages * os.sysconf("SC_PAGE_SIZE")))
+
+
+def test_the_last_bytes_of_embeddings_find_no_room(small_disk):
+    """Of these, NumPy's own writing says nothing."""
+    disk, ids = small_disk(DISK), [f"u{number}" for number in range(425)]
+    embeddings = np.ones((425, 12), np.float32)  # 20528 bytes with their head
+    leave(disk, 1 + 5)
+    with pytest.raises(DiskFullError, match="No space left to write"):
+        save_embeddings(disk, ids, embeddings)
+    assert [path.name for path in disk.iterdir()] == ["filler"]
+    leave(disk, 1 + 6)
+    save_embeddings(disk, ids, embeddings)
+    assert len(load_embeddings(disk)[1]) == 425
+
+
+def test_the_last_samples_of_a_copy_find_no_room(small_disk, tmp_path):
+    """Of these, libsndfile says nothing."""
+    disk, source = small_disk(DISK), tmp_path / "a.wav"
+    soundfile.write(source, RNG.uniform(-1, 1, 32000), 16000)
+    assert convert_files([source], [tmp_path / "a.flac"]) == [""]
+    size = (tmp_path / "a.flac").stat().st_size
+    leave(disk, size // os.sysconf("SC_PAGE_SIZE"))
+    with pytest.raises(DiskFullError, match="No space left to write"):
+        convert_files([source], [disk / "a.flac"])
+    assert [path.name for path in disk.iterdir()] == ["filler"]
 
 
 def test_a_file_of_the_largest_size_is_one_sentence(tmp_path):

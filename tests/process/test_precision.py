@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -12,6 +15,30 @@ def allowed(request):
     MATMUL.allow_tf32 = request.param
     yield request.param
     MATMUL.allow_tf32 = before
+
+
+@pytest.mark.skipif(
+    not hasattr(MATMUL, "fp32_precision"), reason="PyTorch before 2.9"
+)
+def test_the_newer_switch_is_known_too():
+    """In a process of its own: the two cannot be mixed."""
+    lines = [
+        "import torch",
+        "from speechbrain_cadino.process.precision import full_precision",
+        "matmul = torch.backends.cuda.matmul",
+        "for given in ('ieee', 'tf32'):",
+        "    matmul.allow_tf32 = given == 'ieee'",
+        "    matmul.fp32_precision = given",
+        "    with full_precision('cuda'): within = matmul.fp32_precision",
+        "    print(given, within, matmul.fp32_precision)",
+    ]
+    printed = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert printed.stdout == "ieee ieee ieee\ntf32 ieee tf32\n"
 
 
 def test_tf32_is_off_within_a_block_and_as_before_after_it(allowed):

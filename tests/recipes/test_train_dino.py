@@ -242,11 +242,13 @@ def test_cluster_aware_by_a_curriculum_killed_ends_as_if_it_was_not(
     assert metrics == figures(whole)[1]
 
 
-def test_a_training_ends_where_one_wants_and_goes_on(train, tmp_path):
+def test_a_training_ends_where_one_wants_and_goes_on(
+    train, uninterrupted, tmp_path
+):
     """Started again with a limit that it is beyond, it ends at once, with an
-    encoder; without one, it goes on."""
+    encoder; without one, it goes on, and its schedules come to their end."""
     for limit, epochs in [(3, 1), (1, 1), (None, 3)]:
-        flags = {"average_epochs": 2, "trials": "null"}
+        flags = {"average_epochs": 2, "evaluate_every": 0}
         if limit is not None:
             flags["optimizer_step_limit"] = limit
         code, output = train(tmp_path, **flags)
@@ -255,6 +257,11 @@ def test_a_training_ends_where_one_wants_and_goes_on(train, tmp_path):
         encoder = tmp_path / "encoder"
         assert (encoder / "hyperparams.yaml").is_file()
         shutil.rmtree(encoder)
+    last, whole = (
+        pd.read_csv(folder / "training.csv").iloc[-1]
+        for folder in (tmp_path, uninterrupted[0])
+    )
+    assert (last.lr, last.momentum) == (whole.lr, whole.momentum)
 
 
 def test_a_training_does_not_go_on_with_other_settings(train, uninterrupted):

@@ -153,6 +153,25 @@ def test_a_map_of_the_training_set_is_in_the_encoder_folder(hparams, embedder):
     )
 
 
+def test_a_map_knows_no_labels_that_were_not_learnt(
+    hparams, embedder, tmp_path, monkeypatch
+):
+    """A file that two are said to speak in is one recording still."""
+    heard = []
+    monkeypatch.setattr(
+        end, "fold", lambda encoder, final_map, table: heard.append(table)
+    )
+    monkeypatch.setattr(end, "calibrate_without_labels", lambda *_: None)
+    table = read_manifest(hparams["train_manifest"], hparams["data_folder"])
+    wavs = table["wav"].to_numpy().repeat(2)[: len(table)]
+    manifest = tmp_path / "labelled.csv"
+    write_manifest(manifest, table.assign(wav=wavs, spk_id=table["ID"]))
+    hparams |= {"train_manifest": manifest, "final_map": RecordingLDA(crops=3)}
+    for labels in (False, True):
+        finish(embedder, hparams, labels=labels)
+    assert ["spk_id" in own for own in heard] == [False, True]
+
+
 @pytest.mark.parametrize("final_map", [None, RecordingLDA(crops=3)])
 def test_files_are_read_by_the_workers_of_the_training(
     hparams, embedder, final_map, monkeypatch

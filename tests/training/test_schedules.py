@@ -40,7 +40,9 @@ def test_linear_without_a_ramp_is_constant():
 
 
 def test_learning_rate_scales_with_the_processes(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("WORLD_SIZE", "8")  # as a job script may
+    assert scale_lr(0.2, batch_size=64) == pytest.approx(0.05)
+    monkeypatch.setenv("LOCAL_RANK", "0")
     assert samples_of_steps(85, batch_size=32) == 8 * 85 * 32
     assert scale_lr(0.2, batch_size=64) == pytest.approx(0.4)
     assert scale_momentum(0.996, batch_size=64) == pytest.approx(0.996)

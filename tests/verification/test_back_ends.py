@@ -63,6 +63,14 @@ def test_what_is_too_small_shows_before_trials_are_embedded(
         BackEnds(["cosine", name]).prepare(Numbers(), background, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "options", [{"names": []}, {"names": ["as_norm"], "top_cohort": 1}]
+)
+def test_what_scores_nothing_is_refused(options):
+    with pytest.raises(ValueError, match="1 back-end or more, and 2 or more"):
+        BackEnds(**options)
+
+
 def above(scorer, points, cohort, scores):
     """How far scores lie above those of a cohort with the one side of each."""
     found = []
