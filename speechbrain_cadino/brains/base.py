@@ -276,6 +276,10 @@ class EncoderBrain(sb.Brain):
         )
 
     def _fit_train(self, train_set, epoch, enable):
+        # An epoch that --optimizer_step_limit ended early counts as a whole
+        # one, or the schedules would not come to their end
+        done = (epoch - 1) * self.steps_per_epoch
+        self.optimizer_step = max(self.optimizer_step, done)
         # Where --optimizer_step_limit had ended the run, no epoch is left but
         # the end of one that was killed before it
         if self.record.means() or not self._optimizer_step_limit_exceeded:
@@ -437,10 +441,6 @@ class EncoderBrain(sb.Brain):
     def on_stage_start(self, stage, epoch=None):
         """Tells the data which epoch begins."""
         self.epoch = epoch
-        if not self.step:
-            # One that --optimizer_step_limit ended early counts as a whole
-            # epoch, or the schedules would not come to their end
-            self.optimizer_step = (epoch - 1) * self.steps_per_epoch
         self.utterances = 0
         self.unreadable.forget()
         self.guard.forget()

@@ -325,6 +325,11 @@ def verify(arguments):
     if not arguments.tests:  # all, but the speaker's own
         own = set(enrol)
         tests = [name for name in tests if name not in own]
+        if not tests:
+            raise ValueError(
+                f"{arguments.enrol} names all that there are embeddings of, so "
+                "none is left to compare with: name fewer."
+            )
     if arguments.threshold is not None and not -1 <= arguments.threshold <= 1:
         raise ValueError(
             f"--threshold={arguments.threshold}: scores are from -1 to 1."

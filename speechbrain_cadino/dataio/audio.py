@@ -182,8 +182,7 @@ def check_written(path, frames):
     >>> soundfile.write(path, np.zeros(8000), 8000)
     >>> check_written(path, 8000)
     """
-    # An empty FLAC does not tell its length
-    if frames and soundfile.info(str(path)).frames != frames:
+    if soundfile.info(str(path)).frames != frames:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

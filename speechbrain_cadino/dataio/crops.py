@@ -124,7 +124,8 @@ class MultiCropDataset(Dataset):
                 "1 or more global ones, which the teacher sees, and 0 or more "
                 "local ones."
             )
-        if passes_per_epoch < 1 or samples_per_epoch == 0 or seed < 0:
+        samples = 1 if samples_per_epoch is None else samples_per_epoch
+        if min(passes_per_epoch, samples) < 1 or seed < 0:
             raise ValueError(
                 f"passes_per_epoch={passes_per_epoch}, samples_per_epoch="
                 f"{samples_per_epoch}, seed={seed}: give 1 or more passes and "

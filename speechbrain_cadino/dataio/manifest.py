@@ -349,6 +349,12 @@ def _check(table, path):
             "given to the prepare step; skipped.csv lists what was left out."
         )
     for name in ["ID", "wav"]:
+        empty = table[name] == ""
+        if empty.any():
+            raise ValueError(
+                f"{path}: row {empty.argmax() + 1} has no {name}: prepare it "
+                "again, or drop the row."
+            )
         broken = table[name].str.contains("\n", regex=False)
         if broken.any():
             raise ValueError(

@@ -145,7 +145,7 @@ def check_ids(ids):
     Raises
     ------
     ValueError
-        If one is no text, or there is a line break in it.
+        If one is no text or empty, or there is a line break in it.
 
     Example
     -------
@@ -160,6 +160,10 @@ def check_ids(ids):
             raise ValueError(
                 f"The ID {name!r} is no text: read a manifest by "
                 'read_manifest, or by pandas.read_csv(..., dtype={"ID": str}).'
+            )
+        if not name:
+            raise ValueError(
+                "An ID is empty, and ids.txt has an ID a line: give it a name."
             )
         if "\n" in name or "\r" in name:
             raise ValueError(

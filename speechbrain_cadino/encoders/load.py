@@ -86,7 +86,7 @@ def load_encoder(
         An encoder folder, or the id of a model on the Hugging Face hub; or a
         folder of embeddings, ``embeddings.npy`` and ``ids.txt``, to be looked
         up by the IDs.
-    device : str, optional
+    device : str or torch.device, optional
         The device, e.g. "cpu" or "cuda:0"; SpeechBrain's choice by default.
     trusted : bool
         Whether its YAML file may do anything. If not, the encoder is loaded
@@ -180,7 +180,7 @@ def load_classifier(source, device=None, trusted=True):
     ---------
     source : str or pathlib.Path
         The encoder: see ``load_encoder``, also for the errors.
-    device : str, optional
+    device : str or torch.device, optional
         The device that the encoder is on.
     trusted : bool
         Whether its folder may run code.

@@ -91,8 +91,9 @@ class DINOHead(torch.nn.Module):
             "out_dim": out_dim,
             "hidden_size": hidden_size,
             "bottleneck_size": bottleneck_size,
-            "expander_size": expander_size or 1,
         }
+        if expander_size:
+            sizes["expander_size"] = expander_size
         if min(sizes.values()) < 1:
             sizes = ", ".join(f"{key}={size}" for key, size in sizes.items())
             raise ValueError(f"A head of {sizes}: give 1 or more of each.")

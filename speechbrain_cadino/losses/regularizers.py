@@ -53,10 +53,14 @@ class Regularizer(Term):
         Raises
         ------
         ValueError
-            If the head has no such output.
+            If the head has no such output, or the term needs a variance and
+            the batch is one utterance.
         """
         with full_precision(student.embeddings.device.type):
             return self._value(student, teacher), {}
+
+    def _value(self, student, teacher):
+        raise NotImplementedError
 
 
 class Variance(Regularizer):
@@ -65,7 +69,9 @@ class Variance(Regularizer):
     ``1/2 mean_d max(0, 1 - sqrt(var_d(x) + eps))`` and the same of the
     teacher, whose half has no gradient. x is the mean over the global views,
     var the unbiased variance over the batch (VICReg, Bardes et al., 2022; in
-    this form RDINO, Chen et al., 2023, modelscope/3D-Speaker).
+    this form RDINO, Chen et al., 2023, modelscope/3D-Speaker). Where the
+    student saw no global crop, the mean is over all of its views. The value is
+    between 0 and ``deviation``.
 
     Arguments
     ---------
@@ -92,8 +98,6 @@ class Variance(Regularizer):
         self.eps = eps
 
     def _value(self, student, teacher):
-        """Between 0 and ``deviation``, of the global views; of all if the
-        student saw no global crop."""
         values = [
             F.relu(self.deviation - (x.var(0) + self.eps).sqrt()).mean()
             for x in mean_points(student, teacher, self.of)
@@ -105,8 +109,8 @@ class Covariance(Regularizer):
     """The squared covariances of different dimensions.
 
     ``sum_{i != j} Cov(x)_ij^2 / divisor`` and the same of the teacher, which
-    has no gradient. x is the mean over the global views, Cov has N - 1 (VICReg,
-    Bardes et al., 2022; in this form RDINO, Chen et al., 2023).
+    has no gradient. x is the mean over the views that Variance takes, Cov has
+    N - 1 (VICReg, Bardes et al., 2022; in this form RDINO, Chen et al., 2023).
 
     Arguments
     ---------
@@ -130,7 +134,6 @@ class Covariance(Regularizer):
         self.divisor = divisor
 
     def _value(self, student, teacher):
-        """0 or more, of the same views as Variance."""
         values = []
         for x in mean_points(student, teacher, self.of):
             x = x - x.mean(0)
@@ -147,7 +150,8 @@ class KoLeo(Regularizer):
     is the nearest of the other utterances of the same view, summed over the
     student's views (Sablayrolles et al., 2019; SDPN, Chen et al., 2023, whose
     "diversity regularisation" it is in modelscope/3D-Speaker). The batch is
-    that of all ranks; there, it is that of one.
+    that of all ranks; there, it is that of one. A batch of one utterance has
+    the value 0.
 
     Arguments
     ---------
@@ -171,7 +175,6 @@ class KoLeo(Regularizer):
         self.eps = eps
 
     def _value(self, student, teacher):
-        """Of all views of the student; 0 if the batch is one utterance."""
         x = F.normalize(all_points(student, self.of), dim=-1, eps=self.eps)
         if x.shape[1] == 1:
             return 0 * x.sum()
@@ -190,7 +193,8 @@ class OffDiagonal(Regularizer):
     points of unit length over the batch, mean over the student's views. Ours:
     SDPN's dimension regularisation (Chen et al., 2025,
     https://arxiv.org/abs/2505.13826) has an "off-diagonal" term, whose formula
-    is neither in its abstract nor in public code.
+    is neither in its abstract nor in public code. Independent dimensions have a
+    value of about D / N.
 
     Arguments
     ---------
@@ -214,7 +218,6 @@ class OffDiagonal(Regularizer):
         self.eps = eps
 
     def _value(self, student, teacher):
-        """0 or more; that of independent dimensions is about D / N."""
         x = F.normalize(all_points(student, self.of), dim=-1)
         x = x - x.mean(1, keepdim=True)
         variance = x.var(1, correction=0, keepdim=True)
@@ -233,7 +236,8 @@ class Frobenius(Regularizer):
     points, each with itself too, less one. Ours: SDPN's dimension
     regularisation (Chen et al., 2025, https://arxiv.org/abs/2505.13826) has a
     "Frobenius" term, whose formula is neither in its abstract nor in public
-    code.
+    code. The value is at least 0 and D / N - 1, and at most D - 1, which it is
+    if all points are the same.
 
     Arguments
     ---------
@@ -253,8 +257,6 @@ class Frobenius(Regularizer):
         super().__init__(of)
 
     def _value(self, student, teacher):
-        """At most D - 1, which it is if all points are the same, at least 0
-        and D / N - 1."""
         x = F.normalize(all_points(student, self.of), dim=-1)
         return x.shape[-1] * (x @ x.mT).square().mean() - 1
 

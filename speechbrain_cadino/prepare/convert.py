@@ -119,6 +119,8 @@ def _convert(source, target, sample_rate):
                     for samples in _decode(container, sample_rate, source):
                         output.write(samples)
                         frames += len(samples)
+                if not frames:
+                    raise ValueError("no samples in it")
                 check_written(path, frames)
     # PyAV's resampler raises a ValueError when a stream changes midway.
     except (av.FFmpegError, ValueError) as error:
@@ -153,8 +155,11 @@ def _decode(container, sample_rate, source):
 
 
 def _comment(target):
-    """What a target says, and its rate; None if it is not there."""
+    """What a target says, and its rate; None if it is not there, or is empty,
+    as the copy of a file without samples was in version 0.2.0."""
     if not os.path.lexists(target):
+        return None, None
+    if os.path.isfile(target) and not os.path.getsize(target):
         return None, None
     try:
         with soundfile.SoundFile(target) as file:

@@ -8,7 +8,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.verification.bootstrap import Bootstrap, trial_speakers
-from speechbrain_cadino.verification.evaluate import TrialEvaluator
+from speechbrain_cadino.verification.evaluate import TrialEvaluator, check_kinds
 from speechbrain_cadino.verification.plots import plot_det
 from speechbrain_cadino.verification.results import format_results
 from speechbrain_cadino.verification.scoring import read_scores
@@ -71,6 +71,7 @@ def compare(
     100.0
     """
     table = read_trials(trials)
+    check_kinds(table, trials)
     scores = {
         name: _scores(path, trials, table) for name, path in score_files.items()
     }

@@ -118,7 +118,7 @@ class TrialEvaluator:
             )
         self.trials = read_trials(find_trials(trials, data_folder))
         self.listed = len(self.trials)
-        _check_kinds(self.trials, trials)
+        check_kinds(self.trials, trials)
         if embeddings is not None:
             self.files = trial_table(self.trials)
         elif manifest is None:
@@ -128,7 +128,7 @@ class TrialEvaluator:
         if not keep_unseen:
             known = self.trials[["enrol", "test"]].isin(set(self.files["ID"]))
             self.trials = self.trials[known.all(axis=1)]
-            _check_kinds(self.trials, f"What can be used of {trials}")
+            check_kinds(self.trials, f"What can be used of {trials}")
         self.sample_rate = sample_rate
         self.data_folder = data_folder
         self.keep_unseen = keep_unseen
@@ -230,7 +230,7 @@ class TrialEvaluator:
         self.files = self.files[~lost].reset_index(drop=True)
         if not self.keep_unseen:
             self.trials = self.trials[~gone]
-            _check_kinds(self.trials, f"What can be used of {self._source}")
+            check_kinds(self.trials, f"What can be used of {self._source}")
         self._number()
         return embeddings[~lost]
 
@@ -293,8 +293,25 @@ def evaluator_if_any(trials, data_folder, sample_rate=16000, **options):
     return TrialEvaluator(trials, data_folder, sample_rate, **options)
 
 
-def _check_kinds(trials, what):
-    """Raises unless there are both kinds of trials."""
+def check_kinds(trials, what):
+    """Raises unless there are both kinds of trials.
+
+    Arguments
+    ---------
+    trials : pandas.DataFrame
+        The trials, with a column ``target``, bool.
+    what : str or pathlib.Path
+        The name of what holds them, for the error.
+
+    Raises
+    ------
+    ValueError
+        If all are of one kind.
+
+    Example
+    -------
+    >>> check_kinds(pd.DataFrame({"target": [True, False]}), "trials.txt")
+    """
     kinds = trials["target"].unique()
     if len(kinds) < 2:
         kind = "target" if kinds.any() else "non-target"

@@ -93,8 +93,8 @@ def calibrate(embedder, table, method="crops", before=None):
     pairs = {"crops": _crops, "clusters": _clusters}
     if method not in pairs:
         raise ValueError(
-            f"method={method}: give one of {', '.join(pairs)}; with a list of "
-            "trials, --trials, in Python calibrate_by_trials."
+            f"method={method}: give one of {', '.join(pairs)}. For a list of "
+            "trials give --trials, or call calibrate_by_trials in Python."
         )
     rows = spread_rows(len(table), MOST_RECORDINGS)
     if method == "clusters" and len(rows) < len(table):

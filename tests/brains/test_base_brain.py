@@ -135,7 +135,6 @@ def test_noises_and_rooms_are_others_in_each_epoch(monkeypatch):
     monkeypatch.setattr(base, "refresh_banks", lambda *call: told.append(call))
     monkeypatch.setattr(brain, "all_augmenters", lambda: ["noises", "rooms"])
     brain.train_dataset = types.SimpleNamespace(set_epoch=lambda epoch: None)
-    brain.steps_per_epoch = 5
     brain.on_stage_start(sb.Stage.TRAIN, 3)
     assert told == [("noises", 3), ("rooms", 3)]
 

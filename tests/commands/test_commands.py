@@ -328,6 +328,15 @@ def test_lists_of_stored_embeddings(tmp_path, capsys, caplog):
         assert "filtered.csv is no list of embeddings" in caplog.text
 
 
+def test_a_speaker_of_all_embeddings_is_compared_with_none(tmp_path, caplog):
+    save_embeddings(tmp_path, ["a.wav", "b.wav"], np.eye(2))
+    listed = tmp_path / "all.csv"
+    listed.write_text("file\na.wav\nb.wav\n")
+    with pytest.raises(SystemExit):
+        main(["verify", f"--embeddings={tmp_path}", str(listed)])
+    assert "all.csv names all that there are embeddings of" in caplog.text
+
+
 def test_a_list_may_name_what_could_not_be_embedded(tmp_path, capsys, caplog):
     save_embeddings(tmp_path, ["a.wav", "b.wav"], np.eye(2))
     (tmp_path / "skipped.csv").write_text("file,problem\nbad.wav,cut off\n")

@@ -575,7 +575,13 @@ def test_a_teacher_needs_a_global_crop(folder, crops):
 
 
 @pytest.mark.parametrize(
-    "option", [{"passes_per_epoch": 0}, {"samples_per_epoch": 0}, {"seed": -1}]
+    "option",
+    [
+        {"passes_per_epoch": 0},
+        {"samples_per_epoch": 0},
+        {"samples_per_epoch": -1},
+        {"seed": -1},
+    ],
 )
 def test_an_epoch_of_nothing_is_refused(folder, option):
     with pytest.raises(ValueError, match="1 or more passes and samples"):

@@ -70,6 +70,8 @@ def test_other_columns_stay_out(tmp_path):
         (HEADER + "a,1,$data_root/a.wav,0,16000\n", "give data_folder"),
         (HEADER + 'a,1,a.wav,0,1\n"b,1,b\nc,1,c",1,c.wav,0,1\n', "ID of row 2"),
         (HEADER + 'a,1,"a\n.wav",0,1\n', "wav of row 1 goes over several"),
+        (HEADER + "a,1,a.wav,0,1\n,1,b.wav,0,1\n", "row 2 has no ID"),
+        (HEADER + "a,1,,0,1\n", "row 1 has no wav"),
         (HEADER + 'a,1,a.wav,0,1\n"' + 200_000 * "b", "after row 2.*quotation"),
     ],
 )

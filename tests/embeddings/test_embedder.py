@@ -129,9 +129,11 @@ def test_a_reader_that_is_a_function_is_the_same_in_each_process(tmp_path):
         return functools.partial(read, number)
 
     weights = torch.nn.Linear(1, 1)
+    readers = [reader_of(1), reader_of(1)]
+    assert str(readers[0]) != str(readers[1])
     found = [
-        Embedder(level, weights=weights, reader=reader_of(1)).fingerprint()
-        for _ in range(2)
+        Embedder(level, weights=weights, reader=reader).fingerprint()
+        for reader in readers
     ]
     assert found[0] == found[1]
     assert "reader_of" in found[0]["reader"]

@@ -60,12 +60,13 @@ def test_embeddings_and_ids_of_two_runs_are_never_paired(tmp_path):
         load_embeddings(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["a\nb", "a\r", "\n"])
-def test_an_id_of_two_lines_is_refused(tmp_path, name):
-    with pytest.raises(ValueError, match="has a line break in it"):
+@pytest.mark.parametrize("name", ["a\nb", "a\r", "\n", ""])
+def test_an_id_that_is_not_one_line_is_refused(tmp_path, name):
+    said = "has a line break in it" if name else "An ID is empty"
+    with pytest.raises(ValueError, match=said):
         save_embeddings(tmp_path, ["a", name], np.eye(2))
     table = pd.DataFrame({"ID": ["a", name]})
-    with pytest.raises(ValueError, match="has a line break in it"):
+    with pytest.raises(ValueError, match=said):
         extract(Embedder(None), tmp_path, table)
     assert not list(tmp_path.iterdir())
 

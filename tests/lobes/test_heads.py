@@ -68,16 +68,20 @@ def test_with_the_loss_the_same_as_weight_norm_with_frozen_gain(head):
 
 
 @pytest.mark.parametrize(
-    "sizes",
-    [(0, 8, 4, 4), (4, 0, 4, 4), (4, 8, 0, 4), (4, 8, 4, -1), (4, 8, 4, 4, -2)],
+    "bad",
+    [
+        {"input_size": 0},
+        {"out_dim": 0},
+        {"hidden_size": 0},
+        {"bottleneck_size": -1},
+        {"expander_size": -2},
+    ],
 )
-def test_a_size_that_is_none_is_refused(sizes):
-    names = ["out_dim", "hidden_size", "bottleneck_size", "expander_size"]
-    options = dict(zip(names, (*sizes[1:4], None)))
-    if len(sizes) == 5:
-        options["expander_size"] = sizes[4]
-    with pytest.raises(ValueError, match=r"out_dim=.*give 1 or more of each"):
-        DINOHead(sizes[0], **options)
+def test_a_size_that_is_none_is_refused(bad):
+    sizes = dict.fromkeys(["input_size", "hidden_size", "bottleneck_size"], 4)
+    told = f"{next(iter(bad))}=.*give 1 or more of each"
+    with pytest.raises(ValueError, match=told):
+        DINOHead(**sizes | {"out_dim": 8} | bad)
 
 
 def test_batch_norm_is_an_option():

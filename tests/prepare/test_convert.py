@@ -197,10 +197,16 @@ def test_failures_name_their_reason_and_leave_nothing(tmp_path):
     broken = tone(1, 44100)
     broken[30000] = np.nan
     soundfile.write(tmp_path / "nan.wav", broken, 44100, subtype="FLOAT")
-    names = "text good half film gone slow fifo nan".split()
-    suffixes = {"film": ".mp4", "slow": ".wav", "nan": ".wav"}
+    soundfile.write(tmp_path / "zero.wav", [], 44100)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "zero.wav.flac").touch()  # of a version before
+    names = "text good half film gone slow fifo nan zero".split()
+    suffixes = {
+        "film": ".mp4",
+        **dict.fromkeys(["slow", "nan", "zero"], ".wav"),
+    }
     names = [name + suffixes.get(name, ".m4a") for name in names]
-    text, good, half, film, gone, slow, fifo, nan = convert_files(
+    text, good, half, film, gone, slow, fifo, nan, zero = convert_files(
         [tmp_path / name for name in names],
         [tmp_path / "out" / f"{name}.flac" for name in names],
     )
@@ -212,6 +218,8 @@ def test_failures_name_their_reason_and_leave_nothing(tmp_path):
     assert "No such file" in gone
     assert fifo == "not convertible (no plain file)"
     assert "not convertible (holds samples that are NaN" in nan
+    assert zero == "not convertible (no samples in it)"
+    (tmp_path / "out" / "zero.wav.flac").unlink()
     assert os.listdir(tmp_path / "out") == ["good.m4a.flac"]
 
 

@@ -245,9 +245,10 @@ def test_cluster_aware_by_a_curriculum_killed_ends_as_if_it_was_not(
 def test_a_training_ends_where_one_wants_and_goes_on(
     train, uninterrupted, tmp_path
 ):
-    """Started again with a limit that it is beyond, it ends at once, with an
-    encoder; without one, it goes on, and its schedules come to their end."""
-    for limit, epochs in [(3, 1), (1, 1), (None, 3)]:
+    """Started again with a limit that it is beyond, as an epoch that was ended
+    counts as a whole one, it ends at once, with an encoder; without one, it
+    goes on, and its schedules come to their end."""
+    for limit, epochs in [(3, 1), (4, 1), (None, 3)]:
         flags = {"average_epochs": 2, "evaluate_every": 0}
         if limit is not None:
             flags["optimizer_step_limit"] = limit

@@ -70,6 +70,17 @@ def test_distances_are_warned_of(folder, caplog):
         assert ("are these distances?" in caplog.text) == told
 
 
+def test_trials_of_one_kind_tell_no_errors(folder, recwarn):
+    lines = (folder / "trials.txt").read_text().splitlines(keepends=True)
+    kind = [line for line in lines if line.startswith("1")]
+    (folder / "one.txt").write_text("".join(kind))
+    trials = read_trials(folder / "one.txt")
+    write_scores(folder / "good.txt", trials, np.linspace(0, 1, len(trials)))
+    with pytest.raises(ValueError, match=r"one\.txt holds target trials only"):
+        compare(folder / "one.txt", {"good": folder / "good.txt"})
+    assert not recwarn.list
+
+
 def test_scores_of_another_list(folder):
     (folder / "other.txt").write_text("x y 1\n")
     with pytest.raises(ValueError, match=r"other.txt has no score for 1128"):
