@@ -49,7 +49,7 @@ def number_gpu(device=None):
 
     Arguments
     ---------
-    device : str, optional
+    device : str or torch.device, optional
         A device; a GPU, where there is one, if it is not given.
 
     Returns
@@ -64,6 +64,7 @@ def number_gpu(device=None):
     >>> number_gpu("cuda"), number_gpu("cuda:1"), number_gpu("cpu")
     ('cuda:0', 'cuda:1', 'cpu')
     """
+    device = device and str(device)
     if device is None and torch.cuda.is_available():
         device = "cuda"
     if device == "cuda":

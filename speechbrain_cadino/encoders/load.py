@@ -196,7 +196,7 @@ def load_classifier(source, device=None, trusted=True):
     path = encoder_hyperparams(source)
     _know_old_names(path)
     _check_weights(source)
-    device = number_gpu(device if device is None else str(device))
+    device = number_gpu(device)
     check_device(device)
     try:
         encoder = EncoderClassifier.from_hparams(

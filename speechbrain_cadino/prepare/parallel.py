@@ -121,8 +121,12 @@ def in_threads(function, items):
     >>> in_threads(os.path.isdir, [".", "nowhere"])
     [True, False]
     """
-    bar = {"total": len(items), "desc": "Looking at files"}
-    bar |= {"unit": "file", "delay": 1}
+    bar = {
+        "total": len(items),
+        "desc": "Looking at files",
+        "unit": "file",
+        "delay": 1,
+    }
     if len(items) < FEW:
         return [function(item) for item in tqdm(items, **bar)]
     with ThreadPool(THREADS) as pool:
