@@ -20,12 +20,18 @@ import os
 import sys
 
 
+def path(name):
+    """A path of the command line; no shell expands that in --output=~/a.csv."""
+    if not name:
+        raise argparse.ArgumentTypeError("names nothing: is a variable unset?")
+    return os.path.expanduser(name)
+
+
 def main(arguments):
     """Reads the flags, joins."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    path = os.path.expanduser  # in --output=~/a.csv no shell does it
     parser.add_argument("source", metavar="SOURCE.csv", type=path)
     parser.add_argument("target", metavar="TARGET.csv", type=path)
     parser.add_argument(

@@ -10,6 +10,7 @@ from sklearn.manifold import TSNE
 
 from speechbrain_cadino.clustering.rows import unit_rows
 from speechbrain_cadino.dataio.manifest import spread_rows
+from speechbrain_cadino.embeddings.store import check_not_same
 from speechbrain_cadino.process.plots import as_label, save_figure
 
 # More take minutes, and hide each other.
@@ -24,9 +25,6 @@ MARKERS = ["o", "^"]
 
 # Fewer have no neighbourhood.
 FEWEST_POINTS = 4
-
-# Rounding of float32. At no difference at all, t-SNE crashes.
-SAME = 1e-6
 
 
 def plot_map(embeddings, labels, path, seed=0):
@@ -111,11 +109,7 @@ def _evenly_drawn(embeddings):
 def _places(embeddings, seed):
     """Shape (n, 2): where the points are on the map."""
     points = unit_rows(embeddings)
-    if np.ptp(points, axis=0).max() < SAME:
-        raise ValueError(
-            "All embeddings are the same, there is nothing to map: did the "
-            "training of the encoder collapse?"
-        )
+    check_not_same(points)  # at no difference at all, t-SNE crashes
     perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
     tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed)
     return tsne.fit_transform(points)

@@ -15,7 +15,6 @@ from speechbrain_cadino.commands import audio_files
 from speechbrain_cadino.commands.arguments import (
     as_text,
     check_file,
-    check_folder,
     check_output,
     encoder_of,
     files_of,
@@ -49,6 +48,7 @@ from speechbrain_cadino.prepare.parallel import in_threads
 from speechbrain_cadino.prepare.rules import rule_of
 from speechbrain_cadino.process.console import printable
 from speechbrain_cadino.process.files import (
+    check_folder,
     check_inputs_stay,
     check_only,
     state_of,

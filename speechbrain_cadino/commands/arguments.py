@@ -2,7 +2,6 @@
 the work that takes long."""
 
 import pathlib
-import tempfile
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.commands.audio_files import find_files
@@ -21,6 +20,7 @@ from speechbrain_cadino.embeddings.store import (
 from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.encoders.export import check_no_encoder
 from speechbrain_cadino.encoders.load import check_kind, load_encoder
+from speechbrain_cadino.process.files import check_folder
 from speechbrain_cadino.runs.open_run import check_no_training
 
 logger = get_logger(__name__)
@@ -231,26 +231,6 @@ def check_output(folder):
     check_folder(folder)
     check_no_encoder(folder)
     check_no_training(folder)
-
-
-def check_folder(folder, advice="give another place for the results"):
-    """Makes a folder; raises before the work if nothing can be put there.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        The folder.
-    advice : str
-        The remedy, for the error.
-    """
-    try:
-        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise OSError(
-            f"Nothing can be written into {folder} ({error.strerror}): "
-            f"{advice}."
-        ) from error
 
 
 def as_text(table):

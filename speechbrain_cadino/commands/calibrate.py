@@ -10,7 +10,6 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.commands import audio_files
 from speechbrain_cadino.commands.arguments import (
     as_text,
-    check_folder,
     encoder_of,
     ids_of,
     load,
@@ -25,7 +24,7 @@ from speechbrain_cadino.encoders.calibration import (
 )
 from speechbrain_cadino.encoders.export import WRITTEN
 from speechbrain_cadino.encoders.trust import check_no_links
-from speechbrain_cadino.process.files import read_json
+from speechbrain_cadino.process.files import check_folder, read_json
 from speechbrain_cadino.process.lock import locked
 from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.evaluate import TrialEvaluator

@@ -251,15 +251,16 @@ def _core(name):
 def _value(key, value, settings):
     """The value of a flag."""
     default = _default(key, settings)
-    if value is None:
-        if isinstance(default, bool):
-            return True
+    if value is None and isinstance(default, bool):
+        return True
+    if not value:
         none = "" if key in NEEDED else f", or --{key}=null for none"
-        raise ValueError(f"--{key} has no value: --{key}=VALUE{none}.")
+        unset = "" if value is None else " Is a variable unset?"
+        raise ValueError(f"--{key} has no value: --{key}=VALUE{none}.{unset}")
     needed = _is_placeholder(default)
     path = is_path(key) or needed
     without = default is None or (key in OPTIONAL and not needed)
-    if path and without and value in ("null", ""):
+    if path and without and value == "null":
         return None
     if path and default is None:
         return _path(key, value)
@@ -355,10 +356,7 @@ def _path(key, value):
             return paths[0] if len(paths) == 1 else paths
     path = os.path.expanduser(_text(key, value))
     if not path:
-        raise ValueError(
-            f"--{key}= names nothing: is a variable not set? --{key}=null is "
-            "for none."
-        )
+        raise ValueError(f"--{key}: one of the names is empty.")
     # A file goes through two libraries: what is a text to one, such as yes, is
     # none to the other.
     tag = yaml.resolver.Resolver().resolve(yaml.ScalarNode, path, (True, False))

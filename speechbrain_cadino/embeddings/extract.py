@@ -536,8 +536,8 @@ def none_readable(table):
         The error, to be raised.
     """
     return MediaError(
-        f"None of the {len(table)} utterances can be read, the first is "
-        f"{table['wav'].iloc[0]}. Is data_folder right?"
+        f"None of the {len(table)} utterances can be read and has sound in "
+        f"it, the first is {table['wav'].iloc[0]}. Is data_folder right?"
     )
 
 

@@ -16,6 +16,9 @@ from speechbrain_cadino.process.files import (
 # Rows that are worked on at once, which saves memory
 CHUNK = 2**14
 
+# Rounding of float32
+SAME = 1e-6
+
 # The files of an embedding folder
 NAMES = ["embeddings.npy", "ids.txt"]
 
@@ -318,6 +321,39 @@ def readable_rows(embeddings):
     return readable
 
 
+def check_not_same(embeddings):
+    """Raises if all embeddings are the same, but for rounding.
+
+    Arguments
+    ---------
+    embeddings : numpy.ndarray
+        Embeddings, shape (N, D); a ``numpy.memmap`` is read in pieces, up to
+        one that differs.
+
+    Raises
+    ------
+    ValueError
+        If so, and there are two or more.
+
+    Example
+    -------
+    >>> check_not_same(np.array([[1.0, 2.0], [1.0, 2.1]]))
+    >>> check_not_same(np.array([[1.0, 2.0], [1.0, 2.0]]))
+    Traceback (most recent call last):
+    ...
+    ValueError: All 2 embeddings are the same: did the training of the ...
+    """
+    rounding = SAME * np.abs(embeddings[:1]).max(initial=0)
+    if len(embeddings) > 1 and all(
+        (np.abs(embeddings[rows] - embeddings[0]) <= rounding).all()
+        for rows in chunks(len(embeddings))
+    ):
+        raise ValueError(
+            f"All {len(embeddings)} embeddings are the same: did the training "
+            "of the encoder collapse?"
+        )
+
+
 def readable_embeddings(folder, transform=None):
     """The embeddings of a folder, without the rows of unreadable files.
 
@@ -336,11 +372,17 @@ def readable_embeddings(folder, transform=None):
         The IDs of these n rows.
     points : numpy.ndarray
         The embeddings of these rows, shape (n, D), transformed.
+
+    Raises
+    ------
+    ValueError
+        If all are the same. See ``load_embeddings`` for others.
     """
     ids, embeddings = load_embeddings(folder)
     readable = readable_rows(embeddings)
     # No copy of what may fill the memory
     points = embeddings if readable.all() else embeddings[readable]
+    check_not_same(points)
     if transform is not None:
         points = transform.fit_transform(points)
     return readable, [n for n, fine in zip(ids, readable) if fine], points

@@ -205,7 +205,7 @@ class TwoGaussians:
     Raises
     ------
     ValueError
-        If there is no such rule.
+        If there is no such rule, or a share is none.
 
     Example
     -------
@@ -245,6 +245,10 @@ class TwoGaussians:
     ):
         if rule not in ("checked", "papers"):
             raise ValueError(f'gate_rule={rule}: give "checked" or "papers".')
+        if not 0 <= least_trusted <= 1:
+            raise ValueError(
+                f"least_trusted={least_trusted}: give a number from 0 to 1."
+            )
         self.rule = rule
         self.outliers = outliers
         self.least_variance = least_variance

@@ -12,13 +12,16 @@ from speechbrain_cadino.dataio.labels import labels_of
 from speechbrain_cadino.dataio.manifest import DATA_ROOT, LABEL, read_manifest
 from speechbrain_cadino.gate.mixture import TwoGaussians
 from speechbrain_cadino.gate.plots import GROUPS, plot_gate, right_column
-from speechbrain_cadino.gate.record import checksum_of
+from speechbrain_cadino.gate.record import COLUMNS, checksum_of
 from speechbrain_cadino.losses.label_correction import (
     CORRECTED,
     DROPPED,
     RELIABLE,
 )
 from speechbrain_cadino.process.files import write_csv
+
+# What NumPy raises of a file that is none of ours
+READ_ERRORS = (ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile)
 
 
 def report_gate(output_folder, manifest, speakers=None):
@@ -84,10 +87,7 @@ def report_gate(output_folder, manifest, speakers=None):
             f"There is no {path}: give the output folder of a run of "
             "train_dlg_lc.py that has done an epoch."
         )
-    # Else older pandas lose the last digit, and the file would change.
-    table = pd.read_csv(path, float_precision="round_trip")
-    if table.empty:
-        raise ValueError(f"{path} has no epoch: copy the run folder again.")
+    table = _read_table(path)
     # Another mixture has figures of its own: its gates are drawn alone.
     lacking = [name for name in TwoGaussians.columns if name not in table]
     lacking = dict.fromkeys(lacking, np.nan)
@@ -103,13 +103,29 @@ def report_gate(output_folder, manifest, speakers=None):
     return table
 
 
+def _read_table(path):
+    """The content of ``gate.csv``."""
+    try:
+        # Else older pandas lose the last digit, and the file would change.
+        table = pd.read_csv(path, float_precision="round_trip")
+        table[["epoch", "gate", *GROUPS]].astype(float)
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path} is damaged, or not of train_dlg_lc.py ({error}): give its "
+            "output folder, as it left it."
+        ) from error
+    if table.empty:
+        raise ValueError(f"{path} has no epoch: copy the run folder again.")
+    return table
+
+
 def _judge(folder, numbers, shown, manifest, speakers):
     """How often the gate was right in each epoch, a row; and what is drawn of
     those to show."""
     truth = _read_truth(manifest, speakers)
     rows, epochs = [], {}
     for epoch in numbers:
-        record = _read(folder, epoch)
+        record = _read(folder, epoch, COLUMNS)
         samples = len(record["losses"])
         if samples % len(truth.right):
             raise ValueError(
@@ -138,8 +154,9 @@ def _epochs_to_show(table):
     return table["epoch"].iloc[np.unique(places)].tolist()
 
 
-def _read(folder, epoch):
-    """The arrays of an epoch, by name."""
+def _read(folder, epoch, needed=("losses",)):
+    """The arrays of an epoch, by name; those that are needed are as long as
+    each other."""
     path = folder / "gate" / f"epoch{epoch:03}.npz"
     if not path.is_file():
         raise FileNotFoundError(
@@ -149,8 +166,10 @@ def _read(folder, epoch):
     try:
         with np.load(path) as arrays:
             record = dict(arrays)
-        record["losses"]
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        lengths = {len(record[name]) for name in needed}
+        if len(lengths) > 1:
+            raise ValueError("arrays of several lengths")
+    except READ_ERRORS as error:
         raise ValueError(
             f"{path} is damaged ({error}): copy the run folder again."
         ) from error

@@ -200,6 +200,16 @@ class Teacher(torch.nn.Module):
             The student, wrapped by DDP or not.
         momentum : float
             The momentum, between 0 and 1.
+
+        Raises
+        ------
+        ValueError
+            If it is not: the teacher would run away.
         """
+        if not 0 <= momentum <= 1:
+            raise ValueError(
+                f"teacher_momentum is {momentum:g} in this step: give a number "
+                "from 0 to 1."
+            )
         average = get_ema_multi_avg_fn(momentum)
         average(list(self.parameters()), list(student.parameters()), None)

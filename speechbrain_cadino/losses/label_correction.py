@@ -80,6 +80,11 @@ class LabelCorrectionLoss(torch.nn.Module):
                 f"temperature={temperature}, confidence={confidence}: the "
                 "temperature is 0 or more, the confidence from 0 to 1."
             )
+        if not 0 <= margin < math.pi / 2:
+            raise ValueError(
+                f"margin={margin}: give an angle in radians, 0 or more and "
+                "below pi / 2."
+            )
         self.aam = AdditiveAngularMargin(margin, scale)
         self.scale = scale
         self.temperature = temperature

@@ -213,7 +213,7 @@ def _check_numbers(
         check_id_parts(id_parts)
     limits = {
         "min_duration": (min_duration, 0),
-        "max_duration": (max_duration, 0),
+        "max_duration": (max_duration, SHORTEST),
         "cut_seconds": (cut_seconds, SHORTEST),
     }
     for name, (value, least) in limits.items():

@@ -1,6 +1,7 @@
 """Joined manifests: labels that are given beside labels that were guessed."""
 
 import os
+import pathlib
 
 import pandas as pd
 
@@ -22,7 +23,7 @@ from speechbrain_cadino.dataio.manifest import (
 )
 from speechbrain_cadino.dataio.names import check_writable_name
 from speechbrain_cadino.prepare.inputs import check_folders
-from speechbrain_cadino.process.files import check_inputs_stay
+from speechbrain_cadino.process.files import check_folder, check_inputs_stay
 
 logger = get_logger(__name__)
 
@@ -52,6 +53,8 @@ def join_manifests(
     ------
     FileNotFoundError
         If there is no such folder, or the first file is not below it.
+    OSError
+        If the output cannot be written.
     ValueError
         If one has no labels or is joined already, the source is of one
         speaker, both have an utterance in common or count at different rates,
@@ -84,6 +87,7 @@ def join_manifests(
         )
     ]
     check_writable_name(output)
+    check_folder(pathlib.Path(output).parent)
     check_inputs_stay([source, target], [output])
     rates = [counted_rate(table) for table in tables]
     if None not in rates and not alike(*rates):

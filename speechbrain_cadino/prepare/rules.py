@@ -73,6 +73,11 @@ class Mixture:
     least_kept : float
         A threshold that keeps less than this share is refused, too.
 
+    Raises
+    ------
+    ValueError
+        If that is no share.
+
     Example
     -------
     >>> rng = np.random.default_rng(0)
@@ -85,6 +90,10 @@ class Mixture:
     """
 
     def __init__(self, least_kept=0.3):
+        if not 0 <= least_kept <= 1:
+            raise ValueError(
+                f"least_kept={least_kept}: give a number from 0 to 1."
+            )
         # Its rules that speak of learnt labels are not asked
         self.mixture = TwoGaussians(least_wrong=-np.inf, least_trusted=0.0)
         self.least_kept = least_kept

@@ -444,6 +444,40 @@ def holds_something(path):
     return not all(is_temporary(inner.name) for inner in path.iterdir())
 
 
+def check_folder(folder, advice="give another place for the results"):
+    """Makes a folder; raises before the work if nothing can be put there.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder.
+    advice : str
+        The remedy, for the error.
+
+    Raises
+    ------
+    OSError
+        If so.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.txt"
+    >>> path.touch()
+    >>> check_folder(path)
+    Traceback (most recent call last):
+    ...
+    OSError: Nothing can be written into ...a.txt (File exists): give another...
+    """
+    try:
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(
+            f"Nothing can be written into {folder} ({error.strerror}): "
+            f"{advice}."
+        ) from error
+
+
 def check_only(folder, is_own):
     """Raises if a folder that is to be removed holds what is not ours.
 

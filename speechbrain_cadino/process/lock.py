@@ -7,7 +7,7 @@ import pathlib
 import time
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.process.files import remove_leftovers
+from speechbrain_cadino.process.files import check_folder, remove_leftovers
 
 logger = get_logger(__name__)
 
@@ -51,6 +51,8 @@ def locked(folder, patience=PATIENCE):
 
     Raises
     ------
+    OSError
+        If nothing can be written there.
     ValueError
         If another run is at work there, and stays.
 
@@ -64,7 +66,7 @@ def locked(folder, patience=PATIENCE):
     ValueError: Another run, or a script that it has started, is at work in ...
     """
     path = pathlib.Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
+    check_folder(path)
     if _is_own(path):
         yield None
         return

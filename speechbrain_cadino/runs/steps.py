@@ -378,8 +378,18 @@ def _part(settings, key):
 
 def _check_numbers(clusterer, sweep):
     """Raises what pseudo labels would, of however many utterances."""
-    numbers = clusterer.n_clusters, clusterer.merge_to
-    if not any(number is not None and 0 < number < 1 for number in numbers):
+    given = {
+        "num_clusters": clusterer.n_clusters,
+        "merge_to": clusterer.merge_to,
+    }
+    given = {name: given[name] for name in given if given[name] is not None}
+    for name, number in given.items():
+        if number <= 0:
+            raise ValueError(
+                f"{name} is {number}: give a number of clusters, or a share of "
+                "the utterances."
+            )
+    if all(number >= 1 for number in given.values()):
         check_clusterer(clusterer, sweep, MANY)
         return
     find_engine(clusterer.engine, "cpu")

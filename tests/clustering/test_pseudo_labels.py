@@ -221,6 +221,13 @@ def test_all_utterances_being_outliers_is_said(tmp_path):
         label_points(tmp_path, np.eye(3), DBSCAN(0.1, min_samples=2))
 
 
+@pytest.mark.parametrize("transform", [None, Whitening(1.0)])
+def test_embeddings_that_are_all_the_same_are_no_clusters(tmp_path, transform):
+    points = np.ones((6, 4)) * [3, -1, 2, 0.5] * (1 + 1e-8)
+    with pytest.raises(ValueError, match="All 6 embeddings are the same: did"):
+        label_points(tmp_path, points, SphericalKMeans(2), transform=transform)
+
+
 def test_labels_of_clusters_are_none_that_were_given():
     """Of a joined manifest they would never be dropped nor corrected."""
     table = pd.DataFrame({"ID": ["a", "b"], "spk_id": ["anna", "0"]})

@@ -116,7 +116,7 @@ def test_rows_of_no_embedding_are_left_out(tmp_path, axis):
     ("embeddings", "labels", "name", "sentence"),
     [
         (voices(3, 1), None, "map.png", "A map of 3 embeddings"),
-        (np.ones((9, 3)), None, "map.png", "All embeddings are the same"),
+        (np.ones((9, 3)), None, "map.png", "All 9 embeddings are the same"),
         (voices(3, 3), ["a"], "map.png", "1 labels for 9 embeddings"),
         (voices(3, 3), None, "map", "end the name in .png"),
         (voices(3, 3), None, "map.csv", "end the name in .png"),

@@ -189,7 +189,15 @@ def test_an_entry_of_several_keys_is_given_once(load):
         (["--seed"], "--seed has no value: --seed=VALUE."),
         (["--twice"], "--twice has no value: --twice=VALUE, or --twice=null"),
         (["--trials", "--seed=3"], "--trials has no value"),
-        (["--output_folder="], "--output_folder= names nothing: is a variable"),
+        (
+            ["--output_folder="],
+            "--output_folder has no value: .* Is a variable",
+        ),
+        (["--trials="], "--trials has no value: .*, or --trials=null for none"),
+        (["--part="], "--part has no value: .* Is a variable unset"),
+        (["--seed="], "--seed has no value: --seed=VALUE. Is a variable"),
+        (["--mirrored="], "--mirrored has no value: .* Is a variable unset"),
+        (["--data_folder=[a, '']"], "--data_folder: one of the names is empty"),
     ],
 )
 def test_mistakes_are_one_sentence(load, flags, message):

@@ -264,6 +264,11 @@ def test_the_picture_is_of_the_losses_that_were_drawn(tmp_path, monkeypatch):
             r"epoch002\.npz is damaged .*copy the run folder",
         ),
         ("foreign", ValueError, r"epoch002\.npz is damaged .*copy the run"),
+        ("uneven", ValueError, r"epoch002\.npz is damaged .*several lengths"),
+        ("scalar", ValueError, r"epoch002\.npz is damaged .*copy the run"),
+        ("table", ValueError, r"gate\.csv is damaged, or not of train_dlg_lc"),
+        ("word", ValueError, r"gate\.csv is damaged, or not .*'gone'"),
+        ("binary", ValueError, r"gate\.csv is damaged, or not of train_dlg_lc"),
         ("no epoch", ValueError, r"gate\.csv has no epoch: copy the run"),
         ("manifest", FileNotFoundError, r"No manifest at .*gone\.csv"),
         ("size", ValueError, "has 120 samples, no multiple of the 59 utter"),
@@ -285,6 +290,20 @@ def test_mistakes(mistake, error, sentence, manifest, speakers, tmp_path):
         path.write_bytes(content[: len(content) // 2 * (mistake == "half")])
     elif mistake == "foreign":
         np.savez(folder / "gate" / "epoch002.npz", other=np.zeros(3))
+    elif mistake in ("uneven", "scalar"):
+        path = folder / "gate" / "epoch002.npz"
+        with np.load(path) as arrays:
+            record = dict(arrays)
+        decisions = record["decisions"]
+        decisions = decisions[1:] if mistake == "uneven" else decisions[0]
+        np.savez(path, **record | {"decisions": decisions})
+    elif mistake == "table":
+        (folder / "gate.csv").write_text("epoch,loss\n1,0.5\n")
+    elif mistake == "word":
+        path = folder / "gate.csv"
+        path.write_text(path.read_text().replace("\n1,", "\ngone,"))
+    elif mistake == "binary":
+        (folder / "gate.csv").write_bytes(bytes(range(256)) * 4)
     elif mistake == "no epoch":
         path = folder / "gate.csv"
         path.write_text(path.read_text().splitlines()[0] + "\n")

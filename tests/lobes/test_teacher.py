@@ -33,6 +33,9 @@ def test_follows_by_moving_average():
     teacher.follow(student, 0.0)
     for new, p in zip(teacher.parameters(), student.parameters()):
         torch.testing.assert_close(new, p)
+    for momentum in (-0.1, 99.6, float("nan")):
+        with pytest.raises(ValueError, match=f"momentum is {momentum:g} in"):
+            teacher.follow(student, momentum)
 
 
 def test_gives_and_takes_no_gradient():

@@ -137,6 +137,12 @@ def test_without_correction_the_model_is_not_asked():
     assert set(results["decisions"].tolist()) == {RELIABLE}
 
 
+@pytest.mark.parametrize("margin", [-0.2, 11.5, float("nan")])
+def test_a_margin_that_is_no_angle_is_refused(margin):
+    with pytest.raises(ValueError, match=f"margin={margin}: give an angle"):
+        LabelCorrectionLoss(margin)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_mean_over_the_selected_equals_the_loop(seed):
     cosines, labels, clean = batch(seed)

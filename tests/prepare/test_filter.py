@@ -62,6 +62,8 @@ def test_a_mixture_refuses_one_hill_and_too_few(scores, caplog):
     assert "10% of the utterances, and less than 30% are not kept" in reason
     threshold, _ = Mixture(least_kept=0.05).threshold(few)
     assert 0.2 < threshold < 0.6
+    with pytest.raises(ValueError, match="least_kept=30: give a number from 0"):
+        Mixture(least_kept=30)
 
 
 @pytest.mark.parametrize("voices", [4, 30])

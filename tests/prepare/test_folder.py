@@ -499,7 +499,7 @@ def test_a_folder_in_another_would_be_there_twice(data, save):
         ("id_parts", [0, -1]),
         ("cut_seconds", [float("nan"), -1, 0, 1e-3, float("inf")]),
         ("min_duration", [float("nan"), -1]),
-        ("max_duration", [float("nan"), -1]),
+        ("max_duration", [float("nan"), -1, 0]),
     ],
 )
 def test_numbers_that_make_no_sense(data, save, name, values):

@@ -20,6 +20,8 @@ def test_folders_are_found_from_anywhere(tmp_path, monkeypatch):
         join_manifests(*arguments)
     for folder in ["vox", "cn"]:
         (tmp_path / folder / "1.wav").touch()
+    with pytest.raises(OSError, match=r"can be written into source\.csv"):
+        join_manifests(*arguments[:2], "source.csv/joined.csv", "vox", "cn")
     join_manifests(*arguments)
     table = pd.read_csv("joined.csv")
     paths = [f"{folder}/{i}.wav" for folder in ["cn", "vox"] for i in (1, 2)]

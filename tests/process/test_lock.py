@@ -26,6 +26,15 @@ def test_deleting_a_file_does_not_lift_a_lock(tmp_path):
             pass
 
 
+def test_a_place_where_nothing_can_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(OSError, match=r"Nothing can be written into .*file"),
+        locked(tmp_path / "file"),
+    ):
+        pass
+
+
 def test_a_folder_that_cannot_be_locked_has_a_file_that_can(
     tmp_path, monkeypatch
 ):

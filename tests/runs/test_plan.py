@@ -157,6 +157,15 @@ def test_faces_are_looked_for_before_voices_are_trained(steps, tmp_path):
         ),
         ("--pseudo_label={merge_to: 7500}", "pseudo_label: merge_to is 7500"),
         (
+            "--pseudo_label={num_clusters: -3, merge_to: 0.5}",
+            "pseudo_label: num_clusters is -3: give",
+        ),
+        (
+            "--pseudo_label={num_clusters: 0.5, merge_to: 0}",
+            "pseudo_label: merge_to is 0: give",
+        ),
+        ("--dlg_lc={least_trusted: 30}", "dlg_lc: least_trusted=30: give"),
+        (
             "--pseudo_label={embeddings: mine}",
             "pseudo_label: encoder=.* and embeddings=mine: give one",
         ),

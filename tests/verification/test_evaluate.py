@@ -482,6 +482,17 @@ def test_segments_are_averaged(encoder_folder, corpus):
     np.testing.assert_allclose(embeddings[0], expected, rtol=1e-4, atol=1e-6)
 
 
+def test_an_encoder_that_hears_no_difference_is_told_of(
+    corpus, tmp_path, caplog
+):
+    lists = TrialEvaluator(corpus / "trials.txt", corpus)
+    verify(tmp_path / "some", Embedder(lambda wavs, lens: wavs[:, :5]), lists)
+    assert "are the same" not in caplog.text
+    deaf = Embedder(lambda wavs, lens: wavs[:, :5] * 0 + 3)
+    verify(tmp_path / "none", deaf, lists)
+    assert "All 12 embeddings are the same: did the training" in caplog.text
+
+
 def test_a_silent_file_is_left_out_with_its_trials(corpus, tmp_path, caplog):
     shutil.copytree(corpus / "wav", tmp_path / "wav")
     soundfile.write(tmp_path / "wav" / "a" / "0.wav", np.zeros(8000), 16000)
