@@ -33,6 +33,21 @@ SERVER.set_forkserver_preload(
         "speechbrain_cadino.clustering.pseudo_labels",
         "speechbrain_cadino.prepare.filter",
         "speechbrain_cadino.gate.report",
+        # What their YAML files name
+        "matplotlib.backends.backend_agg",
+        "speechbrain.nnet.containers",
+        "speechbrain.utils.epoch_loop",
+        "speechbrain.utils.parameter_transfer",
+        "speechbrain.utils.train_logger",
+        "speechbrain_cadino.encoders.adopt",
+        "speechbrain_cadino.lobes.ecapa",
+        "speechbrain_cadino.losses.chunked",
+        "speechbrain_cadino.losses.dino",
+        "speechbrain_cadino.prepare.noise",
+        "speechbrain_cadino.prepare.voxceleb",
+        "speechbrain_cadino.runs.stage_one",
+        "speechbrain_cadino.runs.training",
+        "speechbrain_cadino.training.average",
     ]
 )
 

@@ -10,12 +10,9 @@ from speechbrain_cadino.audio_visual.faces import FaceReader
 from speechbrain_cadino.dataio.audio import MediaError
 from speechbrain_cadino.dataio.crop_reader import shows
 from speechbrain_cadino.dataio.crops import PseudoLabelDataset
-from speechbrain_cadino.dataio.manifest import (
-    TRUSTED,
-    read_manifest,
-    spread_rows,
-)
+from speechbrain_cadino.dataio.manifest import TRUSTED, read_manifest
 from speechbrain_cadino.dataio.packed import PackedStrings
+from speechbrain_cadino.dataio.spread import spread_rows
 
 # So many tracks are looked for before a training: a wrong folder has none.
 SOME = 10

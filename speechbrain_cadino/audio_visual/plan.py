@@ -7,7 +7,7 @@ from speechbrain_cadino.audio_visual.videos import VIDEOS
 from speechbrain_cadino.dataio.names import paths_of
 from speechbrain_cadino.prepare.copies import require_av
 from speechbrain_cadino.prepare.inputs import check_folders
-from speechbrain_cadino.process.files import holds_something
+from speechbrain_cadino.process.outputs import holds_something
 from speechbrain_cadino.runs.plan import Plan, lies_in
 
 

@@ -20,11 +20,7 @@ from speechbrain_cadino.audio_visual.faces import (
     upright_rgb,
 )
 from speechbrain_cadino.audio_visual.videos import VIDEOS, sample_frames
-from speechbrain_cadino.dataio.manifest import (
-    DATA_ROOT,
-    counted_rate,
-    read_manifest,
-)
+from speechbrain_cadino.dataio.manifest import DATA_ROOT, read_manifest
 from speechbrain_cadino.dataio.names import (
     CONVERTIBLE,
     READABLE,
@@ -32,6 +28,7 @@ from speechbrain_cadino.dataio.names import (
     recordings_of,
     spelling,
 )
+from speechbrain_cadino.dataio.rates import counted_rate
 from speechbrain_cadino.prepare.exclude import Excluded
 from speechbrain_cadino.prepare.inputs import (
     SPEAKERS,

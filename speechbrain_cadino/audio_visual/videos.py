@@ -15,7 +15,8 @@ from speechbrain_cadino.prepare.copies import (
     make_copies,
     require_av,
 )
-from speechbrain_cadino.process.files import atomic_folder, holds_something
+from speechbrain_cadino.process.files import atomic_folder
+from speechbrain_cadino.process.outputs import holds_something
 
 VIDEOS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm"}
 QUALITY = 95

@@ -140,13 +140,8 @@ class EncoderBrain(sb.Brain):
         """The logger of TensorBoard, if there is one."""
         return getattr(self.hparams, "tensorboard_logger", None)
 
-    def embedder(self, **options):
+    def embedder(self):
         """The encoder that is evaluated and exported, as it is now.
-
-        Arguments
-        ---------
-        **options
-            Further arguments of Embedder, such as ``batch_size``.
 
         Returns
         -------
@@ -175,7 +170,7 @@ class EncoderBrain(sb.Brain):
         """
         return self.trained_weights()
 
-    def make_embedder(self, network, sample_rate, reader, **options):
+    def make_embedder(self, network, sample_rate, reader):
         """An encoder in training, to embed with.
 
         Arguments
@@ -186,8 +181,6 @@ class EncoderBrain(sb.Brain):
             The sample rate of the signals, in Hz.
         reader : callable
             The opener of a file: see Embedder.
-        **options
-            Further arguments of Embedder.
 
         Returns
         -------
@@ -211,9 +204,12 @@ class EncoderBrain(sb.Brain):
 
         # Files of trials are read as those to train on are
         loader = getattr(self.hparams, "dataloader_options", {})
-        options.setdefault("num_workers", loader.get("num_workers", 0))
         return Embedder(
-            encode_batch, network.encoder, sample_rate, reader, **options
+            encode_batch,
+            network.encoder,
+            sample_rate,
+            reader,
+            num_workers=loader.get("num_workers", 0),
         )
 
     def epoch_figures(self):

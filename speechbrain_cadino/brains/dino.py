@@ -75,11 +75,11 @@ class DINOBrain(EncoderBrain):
             self.modules.teacher.network.encoder,
         )
 
-    def embedder(self, **options):
+    def embedder(self):
         """The teacher's encoder: see EncoderBrain."""
         reader = getattr(self.hparams, "reader", AudioReader)
         embedder = self.make_embedder(
-            self.network, self.hparams.sample_rate, reader, **options
+            self.network, self.hparams.sample_rate, reader
         )
         return embedder.replace(weights=without_norm(self.network.encoder))
 

@@ -64,7 +64,7 @@ class PseudoLabelBrain(EncoderBrain):
             }
         )
 
-    def embedder(self, branch=None, **options):
+    def embedder(self, branch=None):
         """The encoder of a branch, of the first by default: see
         EncoderBrain."""
         branch = branch or next(iter(self.branches.values()))
@@ -72,7 +72,6 @@ class PseudoLabelBrain(EncoderBrain):
             self.exported(branch).network,
             branch.sample_rate,
             branch.reader,
-            **options,
         )
 
     def exported(self, branch):

@@ -36,10 +36,10 @@ class SpeakerBrain(WithDINO, EncoderBrain):
             self.hparams.embedding_model,
         )
 
-    def embedder(self, **options):
+    def embedder(self):
         """The encoder: see EncoderBrain."""
         return self.make_embedder(
-            self.network, self.hparams.sample_rate, AudioReader, **options
+            self.network, self.hparams.sample_rate, AudioReader
         )
 
     def compute_forward(self, batch, stage):

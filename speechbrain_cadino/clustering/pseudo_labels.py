@@ -24,7 +24,7 @@ from speechbrain_cadino.dataio.manifest import (
     write_manifest,
 )
 from speechbrain_cadino.embeddings.store import readable_embeddings
-from speechbrain_cadino.process.files import check_inputs_stay
+from speechbrain_cadino.process.outputs import check_inputs_stay
 
 logger = get_logger(__name__)
 

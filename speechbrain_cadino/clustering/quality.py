@@ -15,7 +15,7 @@ from sklearn.metrics.cluster import contingency_matrix
 
 from speechbrain_cadino.clustering.plots import plot_clusters
 from speechbrain_cadino.clustering.rows import sums_of_members, unit_rows
-from speechbrain_cadino.dataio.manifest import spread_rows
+from speechbrain_cadino.dataio.spread import spread_rows
 from speechbrain_cadino.process.files import write_json
 
 # Utterances whose similarity to all the clusters is looked at. The standard

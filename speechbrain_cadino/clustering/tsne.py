@@ -9,7 +9,7 @@ from matplotlib.backend_bases import FigureCanvasBase
 from sklearn.manifold import TSNE
 
 from speechbrain_cadino.clustering.rows import unit_rows
-from speechbrain_cadino.dataio.manifest import spread_rows
+from speechbrain_cadino.dataio.spread import spread_rows
 from speechbrain_cadino.embeddings.store import check_not_same
 from speechbrain_cadino.process.plots import as_label, save_figure
 

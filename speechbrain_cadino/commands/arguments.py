@@ -6,12 +6,8 @@ import pathlib
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.commands.audio_files import find_files
 from speechbrain_cadino.dataio import labels
-from speechbrain_cadino.dataio.manifest import (
-    describe_columns,
-    read_csv,
-    spread_rows,
-)
 from speechbrain_cadino.dataio.names import check_writable_name
+from speechbrain_cadino.dataio.spread import spread_rows
 from speechbrain_cadino.embeddings.store import (
     BESIDE,
     NAMES,
@@ -20,7 +16,8 @@ from speechbrain_cadino.embeddings.store import (
 from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.encoders.export import check_no_encoder
 from speechbrain_cadino.encoders.load import check_kind, load_encoder
-from speechbrain_cadino.process.files import check_folder
+from speechbrain_cadino.process.outputs import check_folder
+from speechbrain_cadino.process.tables import describe_columns, read_csv
 from speechbrain_cadino.runs.open_run import check_no_training
 
 logger = get_logger(__name__)

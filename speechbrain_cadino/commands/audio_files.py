@@ -14,12 +14,7 @@ import pandas as pd
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import AudioError, read_header
-from speechbrain_cadino.dataio.manifest import (
-    COLUMNS,
-    DATA_ROOT,
-    describe_columns,
-    read_csv,
-)
+from speechbrain_cadino.dataio.manifest import COLUMNS, DATA_ROOT
 from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE, paths_of
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.segments import SHORTEST
@@ -39,6 +34,7 @@ from speechbrain_cadino.prepare.recordings import (
 )
 from speechbrain_cadino.prepare.scan import EVERYTHING, list_files
 from speechbrain_cadino.process.console import printable
+from speechbrain_cadino.process.tables import describe_columns, read_csv
 from speechbrain_cadino.runs.maps import calibrate_lda
 from speechbrain_cadino.verification.scoring import unit
 from speechbrain_cadino.verification.threshold import calibrate
@@ -227,7 +223,6 @@ def embed_files(
     encoder,
     files,
     *,
-    trusted=True,
     recording_lda=False,
     self_calibrate=False,
 ):
@@ -242,8 +237,6 @@ def embed_files(
         Audio files; of a folder of embeddings, IDs. What soundfile cannot read
         (m4a) is converted first, into a temporary folder, by the extra
         ``convert``.
-    trusted : bool
-        See ``load_encoder``, also for the errors.
     recording_lda : bool
         Whether to learn RecordingLDA from these files, and to apply it.
     self_calibrate : bool
@@ -259,14 +252,15 @@ def embed_files(
     Raises
     ------
     ValueError
-        If no file can be read, or an embedding is not finite.
+        If no file can be read, or an embedding is not finite. See
+        ``load_encoder`` for others.
     """
     files = _names(files)
     if not files:
         raise ValueError("There is no file to embed: give audio files.")
     loaded = encoder
     if not hasattr(encoder, "embed"):
-        loaded = load_encoder(encoder, trusted=trusted)
+        loaded = load_encoder(encoder)
     calibration = loaded.source and read_calibration(loaded.source)
     if not loaded.hears:
         if recording_lda:

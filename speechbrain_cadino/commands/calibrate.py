@@ -24,8 +24,9 @@ from speechbrain_cadino.encoders.calibration import (
 )
 from speechbrain_cadino.encoders.export import WRITTEN
 from speechbrain_cadino.encoders.trust import check_no_links
-from speechbrain_cadino.process.files import check_folder, read_json
+from speechbrain_cadino.process.files import read_json
 from speechbrain_cadino.process.lock import locked
+from speechbrain_cadino.process.outputs import check_folder
 from speechbrain_cadino.verification import threshold
 from speechbrain_cadino.verification.evaluate import TrialEvaluator
 

@@ -23,9 +23,10 @@ from speechbrain_cadino.commands.arguments import (
 )
 from speechbrain_cadino.commands.audio_files import NO_EMBEDDING, embed_files
 from speechbrain_cadino.encoders.calibration import read_calibration
-from speechbrain_cadino.process.files import check_inputs_stay, write_csv
+from speechbrain_cadino.process.outputs import check_inputs_stay
+from speechbrain_cadino.process.tables import write_csv
 from speechbrain_cadino.runs.maps import FEWEST
-from speechbrain_cadino.verification.threshold import FEWEST_RECORDINGS
+from speechbrain_cadino.verification.halves import FEWEST_RECORDINGS
 
 logger = get_logger(__name__)
 

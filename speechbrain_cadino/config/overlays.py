@@ -1,5 +1,6 @@
 """YAML files that are put over others, and the flags of the command line."""
 
+import contextlib
 import dataclasses
 import datetime
 import io
@@ -45,6 +46,9 @@ TOOL_OPTIONS = {"device", "distributed_backend"}
 
 # Holds the merged YAML files until the process ends.
 _merged_folder = None
+
+# What has been loaded in the block of ``loads_once``
+_loaded = None
 
 
 def parse_arguments(arguments, trains=True):
@@ -103,9 +107,7 @@ def parse_arguments(arguments, trains=True):
     arguments = [part for part in arguments if part != "--show"]
     hparams_file, run_opts, _ = sb.parse_arguments(arguments)
     path = pathlib.Path(hparams_file)
-    if not path.is_file():
-        raise ValueError(f"No hyperparameter file {path}.")
-    settings, files = _load(path)
+    settings, files = load_merged(path)
     own = list(arguments)
     own.remove(hparams_file)
     flags = read_flags(own, settings, run_opts.as_dict())
@@ -177,9 +179,49 @@ def allow_own_classes():
     sys.path += [folder for folder in OWN_FOLDERS if folder not in sys.path]
 
 
+@contextlib.contextmanager
+def loads_once():
+    """In the block, each YAML file is loaded but once, as nobody edits it in
+    such a moment."""
+    global _loaded
+    _loaded = {}
+    try:
+        yield
+    finally:
+        _loaded = None
+
+
+def load_merged(path):
+    """A YAML file, put over its bases if it names any.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        The file.
+
+    Returns
+    -------
+    settings : dict
+        The settings, as ``YAML().load`` gives them, to be left as they are.
+    files : list of pathlib.Path
+        The files of all, the nearest first.
+
+    Raises
+    ------
+    ValueError
+        See ``parse_arguments``.
+    """
+    if not path.is_file():
+        raise ValueError(f"No hyperparameter file {path}.")
+    if _loaded is None:
+        return _load(path)
+    if path not in _loaded:
+        _loaded[path] = _load(path)
+    return _loaded[path]
+
+
 def _load(path):
-    """A YAML file, put over its bases if it names any; and the files of all,
-    the nearest first."""
+    """See ``load_merged``."""
     found = list(_with_bases(path, {}, []).values())
     files = [file for file, _ in reversed(found)]
     (whole, merged), *overlays = found
@@ -206,22 +248,6 @@ def _load(path):
         if text := "\n".join(line[2:] for line in head):
             merged.yaml_set_start_comment(text)
     return merged, files
-
-
-def files_of(path):
-    """A YAML file, and all that it is based on, the nearest first.
-
-    Arguments
-    ---------
-    path : pathlib.Path
-        The file.
-
-    Returns
-    -------
-    list of pathlib.Path
-        The files, ``path`` first.
-    """
-    return _load(path)[1]
 
 
 def _check_paths(overlay, settings, merged):

@@ -1,6 +1,7 @@
 """Settings of a run: what its result depends on, and how two runs differ."""
 
 import datetime
+import functools
 import hashlib
 import importlib.util
 import json
@@ -89,14 +90,49 @@ def resolve(hparams_file, overrides=None, run_opts=None):
         The settings, as ``YAML().load`` gives them; ``own_files`` are the
         files of classes of one's own, see ``own_files``.
     """
-    with open(hparams_file, encoding="utf-8") as fin:
-        settings = YAML().load(resolve_references(fin, overrides))
+    settings = YAML().load(resolved_text(hparams_file, overrides))
     for name in run_opts.overridden_args if run_opts is not None else []:
         settings[name] = run_opts[name]
     files = own_files(settings)
     if files:
         settings["own_files"] = files
     return settings
+
+
+def resolved_text(hparams_file, overrides=None):
+    """The text of a YAML file, references resolved: once for each text, which
+    a script asks for several times.
+
+    Arguments
+    ---------
+    hparams_file : str or pathlib.Path
+        The YAML file.
+    overrides : str, optional
+        The flags, as of ``parse_arguments``.
+
+    Returns
+    -------
+    str
+        The text.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.yaml"
+    >>> _ = path.write_text("size: 8\\nhalf: !ref <size> // 2\\n")
+    >>> resolved_text(path, "size: 6")
+    'size: 6\\nhalf: 3\\n'
+    """
+    with open(hparams_file, encoding="utf-8") as fin:
+        text = fin.read()
+        if "!include" in text:  # of other files, which may change
+            fin.seek(0)
+            return resolve_references(fin, overrides).getvalue()
+    return _resolved(text, overrides)
+
+
+@functools.lru_cache(maxsize=64)
+def _resolved(text, overrides):
+    return resolve_references(text, overrides).getvalue()
 
 
 def own_files(settings):

@@ -23,6 +23,13 @@ CPU_ROWS = 16
 # for each new number, which takes it longer than to carry it out.
 GPU_STEP = 16
 
+# Longer impulse responses are cut; of more, some are drawn anew each epoch, and
+# the others are not held in memory.
+LONGEST_RESPONSE = 0.5  # seconds
+MOST_RESPONSES = 2000
+
+VOCODER_WINDOW = 512  # samples
+
 
 class CropAugmenter(torch.nn.Module):
     """Augmentations one after the other, each with its own odds per crop.
@@ -240,7 +247,8 @@ class AddNoise(torch.nn.Module):
 class AddReverb(torch.nn.Module):
     """Convolves with a random room impulse response.
 
-    The response is cut so that the direct sound comes first: no delay.
+    The response is cut so that the direct sound comes first, no delay, and to
+    ``LONGEST_RESPONSE``.
 
     Arguments
     ---------
@@ -250,11 +258,6 @@ class AddReverb(torch.nn.Module):
         reverberation time.
     manifest : str or pathlib.Path, optional
         The files to use of that folder; without a folder it is not looked at.
-    max_seconds : float
-        The greatest length of a response: longer ones are cut.
-    bank_size : int
-        The number of responses held in memory; a larger set is sampled anew
-        each epoch.
     sample_rate : int
         The sample rate, in Hz.
 
@@ -271,12 +274,10 @@ class AddReverb(torch.nn.Module):
         self,
         data_folder=None,
         manifest=None,
-        max_seconds=0.5,
-        bank_size=2000,
         sample_rate=16000,
     ):
         super().__init__()
-        self.max_samples = round(max_seconds * sample_rate)
+        self.max_samples = round(LONGEST_RESPONSE * sample_rate)
         self.sample_rate = sample_rate
         self.bank = None
         if data_folder is not None:
@@ -284,7 +285,7 @@ class AddReverb(torch.nn.Module):
                 manifest,
                 data_folder,
                 clip_samples=self.max_samples,
-                max_clips=bank_size,
+                max_clips=MOST_RESPONSES,
                 sample_rate=sample_rate,
                 impulses=True,
             )
@@ -384,8 +385,6 @@ class ShiftPitch(torch.nn.Module):
     ratios : list of (list of int)
         New to old frequencies: [9, 8] is two semitones up, [8, 9] two down.
         Small numbers are fast. Ours.
-    n_fft : int
-        The window of the vocoder, in samples.
 
     Raises
     ------
@@ -398,7 +397,7 @@ class ShiftPitch(torch.nn.Module):
     torch.Size([4, 16000])
     """
 
-    def __init__(self, ratios=((7, 8), (8, 9), (9, 8), (8, 7)), n_fft=512):
+    def __init__(self, ratios=((7, 8), (8, 9), (9, 8), (8, 7))):
         super().__init__()
         for ratio in ratios:
             whole = all(isinstance(number, int) for number in ratio)
@@ -407,9 +406,7 @@ class ShiftPitch(torch.nn.Module):
                     f"ratios={ratios}: give pairs of whole numbers, such as "
                     "[9, 8] for two semitones up."
                 )
-        self.shifts = torch.nn.ModuleList(
-            _Shift(*ratio, n_fft) for ratio in ratios
-        )
+        self.shifts = torch.nn.ModuleList(_Shift(*ratio) for ratio in ratios)
 
     def forward(self, wavs):
         """(batch, samples) to (batch, samples), at the same level."""
@@ -421,18 +418,17 @@ class ShiftPitch(torch.nn.Module):
 class _Shift(torch.nn.Module):
     """Moves all frequencies by one ratio."""
 
-    def __init__(self, new, old, n_fft):
+    def __init__(self, new, old):
         super().__init__()
         self.new = new
         self.old = old
-        self.n_fft = n_fft
 
     def forward(self, wavs):
-        samples, hop = wavs.shape[1], self.n_fft // 4
+        samples, hop = wavs.shape[1], VOCODER_WINDOW // 4
         options = {
-            "n_fft": self.n_fft,
+            "n_fft": VOCODER_WINDOW,
             "hop_length": hop,
-            "window": torch.hann_window(self.n_fft, device=wavs.device),
+            "window": torch.hann_window(VOCODER_WINDOW, device=wavs.device),
         }
         spectra = torch.stft(
             wavs, **options, pad_mode="constant", return_complex=True

@@ -13,12 +13,12 @@ from speechbrain_cadino.dataio.crop_reader import CropReader, crop_samples
 from speechbrain_cadino.dataio.labels import check_speakers
 from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
-    check_rate,
     pseudo_labels,
     read_manifest,
     trusted_rows,
 )
 from speechbrain_cadino.dataio.packed import PackedStrings
+from speechbrain_cadino.dataio.rates import check_rate
 from speechbrain_cadino.dataio.sampling import Sampling
 from speechbrain_cadino.process.ranks import launched_processes
 

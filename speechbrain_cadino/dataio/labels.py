@@ -10,12 +10,9 @@ import numpy as np
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.manifest import (
-    LABEL,
-    describe_columns,
-    read_csv,
-)
+from speechbrain_cadino.dataio.manifest import LABEL
 from speechbrain_cadino.dataio.names import match, recordings_of
+from speechbrain_cadino.process.tables import describe_columns, read_csv
 
 logger = get_logger(__name__)
 

@@ -9,18 +9,17 @@ joined ``trusted``: 1 where the label is given, 0 where it was guessed (see
 finetune.py and train_speaker_with_dino.py; others for figures alone, or never.
 """
 
-import csv
 import pathlib
-import re
-import warnings
-from collections import defaultdict
 
 import numpy as np
 import pandas as pd
 
-from speechbrain_cadino.dataio.audio import AudioError, read_header
 from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
-from speechbrain_cadino.process.files import read_text, write_csv
+from speechbrain_cadino.process.tables import (
+    describe_columns,
+    read_csv,
+    write_csv,
+)
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop"]
 LABEL = "spk_id"
@@ -30,8 +29,6 @@ TRUSTED = "trusted"
 PSEUDO_LABELS = "pseudo_labels.csv"
 
 DATA_ROOT = "$data_root"
-
-SEPARATORS = {",": "comma", "\t": "tab"}
 
 SECONDS = " Samples are expected; these look like seconds."
 
@@ -230,110 +227,6 @@ def without_labels(table):
     return table.drop(columns=[LABEL, TRUSTED], errors="ignore")
 
 
-def read_csv(path, dtypes=(), separator=","):
-    """Reads a CSV file that somebody else may have written: blanks around
-    commas are no part of a value, but at the end of an ``ID`` or a ``file``,
-    whose name may have one; empty rows are passed over, and so is a byte order
-    mark.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file, with its columns named in the first line.
-    dtypes : dict, optional
-        The types of some columns. If one does not fit, all are text.
-    separator : str
-        The separator of the columns, of ``SEPARATORS``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The table: all other columns are text, and what is empty is an empty
-        text.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be read, or a line has more fields than the first.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "a.csv"
-    >>> _ = path.write_text("ID, size\\na, 1\\n,\\n")
-    >>> read_csv(path).to_dict("list")
-    {'ID': ['a'], 'size': ['1']}
-    """
-    options = {
-        "sep": separator,
-        "keep_default_na": False,
-        "skipinitialspace": True,
-        # Not a column of the rows' numbers: a comma at each line's end
-        "index_col": False,
-        "encoding": "utf-8-sig",
-    }
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            try:
-                dtype = defaultdict(lambda: str, dtypes)
-                table = pd.read_csv(path, dtype=dtype, **options)
-            except (pd.errors.ParserError, pd.errors.EmptyDataError):
-                raise
-            except (ValueError, OverflowError):
-                table = pd.read_csv(path, dtype=str, **options)
-    except (
-        pd.errors.ParserError,
-        pd.errors.EmptyDataError,
-        pd.errors.ParserWarning,
-        UnicodeDecodeError,
-    ) as error:
-        if isinstance(error, UnicodeDecodeError):
-            read_text(path)  # says which encoding it is in
-        _check_fields(path, separator)
-        raise ValueError(
-            f"{path} is not a readable CSV file ({error}). It has to be text "
-            f"in UTF-8, with {SEPARATORS[separator]}s."
-        ) from error
-    table.columns = table.columns.str.strip()
-    texts = table.select_dtypes(exclude="number")
-    if len(texts.columns):
-        # Rare, and slow on millions of rows where there is nothing to strip
-        for name in texts.columns.difference(["ID", "file"]):
-            if table[name].str.endswith(" ").any():
-                table[name] = table[name].str.rstrip(" ")
-        if len(texts.columns) == len(table.columns):
-            table = table[(table != "").any(axis=1)]
-    return table.reset_index(drop=True)
-
-
-def _check_fields(path, separator):
-    """Raises if a row has more fields than there are columns."""
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        rows = csv.reader(file, delimiter=separator, skipinitialspace=True)
-        columns, number = [], 0
-        try:
-            columns = next(rows, [])
-            other = _other_separator(columns)
-            if other:
-                raise ValueError(
-                    f"{path} has {other} between its columns: save it with "
-                    f"{SEPARATORS[separator]}s."
-                )
-            for number, row in enumerate(rows, 2):
-                if len(row) > len(columns):
-                    raise ValueError(
-                        f"{path}, line {number} has {len(row)} fields, and the "
-                        f"first line names {len(columns)} columns: is there a "
-                        f"{SEPARATORS[separator]} too many, or a name with one "
-                        "and no quotes?"
-                    )
-        except csv.Error as error:
-            raise ValueError(
-                f"{path}, after row {max(number, 1)}: {error}. Is there a "
-                "quotation mark that is not closed?"
-            ) from error
-
-
 def _check(table, path):
     """Raises if the table cannot be a manifest."""
     missing = [column for column in COLUMNS if column not in table]
@@ -367,33 +260,6 @@ def _check(table, path):
             f"{path}: {len(twice)} ID(s) occur more than once, the first is "
             f"'{twice.iloc[0]}'. IDs must be unique: prepare it again."
         )
-
-
-def describe_columns(table):
-    """Which columns a table has, in words, for an error.
-
-    Arguments
-    ---------
-    table : pandas.DataFrame
-        The table.
-
-    Returns
-    -------
-    str
-        The names; with them, what separates them if that is no comma.
-    """
-    names = list(table.columns)
-    other = _other_separator(names)
-    if other:
-        return f"{other} between " + re.sub(r"[;|\t]", " ", names[0])
-    return ", ".join(map(str, names)) or "none"
-
-
-def _other_separator(names):
-    """The word for what separates columns that were read as one, if any."""
-    words = {";": "semicolons", "\t": "tabs", "|": "bars"}
-    text = names[0] if len(names) == 1 else ""
-    return next((word for mark, word in words.items() if mark in text), "")
 
 
 def _to_number(table, column, path, dtype):
@@ -450,97 +316,3 @@ def _check_samples(table, path):
                 f"utterance '{row['ID']}' do not fit its duration of "
                 f"{row['duration']} s.{what}"
             )
-
-
-def check_rate(table, sample_rate):
-    """Raises if a manifest counts samples at another rate than that of the
-    encoder: at that of its files, or at the one it was prepared for.
-
-    Arguments
-    ---------
-    table : pandas.DataFrame
-        The manifest: of one without ``duration`` nothing can be told.
-    sample_rate : int
-        The rate of the encoder, in Hz; 1 for faces, which are numbered.
-
-    Raises
-    ------
-    ValueError
-        If the encoder is one of faces, and the manifest of audio files; if
-        all rows have so many samples a second, and so has the first file;
-        or the first row is a whole file, or the durations are those of pieces
-        of several lengths.
-    """
-    path = table["wav"].iloc[0] if len(table) else ""
-    if sample_rate == 1 and pathlib.Path(path).suffix.lower() in READABLE:
-        raise ValueError(
-            f"{path} is audio, and the encoder is one of faces: give one of "
-            "voices, or a manifest of faces."
-        )
-    rate = None if sample_rate == 1 else counted_rate(table)
-    if rate is None or alike(rate, sample_rate):
-        return
-    try:
-        header = read_header(path)
-    except AudioError:  # said where it is read
-        return
-    if alike(table["stop"].iloc[0], header.frames * sample_rate / header.rate):
-        raise ValueError(
-            f"The manifest gives {path} a duration of "
-            f"{table['duration'].iloc[0]:g} seconds, and it has "
-            f"{header.frames / header.rate:g}: the column is in another unit. "
-            "Prepare again, or give seconds."
-        )
-    whole = alike(table["duration"].iloc[0], header.frames / header.rate)
-    whole &= (table["wav"] == path).sum() == 1  # no pieces, with its duration
-    # Pieces of several lengths that agree on a rate have durations of their own
-    lengths = table["duration"].to_numpy()
-    several = np.ptp(lengths) > 0.05 * lengths.max()
-    if alike(rate, header.rate) or whole or several:
-        raise ValueError(
-            f"The manifest counts {rate:.0f} samples a second, such as of "
-            f"{path}, and {sample_rate} are expected, the rate of the encoder: "
-            "prepare again, or multiply start and stop by "
-            f"{sample_rate / rate:.4g}."
-        )
-
-
-def counted_rate(table):
-    """The rate in which a manifest counts, in Hz; None if its rows do not agree
-    on one, or it has no durations."""
-    if "duration" not in table or table.empty:
-        return None
-    rates = ((table["stop"] - table["start"]) / table["duration"]).to_numpy()
-    return None if np.ptp(rates) > 0.01 * rates[0] else rates[0]
-
-
-def alike(rate, other):
-    """Whether two rates are the same but for rounded durations."""
-    return abs(rate / other - 1) < 0.01
-
-
-def spread_rows(count, most):
-    """Rows that stand for all, spread over a table: one of each part of it.
-
-    Which one of its part is drawn, always the same: every second row might be
-    the same side of calls.
-
-    Arguments
-    ---------
-    count : int
-        The number of rows of the table.
-    most : int
-        The number of rows to take, at most.
-
-    Returns
-    -------
-    numpy.ndarray
-        Row numbers, rising.
-
-    Example
-    -------
-    >>> spread_rows(9, most=3), spread_rows(2, most=3)
-    (array([2, 4, 7]), array([0, 1]))
-    """
-    ends = np.linspace(0, count, min(count, most) + 1).astype(int)
-    return np.random.default_rng(0).integers(ends[:-1], ends[1:])

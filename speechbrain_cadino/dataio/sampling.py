@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.manifest import spread_rows
+from speechbrain_cadino.dataio.spread import spread_rows
 
 logger = get_logger(__name__)
 

@@ -24,14 +24,14 @@ from speechbrain_cadino.demo.espeak import require_espeak, synthesise
 from speechbrain_cadino.demo.sentences import LANGUAGES, make_sentence
 from speechbrain_cadino.process.files import (
     atomic_path,
-    holds_something,
     read_json,
     remove_leftovers,
-    write_csv,
     write_json,
     write_text,
 )
+from speechbrain_cadino.process.outputs import holds_something
 from speechbrain_cadino.process.ranks import own_processors
+from speechbrain_cadino.process.tables import write_csv
 
 logger = get_logger(__name__)
 

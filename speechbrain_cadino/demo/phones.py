@@ -20,7 +20,8 @@ from speechbrain_cadino.demo.corpus import (
     utterance_files,
 )
 from speechbrain_cadino.demo.espeak import pronounce
-from speechbrain_cadino.process.files import read_json, write_csv
+from speechbrain_cadino.process.files import read_json
+from speechbrain_cadino.process.tables import write_csv
 
 logger = get_logger(__name__)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from speechbrain_cadino.dataio.manifest import spread_rows
+from speechbrain_cadino.dataio.spread import spread_rows
 from speechbrain_cadino.embeddings.store import load_embeddings
 
 # Utterances among which neighbours are looked for, and whose mean is

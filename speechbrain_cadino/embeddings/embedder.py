@@ -13,7 +13,8 @@ from tqdm import tqdm
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import AudioReader, MediaError
 from speechbrain_cadino.dataio.crop_reader import shows
-from speechbrain_cadino.dataio.manifest import check_rate, spread_rows
+from speechbrain_cadino.dataio.rates import check_rate
+from speechbrain_cadino.dataio.spread import spread_rows
 from speechbrain_cadino.embeddings.extract import SETTINGS, extract
 from speechbrain_cadino.embeddings.segments import SHORTEST, Segments
 from speechbrain_cadino.process.ranks import shield_worker, worth_while

@@ -17,7 +17,7 @@ from speechbrain.utils.distributed import (
 )
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.audio import MediaError
-from speechbrain_cadino.dataio.manifest import check_rate
+from speechbrain_cadino.dataio.rates import check_rate
 from speechbrain_cadino.embeddings.store import (
     BESIDE,
     NAMES,
@@ -34,10 +34,10 @@ from speechbrain_cadino.process.files import (
     read_json,
     sync,
     wait_for,
-    write_csv,
     write_json,
 )
 from speechbrain_cadino.process.ranks import LONG_PATIENCE, patience
+from speechbrain_cadino.process.tables import write_csv
 
 logger = get_logger(__name__)
 

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.manifest import read_csv
 from speechbrain_cadino.embeddings.extract import (
     extract,
     extraction_record,
@@ -32,14 +31,14 @@ from speechbrain_cadino.embeddings.store import (
 )
 from speechbrain_cadino.process.files import (
     atomic_folder,
-    check_only,
     read_json,
     remove_leftovers,
     sync,
     take_mode,
-    write_csv,
     write_json,
 )
+from speechbrain_cadino.process.outputs import check_only
+from speechbrain_cadino.process.tables import read_csv, write_csv
 
 logger = get_logger(__name__)
 

@@ -32,7 +32,6 @@ from speechbrain_cadino.process.files import (
     atomic_path,
     read_json,
     remove_leftovers,
-    write_csv,
     write_json,
 )
 from speechbrain_cadino.process.lock import locked
@@ -45,6 +44,7 @@ from speechbrain_cadino.process.parts import (
     say_missing,
     stretches,
 )
+from speechbrain_cadino.process.tables import write_csv
 
 logger = get_logger(__name__)
 

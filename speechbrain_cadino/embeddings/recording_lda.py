@@ -17,7 +17,7 @@ from speechbrain_cadino.dataio.augment import (
     CropAugmenter,
 )
 from speechbrain_cadino.dataio.crop_reader import CropReader, crop_samples
-from speechbrain_cadino.dataio.manifest import spread_rows
+from speechbrain_cadino.dataio.spread import spread_rows
 from speechbrain_cadino.embeddings.linear import LDA, check_classes
 from speechbrain_cadino.process.randomness import fork_rng
 from speechbrain_cadino.process.ranks import shield_worker, worth_while

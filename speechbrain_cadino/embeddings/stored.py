@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from speechbrain.utils.distributed import run_on_main
-from speechbrain_cadino.dataio.manifest import read_csv
 from speechbrain_cadino.dataio.names import match
 from speechbrain_cadino.embeddings.extract import check_kept
 from speechbrain_cadino.embeddings.store import (
@@ -20,6 +19,7 @@ from speechbrain_cadino.embeddings.store import (
     save_embeddings,
 )
 from speechbrain_cadino.process.files import wait_for
+from speechbrain_cadino.process.tables import read_csv
 
 
 class StoredEmbeddings:

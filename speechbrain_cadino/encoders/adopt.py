@@ -3,7 +3,6 @@
 import pathlib
 
 import torch
-from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
 
 from speechbrain.utils.logger import get_logger
@@ -12,6 +11,7 @@ from speechbrain_cadino.config.overlays import (
     change_overrides,
     dump_yaml,
 )
+from speechbrain_cadino.config.settings import resolved_text
 from speechbrain_cadino.config.starts import check_starts
 from speechbrain_cadino.encoders.export import OURS, STOCK, read_entries
 from speechbrain_cadino.encoders.load import (
@@ -65,8 +65,7 @@ def adopt_encoder(hparams_file, overrides):
     >>> adopt_encoder(path, "seed: 1")
     'seed: 1'
     """
-    with open(hparams_file, encoding="utf-8") as fin:
-        resolved = YAML().load(resolve_references(fin, overrides))
+    resolved = YAML().load(resolved_text(hparams_file, overrides))
     check_starts(resolved)
     source = resolved.get("start_encoder")
     if source is None:

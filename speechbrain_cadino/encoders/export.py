@@ -6,18 +6,17 @@ import pathlib
 import re
 
 import torch
-from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
 
 from speechbrain.processing.features import InputNormalization
 from speechbrain.utils.checkpoints import DEFAULT_SAVE_HOOKS, get_default_hook
-from speechbrain_cadino.config.settings import own_modules
+from speechbrain_cadino.config.settings import own_modules, resolved_text
 from speechbrain_cadino.process.files import (
     atomic_folder,
-    holds_something,
     is_temporary,
     read_text,
 )
+from speechbrain_cadino.process.outputs import holds_something
 
 # What makes an embedding of a waveform, in SpeechBrain's names.
 ENTRIES = ["sample_rate", "compute_features", "mean_var_norm"]
@@ -339,8 +338,7 @@ def read_entries(path, names, section=None):
     # Nodes, not objects: anchors shared with the rest of the file are written
     # out where they are needed.
     yaml = YAML(typ="safe", pure=True)
-    with open(path, encoding="utf-8") as fin:
-        root = yaml.compose(resolve_references(fin))
+    root = yaml.compose(resolved_text(path))
     found = {key.value: (key, value) for key, value in root.value}
     if section is not None:
         if section not in found:

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from speechbrain_cadino.process.console import aligned
-from speechbrain_cadino.process.files import write_csv, write_json
+from speechbrain_cadino.process.files import write_json
 from speechbrain_cadino.process.plots import save_figure
+from speechbrain_cadino.process.tables import write_csv
 
 # How a plot names them
 SPECTRAL = {"log_mel": "log-mel", "mfcc": "MFCC"}

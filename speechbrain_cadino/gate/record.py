@@ -13,7 +13,8 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 from speechbrain_cadino.losses.label_correction import DECISIONS
-from speechbrain_cadino.process.files import atomic_path, write_csv
+from speechbrain_cadino.process.files import atomic_path
+from speechbrain_cadino.process.tables import write_csv
 
 # What each column of the epoch holds for a sample that was not drawn in it,
 # and its type

@@ -18,7 +18,7 @@ from speechbrain_cadino.losses.label_correction import (
     DROPPED,
     RELIABLE,
 )
-from speechbrain_cadino.process.files import write_csv
+from speechbrain_cadino.process.tables import write_csv
 
 # What NumPy raises of a file that is none of ours
 READ_ERRORS = (ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile)

@@ -24,12 +24,10 @@ from speechbrain_cadino.embeddings.segments import Segments
 from speechbrain_cadino.embeddings.store import load_embeddings
 from speechbrain_cadino.prepare.plots import plot_filter
 from speechbrain_cadino.prepare.rules import rule_of
-from speechbrain_cadino.process.files import (
-    check_inputs_stay,
-    write_csv,
-    write_json,
-)
+from speechbrain_cadino.process.files import write_json
+from speechbrain_cadino.process.outputs import check_inputs_stay
 from speechbrain_cadino.process.ranks import LONG_PATIENCE, patience
+from speechbrain_cadino.process.tables import write_csv
 
 logger = get_logger(__name__)
 

@@ -9,7 +9,8 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import COLUMNS, LABEL, write_manifest
 from speechbrain_cadino.dataio.names import paths_of
 from speechbrain_cadino.prepare.scan import fingerprint, list_files
-from speechbrain_cadino.process.files import read_json, write_csv, write_json
+from speechbrain_cadino.process.files import read_json, write_json
+from speechbrain_cadino.process.tables import write_csv
 
 logger = get_logger(__name__)
 

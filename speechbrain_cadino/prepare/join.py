@@ -15,15 +15,14 @@ from speechbrain_cadino.dataio.manifest import (
     DATA_ROOT,
     LABEL,
     TRUSTED,
-    alike,
-    counted_rate,
     pseudo_labels,
     read_manifest,
     write_manifest,
 )
 from speechbrain_cadino.dataio.names import check_writable_name
+from speechbrain_cadino.dataio.rates import alike, counted_rate
 from speechbrain_cadino.prepare.inputs import check_folders
-from speechbrain_cadino.process.files import check_folder, check_inputs_stay
+from speechbrain_cadino.process.outputs import check_folder, check_inputs_stay
 
 logger = get_logger(__name__)
 

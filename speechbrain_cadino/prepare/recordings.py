@@ -18,8 +18,9 @@ from speechbrain_cadino.prepare.convert import convert_files
 from speechbrain_cadino.prepare.copies import has_av
 from speechbrain_cadino.prepare.parallel import in_parallel
 from speechbrain_cadino.process.console import printable
-from speechbrain_cadino.process.files import remove_leftovers, write_csv
+from speechbrain_cadino.process.files import remove_leftovers
 from speechbrain_cadino.process.parts import stretches
+from speechbrain_cadino.process.tables import write_csv
 
 logger = get_logger(__name__)
 

@@ -7,7 +7,8 @@ import pathlib
 import time
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.process.files import check_folder, remove_leftovers
+from speechbrain_cadino.process.files import remove_leftovers
+from speechbrain_cadino.process.outputs import check_folder
 
 logger = get_logger(__name__)
 

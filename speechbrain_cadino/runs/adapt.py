@@ -12,7 +12,7 @@ import pandas as pd
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.speakers import MOST_LEAVES
-from speechbrain_cadino.dataio.manifest import spread_rows
+from speechbrain_cadino.dataio.spread import spread_rows
 from speechbrain_cadino.encoders.calibration import write_calibration
 from speechbrain_cadino.encoders.card import replace_figures
 from speechbrain_cadino.encoders.export import check_replaceable

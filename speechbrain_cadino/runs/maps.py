@@ -13,24 +13,26 @@ from sklearn.metrics import adjusted_rand_score
 from tqdm import tqdm
 
 from speechbrain_cadino.clustering.speakers import find_speakers
-from speechbrain_cadino.dataio.manifest import spread_rows
+from speechbrain_cadino.dataio.spread import spread_rows
 from speechbrain_cadino.embeddings.linear import LDA, LinearMap
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.whitening import Whitening
 from speechbrain_cadino.verification.bootstrap import Bootstrap
-from speechbrain_cadino.verification.scoring import cosine, trial_scores
-from speechbrain_cadino.verification.threshold import (
-    MOST_RECORDINGS,
+from speechbrain_cadino.verification.halves import (
     SEED,
     SHORTEST_HALF,
-    check_calibration,
     embed_halves,
-    fit,
     halves_of,
     leave_out_copies,
     pairs_of,
     rows_with_halves,
     score_halves,
+)
+from speechbrain_cadino.verification.scoring import cosine, trial_scores
+from speechbrain_cadino.verification.threshold import (
+    MOST_RECORDINGS,
+    check_calibration,
+    fit,
 )
 
 NONE = "none"

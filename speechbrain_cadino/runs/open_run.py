@@ -10,20 +10,21 @@ import sys
 from datetime import date
 
 import torch
-from hyperpyyaml import load_hyperpyyaml, resolve_references
+from hyperpyyaml import load_hyperpyyaml
 
 import speechbrain as sb
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino import __version__
 from speechbrain_cadino.config.calls import check_arguments
-from speechbrain_cadino.config.overlays import allow_own_classes, files_of
+from speechbrain_cadino.config.overlays import allow_own_classes, load_merged
 from speechbrain_cadino.config.settings import (
     HARMLESS,
     OUTPUT_FOLDER,
     comparable,
     differences,
     resolve,
+    resolved_text,
 )
 from speechbrain_cadino.encoders.export import (
     check_no_encoder,
@@ -421,7 +422,7 @@ def check_yaml_stays(folder, run_opts):
     text = kept.read_text("utf-8-sig", errors="replace")
     if text.startswith(GENERATED):  # which most are: nothing is parsed
         return
-    given = files_of(pathlib.Path(run_opts["param_file"]))
+    _, given = load_merged(pathlib.Path(run_opts["param_file"]))
     if kept.resolve() in [file.resolve() for file in given]:
         raise ValueError(
             f"{kept} is your YAML file, and would be replaced by its resolved "
@@ -457,8 +458,7 @@ def make_experiment(folder, hparams_file, overrides):
 
 def _keep(folder, hparams_file, overrides):
     """Keeps the settings, references resolved, and the script."""
-    with open(hparams_file, encoding="utf-8") as fin:
-        resolved = resolve_references(fin, overrides).read()
+    resolved = resolved_text(hparams_file, overrides)
     head = f"{GENERATED} {date.today()} from:\n# {hparams_file}\n"
     write_text(
         pathlib.Path(folder, "hyperparams.yaml"),

@@ -5,6 +5,7 @@ import hashlib
 import os
 import pathlib
 
+from speechbrain_cadino.config.overlays import loads_once
 from speechbrain_cadino.config.starts import CENTROIDS
 from speechbrain_cadino.dataio.labels import read_labels
 from speechbrain_cadino.dataio.manifest import PSEUDO_LABELS
@@ -73,7 +74,8 @@ def plan(hparams, hparams_folder, recipe, run_opts):
             "let it have base: pipeline.yaml, and what differs from that."
         )
     make = StepMaker(hparams, hparams_folder, recipe, options)
-    return hparams["plan"](hparams, make).all_steps()
+    with loads_once():
+        return hparams["plan"](hparams, make).all_steps()
 
 
 # The classes, the loss and the rule of the gate, which a large margin has as

@@ -20,6 +20,7 @@ from speechbrain_cadino.config.flags import SEVERAL, did_you_mean
 from speechbrain_cadino.config.overlays import (
     TOOL_OPTIONS,
     dump_yaml,
+    load_merged,
     parse_arguments,
 )
 from speechbrain_cadino.config.settings import (
@@ -270,7 +271,7 @@ class StepMaker:
         yaml_file = find_yaml(
             value_of("hparams"), self.hparams_folder, self.recipe
         )
-        known = _defaults(yaml_file)
+        known, _ = load_merged(yaml_file)
         values = {
             key: value_of(key, known.get(key))
             for key in flags
@@ -445,12 +446,6 @@ def _check_encoder(entry, resolved):
             f"{entry}: the encoder is a class in {file}, which the steps "
             "that load it have to find: put its folder on PYTHONPATH."
         )
-
-
-def _defaults(yaml_file):
-    """The keys of a YAML file and of its bases, with their values there."""
-    merged, _, _ = parse_arguments([str(yaml_file)])
-    return YAML().load(pathlib.Path(merged))
 
 
 def _flag(name, value):

@@ -12,8 +12,9 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
-from speechbrain_cadino.process.files import write_csv, write_text
+from speechbrain_cadino.process.files import write_text
 from speechbrain_cadino.process.ranks import ddp_mean
+from speechbrain_cadino.process.tables import write_csv
 
 
 @register_checkpoint_hooks

@@ -9,11 +9,8 @@ import numpy as np
 import pandas as pd
 
 from speechbrain.utils.logger import get_logger
-from speechbrain_cadino.dataio.manifest import (
-    pseudo_labels,
-    read_manifest,
-    spread_rows,
-)
+from speechbrain_cadino.dataio.manifest import pseudo_labels, read_manifest
+from speechbrain_cadino.dataio.spread import spread_rows
 from speechbrain_cadino.embeddings.embedder import MEAN_UTTERANCES
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.whitening import Whitening

@@ -8,10 +8,10 @@ import pandas as pd
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.labels import read_labels
-from speechbrain_cadino.dataio.manifest import describe_columns, read_csv
 from speechbrain_cadino.dataio.names import parts_of
 from speechbrain_cadino.process.console import aligned
 from speechbrain_cadino.process.files import read_json, write_json
+from speechbrain_cadino.process.tables import describe_columns, read_csv
 from speechbrain_cadino.verification.bootstrap import (
     Bootstrap,
     count_speakers,

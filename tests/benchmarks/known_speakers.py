@@ -17,7 +17,7 @@ from speechbrain_cadino.dataio.manifest import (
     LABEL,
     read_manifest,
 )
-from speechbrain_cadino.process.files import write_csv
+from speechbrain_cadino.process.tables import write_csv
 
 
 def main():

@@ -23,7 +23,7 @@ import pandas as pd
 from lists import Lists
 
 from speechbrain_cadino.encoders.load import load_encoder
-from speechbrain_cadino.process.files import write_csv
+from speechbrain_cadino.process.tables import write_csv
 from speechbrain_cadino.runs.maps import MAPS, NONE, choose, hear, try_maps
 from speechbrain_cadino.verification.bootstrap import Bootstrap, trial_speakers
 from speechbrain_cadino.verification.scoring import unit

@@ -28,7 +28,8 @@ from scipy import fft
 from tqdm import tqdm
 
 from speechbrain_cadino.dataio.manifest import LABEL, write_manifest
-from speechbrain_cadino.process.files import write_csv, write_text
+from speechbrain_cadino.process.files import write_text
+from speechbrain_cadino.process.tables import write_csv
 
 RATE = 16000
 PHONE = 8000

@@ -20,7 +20,7 @@ from speechbrain_cadino.clustering.quality import (
     write_clusters,
 )
 from speechbrain_cadino.clustering.rows import unit_rows
-from speechbrain_cadino.dataio.manifest import spread_rows
+from speechbrain_cadino.dataio.spread import spread_rows
 
 
 @pytest.fixture(scope="module")

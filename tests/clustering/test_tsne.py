@@ -6,7 +6,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from speechbrain_cadino.clustering import tsne
 from speechbrain_cadino.clustering.tsne import plot_map
-from speechbrain_cadino.dataio.manifest import spread_rows
+from speechbrain_cadino.dataio.spread import spread_rows
 
 
 def voices(count, utterances):

@@ -22,7 +22,7 @@ from torchaudio.functional import resample
 
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain_cadino.clustering.speakers import find_speakers
-from speechbrain_cadino.commands import actions, audio_files, cluster
+from speechbrain_cadino.commands import audio_files, cluster, embed
 from speechbrain_cadino.commands.audio_files import (
     audio_table,
     embed_files,
@@ -41,7 +41,7 @@ from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.prepare import convert
 from speechbrain_cadino.prepare.recordings import read_headers
 from speechbrain_cadino.process.lock import locked
-from speechbrain_cadino.verification import threshold
+from speechbrain_cadino.verification import halves, threshold
 from speechbrain_cadino.verification.threshold import calibrate
 
 FILES = ["anne/mono 16k.wav", "anne/téléphone.wav", "bob/stereo.flac"]
@@ -165,7 +165,7 @@ def test_embeddings_of_deleted_files_may_go(
     pathlib.Path(files[0]).write_bytes(b"")
     caplog.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(actions, "_state", lambda file: None)
+        patch.setattr(embed, "_state", lambda file: None)
         with pytest.raises(SystemExit):
             main([*words, "--drop_missing", files[2], files[0]])
     pathlib.Path(files[0]).write_bytes(whole)
@@ -380,8 +380,8 @@ def test_killed_embed_goes_on(encoder_folder, speech, stock, tmp_path):
     # One file a shard, in the place of some hundreds of files
     program = (
         "import sys\n"
-        "from speechbrain_cadino.commands import actions, main\n"
-        "actions._shard_size = lambda files: 1\n"
+        "from speechbrain_cadino.commands import embed, main\n"
+        "embed.shard_size = lambda files: 1\n"
         "main.main(sys.argv[1:])\n"
     )
     words = ["embed", str(encoder_folder), ".", "--output", "out"]
@@ -435,7 +435,7 @@ def test_what_is_embedded_is_neither_opened_nor_converted_again(
         raise SystemExit(143)  # as if asked to end
 
     with monkeypatch.context() as patch:
-        patch.setattr(actions, "embed_more", stop)
+        patch.setattr(embed, "embed_more", stop)
         with pytest.raises(SystemExit):
             main(words)
     assert len(list(tmp_path.glob("out/.converted/*.flac"))) == 1
@@ -1247,7 +1247,7 @@ def test_two_commands_do_not_write_into_one_folder(
     encoder_folder, speech, tmp_path, caplog, monkeypatch
 ):
     impatient = functools.partial(locked, patience=0.1)
-    monkeypatch.setattr("speechbrain_cadino.commands.actions.locked", impatient)
+    monkeypatch.setattr("speechbrain_cadino.commands.embed.locked", impatient)
     room = "speechbrain_cadino.commands.calibrate.locked"
     monkeypatch.setattr(room, impatient)
     copy = shutil.copytree(encoder_folder, tmp_path.parent / "copied_encoder")
@@ -1481,7 +1481,7 @@ def test_pieces_of_a_recording_are_no_pair_without_their_manifest(
             (tmp_path / "extraction.json").write_text(record)
         with pytest.raises(TypeError):
             main(words)
-    found = [len(set(threshold.number_recordings(table))) for table in seen]
+    found = [len(set(halves.number_recordings(table))) for table in seen]
     # Whole files, numbered by their owner, are pieces of none
     assert found == [120, 120, 40 + 20, 40 + 20]
     assert "80 of 120 are taken for pieces of 20 recordings" in caplog.text

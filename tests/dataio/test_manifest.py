@@ -1,14 +1,8 @@
-import numpy as np
 import pandas as pd
 import pytest
 
 from speechbrain.dataio.dataio import load_data_csv
-from speechbrain_cadino.dataio.manifest import (
-    check_rate,
-    read_manifest,
-    spread_rows,
-    write_manifest,
-)
+from speechbrain_cadino.dataio.manifest import read_manifest, write_manifest
 
 HEADER = "ID,duration,wav,start,stop\n"
 
@@ -148,16 +142,6 @@ def test_manifests_that_went_through_other_hands(tmp_path, text, encoding):
     assert tuple(row) == ("a", 1.5, "a.wav", 0, 24000)
 
 
-def test_audio_is_not_for_an_encoder_of_faces():
-    table = pd.DataFrame(
-        {"ID": ["a"], "wav": ["a.FLAC"], "start": [0], "stop": [16000]}
-    )
-    with pytest.raises(ValueError, match=r"a\.FLAC is audio, and the encoder"):
-        check_rate(table, 1)
-    check_rate(table.assign(wav="tracks/a"), 1)
-    check_rate(table[:0], 1)
-
-
 def test_what_separates_the_columns_is_said(tmp_path):
     text = (HEADER + "a,1.5,a.wav,0,24000\n").replace(",", ";")
     (tmp_path / "m.csv").write_text(text)
@@ -189,13 +173,3 @@ def test_utf_16_is_named(tmp_path):
 def test_frames_of_faces_may_be_one_a_second(tmp_path):
     (tmp_path / "m.csv").write_text(HEADER + "a,3.0,tracks/a,0,3\n")
     assert len(read_manifest(tmp_path / "m.csv")) == 1
-
-
-@pytest.mark.parametrize(("count", "most"), [(8000, 4000), (10_007, 5000)])
-def test_rows_that_stand_for_all_are_of_all(count, most):
-    """Of calls cut into 0001_a.wav, 0001_b.wav, ... they were of one side."""
-    rows = spread_rows(count, most)
-    assert len(set(rows)) == most
-    assert 0.45 < np.mean(rows % 2) < 0.55
-    tenths, _ = np.histogram(rows, 10, (0, count))
-    assert tenths.max() - tenths.min() <= 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from speechbrain_cadino.dataio.manifest import spread_rows
+from speechbrain_cadino.dataio.spread import spread_rows
 from speechbrain_cadino.embeddings import confidence
 from speechbrain_cadino.embeddings.store import save_embeddings
 

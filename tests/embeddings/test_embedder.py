@@ -8,7 +8,8 @@ import soundfile
 import torch
 
 from speechbrain_cadino.dataio.audio import MediaError
-from speechbrain_cadino.dataio.manifest import read_manifest, spread_rows
+from speechbrain_cadino.dataio.manifest import read_manifest
+from speechbrain_cadino.dataio.spread import spread_rows
 from speechbrain_cadino.embeddings import embedder as module
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings

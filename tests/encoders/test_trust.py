@@ -187,7 +187,8 @@ def test_known_encoders_are_loaded_and_give_the_same(
 ):
     files = [str(corpus / "wav" / "a" / "0.wav")]
     trusted = embed_files(encoder_folder, files).embeddings
-    untrusted = embed_files(encoder_folder, files, trusted=False).embeddings
+    unknown = load_encoder(encoder_folder, trusted=False)
+    untrusted = embed_files(unknown, files).embeddings
     np.testing.assert_array_equal(trusted, untrusted)
     (tmp_path / "hyperparams.yaml").write_text(STOCK)
     (tmp_path / "copy").mkdir()

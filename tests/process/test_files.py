@@ -30,10 +30,10 @@ from speechbrain_cadino.process.files import (
     DiskFullError,
     atomic_folder,
     atomic_path,
-    write_csv,
     write_json,
     write_text,
 )
+from speechbrain_cadino.process.tables import write_csv
 
 # Of which even a tenth does not fit
 DISK = 256  # kB

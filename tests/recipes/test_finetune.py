@@ -110,6 +110,7 @@ def command(speech, tmp_path_factory):
             "evaluate_every": 1,
             "crop_seconds": 0.4,
             "channels": 16,
+            "speeds": "[1.0]",
             **flags,
         }
         return script("finetune.py", "small_finetune.yaml", **flags)

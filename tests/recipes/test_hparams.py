@@ -12,7 +12,7 @@ from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
 
 from speechbrain.utils.run_opts import RunOptions
-from speechbrain_cadino.commands import actions
+from speechbrain_cadino.commands import filter as filtering
 from speechbrain_cadino.config.overlays import (
     _load,
     dump_yaml,
@@ -78,6 +78,7 @@ OF_RECORDINGS = {"prepare_voxceleb", "prepare_folder", "prepare_noise"}
 SMALL = ["--channels=16", "--out_dim=8", "--head_size=8"]
 
 
+@functools.cache
 def with_bases(name):
     """The text of a YAML file and of all that it is based on."""
     text = (HPARAMS / name).read_text(encoding="utf-8")
@@ -582,8 +583,12 @@ def code():
 
 def is_used(key, text):
     """Whether a key of a YAML file's text is, by it or by the code."""
-    if f"<{key}>" in text:
-        return True
+    return f"<{key}>" in text or is_used_by_code(key, "pipeline.yaml" in text)
+
+
+@functools.cache
+def is_used_by_code(key, of_pipeline):
+    """Whether the code uses a key."""
     everything, plans, options = code()
     used = key in options or key == "__set_seed"
     used = used or re.search(rf'hparams\["{key}"\]', everything)
@@ -591,7 +596,7 @@ def is_used(key, text):
     used = used or f'hparams, "{key}"' in everything
     used = used or f'hparams.get("{key}"' in everything
     # the entries of a pipeline
-    used = used or ("pipeline.yaml" in text and f'"{key}"' in plans)
+    used = used or (of_pipeline and f'"{key}"' in plans)
     # of the weights to start from: see runs.training
     return used or f'"{key}": (start_from' in everything
 
@@ -644,8 +649,8 @@ def test_run_options_reach_the_yaml_and_an_overlay_may_have_an_overlay(
 
 def test_defaults_that_are_said_to_be_those_of_yaml_files_are(tmp_path):
     found = resolved("filter.yaml", tmp_path)
-    assert found["segment_seconds"] == actions.SEGMENT_SECONDS
-    assert found["max_segments"] == actions.MAX_SEGMENTS
+    assert found["segment_seconds"] == filtering.SEGMENT_SECONDS
+    assert found["max_segments"] == filtering.MAX_SEGMENTS
     found = resolved("verify.yaml", tmp_path)
     assert found["whitening"] == maps.WHITENING
     folders = [f"--{key}_folder={tmp_path}" for key in ("data", "output")]

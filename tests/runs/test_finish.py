@@ -15,7 +15,7 @@ from speechbrain_cadino.encoders.load import load_encoder
 from speechbrain_cadino.runs import finish as end
 from speechbrain_cadino.runs import stage_two
 from speechbrain_cadino.runs.finish import check_exportable, finish, fold
-from speechbrain_cadino.verification import threshold
+from speechbrain_cadino.verification import halves, threshold
 from speechbrain_cadino.verification.evaluate import TrialEvaluator
 from speechbrain_cadino.verification.threshold import fit
 
@@ -89,8 +89,8 @@ def test_a_trained_encoder_has_a_threshold(
     assert "The encoder has no threshold: 0 recording" in caplog.text
     folder = hparams["encoder_folder"]
     assert read_calibration(folder) is None
-    monkeypatch.setattr(threshold, "SHORTEST_HALF", 0.15)
-    monkeypatch.setattr(threshold, "FEWEST_RECORDINGS", 12)
+    monkeypatch.setattr(halves, "SHORTEST_HALF", 0.15)
+    monkeypatch.setattr(halves, "FEWEST_RECORDINGS", 12)
 
     def higher(scores, same, method):
         # An untrained encoder does not tell voices apart

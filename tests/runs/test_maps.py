@@ -10,11 +10,8 @@ from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.runs import maps
 from speechbrain_cadino.runs.maps import NONE, Heard, choose, try_maps
-from speechbrain_cadino.verification.threshold import (
-    fit,
-    pairs_of,
-    score_halves,
-)
+from speechbrain_cadino.verification.halves import pairs_of, score_halves
+from speechbrain_cadino.verification.threshold import fit
 
 
 @pytest.fixture(autouse=True)

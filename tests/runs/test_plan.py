@@ -173,7 +173,7 @@ def test_faces_are_looked_for_before_voices_are_trained(steps, tmp_path):
 )
 def test_what_a_later_step_would_refuse_is_seen_at_once(steps, flag, sentence):
     with pytest.raises(ValueError, match=sentence):
-        steps(flag, yaml="pipeline.yaml")
+        steps(flag, "--iterations=1", yaml="pipeline.yaml")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,12 @@ def test_a_verification_is_looked_at_before_the_trainings(
 ):
     sentence = f"verify: .*{re.escape(sentence)}"
     with pytest.raises(ValueError, match=sentence):
-        steps("--trials=a", f"--verify={{{flags}}}", yaml="pipeline.yaml")
+        steps(
+            "--trials=a",
+            f"--verify={{{flags}}}",
+            "--iterations=1",
+            yaml="pipeline.yaml",
+        )
 
 
 def test_speakers_that_the_run_writes_need_not_be_there(steps, tmp_path):

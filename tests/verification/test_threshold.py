@@ -12,7 +12,7 @@ from speechbrain_cadino.embeddings.store import save_embeddings
 from speechbrain_cadino.embeddings.stored import StoredEmbeddings
 from speechbrain_cadino.encoders.calibration import ScoreCalibration
 from speechbrain_cadino.encoders.load import load_encoder
-from speechbrain_cadino.verification import threshold
+from speechbrain_cadino.verification import halves, threshold
 from speechbrain_cadino.verification.baselines import LogMelStats
 from speechbrain_cadino.verification.evaluate import TrialEvaluator
 from speechbrain_cadino.verification.threshold import (
@@ -59,15 +59,15 @@ def test_an_interval_is_over_recordings_and_not_over_their_pairs(monkeypatch):
         return types.SimpleNamespace(threshold=found[-1])
 
     monkeypatch.setattr(threshold, "fit", mean)
-    enrol, test = threshold.pairs_of(5)
+    enrol, test = halves.pairs_of(5)
     scores = np.random.default_rng(0).standard_normal(len(enrol))
     ends = threshold.threshold_interval(scores, enrol, test, replicates=200)
     assert ends == (min(found), max(found))
 
 
 def test_crops_are_halves_of_recordings(encoder_folder, corpus, monkeypatch):
-    monkeypatch.setattr(threshold, "SHORTEST_HALF", 0.15)
-    monkeypatch.setattr(threshold, "FEWEST_RECORDINGS", 12)
+    monkeypatch.setattr(halves, "SHORTEST_HALF", 0.15)
+    monkeypatch.setattr(halves, "FEWEST_RECORDINGS", 12)
     table = read_manifest(corpus / "train.csv", corpus)
     embedder = load_encoder(encoder_folder)
     # The first and the last sample of each half, and how long it is
@@ -76,8 +76,8 @@ def test_crops_are_halves_of_recordings(encoder_folder, corpus, monkeypatch):
             wavs[:, [0, -1]], (0, 1), value=wavs.shape[1]
         )
     )
-    halves, rows = threshold.embed_halves(ends, table)
-    for one, other, path in zip(*halves, table["wav"].iloc[rows]):
+    both, rows = halves.embed_halves(ends, table)
+    for one, other, path in zip(*both, table["wav"].iloc[rows]):
         wav, _ = soundfile.read(path, dtype="float32")
         assert 0.96 * len(wav) < 2 * one[2] == 2 * other[2] <= len(wav)
         length = int(one[2])
@@ -135,7 +135,7 @@ def test_a_draw_may_have_no_two_recordings_of_a_voice(
 
 def test_a_copy_is_not_another_voice(tmp_path, caplog, monkeypatch):
     """Whose halves are as alike as those of the recording itself."""
-    monkeypatch.setattr(threshold, "SHORTEST_HALF", 0.1)
+    monkeypatch.setattr(halves, "SHORTEST_HALF", 0.1)
     rng = np.random.default_rng(0)
     rows = []
     for number in range(24):
@@ -147,13 +147,13 @@ def test_a_copy_is_not_another_voice(tmp_path, caplog, monkeypatch):
     table = pd.DataFrame(rows, columns=["ID", "wav", "start", "stop"])
     embedder = Embedder(LogMelStats())
     scores, same = threshold._crops(embedder, table)
-    halves, _ = threshold.embed_halves(embedder, table)
-    enrol, test = threshold.pairs_of(32)
+    both, _ = halves.embed_halves(embedder, table)
+    enrol, test = halves.pairs_of(32)
     names = np.array([name.split("-")[0] for name in table["ID"]])
     kept = (enrol == test) | (names[enrol] != names[test])
     assert f"{(~kept).sum()} pairs of recordings are left out" in caplog.text
     assert not kept.all()
-    expected = threshold.score_halves(halves, enrol[kept], test[kept])
+    expected = halves.score_halves(both, enrol[kept], test[kept])
     np.testing.assert_array_equal(scores, expected)
     assert same.sum() == 32
 
@@ -189,17 +189,17 @@ def test_a_pair_is_one_trial(corpus, tmp_path):
 def test_pieces_of_a_recording_are_no_pair(
     encoder_folder, corpus, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(threshold, "SHORTEST_HALF", 0.1)
-    monkeypatch.setattr(threshold, "FEWEST_RECORDINGS", 12)
+    monkeypatch.setattr(halves, "SHORTEST_HALF", 0.1)
+    monkeypatch.setattr(halves, "FEWEST_RECORDINGS", 12)
     whole = read_manifest(corpus / "train.csv", corpus)
     pieces = pd.concat([whole.assign(stop=4000), whole.assign(start=1600)])
-    recordings = threshold.number_recordings(pieces)
+    recordings = halves.number_recordings(pieces)
     assert recordings.tolist() == 2 * list(range(12))
-    halves, _ = threshold.embed_halves(load_encoder(encoder_folder), pieces)
+    both, _ = halves.embed_halves(load_encoder(encoder_folder), pieces)
     expected = []
-    for one, other in zip(*threshold.pairs_of(24)):
+    for one, other in zip(*halves.pairs_of(24)):
         if one == other or recordings[one] != recordings[other]:
-            a, b = halves[0, one], halves[1, other]
+            a, b = both[0, one], both[1, other]
             cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
             expected.append((cosine, one == other))
     scores, same = threshold._crops(load_encoder(encoder_folder), pieces)
