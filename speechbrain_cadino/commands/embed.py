@@ -115,6 +115,11 @@ def check_hears(embedder):
     ---------
     embedder : Embedder or StoredEmbeddings
         What was loaded.
+
+    Raises
+    ------
+    ValueError
+        If so.
     """
     if not embedder.hears:
         raise ValueError(
@@ -139,8 +144,15 @@ def check_given(
         The files that are given now.
     what : str
         The word for the results.
-    otherwise, hint : str
-        What may be done about it, and a sentence that follows.
+    otherwise : str
+        Another remedy than to give these files, or another folder.
+    hint : str
+        A sentence that follows, with a blank before it.
+
+    Raises
+    ------
+    ValueError
+        If so.
     """
     lost = before.difference(files)
     if len(lost):
@@ -261,6 +273,12 @@ def archive(output, files, rate, grows=False):
         Those that had to be.
     skipped : dict of str:str
         The problem of each of the others.
+
+    Raises
+    ------
+    ValueError
+        If another command is at work in the folder, its hidden one holds what
+        is not ours, or no file can be embedded.
     """
     # Absolute, as a record of a filter tells their names
     copies = pathlib.Path(output, ".converted").absolute()

@@ -253,13 +253,16 @@ def _value(key, value, settings):
     default = _default(key, settings)
     if value is None and isinstance(default, bool):
         return True
-    if not value:
-        none = "" if key in NEEDED else f", or --{key}=null for none"
-        unset = "" if value is None else " Is a variable unset?"
-        raise ValueError(f"--{key} has no value: --{key}=VALUE{none}.{unset}")
     needed = _is_placeholder(default)
     path = is_path(key) or needed
     without = default is None or (key in OPTIONAL and not needed)
+    if not value:
+        # What is a text or a list is none that could be null
+        other = not path and not isinstance(default, (str, list))
+        null = (without or other) and key not in NEEDED
+        none = f", or --{key}=null for none" if null else ""
+        unset = "" if value is None else " Is a variable unset?"
+        raise ValueError(f"--{key} has no value: --{key}=VALUE{none}.{unset}")
     if path and without and value == "null":
         return None
     if path and default is None:

@@ -215,9 +215,10 @@ def load_merged(path):
         raise ValueError(f"No hyperparameter file {path}.")
     if _loaded is None:
         return _load(path)
-    if path not in _loaded:
-        _loaded[path] = _load(path)
-    return _loaded[path]
+    place = os.path.abspath(path)
+    if place not in _loaded:
+        _loaded[place] = _load(path)
+    return _loaded[place]
 
 
 def _load(path):

@@ -124,7 +124,8 @@ def resolved_text(hparams_file, overrides=None):
     """
     with open(hparams_file, encoding="utf-8") as fin:
         text = fin.read()
-        if "!include" in text:  # of other files, which may change
+        # Other files and what functions give may change
+        if "!include" in text or "!applyref" in text:
             fin.seek(0)
             return resolve_references(fin, overrides).getvalue()
     return _resolved(text, overrides)
@@ -132,6 +133,7 @@ def resolved_text(hparams_file, overrides=None):
 
 @functools.lru_cache(maxsize=64)
 def _resolved(text, overrides):
+    """A text with its references resolved."""
     return resolve_references(text, overrides).getvalue()
 
 

@@ -62,8 +62,26 @@ def check_rate(table, sample_rate):
 
 
 def counted_rate(table):
-    """The rate in which a manifest counts, in Hz; None if its rows do not agree
-    on one, or it has no durations."""
+    """The rate in which a manifest counts.
+
+    Arguments
+    ---------
+    table : pandas.DataFrame
+        The manifest.
+
+    Returns
+    -------
+    float
+        The rate, in Hz; None if its rows do not agree on one, or it has no
+        durations.
+
+    Example
+    -------
+    >>> import pandas as pd
+    >>> table = {"start": [0, 8000], "stop": [8000, 24000], "duration": [1, 2]}
+    >>> counted_rate(pd.DataFrame(table)).item()
+    8000.0
+    """
     if "duration" not in table or table.empty:
         return None
     rates = ((table["stop"] - table["start"]) / table["duration"]).to_numpy()
@@ -71,5 +89,21 @@ def counted_rate(table):
 
 
 def alike(rate, other):
-    """Whether two rates are the same but for rounded durations."""
+    """Whether two rates are the same but for rounded durations.
+
+    Arguments
+    ---------
+    rate, other : float
+        The rates, in one unit.
+
+    Returns
+    -------
+    bool
+        Whether they are.
+
+    Example
+    -------
+    >>> alike(16000, 15990), alike(16000, 8000)
+    (True, False)
+    """
     return abs(rate / other - 1) < 0.01

@@ -350,7 +350,7 @@ def check_not_same(embeddings):
     ):
         raise ValueError(
             f"All {len(embeddings)} embeddings are the same: did the training "
-            "of the encoder collapse?"
+            "of the encoder collapse, or are the files all alike?"
         )
 
 
@@ -382,7 +382,10 @@ def readable_embeddings(folder, transform=None):
     readable = readable_rows(embeddings)
     # No copy of what may fill the memory
     points = embeddings if readable.all() else embeddings[readable]
-    check_not_same(points)
+    try:
+        check_not_same(points)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
     if transform is not None:
         points = transform.fit_transform(points)
     return readable, [n for n, fine in zip(ids, readable) if fine], points

@@ -3,6 +3,7 @@ was right."""
 
 import pathlib
 import zipfile
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,15 @@ from speechbrain_cadino.losses.label_correction import (
 from speechbrain_cadino.process.tables import write_csv
 
 # What NumPy raises of a file that is none of ours
-READ_ERRORS = (ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile)
+READ_ERRORS = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def report_gate(output_folder, manifest, speakers=None):
@@ -65,8 +74,9 @@ def report_gate(output_folder, manifest, speakers=None):
     FileNotFoundError
         If there is no such run, or if a file of it is gone.
     ValueError
-        If the manifest is not that of the run, or has no pseudo labels, or if
-        the speakers are those of another corpus.
+        If the manifest is not that of the run, or has no pseudo labels, if
+        the speakers are those of another corpus, or a file of the run is
+        damaged.
 
     Example
     -------
@@ -108,7 +118,8 @@ def _read_table(path):
     try:
         # Else older pandas lose the last digit, and the file would change.
         table = pd.read_csv(path, float_precision="round_trip")
-        table[["epoch", "gate", *GROUPS]].astype(float)
+        drawn = [name for name in TwoGaussians.columns if name in table]
+        table[["epoch", "gate", *GROUPS, *drawn]].astype(float)
     except (ValueError, KeyError) as error:
         raise ValueError(
             f"{path} is damaged, or not of train_dlg_lc.py ({error}): give its "

@@ -126,7 +126,7 @@ class TeacherTargets(torch.nn.Module):
         """
         self.codebook.after_step()
         momentum = self._momentum(position)
-        if momentum < 1:
+        if momentum != 1:  # frozen
             self.teacher.follow(context, momentum)
 
     def _momentum(self, position):

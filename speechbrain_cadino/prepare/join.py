@@ -86,7 +86,6 @@ def join_manifests(
         )
     ]
     check_writable_name(output)
-    check_folder(pathlib.Path(output).parent)
     check_inputs_stay([source, target], [output])
     rates = [counted_rate(table) for table in tables]
     if None not in rates and not alike(*rates):
@@ -97,6 +96,7 @@ def join_manifests(
     check_speakers(tables[0][LABEL], source)
     check_disjoint(*(table["ID"] for table in tables), "IDs")
     check_files_apart(*(table["wav"] for table in tables))
+    check_folder(pathlib.Path(output).parent)
     table = pd.concat(tables)
     write_manifest(output, table)
     counts = [f"{len(t)} of {t[LABEL].nunique()} labels" for t in tables]

@@ -4,7 +4,7 @@ import os
 import pathlib
 import tempfile
 
-from speechbrain_cadino.process.files import is_temporary
+from speechbrain_cadino.process.files import FULL, HOST, is_temporary
 
 
 def holds_something(path):
@@ -50,7 +50,7 @@ def check_folder(folder, advice="give another place for the results"):
     Raises
     ------
     OSError
-        If so.
+        If so. Of a full disk, that of the system.
 
     Example
     -------
@@ -63,8 +63,12 @@ def check_folder(folder, advice="give another place for the results"):
     """
     try:
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        # Killed right now where disks show it, it is known as one of ours
+        end = f".{HOST}-{os.getpid()}.tmp"
+        tempfile.TemporaryFile(dir=folder, prefix=".", suffix=end).close()
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise OSError(
             f"Nothing can be written into {folder} ({error.strerror}): "
             f"{advice}."

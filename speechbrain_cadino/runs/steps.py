@@ -222,7 +222,8 @@ class StepMaker:
         if not trains:
             options = {k: v for k, v in options.items() if k in TOOL_OPTIONS}
         given = {**common, **own, **options}
-        flags = {k: v for k, v in given.items() if v is not None} | values
+        given = {k: v for k, v in given.items() if v not in (None, "")}
+        flags = given | values
         for key in set(flags) - set(known):
             if key not in RUN_OPTIONS:
                 raise ValueError(
@@ -356,9 +357,10 @@ def _checked(entry, command, folder, trains):
 
 
 def _check_parts(settings):
-    """Raises what a step would only when its turn comes: by its gate, its
-    learning rates or its clusterer, if these are of our classes alone."""
-    for key in ("loss_gate", "lr_schedule"):
+    """Raises what a step would only when its turn comes: by its gate, its loss,
+    its learning rates, the mixture of a filter or its clusterer, if these are
+    of our classes alone."""
+    for key in ("loss_gate", "label_loss", "lr_schedule", "mixture"):
         part = _part(settings, key)
         if hasattr(part, "check"):
             part.check(settings["number_of_epochs"])

@@ -239,6 +239,11 @@ def check_enough(table, what):
     what : str
         What they are, for the error.
 
+    Raises
+    ------
+    ValueError
+        If so.
+
     Example
     -------
     >>> check_enough(pd.DataFrame({"wav": ["a.wav", "a.wav"]}), "in all")

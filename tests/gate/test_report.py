@@ -268,6 +268,7 @@ def test_the_picture_is_of_the_losses_that_were_drawn(tmp_path, monkeypatch):
         ("scalar", ValueError, r"epoch002\.npz is damaged .*copy the run"),
         ("table", ValueError, r"gate\.csv is damaged, or not of train_dlg_lc"),
         ("word", ValueError, r"gate\.csv is damaged, or not .*'gone'"),
+        ("crossing", ValueError, r"gate\.csv is damaged, or not .*'gone'"),
         ("binary", ValueError, r"gate\.csv is damaged, or not of train_dlg_lc"),
         ("no epoch", ValueError, r"gate\.csv has no epoch: copy the run"),
         ("manifest", FileNotFoundError, r"No manifest at .*gone\.csv"),
@@ -302,6 +303,10 @@ def test_mistakes(mistake, error, sentence, manifest, speakers, tmp_path):
     elif mistake == "word":
         path = folder / "gate.csv"
         path.write_text(path.read_text().replace("\n1,", "\ngone,"))
+    elif mistake == "crossing":
+        path = folder / "gate.csv"
+        table = pd.read_csv(path).assign(crossing="gone")
+        table.to_csv(path, index=False)
     elif mistake == "binary":
         (folder / "gate.csv").write_bytes(bytes(range(256)) * 4)
     elif mistake == "no epoch":

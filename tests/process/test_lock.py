@@ -1,5 +1,7 @@
+import errno
 import os
 import signal
+import tempfile
 import time
 
 import pytest
@@ -33,6 +35,18 @@ def test_a_place_where_nothing_can_be_written_is_named(tmp_path):
         locked(tmp_path / "file"),
     ):
         pass
+
+
+def test_a_full_disk_is_no_wrong_place(tmp_path, monkeypatch):
+    """It has a sentence of its own: see process.errors."""
+
+    def write(**_):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", write)
+    with pytest.raises(OSError, match="quota") as found, locked(tmp_path):
+        pass
+    assert found.value.errno == errno.EDQUOT
 
 
 def test_a_folder_that_cannot_be_locked_has_a_file_that_can(

@@ -165,6 +165,11 @@ def test_faces_are_looked_for_before_voices_are_trained(steps, tmp_path):
             "pseudo_label: merge_to is 0: give",
         ),
         ("--dlg_lc={least_trusted: 30}", "dlg_lc: least_trusted=30: give"),
+        ("--dlg_lc={margin: 11.5}", "dlg_lc: margin=11.5: give an angle"),
+        (
+            "--filter={hparams: filter.yaml, least_kept: 30}",
+            "filter: least_kept=30: give",
+        ),
         (
             "--pseudo_label={embeddings: mine}",
             "pseudo_label: encoder=.* and embeddings=mine: give one",
