@@ -332,7 +332,9 @@ def table(cells, first, name, kind, trials):
                 f"{np.mean(eers):.1f}",
                 f"{np.mean(costs):.3f}",
                 "; ".join(differences),
-                mean_difference(samples, found.speakers),
+                mean_difference(samples, found.speakers)
+                if len(samples) > 1
+                else "",
                 *(listed(last, *figure) for figure in shown.values()),
                 ", ".join(str(cell.minutes) for cell in own),
             ]
@@ -348,10 +350,8 @@ def drawn_difference(found):
 
 
 def mean_difference(samples, speakers):
-    """The mean of differences with its interval, if there are several: the
-    replicates of all seeds are of the same speakers."""
-    if len(samples) < 2:
-        return ""
+    """The mean of differences with its interval: the replicates of all seeds
+    are of the same speakers."""
     differences, drawn = zip(*samples)
     mean, drawn = np.mean(differences), np.mean(drawn, axis=0)
     return shown_difference(mean, interval(drawn, mean, speakers))

@@ -1,8 +1,10 @@
-"""Differences of trained arms to an untrained encoder: the mean of its draws.
+"""Differences of trained arms to an untrained encoder, the mean of its draws;
+or, with ``--to``, to arms of other experiments.
 
 > cd recipes/VoxCeleb
 > python ../../tests/benchmarks/untrained.py DATA curriculum/clean-1 \
-    voxmulti/contrastive-1986 [--keep 0=FOLDER 1=FOLDER]
+    voxmulti/contrastive-1986 [--keep 0=FOLDER 1=FOLDER] \
+    [--to voxmulti/supervised_clean-1986]
 
 DATA has meta/veri_{cross,within}_{hard,easy}.txt; the arms are cells of
 arms.py. The draws are in results/cells/untrained/DRAW.npz, the scores of each
@@ -34,16 +36,18 @@ KINDS = {"mean": "", "recording_lda": "_recording_lda"}
 
 def main():
     """Reads the flags, keeps draws, prints a line for each arm."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("data", type=pathlib.Path)
     parser.add_argument("cells", nargs="*", help="EXPERIMENT/ARM-SEED")
     parser.add_argument("--keep", nargs="*", default=[], help="DRAW=FOLDER")
+    parser.add_argument("--to", nargs="*", default=[], help="other cells")
     flags = parser.parse_args()
     lists = of_voxmulti(flags.data, LISTS)
     for pair in flags.keep:
         draw, _, folder = pair.partition("=")
         keep(draw, pathlib.Path(folder), lists)
-    draws = [np.load(path) for path in sorted(DRAWS.glob("*.npz"))]
+    paths = [CELLS / cell / "scores.npz" for cell in flags.to]
+    draws = [np.load(path) for path in paths or sorted(DRAWS.glob("*.npz"))]
     print("| arm | scores |", " | ".join(LISTS), "|")
     for cell in flags.cells:
         scores = np.load(CELLS / cell / "scores.npz")
