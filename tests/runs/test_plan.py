@@ -310,6 +310,14 @@ def test_little_data_is_learnt_whole_and_labelled_in_pieces(steps):
         assert "--start_encoder=stage_1/encoder" in train
 
 
+def test_voices_without_noise_are_learnt_as_they_are(steps):
+    commands = steps(yaml="small_clean.yaml")
+    assert any("small_sdpn.yaml" in word for word in commands["stage_1"])
+    for training in ("stage_1", "iteration_1/train"):
+        assert "--augment=null" in commands[training]
+    assert "--num_clusters=0.7" in commands["iteration_1/labels"]
+
+
 def test_pieces_of_what_is_kept_are_labelled(steps):
     commands = steps(yaml="small_filtered.yaml")
     assert list(commands)[:4] == [
