@@ -256,7 +256,8 @@ def _value(key, value, settings):
     needed = _is_placeholder(default)
     path = is_path(key) or needed
     without = default is None or (key in OPTIONAL and not needed)
-    if not value:
+    text = isinstance(default, str) and not path
+    if value is None or (not value and not text):
         # What is a text or a list is none that could be null
         other = not path and not isinstance(default, (str, list))
         null = (without or other) and key not in NEEDED

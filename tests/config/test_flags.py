@@ -96,6 +96,7 @@ def test_a_path_is_what_the_shell_handed_over(load, name):
 def test_a_text_made_of_references_is_a_text(load):
     found = load("--data_folder=x", "--run_folder=mine", "--part=02")
     assert (found["run_folder"], found["part"]) == ("mine", "02")
+    assert load("--data_folder=x", "--part=")["part"] == ""
 
 
 def test_a_home_is_expanded(load, monkeypatch):
@@ -193,7 +194,7 @@ def test_an_entry_of_several_keys_is_given_once(load):
         (["--data_folder="], "no value: --data_folder=VALUE. Is a variable"),
         (["--speeds="], "no value: --speeds=VALUE. Is a variable unset"),
         (["--trials="], "--trials has no value: .*, or --trials=null for none"),
-        (["--part="], "--part has no value: --part=VALUE. Is a variable unset"),
+        (["--id_parts="], "--id_parts has no value: .* or --id_parts=null for"),
         (["--seed="], "--seed has no value: --seed=VALUE. Is a variable"),
         (["--mirrored="], "--mirrored has no value: .* Is a variable unset"),
         (["--data_folder=[a, '']"], "--data_folder: one of the names is empty"),
