@@ -220,3 +220,12 @@ def test_a_teacher_that_is_frozen_stays():
         target.after_step(position, context)
         torch.testing.assert_close(bias, torch.full((8,), expected))
         assert target.end_epoch(position)["momentum"] == momentum
+
+
+@pytest.mark.parametrize("momentum", [99.99, float("nan")])
+def test_a_momentum_that_is_none_freezes_nobody(momentum):
+    context = make_context()
+    teacher, codebook = ContextTeacher(context), OnlineCodebook(2, 5, 8)
+    target = TeacherTargets(teacher, codebook, lambda position: momentum)
+    with pytest.raises(ValueError, match="teacher_momentum is .* in this step"):
+        target.after_step(0.0, context)
