@@ -227,5 +227,7 @@ def test_a_momentum_that_is_none_freezes_nobody(momentum):
     context = make_context()
     teacher, codebook = ContextTeacher(context), OnlineCodebook(2, 5, 8)
     target = TeacherTargets(teacher, codebook, lambda position: momentum)
-    with pytest.raises(ValueError, match="teacher_momentum is .* in this step"):
+    with pytest.raises(
+        ValueError, match=r"teacher_momentum is .* in this step"
+    ):
         target.after_step(0.0, context)
