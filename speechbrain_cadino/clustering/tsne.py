@@ -10,7 +10,7 @@ from sklearn.manifold import TSNE
 
 from speechbrain_cadino.clustering.rows import unit_rows
 from speechbrain_cadino.dataio.spread import spread_rows
-from speechbrain_cadino.embeddings.store import check_not_same
+from speechbrain_cadino.embeddings.store import sameness
 from speechbrain_cadino.process.plots import as_label, save_figure
 
 # More take minutes, and hide each other.
@@ -109,7 +109,8 @@ def _evenly_drawn(embeddings):
 def _places(embeddings, seed):
     """Shape (n, 2): where the points are on the map."""
     points = unit_rows(embeddings)
-    check_not_same(points)  # at no difference at all, t-SNE crashes
+    if same := sameness(points):  # on which t-SNE crashes
+        raise ValueError(same)
     perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
     tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed)
     return tsne.fit_transform(points)

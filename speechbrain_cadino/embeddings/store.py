@@ -321,8 +321,8 @@ def readable_rows(embeddings):
     return readable
 
 
-def check_not_same(embeddings):
-    """Raises if all embeddings are the same, but for rounding.
+def sameness(embeddings):
+    """What is to be said of embeddings that are all the same, but for rounding.
 
     Arguments
     ---------
@@ -330,28 +330,28 @@ def check_not_same(embeddings):
         Embeddings, shape (N, D); a ``numpy.memmap`` is read in pieces, up to
         one that differs.
 
-    Raises
-    ------
-    ValueError
-        If so, and there are two or more.
+    Returns
+    -------
+    str
+        A sentence; an empty text if one differs, or there are not two.
 
     Example
     -------
-    >>> check_not_same(np.array([[1.0, 2.0], [1.0, 2.1]]))
-    >>> check_not_same(np.array([[1.0, 2.0], [1.0, 2.0]]))
-    Traceback (most recent call last):
-    ...
-    ValueError: All 2 embeddings are the same: did the training of the ...
+    >>> sameness(np.array([[1.0, 2.0], [1.0, 2.1]]))
+    ''
+    >>> sameness(np.array([[1.0, 2.0], [1.0, 2.0]]))
+    'All 2 embeddings are the same: did the training of the encoder collapse...
     """
     rounding = SAME * np.abs(embeddings[:1]).max(initial=0)
     if len(embeddings) > 1 and all(
         (np.abs(embeddings[rows] - embeddings[0]) <= rounding).all()
         for rows in chunks(len(embeddings))
     ):
-        raise ValueError(
+        return (
             f"All {len(embeddings)} embeddings are the same: did the training "
             "of the encoder collapse, or are the files all alike?"
         )
+    return ""
 
 
 def readable_embeddings(folder, transform=None):
@@ -382,10 +382,8 @@ def readable_embeddings(folder, transform=None):
     readable = readable_rows(embeddings)
     # No copy of what may fill the memory
     points = embeddings if readable.all() else embeddings[readable]
-    try:
-        check_not_same(points)
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from error
+    if same := sameness(points):
+        raise ValueError(f"{folder}: {same}")
     if transform is not None:
         points = transform.fit_transform(points)
     return readable, [n for n, fine in zip(ids, readable) if fine], points

@@ -9,7 +9,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import without_labels
 from speechbrain_cadino.dataio.names import parts_of, paths_of
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
-from speechbrain_cadino.embeddings.store import check_not_same
+from speechbrain_cadino.embeddings.store import sameness
 from speechbrain_cadino.verification.back_ends import (
     BackEnds,
     Background,
@@ -465,10 +465,8 @@ def _score(embedder, back_ends, trials, calibration_trials):
         for lists in (trials, calibration_trials)
         if lists is not None
     }
-    try:
-        check_not_same(sides[trials][0])
-    except ValueError as error:
-        logger.warning(f"{error} Then error rates tell nothing.")
+    if same := sameness(sides[trials][0]):
+        logger.warning(f"{same} Then error rates tell nothing.")
     scores, details = {}, {}
     for back_end in back_ends:
         system = back_end.system
