@@ -13,15 +13,18 @@ import pytest
 import soundfile
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from threadpoolctl import threadpool_limits
 
 from speechbrain_cadino.audio_visual.face_resnet import FaceResNet
 from speechbrain_cadino.dataio.manifest import write_manifest
 from speechbrain_cadino.encoders.export import export_encoder
 
 # Tests run side by side: more threads than cores would wait for each other,
-# here and in the processes that tests start.
+# here, also those of libraries that NumPy has loaded already, and in the
+# processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+threadpool_limits(1)
 
 # Nor is pytest a rank of a torchrun, whose variables a shell may have
 TORCHRUN = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT"

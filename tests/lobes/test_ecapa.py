@@ -248,6 +248,7 @@ def test_compiled_with_less_memory_it_computes_the_same():
         kernel_sizes=[5, 3, 1],
         dilations=[1, 2, 1],
         groups=[1, 1, 1],
+        res2net_scale=2,
     )
     features = make_features()
     held, gradients = {}, {}

@@ -26,22 +26,17 @@ def test_a_task_of_a_scheduler_is_no_rank(monkeypatch):
     assert own_rank() == 0
 
 
-# A child that sleeps, and its parent, which tells its number and waits.
-CHILD = """
-import signal, sys, time
-from speechbrain_cadino.process.ranks import (follow_parent)
-
-follow_parent(signal.SIGTERM)
-print("ready", flush=True)
-time.sleep(60)
-"""
+# A child that tells its number and sleeps, and its parent, which waits.
 PARENT = """
-import subprocess, sys
+import os, signal, time
+from speechbrain_cadino.process.ranks import follow_parent
 
-child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=-1)
-child.stdout.readline()
-print(child.pid, flush=True)
-child.wait()
+if os.fork():
+    os.wait()
+else:
+    follow_parent(signal.SIGTERM)
+    print(os.getpid(), flush=True)
+    time.sleep(60)
 """
 
 
@@ -83,15 +78,18 @@ def test_processes_of_torchrun_share_the_processors(monkeypatch):
 
 
 @linux
-def test_a_follower_ends_with_its_parent():
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, CHILD], stdout=subprocess.PIPE, text=True
-    )
-    child = int(parent.stdout.readline())
+def test_a_follower_ends_with_its_parent(tmp_path):
+    deadline = time.monotonic() + 60
+    output = tmp_path / "output"
+    output.touch()
+    parent = forked.start("-c", PARENT, output=output)
+    while not forked.said(parent).endswith("\n"):
+        assert parent.is_alive(), forked.said(parent)
+        time.sleep(0.01)
+    child = int(forked.said(parent))
     assert is_alive(child)
     parent.kill()
-    parent.communicate()
-    deadline = time.monotonic() + 30
+    parent.join()
     while is_alive(child):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -19,6 +19,7 @@ def training(speech, tmp_path):
         "number_of_epochs": 2,
         "num_workers": 1,
         "speeds": "[1.0]",
+        "final_map": None,
     }
     process = forked.start(
         *script("train_dino.py", "small_dino.yaml", **flags),

@@ -27,6 +27,7 @@ ENTRIES = {
         "steps_per_epoch": None,
         "gate": 16.0,
         "crop_seconds": 0.5,
+        "speeds": [1.0],
         "channels": 16,
         "ckpt_interval_minutes": 0,
         "ckpt_interval_steps": 2,
@@ -39,6 +40,7 @@ ENTRIES = {
         "batch_size": 4,
         "steps_per_epoch": None,
         "crop_seconds": 0.5,
+        "speeds": [1.0],
         "channels": 16,
     },
 }

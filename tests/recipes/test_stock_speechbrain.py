@@ -209,7 +209,7 @@ def assert_went_on_from(foreign, run):
 
 
 def test_a_supervised_recipe_trains_on_pseudo_labels(
-    encoder_folder, corpus, tmp_path
+    encoder_folder, corpus, run_script, tmp_path
 ):
     assert "speechbrain_cadino" not in SCRIPT.read_text()
     manifest = corpus / "train.csv"
@@ -221,15 +221,10 @@ def test_a_supervised_recipe_trains_on_pseudo_labels(
         corpus,
     )
     manifest = tmp_path / "pseudo_labels.csv"
-    process = subprocess.run(
-        [sys.executable, SCRIPT, manifest, corpus, tmp_path],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.returncode == 0, process.stdout
-    assert "12 utterances, 4 speakers" in process.stdout
-    assert_learns(process.stdout)
+    code, output = run_script(SCRIPT, manifest, corpus, tmp_path)
+    assert code == 0, output
+    assert "12 utterances, 4 speakers" in output
+    assert_learns(output)
 
 
 def assert_learns(output):
