@@ -408,13 +408,14 @@ class EncoderBrain(sb.Brain):
         return [*filter(None, {*self.augmenters.values()})]
 
     def on_fit_batch_start(self, batch, should_step):
-        """Sets the learning rate, tells augmentations how far training is,
-        and the log of bad files."""
+        """Sets the learning rate, tells augmentations and a loss of labels how
+        far training is, and the log of bad files."""
         self.guard.begin(batch["id"])
         for group in self.optimizer.param_groups:
             group["lr"] = self.hparams.lr_schedule(self.position)
-        for augment in self.all_augmenters():
-            set_position(augment, self.position)
+        label_loss = getattr(self.hparams, "label_loss", None)
+        for each in [*self.all_augmenters(), label_loss]:
+            set_position(each, self.position)
         self.unreadable.count(
             batch["problem"], self.epoch, self.items_per_epoch
         )

@@ -85,11 +85,28 @@ class PseudoLabelBrain(EncoderBrain):
 
     def on_fit_start(self):
         """As EncoderBrain's; raises if training ends before there is a
-        gate, or an encoder could not embed in the end."""
+        gate, a gate would compare losses of different margins, or an encoder
+        could not embed in the end."""
         for branch in self.branches.values():
             branch.loss_gate.check(self.progress.last_epoch)
+            self._check_margin(branch.loss_gate)
             self.exported(branch).network.check()
         super().on_fit_start()
+
+    def _check_margin(self, gate):
+        """Raises if the margin still changes while there is a dynamic gate."""
+        margin = getattr(self.hparams.label_loss, "margin", None)
+        if gate.gate != "dynamic" or not callable(margin):
+            return
+        fitted = max(0, gate.first_epoch - 2)  # to the losses from there on
+        if margin(fitted) != margin(self.progress.last_epoch):
+            raise ValueError(
+                f"The margin is {margin(fitted):.3g} after {fitted} epochs and "
+                f"{margin(self.progress.last_epoch):.3g} in the end, but a "
+                "dynamic gate compares losses of one margin: let it end to "
+                f"change by then, raise first_gated_epoch={gate.first_epoch}, "
+                "or give gate=none."
+            )
 
     def compute_forward(self, batch, stage):
         """The cosines of the augmented crops to the classes, (batch, C)."""

@@ -34,8 +34,10 @@ class LabelCorrectionLoss(torch.nn.Module):
 
     Arguments
     ---------
-    margin : float
-        The margin of AAM-softmax, in radians.
+    margin : float or callable
+        The margin of AAM-softmax, in radians; or the function from the position
+        in training, in epochs, to it, such as LinearSchedule: see
+        ``set_position``.
     scale : float
         The scale of the cosines.
     temperature : float
@@ -64,6 +66,8 @@ class LabelCorrectionLoss(torch.nn.Module):
     ([1, 2, 0], [-1, 0, -1])
     """
 
+    position = 0.0
+
     def __init__(
         self,
         margin=0.2,
@@ -80,13 +84,9 @@ class LabelCorrectionLoss(torch.nn.Module):
                 f"temperature={temperature}, confidence={confidence}: the "
                 "temperature is 0 or more, the confidence from 0 to 1."
             )
-        if not 0 <= margin < math.pi / 2:
-            raise ValueError(
-                f"margin={margin}: give an angle in radians, 0 or more and "
-                "below pi / 2."
-            )
-        self.aam = AdditiveAngularMargin(margin, scale)
+        self.margin = margin
         self.scale = scale
+        self.aam()  # refuses a margin of no sense
         self.temperature = temperature
         self.confidence = confidence
         self.mean_over = mean_over
@@ -141,6 +141,29 @@ class LabelCorrectionLoss(torch.nn.Module):
         }
         return self.mean(total, decisions), results
 
+    def aam(self):
+        """AAM-softmax with the margin of now.
+
+        Returns
+        -------
+        speechbrain.nnet.losses.AdditiveAngularMargin
+            The function from cosines and one-hot labels to logits.
+
+        Raises
+        ------
+        ValueError
+            If the margin is no such angle.
+        """
+        margin = self.margin
+        if callable(margin):
+            margin = margin(self.position)
+        if not 0 <= margin < math.pi / 2:
+            raise ValueError(
+                f"margin={margin}: give an angle in radians, 0 or more and "
+                "below pi / 2."
+            )
+        return AdditiveAngularMargin(margin, self.scale)
+
     def mean(self, total, decisions):
         """The sum of what samples cost, as a mean.
 
@@ -182,7 +205,7 @@ class LabelCorrectionLoss(torch.nn.Module):
         """
         cosines = cosines.float()
         one_hot = F.one_hot(labels, cosines.shape[1]).to(cosines)
-        outputs = self.aam(cosines, one_hot)
+        outputs = self.aam()(cosines, one_hot)
         return F.cross_entropy(outputs, labels, reduction="none")
 
     def correct(self, posteriors):

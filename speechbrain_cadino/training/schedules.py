@@ -57,34 +57,43 @@ class CosineSchedule:
 
 
 class LinearSchedule:
-    """A straight line from one value to another, constant afterwards.
+    """A straight line from one value to another, constant before and after.
 
     Arguments
     ---------
     start : float
         The value at the beginning.
     end : float
-        The value from ``epochs`` on.
+        The value at the end.
     epochs : float
-        The number of epochs that it takes; 0 gives ``end`` from the beginning.
+        The number of epochs that it takes; 0 gives ``end`` at once.
+    begin : float
+        The position, in epochs, up to which the value is ``start``.
 
     Example
     -------
     >>> temperature = LinearSchedule(start=0.04, end=0.07, epochs=30)
     >>> [round(temperature(epoch), 3) for epoch in (0, 15, 30, 150)]
     [0.04, 0.055, 0.07, 0.07]
+    >>> margin = LinearSchedule(start=0, end=0.2, epochs=20, begin=20)
+    >>> [round(margin(epoch), 3) for epoch in (0, 20, 30, 40, 50)]
+    [0, 0.0, 0.1, 0.2, 0.2]
     """
 
-    def __init__(self, start, end, epochs):
+    def __init__(self, start, end, epochs, begin=0):
         self.start = start
         self.end = end
         self.epochs = epochs
+        self.begin = begin
 
     def __call__(self, position):
         """The value at a position in training, in epochs."""
-        if position >= self.epochs:
+        done = position - self.begin
+        if done < 0:
+            return self.start
+        if done >= self.epochs:
             return self.end
-        return self.start + (self.end - self.start) * position / self.epochs
+        return self.start + (self.end - self.start) * done / self.epochs
 
 
 class TriStageSchedule:

@@ -1,3 +1,4 @@
+import contextlib
 import logging
 import pathlib
 import re
@@ -15,6 +16,7 @@ from speechbrain_cadino.gate.record import checksum_of
 from speechbrain_cadino.gate.window import LossWindow
 from speechbrain_cadino.training import progress
 from speechbrain_cadino.training.checkpoints import AtomicCheckpointer
+from speechbrain_cadino.training.schedules import LinearSchedule
 
 SCRIPT = pathlib.Path(__file__).with_name("label_epochs.py")
 poisoned = runpy.run_path(pathlib.Path(__file__).with_name("poisoned.py"))
@@ -86,6 +88,28 @@ def test_two_processes_average_over_what_both_select(tmp_path):
         moved.append(end["classifier"] - start["start"])
     difference = (moved[1] - moved[0]).norm() / moved[0].norm()
     assert difference < 0.01
+
+
+def test_a_margin_that_grows_ends_to_before_a_gate_is_fitted():
+    brain = poisoned["train"]("labels", [1, 2])
+    (branch,) = brain.branches.values()
+    gate, loss = branch.loss_gate, brain.hparams.label_loss
+    # In the last of two steps
+    assert loss.position == 0.5
+    loss.margin = LinearSchedule(0, 0.2, epochs=3, begin=1)
+    brain.progress.last_epoch = 10
+    gate.gate = "dynamic"
+    for first, refused in [(2, True), (5, True), (6, False), (9, False)]:
+        gate.first_epoch = first
+        sentence = f"raise first_gated_epoch={first}, or give gate=none"
+        expected = pytest.raises(ValueError, match=sentence)
+        with expected if refused else contextlib.nullcontext():
+            brain._check_margin(gate)
+    gate.first_epoch = 2
+    with pytest.raises(ValueError, match="compares losses of one margin"):
+        brain.on_fit_start()
+    gate.gate = "none"
+    brain._check_margin(gate)
 
 
 @pytest.mark.parametrize("stage", ["labels", "ssrl"])

@@ -8,12 +8,14 @@ import torch
 from speechbrain_cadino.audio_visual.label_correction import (
     AudioVisualCorrectionLoss,
 )
+from speechbrain_cadino.dataio.augment import set_position
 from speechbrain_cadino.losses.label_correction import (
     CORRECTED,
     DROPPED,
     RELIABLE,
     LabelCorrectionLoss,
 )
+from speechbrain_cadino.training.schedules import LinearSchedule
 
 B, C = 12, 7
 
@@ -137,10 +139,23 @@ def test_without_correction_the_model_is_not_asked():
     assert set(results["decisions"].tolist()) == {RELIABLE}
 
 
+def test_a_margin_may_grow():
+    cosines, labels, clean = batch(0)
+    loss = LabelCorrectionLoss(LinearSchedule(0, 0.3, epochs=2, begin=1), 10.0)
+    for position, margin in [(0.0, 0), (1, 0), (2, 0.15), (9, 0.3)]:
+        set_position(loss, position)
+        _, expected, _, _ = loop(
+            cosines, labels, clean, math.inf, margin, 10.0, 0.1, 0.5
+        )
+        losses = loss.aam_losses(cosines, labels)
+        assert losses.tolist() == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("margin", [-0.2, 11.5, float("nan")])
 def test_a_margin_that_is_no_angle_is_refused(margin):
-    with pytest.raises(ValueError, match=f"margin={margin}: give an angle"):
-        LabelCorrectionLoss(margin)
+    for given in (margin, lambda position: margin):
+        with pytest.raises(ValueError, match=f"margin={margin}: give an angle"):
+            LabelCorrectionLoss(given)
 
 
 @pytest.mark.parametrize("seed", range(3))
