@@ -591,6 +591,12 @@ class WithDINO:
                 "The encoder of dino does not learn: it is fixed, or in no "
                 "optimiser. Until it does, DINO changes its head alone."
             )
+        if self.dino.augment is None:
+            logger.warning(
+                "The views of dino are not augmented: student and teacher hear "
+                "the same channel, and DINO learns that. Give AuxiliaryDINO "
+                "augment, such as a CropAugmenter."
+            )
         fixed = any(not parameter.requires_grad for parameter in encoder)
         if fixed and self.distributed_launch:
             logger.warning(

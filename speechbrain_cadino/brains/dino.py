@@ -3,11 +3,14 @@
 Cluster-Aware DINO is the same step on other crops.
 """
 
+import functools
+
 import torch
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.brains.base import EncoderBrain
 from speechbrain_cadino.dataio.audio import AudioReader
+from speechbrain_cadino.dataio.augment import augment_some
 from speechbrain_cadino.dataio.labels import labels_of
 from speechbrain_cadino.dataio.sampling import partner_precision
 from speechbrain_cadino.lobes.embedding_norm import without_norm
@@ -28,7 +31,8 @@ class DINOBrain(EncoderBrain):
     The student sees all crops of an utterance, the teacher the global ones;
     the student learns to answer as the teacher does, and the teacher follows
     the student by moving average. The teacher is what is evaluated and
-    exported. What is learnt, and how, is the SelfDistillation's: here is when.
+    exported, unless ``export`` says otherwise. What is learnt, and how, is the
+    SelfDistillation's: here is when.
 
     What the YAML must hold beside what EncoderBrain wants:
 
@@ -37,12 +41,16 @@ class DINOBrain(EncoderBrain):
     * hparams: ``distillation`` (SelfDistillation) of these, ``sample_rate``;
       optionally ``reader`` (see Embedder); ``augment_globals`` and
       ``augment_locals``, if these crops need another augmenter than
-      ``augment``, or none; ``erase_locals``, which changes the features of the
-      local crops; ``free_prototypes``, see ``is_free``; and ``reclustering``
-      (Reclustering), which makes it Cluster-Aware DINO: it takes
-      ``batch_size`` and ``num_workers`` of ``dataloader_options``, and
-      ``speakers``, the file of the true ones, adds to its figures and changes
-      nothing else.
+      ``augment``, or none; ``augmented_share``, the function from the position
+      to the share of the samples whose crops are augmented at all; ``export``,
+      "student" for what is evaluated and exported in place of the "teacher";
+      ``erase_locals``, which changes the features of the local crops;
+      ``free_prototypes``, see ``is_free``; ``summed_prototypes``, whose
+      gradients are then summed over processes, as in the code of 3D-Speaker,
+      where others are averaged; and ``reclustering`` (Reclustering), which
+      makes it Cluster-Aware DINO: it takes ``batch_size`` and ``num_workers``
+      of ``dataloader_options``, and ``speakers``, the file of the true ones,
+      adds to its figures and changes nothing else.
 
     The training set is a MultiCropDataset.
     """
@@ -50,6 +58,10 @@ class DINOBrain(EncoderBrain):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.distillation = self.hparams.distillation
+        self.student = self.modules.student  # not wrapped
+        self.export = getattr(self.hparams, "export", "teacher")
+        if self.export not in ("teacher", "student"):
+            raise ValueError(f"export={self.export}: give teacher or student.")
         self.guard.rewindable.append(self.distillation)
         self.reclustering = getattr(self.hparams, "reclustering", None)
         self.speakers = None
@@ -68,15 +80,17 @@ class DINOBrain(EncoderBrain):
 
     @property
     def network(self):
-        """The teacher, from signals to embeddings."""
+        """What is exported, from signals to embeddings."""
+        of_student = self.export == "student"
+        source = self.student if of_student else self.modules.teacher.network
         return SignalEncoder(
             self.modules.compute_features,
             self.modules.mean_var_norm,
-            self.modules.teacher.network.encoder,
+            source.encoder,
         )
 
     def embedder(self):
-        """The teacher's encoder: see EncoderBrain."""
+        """The encoder of ``network``: see EncoderBrain."""
         reader = getattr(self.hparams, "reader", AudioReader)
         embedder = self.make_embedder(
             self.network, self.hparams.sample_rate, reader
@@ -84,8 +98,8 @@ class DINOBrain(EncoderBrain):
         return embedder.replace(weights=without_norm(self.network.encoder))
 
     def trained_weights(self):
-        """The teacher's encoder as it is trained: folded, a norm would move the
-        weights by its statistics."""
+        """The encoder as it is trained: folded, a norm would move the weights
+        by its statistics."""
         return self.network.encoder
 
     def epoch_figures(self):
@@ -124,11 +138,19 @@ class DINOBrain(EncoderBrain):
 
     def _crops(self, batch):
         """The features of the crops of each kind that there are."""
+        chosen = self._augmented(len(batch["id"]))
         return [
-            self._features(batch[kind], kind)
+            self._features(batch[kind], kind, chosen)
             for kind in ("globals", "locals")
             if batch[kind].numel()
         ]
+
+    def _augmented(self, count):
+        """Which samples of a batch are augmented, (count,), bool; None for all,
+        for which nothing is drawn."""
+        share = getattr(self.hparams, "augmented_share", None)
+        share = 1 if share is None else share(self.position)
+        return torch.rand(count) < share if share < 1 else None
 
     def compute_objectives(self, predictions, batch, stage):
         """The objective, and what is worth a column of ``training.csv``."""
@@ -161,13 +183,15 @@ class DINOBrain(EncoderBrain):
         self.distillation.forget()
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """The same BatchNorm statistics in the teacher on all ranks.
+        """The same BatchNorm statistics on all ranks.
 
         Those of the main process, as DistributedDataParallel does for the
-        student: they are what is in a checkpoint within an epoch.
+        student at its next step: they are what is in a checkpoint within an
+        epoch.
         """
         self.keep_or_undo()
         share_buffers(self.modules.teacher)
+        share_buffers(self.student)
         super().on_stage_end(stage, stage_loss, epoch)
 
     def make_dataloader(self, dataset, stage, **kwargs):
@@ -215,8 +239,13 @@ class DINOBrain(EncoderBrain):
         return free and parameter is self.distillation.head.prototypes.weight
 
     def optimizers_step(self):
-        """As EncoderBrain's; prototypes may be frozen."""
+        """As EncoderBrain's; prototypes may be frozen, or their gradients
+        summed over processes."""
         self.distillation.before_step(self.position)
+        if getattr(self.hparams, "summed_prototypes", False):
+            gradient = self.distillation.head.prototypes.weight.grad
+            if gradient is not None:  # not frozen
+                gradient.mul_(self.processes)
         super().optimizers_step()
 
     def clip_gradients(self, params):
@@ -234,11 +263,16 @@ class DINOBrain(EncoderBrain):
         )
         return norms
 
-    def _features(self, crops, kind):
-        """(batch, views, samples) to features, (views * batch, time, bands)."""
+    def _features(self, crops, kind, chosen=None):
+        """(batch, views, samples) to features, (views * batch, time, bands);
+        augmented are the crops of the ``chosen`` samples."""
         crops = crops.to(self.device, non_blocking=True)
         wavs = crops.transpose(0, 1).flatten(0, 1)
-        features = self.network.features(wavs, self.augmenters[kind])
+        augment = self.augmenters[kind]
+        if chosen is not None and augment is not None:
+            chosen = chosen.repeat(crops.shape[1])
+            augment = functools.partial(augment_some, augment, chosen)
+        features = self.network.features(wavs, augment)
         erase = self.erase.get(kind)
         return features if erase is None else erase(features)
 

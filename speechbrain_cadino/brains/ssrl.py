@@ -16,6 +16,9 @@ from speechbrain_cadino.losses.label_correction import (
 from speechbrain_cadino.losses.meters import accuracy
 from speechbrain_cadino.process.ranks import share_buffers
 
+# With a smaller share of the classes that there were, little is told apart
+LEAST_ALIVE = 0.05
+
 
 class SSRLBrain(PseudoLabelBrain):
     """Self-supervised reflective learning (Cai et al., 2024,
@@ -126,6 +129,19 @@ class SSRLBrain(PseudoLabelBrain):
         GPUs SyncBatchNorm keeps them the same."""
         if torch.device(self.device).type == "cpu":
             share_buffers(self.teacher)
+
+    def warnings(self, means):
+        """And that hardly a class is left."""
+        alive, classes = int(self.queue.alive.sum()), len(self.queue.alive)
+        if alive >= max(2, LEAST_ALIVE * classes):
+            return super().warnings(means)
+        return [
+            *super().warnings(means),
+            f"Of {classes:,} classes {alive:,} are left: the teacher gives "
+            "most voices the same answer. Raise teacher_momentum or "
+            "queue_length, lower lr, or start from an encoder that knows "
+            "voices.",
+        ]
 
     def epoch_figures(self):
         """And how many classes are alive."""

@@ -457,6 +457,37 @@ def refresh_banks(module, epoch):
             part.bank.refresh(epoch)
 
 
+def augment_some(augment, chosen, wavs):
+    """Augments some crops, and leaves the others as they are.
+
+    Arguments
+    ---------
+    augment : callable
+        The augmentation of all rows that it is given, such as CropAugmenter.
+    chosen : torch.Tensor
+        The crops to augment, (batch,), bool, on the CPU.
+    wavs : torch.Tensor
+        Signals, (batch, samples).
+
+    Returns
+    -------
+    torch.Tensor
+        A new tensor of the same shape.
+
+    Example
+    -------
+    >>> chosen = torch.tensor([True, False])
+    >>> augment_some(torch.neg, chosen, torch.ones(2, 3)).tolist()
+    [[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]]
+    """
+    rows = chosen.nonzero().squeeze(1)
+    wavs = wavs.clone()
+    if len(rows):
+        rows = rows.to(wavs.device, non_blocking=True)
+        wavs[rows] = augment(wavs[rows])
+    return wavs
+
+
 def set_position(module, position):
     """Tells all augmentations in a module how far training is.
 

@@ -22,8 +22,8 @@ def start(hparams):
 
 
 def report(brain, hparams):
-    """Exports the teacher, or the mean of the last ones, compares it with the
-    baselines, draws the plot.
+    """Exports the teacher (the student, by ``export``), or the mean of the last
+    ones, compares it with the baselines, draws the plot.
 
     Arguments
     ---------
@@ -32,9 +32,11 @@ def report(brain, hparams):
     hparams : dict
         The hyperparameters of the training.
     """
-    weights = "the teacher, which follows the student"
+    weights = f"the {brain.export}"
+    if brain.export == "teacher":
+        weights += ", which follows the student"
     if average_last_epochs(brain, hparams):
-        weights = "the mean of the teachers of the last epochs"
+        weights = f"the mean of the {brain.export}s of the last epochs"
     finish(
         brain.embedder(),
         hparams,

@@ -6,24 +6,30 @@ from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
 from speechbrain.processing.features import InputNormalization
 from speechbrain_cadino.brains.adaptation import AdaptationBrain
-from speechbrain_cadino.lobes.heads import NoHead
-from speechbrain_cadino.lobes.teacher import JointNetwork, Teacher
+from speechbrain_cadino.lobes.heads import DINOHead, NoHead
+from speechbrain_cadino.lobes.teacher import (
+    JointNetwork,
+    MultiCropNetwork,
+    Teacher,
+)
 from speechbrain_cadino.losses.contrastive import AngularPrototypical
+from speechbrain_cadino.losses.dino import DINOLoss
 from speechbrain_cadino.losses.distillation import SelfDistillation
 from speechbrain_cadino.losses.label_correction import LabelCorrectionLoss
 from speechbrain_cadino.losses.objective import Objective
+from speechbrain_cadino.losses.targets import Centering
 from speechbrain_cadino.training.schedules import LinearSchedule
 
 
-def brain_of(weight):
+def brain_of(weight, head=None, term=None, **hparams):
     torch.manual_seed(0)
     student = JointNetwork(
         ECAPA_TDNN(20, channels=[16] * 5, lin_neurons=8),
-        NoHead(),
+        head or NoHead(),
         Classifier(8, out_neurons=3),
     )
     teacher = Teacher(student)
-    objective = Objective({"ap": AngularPrototypical()}, {"ap": 1})
+    objective = Objective({"ap": term or AngularPrototypical()}, {"ap": 1})
     return AdaptationBrain(
         modules={
             "student": student,
@@ -40,6 +46,8 @@ def brain_of(weight):
             ),
             "label_loss": LabelCorrectionLoss(margin=0.2, scale=30),
             "target_weight": weight,
+            "sample_rate": 16000,
+            **hparams,
         },
         run_opts={"device": "cpu"},
     )
@@ -110,6 +118,56 @@ def test_batch_norm_sees_both_domains_at_once():
         student.outputs["cosines"],
         brain.modules.student.classifier(embeddings[:4]).squeeze(1),
     )
+
+
+def test_without_a_source_it_is_dino():
+    """In eval mode, where BatchNorm knows no batch."""
+    head = DINOHead(8, 24, hidden_size=16, bottleneck_size=6)
+    term = DINOLoss(24, Centering(24), 0.05)
+    brain = brain_of(1.0, head, term)
+    brain.hparams.label_loss = lambda cosines, labels: (0 * cosines.sum(), {})
+    brain.optimizer_step, brain.steps_per_epoch = 5, 10
+    brain.modules.eval()
+    student, teacher = brain.modules.student, brain.modules.teacher
+    data = batch()
+    brain.compute_objectives(
+        brain.compute_forward(data, None), data, None
+    ).backward()
+    figures = brain.record.means()
+    gradients = {name: p.grad for name, p in student.named_parameters()}
+    student.zero_grad(set_to_none=True)
+
+    plain = MultiCropNetwork(student.encoder, student.head)
+    objective = Objective({"dino": term}, {"dino": 1})
+    dino = SelfDistillation(plain, teacher, objective, lambda position: 0.9)
+    value, expected = dino(brain._crops(data), 4, 0.5)
+    value.backward()
+    assert figures["target_loss"] == pytest.approx(value.item(), rel=1e-6)
+    for name in ("kl", "teacher_entropy"):
+        assert figures[name] == pytest.approx(expected[name].item(), rel=1e-5)
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad)
+    assert student.head.prototypes.weight.grad.any()
+
+
+@pytest.mark.parametrize("export", ["teacher", "student"])
+def test_what_is_exported(export):
+    brain = brain_of(1.0, export=export)
+    student, teacher = brain.modules.student, brain.modules.teacher
+    with torch.no_grad():
+        student.encoder.fc.conv.weight += 1
+    source = {"student": student, "teacher": teacher.network}[export]
+    assert brain.trained_weights() is source.encoder
+    wavs = batch()["source"]
+    brain.modules.eval()
+    feats = brain.network.features(wavs)
+    found = brain.embedder().encode_batch(wavs)
+    assert torch.equal(found, source.encoder(feats))
+
+
+def test_nothing_else_can_be_exported():
+    with pytest.raises(ValueError, match="export=both: give teacher or stude"):
+        brain_of(1.0, export="both")
 
 
 def test_without_weight_the_target_teaches_nothing():

@@ -220,6 +220,15 @@ def test_two_processes_equal_one_on_the_joined_batch(flags, tmp_path):
     assert_same(host.state(one), two, rtol=1e-4, atol=1e-6)
 
 
+def test_views_without_augmentation_are_told_of(caplog):
+    caplog.set_level("WARNING")
+    for augment in (True, False):
+        caplog.clear()
+        trained(weight=0.5, augment=augment)
+        said = "views of dino are not augmented" in caplog.text
+        assert said == (not augment)
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_killed_run_goes_on_as_if_it_was_not(parts, tmp_path):
     """Amid the second epoch, by the checkpoint before; none is between the

@@ -117,6 +117,53 @@ def test_prototypes_may_be_spared_decay_and_clipping(free):
     assert prototypes.grad.norm().item() == pytest.approx(expected)
 
 
+def test_prototypes_may_have_the_sum_over_processes(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        EncoderBrain,
+        "optimizers_step",
+        lambda brain: seen.append(head.prototypes.weight.grad),
+    )
+    head = DINOHead(4, 6, hidden_size=5, bottleneck_size=3)
+    brain = object.__new__(DINOBrain)
+    brain.processes, brain.optimizer_step, brain.steps_per_epoch = 4, 0, 1
+    brain.distillation = types.SimpleNamespace(
+        head=head, before_step=lambda position: None
+    )
+    for summed, expected in [(False, 1.0), (True, 4.0)]:
+        brain.hparams = types.SimpleNamespace(summed_prototypes=summed)
+        head.prototypes.weight.grad = torch.ones(6, 3)
+        brain.optimizers_step()
+        assert (seen[-1] == expected).all()
+    head.prototypes.weight.grad = None
+    brain.optimizers_step()
+    assert seen[-1] is None
+
+
+def test_the_crops_of_a_sample_are_augmented_together(monkeypatch):
+    brain = object.__new__(DINOBrain)
+    brain.device = "cpu"
+    brain.augmenters = dict.fromkeys(("globals", "locals"), torch.neg)
+    brain.erase = {}
+    network = types.SimpleNamespace(
+        features=lambda wavs, augment: augment(wavs)
+    )
+    monkeypatch.setattr(DINOBrain, "network", network)
+    monkeypatch.setattr(DINOBrain, "position", 1.5)
+    batch = {
+        "id": list(range(400)),
+        "globals": torch.ones(400, 2, 3),
+        "locals": torch.ones(400, 4, 2),
+    }
+    for start, low, high in [(0.0, 0.2, 0.3), (1.0, 1.0, 1.0)]:
+        share = LinearSchedule(start, 1, epochs=6)
+        brain.hparams = types.SimpleNamespace(augmented_share=share)
+        signs = torch.cat([f[:, 0].view(-1, 400) for f in brain._crops(batch)])
+        assert signs.shape == (6, 400)
+        assert (signs == signs[0]).all()
+        assert low <= (signs[0] == -1).float().mean() <= high
+
+
 def test_what_erases_features_follows_its_schedule(monkeypatch, tmp_path):
     erase = CropAugmenter([AddNoise()], [1.0], LinearSchedule(0, 1, 10))
     augment = CropAugmenter([AddNoise()], [1.0], LinearSchedule(0, 1, 10))

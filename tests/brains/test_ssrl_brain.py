@@ -77,6 +77,10 @@ def test_classes_that_nobody_answers_any_more_die(brain, monkeypatch):
     monkeypatch.setattr(PseudoLabelBrain, "on_stage_end", lambda *_: None)
     SSRLBrain.on_stage_end(brain, sb.Stage.TRAIN, 0.0, 1)
     assert brain.queue.alive.tolist() == [True, False, False]
+    (warning,) = brain.warnings({"reliable": 1.0})
+    assert warning.startswith("Of 3 classes 1 are left")
+    brain.queue.alive[1] = True
+    assert not brain.warnings({"reliable": 1.0})
 
 
 def test_it_is_the_teacher_that_answers(brain, batch):

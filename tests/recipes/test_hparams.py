@@ -139,6 +139,23 @@ METHOD = {
         "cosine_weight": 0,
         "sinkhorn_rounds": 3,
         "teacher_temp": 0.025,
+        "freeze_prototypes_epochs": 0,
+    },
+}
+# Of the files for VoxCeleb, in the code of the papers
+VALUES = {
+    "rdino.yaml": {
+        "teacher_temp": 0.04,
+        "cosine_weight": 0,
+        "expander_size": 8192,
+        "out_dim": 65536,
+    },
+    "sdpn.yaml": {"freeze_prototypes_epochs": 0, "out_dim": 1024},
+    # "each" is SpidR's
+    "dinosr.yaml": {
+        "momentum_epochs": 41,
+        "code_decay": 0.9,
+        "heads_at": "each",
     },
 }
 
@@ -159,6 +176,18 @@ def test_a_file_is_of_its_method(method, name, tmp_path):
     found = resolved(name, tmp_path)
     for key, value in METHOD[method].items():
         assert found.get(key) == value, key
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_values_are_those_of_the_code(name, tmp_path):
+    found = resolved(name, tmp_path)
+    assert {key: found[key] for key in VALUES[name]} == VALUES[name]
+
+
+def test_covariance_is_divided_by_the_prototypes(tmp_path):
+    """As in RDINO's code, not by the size of what is expanded, an eighth."""
+    found = resolved("rdino.yaml", tmp_path)
+    assert found["covariance"]["divisor"] == 65536
 
 
 @pytest.mark.parametrize("name", ["rdino.yaml", "sdpn.yaml"])
@@ -426,7 +455,7 @@ def test_stage_two_loads(name, tmp_path):
         arguments += ["--start_encoder=a", "--start_classifier=b"]
     hparams = load(name, *arguments)
     large = "margin" in name
-    assert hparams["label_loss"].aam.margin == (0.5 if large else 0.2)
+    assert hparams["label_loss"].margin == (0.5 if large else 0.2)
     assert hparams["embedding_model"].channels == [16, 16, 16, 16, 48]
     data = hparams["train_data"]()
     assert len(hparams["classifier"].weight) == data.classes

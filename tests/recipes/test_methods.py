@@ -27,6 +27,7 @@ STAGE_1 = {
     "number_of_epochs": 2,
     "ckpt_interval_minutes": 0,
     "skip_prep": True,
+    "final_map": "null",
 }
 
 
@@ -168,6 +169,32 @@ def test_a_mixture_behind_the_gate(train, labels, tmp_path, first):
     assert (shares[: first - 1] == 1).all()
     assert ("Losses before training" in output) == (first == 1)
     assert (tmp_path / "plots" / "gate.png").is_file()
+
+
+def test_a_gate_a_margin_and_an_augmentation_together(
+    train, folder, labels, tmp_path
+):
+    names = ["margin", "augmentation", "gate"]
+    bases = ", ".join(f"{name}.yaml" for name in names)
+    (folder / "three.yaml").write_text(f"base: [{bases}]\n")
+    code, output = train(
+        "three.yaml",
+        tmp_path,
+        script="train_dlg_lc.py",
+        train_manifest=labels,
+        number_of_epochs=2,
+        first_gated_epoch=1,
+        batch_size=8,
+        crop_seconds=0.5,
+        channels=16,
+        final_map="null",
+    )
+    assert code == 0, output
+    gates = pd.read_csv(tmp_path / "gate.csv")["gate"]
+    assert gates.tolist() == pytest.approx([12, 10.8])
+    settings = (tmp_path / "hyperparams.yaml").read_text()
+    assert settings.count("LinearSchedule") == 1
+    assert "!new:my_augmentation.Flip" in settings
 
 
 @pytest.fixture(scope="module")
