@@ -45,6 +45,7 @@ TRAINING = [
     "sdpn_dr.yaml",
     "small_sdpn_dr.yaml",
     "demo_sdpn_dr.yaml",
+    "contrastive.yaml",
     "small_contrastive.yaml",
     "curriculum.yaml",
     "small_curriculum.yaml",
