@@ -19,7 +19,8 @@ speaker), which only the report reads.
 
 The report prints how many of each kind are kept, and for each score and kind
 the AUC: how often a clean utterance scores higher, and for two voices how often
-one voice through such a channel does. It writes
+one voice through such a channel does; also of the mean and the least cosine of
+two segments. It writes
 random_1.csv to random_3.csv into the folder of the filter: as many utterances
 as filtered.csv has, at random.
 """
@@ -39,6 +40,7 @@ from speechbrain_cadino.dataio.manifest import (
     write_manifest,
 )
 from speechbrain_cadino.demo.channel import degrade
+from speechbrain_cadino.embeddings.confidence import SegmentRows
 from speechbrain_cadino.prepare.folder import prepare_folder
 
 RATE = 16000
@@ -56,6 +58,8 @@ SHARES = {
 ONE_VOICE = ["clean", "channel"]
 TWO_VOICES = ["splice", "overlap"]
 SCORES = ["speech", "consistency", "density"]
+# Of pairs of segments, as in the papers: for comparison, they are no scores
+COSINES = ["mean cosine", "least cosine"]
 
 
 def main():
@@ -218,8 +222,10 @@ def report(flags):
     truth = pd.read_csv(flags.wild / "truth.csv").set_index("ID")
     table = pd.read_csv(flags.filter / "confidence.csv")
     table["kind"] = truth["kind"][table["ID"]].to_numpy()
+    table[COSINES] = cosines(flags.filter / "segments", table["ID"])
     of_kind = dict(list(table.groupby("kind")))
-    head = ["kind", "utterances", "kept", "with consistency", *SCORES]
+    columns = [*SCORES, *COSINES]
+    head = ["kind", "utterances", "kept", "with consistency", *columns]
     lines = [head, ["---"] * len(head)]
     pairs = [(kind, "clean") for kind in ["clean", *SHARES]]
     pairs += [(kind, "channel") for kind in TWO_VOICES]
@@ -228,7 +234,7 @@ def report(flags):
         name = kind if reference == "clean" else f"{kind}, against {reference}"
         line = [name, len(own), f"{own['kept'].mean():.0%}"]
         line.append(f"{own['consistency'].notna().mean():.0%}")
-        line += [auc(of_kind[reference], own, score) for score in SCORES]
+        line += [auc(of_kind[reference], own, score) for score in columns]
         lines.append(line)
     print("\n".join(f"| {' | '.join(map(str, line))} |" for line in lines))
     chosen = read_manifest(flags.filter / "filtered.csv", DATA_ROOT)
@@ -236,6 +242,18 @@ def report(flags):
     for seed in [1, 2, 3]:
         some = every.sample(len(chosen), random_state=seed)
         write_manifest(flags.filter / f"random_{seed}.csv", some)
+
+
+def cosines(folder, ids):
+    """The mean and the least cosine of two segments of each utterance."""
+    rows = SegmentRows(folder, ids)
+    found = np.full((len(ids), 2), np.nan)
+    for number in np.flatnonzero(rows.counts > 1):
+        points = rows.read(np.array([number]))
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+        pairs = (points @ points.T)[np.triu_indices(len(points), 1)]
+        found[number] = pairs.mean(), pairs.min()
+    return found
 
 
 def auc(one, other, score):
