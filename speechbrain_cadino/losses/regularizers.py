@@ -149,9 +149,8 @@ class KoLeo(Regularizer):
     ``-mean_i log(|e_i - e_n(i)| + eps)`` of points of unit length, where n(i)
     is the nearest of the other utterances of the same view, summed over the
     student's views (Sablayrolles et al., 2019; SDPN, Chen et al., 2023, whose
-    "diversity regularisation" it is in modelscope/3D-Speaker). The batch is
-    that of all ranks; there, it is that of one. A batch of one utterance has
-    the value 0.
+    "diversity regularisation" it is in modelscope/3D-Speaker). A batch of one
+    utterance has the value 0.
 
     Arguments
     ---------
@@ -159,6 +158,8 @@ class KoLeo(Regularizer):
         "embeddings", or the name of an output of the head.
     eps : float
         The eps of the formula, 1e-8 there.
+    gathered : bool
+        Whether the others are those of all ranks; there, they are those of one.
 
     Example
     -------
@@ -170,12 +171,13 @@ class KoLeo(Regularizer):
     -2.7726
     """
 
-    def __init__(self, of="embeddings", eps=1e-8):
+    def __init__(self, of="embeddings", eps=1e-8, gathered=True):
         super().__init__(of)
         self.eps = eps
+        self.points = all_points if gathered else points
 
     def _value(self, student, teacher):
-        x = F.normalize(all_points(student, self.of), dim=-1, eps=self.eps)
+        x = F.normalize(self.points(student, self.of), dim=-1, eps=self.eps)
         if x.shape[1] == 1:
             return 0 * x.sum()
         with torch.no_grad():

@@ -96,6 +96,40 @@ class LinearSchedule:
         return self.start + (self.end - self.start) * done / self.epochs
 
 
+class ExponentialSchedule:
+    """``end - (end - start) exp(-position / epochs)``, which comes ever closer
+    to its end.
+
+    With an end of 1 it is the teacher's momentum of SpidR (2025,
+    https://arxiv.org/abs/2512.20308), whose ``epochs`` are 20,000 steps.
+
+    Arguments
+    ---------
+    start : float
+        The value at the beginning.
+    end : float
+        The value that is never quite reached.
+    epochs : float
+        The number of epochs after which 63% of the way is done.
+
+    Example
+    -------
+    >>> momentum = ExponentialSchedule(start=0.999, end=1, epochs=27)
+    >>> [round(momentum(epoch), 6) for epoch in (0, 27, 270)]
+    [0.999, 0.999632, 1.0]
+    """
+
+    def __init__(self, start, end, epochs):
+        self.start = start
+        self.end = end
+        self.epochs = epochs
+
+    def __call__(self, position):
+        """The value at a position in training, in epochs."""
+        left = math.exp(-position / self.epochs)
+        return self.end - (self.end - self.start) * left
+
+
 class TriStageSchedule:
     """Linear warm-up, a plateau, exponential decay: fairseq's tri-stage.
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
+from speechbrain_cadino.losses import regularizers
 from speechbrain_cadino.losses.objective import Views
 from speechbrain_cadino.losses.prototypes import MeanEntropyMaximum
 from speechbrain_cadino.losses.regularizers import (
@@ -95,6 +96,20 @@ def views(count, utterances, size, globals_, dtype=torch.float64, seed=0):
     )
     x = (0.7 * x + 0.3).to(dtype).requires_grad_()
     return Views(x, {"expanded": 2 * x}, globals_)
+
+
+@pytest.mark.parametrize("gathered", [True, False])
+def test_koleo_may_be_that_of_one_process(gathered, monkeypatch):
+    batch = views(3, 4, 5, globals_=2)
+    alone, _ = KoLeo()(batch, batch, 0.0)
+    # Another process has the same utterances
+    monkeypatch.setattr(
+        regularizers,
+        "ddp_gather",
+        lambda points, dim: torch.cat([points, points], dim),
+    )
+    value, _ = KoLeo(gathered=gathered)(batch, batch, 0.0)
+    assert (value > 10 * abs(alone)) if gathered else (value == alone)
 
 
 def numeric_gradient(function, x, step=1e-6):
