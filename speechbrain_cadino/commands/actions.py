@@ -28,6 +28,7 @@ from speechbrain_cadino.embeddings.store import (
     SKIPPED,
     load_embeddings,
 )
+from speechbrain_cadino.prepare.channels import split_channels
 from speechbrain_cadino.prepare.folder import prepare_folder
 from speechbrain_cadino.process.outputs import (
     check_folder,
@@ -51,6 +52,7 @@ __all__ = [
     "embed",
     "filter_files",
     "prepare",
+    "split",
     "verify",
 ]
 
@@ -76,6 +78,18 @@ def prepare(arguments):
         id_parts=arguments.id_parts,
         num_workers=arguments.num_workers,
         part=arguments.part,
+    )
+
+
+def split(arguments):
+    """Writes each channel of recordings into a file of its own."""
+    check_output(arguments.output)
+    split_channels(
+        arguments.folders,
+        arguments.output,
+        arguments.sample_rate,
+        arguments.glob,
+        arguments.num_workers,
     )
 
 

@@ -110,6 +110,42 @@ def prepare(parser):
     )
 
 
+def split(parser):
+    """Writes each channel of recordings, such as a side of a call, into a file.
+
+    The files are 16-bit mono flac, in a folder for each channel, channel_1 and
+    so on, below which their paths are those of the recordings. Files of one
+    channel are in channel_1 alone. skipped.csv lists those that cannot be
+    split, with the reason. A command that was killed goes on where it was.
+
+    Example:
+      speechbrain-cadino split calls/ --output sides
+    """
+    parser.add_argument(
+        "folders", metavar="FOLDER", nargs="+", help="where the audio is"
+    )
+    _add_output(parser)
+    parser.add_argument(
+        "--sample_rate",
+        type=int,
+        metavar="HZ",
+        default=16000,
+        help="sample rate of the files; 16000 by default",
+    )
+    parser.add_argument(
+        "--glob",
+        metavar="PATTERN",
+        default="**/*",
+        help="the files to take, as paths below the folder; all by default",
+    )
+    parser.add_argument(
+        "--num_workers",
+        type=int,
+        metavar="N",
+        help="processes; as many as there are CPUs by default",
+    )
+
+
 def embed(parser):
     """Embeds audio files: embeddings.npy and ids.txt in a folder.
 
@@ -407,6 +443,7 @@ def compare(parser):
 
 COMMANDS = {
     "prepare": prepare,
+    "split": split,
     "embed": embed,
     "verify": verify,
     "calibrate": calibrate,

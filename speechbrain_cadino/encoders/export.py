@@ -45,7 +45,8 @@ HEADER = """\
 #     from speechbrain.inference.speaker import SpeakerRecognition
 #     encoder = SpeakerRecognition.from_hparams(source="this folder")
 #     score, _ = encoder.verify_files("one.wav", "other.wav")
-# README.md beside this file tells what it was trained on.
+# README.md beside this file tells what it was trained on, and whose weights
+# these are: the teacher's or the student's.
 """
 
 OWN_HEADER = """\

@@ -21,7 +21,7 @@ from speechbrain_cadino.prepare.copies import (
     make_copies,
     require_av,
 )
-from speechbrain_cadino.process.files import atomic_path
+from speechbrain_cadino.process.files import atomic_path, remove_leftovers
 
 logger = get_logger(__name__)
 
@@ -29,7 +29,9 @@ logger = get_logger(__name__)
 OF_A_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 
 
-def convert_files(sources, targets, sample_rate=16000, num_workers=None):
+def convert_files(
+    sources, targets, sample_rate=16000, num_workers=None, channel=None
+):
     """Converts audio files to 16-bit mono flac, in parallel.
 
     Run it again after it was stopped, and it goes on where it was: a target
@@ -46,6 +48,8 @@ def convert_files(sources, targets, sample_rate=16000, num_workers=None):
         The rate of the targets, in Hz.
     num_workers : int, optional
         The number of processes; as many as there are CPUs by default.
+    channel : int, optional
+        The channel to take, counted from 0; all of them, mixed, by default.
 
     Returns
     -------
@@ -74,18 +78,20 @@ def convert_files(sources, targets, sample_rate=16000, num_workers=None):
         f"{len(sources)} file(s) have to be converted, the first is "
         f"{sources[0]}"
     )
+    for folder in {os.path.dirname(target) for target in targets}:
+        remove_leftovers(folder)
     return make_copies(
-        functools.partial(_convert, sample_rate=sample_rate),
+        functools.partial(_convert, sample_rate=sample_rate, channel=channel),
         sources,
         targets,
         "Converting",
-        "give each folder of audio, and each sample_rate, a convert_folder of "
-        "its own",
+        "give each folder of audio, and each sample_rate, a folder of its own "
+        "for the copies",
         num_workers,
     )
 
 
-def _convert(source, target, sample_rate):
+def _convert(source, target, sample_rate, channel=None):
     """Converts one file; returns why it could not, or an empty text."""
     import av
 
@@ -96,6 +102,8 @@ def _convert(source, target, sample_rate):
     except OSError as error:
         return f"not convertible ({error.strerror})"
     made_of = comment_of(source)
+    if channel is not None:
+        made_of += f" channel {channel + 1}"
     found, rate = _comment(target)
     if problem := in_the_way(target, found, made_of):
         return problem
@@ -116,7 +124,9 @@ def _convert(source, target, sample_rate):
                 frames = 0
                 with soundfile.SoundFile(path, "w", sample_rate, 1) as output:
                     output.comment = made_of
-                    for samples in _decode(container, sample_rate, source):
+                    for samples in _decode(
+                        container, sample_rate, source, channel
+                    ):
                         output.write(samples)
                         frames += len(samples)
                 if not frames:
@@ -132,8 +142,9 @@ def _convert(source, target, sample_rate):
     return ""
 
 
-def _decode(container, sample_rate, source):
-    """Yields the container's audio as mono arrays."""
+def _decode(container, sample_rate, source, chosen):
+    """Yields the container's audio as mono arrays: of the chosen channel, or of
+    all of them, mixed."""
     import av
 
     # All channels, packed: FFmpeg's own sum of more than two is too loud
@@ -147,6 +158,11 @@ def _decode(container, sample_rate, source):
             samples = resampled.to_ndarray().reshape(-1, count)
             if problem := unusable(samples):
                 raise ValueError(problem)
+            if chosen is not None:
+                if chosen >= count:
+                    raise ValueError(f"no channel {chosen + 1} in a part of it")
+                yield samples[:, chosen]
+                continue
             mono, alone = to_mono(samples, channel)
             if channel is None and alone is not None:
                 say_opposite(str(source))

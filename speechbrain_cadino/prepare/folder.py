@@ -7,7 +7,6 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino import __version__
 from speechbrain_cadino.dataio.manifest import DATA_ROOT
 from speechbrain_cadino.dataio.names import CONVERTIBLE, READABLE
-from speechbrain_cadino.dataio.signal import RATES
 from speechbrain_cadino.embeddings.segments import SHORTEST
 from speechbrain_cadino.prepare.exclude import Excluded
 from speechbrain_cadino.prepare.inputs import (
@@ -16,6 +15,7 @@ from speechbrain_cadino.prepare.inputs import (
     check_folders,
     check_id_parts,
     check_made_folder,
+    check_rate,
 )
 from speechbrain_cadino.prepare.parts import prepare_part
 from speechbrain_cadino.prepare.recordings import (
@@ -205,10 +205,7 @@ def _check_numbers(
     sample_rate, min_duration, max_duration, cut_seconds, id_parts
 ):
     """Raises if a number makes no sense."""
-    if sample_rate not in RATES:
-        raise ValueError(
-            f"sample_rate={sample_rate}: give {RATES.start} or more."
-        )
+    check_rate(sample_rate)
     if id_parts is not None:
         check_id_parts(id_parts)
     limits = {

@@ -8,6 +8,7 @@ import pandas as pd
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import COLUMNS, LABEL, write_manifest
 from speechbrain_cadino.dataio.names import paths_of
+from speechbrain_cadino.dataio.signal import RATES
 from speechbrain_cadino.prepare.scan import fingerprint, list_files
 from speechbrain_cadino.process.files import read_json, write_json
 from speechbrain_cadino.process.tables import write_csv
@@ -117,6 +118,25 @@ def check_made_folder(made_folder, folders, argument):
                 f"those of {folder}: give it a folder of its own."
             )
     return made_folder
+
+
+def check_rate(sample_rate):
+    """Raises if audio has no such rate.
+
+    Arguments
+    ---------
+    sample_rate : int
+        The rate, in Hz.
+
+    Raises
+    ------
+    ValueError
+        If it has not.
+    """
+    if sample_rate not in RATES:
+        raise ValueError(
+            f"sample_rate={sample_rate}: give {RATES.start} or more."
+        )
 
 
 def _age(path):

@@ -18,7 +18,6 @@ from speechbrain_cadino.prepare.convert import convert_files
 from speechbrain_cadino.prepare.copies import has_av
 from speechbrain_cadino.prepare.parallel import in_parallel
 from speechbrain_cadino.process.console import printable
-from speechbrain_cadino.process.files import remove_leftovers
 from speechbrain_cadino.process.parts import stretches
 from speechbrain_cadino.process.tables import write_csv
 
@@ -229,8 +228,6 @@ def convert_recordings(
     if not needed:
         return
     targets = [f"{convert_folder}/{recording.id}.flac" for recording in needed]
-    for folder in {os.path.dirname(target) for target in targets}:
-        remove_leftovers(folder)
     problems = convert_files(
         [recording.path for recording in needed],
         targets,
@@ -290,8 +287,8 @@ def warn_of_kinds(recordings, rate, manifest=None):
         logger.warning(
             f"{where}{mixed} of {count} recordings have several channels, "
             "which are mixed. If each channel holds its own voice, as in "
-            "calls, write each into its own file first: see Data in "
-            "recipes/VoxCeleb/README.md."
+            "calls, write each into its own file first, by "
+            "speechbrain-cadino split."
         )
     slow = [recording for recording in recordings if recording.is_slow]
     if slow and manifest:
