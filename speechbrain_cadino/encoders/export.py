@@ -46,7 +46,7 @@ HEADER = """\
 #     encoder = SpeakerRecognition.from_hparams(source="this folder")
 #     score, _ = encoder.verify_files("one.wav", "other.wav")
 # README.md beside this file tells what it was trained on, and whose weights
-# these are: the teacher's or the student's.
+# these are, such as the teacher's.
 """
 
 OWN_HEADER = """\

@@ -34,21 +34,23 @@ class Passes(torch.utils.data.Dataset):
 
 
 def check_statistics():
-    """Those of a teacher are the main process's, by which all embed."""
+    """Those of a teacher are the main process's, by which all embed; and those
+    of a student, which may be exported."""
     own = get_rank() + 3.0
-    teachers = [torch.nn.BatchNorm1d(2) for _ in range(2)]
-    for teacher in teachers:
-        teacher.running_mean.fill_(own)
+    networks = [torch.nn.BatchNorm1d(2) for _ in range(3)]
+    for network in networks:
+        network.running_mean.fill_(own)
     dino = DINOBrain.__new__(DINOBrain)
-    dino.modules = types.SimpleNamespace(teacher=teachers[0])
+    dino.modules = types.SimpleNamespace(teacher=networks[0])
+    dino.student = networks[1]
     dino.hparams = types.SimpleNamespace()
     dino.keep_or_undo = lambda: None
     with mock.patch.object(EncoderBrain, "on_stage_end"):
         dino.on_stage_end(sb.Stage.TRAIN, 0.0, 1)
-    ssrl = types.SimpleNamespace(device="cpu", teacher=teachers[1])
+    ssrl = types.SimpleNamespace(device="cpu", teacher=networks[2])
     SSRLBrain._share_statistics(ssrl)
-    for teacher in teachers:
-        assert (teacher.running_mean == 3).all()
+    for network in networks:
+        assert (network.running_mean == 3).all()
 
 
 def main(folder):

@@ -170,6 +170,7 @@ def test_what_erases_features_follows_its_schedule(monkeypatch, tmp_path):
     brain = object.__new__(DINOBrain)
     brain.augmenters = {"globals": None, "locals": augment}
     brain.erase = {"locals": erase}
+    brain.hparams = types.SimpleNamespace()
     brain.guard = types.SimpleNamespace(begin=lambda names: None)
     brain.optimizer = types.SimpleNamespace(param_groups=[])
     brain.record = types.SimpleNamespace(
@@ -198,6 +199,7 @@ def test_each_kind_of_crops_has_its_own_augmentation(monkeypatch):
             augment_source=lambda wavs: 3 * wavs,
             erase_locals=lambda features: -features,
         )
+        self.modules = types.SimpleNamespace(student=None)
         self.guard = types.SimpleNamespace(rewindable=[])
         self.augmenters, self.checkpointer = {"all": "not this one"}, None
         self.device = "cpu"
