@@ -43,10 +43,7 @@ def prepare(parser):
           --id_parts 3 --min_duration 2 --convert_folder /path/for/flac \\
           --part 3/8
     """
-    parser.add_argument(
-        "folders", metavar="FOLDER", nargs="+", help="where the audio is"
-    )
-    _add_output(parser)
+    _add_corpus(parser, "training")
     parser.add_argument(
         "--part",
         metavar="I/N",
@@ -56,19 +53,6 @@ def prepare(parser):
         "--convert_folder",
         metavar="FOLDER",
         help="make 16-bit mono flac copies there of files that need it",
-    )
-    parser.add_argument(
-        "--sample_rate",
-        type=int,
-        metavar="HZ",
-        default=16000,
-        help="sample rate of the training; 16000 by default",
-    )
-    parser.add_argument(
-        "--glob",
-        metavar="PATTERN",
-        default="**/*",
-        help="the files to take, as paths below the folder; all by default",
     )
     parser.add_argument(
         "--min_duration",
@@ -102,12 +86,6 @@ def prepare(parser):
         help="how many last parts of a path make the ID, 3 for VoxCeleb; "
         "the first of them is the speaker, listed in speakers.csv",
     )
-    parser.add_argument(
-        "--num_workers",
-        type=int,
-        metavar="N",
-        help="processes; as many as there are CPUs by default",
-    )
 
 
 def split(parser):
@@ -121,29 +99,7 @@ def split(parser):
     Example:
       speechbrain-cadino split calls/ --output sides
     """
-    parser.add_argument(
-        "folders", metavar="FOLDER", nargs="+", help="where the audio is"
-    )
-    _add_output(parser)
-    parser.add_argument(
-        "--sample_rate",
-        type=int,
-        metavar="HZ",
-        default=16000,
-        help="sample rate of the files; 16000 by default",
-    )
-    parser.add_argument(
-        "--glob",
-        metavar="PATTERN",
-        default="**/*",
-        help="the files to take, as paths below the folder; all by default",
-    )
-    parser.add_argument(
-        "--num_workers",
-        type=int,
-        metavar="N",
-        help="processes; as many as there are CPUs by default",
-    )
+    _add_corpus(parser, "files")
 
 
 def embed(parser):
@@ -466,6 +422,33 @@ def _named_file(text):
 def _add_output(parser):
     parser.add_argument(
         "--output", metavar="FOLDER", required=True, help="where to write"
+    )
+
+
+def _add_corpus(parser, what):
+    """The folders of recordings, and how to write what is made of them."""
+    parser.add_argument(
+        "folders", metavar="FOLDER", nargs="+", help="where the audio is"
+    )
+    _add_output(parser)
+    parser.add_argument(
+        "--sample_rate",
+        type=int,
+        metavar="HZ",
+        default=16000,
+        help=f"sample rate of the {what}; 16000 by default",
+    )
+    parser.add_argument(
+        "--glob",
+        metavar="PATTERN",
+        default="**/*",
+        help="the files to take, as paths below the folder; all by default",
+    )
+    parser.add_argument(
+        "--num_workers",
+        type=int,
+        metavar="N",
+        help="processes; as many as there are CPUs by default",
     )
 
 
