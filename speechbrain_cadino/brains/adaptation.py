@@ -14,7 +14,7 @@ class AdaptationBrain(DINOBrain):
     The source has labels, the target an objective of stage I. One forward of
     the student takes the crops of both, so that BatchNorm sees both domains
     where crops of both are equally long. The teacher, which sees the target
-    alone, is what is evaluated and exported.
+    alone, is what is evaluated and exported, unless ``export`` says otherwise.
 
     What the YAML must hold beside what DINOBrain wants:
 
@@ -52,7 +52,9 @@ class AdaptationBrain(DINOBrain):
         return self.distillation.views(
             self._crops(batch),
             len(batch["id"]),
-            source=self._features(source, "source"),
+            source=self._features(
+                source, "source", self._augmented(len(source))
+            ),
         )
 
     def compute_objectives(self, predictions, batch, stage):

@@ -591,7 +591,8 @@ class WithDINO:
                 "The encoder of dino does not learn: it is fixed, or in no "
                 "optimiser. Until it does, DINO changes its head alone."
             )
-        if self.dino.augment is None:
+        weight = self.dino.weight
+        if self.dino.augment is None and (callable(weight) or weight):
             logger.warning(
                 "The views of dino are not augmented: student and teacher hear "
                 "the same channel, and DINO learns that. Give AuxiliaryDINO "

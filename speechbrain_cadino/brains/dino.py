@@ -43,8 +43,9 @@ class DINOBrain(EncoderBrain):
       ``augment_locals``, if these crops need another augmenter than
       ``augment``, or none; ``augmented_share``, the function from the position
       to the share of the samples whose crops are augmented at all; ``export``,
-      "student" for what is evaluated and exported in place of the "teacher";
-      ``erase_locals``, which changes the features of the local crops;
+      "student" for what is evaluated, exported and clustered by, in place of
+      the "teacher"; ``erase_locals``, which changes the features of the local
+      crops;
       ``free_prototypes``, see ``is_free``; ``summed_prototypes``, whose
       gradients are then summed over processes, as in the code of 3D-Speaker,
       where others are averaged; and ``reclustering`` (Reclustering), which
@@ -236,16 +237,21 @@ class DINOBrain(EncoderBrain):
             Whether it is spared; without ``free_prototypes`` none is.
         """
         free = getattr(self.hparams, "free_prototypes", False)
-        return free and parameter is self.distillation.head.prototypes.weight
+        return free and parameter is self._prototypes
+
+    @property
+    def _prototypes(self):
+        """The prototypes; None where the head has none."""
+        return getattr(self.distillation.head.prototypes, "weight", None)
 
     def optimizers_step(self):
         """As EncoderBrain's; prototypes may be frozen, or their gradients
         summed over processes."""
         self.distillation.before_step(self.position)
         if getattr(self.hparams, "summed_prototypes", False):
-            gradient = self.distillation.head.prototypes.weight.grad
-            if gradient is not None:  # not frozen
-                gradient.mul_(self.processes)
+            weight = self._prototypes
+            if weight is not None and weight.grad is not None:  # not frozen
+                weight.grad.mul_(self.processes)
         super().optimizers_step()
 
     def clip_gradients(self, params):

@@ -94,18 +94,17 @@ class PseudoLabelBrain(EncoderBrain):
         super().on_fit_start()
 
     def _check_margin(self, gate):
-        """Raises if the margin still changes while there is a dynamic gate."""
+        """Raises if the margin changes where there is a dynamic gate, which may
+        be that of any epoch before."""
         margin = getattr(self.hparams.label_loss, "margin", None)
         if gate.gate != "dynamic" or not callable(margin):
             return
-        fitted = max(0, gate.first_epoch - 2)  # to the losses from there on
-        if margin(fitted) != margin(self.progress.last_epoch):
+        first, last = margin(0), margin(self.progress.last_epoch)
+        if first != last:
             raise ValueError(
-                f"The margin is {margin(fitted):.3g} after {fitted} epochs and "
-                f"{margin(self.progress.last_epoch):.3g} in the end, but a "
-                "dynamic gate compares losses of one margin: let it end to "
-                f"change by then, raise first_gated_epoch={gate.first_epoch}, "
-                "or give gate=none."
+                f"The margin goes from {first:.3g} to {last:.3g}, but a "
+                "dynamic gate compares losses of one margin: give gate=none, a "
+                "number, or a margin that is one."
             )
 
     def compute_forward(self, batch, stage):

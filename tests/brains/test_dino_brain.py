@@ -141,6 +141,7 @@ def test_prototypes_may_have_the_sum_over_processes(monkeypatch):
 
 
 def test_the_crops_of_a_sample_are_augmented_together(monkeypatch):
+    torch.manual_seed(0)
     brain = object.__new__(DINOBrain)
     brain.device = "cpu"
     brain.augmenters = dict.fromkeys(("globals", "locals"), torch.neg)
