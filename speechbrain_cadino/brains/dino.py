@@ -45,8 +45,7 @@ class DINOBrain(EncoderBrain):
       to the share of the samples whose crops are augmented at all; ``export``,
       "student" for what is evaluated, exported and clustered by, in place of
       the "teacher"; ``erase_locals``, which changes the features of the local
-      crops;
-      ``free_prototypes``, see ``is_free``; ``summed_prototypes``, whose
+      crops; ``free_prototypes``, see ``is_free``; ``summed_prototypes``, whose
       gradients are then summed over processes, as in the code of 3D-Speaker,
       where others are averaged; and ``reclustering`` (Reclustering), which
       makes it Cluster-Aware DINO: it takes ``batch_size`` and ``num_workers``

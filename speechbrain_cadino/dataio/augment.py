@@ -480,11 +480,8 @@ def augment_some(augment, chosen, wavs):
     >>> augment_some(torch.neg, chosen, torch.ones(2, 3)).tolist()
     [[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]]
     """
-    rows = chosen.nonzero().squeeze(1)
     wavs = wavs.clone()
-    if len(rows):
-        rows = rows.to(wavs.device, non_blocking=True)
-        wavs[rows] = augment(wavs[rows])
+    _change(augment, wavs, chosen.nonzero().squeeze(1))
     return wavs
 
 
@@ -560,6 +557,8 @@ def _take_turns(augmentations, wavs, turns):
 
 @functools.cache
 def _wants_lengths(kind):
+    if not hasattr(kind, "forward"):  # a function
+        return False
     return "lengths" in inspect.signature(kind.forward).parameters
 
 

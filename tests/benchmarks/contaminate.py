@@ -20,9 +20,8 @@ speaker), which only the report reads.
 The report prints how many of each kind are kept, and for each score and kind
 the AUC: how often a clean utterance scores higher, and for two voices how often
 one voice through such a channel does; also of the mean and the least cosine of
-two segments. It writes
-random_1.csv to random_3.csv into the folder of the filter: as many utterances
-as filtered.csv has, at random.
+two segments. It writes random_1.csv to random_3.csv into the folder of the
+filter: as many utterances as filtered.csv has, at random.
 """
 
 import argparse
