@@ -52,6 +52,7 @@ class AdaptationBrain(DINOBrain):
         return self.distillation.views(
             self._crops(batch),
             len(batch["id"]),
+            self._samples(batch),
             source=self._features(
                 source, "source", self._augmented(len(source))
             ),

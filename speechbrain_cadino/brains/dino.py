@@ -5,6 +5,7 @@ Cluster-Aware DINO is the same step on other crops.
 
 import functools
 
+import numpy as np
 import torch
 
 from speechbrain.utils.logger import get_logger
@@ -48,9 +49,11 @@ class DINOBrain(EncoderBrain):
       crops; ``free_prototypes``, see ``is_free``; ``summed_prototypes``, whose
       gradients are then summed over processes, as in the code of 3D-Speaker,
       where others are averaged; and ``reclustering`` (Reclustering), which
-      makes it Cluster-Aware DINO: it takes ``batch_size`` and ``num_workers``
-      of ``dataloader_options``, and ``speakers``, the file of the true ones,
-      adds to its figures and changes nothing else.
+      makes it Cluster-Aware DINO, and tells terms of the objective that want
+      to know of its clusters, such as ContrastiveCenter: it takes
+      ``batch_size`` and ``num_workers`` of ``dataloader_options``, and
+      ``speakers``, the file of the true ones, adds to its figures and changes
+      nothing else.
 
     The training set is a MultiCropDataset.
     """
@@ -134,7 +137,13 @@ class DINOBrain(EncoderBrain):
         student, teacher : Views
             The embeddings and head outputs of each, by view.
         """
-        return self.distillation.views(self._crops(batch), len(batch["id"]))
+        return self.distillation.views(
+            self._crops(batch), len(batch["id"]), self._samples(batch)
+        )
+
+    def _samples(self, batch):
+        """Which samples those of a batch are, for terms that ask."""
+        return batch["sample"] if self._terms_of_clusters else None
 
     def _crops(self, batch):
         """The features of the crops of each kind that there are."""
@@ -201,21 +210,40 @@ class DINOBrain(EncoderBrain):
             known = getattr(self.hparams, "speakers", None)
             if known is not None:
                 self.speakers = labels_of(known, list(dataset.ids))
-            if not hasattr(dataset.sampling, "set_clusters"):
-                raise ValueError(
-                    f"{type(dataset.sampling).__name__} makes nothing of the "
-                    "clusters of reclustering: give the training set a "
-                    "sampling with set_clusters, such as ClusterSampling."
-                )
-            # of what a curriculum lets in
-            own = getattr(dataset.sampling, "sampling", dataset.sampling)
-            if getattr(own, "utterances_per_sample", 2) < 2:
-                logger.warning(
-                    "The clusters of reclustering have no effect: the crops of "
-                    "a sample are of one utterance. Give the sampling "
-                    "utterances_per_sample: 2."
-                )
+            self._give_effect(dataset.sampling)
+        elif self._terms_of_clusters:
+            raise ValueError(
+                f"The term {self._terms_of_clusters[0]} of the objective waits "
+                "for clusters: give the YAML a reclustering, as ca_dino.yaml "
+                "has."
+            )
         return super().make_dataloader(dataset, stage, **kwargs)
+
+    def _give_effect(self, sampling):
+        """Sees to it that somebody wants the clusters of reclustering; raises
+        if nobody can, warns if nobody does."""
+        if self._terms_of_clusters:
+            self.reclustering.keeps_centroids = True
+            return
+        if not hasattr(sampling, "set_clusters"):
+            raise ValueError(
+                f"{type(sampling).__name__} makes nothing of the clusters of "
+                "reclustering: give the training set a sampling with "
+                "set_clusters, such as ClusterSampling."
+            )
+        # of what a curriculum lets in
+        own = getattr(sampling, "sampling", sampling)
+        if getattr(own, "utterances_per_sample", 2) < 2:
+            logger.warning(
+                "The clusters of reclustering have no effect: the crops of "
+                "a sample are of one utterance. Give the sampling "
+                "utterances_per_sample: 2."
+            )
+
+    @property
+    def _terms_of_clusters(self):
+        """The names of the objective's terms that want to know of clusters."""
+        return getattr(self.distillation.objective, "of_clusters", [])
 
     def decays(self, parameter):
         """As EncoderBrain's; prototypes may be free."""
@@ -295,9 +323,19 @@ class DINOBrain(EncoderBrain):
                     epoch, embedder, self.train_dataset.table, self.speakers
                 )
         sampling = self.train_dataset.sampling
-        if self.reclustering.labels is not None:
-            sampling.set_clusters(self.reclustering.labels)
-        if due and self.speakers is not None:
+        labels = self.reclustering.labels
+        if labels is not None:
+            if hasattr(sampling, "set_clusters"):
+                sampling.set_clusters(labels)
+            if self._terms_of_clusters:
+                # A voice at another speed is another voice, of no cluster
+                others = self.train_dataset.samples - len(labels)
+                self.distillation.objective.set_clusters(
+                    np.pad(labels, (0, others), constant_values=-1),
+                    self.reclustering.centroids,
+                )
+        partners = getattr(sampling, "utterances_per_sample", 2) > 1
+        if due and partners and self.speakers is not None:
             figures = partner_precision(sampling, self.speakers)
             self.reclustering.stats.update(figures)
             figures = [f"{name} {value:.3f}" for name, value in figures.items()]

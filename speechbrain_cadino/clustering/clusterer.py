@@ -93,7 +93,34 @@ def find_clusters(clusterer, embeddings):
     if isinstance(clusterer, SphericalKMeans):
         return Clusters(labels, clusterer.cluster_centers_), within
     _, labels = np.unique(labels[within], return_inverse=True)
-    points = unit_rows(embeddings[within])
-    sums = sums_of_members(points, labels, labels.max() + 1)
-    centroids = directions(sums, np.zeros_like(sums))
+    centroids = mean_directions(embeddings[within], labels, labels.max() + 1)
     return Clusters(labels.astype(np.int64), centroids), within
+
+
+def mean_directions(embeddings, labels, num_clusters):
+    """The centroids of clusters that are there already.
+
+    Arguments
+    ---------
+    embeddings : numpy.ndarray
+        Embeddings, shape (N, D).
+    labels : numpy.ndarray
+        The cluster of each, shape (N,), int64, of 0 ... K - 1.
+    num_clusters : int
+        K, the number of clusters.
+
+    Returns
+    -------
+    numpy.ndarray
+        The mean direction of each cluster's embeddings, of unit length, shape
+        (K, D), float32; zeros where they cancel each other out.
+
+    Example
+    -------
+    >>> points = np.array([[1.0, 0.0], [0.0, 9.0], [0.0, -1.0]])
+    >>> mean_directions(points, np.array([0, 0, 1]), num_clusters=2).round(3)
+    array([[ 0.707,  0.707],
+           [ 0.   , -1.   ]], dtype=float32)
+    """
+    sums = sums_of_members(unit_rows(embeddings), labels, num_clusters)
+    return directions(sums, np.zeros_like(sums))

@@ -17,6 +17,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.clusterer import (
     NoClusters,
     find_clusters,
+    mean_directions,
     sized,
 )
 from speechbrain_cadino.clustering.kmeans import (
@@ -26,7 +27,10 @@ from speechbrain_cadino.clustering.kmeans import (
 )
 from speechbrain_cadino.clustering.quality import quality
 from speechbrain_cadino.embeddings.extract import remove_extraction
-from speechbrain_cadino.embeddings.store import readable_embeddings
+from speechbrain_cadino.embeddings.store import (
+    load_embeddings,
+    readable_embeddings,
+)
 from speechbrain_cadino.process.files import atomic_path
 
 logger = get_logger(__name__)
@@ -74,6 +78,11 @@ class Reclustering:
     labels : numpy.ndarray
         The cluster of each utterance, (N,), -1 for one that could not be
         read; None before the first clustering.
+    keeps_centroids : bool
+        Whether clusterings keep ``centroids``; no by default.
+    centroids : numpy.ndarray
+        The mean direction of each cluster's embeddings as the teacher gives
+        them, whatever ``transform`` is, (K, D), float32; None if none are kept.
     stats : dict
         Figures of the last clustering: ``clusters``, ``singletons``,
         ``silhouette`` if there are two and more, and, from the second on,
@@ -129,6 +138,8 @@ class Reclustering:
         self.clusterer = SphericalKMeans() if clusterer is None else clusterer
         self.transform = transform
         self.labels = None
+        self.keeps_centroids = False
+        self.centroids = None
         self.epoch = 0  # of the last clustering
         self.stats = {}
 
@@ -256,6 +267,11 @@ class Reclustering:
             stats["outliers"] = int((~within).sum())
         labels = np.full(len(readable), -1)
         labels[rows] = clusters.labels
+        if self.keeps_centroids:
+            _, raw = load_embeddings(self.folder)
+            self.centroids = mean_directions(
+                raw[rows], clusters.labels, len(clusters.centroids)
+            )
         if self.labels is not None:
             both = (labels >= 0) & (self.labels >= 0)
             stats["agreement"] = float(
@@ -272,6 +288,8 @@ class Reclustering:
         state = {"epoch": self.epoch, "stats": self.stats}
         if self.labels is not None:
             state["labels"] = torch.from_numpy(self.labels)
+        if self.centroids is not None:
+            state["centroids"] = torch.from_numpy(self.centroids)
         torch.save(state, path)
 
     @mark_as_loader
@@ -280,3 +298,5 @@ class Reclustering:
         self.epoch, self.stats = state["epoch"], state["stats"]
         if "labels" in state:
             self.labels = state["labels"].numpy()
+        if "centroids" in state:
+            self.centroids = state["centroids"].numpy()

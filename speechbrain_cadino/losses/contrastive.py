@@ -1,4 +1,5 @@
-"""Contrastive terms: crops of one utterance against those of all others."""
+"""Contrastive terms: crops of one utterance against those of all others, and
+against clusters."""
 
 import itertools
 
@@ -6,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from speechbrain_cadino.losses.objective import Panel, Term
-from speechbrain_cadino.losses.regularizers import all_points
+from speechbrain_cadino.losses.regularizers import all_points, points
 from speechbrain_cadino.process.precision import full_precision
 
 
@@ -46,9 +47,7 @@ class AngularPrototypical(Term):
     def __init__(self, scale=10.0):
         super().__init__()
         self.utterances = 0  # of the last batch
-        if not scale > 0:
-            raise ValueError(f"scale={scale}: give a number above 0.")
-        self.scale = torch.nn.Parameter(torch.tensor(float(scale)))
+        self.scale = _learnt_scale(scale)
 
     def forward(self, student, teacher, position):
         """Computes the term.
@@ -126,3 +125,116 @@ class AngularPrototypical(Term):
             f"oftener ({accuracy:.3f}) than by chance. What usually helps: a "
             "lower lr, a longer warm-up."
         ]
+
+
+class ContrastiveCenter(Term):
+    """Cross-entropy of finding an utterance's cluster by the mean of its crops
+    (Mao et al., 2023, "Cluster-guided unsupervised domain adaptation for deep
+    speaker embedding").
+
+    The mean over the utterances of a batch that are in a cluster of
+    ``-log_softmax_k(w cos(e_i, c_k))[k = cluster of i]``, e_i the mean of the
+    student's embeddings of its crops, c_k the centre of cluster k, w learnt
+    (their offset is the same in all logits and changes nothing). Before the
+    first clustering, and for a batch without clusters, it is 0. The clusters,
+    and their centres, are those of ``reclustering``: see Reclustering.
+
+    Arguments
+    ---------
+    scale : float
+        w at the start. 10 in their code (Maohq97/Cluster-GuidedUDA).
+
+    Raises
+    ------
+    ValueError
+        If the scale is not positive.
+
+    Example
+    -------
+    >>> from speechbrain_cadino.losses.objective import Views
+    >>> term = ContrastiveCenter(scale=10)
+    >>> crops = torch.eye(2).expand(2, 2, 2)  # two views of two utterances
+    >>> term.set_clusters([1, 0], centroids=[[0.0, 1.0], [1.0, 0.0]])
+    >>> value, figures = term(Views(crops, {}, 2, torch.arange(2)), None, 0.0)
+    >>> round(value.item(), 6), figures["center_accuracy"].item()
+    (4.5e-05, 1.0)
+    """
+
+    figures = ("center_scale", "center_accuracy")
+
+    def __init__(self, scale=10.0):
+        super().__init__()
+        self.scale = _learnt_scale(scale)
+        self.labels = self.centroids = None
+
+    def set_clusters(self, labels, centroids):
+        """Gets to know the clusters, between two epochs.
+
+        Arguments
+        ---------
+        labels : array_like of int
+            The cluster of each sample of the training set, (N,). A negative
+            one stands for a sample that belongs to no cluster.
+        centroids : array_like of float
+            The centres of the clusters, (K, D).
+        """
+        device = self.scale.device
+        self.labels = torch.as_tensor(labels, device=device)
+        centroids = torch.as_tensor(centroids, device=device).float()
+        self.centroids = F.normalize(centroids, dim=-1)
+
+    def forward(self, student, teacher, position):
+        """Computes the term.
+
+        Arguments
+        ---------
+        student : Views
+            The student's views, with ``samples``.
+        teacher : Views
+            Not used.
+        position : float
+            Not used.
+
+        Returns
+        -------
+        value : torch.Tensor
+            Scalar, 0 or more.
+        figures : dict of str:torch.Tensor
+            ``center_scale``, w, and ``center_accuracy``, the share of
+            utterances whose cluster has the most similar centre.
+        """
+        nothing = 0 * self.scale  # which keeps w in the graph on all ranks
+        accuracy = nothing.detach()
+        if self.labels is None:
+            return nothing, self._told(accuracy)
+        with full_precision(student.embeddings.device.type):
+            means = points(student, "embeddings").mean(0)
+            means = F.normalize(means, dim=-1)
+            logits = self.scale * means @ self.centroids.to(means.dtype).T
+            right = self.labels[student.samples.to(self.labels.device)]
+            within = (right >= 0).float()
+            # A mask would make the host wait for a GPU
+            values = F.cross_entropy(logits, right.clamp(min=0), reduction="none")
+            found = (logits.argmax(-1) == right).float()
+            count = within.sum().clamp(min=1)
+            value = (values * within).sum() / count
+            accuracy = (found * within).sum() / count
+        return value, self._told(accuracy)
+
+    def _told(self, accuracy):
+        """The figures."""
+        return {
+            "center_scale": self.scale.detach().clone(),
+            "center_accuracy": accuracy,
+        }
+
+    def panels(self):
+        """How often the right cluster is found."""
+        return [Panel("right cluster found", ["center_accuracy"], "", 1.0)]
+
+
+def _learnt_scale(scale):
+    """The factor of cosines, a parameter."""
+    if not scale > 0:
+        raise ValueError(f"scale={scale}: give a number above 0.")
+    return torch.nn.Parameter(torch.tensor(float(scale)))

@@ -44,11 +44,15 @@ class Views(NamedTuple):
     globals : int
         The number of the first views that are the teacher's crops too; 0 if
         the student saw none of them.
+    samples : torch.Tensor, optional
+        Which samples of the training set they are of, (batch,): see
+        MultiCropDataset. None where no term asks.
     """
 
     embeddings: torch.Tensor
     outputs: dict
     globals: int
+    samples: torch.Tensor | None = None
 
 
 class Panel(NamedTuple):
@@ -82,7 +86,9 @@ class Term(torch.nn.Module):
     position in epochs, and returns its value, a scalar, and figures, a dict of
     detached scalars, for the log. Its parameters are trained, its buffers are
     in the checkpoints. Any ``torch.nn.Module`` with such a ``forward`` is a
-    term: what follows is optional.
+    term: what follows is optional. So is ``set_clusters(labels, centroids)``,
+    for a term that makes something of the clusters of ``reclustering``: see
+    ContrastiveCenter.
 
     Attributes
     ----------
@@ -266,6 +272,19 @@ class Objective(Term):
     def forget(self):
         """Tells the terms of an undone step, and of an epoch's start."""
         self._call("forget")
+
+    @property
+    def of_clusters(self):
+        """The names of the terms that want to know of clusters."""
+        return [
+            name
+            for name, term in self.terms.items()
+            if hasattr(term, "set_clusters")
+        ]
+
+    def set_clusters(self, labels, centroids):
+        """Tells the terms of clusters: see ContrastiveCenter."""
+        self._call("set_clusters", labels, centroids)
 
     def warnings(self, means):
         """The warnings of all terms."""

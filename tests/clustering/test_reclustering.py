@@ -166,6 +166,34 @@ def test_whitening_comes_before_the_clustering(data, embedder, tmp_path):
     assert adjusted_rand_score(reclustering.labels, plain.labels) < 1
 
 
+def test_centroids_are_of_the_embeddings_whatever_the_transform(
+    corpus, embedder, tmp_path
+):
+    (tmp_path / "wav").symlink_to(corpus / "wav")
+    text = (corpus / "train.csv").read_text()
+    (tmp_path / "train.csv").write_text(text.replace("a/1.wav", "a/gone.wav"))
+    data = MultiCropDataset(tmp_path / "train.csv", tmp_path)
+    reclustering = make(tmp_path, transform=Whitening(0.5))
+    reclustering(3, embedder, data.table)
+    assert reclustering.centroids is None
+    reclustering.keeps_centroids = True
+    reclustering(5, embedder, data.table)
+    readable = reclustering.labels >= 0
+    embeddings = embedder.embed(data.table[readable])
+    labels = reclustering.labels[readable]
+    units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    for number, centroid in enumerate(reclustering.centroids):
+        mean = units[labels == number].mean(0)
+        np.testing.assert_allclose(
+            centroid, mean / np.linalg.norm(mean), atol=1e-5
+        )
+    assert len(reclustering.centroids) == 4
+    reclustering._save(tmp_path / "state")
+    after = make(tmp_path)
+    after._load(tmp_path / "state", end_of_epoch=False)
+    np.testing.assert_array_equal(after.centroids, reclustering.centroids)
+
+
 def test_more_clusters_than_utterances_says_what_to_set(
     data, embedder, tmp_path
 ):

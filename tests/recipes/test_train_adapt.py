@@ -149,6 +149,48 @@ def test_another_objective(command, run_script, tmp_path):
     assert "contrastive_accuracy" in found(tmp_path)[0]
 
 
+def test_clusters_of_the_target_on_two_processes(
+    command, run_script, uninterrupted, tmp_path
+):
+    flags = {
+        "start_encoder": uninterrupted[0] / "encoder",
+        "number_of_epochs": 3,
+        "first_clustering": 2,
+        "local_crops": 0,
+        "batch_size": 4,
+        "trials": None,
+        "final_map": None,
+        "device": "cpu",
+        "distributed_backend": "gloo",
+    }
+    yaml = "small_adapt_clusters.yaml"
+    code, output = run_script(*command(tmp_path, yaml, **flags), ranks=2)
+    assert code == 0, output
+    table, _ = found(tmp_path)
+    assert table["center"][0] == 0
+    assert (table["center"][1:] > 0).all()
+    assert (table["center_accuracy"][1:] > 0).all()
+    assert table["clusters"][2] == 4  # 0.35 of 12, none of which speakers chose
+    np.testing.assert_allclose(
+        table["target_loss"], table["contrastive"] + table["center"], rtol=1e-4
+    )
+
+
+def test_a_term_of_clusters_without_any(
+    command, run_script, uninterrupted, tmp_path
+):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(
+        "base: small_adapt_clusters.yaml\nreclustering: null\n"
+    )
+    start = uninterrupted[0] / "encoder"
+    code, output = run_script(
+        *command(tmp_path / "run", overlay, start_encoder=start)
+    )
+    assert code == 1
+    assert "The term center of the objective waits for clusters" in output
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
