@@ -214,7 +214,9 @@ class ContrastiveCenter(Term):
             right = self.labels[student.samples.to(self.labels.device)]
             within = (right >= 0).float()
             # A mask would make the host wait for a GPU
-            values = F.cross_entropy(logits, right.clamp(min=0), reduction="none")
+            values = F.cross_entropy(
+                logits, right.clamp(min=0), reduction="none"
+            )
             found = (logits.argmax(-1) == right).float()
             count = within.sum().clamp(min=1)
             value = (values * within).sum() / count

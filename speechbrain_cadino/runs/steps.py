@@ -36,7 +36,7 @@ from speechbrain_cadino.prepare.filter import SCORES
 from speechbrain_cadino.prepare.rules import rule_of
 from speechbrain_cadino.verification.back_ends import (
     BackEnd,
-    check_calibrated,
+    check_given,
 )
 from speechbrain_cadino.verification.metrics import check_prior
 
@@ -404,7 +404,11 @@ def _check_values(settings):
     """Raises what a filter or a verification would only after trainings."""
     back_ends = [*map(BackEnd, settings.get("back_ends") or [])]
     if back_ends:
-        check_calibrated(back_ends, settings.get("calibration_trials"))
+        check_given(
+            back_ends,
+            settings.get("calibration_trials"),
+            settings.get("source_manifest"),
+        )
     for prior in settings.get("operating_points") or []:
         check_prior(prior)
     for name in SCORES if "filter_manifest" in settings else ():

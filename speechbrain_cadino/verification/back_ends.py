@@ -4,6 +4,7 @@ A back-end is named by its steps, such as ``mean+as_norm``; see ``BackEnd``.
 """
 
 import functools
+import pathlib
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pandas as pd
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.manifest import pseudo_labels, read_manifest
 from speechbrain_cadino.dataio.spread import spread_rows
+from speechbrain_cadino.embeddings.coral import Coral
 from speechbrain_cadino.embeddings.embedder import MEAN_UTTERANCES
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.whitening import Whitening
@@ -25,7 +27,7 @@ logger = get_logger(__name__)
 
 # In the order in which they work; of each group one at most.
 GROUPS = [
-    ("mean", "whiten", "recording_lda"),
+    ("mean", "whiten", "recording_lda", "coral"),
     ("cosine", "plda"),
     ("s_norm", "as_norm"),
     ("calibrated",),
@@ -39,9 +41,12 @@ class BackEnd:
     ``mean`` subtracts the mean embedding of the training set, ``whiten`` does
     so and evens out the directions (see ``embeddings.whitening``),
     ``recording_lda`` makes crops of one recording alike (see
-    ``embeddings.recording_lda``); scores are by ``cosine`` if nothing is said,
-    or by ``plda``; ``s_norm`` and ``as_norm`` normalise them by a cohort;
-    ``calibrated`` makes them log-likelihood ratios.
+    ``embeddings.recording_lda``), ``coral`` makes embeddings vary as those of
+    the labelled voices of another domain, the source, do (see
+    ``embeddings.coral``); scores are by ``cosine`` if nothing is said,
+    or by ``plda``, which after ``coral`` learns from the source; ``s_norm``
+    and ``as_norm`` normalise them by a cohort; ``calibrated`` makes them
+    log-likelihood ratios.
 
     Arguments
     ---------
@@ -84,19 +89,29 @@ class BackEnd:
         return "+".join(["encoder", *(s for s in self.steps if s != "cosine")])
 
     @property
+    def has_cohort(self):
+        """Whether scores are normalised."""
+        return "s_norm" in self or "as_norm" in self
+
+    @property
+    def needs_source(self):
+        """Whether it takes the labelled voices of another domain."""
+        return "coral" in self
+
+    @property
     def needs_clusters(self):
         """Whether it takes a training set with pseudo labels."""
-        return any(step in self for step in ["plda", "s_norm", "as_norm"])
+        return self.has_cohort or ("plda" in self and not self.needs_source)
 
     @property
     def needs_embeddings(self):
         """Whether it takes the embeddings of a training set."""
-        return self.needs_clusters or "whiten" in self
+        return self.needs_clusters or "whiten" in self or self.needs_source
 
 
-def check_calibrated(back_ends, trials):
-    """Raises if back-ends are to be calibrated on nothing, or there are trials
-    to calibrate on and no back-end that is.
+def check_given(back_ends, trials, source):
+    """Raises if a back-end lacks what it learns from, beside the training set,
+    or there is such a thing and no back-end for it.
 
     Arguments
     ---------
@@ -104,10 +119,12 @@ def check_calibrated(back_ends, trials):
         The back-ends.
     trials : object
         The trials to calibrate on; None if there are none.
+    source : object
+        The manifest of the source; None if there is none.
 
     Example
     -------
-    >>> check_calibrated([BackEnd("mean+calibrated")], None)
+    >>> check_given([BackEnd("mean+calibrated")], None, None)
     Traceback (most recent call last):
     ...
     ValueError: calibrated needs calibration_trials: give it, or leave ...
@@ -122,6 +139,16 @@ def check_calibrated(back_ends, trials):
             "calibration_trials are for a back-end with calibrated, such as "
             "cosine+calibrated: add one to back_ends, or leave them out."
         )
+    coral = any(back_end.needs_source for back_end in back_ends)
+    if coral and source is None:
+        raise ValueError(
+            "coral needs source_manifest: give it, or leave that out."
+        )
+    if source is not None and not coral:
+        raise ValueError(
+            "source_manifest is for a back-end with coral: add one to "
+            "back_ends, or leave it out."
+        )
 
 
 class Background:
@@ -131,7 +158,7 @@ class Background:
     ---------
     manifest : str or pathlib.Path, optional
         The training manifest; with pseudo labels for PLDA and for the cohort
-        of score normalisation. None if there is none.
+        of score normalisation. None if there is none. Or that of the source.
     data_folder : str or pathlib.Path, optional
         The folder that ``$data_root`` in it stands for.
     utterances_per_cluster : int
@@ -270,7 +297,14 @@ class BackEnds:
     def __iter__(self):
         return iter(self.back_ends)
 
-    def learn(self, mean=None, embeddings=None, labels=None):
+    def learn(
+        self,
+        mean=None,
+        embeddings=None,
+        labels=None,
+        source=None,
+        source_labels=None,
+    ):
         """Takes what the back-ends have to know of the training set.
 
         Arguments
@@ -281,6 +315,10 @@ class BackEnds:
             Shape (N, D), for the back-ends that need them.
         labels : array_like, optional
             Shape (N,): its pseudo labels, for the back-ends that need them.
+        source : numpy.ndarray, optional
+            Shape (M, D): the embeddings of the source, for ``coral``.
+        source_labels : array_like, optional
+            Shape (M,): its labels, for ``coral+plda``.
 
         Returns
         -------
@@ -290,12 +328,16 @@ class BackEnds:
         self.mean = mean
         self.embeddings = embeddings
         self.labels = labels
-        vars(self).pop("_whitening", None)
+        self.source = source
+        self.source_labels = source_labels
+        for learnt in ("_whitening", "_coral"):
+            vars(self).pop(learnt, None)
         self._learnt = {}
         return self
 
-    def prepare(self, embedder, background, folder):
-        """Learns from the training set what its back-ends need, if anything.
+    def prepare(self, embedder, background, folder, source=None):
+        """Learns from the training set, and from the source, what its
+        back-ends need, if anything.
 
         Arguments
         ---------
@@ -304,7 +346,10 @@ class BackEnds:
         background : Background
             The training set.
         folder : str or pathlib.Path
-            The folder that gets its embeddings.
+            The folder that gets its embeddings; those of the source go to
+            ``source_set`` beside it.
+        source : Background, optional
+            The source.
 
         Raises
         ------
@@ -328,7 +373,18 @@ class BackEnds:
         )
         if mean is None:
             mean = embeddings.mean(0, dtype=np.float64)
-        self.learn(mean, embeddings, labels)
+        of_source = [b for b in self if b.needs_source]
+        source = (
+            source.embed(
+                embedder,
+                pathlib.Path(folder).with_name("source_set"),
+                by_cluster=any("plda" in back_end for back_end in of_source),
+                what=f"The back-end {of_source[0].name}",
+            )
+            if of_source
+            else ()
+        )
+        self.learn(mean, embeddings, labels, *source)
         for back_end in self:  # before the trials are embedded
             self._transform(back_end)
             self._scorers(back_end)
@@ -374,14 +430,19 @@ class BackEnds:
         None."""
         if back_end.name not in self._learnt:
             scorer, means = cosine, None
-            if back_end.needs_clusters:
-                training = self._transform(back_end)(self.embeddings)
             if "plda" in back_end:
-                scorer = PLDA(training, self.labels, self.plda_rank)
-            if "s_norm" in back_end or "as_norm" in back_end:
+                scorer = PLDA(*self._speakers(back_end), self.plda_rank)
+            if back_end.has_cohort:
+                training = self._transform(back_end)(self.embeddings)
                 means = cohort_means(training, self.labels)
             self._learnt[back_end.name] = scorer, means
         return self._learnt[back_end.name]
+
+    def _speakers(self, back_end):
+        """What PLDA learns from: embeddings, and whose they are."""
+        if back_end.needs_source:
+            return self.source - self.source.mean(0), self.source_labels
+        return self._transform(back_end)(self.embeddings), self.labels
 
     def _transform(self, back_end):
         """The function from embeddings to those that are scored."""
@@ -389,6 +450,8 @@ class BackEnds:
             return self._whitening.transform
         if "recording_lda" in back_end:
             return self.recording_lda.transform
+        if "coral" in back_end:
+            return self._coral.transform
         if "mean" in back_end:
             return lambda embeddings: embeddings - self.mean
         return lambda embeddings: embeddings
@@ -398,6 +461,10 @@ class BackEnds:
         whitening = Whitening(self.whitening)
         whitening.warn_of_few(self.embeddings)
         return whitening.fit(self.embeddings)
+
+    @functools.cached_property
+    def _coral(self):
+        return Coral().fit(self.embeddings, self.source)
 
 
 def background_rows(labels, most, seed=0):

@@ -13,7 +13,7 @@ from speechbrain_cadino.embeddings.store import sameness
 from speechbrain_cadino.verification.back_ends import (
     BackEnds,
     Background,
-    check_calibrated,
+    check_given,
 )
 from speechbrain_cadino.verification.baselines import (
     LogMelStats,
@@ -328,6 +328,7 @@ def verify(
     trials,
     back_ends=None,
     background=None,
+    source=None,
     calibration_trials=None,
     baselines=False,
     untrained=None,
@@ -339,7 +340,8 @@ def verify(
     ---------
     output_folder : str or pathlib.Path
         The folder that ``write_results`` writes into; the embeddings of the
-        training set go to its ``training_set``.
+        training set go to its ``training_set``, those of the source to its
+        ``source_set``.
     embedder : Embedder
         The encoder.
     trials : TrialEvaluator
@@ -348,6 +350,8 @@ def verify(
         The steps between embeddings and scores; cosine by default.
     background : Background, optional
         The training set, which most back-ends and the baselines need.
+    source : Background, optional
+        The labelled voices of another domain, for ``coral``.
     calibration_trials : TrialEvaluator, optional
         Trials of other files, for back-ends that end in ``calibrated``.
     baselines : bool
@@ -372,13 +376,14 @@ def verify(
     """
     back_ends = BackEnds() if back_ends is None else back_ends
     background = Background() if background is None else background
+    source = Background() if source is None else source
     assess = assessor(trials.trials)
     lists = trials, calibration_trials
     if any(each is not None and each.keep_unseen for each in lists):
         raise ValueError(
             "keep_unseen is for scores of voices and faces: leave it out."
         )
-    check_calibrated(back_ends, calibration_trials)
+    check_given(back_ends, calibration_trials, source.manifest)
     if calibration_trials is not None:
         trials.check_apart(calibration_trials)
     table = background.table("baselines=True") if baselines else None
@@ -388,7 +393,7 @@ def verify(
             background.table("train_manifest"), background.labelled
         )
     folder = pathlib.Path(output_folder)
-    back_ends.prepare(embedder, background, folder / "training_set")
+    back_ends.prepare(embedder, background, folder / "training_set", source)
     scores, details = _score(embedder, back_ends, trials, calibration_trials)
     assess = keep_scored(folder, trials, assess, assessor)
     if baselines:

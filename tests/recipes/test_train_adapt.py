@@ -180,9 +180,7 @@ def test_a_term_of_clusters_without_any(
     command, run_script, uninterrupted, tmp_path
 ):
     overlay = tmp_path / "overlay.yaml"
-    overlay.write_text(
-        "base: small_adapt_clusters.yaml\nreclustering: null\n"
-    )
+    overlay.write_text("base: small_adapt_clusters.yaml\nreclustering: null\n")
     start = uninterrupted[0] / "encoder"
     code, output = run_script(
         *command(tmp_path / "run", overlay, start_encoder=start)

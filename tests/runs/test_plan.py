@@ -186,6 +186,8 @@ def test_what_a_later_step_would_refuse_is_seen_at_once(steps, flag, sentence):
     [
         ("back_ends: [mean+asnorm]", "There is no back-end 'mean+asnorm'"),
         ("back_ends: [calibrated]", "calibrated needs calibration_trials"),
+        ("back_ends: [coral]", "coral needs source_manifest"),
+        ("source_manifest: x.csv", "source_manifest is for a back-end with"),
         ("calibration_trials: a.txt", "are for a back-end with calibrated"),
         ("operating_points: [5]", "operating_points: 5 is no prior"),
     ],

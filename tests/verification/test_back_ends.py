@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from speechbrain_cadino.dataio.manifest import write_manifest
+from speechbrain_cadino.embeddings.coral import Coral
 from speechbrain_cadino.embeddings.whitening import Whitening
 from speechbrain_cadino.verification.back_ends import BackEnds, Background
 from speechbrain_cadino.verification.scoring import PLDA, trial_scores
@@ -69,6 +70,58 @@ def test_what_is_too_small_shows_before_trials_are_embedded(
 def test_what_scores_nothing_is_refused(options):
     with pytest.raises(ValueError, match="1 back-end or more, and 2 or more"):
         BackEnds(**options)
+
+
+def test_coral_learns_from_target_and_source(tmp_path):
+    columns = ["ID", "duration", "wav", "start", "stop", "spk_id"]
+    paths = [tmp_path / "target.csv", tmp_path / "source.csv"]
+    for path, first in zip(paths, (10, 20)):
+        rows = [
+            (f"u{first + i}", 1.0, f"/x/{i}.wav", 0, 16000, "ab"[i % 2])
+            for i in range(5)
+        ]
+        write_manifest(path, pd.DataFrame(rows, columns=columns))
+    back_ends = BackEnds(["coral"])
+    target, source = map(Background, paths)
+    back_ends.prepare(Numbers(), target, tmp_path / "training_set", source)
+    (back_end,) = back_ends
+    sides = np.array([[11.0], [14.0], [30.0]], np.float32)
+    scores = back_ends.scores(back_end, sides, [0, 1], [1, 2])
+    np.testing.assert_allclose(scores, [-1, 1])  # around the target's mean
+    assert back_ends.source[:, 0].tolist() == [20, 21, 22, 23, 24]
+
+
+@pytest.mark.parametrize("name", ["coral+plda", "coral+plda+s_norm"])
+def test_plda_after_coral_learns_from_the_source(name):
+    rng = np.random.default_rng(1)
+    labels = np.arange(200) % 40
+    points = rng.standard_normal((2, 40, 4))[:, labels] * [5.0, 1, 1, 0.2]
+    points += 0.3 * rng.standard_normal((2, 200, 4)) + 1
+    target, source = points @ np.diag([1.0, 2, 3, 4]), points[1]
+    target = target[0]
+    sides = rng.standard_normal((20, 4))
+    enrol, test = np.arange(10), np.arange(10, 20)
+    back_ends = BackEnds([name], plda_rank=3)
+    back_ends.learn(
+        embeddings=target, labels=labels, source=source, source_labels=labels
+    )
+    (back_end,) = back_ends
+    scores = back_ends.scores(back_end, sides, enrol, test)
+    plda = PLDA(source - source.mean(0), labels, rank=3)
+    coral = Coral().fit(target, source)
+    expected = trial_scores(plda(coral.transform(sides)), enrol, test)
+    if "s_norm" in back_end:
+        cohort = coral.transform(target)
+        units = cohort / np.linalg.norm(cohort, axis=1, keepdims=True)
+        cohort = [units[labels == label].mean(0) for label in range(40)]
+        expected = np.mean(
+            [
+                above(plda, coral.transform(sides[side]), cohort, expected)
+                for side in (enrol, test)
+            ],
+            axis=0,
+        )
+    np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-3)
 
 
 def above(scorer, points, cohort, scores):
