@@ -87,25 +87,12 @@ class PseudoLabelBrain(EncoderBrain):
         """As EncoderBrain's; raises if training ends before there is a
         gate, a gate would compare losses of different margins, or an encoder
         could not embed in the end."""
+        margin = getattr(self.hparams.label_loss, "margin", None)
         for branch in self.branches.values():
             branch.loss_gate.check(self.progress.last_epoch)
-            self._check_margin(branch.loss_gate)
+            branch.loss_gate.check_margin(margin, self.progress.last_epoch)
             self.exported(branch).network.check()
         super().on_fit_start()
-
-    def _check_margin(self, gate):
-        """Raises if the margin changes where there is a dynamic gate, which may
-        be that of any epoch before."""
-        margin = getattr(self.hparams.label_loss, "margin", None)
-        if gate.gate != "dynamic" or not callable(margin):
-            return
-        first, last = margin(0), margin(self.progress.last_epoch)
-        if first != last:
-            raise ValueError(
-                f"The margin goes from {first:.3g} to {last:.3g}, but a "
-                "dynamic gate compares losses of one margin: give gate=none, a "
-                "number, or a margin that is one."
-            )
 
     def compute_forward(self, batch, stage):
         """The cosines of the augmented crops to the classes, (batch, C)."""

@@ -128,6 +128,28 @@ class DynamicLossGate:
                 "give gate=none."
             )
 
+    def check_margin(self, margin, epochs):
+        """Raises if the margin of the losses changes and the gate, which is
+        found from those of an epoch before, would compare different ones.
+
+        Arguments
+        ---------
+        margin : float or callable
+            The margin, or the function from the position in training, in
+            epochs, to it.
+        epochs : int
+            The number of epochs of the training.
+        """
+        if self.gate != "dynamic" or not callable(margin):
+            return
+        first, last = margin(0), margin(epochs)
+        if first != last:
+            raise ValueError(
+                f"The margin goes from {first:.3g} to {last:.3g}, but a "
+                "dynamic gate compares losses of one margin: give gate=none, a "
+                "number, or a margin that is one."
+            )
+
     def start_epoch(self, epoch):
         """Sets the threshold of an epoch.
 

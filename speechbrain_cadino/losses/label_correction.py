@@ -141,6 +141,16 @@ class LabelCorrectionLoss(torch.nn.Module):
         }
         return self.mean(total, decisions), results
 
+    def check(self, epochs):
+        """Raises now what a margin that grows would, epochs later.
+
+        Arguments
+        ---------
+        epochs : int
+            The number of epochs of the training.
+        """
+        self._margin_at(epochs)
+
     def aam(self):
         """AAM-softmax with the margin of now.
 
@@ -154,15 +164,21 @@ class LabelCorrectionLoss(torch.nn.Module):
         ValueError
             If the margin is no such angle.
         """
+        return AdditiveAngularMargin(
+            self._margin_at(self.position), self.scale
+        )
+
+    def _margin_at(self, position):
+        """The margin at a position; raises if it is no such angle."""
         margin = self.margin
         if callable(margin):
-            margin = margin(self.position)
+            margin = margin(position)
         if not 0 <= margin < math.pi / 2:
             raise ValueError(
                 f"margin={margin}: give an angle in radians, 0 or more and "
                 "below pi / 2."
             )
-        return AdditiveAngularMargin(margin, self.scale)
+        return margin
 
     def mean(self, total, decisions):
         """The sum of what samples cost, as a mean.

@@ -360,10 +360,14 @@ def _check_parts(settings):
     """Raises what a step would only when its turn comes: by its gate, its loss,
     its learning rates, the mixture of a filter or its clusterer, if these are
     of our classes alone."""
-    for key in ("loss_gate", "label_loss", "lr_schedule", "mixture"):
-        part = _part(settings, key)
+    keys = ("loss_gate", "label_loss", "lr_schedule", "mixture")
+    parts = {key: _part(settings, key) for key in keys}
+    for part in parts.values():
         if hasattr(part, "check"):
             part.check(settings["number_of_epochs"])
+    gate, loss = parts["loss_gate"], parts["label_loss"]
+    if gate is not None and loss is not None:
+        gate.check_margin(loss.margin, settings["number_of_epochs"])
     if "sweep" in settings:
         _part(settings, "transform")
         clusterer = _part(settings, "clusterer")

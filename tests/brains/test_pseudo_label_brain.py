@@ -101,9 +101,17 @@ def test_a_dynamic_gate_has_one_margin():
     with pytest.raises(ValueError, match=r"from 0 to 0\.2, .* of one margin"):
         brain.on_fit_start()
     gate.gate = "none"
-    brain._check_margin(gate)
-    gate.gate, loss.margin = "dynamic", 0.2
-    brain._check_margin(gate)
+    gate.check_margin(loss.margin, epochs=10)
+    gate.gate = "dynamic"
+    gate.check_margin(0.2, epochs=10)
+
+
+def test_a_margin_that_grows_too_far_shows_before_training():
+    brain = poisoned["train"]("labels", [1])
+    brain.hparams.label_loss.margin = LinearSchedule(0, 2.0, epochs=3)
+    brain.hparams.number_of_epochs = 3
+    with pytest.raises(ValueError, match="margin=2.0: give an angle"):
+        brain.on_fit_start()
 
 
 @pytest.mark.parametrize("stage", ["labels", "ssrl"])

@@ -247,6 +247,31 @@ def test_options_of_trainings_go_to_trainings(steps):
     assert "--noprogressbar" in commands["iteration_1/train"]
 
 
+@pytest.mark.parametrize(
+    ("end", "gate", "sentence"),
+    [
+        (0.2, "dynamic", "The margin goes from 0 to 0.2, but a dynamic gate"),
+        (2.0, "none", "margin=2.0: give an angle"),
+        (0.2, "none", None),
+    ],
+)
+def test_a_margin_that_grows_is_looked_at_before_the_trainings(
+    steps, tmp_path, end, gate, sentence
+):
+    own = tmp_path / "grows.yaml"
+    own.write_text(
+        f"base: {RECIPE / 'hparams' / 'dlg_lc.yaml'}\n"
+        "margin: !new:speechbrain_cadino.training.schedules.LinearSchedule\n"
+        f"    start: 0\n    end: {end}\n    epochs: 3\n"
+    )
+    flags = f"--dlg_lc={{hparams: {own}, gate: {gate}}}", "--iterations=1"
+    if sentence is None:
+        assert steps(*flags, yaml="pipeline.yaml")
+        return
+    with pytest.raises(ValueError, match=f"dlg_lc: {re.escape(sentence)}"):
+        steps(*flags, yaml="pipeline.yaml")
+
+
 def test_a_gate_and_rates_of_ones_own_are_not_ours_to_judge(steps, tmp_path):
     own = tmp_path / "own.yaml"
     own.write_text(
