@@ -22,6 +22,7 @@ from speechbrain_cadino.commands.arguments import (
     load,
 )
 from speechbrain_cadino.commands.audio_files import NO_EMBEDDING, embed_files
+from speechbrain_cadino.embeddings.store import sameness
 from speechbrain_cadino.encoders.calibration import read_calibration
 from speechbrain_cadino.process.outputs import check_inputs_stay
 from speechbrain_cadino.process.tables import write_csv
@@ -94,6 +95,8 @@ def cluster(arguments):
         device=loaded.device,
     )
     embeddings = found.embeddings[long]
+    if same := sameness(embeddings):
+        logger.warning(f"{same} Then clusters tell nothing.")
     labels = choose(embeddings)
     chosen = ""
     if number is None:

@@ -1,9 +1,10 @@
 """Regularisers: terms that keep the points of a batch apart, dimension by
 dimension and point by point.
 
-They are statistics of the batch of all ranks. What has a matrix of dimensions
-in its formula, (D, D), is computed from that of utterances, (N, N), which has
-the same squared norm: a head of 8192 dimensions would need 268 MB for it.
+They are statistics of the batch of all ranks, unless told otherwise. What has
+a matrix of dimensions in its formula, (D, D), is computed from that of
+utterances, (N, N), which has the same squared norm: a head of 8192 dimensions
+would need 268 MB for it.
 
 Shapes here: V views, N utterances on all ranks, D dimensions.
 """

@@ -92,8 +92,8 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
             raise ChildProcessError(
                 f"{description}: a process was killed, most likely because "
                 "memory ran out: close other programs, or take fewer CPUs "
-                "(on Linux taskset -c 0-3 before the command, or --num_workers "
-                "of speechbrain-cadino prepare), and start it again."
+                "(on Linux taskset -c 0-3 before the command, or "
+                "--num_workers where it has one), and start it again."
                 + UNGUARDED
                 * (method is None)
             ) from error

@@ -352,6 +352,16 @@ def test_a_list_may_name_what_could_not_be_embedded(tmp_path, capsys, caplog):
     assert "no embedding of 1 of 3 utterances, such as nob" in caplog.text
 
 
+def test_clusters_of_embeddings_that_are_the_same_tell_nothing(
+    tmp_path, capsys, caplog
+):
+    save_embeddings(tmp_path, list("abc"), np.ones((3, 4)))
+    csv = f"--csv={tmp_path / 'a.csv'}"
+    main(["cluster", f"--embeddings={tmp_path}", csv])
+    assert "All 3 embeddings are the same" in caplog.text
+    assert "Then clusters tell nothing." in caplog.text
+
+
 def test_with_embeddings_an_encoder_is_one_thing_too_many(tmp_path, caplog):
     save_embeddings(tmp_path, ["a", "b"], np.eye(2))
     stored, csv = f"--embeddings={tmp_path}", f"--csv={tmp_path / 'a.csv'}"
