@@ -49,14 +49,14 @@ class AdaptationBrain(DINOBrain):
             classes, (batch, C).
         """
         source = batch["source"].unsqueeze(1)
-        return self.distillation.views(
+        said = self.distillation.views(
             self._crops(batch),
             len(batch["id"]),
-            self._samples(batch),
             source=self._features(
                 source, "source", self._augmented(len(source))
             ),
         )
+        return self._with_samples(said, batch)
 
     def compute_objectives(self, predictions, batch, stage):
         """Both losses."""

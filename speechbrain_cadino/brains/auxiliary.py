@@ -130,6 +130,11 @@ class AuxiliaryDINO:
                 f"The weight of DINO is {weight}: give 0, which leaves it out, "
                 "or more."
             )
+        if of_clusters := getattr(objective, "of_clusters", []):
+            raise ValueError(
+                f"The term {of_clusters[0]} waits for clusters, which nobody "
+                "makes beside another task: leave it out."
+            )
         self.encoder = encoder
         self.objective = objective
         self.cutter = cutter

@@ -298,9 +298,9 @@ class EncoderBrain(sb.Brain):
         self._start = hash_parameters(self.trained_weights())
         epochs = getattr(self.hparams, "number_of_epochs", None)
         label_loss = getattr(self.hparams, "label_loss", None)
+        if hasattr(label_loss, "check"):
+            label_loss.check(self.progress.last_epoch)
         if epochs is not None:
-            if hasattr(label_loss, "check"):
-                label_loss.check(epochs)
             say_how_much(
                 self.train_dataset,
                 epochs,

@@ -5,7 +5,6 @@ Cluster-Aware DINO is the same step on other crops.
 
 import functools
 
-import numpy as np
 import torch
 
 from speechbrain.utils.logger import get_logger
@@ -75,6 +74,7 @@ class DINOBrain(EncoderBrain):
         }
         self.erase = {"locals": getattr(self.hparams, "erase_locals", None)}
         if self.reclustering is not None:
+            self.reclustering.keeps_centroids = bool(self._terms_of_clusters)
             self._keep({"reclustering": self.reclustering})
 
     def all_augmenters(self):
@@ -137,13 +137,16 @@ class DINOBrain(EncoderBrain):
         student, teacher : Views
             The embeddings and head outputs of each, by view.
         """
-        return self.distillation.views(
-            self._crops(batch), len(batch["id"]), self._samples(batch)
-        )
+        said = self.distillation.views(self._crops(batch), len(batch["id"]))
+        return self._with_samples(said, batch)
 
-    def _samples(self, batch):
-        """Which samples those of a batch are, for terms that ask."""
-        return batch["sample"] if self._terms_of_clusters else None
+    def _with_samples(self, said, batch):
+        """What student and teacher said, and of which samples, for terms that
+        ask."""
+        if not self._terms_of_clusters:
+            return said
+        samples = batch["sample"].to(self.device, non_blocking=True)
+        return tuple(views._replace(samples=samples) for views in said)
 
     def _crops(self, batch):
         """The features of the crops of each kind that there are."""
@@ -210,7 +213,7 @@ class DINOBrain(EncoderBrain):
             known = getattr(self.hparams, "speakers", None)
             if known is not None:
                 self.speakers = labels_of(known, list(dataset.ids))
-            self._give_effect(dataset.sampling)
+            self._check_clusters(dataset)
         elif self._terms_of_clusters:
             raise ValueError(
                 f"The term {self._terms_of_clusters[0]} of the objective waits "
@@ -219,12 +222,17 @@ class DINOBrain(EncoderBrain):
             )
         return super().make_dataloader(dataset, stage, **kwargs)
 
-    def _give_effect(self, sampling):
-        """Sees to it that somebody wants the clusters of reclustering; raises
-        if nobody can, warns if nobody does."""
+    def _check_clusters(self, dataset):
+        """Raises if nobody can make anything of the clusters of reclustering,
+        warns if nobody does."""
         if self._terms_of_clusters:
-            self.reclustering.keeps_centroids = True
+            if 1 not in dataset.speeds:
+                raise ValueError(
+                    "A voice at another speed is of no cluster: speeds without "
+                    f"1.0 leave the term {self._terms_of_clusters[0]} nothing."
+                )
             return
+        sampling = dataset.sampling
         if not hasattr(sampling, "set_clusters"):
             raise ValueError(
                 f"{type(sampling).__name__} makes nothing of the clusters of "
@@ -310,33 +318,44 @@ class DINOBrain(EncoderBrain):
         return features if erase is None else erase(features)
 
     def _recluster(self, epoch):
-        """Clusters the training set if it is due; the data get the clusters."""
+        """Clusters the training set if it is due; who wants to know of the
+        clusters is told, in a resumed epoch too."""
         due = self.reclustering.due(epoch)
         if due:
-            with self.long_work():
-                loader = self.hparams.dataloader_options
-                embedder = self.embedder().replace(
-                    reader=self.train_dataset.crops.reader,
-                    batch_size=loader["batch_size"],
-                )
-                self.reclustering(
-                    epoch, embedder, self.train_dataset.table, self.speakers
-                )
+            self._cluster(epoch)
+        if self.reclustering.labels is not None:
+            self._tell_clusters()
+        if due and self.speakers is not None:
+            self._judge_partners()
+
+    def _cluster(self, epoch):
+        """Clusters the training set."""
+        with self.long_work():
+            loader = self.hparams.dataloader_options
+            embedder = self.embedder().replace(
+                reader=self.train_dataset.crops.reader,
+                batch_size=loader["batch_size"],
+            )
+            self.reclustering(
+                epoch, embedder, self.train_dataset.table, self.speakers
+            )
+
+    def _tell_clusters(self):
+        """Tells the sampling and the objective of the clusters."""
+        data, labels = self.train_dataset, self.reclustering.labels
+        if hasattr(data.sampling, "set_clusters"):
+            data.sampling.set_clusters(labels)
+        if self._terms_of_clusters:
+            self.distillation.objective.set_clusters(
+                data.clusters_of_samples(labels), self.reclustering.centroids
+            )
+
+    def _judge_partners(self):
+        """Adds to the figures how good partners are, where there are any."""
         sampling = self.train_dataset.sampling
-        labels = self.reclustering.labels
-        if labels is not None:
-            if hasattr(sampling, "set_clusters"):
-                sampling.set_clusters(labels)
-            if self._terms_of_clusters:
-                # A voice at another speed is another voice, of no cluster
-                others = self.train_dataset.samples - len(labels)
-                self.distillation.objective.set_clusters(
-                    np.pad(labels, (0, others), constant_values=-1),
-                    self.reclustering.centroids,
-                )
-        partners = getattr(sampling, "utterances_per_sample", 2) > 1
-        if due and partners and self.speakers is not None:
-            figures = partner_precision(sampling, self.speakers)
-            self.reclustering.stats.update(figures)
-            figures = [f"{name} {value:.3f}" for name, value in figures.items()]
-            logger.info(f"Partners: {', '.join(figures)}")
+        if getattr(sampling, "utterances_per_sample", 2) < 2:
+            return
+        figures = partner_precision(sampling, self.speakers)
+        self.reclustering.stats.update(figures)
+        figures = [f"{name} {value:.3f}" for name, value in figures.items()]
+        logger.info(f"Partners: {', '.join(figures)}")

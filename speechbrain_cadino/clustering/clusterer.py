@@ -9,6 +9,7 @@ from speechbrain_cadino.clustering.kmeans import (
     directions,
 )
 from speechbrain_cadino.clustering.rows import sums_of_members, unit_rows
+from speechbrain_cadino.embeddings.store import chunks
 
 
 def sized(clusterer, number=None, device=None):
@@ -105,7 +106,8 @@ def mean_directions(embeddings, labels, num_clusters):
     embeddings : numpy.ndarray
         Embeddings, shape (N, D).
     labels : numpy.ndarray
-        The cluster of each, shape (N,), int64, of 0 ... K - 1.
+        The cluster of each, shape (N,), int64, of 0 ... K - 1; a negative one
+        stands for an embedding of no cluster, whatever it is.
     num_clusters : int
         K, the number of clusters.
 
@@ -122,5 +124,9 @@ def mean_directions(embeddings, labels, num_clusters):
     array([[ 0.707,  0.707],
            [ 0.   , -1.   ]], dtype=float32)
     """
-    sums = sums_of_members(unit_rows(embeddings), labels, num_clusters)
+    sums = np.zeros((num_clusters, embeddings.shape[1]), np.float32)
+    for rows in chunks(len(embeddings)):  # no copy of all
+        within = labels[rows] >= 0
+        points = unit_rows(embeddings[rows][within])
+        sums += sums_of_members(points, labels[rows][within], num_clusters)
     return directions(sums, np.zeros_like(sums))

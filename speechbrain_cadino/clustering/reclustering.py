@@ -247,10 +247,10 @@ class Reclustering:
         try:
             clusters, within = find_clusters(clusterer, embeddings)
         except NoClusters as error:  # maybe of this epoch alone
-            partners = "as they were before"
+            clusters = "Clusters are as they were before"
             if self.labels is None:
-                partners = "of the same utterance until the next clustering"
-            logger.warning(f"{error} Partners are {partners}.")
+                clusters = "There are none until the next clustering"
+            logger.warning(f"{error} {clusters}.")
             self.epoch, self.stats = epoch, {"outliers": len(embeddings)}
             with atomic_path(result) as temporary:
                 self._save(temporary)
@@ -269,9 +269,8 @@ class Reclustering:
         labels[rows] = clusters.labels
         if self.keeps_centroids:
             _, raw = load_embeddings(self.folder)
-            self.centroids = mean_directions(
-                raw[rows], clusters.labels, len(clusters.centroids)
-            )
+            number = len(clusters.centroids)
+            self.centroids = mean_directions(raw, labels, number)
         if self.labels is not None:
             both = (labels >= 0) & (self.labels >= 0)
             stats["agreement"] = float(

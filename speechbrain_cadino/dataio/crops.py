@@ -218,6 +218,25 @@ class MultiCropDataset(Dataset):
         """How many samples there are: each utterance at each speed."""
         return len(self.ids) * len(self.speeds)
 
+    def clusters_of_samples(self, clusters):
+        """The cluster of each sample, of those of the utterances.
+
+        Arguments
+        ---------
+        clusters : numpy.ndarray
+            Shape (N,), int, negative for no cluster.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (samples,): an utterance at another speed is another voice,
+            of no cluster.
+        """
+        nowhere = np.full_like(clusters, -1)
+        return np.concatenate(
+            [clusters if speed == 1 else nowhere for speed in self.speeds]
+        )
+
     def __len__(self):
         whole = self.samples * self.passes_per_epoch
         if self.samples_per_epoch is None:

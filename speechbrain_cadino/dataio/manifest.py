@@ -90,7 +90,7 @@ def write_manifest(path, table):
     write_csv(path, table)
 
 
-def read_manifest(path, data_root=None):
+def read_manifest(path, data_root=None, root_key="data_folder"):
     """Reads a manifest and checks it.
 
     Arguments
@@ -99,6 +99,8 @@ def read_manifest(path, data_root=None):
         The CSV file.
     data_root : str or pathlib.Path, optional
         The folder that ``$data_root`` in the ``wav`` column stands for.
+    root_key : str
+        The key of the YAML file that gives that folder, for the error.
 
     Returns
     -------
@@ -138,7 +140,7 @@ def read_manifest(path, data_root=None):
             )
         if data_root is None:
             raise ValueError(
-                f"{path} uses {DATA_ROOT} in its wav column: give data_folder, "
+                f"{path} uses {DATA_ROOT} in its wav column: give {root_key}, "
                 "the folder it stands for."
             )
         table["wav"] = table["wav"].str.replace(

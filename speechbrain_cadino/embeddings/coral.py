@@ -1,4 +1,4 @@
-"""CORAL: embeddings of one domain that vary as those of another do."""
+"""CORAL: embeddings of one domain that vary more as those of another do."""
 
 import numpy as np
 from scipy.linalg import eigh
@@ -7,8 +7,9 @@ from speechbrain_cadino.embeddings.linear import LinearMap
 
 
 class Coral(LinearMap):
-    """A map that gives a target the covariance of a source (Sun, Feng and
-    Saenko, 2016, "Return of frustratingly easy domain adaptation").
+    """A map that brings the covariance of a target nearer to that of a source
+    (Sun, Feng and Saenko, 2016, "Return of frustratingly easy domain
+    adaptation").
 
     There the source's points get the target's covariance before a classifier
     learns from them. Here the target's get the source's, as an encoder, or a
@@ -19,7 +20,8 @@ class Coral(LinearMap):
     ---------
     ridge : float
         What is added to the diagonal of both covariances, as a multiple of
-        their mean variance. 1 there, of features whose variances are 1.
+        their mean variance. 1 there, of features whose variances are 1. What
+        varies far less than that keeps, but for a factor, the target's.
 
     Raises
     ------

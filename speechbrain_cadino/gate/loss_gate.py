@@ -129,8 +129,8 @@ class DynamicLossGate:
             )
 
     def check_margin(self, margin, epochs):
-        """Raises if the margin of the losses changes and the gate, which is
-        found from those of an epoch before, would compare different ones.
+        """Raises if the margin of the losses changes, and the gate would
+        compare those of different margins.
 
         Arguments
         ---------

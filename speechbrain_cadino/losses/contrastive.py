@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from speechbrain_cadino.losses.objective import Panel, Term
 from speechbrain_cadino.losses.regularizers import all_points, points
 from speechbrain_cadino.process.precision import full_precision
+from speechbrain_cadino.process.ranks import ddp_mean
 
 
 class AngularPrototypical(Term):
@@ -132,7 +133,8 @@ class ContrastiveCenter(Term):
     (Mao et al., 2023, "Cluster-guided unsupervised domain adaptation for deep
     speaker embedding").
 
-    The mean over the utterances of a batch that are in a cluster of
+    The mean over the utterances of the batch of all ranks that are in a
+    cluster of
     ``-log_softmax_k(w cos(e_i, c_k))[k = cluster of i]``, e_i the mean of the
     student's embeddings of its crops, c_k the centre of cluster k, w learnt
     (their offset is the same in all logits and changes nothing). Before the
@@ -198,13 +200,24 @@ class ContrastiveCenter(Term):
         Returns
         -------
         value : torch.Tensor
-            Scalar, 0 or more.
+            Scalar, 0 or more; the mean of it over the processes is what one
+            process has of the whole batch.
         figures : dict of str:torch.Tensor
             ``center_scale``, w, and ``center_accuracy``, the share of
             utterances whose cluster has the most similar centre.
+
+        Raises
+        ------
+        ValueError
+            If nobody says which samples these are.
         """
         nothing = 0 * self.scale  # which keeps w in the graph on all ranks
         accuracy = nothing.detach()
+        if student.samples is None:
+            raise ValueError(
+                "A term of clusters has to know which samples of the training "
+                "set a batch is of: its Views need samples."
+            )
         if self.labels is None:
             return nothing, self._told(accuracy)
         with full_precision(student.embeddings.device.type):
@@ -218,7 +231,8 @@ class ContrastiveCenter(Term):
                 logits, right.clamp(min=0), reduction="none"
             )
             found = (logits.argmax(-1) == right).float()
-            count = within.sum().clamp(min=1)
+            count = ddp_mean(within.sum())
+            count = count.where(count > 0, 1)
             value = (values * within).sum() / count
             accuracy = (found * within).sum() / count
         return value, self._told(accuracy)

@@ -127,7 +127,7 @@ class SelfDistillation:
         """
         return self.compare(*self.views(crops, batch_size), position)
 
-    def views(self, crops, batch_size, samples=None, **others):
+    def views(self, crops, batch_size, **others):
         """What the student says of its crops, and the teacher of the first.
 
         Arguments
@@ -138,9 +138,6 @@ class SelfDistillation:
             those of the other groups.
         batch_size : int
             The number of utterances.
-        samples : torch.Tensor, optional
-            Which samples of the training set they are of, (batch_size,), for
-            terms that ask: see Views.
         **others
             Further arguments of the student, which the teacher does not get.
 
@@ -155,7 +152,7 @@ class SelfDistillation:
             If no crop is left for the student.
         """
         student = self._networks["student"](self.seen(crops), **others)
-        return self.answered(student, crops, batch_size, samples)
+        return self.answered(student, crops, batch_size)
 
     def seen(self, crops):
         """The groups of crops that the student sees: see ``views``.
@@ -174,7 +171,7 @@ class SelfDistillation:
             )
         return seen
 
-    def answered(self, student, crops, batch_size, samples=None):
+    def answered(self, student, crops, batch_size):
         """As ``views``, where the student has spoken already: in one forward
         with the batch of another task, see WithDINO.
 
@@ -186,8 +183,6 @@ class SelfDistillation:
             See ``views``.
         batch_size : int
             See ``views``.
-        samples : torch.Tensor, optional
-            See ``views``.
 
         Returns
         -------
@@ -197,8 +192,8 @@ class SelfDistillation:
         count = len(crops[0]) // batch_size
         common = count if self.student_sees_globals else 0
         teacher = self._networks["teacher"](crops[:1])
-        student = self._by_view(student, batch_size, common, samples)
-        teacher = self._by_view(teacher, batch_size, count, samples)
+        student = self._by_view(student, batch_size, common)
+        teacher = self._by_view(teacher, batch_size, count)
         if self.shared_prototypes:
             teacher.outputs.update(
                 {
@@ -208,7 +203,7 @@ class SelfDistillation:
             )
         return student, teacher
 
-    def _by_view(self, predictions, batch_size, globals_, samples):
+    def _by_view(self, predictions, batch_size, globals_):
         """Splits what is said of crops by view."""
         embeddings, outputs = predictions
         sizes = (-1, batch_size)
@@ -221,7 +216,6 @@ class SelfDistillation:
                 for name, value in outputs.items()
             },
             globals_,
-            samples,
         )
 
     def compare(self, student, teacher, position):

@@ -164,9 +164,7 @@ class LabelCorrectionLoss(torch.nn.Module):
         ValueError
             If the margin is no such angle.
         """
-        return AdditiveAngularMargin(
-            self._margin_at(self.position), self.scale
-        )
+        return AdditiveAngularMargin(self._margin_at(self.position), self.scale)
 
     def _margin_at(self, position):
         """The margin at a position; raises if it is no such angle."""

@@ -280,6 +280,7 @@ class Objective(Term):
             name
             for name, term in self.terms.items()
             if hasattr(term, "set_clusters")
+            and getattr(term, "of_clusters", True)  # of an objective, its own
         ]
 
     def set_clusters(self, labels, centroids):

@@ -167,6 +167,9 @@ class Background:
         Random seed of the choice of utterances.
     labelled : pandas.DataFrame, optional
         The manifest of what the encoder was trained on besides, with labels.
+    name : str
+        "train", or "source" for the labelled voices of another domain: what
+        the keys of the YAML file begin with, for errors.
     """
 
     def __init__(
@@ -176,7 +179,9 @@ class Background:
         utterances_per_cluster=10,
         seed=0,
         labelled=None,
+        name="train",
     ):
+        self.name = name
         self.manifest = manifest
         self.data_folder = data_folder
         self.labelled = labelled
@@ -203,11 +208,40 @@ class Background:
         """
         if self.manifest is None:
             raise ValueError(
-                f"{what} needs train_manifest: give it, or leave that out."
+                f"{what} needs {self.name}_manifest: give it, or leave that "
+                "out."
             )
-        return read_manifest(self.manifest, self.data_folder)
+        return read_manifest(
+            self.manifest, self.data_folder, f"{self.name}_data_folder"
+        )
 
-    def embed(self, embedder, folder, by_cluster, what):
+    def read(self, by_cluster, what):
+        """The manifest and, where they are needed, its pseudo labels.
+
+        Arguments
+        ---------
+        by_cluster : bool
+            Whether pseudo labels are needed.
+        what : str
+            The name of what needs it, for the error.
+
+        Returns
+        -------
+        table : pandas.DataFrame
+            See ``table``.
+        labels : pandas.Series
+            The pseudo labels; None if not ``by_cluster``.
+
+        Raises
+        ------
+        ValueError
+            If something needed is not there.
+        """
+        table = self.table(what)
+        labels = pseudo_labels(table, self.manifest) if by_cluster else None
+        return table, labels
+
+    def embed(self, embedder, folder, table, labels):
         """Embeds utterances that stand for all.
 
         Arguments
@@ -216,22 +250,20 @@ class Background:
             The encoder.
         folder : str or pathlib.Path
             The folder that gets the embeddings.
-        by_cluster : bool
-            Whether to take some of each cluster, rather than a number of
-            them evenly spread.
-        what : str
-            The name of what needs it, for the error.
+        table : pandas.DataFrame
+            The manifest: see ``read``.
+        labels : pandas.Series
+            Its pseudo labels, to take some utterances of each cluster; None
+            for a number of utterances, evenly spread.
 
         Returns
         -------
         embeddings : numpy.ndarray
             Shape (N, D), of those that can be read.
         labels : numpy.ndarray
-            Shape (N,): their pseudo labels, zeros if not ``by_cluster``.
+            Shape (N,): their pseudo labels, zeros where there are none.
         """
-        table = self.table(what)
-        if by_cluster:
-            labels = pseudo_labels(table, self.manifest)
+        if labels is not None:
             rows = background_rows(
                 labels, self.utterances_per_cluster, self.seed
             )
@@ -365,26 +397,21 @@ class BackEnds:
         if not needy:
             self.learn(mean)
             return
-        embeddings, labels = background.embed(
-            embedder,
-            folder,
-            by_cluster=any(back_end.needs_clusters for back_end in self),
-            what=f"The back-end {needy[0].name}",
-        )
-        if mean is None:
-            mean = embeddings.mean(0, dtype=np.float64)
-        of_source = [b for b in self if b.needs_source]
-        source = (
-            source.embed(
+        by_cluster = any(back_end.needs_clusters for back_end in self)
+        read = background.read(by_cluster, f"The back-end {needy[0].name}")
+        known = ()
+        if of_source := [b for b in self if b.needs_source]:
+            source = Background(name="source") if source is None else source
+            by_cluster = any("plda" in back_end for back_end in of_source)
+            known = source.embed(
                 embedder,
                 pathlib.Path(folder).with_name("source_set"),
-                by_cluster=any("plda" in back_end for back_end in of_source),
-                what=f"The back-end {of_source[0].name}",
+                *source.read(by_cluster, "The step coral"),
             )
-            if of_source
-            else ()
-        )
-        self.learn(mean, embeddings, labels, *source)
+        embeddings, labels = background.embed(embedder, folder, *read)
+        if mean is None:
+            mean = embeddings.mean(0, dtype=np.float64)
+        self.learn(mean, embeddings, labels, *known)
         for back_end in self:  # before the trials are embedded
             self._transform(back_end)
             self._scorers(back_end)

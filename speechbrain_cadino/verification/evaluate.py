@@ -328,11 +328,11 @@ def verify(
     trials,
     back_ends=None,
     background=None,
-    source=None,
     calibration_trials=None,
     baselines=False,
     untrained=None,
     assessor=Assessor,
+    source=None,
 ):
     """Scores a trial list with an encoder, and with the baselines.
 
@@ -350,8 +350,6 @@ def verify(
         The steps between embeddings and scores; cosine by default.
     background : Background, optional
         The training set, which most back-ends and the baselines need.
-    source : Background, optional
-        The labelled voices of another domain, for ``coral``.
     calibration_trials : TrialEvaluator, optional
         Trials of other files, for back-ends that end in ``calibrated``.
     baselines : bool
@@ -363,6 +361,8 @@ def verify(
         from a sample rate to a module such as ``LogMelStats``.
     assessor : callable
         The function from trials to an Assessor.
+    source : Background, optional
+        The labelled voices of another domain, for ``coral``.
 
     Returns
     -------
@@ -376,7 +376,7 @@ def verify(
     """
     back_ends = BackEnds() if back_ends is None else back_ends
     background = Background() if background is None else background
-    source = Background() if source is None else source
+    source = Background(name="source") if source is None else source
     assess = assessor(trials.trials)
     lists = trials, calibration_trials
     if any(each is not None and each.keep_unseen for each in lists):

@@ -10,6 +10,9 @@ import torch
 from forked import run
 
 import speechbrain as sb
+from speechbrain_cadino.brains.auxiliary import AuxiliaryDINO
+from speechbrain_cadino.losses.contrastive import ContrastiveCenter
+from speechbrain_cadino.losses.objective import Objective
 from speechbrain_cadino.training.schedules import LinearSchedule
 
 # Each global crop is the whole of its utterance, so that nothing is random
@@ -218,6 +221,12 @@ def test_two_processes_equal_one_on_the_joined_batch(flags, tmp_path):
     two = torch.load(tmp_path / "two.pt")
     one = trained({"equal": True}, **EXACT)
     assert_same(host.state(one), two, rtol=1e-4, atol=1e-6)
+
+
+def test_a_term_of_clusters_is_refused():
+    objective = Objective({"center": ContrastiveCenter()}, {"center": 1})
+    with pytest.raises(ValueError, match="The term center waits for clusters"):
+        AuxiliaryDINO(None, None, objective, None, None, weight=1)
 
 
 def test_views_without_augmentation_are_told_of(caplog):

@@ -109,8 +109,8 @@ def test_a_dynamic_gate_has_one_margin():
 def test_a_margin_that_grows_too_far_shows_before_training():
     brain = poisoned["train"]("labels", [1])
     brain.hparams.label_loss.margin = LinearSchedule(0, 2.0, epochs=3)
-    brain.hparams.number_of_epochs = 3
-    with pytest.raises(ValueError, match="margin=2.0: give an angle"):
+    brain.progress.last_epoch = 3
+    with pytest.raises(ValueError, match=r"margin=2\.0: give an angle"):
         brain.on_fit_start()
 
 

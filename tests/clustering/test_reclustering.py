@@ -268,7 +268,7 @@ def test_where_a_clusterer_leaves_all_out_the_clusters_before_stay(
     first = make(tmp_path / "first", clusterer=reclustering.clusterer)
     first(3, embedder, data.table)
     assert first.labels is None
-    assert "of the same utterance until the next clustering" in caplog.text
+    assert "There are none until the next clustering" in caplog.text
 
 
 def test_the_last_clustering_has_the_last_number(tmp_path):

@@ -567,6 +567,13 @@ def test_each_speed_of_a_label_is_a_class(labelled):
     assert count_classes(labelled / "labels.csv", speeds) == 6
 
 
+def test_voices_at_other_speeds_are_of_no_cluster(labelled):
+    data = dataset(labelled, speeds=[0.9, 1.0, 1.1])
+    clusters = data.clusters_of_samples(np.array([5, -1, 7]))
+    assert clusters.tolist() == [-1] * 3 + [5, -1, 7] + [-1] * 3
+    assert len(clusters) == data.samples
+
+
 @pytest.mark.parametrize("crops", [(0, 4), (2, -1)])
 def test_a_teacher_needs_a_global_crop(folder, crops):
     counts = dict(zip(["global_crops", "local_crops"], crops))

@@ -121,7 +121,9 @@ def test_centres_by_the_loop():
 def test_without_clusters_centres_teach_nothing():
     term = ContrastiveCenter()
     crops = torch.randn(2, 3, 4, requires_grad=True)
-    before = term(Views(crops, {}, 2), None, 0.0)
+    with pytest.raises(ValueError, match="its Views need samples"):
+        term(Views(crops, {}, 2), None, 0.0)
+    before = term(Views(crops, {}, 2, torch.arange(3)), None, 0.0)
     term.set_clusters([-1, 0], torch.eye(4)[:1])
     views = Views(crops[:, :1], {}, 2, torch.tensor([0]))
     of_none = term(views, None, 0.0)

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
-from speechbrain_cadino.losses.contrastive import AngularPrototypical
+from speechbrain_cadino.losses.contrastive import (
+    AngularPrototypical,
+    ContrastiveCenter,
+)
 from speechbrain_cadino.losses.dino import CosineLoss, DINOLoss
 from speechbrain_cadino.losses.objective import (
     Objective,
@@ -102,6 +105,15 @@ def test_an_objective_is_a_term():
     value, figures = outer(views(), views(2), 0.0)
     torch.testing.assert_close(value, inner(views(), views(2), 0.0)[0] / 2)
     assert list(figures) == ["inner", "length"]
+    assert outer.of_clusters == []
+    center = Objective({"center": ContrastiveCenter()}, {"center": 1})
+    assert Objective({"a": center}, {"a": 1}).of_clusters == ["a"]
+
+
+def with_clusters(term):
+    """A term that knows of two clusters of eight samples."""
+    term.set_clusters(torch.arange(8) % 2, torch.eye(4)[:2])
+    return term
 
 
 def part(views, where):
@@ -111,7 +123,9 @@ def part(views, where):
         for name, value in views.outputs.items()
     }
     return views._replace(
-        embeddings=views.embeddings[:, where], outputs=outputs
+        embeddings=views.embeddings[:, where],
+        outputs=outputs,
+        samples=views.samples[where],
     )
 
 
@@ -123,6 +137,7 @@ def part(views, where):
         DINOLoss(6, Sinkhorn(), 0.04),
         DINOLoss(6, JointSinkhorn(), 0.04),
         AngularPrototypical(),
+        with_clusters(ContrastiveCenter()),
         MeanEntropyMaximum(6),
         Variance("embeddings", deviation=2.0),
         Covariance("embeddings"),
@@ -140,6 +155,7 @@ def test_a_term_says_whether_it_is_the_mean_of_its_parts(term):
             torch.randn(count, 8, 4),
             {"bottleneck": torch.randn(count, 8, 4), "prototypes": prototypes},
             2,
+            torch.arange(8),
         )
         for count in (3, 2)
     )

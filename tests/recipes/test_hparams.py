@@ -74,6 +74,8 @@ ADAPTATION = [
     "demo_adapt.yaml",
     "adapt_contrastive.yaml",
     "small_adapt_contrastive.yaml",
+    "adapt_clusters.yaml",
+    "small_adapt_clusters.yaml",
 ]
 OF_RECORDINGS = {"prepare_voxceleb", "prepare_folder", "prepare_noise"}
 SMALL = ["--channels=16", "--out_dim=8", "--head_size=8"]
@@ -417,6 +419,8 @@ def test_adaptation_loads(name, tmp_path, monkeypatch):
             f"--source_folder={tmp_path}",
         ]
         arguments.append(f"--source_manifest={tmp_path / 'source.csv'}")
+    if "clusters" in name:
+        arguments.append("--start_encoder=encoder")
     hparams = load(name, *arguments)
     classes = 2 * len(hparams["source_speeds"])
     student = hparams["student"]
@@ -427,6 +431,11 @@ def test_adaptation_loads(name, tmp_path, monkeypatch):
     assert source.classes == classes
     assert source.crops.lengths == [round(16000 * hparams["global_seconds"])]
     terms = {"contrastive"} if "contrastive" in name else set(DINO)
+    if "clusters" in name:
+        terms = {"contrastive", "center"}
+        reclustering = hparams["reclustering"]
+        assert reclustering.due(1)
+        assert hparams["sampling"].utterances_per_sample == 1
     assert set(hparams["objective"].terms) == terms
     assert hparams["label_loss"].scale == 30
     assert hparams["lr_schedule"](hparams["number_of_epochs"]) > 0

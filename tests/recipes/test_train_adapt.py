@@ -176,6 +176,28 @@ def test_clusters_of_the_target_on_two_processes(
     )
 
 
+def test_clusters_of_the_target_outlive_a_kill(
+    command, run_script, killed_and_resumed, uninterrupted, tmp_path
+):
+    options = {
+        "yaml": "small_adapt_clusters.yaml",
+        "start_encoder": uninterrupted[0] / "encoder",
+        "number_of_epochs": 2,
+        "local_crops": 0,
+        "trials": None,
+        "final_map": None,
+    }
+    code, output = run_script(*command(tmp_path / "whole", **options))
+    assert code == 0, output
+    killed_and_resumed(
+        command(tmp_path / "killed", **options), tmp_path / "killed"
+    )
+    table, weights = found(tmp_path / "killed")
+    expected, others = found(tmp_path / "whole")
+    pd.testing.assert_frame_equal(table, expected)
+    torch.testing.assert_close(weights, others, rtol=0, atol=0)
+
+
 def test_a_term_of_clusters_without_any(
     command, run_script, uninterrupted, tmp_path
 ):

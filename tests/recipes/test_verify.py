@@ -39,6 +39,25 @@ def test_with_baselines(encoder_folder, corpus, tmp_path):
     assert len(list(encoder_folder.iterdir())) == 3
 
 
+def test_coral_from_a_source(encoder_folder, corpus, tmp_path):
+    flags = {
+        "encoder": encoder_folder,
+        "trials": corpus / "trials.txt",
+        "data_folder": corpus,
+        "train_manifest": corpus / "train.csv",
+        "source_manifest": corpus / "train.csv",
+        "back_ends": "[mean, coral]",
+    }
+    code, output = verify(tmp_path, **flags)
+    assert code == 1
+    assert "wav column: give source_data_folder, the folder it" in output
+    assert not (tmp_path / "out" / "training_set").exists()
+    code, output = verify(tmp_path, **flags, source_data_folder=corpus)
+    assert code == 0, output
+    results = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert list(results["systems"]) == ["encoder+mean", "encoder+coral"]
+
+
 def test_a_folder_of_embeddings_in_the_place_of_an_encoder(corpus, tmp_path):
     """It needs no audio, as by --embeddings."""
     trials = read_trials(corpus / "trials.txt")

@@ -37,7 +37,8 @@ def test_each_utterance_that_stands_for_its_cluster_keeps_its_label(tmp_path):
     path = tmp_path / "pseudo_labels.csv"
     write_manifest(path, pd.DataFrame(rows, columns=columns))
     background = Background(path, utterances_per_cluster=2)
-    embeddings, found = background.embed(Numbers(), tmp_path, True, "as_norm")
+    read = background.read(True, "as_norm")
+    embeddings, found = background.embed(Numbers(), tmp_path, *read)
     numbers = embeddings[:, 0].astype(int)
     assert found.tolist() == labels[numbers].tolist()
     assert 3 not in numbers
