@@ -6,7 +6,7 @@ import pandas as pd
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.encoders.load import check_kind
 from speechbrain_cadino.verification.calibration import Calibration
-from speechbrain_cadino.verification.evaluate import keep_scored
+from speechbrain_cadino.verification.evaluate import leave_out_unscored
 from speechbrain_cadino.verification.results import Assessor, write_results
 
 logger = get_logger(__name__)
@@ -104,7 +104,8 @@ def verify_fused(
     assess = assessor(trials.trials)
     check_kind(face_embedder, "faces")
     scores = score(trials, face_trials)
-    assess = keep_scored(output_folder, trials, assess, assessor)
+    if leave_out_unscored(output_folder, trials):
+        assess = assessor(trials.trials)
     if np.isnan(scores["face"]).all():
         raise ValueError(
             f"None of the {len(trials.trials)} trials has a face on both "

@@ -2,6 +2,7 @@
 
 from speechbrain_cadino.brains.dino import DINOBrain
 from speechbrain_cadino.losses.meters import accuracy, measured
+from speechbrain_cadino.losses.objective import value_at
 
 # Columns of training.csv beside those of the objective
 COLUMNS = ("source_loss", "source_accuracy", "target_loss")
@@ -67,8 +68,7 @@ class AdaptationBrain(DINOBrain):
         target, figures = self.distillation.compare(
             student, teacher, self.position
         )
-        weight = self.hparams.target_weight
-        weight = weight(self.position) if callable(weight) else weight
+        weight = value_at(self.hparams.target_weight, self.position)
         loss = source + weight * target
         self.record.add(
             {

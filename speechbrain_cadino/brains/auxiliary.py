@@ -17,7 +17,10 @@ from speechbrain_cadino.lobes.teacher import MultiCropNetwork, Teacher
 from speechbrain_cadino.lobes.views import TaskAndViews, UtteranceEncoder
 from speechbrain_cadino.losses.distillation import SelfDistillation
 from speechbrain_cadino.losses.meters import measured, spread_warnings
-from speechbrain_cadino.losses.objective import accumulation_warnings
+from speechbrain_cadino.losses.objective import (
+    accumulation_warnings,
+    value_at,
+)
 from speechbrain_cadino.process.randomness import own_random
 from speechbrain_cadino.process.ranks import (
     ddp_mean,
@@ -180,7 +183,7 @@ class AuxiliaryDINO:
         float
             The weight: a factor of the loss.
         """
-        return self.weight(position) if callable(self.weight) else self.weight
+        return value_at(self.weight, position)
 
     def begin(self):
         """The teacher becomes what the student is now: its weights may have

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from speechbrain_cadino.losses.objective import Panel, Term
-from speechbrain_cadino.losses.regularizers import all_points, points
+from speechbrain_cadino.losses.points import all_points, points
 from speechbrain_cadino.process.precision import full_precision
 from speechbrain_cadino.process.ranks import ddp_mean
 

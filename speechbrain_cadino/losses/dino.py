@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from speechbrain_cadino.losses.chunked import chunked
-from speechbrain_cadino.losses.objective import Panel, Term
+from speechbrain_cadino.losses.objective import Panel, Term, value_at
 from speechbrain_cadino.losses.targets import Centering
 
 
@@ -123,9 +123,7 @@ class DINOLoss(Term):
             If there is no pair of different views, or a temperature is not
             above 0.
         """
-        temperature = self.teacher_temp
-        if callable(temperature):
-            temperature = temperature(position)
+        temperature = value_at(self.teacher_temp, position)
         if min(temperature, self.student_temp) <= 0:
             raise ValueError(
                 f"teacher_temp={temperature:g}, student_temp="

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from speechbrain.nnet.losses import AdditiveAngularMargin
+from speechbrain_cadino.losses.objective import value_at
 from speechbrain_cadino.process.ranks import ddp_mean
 
 # What becomes of a sample in a step.
@@ -168,9 +169,7 @@ class LabelCorrectionLoss(torch.nn.Module):
 
     def _margin_at(self, position):
         """The margin at a position; raises if it is no such angle."""
-        margin = self.margin
-        if callable(margin):
-            margin = margin(position)
+        margin = value_at(self.margin, position)
         if not 0 <= margin < math.pi / 2:
             raise ValueError(
                 f"margin={margin}: give an angle in radians, 0 or more and "

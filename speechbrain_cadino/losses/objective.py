@@ -250,8 +250,7 @@ class Objective(Term):
             value, found = term(student, teacher, position)
             _check_tensors(name, {name: value, **found})
             _check_names([*self.terms, *figures, *found])
-            weight = self.weights[name]
-            part = (weight(position) if callable(weight) else weight) * value
+            part = value_at(self.weights[name], position) * value
             total = part if total is None else total + part
             values[name] = value.detach()
             figures.update(found)
@@ -304,6 +303,29 @@ class Objective(Term):
             for term in self.terms.values()
             if hasattr(term, name)
         ]
+
+
+def value_at(value, position):
+    """A number, or what a schedule says.
+
+    Arguments
+    ---------
+    value : float or callable
+        The number, or the function from the position to it.
+    position : float
+        The position in training, in epochs.
+
+    Returns
+    -------
+    float
+        The number.
+
+    Example
+    -------
+    >>> value_at(0.5, position=3.0), value_at(lambda epoch: epoch / 2, 3.0)
+    (0.5, 1.5)
+    """
+    return value(position) if callable(value) else value
 
 
 def accumulation_warnings(objective, factor):

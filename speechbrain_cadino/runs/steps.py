@@ -36,7 +36,7 @@ from speechbrain_cadino.prepare.filter import SCORES
 from speechbrain_cadino.prepare.rules import rule_of
 from speechbrain_cadino.verification.back_ends import (
     BackEnd,
-    check_given,
+    check_back_ends,
 )
 from speechbrain_cadino.verification.metrics import check_prior
 
@@ -408,7 +408,7 @@ def _check_values(settings):
     """Raises what a filter or a verification would only after trainings."""
     back_ends = [*map(BackEnd, settings.get("back_ends") or [])]
     if back_ends:
-        check_given(
+        check_back_ends(
             back_ends,
             settings.get("calibration_trials"),
             settings.get("source_manifest"),

@@ -3,7 +3,6 @@
 A back-end is named by its steps, such as ``mean+as_norm``; see ``BackEnd``.
 """
 
-import functools
 import pathlib
 
 import numpy as np
@@ -109,7 +108,7 @@ class BackEnd:
         return self.needs_clusters or "whiten" in self or self.needs_source
 
 
-def check_given(back_ends, trials, source):
+def check_back_ends(back_ends, trials, source):
     """Raises if a back-end lacks what it learns from, beside the training set,
     or there is such a thing and no back-end for it.
 
@@ -124,7 +123,7 @@ def check_given(back_ends, trials, source):
 
     Example
     -------
-    >>> check_given([BackEnd("mean+calibrated")], None, None)
+    >>> check_back_ends([BackEnd("mean+calibrated")], None, None)
     Traceback (most recent call last):
     ...
     ValueError: calibrated needs calibration_trials: give it, or leave ...
@@ -324,7 +323,7 @@ class BackEnds:
         self.top_cohort = top_cohort
         self.plda_rank = plda_rank
         self.recording_lda = recording_lda or RecordingLDA()
-        self._learnt = {}
+        self.learn()
 
     def __iter__(self):
         return iter(self.back_ends)
@@ -362,9 +361,7 @@ class BackEnds:
         self.labels = labels
         self.source = source
         self.source_labels = source_labels
-        for learnt in ("_whitening", "_coral"):
-            vars(self).pop(learnt, None)
-        self._learnt = {}
+        self._transforms, self._scorers = {}, {}
         return self
 
     def prepare(self, embedder, background, folder, source=None):
@@ -414,7 +411,7 @@ class BackEnds:
         self.learn(mean, embeddings, labels, *known)
         for back_end in self:  # before the trials are embedded
             self._transform(back_end)
-            self._scorers(back_end)
+            self._scorer(back_end)
 
     def scores(self, back_end, embeddings, enrol, test):
         """Scores of trials; a step ``calibrated`` is left to ``Calibration``.
@@ -435,35 +432,40 @@ class BackEnds:
         numpy.ndarray
             Scores, shape (T,), float32.
         """
-        scorer, means = self._scorers(back_end)
+        scorer, means = self._scorer(back_end)
         sides = scorer(self._transform(back_end)(embeddings))
         scores = trial_scores(sides, enrol, test)
         if means is not None:
             top = self.top_cohort if "as_norm" in back_end else None
-            if top is not None and len(means) <= top:
-                logger.warning(
-                    f"as_norm is s_norm: the cohort is of {len(means)} "
-                    f"clusters, and top_cohort={top} takes all of them. Lower "
-                    "top_cohort."
-                )
             cohort = scorer(means)
             scores = normalise(
                 scores, enrol, test, *cohort_statistics(sides, cohort, top)
             )
         return scores
 
-    def _scorers(self, back_end):
+    def _scorer(self, back_end):
         """What a back-end scores by, learnt once: a scorer, and a cohort or
         None."""
-        if back_end.name not in self._learnt:
+        if back_end.name not in self._scorers:
             scorer, means = cosine, None
             if "plda" in back_end:
                 scorer = PLDA(*self._speakers(back_end), self.plda_rank)
             if back_end.has_cohort:
-                training = self._transform(back_end)(self.embeddings)
-                means = cohort_means(training, self.labels)
-            self._learnt[back_end.name] = scorer, means
-        return self._learnt[back_end.name]
+                means = self._cohort(back_end)
+            self._scorers[back_end.name] = scorer, means
+        return self._scorers[back_end.name]
+
+    def _cohort(self, back_end):
+        """The impostors: the mean of each cluster."""
+        training = self._transform(back_end)(self.embeddings)
+        means = cohort_means(training, self.labels)
+        if "as_norm" in back_end and len(means) <= self.top_cohort:
+            logger.warning(
+                f"as_norm is s_norm: the cohort is of {len(means)} clusters, "
+                f"and top_cohort={self.top_cohort} takes all of them. Lower "
+                "top_cohort."
+            )
+        return means
 
     def _speakers(self, back_end):
         """What PLDA learns from: embeddings, and whose they are."""
@@ -472,26 +474,26 @@ class BackEnds:
         return self._transform(back_end)(self.embeddings), self.labels
 
     def _transform(self, back_end):
-        """The function from embeddings to those that are scored."""
-        if "whiten" in back_end:
-            return self._whitening.transform
-        if "recording_lda" in back_end:
+        """The function from embeddings to those that are scored, learnt once
+        for each step."""
+        step = next((step for step in GROUPS[0] if step in back_end), None)
+        if step not in self._transforms:
+            self._transforms[step] = self._learn_transform(step)
+        return self._transforms[step]
+
+    def _learn_transform(self, step):
+        """The function of a step, which is of the first group, or None."""
+        if step == "whiten":
+            whitening = Whitening(self.whitening)
+            whitening.warn_of_few(self.embeddings)
+            return whitening.fit(self.embeddings).transform
+        if step == "recording_lda":
             return self.recording_lda.transform
-        if "coral" in back_end:
-            return self._coral.transform
-        if "mean" in back_end:
+        if step == "coral":
+            return Coral().fit(self.embeddings, self.source).transform
+        if step == "mean":
             return lambda embeddings: embeddings - self.mean
         return lambda embeddings: embeddings
-
-    @functools.cached_property
-    def _whitening(self):
-        whitening = Whitening(self.whitening)
-        whitening.warn_of_few(self.embeddings)
-        return whitening.fit(self.embeddings)
-
-    @functools.cached_property
-    def _coral(self):
-        return Coral().fit(self.embeddings, self.source)
 
 
 def background_rows(labels, most, seed=0):

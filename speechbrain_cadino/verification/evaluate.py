@@ -13,7 +13,7 @@ from speechbrain_cadino.embeddings.store import sameness
 from speechbrain_cadino.verification.back_ends import (
     BackEnds,
     Background,
-    check_given,
+    check_back_ends,
 )
 from speechbrain_cadino.verification.baselines import (
     LogMelStats,
@@ -383,7 +383,7 @@ def verify(
         raise ValueError(
             "keep_unseen is for scores of voices and faces: leave it out."
         )
-    check_given(back_ends, calibration_trials, source.manifest)
+    check_back_ends(back_ends, calibration_trials, source.manifest)
     if calibration_trials is not None:
         trials.check_apart(calibration_trials)
     table = background.table("baselines=True") if baselines else None
@@ -395,7 +395,8 @@ def verify(
     folder = pathlib.Path(output_folder)
     back_ends.prepare(embedder, background, folder / "training_set", source)
     scores, details = _score(embedder, back_ends, trials, calibration_trials)
-    assess = keep_scored(folder, trials, assess, assessor)
+    if leave_out_unscored(folder, trials):
+        assess = assessor(trials.trials)
     if baselines:
         logger.info("For comparison, what has learnt nothing:")
         scores["random_encoder"] = trials.scores(
@@ -416,9 +417,9 @@ def verify(
     return write_results(output_folder, assess, scores, details, overlap)
 
 
-def keep_scored(folder, trials, assess, assessor):
-    """Leaves out the trials without a score, and writes the others to
-    ``scored_trials.txt``.
+def leave_out_unscored(folder, trials):
+    """Tells of the trials without a score, which are left out, and writes the
+    others to ``scored_trials.txt``.
 
     Arguments
     ---------
@@ -426,25 +427,20 @@ def keep_scored(folder, trials, assess, assessor):
         The folder of the scores.
     trials : TrialEvaluator
         The trials, scored.
-    assess : callable
-        The Assessor that ``assessor`` made of the trials before they were
-        scored.
-    assessor : callable
-        See ``verify``.
 
     Returns
     -------
-    callable
-        The Assessor of those with a score.
+    bool
+        Whether there are such trials.
     """
     scored = pathlib.Path(folder, SCORED)
     scored.unlink(missing_ok=True)
     if len(trials.trials) == trials.listed:
-        return assess
+        return False
     scored.parent.mkdir(parents=True, exist_ok=True)
     write_trials(scored, trials.trials)
     logger.warning(f"The trials that have a score are in {scored}.")
-    return assessor(trials.trials)
+    return True
 
 
 def _timed(trials, embedder):
@@ -472,17 +468,18 @@ def _score(embedder, back_ends, trials, calibration_trials):
     }
     if same := sameness(sides[trials][0]):
         logger.warning(f"{same} Then error rates tell nothing.")
-    scores, details = {}, {}
+    scores, details, qualities = {}, {}, {}
+    if any("calibrated" in back_end for back_end in back_ends):
+        qualities = {
+            lists: quality_measures(
+                _timed(lists, embedder), *found, lists.sample_rate
+            )
+            for lists, found in sides.items()
+        }
     for back_end in back_ends:
         system = back_end.system
         scores[system] = back_ends.scores(back_end, *sides[trials])
         if "calibrated" in back_end:
-            qualities = {
-                lists: quality_measures(
-                    _timed(lists, embedder), *found, lists.sample_rate
-                )
-                for lists, found in sides.items()
-            }
             calibration = Calibration(
                 back_ends.scores(back_end, *sides[calibration_trials]),
                 calibration_trials.trials["target"],

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from speechbrain_cadino.losses import regularizers
+from speechbrain_cadino.losses import points
 from speechbrain_cadino.losses.objective import Views
 from speechbrain_cadino.losses.prototypes import MeanEntropyMaximum
 from speechbrain_cadino.losses.regularizers import (
@@ -104,9 +104,9 @@ def test_koleo_may_be_that_of_one_process(gathered, monkeypatch):
     alone, _ = KoLeo()(batch, batch, 0.0)
     # Another process has the same utterances
     monkeypatch.setattr(
-        regularizers,
+        points,
         "ddp_gather",
-        lambda points, dim: torch.cat([points, points], dim),
+        lambda x, dim: torch.cat([x, x], dim),
     )
     value, _ = KoLeo(gathered=gathered)(batch, batch, 0.0)
     assert (value > 10 * abs(alone)) if gathered else (value == alone)
