@@ -2,7 +2,7 @@
 
 from speechbrain_cadino.brains.dino import DINOBrain
 from speechbrain_cadino.losses.meters import accuracy, measured
-from speechbrain_cadino.losses.objective import value_at
+from speechbrain_cadino.losses.objective import check_columns, value_at
 
 # Columns of training.csv beside those of the objective
 COLUMNS = ("source_loss", "source_accuracy", "target_loss")
@@ -29,12 +29,7 @@ class AdaptationBrain(DINOBrain):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        for name in COLUMNS:
-            if name in self.distillation.objective.figures:
-                raise ValueError(
-                    f"{name} is a figure of every adaptation: give the term or "
-                    "figure of the objective another name."
-                )
+        check_columns(self.distillation.objective, COLUMNS)
         self.augmenters["source"] = getattr(
             self.hparams, "augment_source", self.augmenters["globals"]
         )

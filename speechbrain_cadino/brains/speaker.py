@@ -6,6 +6,10 @@ from speechbrain_cadino.dataio.audio import AudioReader
 from speechbrain_cadino.lobes.heads import classify
 from speechbrain_cadino.lobes.signal_encoder import SignalEncoder
 from speechbrain_cadino.losses.meters import accuracy
+from speechbrain_cadino.losses.objective import check_columns
+
+# Columns of training.csv beside those of the objective
+COLUMNS = ("aam", "accuracy", "dino_loss")
 
 
 class SpeakerBrain(WithDINO, EncoderBrain):
@@ -25,6 +29,7 @@ class SpeakerBrain(WithDINO, EncoderBrain):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        check_columns(self.dino.objective, COLUMNS)
         self.guard.rewindable += [self.dino.distillation, self.dino_record]
 
     @property

@@ -328,6 +328,33 @@ def value_at(value, position):
     return value(position) if callable(value) else value
 
 
+def check_columns(objective, columns):
+    """Raises if a figure of an objective has the name of one of a Brain's own.
+
+    Arguments
+    ---------
+    objective : Objective
+        The objective, or another module, whose figures nobody knows.
+    columns : iterable of str
+        The names that the Brain gives to its figures.
+
+    Example
+    -------
+    >>> class Accuracy(Term):
+    ...     figures = ("accuracy",)
+    >>> check_columns(Accuracy(), ["loss", "accuracy"])
+    Traceback (most recent call last):
+    ...
+    ValueError: accuracy is a figure of this training: give the term or ...
+    """
+    for name in columns:
+        if name in getattr(objective, "figures", ()):
+            raise ValueError(
+                f"{name} is a figure of this training: give the term or "
+                "figure of the objective another name."
+            )
+
+
 def accumulation_warnings(objective, factor):
     """Sentences for the log when a training begins.
 
