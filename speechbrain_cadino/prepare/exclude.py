@@ -5,12 +5,11 @@ import collections
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.dataio.names import parts_of, speaker_of, spelling
 from speechbrain_cadino.prepare.scan import digest
-from speechbrain_cadino.verification.trials import (
-    read_lists,
+from speechbrain_cadino.verification.overlap import (
     shared_folders,
-    trial_names,
     warn_of_sessions,
 )
+from speechbrain_cadino.verification.trials import read_lists, trial_names
 
 logger = get_logger(__name__)
 

@@ -24,23 +24,21 @@ from speechbrain_cadino.verification.calibration import (
     quality_measures,
 )
 from speechbrain_cadino.verification.metrics import summary
+from speechbrain_cadino.verification.overlap import training_overlap
 from speechbrain_cadino.verification.results import Assessor, write_results
 from speechbrain_cadino.verification.scoring import cosine, trial_scores
+from speechbrain_cadino.verification.trial_files import (
+    trial_files,
+    trial_table,
+)
 from speechbrain_cadino.verification.trials import (
     find_trials,
     read_trials,
-    training_overlap,
-    trial_files,
     trial_names,
-    trial_table,
-    trial_tracks,
     write_trials,
 )
 
 logger = get_logger(__name__)
-
-# The rate of face tracks: start and stop of theirs count frames
-FRAMES = 1
 
 # The list of what was scored, where that is not the whole list
 SCORED = "scored_trials.txt"
@@ -65,14 +63,19 @@ class TrialEvaluator:
         The folder that its names start from, see ``trial_files``.
     sample_rate : int
         The rate of the encoder, in Hz.
-    manifest : str or pathlib.Path, optional
-        The face tracks of the files, see ``trial_tracks``; data_folder is its
-        ``$data_root``. Trials of which a face was not seen are left out.
-    keep_unseen : bool
-        Whether to keep them: their score is NaN.
     embeddings : str or pathlib.Path, optional
         The folder of the embeddings to score. The audio is not looked for
         then.
+
+    Attributes
+    ----------
+    trials : pandas.DataFrame
+        The trials that can be scored: see ``read_trials``.
+    files : pandas.DataFrame
+        Their files: see ``find_files``.
+    keep_unseen : bool
+        Whether trials stay whose files are not among these, with a score of
+        NaN.
 
     Raises
     ------
@@ -97,44 +100,40 @@ class TrialEvaluator:
     {'eer': 0.0, 'min_dcf_0.01': 0.0, 'min_dcf_0.05': 0.0}
     """
 
+    keep_unseen = False
+
     def __init__(
-        self,
-        trials,
-        data_folder=None,
-        sample_rate=16000,
-        manifest=None,
-        keep_unseen=False,
-        embeddings=None,
+        self, trials, data_folder=None, sample_rate=16000, embeddings=None
     ):
         if data_folder is None and embeddings is None:
             raise ValueError(
                 "Give data_folder, where the files of the trial list are."
             )
-        of_faces = sample_rate == FRAMES and embeddings is None
-        if of_faces and manifest is None:
-            raise ValueError(
-                f"No manifest of the face tracks of {trials}: give one, "
-                "trials_manifest or, beside voices, face_trials_manifest "
-                "(prepare_faces makes one of a trial list), or trials: null."
-            )
+        self.sample_rate = sample_rate
+        self.data_folder = data_folder
+        self._source = trials
         self.trials = read_trials(find_trials(trials, data_folder))
         self.listed = len(self.trials)
         check_kinds(self.trials, trials)
         if embeddings is not None:
             self.files = trial_table(self.trials)
-        elif manifest is None:
-            self.files = trial_files(self.trials, data_folder, sample_rate)
         else:
-            self.files = trial_tracks(self.trials, manifest, data_folder)
-        if not keep_unseen:
+            self.files = self.find_files()
+        if not self.keep_unseen:
             known = self.trials[["enrol", "test"]].isin(set(self.files["ID"]))
             self.trials = self.trials[known.all(axis=1)]
             check_kinds(self.trials, f"What can be used of {trials}")
-        self.sample_rate = sample_rate
-        self.data_folder = data_folder
-        self.keep_unseen = keep_unseen
-        self._source = trials
         self._number()
+
+    def find_files(self):
+        """Finds the files that the trials name.
+
+        Returns
+        -------
+        pandas.DataFrame
+            See ``trial_files``.
+        """
+        return trial_files(self.trials, self.data_folder, self.sample_rate)
 
     def _number(self):
         """Finds the files of each trial."""
@@ -282,7 +281,7 @@ def evaluator_if_any(trials, data_folder, sample_rate=16000, **options):
     sample_rate : int
         The rate of the encoder, in Hz.
     **options
-        Further arguments of TrialEvaluator, such as ``manifest``.
+        Further arguments of TrialEvaluator.
 
     Returns
     -------

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -16,6 +17,10 @@ from speechbrain_cadino.audio_visual.fusion import (
     _calibrated,
     fuse,
     verify_fused,
+)
+from speechbrain_cadino.audio_visual.trials import (
+    FaceTrialEvaluator,
+    face_tracks,
 )
 from speechbrain_cadino.embeddings.embedder import Embedder
 from speechbrain_cadino.encoders.load import load_encoder
@@ -51,7 +56,7 @@ def faces(corpus, tmp_path_factory):
 
 def lists_of(trials, corpus, faces):
     """A trial list by voice and by face."""
-    seen = TrialEvaluator(
+    seen = FaceTrialEvaluator(
         trials, faces, 1, manifest=faces / "faces.csv", keep_unseen=True
     )
     return TrialEvaluator(trials, corpus), seen
@@ -100,7 +105,7 @@ def test_the_table_of_voice_face_and_both(
         else:
             assert fused == pytest.approx((audio + face) / 2, abs=1e-4)
     # Patterns without much noise are told apart even by an untrained encoder
-    tracks = TrialEvaluator(
+    tracks = FaceTrialEvaluator(
         corpus / "trials.txt", faces, 1, manifest=faces / "faces.csv"
     )
     alone = verify(tmp_path / "face", load_encoder(face_encoder), tracks)
@@ -215,10 +220,16 @@ def test_no_face_of_the_list_is_there(corpus, face_encoder, faces, tmp_path):
     (tmp_path / "others.csv").write_text(text.replace("\na/", "\nx/"))
     (tmp_path / "trials.txt").write_text("1 a/0.wav a/1.wav\n0 a/0.wav a/2.wav")
     evaluate = functools.partial(
-        TrialEvaluator, tmp_path / "trials.txt", faces, 1
+        FaceTrialEvaluator, tmp_path / "trials.txt", faces, 1
     )
     with pytest.raises(ValueError, match="the face of none of the 3 files"):
         evaluate(manifest=tmp_path / "others.csv")
+
+
+def test_faces_lie_in_one_folder(tmp_path):
+    trials = pd.DataFrame({"enrol": ["a/1.wav"], "test": ["b/1.wav"]})
+    with pytest.raises(ValueError, match="below one folder, not x or y"):
+        face_tracks(trials, tmp_path / "faces.csv", ["x", "y"])
 
 
 def test_the_mean_of_what_is_there():

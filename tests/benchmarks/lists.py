@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from speechbrain_cadino.verification.scoring import unit
-from speechbrain_cadino.verification.trials import read_trials, trial_files
+from speechbrain_cadino.verification.trial_files import trial_files
+from speechbrain_cadino.verification.trials import read_trials
 
 
 class Lists:

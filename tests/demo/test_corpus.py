@@ -14,7 +14,8 @@ from speechbrain_cadino.demo.corpus import VARIANTS, draw_voices, prepare_demo
 from speechbrain_cadino.demo.espeak import synthesise
 from speechbrain_cadino.demo.sentences import LANGUAGES, make_sentence
 from speechbrain_cadino.process.files import HOST
-from speechbrain_cadino.verification.trials import read_trials, trial_files
+from speechbrain_cadino.verification.trial_files import trial_files
+from speechbrain_cadino.verification.trials import read_trials
 
 SMALL = {"train_voices": 2, "test_voices": 3, "utterances": 3, "seed": 5}
 

@@ -91,10 +91,8 @@ def test_trials_of_another_rate_are_refused(corpus):
 
 
 def test_trials_that_no_back_end_scores_are_refused(corpus, tmp_path):
-    lists = [
-        TrialEvaluator(corpus / "trials.txt", corpus, keep_unseen=keep)
-        for keep in (True, False)
-    ]
+    lists = [TrialEvaluator(corpus / "trials.txt", corpus) for _ in range(2)]
+    lists[0].keep_unseen = True  # as one of faces may
     with pytest.raises(ValueError, match="keep_unseen is for scores of voices"):
         verify(tmp_path, None, lists[0])
     with pytest.raises(ValueError, match="for a back-end with calibrated"):

@@ -9,12 +9,11 @@ import soundfile
 
 from speechbrain_cadino.dataio.audio import AudioError
 from speechbrain_cadino.verification.evaluate import TrialEvaluator
+from speechbrain_cadino.verification.overlap import training_overlap
+from speechbrain_cadino.verification.trial_files import trial_files
 from speechbrain_cadino.verification.trials import (
     read_lists,
     read_trials,
-    training_overlap,
-    trial_files,
-    trial_tracks,
     write_trials,
 )
 
@@ -164,12 +163,6 @@ def test_data_may_lie_in_several_folders(tmp_path):
         FileNotFoundError, match=r"vox2 or .*vox1 or its folder"
     ):
         TrialEvaluator("vox1-o", folders)
-
-
-def test_faces_lie_in_one_folder(tmp_path):
-    trials = pd.DataFrame({"enrol": ["a/1.wav"], "test": ["b/1.wav"]})
-    with pytest.raises(ValueError, match="below one folder, not x or y"):
-        trial_tracks(trials, tmp_path / "faces.csv", ["x", "y"])
 
 
 def test_one_list_by_its_path(tmp_path):
