@@ -8,7 +8,7 @@ import pandas as pd
 
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.clusterer import find_clusters, sized
-from speechbrain_cadino.clustering.kmeans import find_engine
+from speechbrain_cadino.clustering.engines import find_engine
 from speechbrain_cadino.clustering.plots import plot_sweep
 from speechbrain_cadino.clustering.quality import (
     adjusted_mutual_information,

@@ -12,7 +12,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from speechbrain.utils.run_opts import RunOptions
-from speechbrain_cadino.clustering.kmeans import SphericalKMeans, find_engine
+from speechbrain_cadino.clustering.engines import find_engine
+from speechbrain_cadino.clustering.kmeans import SphericalKMeans
 from speechbrain_cadino.clustering.pseudo_labels import check_clusterer
 from speechbrain_cadino.clustering.sweep import check_candidates
 from speechbrain_cadino.config.calls import check_arguments
