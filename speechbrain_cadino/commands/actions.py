@@ -4,8 +4,6 @@ for stdout, if any."""
 import os
 import pathlib
 
-import pandas as pd
-
 from speechbrain.utils.logger import get_logger
 from speechbrain_cadino.clustering.speakers import MOST_LEAVES
 from speechbrain_cadino.clustering.tsne import plot_map
@@ -14,8 +12,6 @@ from speechbrain_cadino.commands.arguments import (
     as_text,
     check_file,
     check_output,
-    encoder_of,
-    files_of,
     load,
     some_of,
 )
@@ -23,6 +19,7 @@ from speechbrain_cadino.commands.calibrate import calibrate
 from speechbrain_cadino.commands.cluster import cluster
 from speechbrain_cadino.commands.embed import embed
 from speechbrain_cadino.commands.filter import filter_files
+from speechbrain_cadino.commands.verify import verify
 from speechbrain_cadino.dataio.labels import labels_of, read_labels
 from speechbrain_cadino.embeddings.store import (
     SKIPPED,
@@ -32,9 +29,7 @@ from speechbrain_cadino.prepare.channels import split_channels
 from speechbrain_cadino.prepare.folder import prepare_folder
 from speechbrain_cadino.process.outputs import (
     check_folder,
-    check_inputs_stay,
 )
-from speechbrain_cadino.process.tables import write_csv
 from speechbrain_cadino.runs.adapt import adapt as adapt_encoder
 from speechbrain_cadino.runs.adapt import check_request
 from speechbrain_cadino.verification.compare import compare as compare_scores
@@ -91,37 +86,6 @@ def split(arguments):
         arguments.glob,
         arguments.num_workers,
     )
-
-
-def verify(arguments):
-    """Gives a table: test file, score, and where it is known the answer."""
-    enrol = files_of(arguments, [arguments.enrol])
-    tests = files_of(arguments, arguments.tests)
-    if not arguments.tests:  # all, but the speaker's own
-        own = set(enrol)
-        tests = [name for name in tests if name not in own]
-        if not tests:
-            raise ValueError(
-                f"{arguments.enrol} names all that there are embeddings of, so "
-                "none is left to compare with: name fewer."
-            )
-    if arguments.threshold is not None and not -1 <= arguments.threshold <= 1:
-        raise ValueError(
-            f"--threshold={arguments.threshold}: scores are from -1 to 1."
-        )
-    if arguments.csv is not None:
-        check_file(arguments.csv)
-        check_inputs_stay([arguments.enrol, *arguments.tests], [arguments.csv])
-    loaded = load(encoder_of(arguments), arguments)
-    table = audio_files.verify_files(loaded, enrol, tests, arguments.threshold)
-    if not arguments.tests:  # what the folder has none of, either
-        others = sorted(loaded.skipped() - {*tests, *enrol})
-        notes = dict.fromkeys(others, audio_files.NO_EMBEDDING)
-        rows = pd.DataFrame(notes.items(), columns=["file", "note"])
-        table = pd.concat([table, rows]) if others else table
-    if arguments.csv is not None:
-        write_csv(arguments.csv, table)
-    return as_text(table)
 
 
 def adapt(arguments):

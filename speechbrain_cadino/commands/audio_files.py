@@ -1,4 +1,4 @@
-"""Inference from audio files of any rate, channels and format."""
+"""Audio files of any rate, channels and format: found, converted, embedded."""
 
 import contextlib
 import hashlib
@@ -36,7 +36,6 @@ from speechbrain_cadino.prepare.scan import EVERYTHING, list_files
 from speechbrain_cadino.process.console import printable
 from speechbrain_cadino.process.tables import describe_columns, read_csv
 from speechbrain_cadino.runs.maps import calibrate_lda
-from speechbrain_cadino.verification.scoring import unit
 from speechbrain_cadino.verification.threshold import calibrate
 
 logger = get_logger(__name__)
@@ -49,12 +48,6 @@ NAMED = 10
 
 # Why files of a folder of embeddings are skipped
 NO_EMBEDDING = "no embedding"
-
-# Scores that are held at once
-SCORES = 2**22
-
-# Shorter clips are too little to tell a voice by.
-SHORTEST_CLIP = 1.0  # seconds
 
 
 def find_files(inputs, drop_missing=False):
@@ -94,7 +87,7 @@ def find_files(inputs, drop_missing=False):
     ['b.wav', 'a.flac']
     """
     files = {}
-    for name in _names(inputs):
+    for name in names_of(inputs):
         path = pathlib.Path(name)
         if not name or not path.exists():
             raise FileNotFoundError(f"There is no file or folder '{name}'.")
@@ -202,7 +195,7 @@ def _has_pieces(table):
     return False
 
 
-def _names(files):
+def names_of(files):
     """The names of files, of which one may stand alone."""
     return [os.fspath(file) for file in paths_of(files)]
 
@@ -255,7 +248,7 @@ def embed_files(
         If no file can be read, or an embedding is not finite. See
         ``load_encoder`` for others.
     """
-    files = _names(files)
+    files = names_of(files)
     if not files:
         raise ValueError("There is no file to embed: give audio files.")
     loaded = encoder
@@ -313,7 +306,7 @@ def _stored(loaded, files, calibration):
             f"{loaded.source} and are skipped, the first is "
             f"{printable(files[fine.argmin()])}."
         )
-    skipped = dict.fromkeys(map(_listed, table["ID"][~fine]), NO_EMBEDDING)
+    skipped = dict.fromkeys(map(listed_name, table["ID"][~fine]), NO_EMBEDDING)
     files = table["ID"][fine].tolist()
     seconds = loaded.durations(files)
     if np.isnan(seconds).any():
@@ -424,7 +417,7 @@ def _problem(file):
     return ""
 
 
-def _listed(file):
+def listed_name(file):
     """The name of a file in a table: as it is, but for what a line of text or
     UTF-8 cannot hold."""
     return printable(file) if re.search(f"[{UNLISTED}]", file) else file
@@ -456,7 +449,7 @@ def warn_of_files(files, recordings, rate):
         The problem of each of those files, by their names as tables have them.
     """
     problems = {
-        _listed(file): recording.problem
+        listed_name(file): recording.problem
         for file, recording in zip(files, recordings)
         if recording.problem
     }
@@ -470,99 +463,3 @@ def warn_of_files(files, recordings, rate):
     usable = [one for one in recordings if not one.problem]
     warn_of_kinds(usable, rate)
     return problems
-
-
-def verify_files(encoder, enrol, tests, threshold=None):
-    """Compares one speaker with the speakers of audio files.
-
-    Arguments
-    ---------
-    encoder : str, pathlib.Path or Embedder
-        See ``embed_files``.
-    enrol : list of str or pathlib.Path
-        Audio files of one speaker. The score is the mean of those with each,
-        for which the calibration holds; the cosine to the mean embedding is
-        higher the more there are, of other speakers too. Of a folder of
-        embeddings, IDs.
-    tests : list of str or pathlib.Path
-        Audio files to compare with it. One of those of the speaker is compared
-        with the others alone.
-    threshold : float, optional
-        The lowest score of the same speaker, in the place of the encoder's
-        calibration; however short a file is.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each test file, last those that cannot be used, whose
-        ``note`` says why: ``file``, ``score``, the mean cosine from -1 to 1;
-        with a calibration ``llr``, the log-likelihood ratio; and with either
-        ``speaker``, "same", "different" or, with a calibration, "unsure".
-        Files of less than ``SHORTEST_CLIP`` are unsure.
-
-    Raises
-    ------
-    ValueError
-        If no file of either side can be read; or see ``embed_files``.
-    """
-    enrol, tests = _names(enrol), _names(tests)
-    files = list(dict.fromkeys([*enrol, *tests]))
-    found = embed_files(encoder, files)
-    rows = pd.Index(found.files)
-    is_enrol, is_test = rows.isin(enrol), rows.isin(tests)
-    for side, name in [(is_enrol, "enrolment"), (is_test, "test")]:
-        if not side.any():
-            raise ValueError(f"None of the {name} files can be read.")
-    points = unit(found.embeddings)
-    # Numbers, as one long path would make room for it in all
-    places, _ = pd.factorize(rows.map(os.path.realpath))
-    short = found.seconds < SHORTEST_CLIP
-    enrolled = [each[is_enrol] for each in (points, places, short)]
-    tested = [each[is_test] for each in (points, places)]
-    step = max(1, SCORES // is_enrol.sum())
-    found_in = [
-        _compare(*(each[row : row + step] for each in tested), *enrolled)
-        for row in range(0, is_test.sum(), step)
-    ]
-    scores, itself, too_short = map(np.concatenate, zip(*found_in))
-    if itself.any():
-        logger.warning(
-            f"{printable(rows[is_test][itself.argmax()])} is the recording of "
-            "the speaker itself: its score tells nothing."
-        )
-    table = pd.DataFrame({"file": rows[is_test], "score": scores})
-    if threshold is not None:
-        same = scores >= threshold
-        table["speaker"] = np.where(same, "same", "different")
-    elif found.calibration is not None:
-        table["llr"] = found.calibration.llr(scores)
-        answers = found.calibration.answers(scores)
-        short = short[is_test] | too_short
-        if short.any():
-            logger.warning(
-                f"{short.sum()} of {len(short)} are unsure whatever the score: "
-                f"files of less than {SHORTEST_CLIP:g} s are too short to tell "
-                "a voice by."
-            )
-        table["speaker"] = np.where(short, "unsure", answers)
-    else:
-        logger.info(
-            "No answer, only scores: the encoder has no calibration. The "
-            "command calibrate makes one of recordings without labels."
-        )
-    skipped = [n for n in map(_listed, tests) if n in found.skipped]
-    if skipped:
-        notes = [found.skipped[name] for name in skipped]
-        skipped = pd.DataFrame({"file": skipped, "note": notes})
-        table = pd.concat([table, skipped], ignore_index=True)
-    return table
-
-
-def _compare(points, places, enrolled, their_places, short):
-    """Of some test files the mean score, whether a file is all that there is of
-    the speaker, and whether all that it is compared with are short."""
-    own = places[:, None] == their_places
-    itself = own.all(1)
-    heard = ~own | itself[:, None]
-    scores = np.where(heard, points @ enrolled.T, np.nan)
-    return np.nanmean(scores, axis=1), itself, (short | ~heard).all(1)

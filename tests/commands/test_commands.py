@@ -22,14 +22,14 @@ from torchaudio.functional import resample
 
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain_cadino.clustering.speakers import find_speakers
-from speechbrain_cadino.commands import audio_files, cluster, embed
+from speechbrain_cadino.commands import audio_files, cluster, embed, verify
 from speechbrain_cadino.commands.audio_files import (
     audio_table,
     embed_files,
     find_files,
-    verify_files,
 )
 from speechbrain_cadino.commands.main import main
+from speechbrain_cadino.commands.verify import verify_files
 from speechbrain_cadino.embeddings.recording_lda import RecordingLDA
 from speechbrain_cadino.embeddings.store import load_embeddings, save_embeddings
 from speechbrain_cadino.encoders.calibration import (
@@ -573,8 +573,8 @@ def test_many_scores_are_not_held_at_once(tmp_path, monkeypatch):
     loaded = load_encoder(tmp_path)
     found = []
     for scores in (1, 7, 2**22):
-        monkeypatch.setattr(audio_files, "SCORES", scores)
-        table = audio_files.verify_files(loaded, names[:3], names[2:])
+        monkeypatch.setattr(verify, "SCORES", scores)
+        table = verify_files(loaded, names[:3], names[2:])
         found.append(table["score"].to_numpy())
     unit = points / np.linalg.norm(points, axis=1, keepdims=True)
     cosines = unit @ unit.T
