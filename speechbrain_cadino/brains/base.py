@@ -79,13 +79,15 @@ class EncoderBrain(sb.Brain):
     What the YAML must hold:
 
     * hparams: ``seed``, ``lr_schedule`` (a function from the position in
-      epochs, a float, to the learning rate),
-      ``output_folder``, ``train_logger``; optionally ``augment``
-      (CropAugmenter), ``evaluator`` (TrialEvaluator) with ``evaluate_every``
-      (epochs), ``last_epochs`` (LastEpochs), whose mean a report takes by
+      epochs, a float, to the learning rate), ``output_folder``,
+      ``train_logger``; optionally ``augment`` (CropAugmenter), ``label_loss``
+      (LabelCorrectionLoss), which like this is told the position,
+      ``evaluator`` (TrialEvaluator) with ``evaluate_every`` (epochs),
+      ``last_epochs`` (LastEpochs), whose mean a report takes by
       ``runs.finish.average_last_epochs``, ``tensorboard_logger``,
-      ``compile_encoder``, False for no ``torch.compile`` on a GPU, and
-      ``compile_memory``, see Compilation.
+      ``compile_encoder``, False for no ``torch.compile`` on a GPU,
+      ``compile_memory``, see Compilation, and for what the log says of it
+      ``number_of_epochs``, ``steps_per_epoch`` and ``start_classifier``.
 
     A subclass has ``compute_forward`` and ``compute_objectives``, adds the
     figures of each step to ``record``, and gives an ``embedder``. What else a

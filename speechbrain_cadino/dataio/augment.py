@@ -486,7 +486,8 @@ def augment_some(augment, chosen, wavs):
 
 
 def set_position(module, position):
-    """Tells all augmentations in a module how far training is.
+    """Tells all that has a position in a module, such as augmentations, how
+    far training is.
 
     Arguments
     ---------
