@@ -251,10 +251,16 @@ class Reclustering:
             if self.labels is None:
                 clusters = "There are none until the next clustering"
             logger.warning(f"{error} {clusters}.")
-            self.epoch, self.stats = epoch, {"outliers": len(embeddings)}
-            with atomic_path(result) as temporary:
-                self._save(temporary)
-            return
+            self.stats = {"outliers": len(embeddings)}
+        else:
+            self._take(clusters, within, readable, embeddings, speakers)
+        self.epoch = epoch
+        with atomic_path(result) as temporary:
+            self._save(temporary)
+
+    def _take(self, clusters, within, readable, embeddings, speakers):
+        """Takes the clusters of readable utterances, of those that are in, and
+        measures them."""
         rows = np.flatnonzero(readable)[within]
         truth = None if speakers is None else np.asarray(speakers)[rows]
         # Not one more copy of all, where none is left out
@@ -276,11 +282,9 @@ class Reclustering:
             stats["agreement"] = float(
                 adjusted_rand_score(labels[both], self.labels[both])
             )
-        self.labels, self.epoch, self.stats = labels, epoch, stats
+        self.labels, self.stats = labels, stats
         figures = [f"{name} {value:.4g}" for name, value in stats.items()]
         logger.info(f"Clustered {len(rows)} utterances: {', '.join(figures)}")
-        with atomic_path(result) as temporary:
-            self._save(temporary)
 
     @mark_as_saver
     def _save(self, path):
