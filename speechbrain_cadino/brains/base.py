@@ -298,10 +298,10 @@ class EncoderBrain(sb.Brain):
         if something is trained that no checkpoint keeps."""
         self._check_kept()
         self._start = hash_parameters(self.trained_weights())
-        epochs = getattr(self.hparams, "number_of_epochs", None)
         label_loss = getattr(self.hparams, "label_loss", None)
         if hasattr(label_loss, "check"):
             label_loss.check(self.progress.last_epoch)
+        epochs = getattr(self.hparams, "number_of_epochs", None)
         if epochs is not None:
             say_how_much(
                 self.train_dataset,

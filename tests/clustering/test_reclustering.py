@@ -56,6 +56,15 @@ def data(corpus):
     return MultiCropDataset(corpus / "train.csv", corpus)
 
 
+@pytest.fixture
+def data_with_a_gap(corpus, tmp_path):
+    """The second file is gone."""
+    (tmp_path / "wav").symlink_to(corpus / "wav")
+    text = (corpus / "train.csv").read_text()
+    (tmp_path / "train.csv").write_text(text.replace("a/1.wav", "a/gone.wav"))
+    return MultiCropDataset(tmp_path / "train.csv", tmp_path)
+
+
 def level_and_slope(wavs, wav_lens):
     """Embeddings of their own kind for each file of the corpus."""
     return torch.stack([wavs.square().mean(1), wavs.diff().square().mean(1)], 1)
@@ -123,12 +132,9 @@ def test_a_run_resumed_before_the_first_clustering_has_none(tmp_path):
 
 
 def test_an_utterance_that_cannot_be_read_belongs_to_no_cluster(
-    corpus, embedder, tmp_path
+    data_with_a_gap, embedder, tmp_path
 ):
-    (tmp_path / "wav").symlink_to(corpus / "wav")
-    text = (corpus / "train.csv").read_text()
-    (tmp_path / "train.csv").write_text(text.replace("a/1.wav", "a/gone.wav"))
-    data = MultiCropDataset(tmp_path / "train.csv", tmp_path)
+    data = data_with_a_gap
     reclustering = make(tmp_path)
     reclustering(3, embedder, data.table)
     assert np.flatnonzero(reclustering.labels < 0).tolist() == [1]
@@ -167,12 +173,9 @@ def test_whitening_comes_before_the_clustering(data, embedder, tmp_path):
 
 
 def test_centroids_are_of_the_embeddings_whatever_the_transform(
-    corpus, embedder, tmp_path
+    data_with_a_gap, embedder, tmp_path
 ):
-    (tmp_path / "wav").symlink_to(corpus / "wav")
-    text = (corpus / "train.csv").read_text()
-    (tmp_path / "train.csv").write_text(text.replace("a/1.wav", "a/gone.wav"))
-    data = MultiCropDataset(tmp_path / "train.csv", tmp_path)
+    data = data_with_a_gap
     reclustering = make(tmp_path, transform=Whitening(0.5))
     reclustering(3, embedder, data.table)
     assert reclustering.centroids is None
