@@ -77,7 +77,7 @@ class Reclustering:
     ----------
     labels : numpy.ndarray
         The cluster of each utterance, (N,), -1 for one that could not be
-        read; None before the first clustering.
+        read, or that the clusterer left out; None before the first clustering.
     keeps_centroids : bool
         Whether clusterings keep ``centroids``; no by default.
     centroids : numpy.ndarray

@@ -1,6 +1,7 @@
 """YAML files that are put over others, and the flags of the command line."""
 
 import contextlib
+import copy
 import dataclasses
 import datetime
 import io
@@ -11,6 +12,7 @@ import sys
 import tempfile
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, TaggedScalar
 from ruamel.yaml.error import YAMLError
 
 import speechbrain as sb
@@ -20,7 +22,7 @@ from speechbrain_cadino.config.flags import (
     is_path,
     read_flags,
 )
-from speechbrain_cadino.config.settings import OWN_FOLDERS
+from speechbrain_cadino.config.settings import CALLS, OWN_FOLDERS, tag_of
 from speechbrain_cadino.config.usage import find_yaml
 
 # Keys of paths in any file, however it was made
@@ -130,6 +132,10 @@ def parse_arguments(arguments, trains=True):
     # a pipeline that takes longer
     if _merged_folder is None or not os.path.isdir(_merged_folder.name):
         _merged_folder = tempfile.TemporaryDirectory()
+    settings = copy.copy(settings)
+    for name, value in flags.items():
+        if isinstance(value, dict):  # arguments of a call that has none yet
+            settings[name] = _arguments(settings[name])
     # A pipeline and its step may have files of one name
     merged = pathlib.Path(tempfile.mkdtemp(dir=_merged_folder.name), path.name)
     YAML().dump(settings, merged)
@@ -313,20 +319,31 @@ def _merge(base, settings):
     names = list(base)
     seeded = place = 1 + names.index(SEED) if SEED in names else 0
     for key, value in settings.items():
-        old = base.get(key)
+        old, new = _arguments(base.get(key)), _arguments(value)
         if key not in base:
             base.insert(place, key, value)
-        elif _completes(old, value):
-            _merge(old, value)
+        elif _completes(old, new):
+            _merge(old, new)
+            base[key] = old or base[key]
         else:
             base[key] = value
         place = max(seeded, list(base).index(key) + 1)
 
 
+def _arguments(entry):
+    """An entry, as a mapping if it is a call without arguments."""
+    alone = isinstance(entry, TaggedScalar) and not entry.value
+    if not alone or tag_of(entry).split(":")[0] not in CALLS:
+        return entry
+    arguments = CommentedMap()
+    arguments.yaml_set_ctag(entry.tag)
+    return arguments
+
+
 def _completes(old, value):
     """Whether a mapping is of the same kind as the old one, or says of none."""
     both = isinstance(old, dict) and isinstance(value, dict)
-    return both and value.tag.value in (None, old.tag.value)
+    return both and tag_of(value) in ("", tag_of(old))
 
 
 def change_overrides(overrides, without=(), **values):

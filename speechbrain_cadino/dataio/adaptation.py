@@ -23,7 +23,7 @@ class AdaptationDataset(WithLabelled):
     manifest : str or pathlib.Path
         The manifest of the target: see MultiCropDataset. Labels in it are not
         looked at.
-    **options
+    *args, **options
         The other arguments of MultiCropDataset.
 
     Raises

@@ -57,7 +57,8 @@ class Embedder:
     segment_seconds : float, optional
         The length of the segments to embed instead of whole utterances: as many
         as fit without overlap, evenly spread. The embedding is the mean of
-        theirs, each divided by its L2 norm. A shorter utterance is one segment.
+        theirs, each divided by its L2 norm, times the mean of these norms. A
+        shorter utterance is one segment.
     max_segments : int
         The number of segments of an utterance, at most.
     keep_segments : bool

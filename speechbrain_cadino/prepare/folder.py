@@ -86,9 +86,10 @@ def prepare_folder(
         count. Files at another rate are resampled whenever they are read.
     convert_folder : str, optional
         The folder for 16-bit mono flac copies of files that soundfile cannot
-        read (m4a), have another rate or several channels: made once, used from
-        then on; for the speakers left out too, for the sake of verification.
-        Needs ``pip install "speechbrain_cadino[convert]"``.
+        read (m4a), have a doubtful header, another rate or several channels,
+        and of long MP3: made once, used from then on; for the speakers left
+        out too, for the sake of verification. Needs
+        ``pip install "speechbrain_cadino[convert]"``.
     cut_seconds : float, optional
         The approximate length of the equal pieces that files are cut into, one
         row of the manifest each. No audio is written.

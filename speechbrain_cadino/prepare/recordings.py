@@ -203,8 +203,9 @@ def read_headers(recordings, num_workers=None):
 def convert_recordings(
     recordings, convert_folder, sample_rate, num_workers=None
 ):
-    """Replaces what soundfile cannot read or finds no place in, or has another
-    rate or several channels, by a converted copy.
+    """Replaces what soundfile cannot read or finds no place in, or whose header
+    is doubtful, or has another rate or several channels, and MP3 of more than
+    ten minutes if PyAV is there, by a converted copy.
 
     Arguments
     ---------

@@ -111,8 +111,8 @@ class Compilation:
         if self.started is None:
             self.started = time.time()
             logger.info(
-                "Compiling the encoder for this GPU: the first step takes a "
-                "minute or two. --compile_encoder=False goes without."
+                "Compiling the encoder for this GPU: the first step takes one "
+                "to three minutes. --compile_encoder=False goes without."
             )
 
     def _end_step(self):
