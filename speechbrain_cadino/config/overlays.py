@@ -126,16 +126,17 @@ def parse_arguments(arguments, trains=True):
     if shown:
         print(dump_yaml(settings), end="")
         sys.exit(0)
+    # HyperPyYAML gives arguments only to a call that is a mapping
+    settings = copy.copy(settings)
+    for name, value in flags.items():
+        if isinstance(value, dict):
+            settings[name] = _arguments(settings[name])
     folders = [file.absolute().parent for file in files]
     OWN_FOLDERS[:] = dict.fromkeys(map(str, [*folders, pathlib.Path.cwd()]))
     # Gone where a system clears what was not touched for days, as by a step of
     # a pipeline that takes longer
     if _merged_folder is None or not os.path.isdir(_merged_folder.name):
         _merged_folder = tempfile.TemporaryDirectory()
-    settings = copy.copy(settings)
-    for name, value in flags.items():
-        if isinstance(value, dict):  # arguments of a call that has none yet
-            settings[name] = _arguments(settings[name])
     # A pipeline and its step may have files of one name
     merged = pathlib.Path(tempfile.mkdtemp(dir=_merged_folder.name), path.name)
     YAML().dump(settings, merged)
@@ -324,7 +325,7 @@ def _merge(base, settings):
             base.insert(place, key, value)
         elif _completes(old, new):
             _merge(old, new)
-            base[key] = old or base[key]
+            base[key] = old or base[key]  # as it was, if nothing was given
         else:
             base[key] = value
         place = max(seeded, list(base).index(key) + 1)

@@ -80,20 +80,28 @@ def test_files_of_one_name_are_merged_apart(recipe):
     assert ["lr: 3" in text for text in found] == [True, False]
 
 
+@pytest.fixture
+def calls(recipe):
+    """A base of two calls, of which one has arguments."""
+    text = "bare: !new:collections.Counter\nfull: !new:collections.Counter\n"
+    return write(recipe / "mine" / "base.yaml", text + "    a: 1\n")
+
+
 @pytest.mark.parametrize("tag", ["", "!new:collections.Counter "])
-def test_a_call_without_arguments_is_given_some(recipe, tag):
-    """By an overlay or a flag; a tag that stands alone takes none away."""
-    base = "bare: !new:collections.Counter\nfull: !new:collections.Counter\n"
-    write(recipe / "recipe" / "hparams" / "base.yaml", base + "    a: 1\n")
+def test_a_call_without_arguments_is_given_some(calls, tag):
+    """By an overlay, and by a flag on top of it or of the base."""
     text = f"base: base.yaml\nbare: {tag}{{b: 2}}\n"
-    mine = write(recipe / "mine" / "my.yaml", text)
+    mine = write(calls.parent / "my.yaml", text)
     assert load(mine) == {"bare": {"b": 2}, "full": {"a": 1}}
     assert load(mine, "--bare={b: 3}")["bare"] == {"b": 3}
-    text = f"base: base.yaml\nfull: {tag or '{}'}\n"
-    mine = write(recipe / "mine" / "my.yaml", text)
-    flags = ["--bare={c: 4}"] if not tag else []
-    found = {"bare": {"c": 4} if flags else {}, "full": {"a": 1}}
-    assert load(mine, *flags) == found
+    assert load(calls, "--bare={c: 4}")["bare"] == {"c": 4}
+
+
+@pytest.mark.parametrize("entry", ["{}", "!new:collections.Counter"])
+def test_an_entry_without_arguments_takes_none_away(calls, entry):
+    text = f"base: base.yaml\nbare: {entry}\nfull: {entry}\n"
+    mine = write(calls.parent / "my.yaml", text)
+    assert load(mine) == {"bare": {}, "full": {"a": 1}}
 
 
 def test_a_folder_that_the_system_has_cleared_is_made_anew(recipe):
