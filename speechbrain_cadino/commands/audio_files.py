@@ -1,6 +1,7 @@
 """Audio files of any rate, channels and format: found, converted, embedded."""
 
 import contextlib
+import functools
 import hashlib
 import os
 import pathlib
@@ -86,7 +87,7 @@ def find_files(inputs, drop_missing=False):
     >>> [pathlib.Path(file).name for file in files]
     ['b.wav', 'a.flac']
     """
-    files = {}
+    files, folder = {}, functools.cache(os.path.realpath)
     for name in names_of(inputs):
         path = pathlib.Path(name)
         if not name or not path.exists():
@@ -102,8 +103,10 @@ def find_files(inputs, drop_missing=False):
                 f"There is no audio file in {path}, nor in the folders below: "
                 "none has the suffix of an audio format, such as .wav."
             )
-        for one in found:
-            files.setdefault(os.path.abspath(one), _plain(one))
+        for one in map(_plain, found):
+            # Links to files are files, those to folders another spelling
+            above, name = os.path.split(one)
+            files.setdefault(os.path.join(folder(above), name), one)
     return list(files.values())
 
 

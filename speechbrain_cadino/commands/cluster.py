@@ -72,6 +72,8 @@ def cluster(arguments):
     files = files_of(arguments, arguments.inputs)
     check_file(arguments.csv)
     check_inputs_stay(arguments.inputs, [arguments.csv])
+    if not arguments.shortest >= 0:  # or NaN
+        raise ValueError(f"--shortest={arguments.shortest}: give 0 s or more.")
     encoder, number = encoder_of(arguments), arguments.num_clusters
     theirs = read_calibration(encoder)
     if number is not None or len(files) < 2:

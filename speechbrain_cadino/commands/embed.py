@@ -33,6 +33,8 @@ logger = get_logger(__name__)
 
 # What helps where files that were embedded have gone
 DROP = "give --drop_missing if they have been deleted"
+# and where these are dropped, and others are not given either
+ANEW = "remove that folder, to have all embedded again"
 # and where a list leaves some out that were embedded
 LISTED = (
     " A list that changes, such as that of filter, is for cluster: embed all "
@@ -182,6 +184,7 @@ def _check_held(arguments, files):
         arguments.output,
         before.difference(gone),
         files,
+        otherwise=ANEW if arguments.drop_missing else DROP,
         hint=LISTED if listed else "",
     )
     return gone

@@ -85,6 +85,9 @@ COUNTS = {
     **dict.fromkeys(["latent_size", "codebooks", "codes", "mask_length"], 1),
 }
 
+# Numbers that are never below 0
+NOT_BELOW_0 = re.compile("(^|_)(lr|weight|decay|temp|momentum|seconds)$")
+
 # Paths of which several make sense
 SEVERAL = {
     "data_folder",
@@ -294,6 +297,8 @@ def _checked(key, value, found, default):
             raise ValueError(
                 f"--{key}={value}: give a whole number, {COUNTS[key]} or more."
             )
+    if _is_number(found) and not (found >= 0 or _may_be_below_0(key, found)):
+        raise ValueError(f"--{key}={value}: give a number, 0 or more.")
     if isinstance(found, str) and isinstance(default, bool):
         raise ValueError(f"--{key}={value}: give True or False.")
     number = NUMBERS.search(key) if default is None else _is_number(default)
@@ -303,6 +308,11 @@ def _checked(key, value, found, default):
     if default is None and not isinstance(found, (int, float, list)):
         return None if found is None else _text(key, value)
     return found
+
+
+def _may_be_below_0(key, found):
+    """Whether a number below 0, which NaN is not, makes sense."""
+    return found < 0 and not NOT_BELOW_0.search(key)
 
 
 def _is_number(value):

@@ -1,5 +1,6 @@
 """Random crops of utterances, and the data sets of both stages."""
 
+import math
 import zlib
 from fractions import Fraction
 
@@ -30,9 +31,13 @@ VISIT_SECONDS = 10
 def _fractions(speeds):
     """Speeds as fractions, which resampling is quick by; raises if one is none
     of small numbers, or two are the same."""
-    found = [Fraction(speed).limit_denominator(20) for speed in speeds]
-    far = any(abs(f - s) > 1e-3 for f, s in zip(found, speeds))
-    if far or min(found, default=0) <= 0 or len(set(found)) < len(found):
+    found = [
+        Fraction(speed).limit_denominator(20)
+        for speed in speeds
+        if 0 < speed < math.inf  # not NaN
+    ]
+    near = all(abs(f - s) <= 1e-3 for f, s in zip(found, speeds))
+    if not (found and near and len(set(found)) == len(speeds)):
         raise ValueError(
             f"speeds={list(speeds)}: give different ones above 0, each a "
             "fraction of at most twentieths, such as 0.9, 0.95 and 1.1."

@@ -327,10 +327,10 @@ def is_extracted(folder, record):
     if not is_of(pathlib.Path(folder), record):
         return False
     try:
-        np.load(pathlib.Path(folder, "embeddings.npy"), mmap_mode="r")
-    except (OSError, ValueError, EOFError):  # not there, or damaged since
+        load_embeddings(folder)
+    except (OSError, ValueError):  # not there, or damaged since
         return False
-    return pathlib.Path(folder, "ids.txt").is_file()
+    return True
 
 
 def is_of(folder, record):
@@ -512,10 +512,9 @@ class _Shards:
             # So that the next start tries again.
             _remove_shards(self.folder)
             raise none_readable(skipped)
-        path = self.folder / SKIPPED
-        write_csv(path, skipped)
+        write_csv(self.folder / SKIPPED, skipped)
         # Those of a part are listed with the others, in the end
-        where = f" All are listed in {path}." if self.whole else ""
+        where = f" All are listed in {SKIPPED}." if self.whole else ""
         logger.warning(
             f"{missing.sum()} of all {len(missing)} utterances cannot be read "
             f"and have no embedding, the first is {first}.{where}"

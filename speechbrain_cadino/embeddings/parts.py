@@ -31,7 +31,6 @@ from speechbrain_cadino.embeddings.store import (
 from speechbrain_cadino.process.files import (
     atomic_path,
     read_json,
-    remove_leftovers,
     write_json,
 )
 from speechbrain_cadino.process.lock import locked
@@ -129,7 +128,6 @@ def extract_part(embedder, folder, table, part, shard_size=5_000):
         say_missing(part, missing)
         return False
     with locked(folder, patience=JOINING):
-        remove_leftovers(folder)
         if not is_extracted(folder, record):
             remove_extraction(pathlib.Path(folder))
             forget(folder)

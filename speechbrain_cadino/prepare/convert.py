@@ -6,6 +6,7 @@ import itertools
 import os
 import stat
 
+import numpy as np
 import soundfile
 
 from speechbrain.utils.logger import get_logger
@@ -25,6 +26,10 @@ from speechbrain_cadino.process.files import atomic_path, remove_leftovers
 
 logger = get_logger(__name__)
 
+# Where floats are written in 16 bits as they are: decoders of lossy formats go
+# a little beyond full scale, which may be cut, and below there are few steps.
+LOUD, QUIET = 1.5, 2**-8
+
 # What a file system says of a name that it cannot have
 OF_A_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 
@@ -33,6 +38,9 @@ def convert_files(
     sources, targets, sample_rate=16000, num_workers=None, channel=None
 ):
     """Converts audio files to 16-bit mono flac, in parallel.
+
+    Floats that go far beyond full scale are scaled down to it, and those that
+    stay far below are written in 24 bits, so that each sounds as it did.
 
     Run it again after it was stopped, and it goes on where it was: a target
     says in its comment which file it was made of, of which size and time, and
@@ -111,27 +119,15 @@ def _convert(source, target, sample_rate, channel=None):
         return f"{IN_THE_WAY}{target} has {rate} samples a second"
     if is_copy(found, made_of):
         return ""
+    decode = functools.partial(_decode, source, sample_rate, channel)
     try:
-        # FFmpeg believes the length that a recorder had written last, too
-        options = {"ignore_length": "1"} if died(source) else {}
-        with av.open(str(source), options=options) as container:
-            if not container.streams.audio:
-                return "not convertible (no audio in it)"
-            rate = container.streams.audio[0].codec_context.sample_rate
-            if rate not in RATES:
-                return f"not convertible (a rate of {rate} Hz is none of audio)"
-            with atomic_path(target) as path:
-                frames = 0
-                with soundfile.SoundFile(path, "w", sample_rate, 1) as output:
-                    output.comment = made_of
-                    for samples in _decode(
-                        container, sample_rate, source, channel
-                    ):
-                        output.write(samples)
-                        frames += len(samples)
-                if not frames:
-                    raise ValueError("no samples in it")
-                check_written(path, frames)
+        with atomic_path(target) as path:
+            write = functools.partial(_write, path, sample_rate, made_of)
+            peak = write(decode())
+            if peak > LOUD:
+                write(samples / peak for samples in decode())
+            elif 0 < peak < QUIET:
+                write(decode(), subtype="PCM_24")
     # PyAV's resampler raises a ValueError when a stream changes midway.
     except (av.FFmpegError, ValueError) as error:
         return f"not convertible ({getattr(error, 'strerror', error)})"
@@ -142,9 +138,39 @@ def _convert(source, target, sample_rate, channel=None):
     return ""
 
 
-def _decode(container, sample_rate, source, chosen):
-    """Yields the container's audio as mono arrays: of the chosen channel, or of
+def _write(path, sample_rate, made_of, parts, subtype="PCM_16"):
+    """Writes a copy of its parts, and checks it; returns the peak of them."""
+    frames, peak = 0, 0.0
+    with soundfile.SoundFile(path, "w", sample_rate, 1, subtype) as output:
+        output.comment = made_of
+        for samples in parts:
+            output.write(samples)
+            frames += len(samples)
+            peak = max(peak, float(np.abs(samples).max(initial=0.0)))
+    if not frames:
+        raise ValueError("no samples in it")
+    check_written(path, frames)
+    return peak
+
+
+def _decode(source, sample_rate, chosen):
+    """Yields the audio of a file as mono arrays: of the chosen channel, or of
     all of them, mixed."""
+    import av
+
+    # FFmpeg believes the length that a recorder had written last, too
+    options = {"ignore_length": "1"} if died(source) else {}
+    with av.open(str(source), options=options) as container:
+        if not container.streams.audio:
+            raise ValueError("no audio in it")
+        rate = container.streams.audio[0].codec_context.sample_rate
+        if rate not in RATES:
+            raise ValueError(f"a rate of {rate} Hz is none of audio")
+        yield from _mono_parts(container, sample_rate, source, chosen)
+
+
+def _mono_parts(container, sample_rate, source, chosen):
+    """The same of an open file."""
     import av
 
     # All channels, packed: FFmpeg's own sum of more than two is too loud

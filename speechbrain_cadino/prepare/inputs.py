@@ -52,18 +52,18 @@ def check_folders(data_folder, content="audio", key="data_folder"):
             raise FileNotFoundError(
                 f"No folder {folder}: {key} is where your {content} is."
             )
-    folders = [os.path.abspath(folder) for folder in data_folder]
-    given, known = set(folders), set()
-    for folder in folders:  # maybe one of each speaker
-        above = map(str, pathlib.Path(folder).parents)
-        outer = {folder} & known or given.intersection(above)
+    real = [pathlib.Path(os.path.realpath(folder)) for folder in data_folder]
+    given, known = dict(zip(real, data_folder)), set()
+    for folder, place in zip(data_folder, real):  # maybe one of each speaker
+        above = [place] if place in known else place.parents
+        outer = [given[path] for path in above if path in given]
         if outer:
             raise ValueError(
-                f"{folder} is, or lies in, {max(outer)}: its recordings would "
+                f"{folder} is, or lies in, {outer[0]}: its recordings would "
                 "be there twice. Give one of the two."
             )
-        known.add(folder)
-    return folders
+        known.add(place)
+    return [os.path.abspath(folder) for folder in data_folder]
 
 
 def check_id_parts(id_parts):
@@ -111,8 +111,9 @@ def check_made_folder(made_folder, folders, argument):
     if not made_folder:
         return None
     made_folder = os.path.abspath(made_folder)
+    around = pathlib.Path(os.path.realpath(made_folder))
     for folder in folders:
-        if os.path.commonpath([folder, made_folder]) == made_folder:
+        if pathlib.Path(os.path.realpath(folder)).is_relative_to(around):
             raise ValueError(
                 f"{argument} {made_folder} would mix converted files with "
                 f"those of {folder}: give it a folder of its own."

@@ -56,12 +56,16 @@ def in_parallel(function, *arguments, chunk, description, num_workers=None):
     ------
     ChildProcessError
         If one of the processes was killed.
+    ValueError
+        If their number is below 0.
 
     Example
     -------
     >>> in_parallel(pow, [2, 3], [3, 2], chunk=1, description="Powers")
     [8, 9]
     """
+    if num_workers is not None and num_workers < 0:
+        raise ValueError(f"num_workers={num_workers}: give 0 or more.")
     count = len(arguments[0])
     if multiprocessing.current_process().daemon:  # which may have no children
         return [*map(function, *arguments)]

@@ -32,7 +32,8 @@ _claimed = set()
 
 @contextlib.contextmanager
 def locked(folder, patience=PATIENCE):
-    """Keeps other runs away from an output folder.
+    """Keeps other runs away from an output folder. What those that were killed
+    have left half written in it is removed.
 
     Processes that inherit the descriptor hold the lock, too: it lasts until
     the last of them has ended.
@@ -85,6 +86,7 @@ def locked(folder, patience=PATIENCE):
                     f"in {folder}: wait for its end, or give another folder."
                 )
             time.sleep(0.1)
+        remove_leftovers(path)
         yield descriptor
 
 
@@ -132,8 +134,8 @@ def _lock(descriptor, folder):
 def claim(folder):
     """Keeps other runs away from an output folder, to the end of this process
     or to ``release_all``; claimed twice, it stays claimed. What a run that was
-    killed has left half written there is removed: it is looked for if the last
-    run has not ended well, as a large folder takes long to search.
+    killed has left half written is removed from the folders below it, too, if
+    the last run has not ended well, as a large folder takes long to search.
 
     Arguments
     ---------

@@ -36,7 +36,8 @@ def read_csv(path, dtypes=(), separator=","):
     Raises
     ------
     ValueError
-        If it cannot be read, or a line has more fields than the first.
+        If it cannot be read, a line has more fields than the first, or two
+        columns have one name.
 
     Example
     -------
@@ -77,6 +78,9 @@ def read_csv(path, dtypes=(), separator=","):
             f"in UTF-8, with {SEPARATORS[separator]}s."
         ) from error
     table.columns = table.columns.str.strip()
+    if table.columns.has_duplicates:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise ValueError(f"{path} has two columns of the name {twice!r}.")
     texts = table.select_dtypes(exclude="number")
     if len(texts.columns):
         # Rare, and slow on millions of rows where there is nothing to strip

@@ -47,6 +47,16 @@ DRAWN = (
     "trials."
 )
 
+# What may be wrong where all pairs score alike
+MANY_VOICES = (
+    "The recordings may be of one voice, or too few. Give some of many voices, "
+    "or trials."
+)
+OF_TRIALS = (
+    "The encoder may know little of such voices, or the list mix up targets "
+    "and others: its EER, by verify.py, tells."
+)
+
 # Clusters for each recording, where these are pairs of one voice: rather more
 # than there are voices, as in small.yaml.
 CLUSTERS = 0.35
@@ -103,20 +113,25 @@ def calibrate(embedder, table, method="crops", before=None):
     return found
 
 
-def check_calibration(found):
+def check_calibration(found, remedy=MANY_VOICES):
     """Raises if by a calibration no pair is of one voice.
 
     Arguments
     ---------
     found : ScoreCalibration
         The calibration.
+    remedy : str
+        The end of the error: what may be wrong.
+
+    Raises
+    ------
+    ValueError
+        If so.
     """
     if found.answers([1.0]) != "same":
         raise ValueError(
             "Pairs of one voice score hardly higher than those of two: not "
-            "even a recording and itself would be called the same. The "
-            "recordings may be of one voice, or too few. Give some of many "
-            "voices, or trials."
+            f"even a recording and itself would be called the same. {remedy}"
         )
 
 
@@ -156,12 +171,15 @@ def calibrate_by_trials(embedder, trials):
     ------
     ValueError
         If there are fewer than ``FEWEST_TRIALS`` of either kind, a pair counted
-        once, or a pair is of both kinds.
+        once, a pair is of both kinds, or the scores do not tell the kinds
+        apart.
     """
     _distinct(trials.trials)  # raises before the work
     scores = trials.scores(embedder)
     chosen, same = _distinct(trials.trials)  # which may be fewer by now
-    return fit(scores[chosen], same, "trials")
+    found = fit(scores[chosen], same, "trials")
+    check_calibration(found, OF_TRIALS)
+    return found
 
 
 def _distinct(trials):

@@ -174,6 +174,8 @@ def test_embeddings_of_deleted_files_may_go(
     # One that is there has been forgotten, not deleted
     with pytest.raises(SystemExit):
         main([*words, "--drop_missing", files[0]])
+    assert "another --output, or remove that folder" in caplog.text
+    assert "drop_missing" not in caplog.text
     assert load_embeddings(tmp_path / "out")[0] == ids
     # Nor is one that a list does not have any more; its own may have gone
     listed = tmp_path / "list.csv"
@@ -510,7 +512,8 @@ def test_embed_leaves_out_what_is_silent(
     ids, embeddings = load_embeddings(tmp_path / "out")
     assert ids == ["voice.wav"]
     assert np.isfinite(embeddings).all()
-    assert "a dead line.wav" in caplog.text
+    assert "a dead line.wav. All are listed in skipped.csv." in caplog.text
+    assert "a dead line.wav" in (tmp_path / "out" / "skipped.csv").read_text()
     assert "are up to date" not in caplog.text
     main(["embed", str(encoder_folder), ".", "--output=out"])
     assert "are up to date" in caplog.text
@@ -1081,10 +1084,13 @@ def test_files_and_folders(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "speech").touch()
-    again = [f"{tmp_path}/./b.wav", f"{tmp_path}/../{tmp_path.name}"]
+    (tmp_path / "b too.wav").symlink_to(tmp_path / "b.wav")
+    link = tmp_path.with_name(f"{tmp_path.name} again")
+    link.symlink_to(tmp_path, target_is_directory=True)
+    again = [f"{tmp_path}/./b.wav", f"{tmp_path}/../{tmp_path.name}", link]
     files = find_files([tmp_path / "speech", tmp_path, *again])
     names = [os.path.relpath(file, tmp_path) for file in files]
-    assert names == ["speech", "b.wav", "sub/a.FLAC"]
+    assert names == ["speech", "b too.wav", "b.wav", "sub/a.FLAC"]
 
 
 @pytest.mark.parametrize(
@@ -1105,6 +1111,7 @@ def test_files_and_folders(tmp_path):
         ("cluster ENC BAD --csv OUT --num_clusters 2", "cannot make 2"),
         ("cluster ENC BAD --csv EMPTY --num_clusters 1", "empty is a folder"),
         ("verify ENC WAV WAV --csv WAV", "is the name of a recording"),
+        ("cluster ENC BAD --csv OUT --shortest nan", "nan: give 0 s or more"),
         ("cluster ENC --csv WAV BAD", "is the name of a recording"),
         ("verify ENC WAV BAD --threshold nan", "scores are from -1 to 1"),
         ("embed ENC --output OUT ''", "name of a file or folder is empty"),
@@ -1134,6 +1141,7 @@ def test_files_and_folders(tmp_path):
         ("verify ENC BAD WAV --device meta", "No device meta: "),
         ("prepare EMPTY --output OUT --id_parts 1", "id_parts=1: give 2"),
         ("prepare EMPTY --output OUT --sample_rate 0", "sample_rate=0: give"),
+        ("prepare REC --output OUT --num_workers -3", "num_workers=-3: give"),
         ("embed OTHERS WAV --output OUT", "others holds embeddings alone"),
         ("filter OTHERS WAV --output OUT", "others holds embeddings alone"),
         ("map EMPTY OUT", "has no embeddings.npy"),
@@ -1160,6 +1168,7 @@ def test_a_mistake_is_one_sentence(
         "HIDDEN2": tmp_path / "hidden2",
         "LIST": tmp_path / "list.csv",
         "ENC": encoder_folder,
+        "REC": speech,
         "WAV": speech / FILES[0],
         "BAD": speech / "broken.wav",
         "EMPTY": tmp_path / "empty",

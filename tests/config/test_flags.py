@@ -184,6 +184,8 @@ def test_an_entry_of_several_keys_is_given_once(load):
         (["--seed=2.5"], "--seed=2.5: give a whole number, 0 or more"),
         (["--seed=-1"], "--seed=-1: give a whole number, 0 or more"),
         (["--cut_seconds=[1, 2]"], "give a number"),
+        (["--cut_seconds=-1"], "--cut_seconds=-1: give a number, 0 or more"),
+        (["--rate=.nan"], "--rate=.nan: give a number, 0 or more"),
         (["--speeds=null"], "--speeds=null: give a list"),
         (["--output_folder=[a, b]"], "give one path"),
         (["--trials_manifest=[a]"], "give one path"),

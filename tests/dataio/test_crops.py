@@ -615,7 +615,10 @@ def test_a_slower_voice_is_a_lower_one(tmp_path, speed, frequency):
     assert (level.diff() > 0).all()
 
 
-@pytest.mark.parametrize("speeds", [[1.0, 0.98], [0.97], [1.0, 1.0], [0]])
+@pytest.mark.parametrize(
+    "speeds",
+    [[1.0, 0.98], [0.97], [1.0, 1.0], [0], [1.0, float("nan")], [float("inf")]],
+)
 def test_speeds_are_what_they_say(folder, speeds):
     with pytest.raises(ValueError, match=r"speeds=\[.* such as 0.9, 0.95"):
         MultiCropDataset(folder / "train.csv", folder, speeds=speeds)

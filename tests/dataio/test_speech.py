@@ -32,6 +32,16 @@ def spoken():
     return 0.1 * resample(wav, rate, 16000)[:48000]
 
 
+@pytest.mark.parametrize("gain", [1e-3, 2.0**15])
+def test_a_level_tells_silero_nothing(gain, spoken):
+    pytest.importorskip("silero_vad", reason="needs [vad]")
+    detector = load_detector("silero")
+    wavs = torch.stack([spoken, rain(48000)])
+    shares, scaled = detector(wavs), detector(gain * wavs)
+    assert scaled[0] > detector.least > scaled[1]
+    torch.testing.assert_close(scaled, shares, rtol=0, atol=0.15)
+
+
 @pytest.mark.parametrize("name", ["silero", "modulation"])
 def test_rain_is_no_speech(name, spoken):
     if name == "silero":

@@ -481,16 +481,18 @@ def test_mistakes_are_one_sentence(
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize("name", ["embeddings.npy", "ids.txt"])
 @pytest.mark.parametrize("length", [0, 100])
-def test_damaged_embeddings_are_made_again(length, tmp_path, weights):
+def test_damaged_embeddings_are_made_again(length, name, tmp_path, weights):
     table = table_of(tmp_path, [8000] * 3)
     embedder = Embedder(first_and_length, weights)
-    _, found = extract(embedder, tmp_path / "out", table)
+    ids, found = extract(embedder, tmp_path / "out", table)
     expected = np.array(found)
-    path = tmp_path / "out" / "embeddings.npy"
-    path.write_bytes(path.read_bytes()[:length])
-    _, found = extract(embedder, tmp_path / "out", table)
+    path = tmp_path / "out" / name
+    path.write_bytes(path.read_bytes()[:length] + b"\xff" * (length > 0))
+    again, found = extract(embedder, tmp_path / "out", table)
     np.testing.assert_array_equal(found, expected)
+    assert again == ids
 
 
 def test_ids_that_are_no_text_are_refused(tmp_path, weights):

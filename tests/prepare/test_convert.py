@@ -223,6 +223,26 @@ def test_failures_name_their_reason_and_leave_nothing(tmp_path):
     assert os.listdir(tmp_path / "out") == ["good.m4a.flac"]
 
 
+@pytest.mark.parametrize("gain", [32768.0, 1.2, 1.0, 2**-12])
+def test_floats_of_any_level_sound_as_they_did(tmp_path, gain):
+    """Within what a decoder of a lossy format adds, also to full scale."""
+    wav = gain * tone(1, 16000) / 0.3
+    source, target = tmp_path / "a.wav", tmp_path / "a.flac"
+    soundfile.write(source, wav, 16000, subtype="FLOAT")
+    assert convert_files([source], [target]) == [""]
+    found, _ = soundfile.read(target)
+    if gain == 1.2:  # cut, as in any player
+        np.testing.assert_allclose(found, wav.clip(-1, 1), atol=1e-4)
+        return
+    # In 16 bits, the last would be off by 0.06
+    np.testing.assert_allclose(
+        found / np.abs(found).max(), wav / np.abs(wav).max(), atol=5e-4
+    )
+    assert soundfile.info(target).subtype == (
+        "PCM_24" if gain < 1 else "PCM_16"
+    )
+
+
 @pytest.fixture
 def mixed(tmp_path):
     """A folder in which two files need no converting."""
@@ -270,7 +290,8 @@ def test_prepare_converts_what_needs_it(mixed, tmp_path, caplog, inside):
 
 
 def test_converted_files_must_not_mix_with_the_data(mixed, tmp_path):
-    for folder in [mixed, tmp_path]:
+    (tmp_path / "link").symlink_to(mixed, target_is_directory=True)
+    for folder in [mixed, tmp_path, tmp_path / "link"]:
         with pytest.raises(ValueError, match=r"convert_folder .* would mix"):
             prepare_folder(mixed, tmp_path / "save", convert_folder=folder)
 

@@ -486,8 +486,16 @@ def test_several_folders(data, save, tmp_path, write_tone):
     assert table["wav"][1] == str(tmp_path / "more" / "d.wav")
 
 
-def test_a_folder_in_another_would_be_there_twice(data, save):
-    for folders in ([data, data / "x"], [data / "x", data], [data, data]):
+def test_a_folder_in_another_would_be_there_twice(data, save, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(data, target_is_directory=True)
+    for folders in (
+        [data, data / "x"],
+        [data / "x", data],
+        [data, data],
+        [data, link],
+        [link / "x", data],
+    ):
         with pytest.raises(ValueError, match="its recordings would be there"):
             prepare_folder(folders, save)
 

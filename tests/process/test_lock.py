@@ -143,9 +143,7 @@ def test_who_outlives_a_killed_run_has_no_part_in_its_lock(tmp_path):
             os.close(end)
 
 
-def test_a_folder_is_searched_if_the_last_run_did_not_end_well(
-    tmp_path, monkeypatch
-):
+def test_folders_below_are_searched_if_the_last_run_did_not_end_well(tmp_path):
     """Whatever it died of; a large folder takes long to search."""
     left = tmp_path / "deep" / "down" / f".a.{HOST}-{2**22 + 1}.tmp.csv"
     left.parent.mkdir(parents=True)
@@ -174,8 +172,14 @@ def test_a_folder_is_searched_if_the_last_run_did_not_end_well(
     os.waitpid(pid, 0)
     run()
     assert not left.exists()
-    searched = []
-    monkeypatch.setattr("os.walk", lambda folder: searched.append(folder))
+    left.touch()
     run()
-    assert not searched
+    assert left.exists()
     assert sorted(os.listdir(tmp_path)) == ["deep"]
+
+
+def test_what_a_killed_command_left_half_written_goes(tmp_path):
+    left = tmp_path / f".train.{HOST}-{2**22 + 1}.tmp.csv"
+    left.touch()
+    with locked(tmp_path):
+        assert not left.exists()

@@ -308,6 +308,18 @@ def test_a_threshold_that_nothing_can_pass_is_refused(monkeypatch, tmp_path):
         calibrate(stored, table, method="clusters")
 
 
+def test_trials_that_give_no_threshold_are_refused(tmp_path):
+    """One that no pair can pass would answer "different" for ever."""
+    rng = np.random.default_rng(0)
+    points = rng.standard_normal((80, 8))
+    save_embeddings(tmp_path, [str(i) for i in range(80)], points)
+    lines = [f"{int(i % 4 == 0)} {i} {i + 1}" for i in range(79)]
+    (tmp_path / "trials.txt").write_text("\n".join(lines))
+    trials = TrialEvaluator(tmp_path / "trials.txt", embeddings=tmp_path)
+    with pytest.raises(ValueError, match="mix up targets"):
+        calibrate_by_trials(StoredEmbeddings(tmp_path), trials)
+
+
 def test_trials_calibrate(corpus):
     evaluate = TrialEvaluator(corpus / "trials.txt", corpus)
     embedder = Embedder(LogMelStats())
