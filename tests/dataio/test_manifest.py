@@ -58,6 +58,7 @@ def test_other_columns_stay_out(tmp_path):
         (HEADER, "no utterances"),
         ("ID,wav,start,stop\na,a.wav,0,1\n", r"missing column\(s\) duration"),
         (HEADER + "a,1,a.wav,0,1\na,1,b.wav,0,1\n", "'a'.*unique"),
+        ("ID,wav, ID \na,a.wav,b\n", "two columns of the name 'ID'"),
         (HEADER + "a,1,a.wav,zero,1\n", "'zero' in column start.*'a'"),
         (HEADER + "a,,a.wav,0,1\n", "'' in column duration"),
         (HEADER + "a,nan,a.wav,0,1\n", "'nan' in column duration"),
