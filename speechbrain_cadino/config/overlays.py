@@ -22,7 +22,12 @@ from speechbrain_cadino.config.flags import (
     is_path,
     read_flags,
 )
-from speechbrain_cadino.config.settings import CALLS, OWN_FOLDERS, tag_of
+from speechbrain_cadino.config.settings import (
+    CALLS,
+    OWN_FOLDERS,
+    parse,
+    tag_of,
+)
 from speechbrain_cadino.config.usage import find_yaml
 
 # Keys of paths in any file, however it was made
@@ -298,8 +303,8 @@ def _with_bases(path, found, chain):
             "the hparams of the recipe."
         )
     try:
-        settings = YAML().load(path)
-    except (YAMLError, UnicodeDecodeError) as error:
+        settings = parse(_read(path))
+    except YAMLError as error:
         raise ValueError(f"{path} is not a YAML file: {error}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path} holds no settings, NAME: VALUE in each line.")

@@ -1,5 +1,6 @@
 """Settings of a run: what its result depends on, and how two runs differ."""
 
+import copy
 import datetime
 import functools
 import hashlib
@@ -90,13 +91,42 @@ def resolve(hparams_file, overrides=None, run_opts=None):
         The settings, as ``YAML().load`` gives them; ``own_files`` are the
         files of classes of one's own, see ``own_files``.
     """
-    settings = YAML().load(resolved_text(hparams_file, overrides))
+    settings = parse(resolved_text(hparams_file, overrides))
     for name in run_opts.overridden_args if run_opts is not None else []:
         settings[name] = run_opts[name]
     files = own_files(settings)
     if files:
         settings["own_files"] = files
     return settings
+
+
+def parse(text):
+    """The settings that a YAML text makes: it is read but once, as files have
+    bases in common, and a script asks for what it has written several times.
+
+    Arguments
+    ---------
+    text : str
+        The text.
+
+    Returns
+    -------
+    dict
+        The settings, as ``YAML().load`` gives them, to be changed at will.
+
+    Example
+    -------
+    >>> parse("size: 8")["size"] = 9
+    >>> dict(parse("size: 8"))
+    {'size': 8}
+    """
+    return copy.deepcopy(_parsed(text))
+
+
+@functools.lru_cache(maxsize=128)
+def _parsed(text):
+    """As ``parse``, to be left as it is."""
+    return YAML().load(text)
 
 
 def resolved_text(hparams_file, overrides=None):

@@ -11,7 +11,7 @@ from speechbrain_cadino.config.overlays import (
     change_overrides,
     dump_yaml,
 )
-from speechbrain_cadino.config.settings import resolved_text
+from speechbrain_cadino.config.settings import parse, resolved_text
 from speechbrain_cadino.config.starts import check_starts
 from speechbrain_cadino.encoders.export import OURS, STOCK, read_entries
 from speechbrain_cadino.encoders.load import (
@@ -65,7 +65,7 @@ def adopt_encoder(hparams_file, overrides):
     >>> adopt_encoder(path, "seed: 1")
     'seed: 1'
     """
-    resolved = YAML().load(resolved_text(hparams_file, overrides))
+    resolved = parse(resolved_text(hparams_file, overrides))
     check_starts(resolved)
     source = resolved.get("start_encoder")
     if source is None:

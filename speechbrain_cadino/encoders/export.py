@@ -10,7 +10,11 @@ from ruamel.yaml import YAML
 
 from speechbrain.processing.features import InputNormalization
 from speechbrain.utils.checkpoints import DEFAULT_SAVE_HOOKS, get_default_hook
-from speechbrain_cadino.config.settings import own_modules, resolved_text
+from speechbrain_cadino.config.settings import (
+    own_modules,
+    parse,
+    resolved_text,
+)
 from speechbrain_cadino.process.files import (
     atomic_folder,
     is_temporary,
@@ -287,7 +291,7 @@ def check_entries(hyperparams_file, section=None):
 def _entries(hyperparams_file, section):
     """The text of the entries that make an embedding, and what it says of
     them above."""
-    settings = YAML().load(pathlib.Path(hyperparams_file))
+    settings = parse(read_text(hyperparams_file))
     if READER in (settings if section is None else settings.get(section, {})):
         names = [*ENTRIES, READER]
         return FACES_HEADER + read_entries(hyperparams_file, names, section)
@@ -299,7 +303,7 @@ def _entries(hyperparams_file, section):
             "class of speechbrain_cadino, which the users of the encoder may "
             "not have. Use a class of SpeechBrain or of PyTorch there."
         )
-    own = own_modules(YAML().load(text))
+    own = own_modules(parse(text))
     return (OWN_HEADER.format(files=", ".join(own)) if own else HEADER) + text
 
 
